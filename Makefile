@@ -1,0 +1,44 @@
+# `make` alone lists what can be made. The tools come from .venv, which any of scripts/lab, `make check` and
+# `make test-netns` makes.
+.DEFAULT_GOAL := help
+.PHONY: help fmt lint type imports test test-netns check lab golden docs clean
+
+BIN := .venv/bin
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 12
+
+fmt: ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: ## look for mistakes
+	$(BIN)/ruff check .
+
+type: ## check the types
+	$(BIN)/mypy
+
+imports: ## check who imports whom
+	$(BIN)/lint-imports
+
+test: ## run the tests that need no network: unit, golden, scenario, property, contract
+	$(BIN)/pytest -m "not netns"
+
+test-netns: ## run the tests that send real packets, in private namespaces
+	@scripts/test netns
+
+check: ## all that must be good before a commit, in less than a minute: format, lint, types, imports, test
+	@scripts/test check
+
+lab: ## try polywan without hardware
+	@scripts/lab
+
+golden: ## write the golden files anew; read the difference before you commit it
+	$(BIN)/pytest tests/golden --update-golden
+
+docs: ## write docs/config.md from the descriptions in the code
+	$(BIN)/python -m polywan.config.docs docs/config.md
+
+clean: ## remove what was made, but for .venv
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""``python -m polywan`` is the command."""
+
+from polywan.cli import main
+
+main()

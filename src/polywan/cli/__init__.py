@@ -1,0 +1,106 @@
+"""The command `polywan VERB`: each verb is a module, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from polywan import __version__
+
+VERBS = {
+    "lab": "try it without hardware: providers, failures and real traffic in private namespaces",
+    "check": "is the configuration good?",
+    "plan": "what would change in the kernel",
+    "run": "the daemon, in the foreground",
+    "reload": "put the changed configuration in force",
+    "down": "leave the kernel as found",
+    "status": "every uplink: state, share, why",
+    "show": "the rules, routes and configuration in force",
+    "version": "print the version",
+}
+"""The verbs in the order in which `polywan --help` lists them."""
+
+EXIT = """\b
+Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration invalid, 4 daemon
+unreachable, 5 permission, 6 degraded, 7 every uplink down, 9 drift found."""
+
+
+class _Lazy(click.Group):
+    """Imports a verb's module only when the verb is used, so that `status` starts fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in VERBS:
+            return None
+        if cmd_name == "version":
+            return _version
+        module = importlib.import_module(f"polywan.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(name="version")
+def _version() -> None:
+    """Print the version."""
+    click.echo(f"polywan {__version__}")
+
+
+@click.group(cls=_Lazy, epilog=EXIT, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="polywan")
+def group() -> None:
+    r"""Use every Internet link of this box at once.
+
+    \b
+    Examples:
+      polywan lab                    see it work, without hardware or root
+      polywan check                  check /etc/polywan/polywan.toml
+      polywan status                 what every uplink does right now
+    """
+
+
+def main() -> None:
+    """Run the command and turn polywan's own errors into a message and an exit code."""
+    from polywan.core.errors import PolywanError
+
+    try:
+        code = group.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except PolywanError as error:
+        click.echo(str(error), err=True)
+        sys.exit(exit_code(error))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def exit_code(error: Exception) -> int:
+    """Exit code for an error of polywan's own."""
+    import errno
+
+    from polywan.core.errors import CapacityError, ConfigError, ControlError, KernelError, NotPermitted
+
+    match error:
+        case ConfigError() | CapacityError():
+            return 3
+        case ControlError(status=0):
+            return 4
+        case ControlError(status=403) | NotPermitted():
+            return 5
+        case KernelError(errno=errno.EPERM | errno.EACCES):
+            return 5
+        case _:
+            return 1

@@ -1,0 +1,46 @@
+"""`polywan down`: leave the kernel as found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from polywan.cli import options
+from polywan.client import Client
+from polywan.client import runtime_dir as resolve
+from polywan.core.errors import ControlError
+
+
+@click.command(name="down")
+@options.runtime
+@options.state
+@options.as_json
+@click.pass_context
+def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_json: bool) -> None:
+    r"""Remove every rule, route and table of ours, give settings their old values back, and end the daemon.
+
+    Works without a running daemon too. What others own is not touched.
+
+    \b
+    Examples:
+      polywan down
+      polywan down --runtime-dir /tmp/pw --state-dir /tmp/pw-state
+    """
+    directory = resolve(runtime_dir)
+    try:
+        report = Client(directory).down()
+    except ControlError as error:
+        if error.status:
+            raise
+        from polywan.daemon.offline import remove_without_daemon
+
+        report = remove_without_daemon(directory, state_dir)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        click.echo(f"removed: {report['removed']} operations")
+        for text in report["failed"]:
+            click.echo(f"refused by the kernel: {text}", err=True)
+    ctx.exit(1 if report["failed"] else 0)

@@ -1,0 +1,34 @@
+"""`polywan reload`: put the changed configuration in force."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from polywan.cli import options
+from polywan.client import Client
+from polywan.client import runtime_dir as resolve
+
+
+@click.command(name="reload")
+@options.runtime
+@options.as_json
+def command(runtime_dir: Path | None, as_json: bool) -> None:
+    r"""Make the daemon read its file again, and wait until it is in force.
+
+    Established connections stay where they are. A bad file changes nothing.
+
+    \b
+    Examples:
+      polywan reload
+      polywan reload --json
+    """
+    done = Client(resolve(runtime_dir)).reload()
+    if as_json:
+        click.echo(json.dumps(done, indent=2))
+    elif done["changed"]:
+        click.echo(f"in force: generation {done['generation']}, {done['ms']} ms")
+    else:
+        click.echo("nothing to change")

@@ -1,0 +1,28 @@
+"""`polywan show`: the rules, routes and configuration in force."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from polywan.cli import options
+from polywan.client import Client
+from polywan.client import runtime_dir as resolve
+
+
+@click.command(name="show")
+@click.argument("what", type=click.Choice(["nft", "routes", "rules", "config"]))
+@options.runtime
+@options.as_json
+def command(what: str, runtime_dir: Path | None, as_json: bool) -> None:
+    r"""Show what the daemon keeps in the kernel, in the words of nft(8) and ip(8), or the configuration in force.
+
+    \b
+    Examples:
+      polywan show nft
+      polywan show rules
+    """
+    text = Client(resolve(runtime_dir)).show(what)
+    click.echo(json.dumps({"what": what, "lines": text.splitlines()}, indent=2) if as_json else text, nl=as_json)

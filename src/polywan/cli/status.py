@@ -1,0 +1,98 @@
+"""`polywan status`: every uplink, its state, share and why."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from polywan.cli import options
+from polywan.client import Client
+from polywan.client import runtime_dir as resolve
+from polywan.core.verdict import exit_code
+
+COLOURS = {"up": "green", "degraded": "yellow", "down": "red", "missing": "red", "disabled": "bright_black"}
+COLUMNS = ("UPLINK", "STATE", "FOR", "SHARE", "RTT", "LOSS", "CONNS", "DOWN", "UP", "REASON")
+
+
+@click.command(name="status")
+@options.runtime
+@options.as_json
+@click.option("--check", is_flag=True, help="Exit with 6 when an uplink is not up, 7 when none is.")
+@click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
+@click.pass_context
+def command(ctx: click.Context, runtime_dir: Path | None, as_json: bool, check: bool, watch: bool) -> None:
+    r"""Show every uplink: state, since when, share of new connections, quality, traffic and the reason.
+
+    \b
+    Examples:
+      polywan status
+      polywan status --json | jq '.uplinks[] | {name, state}'
+      polywan status --check && echo all up
+    """
+    client = Client(resolve(runtime_dir))
+    while True:
+        status = client.status()
+        if watch and sys.stdout.isatty():
+            click.clear()
+        click.echo(json.dumps(status, indent=None if watch else 2) if as_json else text(status))
+        if not watch:
+            break
+        time.sleep(1)
+    ctx.exit(exit_code(status) if check else 0)
+
+
+def text(status: dict[str, Any]) -> str:
+    """Return the status as a table for people, warnings below it."""
+    rows = [COLUMNS, *(_row(uplink) for uplink in status["uplinks"])]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        if number:
+            cells[1] = click.style(cells[1], fg=COLOURS.get(row[1]))
+        lines.append("  ".join(cells).rstrip())
+    for policy in status["policies"]:
+        for family, choice in policy["families"].items():
+            members = ", ".join(f"{m['uplink']} {100 * m['share']:.0f} %" for m in choice["members"]) or "nobody"
+            lines.append(f"policy {policy['name']} ({family}): {members}: {choice['reason']}")
+    lines += [click.style(f"warning: {warning}", fg="yellow") for warning in status["warnings"]]
+    lines += [f"put right: {drift}" for drift in status["drift"]]
+    return "\n".join(lines)
+
+
+def _row(uplink: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        uplink["name"],
+        uplink["state"],
+        _age(uplink["since"]),
+        f"{100 * uplink['share']:.1f} %",
+        "-" if uplink["rtt_ms"] is None else f"{uplink['rtt_ms']:.1f} ms",
+        "-" if uplink["loss"] is None else f"{100 * uplink['loss']:.0f} %",
+        str(uplink["connections"]),
+        _rate(uplink["rx_bps"]),
+        _rate(uplink["tx_bps"]),
+        uplink["reason"],
+    )
+
+
+def _age(since: str | None) -> str:
+    if since is None:
+        return "-"
+    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _rate(bits: float) -> str:
+    for size, unit in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
+        if bits >= size:
+            return f"{bits / size:.1f} {unit}"
+    return f"{bits:.0f} bit/s"

@@ -1,0 +1,84 @@
+"""Talk to a running daemon by its control socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from polywan.core.errors import ConfigError, ControlError, Problem
+
+DEFAULT_RUNTIME_DIR = Path("/run/polywan")
+SOCKET = "control.sock"
+
+
+def runtime_dir(given: Path | None) -> Path:
+    """Return the directory that was given, or POLYWAN_RUNTIME_DIR, or the default."""
+    return given or Path(os.environ.get("POLYWAN_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR)
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Client:
+    """One daemon, named by its runtime directory. Each call is one request.
+
+    Every call raises ControlError when the daemon cannot be reached or refuses.
+    """
+
+    def __init__(self, directory: Path, timeout: float = 10.0) -> None:
+        self._path = directory / SOCKET
+        self._timeout = timeout
+
+    def status(self) -> dict[str, Any]:
+        """Return the status document."""
+        return self._request("GET", "/v1/status")
+
+    def show(self, what: str) -> str:
+        """Return the text of nft, routes, rules or config."""
+        return str(self._request("GET", f"/v1/show/{what}")["text"])
+
+    def reload(self) -> dict[str, Any]:
+        """Make the daemon read its file again and wait until it is in force.
+
+        Raises:
+            ConfigError: the file is bad; the old configuration stays in force.
+        """
+        return self._request("POST", "/v1/reload")
+
+    def down(self) -> dict[str, Any]:
+        """Make the daemon leave the kernel as found and end."""
+        return self._request("POST", "/v1/down")
+
+    def _request(self, method: str, path: str) -> dict[str, Any]:
+        connection = _Connection(self._path, self._timeout)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            body = json.loads(response.read() or b"{}")
+        except PermissionError as error:
+            raise ControlError(
+                f"{self._path}: permission denied; ask as root or as a member of its group", 403
+            ) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise ControlError(
+                f"no daemon answers at {self._path} ({error}); is `polywan run` running, and is this its --runtime-dir?"
+            ) from error
+        finally:
+            connection.close()
+        if response.status == 422:
+            raise ConfigError([Problem(**p) for p in body.get("problems", [])])
+        if response.status >= 400:
+            raise ControlError(str(body.get("error", response.reason)), response.status)
+        return dict(body)

@@ -1,0 +1,61 @@
+"""The file's vocabulary: frozen models, a loader that places every problem, schema and docs made from them.
+
+The names below are imported when they are first used: a client of the daemon needs the errors only, and pydantic
+is half of the start-up time of a command.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from polywan.config.errors import ConfigError, Problem
+    from polywan.config.loader import load, load_text
+    from polywan.config.model import (
+        Bandwidth,
+        Config,
+        GlobalSettings,
+        HealthOverrides,
+        HealthSettings,
+        Match,
+        Member,
+        Policy,
+        Snat,
+        SteeringRule,
+        Uplink,
+    )
+
+_HOME = {
+    "ConfigError": "errors",
+    "Problem": "errors",
+    "load": "loader",
+    "load_text": "loader",
+}
+
+__all__ = [
+    "Bandwidth",
+    "Config",
+    "ConfigError",
+    "GlobalSettings",
+    "HealthOverrides",
+    "HealthSettings",
+    "Match",
+    "Member",
+    "Policy",
+    "Problem",
+    "Snat",
+    "SteeringRule",
+    "Uplink",
+    "load",
+    "load_text",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"polywan.config.{_HOME.get(name, 'model')}"), name)
+    globals()[name] = value
+    return value

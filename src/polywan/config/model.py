@@ -1,0 +1,146 @@
+"""The configuration as frozen values. Every default has its reason in the field's description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from polywan.config.base import FamilyName, Interface, Model, Name, Seconds
+from polywan.config.netvalues import IPAddress, IPNetwork
+from polywan.config.steering import Match, Member, Policy, SteeringRule
+from polywan.config.uplink import Bandwidth, HealthOverrides, HealthSettings, Snat, Uplink
+from polywan.config.values import Flag, Mask, Whole
+
+__all__ = [
+    "DEFAULT_POLICY",
+    "RULE_BAND",
+    "Bandwidth",
+    "Config",
+    "FamilyName",
+    "GlobalSettings",
+    "HealthOverrides",
+    "HealthSettings",
+    "IPAddress",
+    "IPNetwork",
+    "Interface",
+    "Match",
+    "Member",
+    "Model",
+    "Name",
+    "Policy",
+    "Seconds",
+    "Snat",
+    "SteeringRule",
+    "Uplink",
+]
+
+DEFAULT_POLICY: Final = "default"
+"""Name of the policy that exists without being written."""
+
+RULE_BAND: Final = 900
+"""Policy rules have priorities from `priority` to `priority` + 899."""
+
+_MAIN_RULE: Final = 32766
+
+
+class GlobalSettings(Model):
+    """What concerns the whole box."""
+
+    mark_mask: Annotated[int, Mask()] = Field(
+        default=0x3F00,
+        description="Bits of the packet and connection mark that are polywan's, at least 3; n bits are "
+        "room for 2^n - 2 uplinks. All other bits are left to others. Default 0x3f00: 62 uplinks, apart "
+        "from the bits that container networks and mesh proxies commonly take, and the mask that users of "
+        "mwan3 know.",
+    )
+    priority: Annotated[int, Whole(1, _MAIN_RULE - RULE_BAND)] = Field(
+        default=6000,
+        description="Priority of the first policy rule (ip-rule(8)); 900 from there on are polywan's. "
+        "Default 6000: ahead of the main table (32766), behind 5200 to 5300, where VPN clients put "
+        "theirs.",
+    )
+    table_base: Annotated[int, Whole(1, 2_000_000_000)] = Field(
+        default=6000,
+        description="Number before the first routing table; each uplink has one, and 253 to 255 are the "
+        "system's. Default 6000, like `priority`: above 255, the numbers that people hand out themselves.",
+    )
+    forwarding: Annotated[bool | Literal["auto"], Flag(("auto",))] = Field(
+        default="auto",
+        description='Whether the box forwards packets (sysctl ip_forward): true, false or "auto", which '
+        'turns it on when a rule needs it and never off. Default "auto": a host without a LAN stays a '
+        "host.",
+    )
+
+
+class Config(Model):
+    """The whole file.
+
+    References between its parts are checked by the loader, not here.
+    """
+
+    uplinks: Mapping[Name, Uplink] = Field(
+        description="Ways to the Internet, by name. No default: at least one is needed. The order in the file is kept.",
+    )
+    health: HealthSettings = Field(
+        default=HealthSettings(),
+        description="How uplinks are probed, unless they say otherwise. Default: each second, down after 3 seconds.",
+    )
+    policies: Mapping[Name, Policy] = Field(
+        default={},
+        description="Policies, by name. Default: none but `default`, which need not be written.",
+    )
+    rules: tuple[SteeringRule, ...] = Field(
+        default=(),
+        description="Which connections go where; the first match wins. Default: none, so that everything "
+        "that would leave by an uplink goes to the policy `default`.",
+    )
+    global_: GlobalSettings = Field(
+        default=GlobalSettings(),
+        alias="global",
+        description="What concerns the whole box. Default: apart from the ranges that others are known to use.",
+    )
+
+    def health_of(self, uplink: str) -> HealthSettings:
+        """Return the probing of one uplink: [health] with the uplink's own overrides, key by key."""
+        return merged_health(self.health, self.uplinks[uplink].health)
+
+    def weight_of(self, uplink: str) -> int:
+        """Return an uplink's weight: as written, else its down bandwidth in Mbit/s (at least 1), else 1."""
+        link = self.uplinks[uplink]
+        if link.weight is not None:
+            return link.weight
+        return max(1, round(link.bandwidth.down / 1e6)) if link.bandwidth else 1
+
+    def member_weight(self, member: Member) -> int:
+        """Return a member's weight: its own, else that of its uplink."""
+        return self.weight_of(member.uplink) if member.weight is None else member.weight
+
+    def resolved_policies(self) -> dict[str, Policy]:
+        """Return every policy by name; `default` is first, and made when the file does not have it.
+
+        The made one has the unmetered uplinks as its first tier and the metered ones as its second, in file
+        order and whether enabled or not; an empty tier is left out.
+        """
+        written = self.policies.get(DEFAULT_POLICY)
+        return {DEFAULT_POLICY: written or self._made_default(), **self.policies}
+
+    def direct_policy(self, uplink: str) -> Policy:
+        """Return what ``uplink = X`` means in a rule: prefer X, fall back to the policy `default`."""
+        default = self.policies.get(DEFAULT_POLICY) or self._made_default()
+        rest = (tuple(m for m in tier if m.uplink != uplink) for tier in default.tiers)
+        tiers = ((Member(uplink=uplink),), *(tier for tier in rest if tier))
+        return default.model_copy(update={"tiers": tiers})
+
+    def _made_default(self) -> Policy:
+        tiers = (
+            tuple(Member(uplink=name) for name, link in self.uplinks.items() if link.metered is metered)
+            for metered in (False, True)
+        )
+        return Policy(tiers=tuple(tier for tier in tiers if tier))
+
+
+def merged_health(general: HealthSettings, own: HealthOverrides) -> HealthSettings:
+    """Return `general` with every key that `own` sets."""
+    return general.model_copy(update={key: value for key, value in own if value is not None})

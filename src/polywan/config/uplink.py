@@ -1,0 +1,226 @@
+"""Uplinks and how they are probed."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, cast, get_args
+
+from pydantic import Field
+from pydantic_core import PydanticCustomError
+
+from polywan.config.base import FamilyField, Model, Seconds, Weight
+from polywan.config.faults import closest
+from polywan.config.netvalues import Address, BothWays, Device, IPAddress, OneOrMany
+from polywan.config.values import Choice, Duration, Flag, Kind, Rate, Whole, rejection
+
+ProbeMethod: TypeAlias = Literal["icmp", "tcp"]
+
+_TARGET: Final = Address(no_names="a name would need DNS to judge the link that DNS needs; write the address")
+
+_UplinkDevice: TypeAlias = Annotated[str, Device(loopback=False)]
+_Targets: TypeAlias = Annotated[tuple[Annotated[IPAddress, _TARGET], ...], OneOrMany()]
+_Method: TypeAlias = Annotated[ProbeMethod, Choice(get_args(ProbeMethod))]
+_Methods: TypeAlias = Annotated[tuple[_Method, ...], OneOrMany()]
+_Quorum: TypeAlias = Annotated[int, Whole(1, 100)]
+_Port: TypeAlias = Annotated[int, Whole(1, 65535)]
+_Interval: TypeAlias = Annotated[Seconds, Duration(0.05, 3600)]
+_Timeout: TypeAlias = Annotated[Seconds, Duration(0.01, 60)]
+_Count: TypeAlias = Annotated[int, Whole(1, 100)]
+_HoldDown: TypeAlias = Annotated[Seconds, Duration(0, 86400)]
+
+
+class Snat(Model):
+    """Fixed source address instead of the link's own."""
+
+    snat: Annotated[IPAddress, Address()] = Field(
+        description="Source address of what leaves by this uplink. No default: it is one of your provider's.",
+    )
+
+
+class NatForm(Kind):
+    """A word, or a table with a fixed address."""
+
+    __slots__ = ()
+    words: ClassVar[tuple[str, ...]] = ("masquerade", "none")
+
+    def _expected(self) -> str:
+        return '"masquerade", "none" or {snat = "ADDRESS"}'
+
+    def _schema(self) -> dict[str, Any]:
+        return {"anyOf": [Choice(self.words).schema, Snat.model_json_schema(by_alias=True)]}
+
+    def _parse(self, raw: object) -> str | Snat:
+        if isinstance(raw, Snat) or (isinstance(raw, str) and raw in self.words):
+            return raw
+        if isinstance(raw, dict) and set(raw) == {"snat"}:
+            return Snat.model_construct(snat=self._address(raw["snat"]))
+        if isinstance(raw, str):
+            raise self.refusal(raw, closest(raw, self.words))
+        raise self.refusal(raw)
+
+    @staticmethod
+    def _address(raw: object) -> IPAddress:
+        try:
+            return cast("IPAddress", Address().parse(raw))
+        except PydanticCustomError as error:
+            context = error.context or {}
+            raise rejection(context["message"], context["hint"], ("snat",)) from error
+
+
+class HealthSettings(Model):
+    """How uplinks are probed."""
+
+    targets: _Targets = Field(
+        default=(
+            IPv4Address("1.1.1.1"),
+            IPv4Address("8.8.8.8"),
+            IPv4Address("9.9.9.9"),
+            IPv6Address("2606:4700:4700::1111"),
+            IPv6Address("2001:4860:4860::8888"),
+            IPv6Address("2620:fe::fe"),
+        ),
+        description="Addresses that are probed through every uplink, each family by its own. The default "
+        "names three public resolvers in different networks per family, so that the outage of one "
+        "operator is not taken for an outage of the uplink.",
+    )
+    quorum: _Quorum = Field(
+        default=2,
+        description="How many targets of a family must answer in a round for it to count as good; a "
+        "family with fewer targets needs all it has. Default 2 of 3: one silent target does not condemn a "
+        "link, and one odd answer (a captive portal, say) does not acquit it.",
+    )
+    methods: _Methods = Field(
+        default=("icmp",),
+        description="How targets are asked: icmp (echo) or tcp (a connection to tcp_port); any answer "
+        "counts. Default icmp: the smallest packets, and the default targets answer them.",
+    )
+    tcp_port: _Port = Field(
+        default=53,
+        description="Port of the tcp method. Default 53, because the default targets are resolvers and answer there.",
+    )
+    interval: _Interval = Field(
+        default=1.0,
+        description="Seconds from the start of one round to the next. Default 1s: with `fall` 3, a link "
+        "that dies silently is left after about 3 seconds, for some 100 bytes a second and target.",
+    )
+    timeout: _Timeout = Field(
+        default=1.0,
+        description="Seconds a target has to answer. Default 1s: above the round trip of a satellite "
+        "link, and not longer than `interval`, so that rounds do not pile up.",
+    )
+    fall: _Count = Field(
+        default=3,
+        description="Bad rounds in a row until the uplink counts as down. Default 3: a lost packet or two "
+        "is common on a healthy link. Loss of carrier does not wait for it.",
+    )
+    rise: _Count = Field(
+        default=5,
+        description="Good rounds in a row until an uplink that was down may come back. Default 5, more "
+        "than `fall`: coming back too early costs connections a second time, coming back late costs only "
+        "bandwidth.",
+    )
+    hold_down: _HoldDown = Field(
+        default=10.0,
+        description="Seconds an uplink stays down at least. Default 10s, so that a flapping link does not "
+        "move traffic to and fro with every flap.",
+    )
+
+    def quorum_for(self, n: int) -> int:
+        """Return how many of `n` targets of a family must answer."""
+        return min(self.quorum, n)
+
+
+_OVERRIDE: Final = "As in [health], for this uplink only. Default: what [health] says."
+
+
+class HealthOverrides(Model):
+    """The same keys for one uplink; what is absent is taken from [health]."""
+
+    targets: _Targets | None = Field(default=None, description=_OVERRIDE)
+    quorum: _Quorum | None = Field(default=None, description=_OVERRIDE)
+    methods: _Methods | None = Field(default=None, description=_OVERRIDE)
+    tcp_port: _Port | None = Field(default=None, description=_OVERRIDE)
+    interval: _Interval | None = Field(
+        default=None, description=_OVERRIDE + ' On a metered uplink "10s" or more saves volume.'
+    )
+    timeout: _Timeout | None = Field(default=None, description=_OVERRIDE)
+    fall: _Count | None = Field(default=None, description=_OVERRIDE)
+    rise: _Count | None = Field(default=None, description=_OVERRIDE)
+    hold_down: _HoldDown | None = Field(default=None, description=_OVERRIDE)
+
+
+class Bandwidth(Model):
+    """Capacity of a link, bits per second."""
+
+    down: Annotated[int, Rate()] = Field(
+        description="Towards you, bit/s. No default: only you know what the provider sells.",
+    )
+    up: Annotated[int, Rate()] = Field(
+        description="Towards the provider, bit/s. No default, since few links are symmetric.",
+    )
+
+
+class Uplink(Model):
+    """One way to the Internet."""
+
+    interface: _UplinkDevice = Field(
+        description="The network device that leads to the provider, as `ip link` shows it; each uplink "
+        "has its own. It need not exist yet (ppp0, wwan0). No default: it is the one thing that cannot be "
+        "guessed.",
+    )
+    gateway: Annotated[Literal["auto"] | IPv4Address, Address(4, ("auto",))] = Field(
+        default="auto",
+        description='IPv4 next hop. Default "auto": taken from the default route that DHCP, pppd or you '
+        "have put into the main table; links with a peer (PPP) need none.",
+    )
+    gateway6: Annotated[Literal["auto"] | IPv6Address, Address(6, ("auto",))] = Field(
+        default="auto",
+        description='IPv6 next hop. Default "auto": taken from router advertisements or the default route in main.',
+    )
+    families: Annotated[tuple[FamilyField, ...], OneOrMany()] | None = Field(
+        default=None,
+        description='Address families this uplink is used for: "ipv4", "ipv6" or both. Default: those '
+        "that the link has an address and a gateway for, so that IPv6 is used when the provider brings "
+        "it.",
+    )
+    source: Annotated[IPAddress, Address()] | None = Field(
+        default=None,
+        description="Preferred source address of the box's own traffic by this uplink. Default: the "
+        "kernel's choice, which is right unless the device has several addresses.",
+    )
+    weight: Weight | None = Field(
+        default=None,
+        description="Share of new connections relative to the other members of a tier, 1 to 1000. "
+        "Default: the `down` bandwidth in Mbit/s when `bandwidth` is given, else 1, so that uplinks "
+        "nobody described share evenly. Give every uplink a weight or none: the two scales cannot be "
+        "compared.",
+    )
+    bandwidth: Annotated[Bandwidth, BothWays()] | None = Field(
+        default=None,
+        description='Capacity, as {down = "500Mbit", up = "50Mbit"} or "500Mbit" for both ways; a plain '
+        "number is bit/s. Default: unknown, since it cannot be measured without loading the link.",
+    )
+    metered: Annotated[bool, Flag()] = Field(
+        default=False,
+        description="Volume costs money: in the policy `default` that polywan makes, the uplink stands by "
+        "until all unmetered ones are down. Default false: most links are flat.",
+    )
+    nat: Annotated[Literal["masquerade", "none"] | Snat, NatForm()] = Field(
+        default="masquerade",
+        description='Source address of what leaves by this uplink: "masquerade" is the device\'s own, '
+        '"none" leaves it alone, {snat = "ADDRESS"} sets a fixed one. Default "masquerade": it follows '
+        "dynamic addresses, and providers drop sources that are not theirs.",
+    )
+    clamp_mss: Annotated[bool, Flag()] = Field(
+        default=True,
+        description="Lower the segment size of forwarded TCP to what fits the link. Default true: PPPoE "
+        "and LTE carry less than 1500 bytes, and the ICMP message that would say so is often filtered.",
+    )
+    enabled: Annotated[bool, Flag()] = Field(
+        default=True,
+        description="False takes the uplink out of service while its settings, and its mark, are kept. Default true.",
+    )
+    health: HealthOverrides = Field(
+        default=HealthOverrides(),
+        description="Probing of this uplink where it differs from [health]. Default: nothing differs.",
+    )

@@ -1,0 +1,39 @@
+"""Find policy rules of other programs that are in our way, and say what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from polywan.config import Config
+from polywan.core.allocate import FALLBACK, FROM
+from polywan.core.plan import ActualState, describe_rule
+
+BAND = FROM + 299
+"""Width of the priority band that polywan uses, counted from `global.priority`."""
+
+MASKS = (0x3F00, 0xFF00, 0x3F_0000, 0x3F00_0000, 0x3F)
+"""Mark masks to propose, in this order; Kubernetes, Tailscale and Calico take bits 14 to 19 and 16 to 31."""
+
+
+def conflicts(config: Config, actual: ActualState) -> Iterator[str]:
+    """Yield one sentence per conflict with a rule of somebody else."""
+    low = config.global_.priority
+    mask = config.global_.mark_mask
+    for rule in actual.foreign_rules:
+        if low <= rule.priority <= low + BAND or rule.priority == FALLBACK:
+            yield (
+                f"another program's policy rule stands among ours: {describe_rule(rule)}; "
+                f"set global.priority to a free band of {BAND + 1} (ours begins at {low})"
+            )
+        if rule.mark is not None and rule.mark[1] != 0xFFFF_FFFF and rule.mark[1] & mask:
+            free = _free_mask(actual)
+            advice = f"set global.mark_mask = {free:#x}" if free else "no usual mask is free: choose one by hand"
+            yield f"another program uses mark bits of ours ({mask:#x}): {describe_rule(rule)}; {advice}"
+
+
+def _free_mask(actual: ActualState) -> int | None:
+    taken = 0
+    for rule in actual.foreign_rules:
+        if rule.mark is not None and rule.mark[1] != 0xFFFF_FFFF:
+            taken |= rule.mark[1]
+    return next((m for m in MASKS if not m & taken), None)

@@ -1,0 +1,185 @@
+"""One decision of the engine: from what is known to what the kernel should hold, and what has to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+from polywan.config import Config
+from polywan.core import health as hl
+from polywan.core.compile import Memory, compile_state, layout_of
+from polywan.core.conflicts import conflicts
+from polywan.core.effects import Apply, Cut, Effect, Level, Note, Remember
+from polywan.core.health import Health, ProbeState
+from polywan.core.net import Family
+from polywan.core.nft import state_of
+from polywan.core.plan import ActualState, DesiredState, Plan, SetSysctl, describe, diff
+from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, reach
+from polywan.core.select import Selection, select
+from polywan.core.state import State, Sweep
+from polywan.core.views import UplinkState, UplinkView, view
+
+SWEEP: Final = 1.0
+"""Seconds after which connections of a dead uplink are looked for once more: those born during the switch."""
+
+REPAIRS: Final = 5
+"""Repairs within `REPAIR_WINDOW` seconds that are made at once; more of them is a fight with another program."""
+
+REPAIR_WINDOW: Final = 10.0
+TURNS: Final = 16
+"""Parts of the probe interval over which uplinks are spread; more would wake the daemon more often."""
+
+PATIENCE: Final = 2.0
+"""Seconds between repairs during such a fight."""
+
+
+def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[Effect, ...]]:
+    """Decide anew; returns no effects when nothing has to change, or when too little is known yet.
+
+    Args:
+        state: what is known.
+        now: monotonic seconds.
+        after_read: the kernel was just read, so that a difference without a cause of ours is somebody else's.
+    """
+    config, observed, actual = state.config, state.observed, state.actual
+    if config is None or observed is None or actual is None:
+        return state, ()
+    ways = reach(config, observed, state.memory.gateways)
+    probes = _follow(state, config, ways, actual, now)
+    selection = select(config, ways, probes, state.selection)
+    desired = compile_state(config, state.memory.ids, state.numbers, observed, ways, selection)
+    plan = diff(desired, actual)
+    tampered = after_read and bool(plan) and desired == state.desired and not state.refused
+    if tampered and (wait := _too_many(state, now)):
+        return replace(state, read_at=now + wait), ()
+    views = {name: view(config, name, ways, probes, state.views.get(name), now) for name in config.uplinks}
+    effects: list[Effect] = []
+    memory = _recall(state.memory, plan)
+    if memory is not state.memory:
+        effects.append(Remember(memory))
+    if plan:
+        effects.append(Apply(plan))
+    sweeps, cuts = _cuts(state, config, selection, now)
+    effects += cuts
+    effects += _notes(state, views, selection)
+    if tampered:
+        effects.append(_repaired(plan, state.culprit))
+    state = replace(
+        state,
+        memory=memory,
+        reach=ways,
+        health=probes,
+        wake=now,
+        selection=selection,
+        desired=desired,
+        views=views,
+        actual=_assume(desired, actual),
+        generation=state.generation + bool(plan),
+        sweeps=(*state.sweeps, *sweeps),
+        repairs=(*_recent(state, now), now) if tampered else _recent(state, now),
+        drift=_drift(plan) if tampered else state.drift,
+        culprit="" if after_read else state.culprit,
+        warnings=tuple(conflicts(config, actual)),
+    )
+    return state, tuple(effects)
+
+
+def _follow(
+    state: State, config: Config, ways: Mapping[UplinkFamily, Reach], actual: ActualState, now: float
+) -> dict[UplinkFamily, ProbeState]:
+    """Let the probes' states follow the paths: a path that is gone is down at once, a new one has to prove itself."""
+    result: dict[UplinkFamily, ProbeState] = {}
+    for key, way in ways.items():
+        name, family = key
+        if not config.uplinks[name].enabled:
+            continue
+        known = state.health.get(key)
+        if isinstance(way, NoPath):
+            known = known or hl.initial(Health.DOWN, way.reason, now)
+            result[key] = hl.lose(known, way.reason, now)
+        elif known is None and state.ready:
+            result[key] = hl.initial(Health.DOWN, "new here: has to answer first", now)
+        elif known is None:
+            # The first decision of this daemon: what was dead stays so, everything else goes on working.
+            dead = actual.nft is not None and state.numbers[name].mark in actual.nft.sets.get(
+                f"dead_{family}", frozenset()
+            )
+            cause = "was down before the daemon started" if dead else "has a path"
+            first = hl.initial(Health.DOWN if dead else Health.UP, cause, now)
+            result[key] = replace(first, next=now + _phase(state, key))
+        else:
+            came_back = not isinstance(state.reach.get(key), Path)
+            result[key] = replace(known, next=now, cause="path is back: has to answer first") if came_back else known
+    return result
+
+
+def _phase(state: State, key: UplinkFamily) -> float:
+    """Seconds until an uplink's first round: uplinks take turns within the interval, instead of a burst from all."""
+    name, family = key
+    turn = (2 * state.numbers[name].id + (family == Family.V6)) % TURNS
+    return state.probing[name].interval * turn / TURNS
+
+
+def _cuts(state: State, config: Config, selection: Selection, now: float) -> tuple[tuple[Sweep, ...], tuple[Cut, ...]]:
+    """Connections to let go of now, after the new path is in force, and once more a little later."""
+    before = state.selection.dead if state.selection else frozenset()
+    fresh = [key for key in sorted(selection.dead - before) if state.ready]
+    mask = layout_of(config).mask
+    cuts = tuple(Cut(name, state.numbers[name].mark, mask, family) for name, family in fresh)
+    return tuple(Sweep(now + SWEEP, c.uplink, c.mark, c.family) for c in cuts), cuts
+
+
+def _recall(memory: Memory, plan: Plan) -> Memory:
+    """Keep the values that settings had before our first write."""
+    first = {
+        op.sysctl.path: op.old
+        for op in plan.ops
+        if isinstance(op, SetSysctl) and op.sysctl.path not in memory.originals
+    }
+    return replace(memory, originals={**memory.originals, **first}) if first else memory
+
+
+def _assume(desired: DesiredState, actual: ActualState) -> ActualState:
+    """What the kernel holds if every operation succeeds; the next read tells. Equal parts become the same objects."""
+    return replace(
+        actual,
+        routes=desired.routes,
+        rules=desired.rules,
+        nft=state_of(desired.nft),
+        sysctls={**actual.sysctls, **{s.path: s.value for s in desired.sysctls if s.path in actual.sysctls}},
+    )
+
+
+def _recent(state: State, now: float) -> tuple[float, ...]:
+    return tuple(at for at in state.repairs if now - at < REPAIR_WINDOW)
+
+
+def _too_many(state: State, now: float) -> float:
+    """Seconds to wait before the next repair; 0 means go ahead."""
+    recent = _recent(state, now)
+    if len(recent) < REPAIRS:
+        return 0.0
+    return max(0.0, recent[-1] + PATIENCE - now)
+
+
+def _drift(plan: Plan) -> tuple[str, ...]:
+    return tuple(describe(op).split("\n", 1)[0] for op in plan.ops)
+
+
+def _repaired(plan: Plan, culprit: str) -> Note:
+    what = "; ".join(_drift(plan)[:4]) + ("; …" if len(plan.ops) > 4 else "")
+    by = f" (changed by {culprit})" if culprit else ""
+    return Note(Level.WARNING, "drift.repaired", f"put right what somebody else changed{by}: {what}")
+
+
+def _notes(state: State, views: Mapping[str, UplinkView], selection: Selection) -> Iterator[Note]:
+    for name, seen in views.items():
+        before = state.views.get(name)
+        if before is None or before.state is not seen.state:
+            level = Level.INFO if seen.state in (UplinkState.UP, UplinkState.DISABLED) else Level.WARNING
+            yield Note(level, f"uplink.{seen.state}", f"{name} is {seen.state}: {seen.reason}")
+    for (policy, family), choice in selection.choices.items():
+        old = state.selection.choices.get((policy, family)) if state.selection else None
+        if choice.reason != (old.reason if old else "") and (choice.forced or not choice.members):
+            yield Note(Level.WARNING, "policy.forced", f"policy {policy} (IPv{family}): {choice.reason}")

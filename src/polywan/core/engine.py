@@ -1,0 +1,246 @@
+"""The daemon as a value: `step(state, event, now)` returns the next state and what to do about it.
+
+Rules of the engine:
+
+1. Every decision is made anew from configuration, world and health (`decide.py`); nothing is patched.
+2. The kernel is believed only after it was read; between reads it is assumed to hold what was applied.
+3. Loss acts at once, on the event itself; the full read that follows puts right what the kernel dropped silently.
+4. Connections are let go only after the new path is in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final, assert_never
+
+from polywan.config import Config
+from polywan.core import health as hl
+from polywan.core.allocate import allocate
+from polywan.core.compile import layout_of, numbers_of
+from polywan.core.decide import decide
+from polywan.core.effects import Cut, Effect, Level, Note, Read, Remember, StartProbe
+from polywan.core.events import (
+    Applied,
+    ConfigLoaded,
+    Event,
+    EventsLost,
+    LinkChanged,
+    LinkRemoved,
+    OursTouched,
+    ProbeResult,
+    ReadDone,
+    Tick,
+    WorldTouched,
+)
+from polywan.core.health import Health, ProbeOrder, ProbeState
+from polywan.core.net import FAMILIES, IPAddress
+from polywan.core.observed import Observed
+from polywan.core.plan import ApplyReport, describe
+from polywan.core.reach import Path, UplinkFamily
+from polywan.core.state import State, Sweep
+from polywan.core.tuning import build_sysctls
+
+FOLD: Final = 0.02
+"""Seconds within which further notifications share one read."""
+
+RESYNC: Final = 10.0
+"""Seconds between reads when nothing happens: the net below the notifications."""
+
+RETRY: Final = (0.25, 30.0)
+"""Seconds until a refused operation is tried again: first and longest wait; it doubles in between."""
+
+
+def step(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, ...]]:
+    """Take in one event at time `now` (seconds, monotonic); return the next state and the effects, in order."""
+    state, effects, changed = _take(state, event, now)
+    # A decision is carried out before anything else is considered: timers that are due wait for the next `Tick`.
+    work = decide(state, now, after_read=isinstance(event, ReadDone)) if changed else _run_timers(state, now)
+    return work[0], effects + work[1]
+
+
+def deadline(state: State) -> float:
+    """Return the time at which the engine wants a `Tick`, if nothing happens before."""
+    times = [state.last_read + RESYNC, *(sweep.at for sweep in state.sweeps)]
+    if state.read_at is not None:
+        times.append(state.read_at)
+    if state.ready:
+        times.append(state.wake)
+    return min(times)
+
+
+def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, ...], bool]:
+    """Fold the event into what is known; the last value says whether a new decision is needed."""
+    match event:
+        case ConfigLoaded(config):
+            return *_take_config(state, config, now), True
+        case ReadDone(observed, actual):
+            return *_learn(replace(state, observed=observed, actual=actual)), True
+        case LinkChanged() | LinkRemoved():
+            return _take_link(state, event, now)
+        case WorldTouched():
+            return read_soon(state, now), (), False
+        case OursTouched(_, by):
+            return read_soon(replace(state, culprit=by or state.culprit), now), (), False
+        case EventsLost():
+            note = Note(Level.WARNING, "events.lost", "the kernel dropped notifications; reading everything again")
+            return read_soon(state, now), (note,), False
+        case ProbeResult():
+            return _take_result(state, event, now)
+        case Applied(report):
+            return *_take_report(state, report, now), False
+        case Tick():
+            return state, (), False
+        case _:
+            assert_never(event)
+
+
+def _take_link(state: State, event: LinkChanged | LinkRemoved, now: float) -> tuple[State, tuple[Effect, ...], bool]:
+    before = state.observed
+    if before is None:
+        return state, (), False
+    if isinstance(event, LinkRemoved):
+        after = before.without_link(event.name) if event.name in before.links else before
+    else:
+        after = before if before.links.get(event.link.name) == event.link else before.with_link(event.link)
+    if after is before:
+        return state, (), False
+    return read_soon(replace(state, observed=after), now), (), True
+
+
+def read_soon(state: State, now: float) -> State:
+    """Ask for a read: now when the last one is long ago, otherwise once `FOLD` has passed since."""
+    at = max(now, state.last_read + FOLD)
+    return replace(state, read_at=at if state.read_at is None else min(at, state.read_at))
+
+
+def _take_config(state: State, config: Config, now: float) -> tuple[State, tuple[Effect, ...]]:
+    memory = replace(state.memory, ids=allocate(config.uplinks, state.memory.ids, layout_of(config)))
+    effects: tuple[Effect, ...] = () if memory == state.memory else (Remember(memory),)
+    removed = [n for n in state.config.uplinks if n not in config.uplinks] if state.config else []
+    layout = layout_of(config)
+    sweeps = [
+        Sweep(now, name, layout.mark(memory.ids[name]), family)
+        for name in removed
+        if name in memory.ids
+        for family in FAMILIES
+    ]
+    health = {key: s for key, s in state.health.items() if key[0] in config.uplinks}
+    state = replace(
+        state,
+        config=config,
+        memory=memory,
+        numbers=numbers_of(config, memory.ids),
+        probing={name: config.health_of(name) for name in config.uplinks},
+        health=health,
+        sweeps=(*state.sweeps, *sweeps),
+    )
+    return read_soon(state, now), effects
+
+
+def _learn(state: State) -> tuple[State, tuple[Effect, ...]]:
+    """Remember gateways while they can be seen: the kernel forgets static ones when a link goes down."""
+    if state.config is None or state.observed is None:
+        return state, ()
+    seen = dict(_seen_gateways(state.config, state.observed))
+    gateways = {**state.memory.gateways, **seen}
+    if gateways == state.memory.gateways:
+        return state, ()
+    memory = replace(state.memory, gateways=gateways)
+    return replace(state, memory=memory), (Remember(memory),)
+
+
+def _seen_gateways(config: Config, observed: Observed) -> Iterator[tuple[UplinkFamily, IPAddress]]:
+    for name, uplink in config.uplinks.items():
+        for family in FAMILIES:
+            for route in observed.defaults_of(uplink.interface, family):
+                if route.via is not None:
+                    yield (name, family), route.via
+                    break
+
+
+def _take_result(state: State, event: ProbeResult, now: float) -> tuple[State, tuple[Effect, ...], bool]:
+    key = (event.uplink, event.family)
+    if key not in state.health or event.uplink not in state.probing:
+        return state, (), False
+    before = state.health[key]
+    after = hl.on_result(before, state.probing[event.uplink], event.round, event.rtt, now)
+    # The first and the last good round of an uplink that is down matter too: with nobody else left, it serves.
+    changed = after.health is not before.health or (
+        after.health is Health.DOWN and bool(after.good) != bool(before.good)
+    )
+    wake = min(state.wake, hl.due(after, state.probing[event.uplink]))
+    return replace(state, health={**state.health, key: after}, wake=wake), (), changed
+
+
+def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, tuple[Effect, ...]]:
+    if not report.failures:
+        return read_soon(replace(state, applied=report, refused=(), tries=0), now), ()
+    refused = tuple(f"{describe(f.op)}: {f.message}" for f in report.failures)
+    first, longest = RETRY
+    retry = now + min(longest, first * 2**state.tries)
+    notes = tuple(Note(Level.ERROR, "apply.refused", text) for text in refused if text not in state.refused)
+    return replace(state, applied=report, refused=refused, tries=state.tries + 1, read_at=retry), notes
+
+
+def _run_timers(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
+    effects: list[Effect] = []
+    if (state.read_at is not None and state.read_at <= now) or state.last_read + RESYNC <= now:
+        state = replace(state, read_at=None, last_read=now)
+        effects.append(Read())
+    if state.config is None:
+        return state, tuple(effects)
+    due = [sweep for sweep in state.sweeps if sweep.at <= now]
+    if due:
+        mask = layout_of(state.config).mask
+        effects += [Cut(s.uplink, s.mark, mask, s.family) for s in due]
+        state = replace(state, sweeps=tuple(s for s in state.sweeps if s.at > now))
+    state, probes = _start_probes(state, now)
+    return state, (*effects, *probes)
+
+
+def sysctl_paths(state: State, observed: Observed | None) -> tuple[str, ...]:
+    """Return the settings whose values a decision about this world will want."""
+    if state.config is None or observed is None:
+        return ()
+    return tuple(dict.fromkeys(s.path for s in build_sysctls(state.config, observed)))
+
+
+def _probed(state: State) -> Iterator[tuple[UplinkFamily, ProbeState]]:
+    for key, probes in state.health.items():
+        if isinstance(state.reach.get(key), Path):
+            yield key, probes
+
+
+def _start_probes(state: State, now: float) -> tuple[State, list[Effect]]:
+    config = state.config
+    if config is None or not state.ready or now < state.wake:
+        return state, []
+    orders: list[Effect] = []
+    health = dict(state.health)
+    for key, probes in _probed(state):
+        name, family = key
+        settings = state.probing[name]
+        if hl.due(probes, settings) > now:
+            continue
+        targets = hl.targets_of(settings, family)
+        if not targets:
+            health[key] = hl.unprobed(probes, settings, now)
+            state = read_soon(state, now)
+            continue
+        health[key] = hl.start_round(probes, settings, len(targets), now)
+        orders.append(
+            StartProbe(
+                ProbeOrder(
+                    uplink=name,
+                    family=family,
+                    interface=config.uplinks[name].interface,
+                    mark=state.numbers[name].mark,
+                    round=health[key].number,
+                    timeout=settings.timeout,
+                    targets=targets,
+                )
+            )
+        )
+    ends = [hl.due(health[key], state.probing[key[0]]) for key, _ in _probed(state)]
+    return replace(state, health=health, wake=min(ends, default=float("inf"))), orders

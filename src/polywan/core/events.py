@@ -1,0 +1,97 @@
+"""What happened, as values: every input of the engine. Raw netlink messages never get this far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from polywan.config import Config
+from polywan.core.net import Family, IPAddress
+from polywan.core.observed import Link, Observed
+from polywan.core.plan import ActualState, ApplyReport
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """A link appeared or changed; `link` is its state after the change."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRemoved:
+    """A link is gone."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorldTouched:
+    """Addresses or routes of others changed (`what` says which kind): read again."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class OursTouched:
+    """Another program changed something that carries our stamp.
+
+    Attributes:
+        what: "rule", "route" or "table".
+        by: the program's name and pid where the kernel tells, otherwise empty.
+    """
+
+    what: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventsLost:
+    """The kernel dropped notifications (ENOBUFS, netlink(7)): only a full read tells the truth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """One target answered a round's probe, or did not in time.
+
+    Attributes:
+        round: number of the round, as given in `StartProbe`.
+        rtt: seconds until the answer; None when there was none.
+    """
+
+    uplink: str
+    family: Family
+    round: int
+    target: IPAddress
+    rtt: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDone:
+    """A full read of the kernel: the world, and what is ours in it."""
+
+    observed: Observed
+    actual: ActualState
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A plan was carried out, whole or in part."""
+
+    report: ApplyReport
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigLoaded:
+    """A new configuration is in force from now on."""
+
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time went by: the deadline that `engine.deadline` named has come."""
+
+
+KernelEvent: TypeAlias = LinkChanged | LinkRemoved | WorldTouched | OursTouched | EventsLost
+Event: TypeAlias = KernelEvent | ProbeResult | ReadDone | Applied | ConfigLoaded | Tick

@@ -1,0 +1,91 @@
+"""The field's small values: families, marks, tables, priorities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import Final, NewType, TypeAlias
+
+from polywan.core.errors import CapacityError
+
+IPAddress: TypeAlias = IPv4Address | IPv6Address
+IPNetwork: TypeAlias = IPv4Network | IPv6Network
+IPInterface: TypeAlias = IPv4Interface | IPv6Interface
+
+Mark = NewType("Mark", int)
+TableId = NewType("TableId", int)
+RulePriority = NewType("RulePriority", int)
+
+PROTOCOL: Final = 200
+"""Stamp on every route and policy rule of ours (rtnetlink(7) rtm_protocol; 200 has no name in iproute2)."""
+
+TABLE_MAIN: Final = TableId(254)
+WORST_METRIC: Final = 0x7FFF_FFFF
+"""Metric of the `unreachable` default: loses against every route that leads somewhere."""
+
+
+class Family(IntEnum):
+    """Address family, by its IP version; every family-dependent decision takes it as an argument."""
+
+    V4 = 4
+    V6 = 6
+
+    @property
+    def nfproto(self) -> str:
+        """Name in ``meta nfproto`` (nft(8))."""
+        return "ipv4" if self is Family.V4 else "ipv6"
+
+    @property
+    def default(self) -> IPNetwork:
+        """The network that holds every address of the family."""
+        return IPv4Network("0.0.0.0/0") if self is Family.V4 else IPv6Network("::/0")
+
+    @property
+    def host_length(self) -> int:
+        """Prefix length of a single address."""
+        return 32 if self is Family.V4 else 128
+
+
+FAMILIES: Final = (Family.V4, Family.V6)
+
+
+def family_of(value: IPAddress | IPNetwork | IPInterface) -> Family:
+    """Return the family of an address, network or interface address."""
+    return Family(value.version)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkLayout:
+    """The bits of the packet and connection mark that are ours; all other bits belong to others.
+
+    Ids 1..capacity are spread over the set bits of the mask, lowest bit first; 0 means "no choice made".
+    The highest value stays unused, as a reserve for marks that mean "never by an uplink".
+    """
+
+    mask: int
+
+    @property
+    def capacity(self) -> int:
+        """Number of uplinks that can be told apart."""
+        return int((1 << self.mask.bit_count()) - 2)
+
+    @property
+    def keep(self) -> int:
+        """The complement: bits of others that every write of ours must keep."""
+        return ~self.mask & 0xFFFF_FFFF
+
+    def mark(self, number: int) -> Mark:
+        """Spread `number` over the mask's bits.
+
+        Raises:
+            CapacityError: the number does not fit.
+        """
+        if not 1 <= number <= self.capacity:
+            raise CapacityError(f"mark mask {self.mask:#x} has room for {self.capacity} uplinks, not {number}")
+        value, rest = 0, number
+        for bit in range(32):
+            if self.mask >> bit & 1:
+                value |= (rest & 1) << bit
+                rest >>= 1
+        return Mark(value)

@@ -1,0 +1,111 @@
+"""The world as the kernel shows it: links, addresses and the default routes of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from polywan.core.net import TABLE_MAIN, Family, IPAddress, IPInterface, TableId, family_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A network interface (rtnetlink(7) RTM_NEWLINK).
+
+    Attributes:
+        up: administratively up (IFF_UP).
+        carrier: the lower layer is up (IFF_LOWER_UP).
+        point_to_point: has a peer instead of neighbours (IFF_POINTOPOINT or IFF_NOARP): no `via` in its routes.
+        mtu: bytes.
+        kind: the driver's name, as "veth", "macvlan", "ppp"; empty for hardware.
+        rx_bytes, tx_bytes: counters since the link was made; no difference between two links.
+    """
+
+    index: int
+    name: str
+    up: bool
+    carrier: bool
+    point_to_point: bool = False
+    mtu: int = 1500
+    kind: str = ""
+    rx_bytes: int = field(default=0, compare=False)
+    tx_bytes: int = field(default=0, compare=False)
+
+    @property
+    def usable(self) -> bool:
+        """True when packets can leave by it, as far as the link layer knows."""
+        return self.up and self.carrier
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address on a link, with its prefix length; link-local addresses included."""
+
+    link: str
+    ip: IPInterface
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultRoute:
+    """A default route that somebody else installed (a DHCP client, pppd, router advertisements, an admin)."""
+
+    family: Family
+    link: str
+    via: IPAddress | None
+    metric: int = 0
+    table: TableId = TABLE_MAIN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Everything about the world that a decision may depend on; plain values, so that it can be recorded."""
+
+    links: Mapping[str, Link]
+    addresses: tuple[Address, ...] = ()
+    defaults: tuple[DefaultRoute, ...] = ()
+    _global: Mapping[tuple[str, Family], tuple[IPInterface, ...]] = field(init=False, repr=False, compare=False)
+    _routes: Mapping[tuple[str, Family], tuple[DefaultRoute, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Index by link once: with hundreds of uplinks every decision asks for each."""
+        addresses: dict[tuple[str, Family], tuple[IPInterface, ...]] = {}
+        for a in self.addresses:
+            if not a.ip.ip.is_link_local and not a.ip.ip.is_loopback:
+                key = (a.link, family_of(a.ip))
+                addresses[key] = (*addresses.get(key, ()), a.ip)
+        routes: dict[tuple[str, Family], tuple[DefaultRoute, ...]] = {}
+        for d in sorted(self.defaults, key=lambda d: (d.table != TABLE_MAIN, d.metric)):
+            routes[d.link, d.family] = (*routes.get((d.link, d.family), ()), d)
+        object.__setattr__(self, "_global", addresses)
+        object.__setattr__(self, "_routes", routes)
+
+    def addresses_of(self, link: str, family: Family) -> tuple[IPInterface, ...]:
+        """The link's addresses that can be reached from elsewhere (no link-local, no loopback)."""
+        return self._global.get((link, family), ())
+
+    def defaults_of(self, link: str, family: Family) -> tuple[DefaultRoute, ...]:
+        """Others' default routes by this link, best metric first, table main before any other."""
+        return self._routes.get((link, family), ())
+
+    def main_default_links(self, family: Family) -> frozenset[str]:
+        """Links of the best default in main: where unmarked traffic leaves."""
+        main = [d for d in self.defaults if d.family is family and d.table == TABLE_MAIN]
+        best = min((d.metric for d in main), default=None)
+        return frozenset(d.link for d in main if d.metric == best)
+
+    def with_link(self, link: Link) -> Observed:
+        """Return a copy in which the link is as given."""
+        return replace(self, links={**self.links, link.name: link})
+
+    def without_link(self, name: str) -> Observed:
+        """Return a copy in which the link, its addresses and its routes are gone."""
+        return Observed(
+            links={n: link for n, link in self.links.items() if n != name},
+            addresses=tuple(a for a in self.addresses if a.link != name),
+            defaults=tuple(d for d in self.defaults if d.link != name),
+        )
+
+
+def links_by_name(links: Iterable[Link]) -> dict[str, Link]:
+    """Index links by name."""
+    return {link.name: link for link in links}

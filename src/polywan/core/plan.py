@@ -1,0 +1,251 @@
+"""The difference between what should be and what is, as an ordered plan: make before break."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias, assert_never
+
+from polywan.core.net import TABLE_MAIN, Family
+from polywan.core.nft import NftState, NftTable, change_text, delete_text
+from polywan.core.routing import IpRule, Route
+from polywan.core.tuning import Sysctl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredState:
+    """Everything polywan wants of the kernel, whole, every time."""
+
+    routes: frozenset[Route] = frozenset()
+    rules: frozenset[IpRule] = frozenset()
+    nft: NftTable
+    sysctls: tuple[Sysctl, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActualState:
+    """What the kernel holds of ours, and the rules of others that may be in our way.
+
+    Attributes:
+        routes: routes with our protocol number, in any table.
+        rules: policy rules with our protocol number.
+        nft: our table, or None when it does not exist.
+        sysctls: present values of the settings that were asked for; absent when the file does not exist.
+        foreign_rules: policy rules of others (without the kernel's own three).
+    """
+
+    routes: frozenset[Route] = frozenset()
+    rules: frozenset[IpRule] = frozenset()
+    nft: NftState | None = None
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    foreign_rules: tuple[IpRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl:
+    """Write a kernel setting; `old` is the value it had, for the plan's reader and for `down`."""
+
+    sysctl: Sysctl
+    old: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutRoute:
+    """Add the route, or replace the one with the same key."""
+
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class DelRoute:
+    """Remove the route."""
+
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class AddRule:
+    """Add the policy rule."""
+
+    rule: IpRule
+
+
+@dataclass(frozen=True, slots=True)
+class DelRule:
+    """Remove the policy rule."""
+
+    rule: IpRule
+
+
+@dataclass(frozen=True, slots=True)
+class NftBatch:
+    """Run the text as one nft transaction: all of it or nothing."""
+
+    text: str
+
+
+Op: TypeAlias = SetSysctl | PutRoute | DelRoute | AddRule | DelRule | NftBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Operations in the order in which they are safe."""
+
+    ops: tuple[Op, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.ops)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An operation that the kernel refused: errno(3) and its text."""
+
+    op: Op
+    errno: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyReport:
+    """What became of a plan.
+
+    Attributes:
+        done: number of operations that succeeded.
+        failures: those that did not; the others were carried out all the same.
+        seconds: how long it took.
+    """
+
+    plan: Plan
+    done: int
+    failures: tuple[Failure, ...] = ()
+    seconds: float = 0.0
+
+
+def phase(op: Op) -> int:
+    """Order of an operation in a plan.
+
+    Routes exist before rules point at them and rules before marks are given out; what is no longer wanted
+    goes in the reverse order. After any prefix of a plan every mark that is given out finds its route.
+    """
+    match op:
+        case SetSysctl():
+            return 0
+        case PutRoute():
+            return 1
+        case AddRule():
+            return 2
+        case NftBatch():
+            return 3
+        case DelRule():
+            return 4
+        case DelRoute():
+            return 5
+        case _:
+            assert_never(op)
+
+
+def diff(desired: DesiredState, actual: ActualState) -> Plan:
+    """Return the plan that leads from `actual` to `desired`; empty when nothing differs."""
+    ops: list[Op] = [
+        SetSysctl(s, actual.sysctls[s.path])
+        for s in desired.sysctls
+        if s.path in actual.sysctls and actual.sysctls[s.path] != s.value
+    ]
+    if desired.routes is not actual.routes:
+        ops += [PutRoute(r) for r in desired.routes - actual.routes]
+        kept = {r.key for r in desired.routes}
+        ops += [DelRoute(r) for r in actual.routes - desired.routes if r.key not in kept]
+    if desired.rules is not actual.rules:
+        ops += [AddRule(r) for r in desired.rules - actual.rules]
+        ops += [DelRule(r) for r in actual.rules - desired.rules]
+    if text := change_text(desired.nft, actual.nft):
+        ops.append(NftBatch(text))
+    return ordered(ops)
+
+
+def removal(actual: ActualState, sysctls: Iterable[Sysctl]) -> Plan:
+    """Return the plan that leaves the kernel as found: nothing of ours, and the recorded settings back."""
+    ops: list[Op] = [DelRule(r) for r in actual.rules]
+    ops += [DelRoute(r) for r in actual.routes]
+    if actual.nft is not None:
+        ops.append(NftBatch(delete_text()))
+    plan = ordered(ops)
+    restore = [SetSysctl(s, actual.sysctls[s.path]) for s in sysctls if actual.sysctls.get(s.path, s.value) != s.value]
+    return Plan((*plan.ops, *restore))
+
+
+def ordered(ops: Iterable[Op]) -> Plan:
+    """Sort operations by phase, and within a phase so that equal inputs give equal plans."""
+    return Plan(tuple(sorted(ops, key=lambda op: (phase(op), _rank(op)))))
+
+
+def _rank(op: Op) -> tuple[object, ...]:
+    match op:
+        case SetSysctl(sysctl):
+            return (sysctl.path,)
+        case PutRoute(route) | DelRoute(route):
+            return (route.table, route.family, route.metric, route.link or "")
+        # Rules that divert (goto, unreachable blocks) must not exist before their targets: last priority first.
+        case AddRule(rule):
+            return (-rule.priority, rule.family, _rule_text(rule))
+        case DelRule(rule):
+            return (rule.priority, rule.family, _rule_text(rule))
+        case NftBatch():
+            return ()
+        case _:
+            assert_never(op)
+
+
+def _rule_text(rule: IpRule) -> str:
+    return f"{rule.from_}|{rule.oif}|{rule.mark}|{rule.table}|{rule.goto}"
+
+
+def describe(op: Op) -> str:
+    """One line for a person: the operation in the words of ip(8), nft(8) and sysctl(8)."""
+    match op:
+        case SetSysctl(sysctl, old):
+            return f"sysctl {sysctl.path.replace('/', '.')} = {sysctl.value} (was {old})"
+        case PutRoute(route):
+            return f"+ route {describe_route(route)}"
+        case DelRoute(route):
+            return f"- route {describe_route(route)}"
+        case AddRule(rule):
+            return f"+ rule  {describe_rule(rule)}"
+        case DelRule(rule):
+            return f"- rule  {describe_rule(rule)}"
+        case NftBatch(text):
+            return "nft\n" + "\n".join(f"    {line}" for line in text.rstrip("\n").split("\n"))
+        case _:
+            assert_never(op)
+
+
+def describe_route(route: Route) -> str:
+    """The route in the words of ``ip route``."""
+    words = ["-6" if route.family is Family.V6 else "-4"]
+    words.append("default" if route.link else "unreachable default")
+    if route.via:
+        words.append(f"via {route.via}")
+    if route.link:
+        words.append(f"dev {route.link}")
+    if route.source:
+        words.append(f"src {route.source}")
+    words.append(f"table {route.table} metric {route.metric}")
+    if route.onlink:
+        words.append("onlink")
+    return " ".join(words)
+
+
+def describe_rule(rule: IpRule) -> str:
+    """The rule in the words of ``ip rule``."""
+    words = ["-6" if rule.family is Family.V6 else "-4", f"{rule.priority}:"]
+    words += ["not"] if rule.invert else []
+    words.append(f"from {rule.from_ or 'all'}")
+    words += [f"fwmark {rule.mark[0]:#x}/{rule.mark[1]:#x}"] if rule.mark else []
+    words += [f"iif {rule.iif}"] if rule.iif else []
+    words += [f"oif {rule.oif}"] if rule.oif else []
+    table = "main" if rule.table == TABLE_MAIN else rule.table
+    words.append(f"goto {rule.goto}" if rule.goto is not None else f"lookup {table}")
+    if rule.suppress_prefixlength is not None:
+        words.append(f"suppress_prefixlength {rule.suppress_prefixlength}")
+    return " ".join(words)

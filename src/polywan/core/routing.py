@@ -1,0 +1,175 @@
+"""Policy rules and routes: what polywan asks of the kernel's routing, as values, and how they are built.
+
+The lookup of a packet, by priority within the band (default 6000)::
+
+    +0     main without its defaults: specific routes win, no table is ever copied
+    +1     not from this box: straight to the marks
+    +10…   bound to a device: its uplink's table
+    +300…  packet mark: its uplink's table (the default, then `unreachable`: marked traffic never leaks to main)
+    +600…  from an uplink's address: its table
+    …      the rules of others, then main
+    32800  behind main and default: any uplink, so that the box always has a first route
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_network
+from typing import Final
+
+from polywan.core.allocate import FALLBACK, FORWARDED, FROM, FWMARK, OIF, SPECIFIC, Numbers
+from polywan.core.net import (
+    TABLE_MAIN,
+    WORST_METRIC,
+    Family,
+    IPAddress,
+    IPNetwork,
+    MarkLayout,
+    RulePriority,
+    TableId,
+)
+from polywan.core.reach import NoPath, Path, Reach, UplinkFamily
+
+DEFAULT_METRIC: Final = 1
+"""Metric of an uplink's default in its own table; anything better than the `unreachable` one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A default route of ours (protocol 200) in a table of ours.
+
+    Attributes:
+        link: the device; None makes it an `unreachable` route, which stops marked traffic from leaking to main.
+        via: next hop; None on point-to-point links (ip-route(8)).
+        metric: lower wins; together with family and table it is the kernel's key of a default route.
+        onlink: the next hop is not covered by a connected route; reach it anyway (RTNH_F_ONLINK).
+        source: preferred source address for the box's own traffic.
+    """
+
+    family: Family
+    table: TableId
+    metric: int
+    link: str | None
+    via: IPAddress | None = None
+    onlink: bool = False
+    source: IPAddress | None = None
+
+    @property
+    def key(self) -> tuple[Family, TableId, int, str | None]:
+        """What tells two routes apart; a route with the same key replaces the old one."""
+        return (self.family, self.table, self.metric, self.link)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpRule:
+    """A policy rule of ours (ip-rule(8), protocol 200). Exactly one of `table` and `goto` is set.
+
+    Attributes:
+        mark: (value, mask) of the packet mark, or None.
+        from_: source prefix, or None.
+        oif: output interface of the lookup (sockets bound to a device), or None.
+        iif: input interface of the lookup; "lo" means traffic of the box itself.
+        invert: match when the selectors do not (``ip rule add not …``).
+        suppress_prefixlength: refuse routes of this prefix length or shorter (0: "no default routes").
+    """
+
+    family: Family
+    priority: RulePriority
+    table: TableId | None = None
+    goto: RulePriority | None = None
+    mark: tuple[int, int] | None = None
+    from_: IPNetwork | None = None
+    oif: str | None = None
+    iif: str | None = None
+    invert: bool = False
+    suppress_prefixlength: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UplinkRouting:
+    """What the routing of one uplink depends on; a family without a path has rules, and `unreachable` for a route."""
+
+    numbers: Numbers
+    device: str
+    source: IPAddress | None
+    paths: tuple[tuple[Family, Path | None], ...]
+
+    def path(self, family: Family) -> Path | None:
+        """The way out in that family, carrier or not."""
+        return next((path for f, path in self.paths if f is family), None)
+
+
+def routings(
+    reach: Mapping[UplinkFamily, Reach],
+    numbers: Mapping[str, Numbers],
+    devices: Mapping[str, str],
+    sources: Mapping[str, IPAddress | None],
+) -> tuple[UplinkRouting, ...]:
+    """Gather what routing depends on; an uplink that lost its carrier routes as before."""
+    ways: dict[str, list[tuple[Family, Path | None]]] = {name: [] for name in numbers}
+    for (name, family), way in reach.items():
+        ways[name].append((family, way.path if isinstance(way, NoPath) else way))
+    return tuple(
+        UplinkRouting(numbers=number, device=devices[name], source=sources[name], paths=tuple(ways[name]))
+        for name, number in numbers.items()
+    )
+
+
+# Most decisions change who is chosen, not how it is routed: the last few results are kept, as the same objects,
+# so that comparing them with what the kernel holds costs nothing.
+@lru_cache(maxsize=4)
+def build_rules(
+    uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], layout: MarkLayout, base: int, fallback: TableId
+) -> frozenset[IpRule]:
+    """Return the policy rules of every active family."""
+    return frozenset(_rules(uplinks, families, layout, base, fallback))
+
+
+@lru_cache(maxsize=4)
+def build_routes(
+    uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], fallback: TableId
+) -> frozenset[Route]:
+    """Return each uplink's table and the fallback table, for every active family.
+
+    An uplink without carrier keeps its route (the kernel ignores it meanwhile): its return is one event shorter.
+    """
+    return frozenset(_routes(uplinks, families, fallback))
+
+
+def _rules(
+    uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], layout: MarkLayout, base: int, fallback: TableId
+) -> Iterator[IpRule]:
+    marks = min(uplink.numbers.priority(FWMARK) for uplink in uplinks)
+    for family in families:
+        yield IpRule(family=family, priority=RulePriority(base + SPECIFIC), table=TABLE_MAIN, suppress_prefixlength=0)
+        yield IpRule(family=family, priority=RulePriority(base + FORWARDED), goto=marks, iif="lo", invert=True)
+        yield IpRule(family=family, priority=FALLBACK, table=fallback)
+        for uplink in uplinks:
+            table, priority = uplink.numbers.table, uplink.numbers.priority
+            yield IpRule(family=family, priority=priority(OIF), table=table, oif=uplink.device)
+            yield IpRule(family=family, priority=priority(FWMARK), table=table, mark=(uplink.numbers.mark, layout.mask))
+            path = uplink.path(family)
+            for address in dict.fromkeys(path.addresses) if path else ():
+                yield IpRule(family=family, priority=priority(FROM), table=table, from_=ip_network(address))
+
+
+def _routes(uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], fallback: TableId) -> Iterator[Route]:
+    for family in families:
+        for uplink in uplinks:
+            number, path = uplink.numbers, uplink.path(family)
+            yield Route(family=family, table=number.table, metric=WORST_METRIC, link=None)
+            if path is None:
+                continue
+            source = uplink.source if uplink.source is not None and uplink.source.version == family else None
+            for table, metric in ((number.table, DEFAULT_METRIC), (fallback, number.id)):
+                yield Route(
+                    family=family,
+                    table=table,
+                    metric=metric,
+                    link=path.link,
+                    via=path.via,
+                    onlink=path.onlink,
+                    source=source,
+                )

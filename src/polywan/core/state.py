@@ -1,0 +1,79 @@
+"""What the daemon knows, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from polywan.config import Config, HealthSettings
+from polywan.core.allocate import Numbers
+from polywan.core.compile import Memory
+from polywan.core.health import ProbeState
+from polywan.core.net import Family
+from polywan.core.observed import Observed
+from polywan.core.plan import ActualState, ApplyReport, DesiredState
+from polywan.core.reach import Reach, UplinkFamily
+from polywan.core.select import Selection
+from polywan.core.views import UplinkView
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A cut of connections that is still to come, at a monotonic time."""
+
+    at: float
+    uplink: str
+    mark: int
+    family: Family
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Everything the daemon knows; `None` means not known yet. Times are monotonic seconds.
+
+    Attributes:
+        numbers, probing: mark, table, priorities and health settings of every uplink, from config and memory.
+        actual: what the kernel holds of ours, as read or as just applied.
+        reach, health, selection, desired: the last decision; kept to tell what a new one changes.
+        views: every uplink's state as people see it.
+        generation: number of plans carried out.
+        wake: no probe is due before; a lower bound, so that an event need not look at every uplink.
+        applied: how the last plan went.
+        read_at: when the next full read is due; `last_read`: when the last one was asked for.
+        sweeps: cuts to come.
+        repairs: times of recent repairs of foreign changes.
+        drift: what the last repair put right.
+        refused: operations of the last plan that the kernel refused.
+        tries: plans in a row with a refusal.
+        culprit: who touched our things, as far as the kernel told, until the next repair names them.
+        warnings: what the user should know, for status.
+    """
+
+    config: Config | None = None
+    memory: Memory = field(default_factory=Memory)
+    numbers: Mapping[str, Numbers] = field(default_factory=dict)
+    probing: Mapping[str, HealthSettings] = field(default_factory=dict)
+    observed: Observed | None = None
+    actual: ActualState | None = None
+    reach: Mapping[UplinkFamily, Reach] = field(default_factory=dict)
+    health: Mapping[UplinkFamily, ProbeState] = field(default_factory=dict)
+    selection: Selection | None = None
+    desired: DesiredState | None = None
+    views: Mapping[str, UplinkView] = field(default_factory=dict)
+    generation: int = 0
+    wake: float = 0.0
+    applied: ApplyReport | None = None
+    read_at: float | None = None
+    last_read: float = float("-inf")
+    sweeps: tuple[Sweep, ...] = ()
+    repairs: tuple[float, ...] = ()
+    drift: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    tries: int = 0
+    culprit: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """True once a decision was made from a full read."""
+        return self.desired is not None

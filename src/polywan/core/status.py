@@ -1,0 +1,181 @@
+"""The status document: one schema for the socket, the command and the page. It only ever grows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from polywan.config import Config
+from polywan.core.net import FAMILIES, Family
+from polywan.core.reach import NoPath, Path
+from polywan.core.select import DIRECT, Choice, Selection
+from polywan.core.state import State
+from polywan.core.views import UplinkState
+
+SCHEMA: Final = 1
+"""Version of the document's shape; fields are added, never changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What was measured of an uplink: bytes since the link was made, bits per second, tracked connections."""
+
+    connections: int = 0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    rx_bps: float = 0.0
+    tx_bps: float = 0.0
+
+
+def document(
+    state: State, version: str, started: float, wall_offset: float, traffic: Mapping[str, Traffic]
+) -> dict[str, Any]:
+    """Return the status document.
+
+    Args:
+        state: the engine's state.
+        version: of the program.
+        started: when the daemon started, monotonic seconds.
+        wall_offset: what added to monotonic seconds gives Unix time.
+        traffic: measurements by uplink.
+    """
+    config, selection = state.config, state.selection
+    uplinks = (
+        []
+        if config is None
+        else [_uplink(state, config, n, wall_offset, traffic.get(n, Traffic())) for n in config.uplinks]
+    )
+    policies = [] if config is None or selection is None else _policies(config, selection)
+    return {
+        "schema": SCHEMA,
+        "version": version,
+        "generation": state.generation,
+        "since": _iso(started + wall_offset),
+        "ready": state.ready,
+        "uplinks": uplinks,
+        "policies": policies,
+        "drift": list(state.drift),
+        "warnings": [
+            *state.warnings,
+            *(f"the kernel refused: {text}" for text in state.refused),
+            *_forced(state),
+        ],
+        "apply_ms": round(1000 * state.applied.seconds, 2) if state.applied else None,
+        "apply_ops": len(state.applied.plan.ops) if state.applied else 0,
+    }
+
+
+def _iso(unix: float) -> str:
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds")
+
+
+def _uplink(state: State, config: Config, name: str, wall_offset: float, traffic: Traffic) -> dict[str, Any]:
+    uplink = config.uplinks[name]
+    seen = state.views.get(name)
+    number = state.numbers[name]
+    probes = [state.health[name, f] for f in FAMILIES if (name, f) in state.health]
+    answered = [p for p in probes if p.rtt is not None]
+    losses = [p.loss for p in probes if p.loss is not None]
+    best = min(answered, key=lambda p: p.rtt or 0.0, default=None)
+    return {
+        "name": name,
+        "interface": uplink.interface,
+        "state": seen.state if seen else UplinkState.DOWN,
+        "since": _iso(seen.since + wall_offset) if seen else None,
+        "reason": seen.reason if seen else "not judged yet",
+        "weight": config.weight_of(name),
+        "metered": uplink.metered,
+        "share": _share(state.selection, "default", name),
+        "gateway": _gateway(state, name, Family.V4),
+        "gateway6": _gateway(state, name, Family.V6),
+        "address": _address(state, name, Family.V4),
+        "address6": _address(state, name, Family.V6),
+        "mark": number.mark,
+        "table": number.table,
+        "rtt_ms": round(1000 * best.rtt, 3) if best and best.rtt is not None else None,
+        "jitter_ms": round(1000 * best.jitter, 3) if best else None,
+        "loss": round(max(losses), 4) if losses else None,
+        "connections": traffic.connections,
+        "rx_bps": round(traffic.rx_bps),
+        "tx_bps": round(traffic.tx_bps),
+        "rx_bytes": traffic.rx_bytes,
+        "tx_bytes": traffic.tx_bytes,
+        "families": _families(state, name),
+    }
+
+
+def _families(state: State, name: str) -> dict[str, Any]:
+    """State of each family that the uplink has, by its name in nft(8)."""
+    result: dict[str, Any] = {}
+    for family in FAMILIES:
+        way = state.reach.get((name, family))
+        if way is None:
+            continue
+        probes = state.health.get((name, family))
+        up = isinstance(way, Path) and probes is not None and probes.health == "up"
+        cause = way.reason if isinstance(way, NoPath) else (probes.cause if probes else "not probed")
+        result[family.nfproto] = {"state": "up" if up else "down", "reason": cause}
+    return result
+
+
+def _share(selection: Selection | None, policy: str, name: str) -> float:
+    """Share of new connections, 0..1; the larger of the families' when they differ."""
+    if selection is None:
+        return 0.0
+    shares = [_choice_share(c, name) for (p, _), c in selection.choices.items() if p == policy]
+    return round(max(shares, default=0.0), 6)
+
+
+def _choice_share(choice: Choice, name: str) -> float:
+    total = sum(weight for _, weight in choice.members)
+    return sum(weight for member, weight in choice.members if member == name) / total if total else 0.0
+
+
+def _policies(config: Config, selection: Selection) -> list[dict[str, Any]]:
+    configured = config.resolved_policies()
+    result = []
+    for policy in dict.fromkeys(p for p, _ in selection.choices):
+        choices = {f: c for (p, f), c in selection.choices.items() if p == policy}
+        first = next(iter(choices.values()))
+        result.append(
+            {
+                "name": policy,
+                "algorithm": configured[policy].algorithm if policy in configured else configured["default"].algorithm,
+                "direct": policy.startswith(DIRECT),
+                "active_tier": first.tier,
+                "members": [{"uplink": n, "share": round(_choice_share(first, n), 6)} for n, _ in first.members],
+                "families": {
+                    f.nfproto: {
+                        "active_tier": c.tier,
+                        "reason": c.reason,
+                        "members": [{"uplink": n, "share": round(_choice_share(c, n), 6)} for n, _ in c.members],
+                    }
+                    for f, c in choices.items()
+                },
+            }
+        )
+    return result
+
+
+def _forced(state: State) -> list[str]:
+    if state.selection is None:
+        return []
+    return [
+        f"policy {policy} (IPv{family}): {choice.reason}"
+        for (policy, family), choice in state.selection.choices.items()
+        if choice.forced or not choice.members
+    ]
+
+
+def _gateway(state: State, name: str, family: Family) -> str | None:
+    way = state.reach.get((name, family))
+    path = way.path if isinstance(way, NoPath) else way
+    return str(path.via) if path is not None and path.via is not None else None
+
+
+def _address(state: State, name: str, family: Family) -> str | None:
+    way = state.reach.get((name, family))
+    path = way.path if isinstance(way, NoPath) else way
+    return str(path.addresses[0]) if path is not None and path.addresses else None

@@ -1,0 +1,152 @@
+"""The control socket: HTTP and JSON on a unix socket; reads for its group, writes for root and the daemon's user.
+
+uvicorn would make the socket world-writable, so it is bound here and handed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from polywan.core.errors import ConfigError
+
+SOCKET = "control.sock"
+_UCRED = struct.Struct("3i")
+
+
+class Api(Protocol):
+    """What the socket offers; `daemon/main.py` carries it out."""
+
+    async def status(self) -> dict[str, Any]:
+        """Return the status document."""
+        ...
+
+    def show(self, what: str) -> dict[str, Any] | None:
+        """Return {"text": …} of nft, routes, rules or config; None when there is no such thing."""
+        ...
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the file again and put it in force.
+
+        Raises:
+            ConfigError: the file is bad; the old configuration stays in force.
+        """
+        ...
+
+    async def down(self) -> dict[str, Any]:
+        """Leave the kernel as found, then end the daemon."""
+        ...
+
+
+class _PeerProtocol(H11Protocol):
+    """Says who is at the other end: the client's "port" is its user id (SO_PEERCRED, unix(7))."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it
+        super().connection_made(transport)
+        peer = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        _, uid, _ = _UCRED.unpack(peer)
+        self.client = ("unix", uid)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the daemon has them."""
+
+    @contextmanager
+    def capture_signals(self) -> Any:
+        """Leave signals alone."""
+        yield
+
+
+def application(api: Api) -> Starlette:
+    """Return the ASGI application over the API."""
+
+    async def status(_: Request) -> Response:
+        return JSONResponse(await api.status())
+
+    async def show(request: Request) -> Response:
+        document = api.show(request.path_params["what"])
+        return _error(404, "there is nothing of that name to show") if document is None else JSONResponse(document)
+
+    async def reload(_: Request) -> Response:
+        try:
+            return JSONResponse(await api.reload())
+        except ConfigError as error:
+            problems = [{"where": p.where, "key": p.key, "message": p.message, "hint": p.hint} for p in error.problems]
+            return JSONResponse({"error": str(error), "problems": problems}, status_code=422)
+
+    async def down(_: Request) -> Response:
+        return JSONResponse(await api.down())
+
+    return Starlette(
+        routes=[
+            Route("/v1/status", status),
+            Route("/v1/show/{what}", show),
+            Route("/v1/reload", _writer(reload), methods=["POST"]),
+            Route("/v1/down", _writer(down), methods=["POST"]),
+        ]
+    )
+
+
+def _error(code: int, text: str) -> Response:
+    return JSONResponse({"error": text}, status_code=code)
+
+
+def _writer(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    async def guarded(request: Request) -> Response:
+        uid = request.client.port if request.client else -1
+        if uid not in (0, os.geteuid()):
+            return _error(403, "only root and the daemon's own user may change things")
+        return await handler(request)
+
+    return guarded
+
+
+def bind(runtime_dir: Path) -> socket.socket:
+    """Bind the socket with mode 0660; the caller holds the directory's lock, so an old file is a leftover."""
+    path = runtime_dir / SOCKET
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o117)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(mask)
+    listener.listen(64)
+    return listener
+
+
+@asynccontextmanager
+async def serving(api: Api, runtime_dir: Path) -> AsyncIterator[None]:
+    """Serve the API on the runtime directory's socket while the context lasts; removes the socket afterwards."""
+    listener = bind(runtime_dir)
+    config = uvicorn.Config(
+        application(api),
+        http=_PeerProtocol,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        with suppress(asyncio.CancelledError):
+            await task
+        listener.close()
+        (runtime_dir / SOCKET).unlink(missing_ok=True)

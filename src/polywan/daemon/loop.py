@@ -1,0 +1,208 @@
+"""One queue, one loop: events in, `engine.step`, effects out. Nothing is decided here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from polywan.core import engine
+from polywan.core.compile import layout_of
+from polywan.core.effects import Apply, Cut, Effect, Level, Note, Read, Remember, StartProbe
+from polywan.core.errors import KernelError, PolywanError
+from polywan.core.events import Applied, Event, ReadDone, Tick
+from polywan.core.state import State
+from polywan.core.status import Traffic
+from polywan.daemon import store
+from polywan.kernel.api import Kernel
+from polywan.probe.api import Prober
+
+log = logging.getLogger("polywan")
+
+LEVELS = {Level.INFO: logging.INFO, Level.WARNING: logging.WARNING, Level.ERROR: logging.ERROR}
+READS = 4
+"""Reads in a row before the result is taken although notifications keep coming."""
+
+FRESH = 0.5
+"""Seconds for which a measurement of traffic is shown again instead of being taken anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Byte counters of links at a time, and the rates since the sample before."""
+
+    at: float
+    traffic: Mapping[str, Traffic]
+
+
+class Daemon:
+    """Runs the engine over a kernel and a prober until it is told to stop."""
+
+    def __init__(self, kernel: Kernel, prober: Prober, state: State, state_dir: Path) -> None:
+        self.state = state
+        self._kernel = kernel
+        self._prober = prober
+        self._state_dir = state_dir
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._reading: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._halted = False
+        self._writes = 0
+        self._notices = 0
+        self._sample: Sample | None = None
+        self._measuring = asyncio.Lock()
+        self._settled = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.on_settled: Callable[[], None] = lambda: None
+
+    def post(self, event: Event) -> None:
+        """Hand the loop an event."""
+        self._queue.put_nowait(event)
+
+    def halt(self) -> None:
+        """Take events, but decide nothing any more: somebody is about to remove everything."""
+        self._halted = True
+
+    async def settle(self, event: Event) -> None:
+        """Hand the loop an event and wait until the kernel was read back after it."""
+        self._notices += 1
+        self._settled = asyncio.Event()
+        self.post(event)
+        await self._settled.wait()
+
+    async def run(self) -> None:
+        """Take events until cancelled; sockets stay open for whoever closes kernel and prober."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._feed_kernel())
+            group.create_task(self._feed_prober())
+            group.create_task(self._turn())
+
+    async def _feed_kernel(self) -> None:
+        async for event in self._kernel.events():
+            self._notices += 1
+            self.post(event)
+
+    async def _feed_prober(self) -> None:
+        async for result in self._prober.results():
+            self.post(result)
+
+    async def _turn(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            try:
+                event = await self._next(engine.deadline(self.state) - clock())
+            except TimeoutError:
+                event = Tick()
+            self._step(event, clock())
+
+    async def _next(self, wait: float) -> Event:
+        if not self._queue.empty():
+            return self._queue.get_nowait()
+        if self._halted:
+            return await self._queue.get()
+        # A deadline that has passed still lets others run once; one far away is only an upper bound.
+        async with asyncio.timeout(min(max(0.0, wait), 3600.0)):
+            return await self._queue.get()
+
+    def _step(self, event: Event, now: float) -> None:
+        if self._halted:
+            return
+        self.state, effects = engine.step(self.state, event, now)
+        for effect in effects:
+            self._perform(effect)
+        if self.state.ready:
+            self.ready.set()
+        if isinstance(event, ReadDone):
+            self._settled.set()
+            self.on_settled()
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Apply(plan):
+                self._writes += 1
+                report = self._kernel.apply(plan)
+                log.info("applied %d operations in %.1f ms", report.done, 1000 * report.seconds)
+                self.post(Applied(report))
+            case Read():
+                if self._reading is None or self._reading.done():
+                    self._reading = self._spawn(self._read())
+            case StartProbe(order):
+                self._prober.start(order)
+            case Cut():
+                self._spawn(self._cut(effect))
+            case Remember(memory):
+                try:
+                    store.save(self._state_dir, memory)
+                except OSError as error:
+                    log.error("state.unwritable: %s; a restart may give marks anew", error)
+            case Note(level, event, text):
+                log.log(LEVELS[level], "%s: %s", event, printable(text))
+            case _:
+                assert_never(effect)
+
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        assert isinstance(task, asyncio.Task)  # noqa: S101 - a coroutine always becomes a task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _read(self) -> None:
+        """Read in a thread; what was read while we wrote is worthless, while others write it is read a few times."""
+        for attempt in range(READS):
+            writes, notices = self._writes, self._notices
+            try:
+                observed = await asyncio.to_thread(self._kernel.observe)
+                paths = engine.sysctl_paths(self.state, observed)
+                actual = await asyncio.to_thread(self._kernel.read, paths)
+            except PolywanError as error:
+                log.error("read.failed: %s", error)
+                return
+            if writes == self._writes and (notices == self._notices or attempt == READS - 1):
+                self.post(ReadDone(observed, actual))
+                return
+
+    async def _cut(self, cut: Cut) -> None:
+        try:
+            count = await asyncio.to_thread(self._kernel.cut, cut.mark, cut.mask, cut.family)
+        except KernelError as error:
+            log.error("cut.failed: %s", error)
+            return
+        if count:
+            log.info("cut %d connections of %s (IPv%d)", count, cut.uplink, cut.family)
+
+    async def traffic(self) -> Mapping[str, Traffic]:
+        """Measure connections and bytes by uplink; rates are since the last measurement at least `FRESH` ago."""
+        async with self._measuring:
+            now = asyncio.get_running_loop().time()
+            last = self._sample
+            if last is not None and now - last.at < FRESH:
+                return last.traffic
+            config = self.state.config
+            if config is None:
+                return {}
+            observed = await asyncio.to_thread(self._kernel.observe)
+            counts = await asyncio.to_thread(self._kernel.connections, layout_of(config).mask)
+            traffic = {}
+            for name, uplink in config.uplinks.items():
+                link = observed.links.get(uplink.interface)
+                rx, tx = (link.rx_bytes, link.tx_bytes) if link else (0, 0)
+                before = last.traffic.get(name, Traffic()) if last else Traffic(rx_bytes=rx, tx_bytes=tx)
+                span = now - last.at if last else 1.0
+                traffic[name] = Traffic(
+                    connections=counts.get(self.state.numbers[name].mark, 0),
+                    rx_bytes=rx,
+                    tx_bytes=tx,
+                    rx_bps=max(0.0, 8 * (rx - before.rx_bytes) / span),
+                    tx_bps=max(0.0, 8 * (tx - before.tx_bytes) / span),
+                )
+            self._sample = Sample(now, traffic)
+            return traffic
+
+
+def printable(text: str) -> str:
+    """Escape what could forge log lines: names come from peers, drivers and DHCP servers."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -1,0 +1,264 @@
+"""Wire the daemon: kernel, prober, engine, socket, signals. The only place that names the real ones."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from polywan import __version__
+from polywan.config import Config, load
+from polywan.core.errors import (
+    BusyError,
+    ConfigError,
+    KernelError,
+    MissingFeature,
+    NotPermitted,
+    PolywanError,
+)
+from polywan.core.events import ConfigLoaded
+from polywan.core.plan import describe_route, describe_rule, removal
+from polywan.core.state import State
+from polywan.core.status import document
+from polywan.core.tuning import Sysctl
+from polywan.daemon import store
+from polywan.daemon.control import serving
+from polywan.daemon.loop import Daemon, printable
+from polywan.daemon.notify import notify
+from polywan.kernel.api import Kernel
+from polywan.kernel.linux import LinuxKernel
+from polywan.probe.prober import NetProber
+
+log = logging.getLogger("polywan")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the daemon reads, writes and listens."""
+
+    config: Path
+    runtime_dir: Path
+    state_dir: Path
+
+
+class Service:
+    """Carries out what the control socket and signals ask for."""
+
+    def __init__(self, daemon: Daemon, kernel: Kernel, places: Places) -> None:
+        self._daemon = daemon
+        self._kernel = kernel
+        self._places = places
+        self._started = asyncio.get_running_loop().time()
+        self._reloading = asyncio.Lock()
+        self.stop = asyncio.Event()
+
+    async def status(self) -> dict[str, Any]:
+        """Return the status document."""
+        traffic = await self._daemon.traffic()
+        offset = time.time() - asyncio.get_running_loop().time()
+        return document(self._daemon.state, __version__, self._started, offset, traffic)
+
+    def show(self, what: str) -> dict[str, Any] | None:
+        """Return what the daemon wants the kernel to hold, or the configuration in force."""
+        state = self._daemon.state
+        if state.desired is None or state.config is None:
+            return {"text": ""}
+        match what:
+            case "nft":
+                return {"text": state.desired.nft.render()}
+            case "routes":
+                return {"text": "".join(f"{line}\n" for line in sorted(map(describe_route, state.desired.routes)))}
+            case "rules":
+                rules = sorted(state.desired.rules, key=lambda r: (r.family, r.priority, describe_rule(r)))
+                return {"text": "".join(f"{describe_rule(rule)}\n" for rule in rules)}
+            case "config":
+                return {"text": state.config.model_dump_json(by_alias=True, indent=2) + "\n"}
+            case _:
+                return None
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the file again; a bad one changes nothing."""
+        async with self._reloading:
+            notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            try:
+                config = await asyncio.to_thread(load, self._places.config)
+                before = self._daemon.state.generation
+                began = time.perf_counter()
+                await self._daemon.settle(ConfigLoaded(config))
+            except ConfigError as error:
+                log.error("reload.refused: the old configuration stays in force\n%s", error)
+                raise
+            finally:
+                notify("READY=1")
+            plans = self._daemon.state.generation - before
+            elapsed = 1000 * (time.perf_counter() - began)
+            log.info("reload: %d plans carried out in %.1f ms", plans, elapsed)
+            return {
+                "generation": self._daemon.state.generation,
+                "changed": plans > 0,
+                "ms": round(elapsed, 2),
+            }
+
+    async def down(self) -> dict[str, Any]:
+        """Stop deciding, then remove what is ours; the answer is sent before the process ends."""
+        self._daemon.halt()
+        report = await asyncio.to_thread(remove, self._kernel, self._places.state_dir)
+        asyncio.get_running_loop().call_later(0.05, self.stop.set)
+        return report
+
+    async def hangup(self) -> None:
+        """SIGHUP: reload; a bad file is in the log already."""
+        try:
+            await self.reload()
+        except ConfigError:
+            return
+
+
+def lack(lines: list[str]) -> PolywanError:
+    """Return the error for what the machine lacks; missing rights have an exit code of their own."""
+    kind = NotPermitted if any("CAP_NET_ADMIN" in line for line in lines) else MissingFeature
+    return kind("\n".join(lines))
+
+
+def remove(kernel: Kernel, state_dir: Path) -> dict[str, Any]:
+    """Leave the kernel as found: everything stamped as ours is removed, settings get their old values back.
+
+    Raises:
+        KernelError: the kernel cannot be read.
+    """
+    memory, warning = store.load(state_dir)
+    if warning:
+        log.warning("state.unreadable: %s", warning)
+    sysctls = [Sysctl(path, value) for path, value in memory.originals.items()]
+    plan = removal(kernel.read([s.path for s in sysctls]), sysctls)
+    report = kernel.apply(plan)
+    if not report.failures:
+        store.forget(state_dir)
+    log.info("down: %d of %d operations", report.done, len(plan.ops))
+    return {"removed": report.done, "failed": [f.message for f in report.failures]}
+
+
+@contextmanager
+def locked(runtime_dir: Path) -> Iterator[None]:
+    """Hold the runtime directory for this process.
+
+    Raises:
+        BusyError: another daemon holds it.
+    """
+    runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+    path = runtime_dir / "lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = printable(file.read(20).strip()) or "unknown"
+            raise BusyError(
+                f"another daemon (pid {holder}) holds {runtime_dir}; stop it, or give this one its own --runtime-dir"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def setup_logging() -> None:
+    """Log to stderr; under systemd each line begins with its syslog priority (sd-daemon(3))."""
+    handler = logging.StreamHandler(sys.stderr)
+    under_systemd = "JOURNAL_STREAM" in os.environ
+    handler.setFormatter(
+        _Formatter("%(message)s" if under_systemd else "%(asctime)s %(levelname)s %(message)s", under_systemd)
+    )
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+
+
+class _Formatter(logging.Formatter):
+    """Adds the journal's priority prefix."""
+
+    PRIORITY: ClassVar = {logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
+
+    def __init__(self, fmt: str, prefixed: bool) -> None:  # noqa: FBT001 - the one thing that varies
+        super().__init__(fmt)
+        self._prefixed = prefixed
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        text = super().format(record)
+        return f"<{self.PRIORITY.get(record.levelno, 6)}>{text}" if self._prefixed else text
+
+
+def run(places: Places) -> None:
+    """Run the daemon in the foreground until SIGTERM, SIGINT or `down`; the data plane keeps forwarding.
+
+    Raises:
+        ConfigError: the file is bad.
+        MissingFeature: the machine lacks something.
+        BusyError: another daemon holds the runtime directory.
+    """
+    setup_logging()
+    config = load(places.config)
+    with locked(places.runtime_dir):
+        asyncio.run(_serve(config, places))
+
+
+async def _serve(config: Config, places: Places) -> None:
+    kernel = LinuxKernel()
+    if lacking := kernel.missing():
+        raise lack(lacking)
+    memory, warning = store.load(places.state_dir)
+    if warning:
+        log.warning("state.unreadable: %s", warning)
+    prober = NetProber()
+    daemon = Daemon(kernel, prober, State(memory=memory), places.state_dir)
+    daemon.on_settled = lambda: notify("WATCHDOG=1")
+    service = Service(daemon, kernel, places)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, service.stop.set)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def hangup() -> None:
+        task = loop.create_task(service.hangup())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, hangup)
+    daemon.post(ConfigLoaded(config))
+    try:
+        await _until_stopped(daemon, service, places)
+    finally:
+        notify("STOPPING=1")
+        prober.close()
+        kernel.close()
+
+
+async def _until_stopped(daemon: Daemon, service: Service, places: Places) -> None:
+    runner = asyncio.create_task(daemon.run())
+    stopper = asyncio.create_task(service.stop.wait())
+    ready = asyncio.create_task(daemon.ready.wait())
+    try:
+        await asyncio.wait({runner, stopper, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            async with serving(service, places.runtime_dir):
+                state = daemon.state
+                log.info("ready: %d uplinks, generation %d", len(state.views), state.generation)
+                notify("READY=1")
+                await asyncio.wait({runner, stopper}, return_when=asyncio.FIRST_COMPLETED)
+        if runner.done() and not service.stop.is_set():
+            await runner
+    finally:
+        for task in (runner, stopper, ready):
+            task.cancel()
+        await asyncio.gather(runner, stopper, ready, return_exceptions=True)
+    if not service.stop.is_set():
+        raise KernelError("run", 0, "the daemon's loop ended by itself")

@@ -1,0 +1,169 @@
+"""The daemon's first decision without the daemon: for `plan`, and for `down` when nothing runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from polywan.config import Config
+from polywan.core import engine
+from polywan.core.effects import Apply
+from polywan.core.errors import PolywanError
+from polywan.core.events import ConfigLoaded, ReadDone
+from polywan.core.nft import ChainState, Key, NftState
+from polywan.core.observed import Observed
+from polywan.core.plan import ActualState, Plan
+from polywan.core.routing import IpRule, Route
+from polywan.core.state import State
+from polywan.daemon import store
+from polywan.daemon.main import lack, locked, remove
+from polywan.kernel.linux import LinuxKernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NftRecord:
+    """`NftState` in a shape that JSON can keep: maps are lists of pairs, so that numbers stay numbers."""
+
+    chains: dict[str, ChainState]
+    sets: dict[str, list[Key]]
+    maps: dict[str, list[tuple[Key, str]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A machine as a value: what `plan --record` writes and `plan --observed` reads."""
+
+    observed: Observed
+    routes: tuple[Route, ...] = ()
+    rules: tuple[IpRule, ...] = ()
+    foreign_rules: tuple[IpRule, ...] = ()
+    sysctls: dict[str, str]
+    nft: NftRecord | None = None
+
+    def actual(self) -> ActualState:
+        """Return the part that is ours."""
+        nft = None
+        if self.nft is not None:
+            nft = NftState(
+                chains=self.nft.chains,
+                sets={name: frozenset(keys) for name, keys in self.nft.sets.items()},
+                maps={name: dict(pairs) for name, pairs in self.nft.maps.items()},
+            )
+        return ActualState(
+            routes=frozenset(self.routes),
+            rules=frozenset(self.rules),
+            nft=nft,
+            sysctls=self.sysctls,
+            foreign_rules=self.foreign_rules,
+        )
+
+
+def recording(observed: Observed, actual: ActualState) -> Recording:
+    """Return the machine as a recording."""
+    nft = None
+    if actual.nft is not None:
+        nft = NftRecord(
+            chains=dict(actual.nft.chains),
+            sets={name: list(keys) for name, keys in actual.nft.sets.items()},
+            maps={name: list(pairs.items()) for name, pairs in actual.nft.maps.items()},
+        )
+    return Recording(
+        observed=observed,
+        routes=tuple(actual.routes),
+        rules=tuple(actual.rules),
+        foreign_rules=actual.foreign_rules,
+        sysctls=dict(actual.sysctls),
+        nft=nft,
+    )
+
+
+def dump(given: Recording) -> bytes:
+    """Return the recording as JSON."""
+    return _adapter().dump_json(given, indent=1)
+
+
+def parse(text: bytes, name: str) -> Recording:
+    """Return the recording that `dump` wrote.
+
+    Raises:
+        PolywanError: it is not one.
+    """
+    try:
+        return _adapter().validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise PolywanError(f"{name}: not a recording of a machine: {where}: {first['msg']}") from error
+
+
+def _adapter() -> TypeAdapter[Recording]:
+    return TypeAdapter(Recording)
+
+
+def record(config: Config, path: Path) -> None:
+    """Write a recording of this machine.
+
+    Raises:
+        PolywanError: the kernel cannot be read, or the file cannot be written.
+    """
+    observed, actual = _read(config)
+    try:
+        path.write_bytes(dump(recording(observed, actual)))
+    except OSError as error:
+        raise PolywanError(f"cannot write {path}: {error.strerror}") from error
+
+
+def plan(config: Config, state_dir: Path, observed: Path | None) -> tuple[Plan, tuple[str, ...]]:
+    """Return what the daemon would do first, and its warnings; against a recording or this machine.
+
+    Raises:
+        PolywanError: the recording or the kernel cannot be read.
+    """
+    if observed is not None:
+        try:
+            given = parse(observed.read_bytes(), str(observed))
+        except OSError as error:
+            raise PolywanError(f"cannot read {observed}: {error.strerror}") from error
+        world, actual = given.observed, given.actual()
+    else:
+        world, actual = _read(config)
+    memory, warning = store.load(state_dir)
+    state, _ = engine.step(State(memory=memory), ConfigLoaded(config), 0.0)
+    state, effects = engine.step(state, ReadDone(world, actual), 0.0)
+    plans = [effect.plan for effect in effects if isinstance(effect, Apply)]
+    return (plans[0] if plans else Plan()), tuple(filter(None, (warning, *state.warnings)))
+
+
+def _read(config: Config) -> tuple[Observed, ActualState]:
+    kernel = _kernel()
+    try:
+        observed = kernel.observe()
+        state = State(config=config, observed=observed)
+        return observed, kernel.read(engine.sysctl_paths(state, observed))
+    finally:
+        kernel.close()
+
+
+def _kernel() -> LinuxKernel:
+    kernel = LinuxKernel()
+    if lacking := kernel.missing():
+        kernel.close()
+        raise lack(lacking)
+    return kernel
+
+
+def remove_without_daemon(runtime_dir: Path, state_dir: Path) -> dict[str, Any]:
+    """Leave the kernel as found when no daemon runs.
+
+    Raises:
+        BusyError: a daemon runs after all, but does not answer.
+    """
+    kernel = _kernel()
+    try:
+        with locked(runtime_dir):
+            return remove(kernel, state_dir)
+    finally:
+        kernel.close()

@@ -1,0 +1,327 @@
+"""A kernel in memory, held to the same contract as Linux: for tests, simulation and trying things out."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from polywan.core.errors import KernelError
+from polywan.core.events import EventsLost, KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
+from polywan.core.net import Family, IPAddress, family_of
+from polywan.core.nft import NftState
+from polywan.core.observed import Address, DefaultRoute, Link, Observed, links_by_name
+from polywan.core.plan import (
+    ActualState,
+    AddRule,
+    ApplyReport,
+    DelRoute,
+    DelRule,
+    Failure,
+    NftBatch,
+    Op,
+    Plan,
+    PutRoute,
+    SetSysctl,
+)
+from polywan.core.routing import IpRule, Route
+from polywan.core.tuning import Sysctl
+from polywan.kernel.fake_nft import transact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A tracked connection; `answered` is False for TCP before the first answer."""
+
+    mark: int
+    protocol: str = "udp"
+    family: Family = Family.V4
+    answered: bool = True
+
+
+class _Stream:
+    """Events for one listener, kept from the moment it subscribed."""
+
+    def __init__(self) -> None:
+        self._events: list[KernelEvent] = []
+        self._closed = False
+        self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def put(self, event: KernelEvent) -> None:
+        self._events.append(event)
+        self._wake()
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            loop, wake = self._waiting
+            loop.call_soon_threadsafe(wake.set)
+
+    async def stream(self) -> AsyncIterator[KernelEvent]:
+        wake = asyncio.Event()
+        self._waiting = (asyncio.get_running_loop(), wake)
+        try:
+            while not self._closed:
+                wake.clear()
+                while self._events:
+                    yield self._events.pop(0)
+                if not self._closed:
+                    await wake.wait()
+        finally:
+            self._waiting = None
+
+
+class FakeKernel:
+    """Behaves like Linux where the contract tests look; tests change the world by its further methods.
+
+    Attributes:
+        routes: ours, by the kernel's own key of a default route.
+        connections_list: tracked connections; append to it at will.
+        writes: operations of plans carried out or refused so far.
+    """
+
+    def __init__(
+        self,
+        *,
+        links: Iterable[Link] = (),
+        addresses: Iterable[Address] = (),
+        defaults: Iterable[DefaultRoute] = (),
+        sysctls: Mapping[str, str] | None = None,
+        missing: Sequence[str] = (),
+    ) -> None:
+        self.links = links_by_name(links)
+        self.addresses = list(addresses)
+        self.defaults = list(defaults)
+        self.routes: dict[tuple[Family, int, int], Route] = {}
+        self.rules: list[IpRule] = []
+        self.foreign_rules: list[IpRule] = []
+        self.nft: NftState | None = None
+        self.sysctls = dict(sysctls or {})
+        self.connections_list: list[Connection] = []
+        self.writes = 0
+        self._missing = list(missing)
+        self._streams: list[_Stream] = []
+        self._failures: list[tuple[type[Op], int]] = []
+
+    def missing(self) -> list[str]:
+        """Return what the constructor was told."""
+        return list(self._missing)
+
+    def observe(self) -> Observed:
+        """Return the world; see `Kernel.observe`."""
+        return Observed(links=dict(self.links), addresses=tuple(self.addresses), defaults=tuple(self.defaults))
+
+    def read(self, sysctls: Sequence[str]) -> ActualState:
+        """Return what is ours; see `Kernel.read`."""
+        return ActualState(
+            routes=frozenset(self.routes.values()),
+            rules=frozenset(self.rules),
+            nft=self.nft,
+            sysctls={path: self.sysctls[path] for path in sysctls if path in self.sysctls},
+            foreign_rules=tuple(self.foreign_rules),
+        )
+
+    def apply(self, plan: Plan) -> ApplyReport:
+        """Carry out the plan; see `Kernel.apply`. It takes no time."""
+        failures = tuple(f for op in plan.ops if (f := self._try(op)) is not None)
+        return ApplyReport(plan=plan, done=len(plan.ops) - len(failures), failures=failures)
+
+    def _try(self, op: Op) -> Failure | None:
+        self.writes += 1
+        for index, (kind, number) in enumerate(self._failures):
+            if isinstance(op, kind):
+                del self._failures[index]
+                return Failure(op, number, os.strerror(number))
+        try:
+            self._carry_out(op)
+        except KernelError as e:
+            return Failure(op, e.errno, str(e))
+        return None
+
+    def _carry_out(self, op: Op) -> None:
+        match op:
+            case SetSysctl(sysctl):
+                if sysctl.path not in self.sysctls:
+                    raise _refusal(errno.ENOENT)
+                self.sysctls[sysctl.path] = sysctl.value
+            case PutRoute(route):
+                self._check_route(route)
+                self.routes[_key(route)] = route
+            case DelRoute(route):
+                if (there := self.routes.get(_key(route))) is not None and there.link == route.link:
+                    del self.routes[_key(route)]
+            case AddRule(rule):
+                if rule.goto is not None and rule.goto <= rule.priority:
+                    raise _refusal(errno.EINVAL)
+                if rule not in self.rules:
+                    self.rules.append(rule)
+            case DelRule(rule):
+                self.rules = [r for r in self.rules if r != rule]
+            case NftBatch(text):
+                self.nft = transact(self.nft, text)
+            case _:
+                assert_never(op)
+
+    def _check_route(self, route: Route) -> None:
+        if route.link is None:
+            return
+        link = self.links.get(route.link)
+        if link is None:
+            raise _refusal(errno.ENODEV)
+        if route.via is not None and not route.onlink:
+            self._check_gateway(route.via, link)
+        if not link.up:
+            raise _refusal(errno.ENETDOWN)
+        if route.source is not None and all(a.ip.ip != route.source for a in self.addresses):
+            raise _refusal(errno.EINVAL)
+
+    def _check_gateway(self, via: IPAddress, link: Link) -> None:
+        v6 = family_of(via) is Family.V6
+        if v6 and any(a.ip.ip == via for a in self.addresses):
+            raise _refusal(errno.EINVAL)
+        connected = link.up and any(a.link == link.name and via in a.ip.network for a in self.addresses)
+        if not (connected or link.point_to_point or (v6 and via.is_link_local)):
+            raise _refusal(errno.EHOSTUNREACH if v6 else errno.ENETUNREACH)
+
+    def cut(self, mark: int, mask: int, family: Family) -> int:
+        """Forget connections; see `Kernel.cut`."""
+        kept = [
+            c
+            for c in self.connections_list
+            if c.family is not family or c.mark & mask != mark & mask or (c.protocol == "tcp" and c.answered)
+        ]
+        gone = len(self.connections_list) - len(kept)
+        self.connections_list = kept
+        return gone
+
+    def connections(self, mask: int) -> Mapping[int, int]:
+        """Count connections; see `Kernel.connections`."""
+        return dict(Counter(c.mark & mask for c in self.connections_list))
+
+    def events(self) -> AsyncIterator[KernelEvent]:
+        """Subscribe now and return the stream; see `Kernel.events`."""
+        stream = _Stream()
+        self._streams.append(stream)
+        return stream.stream()
+
+    def close(self) -> None:
+        """End every stream."""
+        for stream in self._streams:
+            stream.close()
+        self._streams.clear()
+
+    def emit(self, event: KernelEvent) -> None:
+        """Let every listener receive the event."""
+        for stream in self._streams:
+            stream.put(event)
+
+    def set_link(self, link: Link) -> None:
+        """Add or change a link. One that goes down loses its routes: those of IPv4 without a word."""
+        self.links[link.name] = link
+        self.emit(LinkChanged(link))
+        if not link.up:
+            self._drop_routes(link.name)
+
+    def remove_link(self, name: str) -> None:
+        """Remove a link with its addresses and routes."""
+        del self.links[name]
+        self.addresses = [a for a in self.addresses if a.link != name]
+        self.emit(LinkRemoved(name))
+        self._drop_routes(name)
+
+    def _drop_routes(self, link: str) -> None:
+        lost = [r for r in self.routes.values() if r.link == link]
+        gone = [d for d in self.defaults if d.link == link]
+        self.routes = {key: r for key, r in self.routes.items() if r.link != link}
+        self.defaults = [d for d in self.defaults if d.link != link]
+        if any(r.family is Family.V6 for r in lost):
+            self.emit(OursTouched("route"))
+        if any(d.family is Family.V6 for d in gone):
+            self.emit(WorldTouched("route"))
+
+    def add_address(self, address: Address) -> None:
+        """Give a link an address."""
+        self.addresses.append(address)
+        self.emit(WorldTouched("address"))
+
+    def remove_address(self, address: Address) -> None:
+        """Take an address away; IPv4 routes that prefer it as their source go with it, silently."""
+        self.addresses.remove(address)
+        if family_of(address.ip) is Family.V4:
+            self.routes = {key: r for key, r in self.routes.items() if r.source != address.ip.ip}
+        self.emit(WorldTouched("address"))
+
+    def add_default(self, default: DefaultRoute) -> None:
+        """Install somebody else's default route."""
+        self.defaults.append(default)
+        self.emit(WorldTouched("route"))
+
+    def remove_default(self, default: DefaultRoute) -> None:
+        """Remove somebody else's default route."""
+        self.defaults.remove(default)
+        self.emit(WorldTouched("route"))
+
+    def add_foreign_rule(self, rule: IpRule) -> None:
+        """Install somebody else's policy rule."""
+        self.foreign_rules.append(rule)
+        self.emit(WorldTouched("rule"))
+
+    def tamper_flush_rules(self) -> None:
+        """Do what ``ip rule flush`` does to us."""
+        self.rules.clear()
+        self.emit(OursTouched("rule"))
+
+    def tamper_delete_rule(self, rule: IpRule) -> None:
+        """Remove one of our rules behind our back."""
+        self.rules.remove(rule)
+        self.emit(OursTouched("rule"))
+
+    def tamper_delete_route(self, route: Route) -> None:
+        """Remove one of our routes behind our back."""
+        del self.routes[_key(route)]
+        self.emit(OursTouched("route"))
+
+    def tamper_flush_nft(self, by: str = "nft (pid 4242)") -> None:
+        """Do what ``nft flush ruleset`` does to us."""
+        self.nft = None
+        self.emit(OursTouched("table", by))
+
+    def tamper_nft(self, text: str, by: str = "nft (pid 4242)") -> None:
+        """Run somebody else's transaction on our table.
+
+        Raises:
+            KernelError: it makes no sense.
+        """
+        self.nft = transact(self.nft, text)
+        self.emit(OursTouched("table", by))
+
+    def tamper_sysctl(self, sysctl: Sysctl) -> None:
+        """Change a setting behind our back; the kernel tells nobody."""
+        self.sysctls[sysctl.path] = sysctl.value
+
+    def lose_events(self) -> None:
+        """Let every listener know that notifications were dropped."""
+        self.emit(EventsLost())
+
+    def fail_next(self, op_type: type[Op], number: int, times: int = 1) -> None:
+        """Refuse the next operations of the type with an errno(3)."""
+        self._failures += [(op_type, number)] * times
+
+    def unconsumed_failures(self) -> int:
+        """Return how many refusals of `fail_next` no operation has met yet; a test should end with none."""
+        return len(self._failures)
+
+
+def _key(route: Route) -> tuple[Family, int, int]:
+    return route.family, route.table, route.metric
+
+
+def _refusal(number: int) -> KernelError:
+    return KernelError("apply", number, os.strerror(number))

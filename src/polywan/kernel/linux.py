@@ -1,0 +1,216 @@
+"""The Linux kernel behind the `Kernel` protocol: rtnetlink, libnftables, ctnetlink and /proc/sys together."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from itertools import groupby
+from time import perf_counter
+from typing import Final, TypeAlias, TypeGuard, assert_never
+
+from polywan.core.errors import KernelError, MissingFeature
+from polywan.core.events import KernelEvent
+from polywan.core.net import FAMILIES, Family
+from polywan.core.observed import Link, Observed, links_by_name
+from polywan.core.plan import (
+    ActualState,
+    AddRule,
+    ApplyReport,
+    DelRoute,
+    DelRule,
+    Failure,
+    NftBatch,
+    Op,
+    Plan,
+    PutRoute,
+    SetSysctl,
+)
+from polywan.kernel import conntrack, needs, sysctl
+from polywan.kernel import rtnetlink as rt
+from polywan.kernel.netlink import ROUTE, Message, NetlinkSocket, Refusal, Request
+from polywan.kernel.nftables import Nftables
+from polywan.kernel.watch import Watch
+
+_RoutingOp: TypeAlias = PutRoute | DelRoute | AddRule | DelRule
+
+_GONE: Final = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
+"""Refusals of a removal that mean: it is not there, which is what was wanted."""
+
+
+class LinuxKernel:
+    """The kernel of the calling thread's network namespace.
+
+    Raises:
+        KernelError: no netlink socket could be opened.
+    """
+
+    def __init__(self) -> None:
+        self._netlink = NetlinkSocket(ROUTE)
+        self._lock = threading.Lock()
+        self._nft = Nftables()
+        self._watches: list[Watch] = []
+
+    def missing(self) -> list[str]:
+        """Return what the machine lacks; see `Kernel.missing`."""
+        with self._lock:
+            return needs.missing(self._netlink, self._nft)
+
+    def observe(self) -> Observed:
+        """Read links first, then what refers to them; see `Kernel.observe`."""
+        links = self._links()
+        names = {link.index: link.name for link in links}
+        addresses = [rt.decode_address(m.body, names) for m in self._dump(rt.GETADDR, rt.get_addresses())]
+        defaults = [
+            default
+            for family in FAMILIES
+            for m in self._routes(family, ours=False)
+            for default in rt.decode_defaults(m.body, names)
+        ]
+        return Observed(
+            links=links_by_name(links),
+            addresses=tuple(dict.fromkeys(a for a in addresses if a is not None)),
+            defaults=tuple(dict.fromkeys(defaults)),
+        )
+
+    def read(self, sysctls: Sequence[str]) -> ActualState:
+        """Read what is ours and what may be in its way; see `Kernel.read`."""
+        names = {link.index: link.name for link in self._links()}
+        rules = [
+            rule
+            for family in FAMILIES
+            for m in self._dump(rt.GETRULE, rt.get_rules(family))
+            if (rule := rt.decode_rule(m.body)) is not None and rule.rule.family is family
+        ]
+        return ActualState(
+            routes=frozenset(
+                route
+                for family in FAMILIES
+                for m in self._routes(family, ours=True)
+                for route in rt.decode_routes(m.body, names)
+            ),
+            rules=frozenset(r.rule for r in rules if r.ours),
+            nft=self._nft.list_table(),
+            sysctls={path: value for path in sysctls if (value := sysctl.read(path)) is not None},
+            foreign_rules=tuple(r.rule for r in rules if not r.ours),
+        )
+
+    def apply(self, plan: Plan) -> ApplyReport:
+        """Carry out the plan; neighbouring routes and rules share a batch. See `Kernel.apply`."""
+        start = perf_counter()
+        failures: list[Failure] = []
+        for _, neighbours in groupby(plan.ops, key=_is_routing):
+            ops = list(neighbours)
+            routing = [op for op in ops if _is_routing(op)]
+            failures += self._apply_routing(routing) if routing else filter(None, map(self._apply_one, ops))
+        done = len(plan.ops) - len(failures)
+        return ApplyReport(plan=plan, done=done, failures=tuple(failures), seconds=perf_counter() - start)
+
+    def _apply_one(self, op: Op) -> Failure | None:
+        try:
+            if isinstance(op, SetSysctl):
+                sysctl.write(op.sysctl.path, op.sysctl.value)
+            elif isinstance(op, NftBatch):
+                self._nft.run(op.text)
+        except KernelError as e:
+            return Failure(op, e.errno, str(e))
+        except MissingFeature as e:
+            return Failure(op, 0, str(e))
+        return None
+
+    def _apply_routing(self, ops: Sequence[_RoutingOp]) -> list[Failure]:
+        indices = _Indices()
+        requests = [_request(op, indices) for op in ops]
+        try:
+            with self._lock:
+                answers = iter(self._netlink.batch([r for r in requests if isinstance(r, Request)]))
+        except KernelError as e:
+            return [Failure(op, e.errno, str(e)) for op in ops]
+        refusals = (next(answers) if isinstance(r, Request) else r for r in requests)
+        return [
+            Failure(op, refusal.errno, refusal.text)
+            for op, refusal in zip(ops, refusals, strict=True)
+            if refusal is not None and not _as_wanted(op, refusal)
+        ]
+
+    def cut(self, mark: int, mask: int, family: Family) -> int:
+        """Forget connections; see `Kernel.cut`."""
+        return conntrack.cut(mark, mask, family)
+
+    def connections(self, mask: int) -> Mapping[int, int]:
+        """Count connections by mark; see `Kernel.connections`."""
+        return conntrack.counts(mask)
+
+    def events(self) -> AsyncIterator[KernelEvent]:
+        """Subscribe now and return the stream; see `Kernel.events`."""
+        watch = Watch(self._netlink.port, self._links)
+        self._watches.append(watch)
+        return watch.stream()
+
+    def close(self) -> None:
+        """Release sockets and end every stream; the kernel's state stays."""
+        for watch in self._watches:
+            watch.close()
+        self._watches.clear()
+        with self._lock:
+            self._netlink.close()
+        self._nft.close()
+
+    def _links(self) -> list[Link]:
+        found = (rt.decode_link(m.body) for m in self._dump(rt.GETLINK, rt.get_links()))
+        return [link for link in found if link is not None]
+
+    def _routes(self, family: Family, *, ours: bool) -> Iterable[Message]:
+        found = self._dump(rt.GETROUTE, rt.get_routes(family, ours=ours))
+        return (m for m in found if rt.family_of(m.body) is family)
+
+    def _dump(self, kind: int, body: bytes) -> list[Message]:
+        with self._lock:
+            return self._netlink.snapshot(kind, body)
+
+
+def _is_routing(op: Op) -> TypeGuard[_RoutingOp]:
+    return isinstance(op, PutRoute | DelRoute | AddRule | DelRule)
+
+
+class _Indices:
+    """Numbers of links by name, each asked for once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int | None] = {}
+
+    def of(self, name: str) -> int | None:
+        """Return the link's number, or None when there is no such link."""
+        if name not in self._known:
+            try:
+                self._known[name] = socket.if_nametoindex(name)
+            except (OSError, ValueError):  # ValueError: the name holds a NUL character
+                self._known[name] = None
+        return self._known[name]
+
+
+_NO_DEVICE: Final = Refusal(errno.ENODEV, os.strerror(errno.ENODEV))
+
+
+def _request(op: _RoutingOp, indices: _Indices) -> Request | Refusal:
+    match op:
+        case PutRoute(route) | DelRoute(route):
+            index = 0 if route.link is None else indices.of(route.link)
+            if index is None:
+                return _NO_DEVICE
+            return rt.put_route(route, index) if isinstance(op, PutRoute) else rt.del_route(route, index)
+        case AddRule(rule):
+            return rt.add_rule(rule)
+        case DelRule(rule):
+            return rt.del_rule(rule)
+        case _:
+            assert_never(op)
+
+
+def _as_wanted(op: _RoutingOp, refusal: Refusal) -> bool:
+    """True when the kernel refused only because the state is as wanted already."""
+    if isinstance(op, DelRoute | DelRule):
+        return refusal.errno in _GONE
+    return isinstance(op, AddRule) and refusal.errno == errno.EEXIST

@@ -1,0 +1,83 @@
+"""What polywan needs of a machine, checked one by one; every answer names what brings the missing part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from polywan.core.errors import KernelError, MissingFeature
+from polywan.core.net import FAMILIES, Family
+from polywan.kernel import conntrack, sysctl
+from polywan.kernel import rtnetlink as rt
+from polywan.kernel.netlink import NetlinkSocket
+from polywan.kernel.nftables import Nftables
+
+_CAP_NET_ADMIN: Final = 12
+_CHECK_TABLE: Final = "inet polywan_requirements_check"
+
+_EXPRESSIONS: Final = (
+    ("accept", "nftables for IPv4 and IPv6 together", "CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET"),
+    ("numgen inc mod 2 vmap { 0 : accept, 1 : drop }", "nftables numgen", "CONFIG_NFT_NUMGEN"),
+    ("fib daddr type local accept", "nftables fib", "CONFIG_NFT_FIB_INET"),
+    (
+        "ct mark set ct mark & 0x000000ff",
+        "nftables connection marks",
+        "CONFIG_NFT_CT, CONFIG_NF_CONNTRACK_MARK",
+    ),
+    ("masquerade", "nftables masquerade", "CONFIG_NFT_MASQ"),
+    ("reject with icmpx type no-route", "nftables reject", "CONFIG_NFT_REJECT_INET"),
+)
+_POLICY_RULES: Final = {Family.V4: "CONFIG_IP_MULTIPLE_TABLES", Family.V6: "CONFIG_IPV6_MULTIPLE_TABLES"}
+
+
+def missing(netlink: NetlinkSocket, nft: Nftables) -> list[str]:
+    """Return what the machine lacks, one line each.
+
+    Raises:
+        KernelError: a check failed in a way that does not tell.
+    """
+    if not has_net_admin():
+        return ["CAP_NET_ADMIN (run as root, or let the systemd unit start it, which grants the capability)"]
+    return [*_nftables(nft), *_connection_tracking(), *_policy_rules(netlink)]
+
+
+def has_net_admin(status: Path = Path("/proc/thread-self/status")) -> bool:
+    """True when the calling thread may change the network (capabilities(7))."""
+    for line in status.read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> _CAP_NET_ADMIN & 1)
+    return False
+
+
+def _nftables(nft: Nftables) -> Iterator[str]:
+    for expression, what, options in _EXPRESSIONS:
+        # nft's own check mode never asks the kernel; a table that goes away in the same transaction does.
+        text = (
+            f"create table {_CHECK_TABLE}\nadd chain {_CHECK_TABLE} probe\n"
+            f"add rule {_CHECK_TABLE} probe {expression}\ndelete table {_CHECK_TABLE}\n"
+        )
+        try:
+            nft.run(text)
+        except MissingFeature as e:
+            yield str(e)
+            return
+        except KernelError as e:
+            yield f"{what} (kernel option {options}): {e}"
+
+
+def _connection_tracking() -> Iterator[str]:
+    try:
+        conntrack.reachable()
+    except KernelError as e:
+        yield f"connection tracking over netlink (kernel option CONFIG_NF_CT_NETLINK): {e}"
+
+
+def _policy_rules(netlink: NetlinkSocket) -> Iterator[str]:
+    for family in FAMILIES:
+        if family is Family.V6 and not (sysctl.ROOT / "net/ipv6").exists():
+            continue  # IPv6 is switched off: nothing to route
+        answers = netlink.snapshot(rt.GETRULE, rt.get_rules(family))
+        # Without the option the kernel answers with the rules of other families.
+        if not any(rt.family_of(message.body) is family for message in answers):
+            yield f"policy routing for {family.nfproto} (kernel option {_POLICY_RULES[family]})"

@@ -1,0 +1,353 @@
+"""Links, addresses, routes and policy rules: core values to rtnetlink(7) messages and back. Pure.
+
+Decoders never raise: a message that makes no sense, or that core has no value for, decodes to nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import Final, NamedTuple
+
+from polywan.core.net import PROTOCOL, Family, IPAddress, IPNetwork, RulePriority, TableId
+from polywan.core.observed import Address, DefaultRoute, Link
+from polywan.core.routing import IpRule, Route
+from polywan.kernel.netlink import CREATE, EXCL, REPLACE, Request, attribute, attributes, number, text, u32
+
+NEWLINK: Final = 16
+DELLINK: Final = 17
+GETLINK: Final = 18
+NEWADDR: Final = 20
+DELADDR: Final = 21
+GETADDR: Final = 22
+NEWROUTE: Final = 24
+DELROUTE: Final = 25
+GETROUTE: Final = 26
+NEWRULE: Final = 32
+DELRULE: Final = 33
+GETRULE: Final = 34
+
+TABLE_LOCAL: Final = 255
+_TABLE_COMPAT: Final = 252  # what the 8-bit field holds when the number needs RTA_TABLE
+
+_AF: Final = {Family.V4: 2, Family.V6: 10}
+_FAMILY: Final = {2: Family.V4, 10: Family.V6}
+
+_LINK: Final = struct.Struct("=BxHiII")
+_ADDRESS: Final = struct.Struct("=BBBBi")
+_ROUTE: Final = struct.Struct("=BBBBBBBBI")
+_HOP: Final = struct.Struct("=HBBi")
+_BYTES: Final = struct.Struct("=16xQQ")
+
+_IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x8, 0x10, 0x80, 0x10000
+_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_STATS64, _INFO_KIND = 3, 4, 18, 23, 1
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_IFA_UNUSABLE: Final = 0x40 | 0x08  # tentative: not yet ours; dadfailed: somebody else's
+_RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 4, 5, 6, 7
+_RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 9, 15, 18
+_RTN_UNICAST, _RTN_UNREACHABLE = 1, 7
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
+_ONLINK: Final = 4
+_CLONED: Final = 0x200
+_FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK = 2, 3, 4, 6, 10
+_FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME, _FRA_PROTOCOL = 14, 15, 16, 17, 21
+_ACT_TABLE, _ACT_GOTO = 1, 2
+_INVERT: Final = 2
+_NOT_SET: Final = 0xFFFF_FFFF
+
+_BUILT_IN: Final = frozenset({(0, 255), (32766, 254), (32767, 253)})
+
+
+def get_links() -> bytes:
+    """Body of a request for every link."""
+    return _LINK.pack(0, 0, 0, 0, 0)
+
+
+def get_addresses() -> bytes:
+    """Body of a request for every address."""
+    return _ADDRESS.pack(0, 0, 0, 0, 0)
+
+
+def get_routes(family: Family, *, ours: bool) -> bytes:
+    """Body of a request for everybody's unicast routes, or for ours only; old kernels send more than that."""
+    protocol, kind = (PROTOCOL, 0) if ours else (0, _RTN_UNICAST)
+    return _ROUTE.pack(_AF[family], 0, 0, 0, 0, protocol, 0, kind, 0)
+
+
+def get_rules(family: Family) -> bytes:
+    """Body of a request for every policy rule of a family."""
+    return _ROUTE.pack(_AF[family], 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def put_route(route: Route, index: int) -> Request:
+    """Request that adds the route or replaces the one of its table and metric; `index` is its link's."""
+    return Request(NEWROUTE, CREATE | REPLACE, _route(route, index, deleting=False))
+
+
+def del_route(route: Route, index: int) -> Request:
+    """Request that removes the route."""
+    return Request(DELROUTE, 0, _route(route, index, deleting=True))
+
+
+def _route(route: Route, index: int, *, deleting: bool) -> bytes:
+    kind = _RTN_UNICAST if route.link else _RTN_UNREACHABLE
+    local = route.family is Family.V4 and route.link is not None and route.via is None
+    scope = _SCOPE_ANY if deleting else _SCOPE_LINK if local else _SCOPE_UNIVERSE
+    flags = _ONLINK if route.onlink else 0
+    body = _ROUTE.pack(_AF[route.family], 0, 0, 0, _table_byte(route.table), PROTOCOL, scope, kind, flags)
+    body += number(_RTA_TABLE, route.table) + number(_RTA_PRIORITY, route.metric)
+    if route.link:
+        body += number(_RTA_OIF, index)
+    if route.via is not None:
+        body += _gateway(route.family, route.via)
+    if route.source is not None and not deleting:
+        body += attribute(_RTA_PREFSRC, route.source.packed)
+    return body
+
+
+def _gateway(family: Family, via: IPAddress) -> bytes:
+    if via.version == family:
+        return attribute(_RTA_GATEWAY, via.packed)
+    # An IPv4 route by an IPv6 neighbour (RFC 8950) names the neighbour's family.
+    return attribute(_RTA_VIA, struct.pack("=H", _AF[Family(via.version)]) + via.packed)
+
+
+def _table_byte(table: int) -> int:
+    return table if table < 256 else _TABLE_COMPAT
+
+
+def add_rule(rule: IpRule) -> Request:
+    """Request that adds the policy rule; refused with EEXIST when it is there already."""
+    return Request(NEWRULE, CREATE | EXCL, _rule(rule))
+
+
+def del_rule(rule: IpRule) -> Request:
+    """Request that removes the policy rule."""
+    return Request(DELRULE, 0, _rule(rule))
+
+
+def _rule(rule: IpRule) -> bytes:
+    length = rule.from_.prefixlen if rule.from_ is not None else 0
+    action = _ACT_GOTO if rule.goto is not None else _ACT_TABLE
+    flags = _INVERT if rule.invert else 0
+    body = _ROUTE.pack(_AF[rule.family], 0, length, 0, _table_byte(rule.table or 0), 0, 0, action, flags)
+    body += number(_FRA_PRIORITY, rule.priority) + attribute(_FRA_PROTOCOL, bytes((PROTOCOL,)))
+    if rule.table is not None:
+        body += number(_FRA_TABLE, rule.table)
+    if rule.goto is not None:
+        body += number(_FRA_GOTO, rule.goto)
+    if rule.mark is not None:
+        body += number(_FRA_FWMARK, rule.mark[0]) + number(_FRA_FWMASK, rule.mark[1])
+    if rule.from_ is not None:
+        body += attribute(_FRA_SRC, rule.from_.network_address.packed)
+    if rule.iif is not None:
+        body += attribute(_FRA_IIFNAME, rule.iif.encode() + b"\0")
+    if rule.oif is not None:
+        body += attribute(_FRA_OIFNAME, rule.oif.encode() + b"\0")
+    if rule.suppress_prefixlength is not None:
+        body += number(_FRA_SUPPRESS_PREFIXLEN, rule.suppress_prefixlength)
+    return body
+
+
+def decode_link(body: bytes) -> Link | None:
+    """Decode RTM_NEWLINK or RTM_DELLINK."""
+    if len(body) < _LINK.size:
+        return None
+    family, _, index, flags, _ = _LINK.unpack_from(body)
+    found = attributes(body, _LINK.size)
+    # Bridges report ports with a family of their own, and wireless scans links without their properties.
+    if family != 0 or _IFLA_IFNAME not in found or _IFLA_MTU not in found:
+        return None
+    statistics = found.get(_IFLA_STATS64, b"")
+    received, sent = _BYTES.unpack_from(statistics) if len(statistics) >= _BYTES.size else (0, 0)
+    peer = bool(flags & (_IFF_POINTOPOINT | _IFF_NOARP)) and not flags & _IFF_LOOPBACK
+    return Link(
+        index=index,
+        name=text(found[_IFLA_IFNAME]),
+        up=bool(flags & _IFF_UP),
+        carrier=bool(flags & _IFF_LOWER_UP),
+        point_to_point=peer,
+        mtu=u32(found[_IFLA_MTU]),
+        kind=text(attributes(found.get(_IFLA_LINKINFO, b"")).get(_INFO_KIND, b"")),
+        rx_bytes=received,
+        tx_bytes=sent,
+    )
+
+
+def decode_address(body: bytes, names: Mapping[int, str]) -> Address | None:
+    """Decode RTM_NEWADDR; an IPv6 address that still is being checked for duplicates is not one yet."""
+    if len(body) < _ADDRESS.size:
+        return None
+    af, length, flags, _, index = _ADDRESS.unpack_from(body)
+    found = attributes(body, _ADDRESS.size)
+    flags |= u32(found.get(_IFA_FLAGS, b""))
+    # On point-to-point links IFA_ADDRESS is the peer's.
+    ip = _ip(found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b""))
+    if ip is None or index not in names or flags & _IFA_UNUSABLE or _FAMILY.get(af) != ip.version:
+        return None
+    if length > ip.max_prefixlen:
+        return None
+    kind = IPv4Interface if isinstance(ip, IPv4Address) else IPv6Interface
+    return Address(names[index], kind((ip, length)))
+
+
+class _Hop(NamedTuple):
+    link: int
+    via: IPAddress | None
+    onlink: bool
+
+
+class _Default(NamedTuple):
+    family: Family
+    table: int
+    protocol: int
+    kind: int
+    metric: int
+    source: IPAddress | None
+    hops: tuple[_Hop, ...]
+
+
+def _default(body: bytes) -> _Default | None:
+    """Decode RTM_NEWROUTE or RTM_DELROUTE if it is about a default route of IPv4 or IPv6."""
+    if len(body) < _ROUTE.size:
+        return None
+    af, to, from_, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
+    if af not in _FAMILY or to or from_ or flags & _CLONED:
+        return None
+    found = attributes(body, _ROUTE.size)
+    table = u32(found[_RTA_TABLE]) if _RTA_TABLE in found else table
+    metric = u32(found.get(_RTA_PRIORITY, b""))
+    hops = tuple(_hops(found, flags))
+    return _Default(_FAMILY[af], table, protocol, kind, metric, _ip(found.get(_RTA_PREFSRC, b"")), hops)
+
+
+def _hops(found: Mapping[int, bytes], flags: int) -> Iterator[_Hop]:
+    if _RTA_MULTIPATH not in found:
+        yield _Hop(u32(found.get(_RTA_OIF, b"")), _via(found), bool(flags & _ONLINK))
+        return
+    data, offset = found[_RTA_MULTIPATH], 0
+    while offset + _HOP.size <= len(data):
+        length, hop_flags, _, index = _HOP.unpack_from(data, offset)
+        if length < _HOP.size or offset + length > len(data):
+            return
+        found_here = attributes(data[offset : offset + length], _HOP.size)
+        yield _Hop(index, _via(found_here), bool(hop_flags & _ONLINK))
+        offset += (length + 3) & ~3
+
+
+def _via(found: Mapping[int, bytes]) -> IPAddress | None:
+    if _RTA_VIA in found:
+        return _ip(found[_RTA_VIA][2:])
+    return _ip(found.get(_RTA_GATEWAY, b""))
+
+
+def _ip(packed: bytes) -> IPAddress | None:
+    if len(packed) == 4:
+        return IPv4Address(packed)
+    return IPv6Address(packed) if len(packed) == 16 else None
+
+
+def decode_defaults(body: bytes, names: Mapping[int, str]) -> list[DefaultRoute]:
+    """Decode RTM_NEWROUTE into the default routes of others that it holds: one for each next hop."""
+    route = _default(body)
+    if route is None or route.protocol == PROTOCOL or route.kind != _RTN_UNICAST:
+        return []
+    table, metric = TableId(route.table), route.metric
+    return [
+        DefaultRoute(family=route.family, link=names[h.link], via=h.via, metric=metric, table=table)
+        for h in route.hops
+        if h.link in names and table != TABLE_LOCAL
+    ]
+
+
+def decode_routes(body: bytes, names: Mapping[int, str]) -> list[Route]:
+    """Decode RTM_NEWROUTE into routes of ours; several only after somebody else appended next hops."""
+    route = _default(body)
+    if route is None or route.protocol != PROTOCOL or route.kind not in {_RTN_UNICAST, _RTN_UNREACHABLE}:
+        return []
+    unreachable = route.kind == _RTN_UNREACHABLE
+    return [
+        Route(
+            family=route.family,
+            table=TableId(route.table),
+            metric=route.metric,
+            # IPv6 attaches unreachable routes to the loopback device.
+            link=None if unreachable else names[h.link],
+            via=h.via,
+            onlink=h.onlink,
+            source=route.source,
+        )
+        for h in route.hops
+        if unreachable or h.link in names
+    ]
+
+
+def touched_route(body: bytes) -> bool | None:
+    """Classify a route notification: True for ours, False for a default of others, None for anything else."""
+    route = _default(body)
+    if route is None or route.table == TABLE_LOCAL:
+        return None
+    return route.protocol == PROTOCOL
+
+
+class DecodedRule(NamedTuple):
+    """A policy rule and whether it carries our protocol number."""
+
+    rule: IpRule
+    ours: bool
+
+
+def decode_rule(body: bytes) -> DecodedRule | None:
+    """Decode RTM_NEWRULE or RTM_DELRULE; None for the kernel's own three and for other families.
+
+    Rules of others may use selectors that `IpRule` has no field for; what it has is filled in.
+    """
+    if len(body) < _ROUTE.size:
+        return None
+    af, to, length, tos, table, _, _, action, flags = _ROUTE.unpack_from(body)
+    if af not in _FAMILY:
+        return None
+    found = attributes(body, _ROUTE.size)
+    table = u32(found[_FRA_TABLE]) if _FRA_TABLE in found else table
+    suppress = u32(found.get(_FRA_SUPPRESS_PREFIXLEN, b"\xff\xff\xff\xff"))
+    rule = IpRule(
+        family=_FAMILY[af],
+        priority=RulePriority(u32(found.get(_FRA_PRIORITY, b""))),
+        table=TableId(table) if action == _ACT_TABLE and table else None,
+        goto=RulePriority(u32(found.get(_FRA_GOTO, b""))) if action == _ACT_GOTO else None,
+        mark=_mark(found),
+        from_=_network(found.get(_FRA_SRC, b""), length) if length else None,
+        oif=text(found[_FRA_OIFNAME]) if _FRA_OIFNAME in found else None,
+        iif=text(found[_FRA_IIFNAME]) if _FRA_IIFNAME in found else None,
+        invert=bool(flags & _INVERT),
+        suppress_prefixlength=None if suppress == _NOT_SET else suppress,
+    )
+    ours = found.get(_FRA_PROTOCOL, b"") == bytes((PROTOCOL,))
+    if not ours and not to and not tos and _built_in(rule):
+        return None
+    return DecodedRule(rule, ours)
+
+
+def _built_in(rule: IpRule) -> bool:
+    plain = IpRule(family=rule.family, priority=rule.priority, table=rule.table)
+    return rule == plain and (rule.priority, rule.table) in _BUILT_IN
+
+
+def _mark(found: Mapping[int, bytes]) -> tuple[int, int] | None:
+    if _FRA_FWMARK not in found and _FRA_FWMASK not in found:
+        return None
+    return u32(found.get(_FRA_FWMARK, b"")), u32(found.get(_FRA_FWMASK, b"\xff\xff\xff\xff"))
+
+
+def _network(packed: bytes, length: int) -> IPNetwork | None:
+    ip = _ip(packed)
+    if ip is None or length > ip.max_prefixlen:
+        return None
+    kind = IPv4Network if isinstance(ip, IPv4Address) else IPv6Network
+    return kind((ip, length), strict=False)
+
+
+def family_of(body: bytes) -> Family | None:
+    """Return the address family of a route or rule message."""
+    return _FAMILY.get(body[0]) if body else None

@@ -1,0 +1,234 @@
+"""Kernel notifications as events, without what we did ourselves: rtnetlink(7) and the nftables group."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
+from typing import Final, TypeAlias
+
+from polywan.core.errors import KernelError
+from polywan.core.events import EventsLost, KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
+from polywan.core.nft import TABLE
+from polywan.core.observed import Link
+from polywan.kernel import rtnetlink as rt
+from polywan.kernel.netlink import NETFILTER, ROUTE, Message, NetlinkSocket, attributes, messages, text
+
+# Multicast groups (linux/rtnetlink.h, linux/netfilter/nfnetlink.h).
+_ROUTE_GROUPS: Final = (
+    1,  # LINK
+    5,  # IPV4_IFADDR
+    9,  # IPV6_IFADDR
+    7,  # IPV4_ROUTE
+    11,  # IPV6_ROUTE
+    8,  # IPV4_RULE
+    19,  # IPV6_RULE
+)
+_NFTABLES_GROUPS: Final = (7,)
+
+_NFT: Final = 10 << 8
+_NEWGEN: Final = _NFT | 15
+_NFPROTO_INET: Final = 1
+_TABLE_NAME: Final = 1  # the first attribute of every nftables object names its table
+_PROC_PID, _PROC_NAME = 2, 3
+_OUR_TABLE: Final = TABLE.split()[1].encode() + b"\0"
+
+_READS: Final = 64
+"""Datagrams read before others get their turn on the loop."""
+
+_Translate: TypeAlias = Callable[[Message], list[KernelEvent]]
+
+
+def own_netfilter_port(port: int) -> bool:
+    """Tell whether one of this process's nfnetlink sockets has the port id.
+
+    libnftables keeps its socket to itself, and the pid that the kernel reports is a thread's, in the
+    outermost pid namespace: only the port id in the message's header always tells.
+    """
+    with suppress(OSError):
+        return any(_netfilter_port(int(fd)) == port for fd in os.listdir("/proc/self/fd"))
+    return False
+
+
+def _netfilter_port(fd: int) -> int | None:
+    try:
+        if not os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
+            return None
+        copy = socket.socket(fileno=os.dup(fd))
+    except OSError:
+        return None
+    with copy:
+        if copy.family != socket.AF_NETLINK or copy.proto != NETFILTER:
+            return None
+        return int(copy.getsockname()[0])
+
+
+class Translator:
+    """Turns messages into events; remembers what tells renamed links and foreign transactions."""
+
+    def __init__(self, own_port: int, own_nft_port: Callable[[int], bool], links: Iterable[Link]) -> None:
+        self._own_port = own_port
+        self._own_nft_port = own_nft_port
+        self._nft_ports: dict[int, bool] = {}
+        self._table_touched = False
+        self.know(links)
+
+    def know(self, links: Iterable[Link]) -> None:
+        """Take note of the links as they are now; what came before may have been missed."""
+        self._links = {link.index: link for link in links}
+        self._table_touched = False
+
+    def route(self, message: Message) -> list[KernelEvent]:
+        """Translate one message of the route family."""
+        match message.kind:
+            case rt.NEWLINK | rt.DELLINK:
+                return self._link(message)
+            case rt.NEWADDR | rt.DELADDR:
+                return [WorldTouched("address")]
+            case rt.NEWROUTE | rt.DELROUTE:
+                ours = rt.touched_route(message.body)
+                return [] if ours is None else self._touched("route", message, ours=ours)
+            case rt.NEWRULE | rt.DELRULE:
+                rule = rt.decode_rule(message.body)
+                return [] if rule is None else self._touched("rule", message, ours=rule.ours)
+            case _:
+                return []
+
+    def _touched(self, what: str, message: Message, *, ours: bool) -> list[KernelEvent]:
+        if message.port == self._own_port:
+            return []
+        return [OursTouched(what) if ours else WorldTouched(what)]
+
+    def _link(self, message: Message) -> list[KernelEvent]:
+        link = rt.decode_link(message.body)
+        if link is None:
+            return []
+        before = self._links.get(link.index)
+        if message.kind == rt.DELLINK:
+            self._links.pop(link.index, None)
+            return [LinkRemoved(link.name)]
+        if link == before:
+            return []
+        self._links[link.index] = link
+        gone = [LinkRemoved(before.name)] if before is not None and before.name != link.name else []
+        return [*gone, LinkChanged(link)]
+
+    def nftables(self, message: Message) -> list[KernelEvent]:
+        """Translate one message of the nftables group; NEWGEN ends a transaction and names its author."""
+        if message.port not in self._nft_ports:
+            self._nft_ports[message.port] = self._own_nft_port(message.port)
+        found = {} if self._nft_ports[message.port] else attributes(message.body, 4)
+        if message.kind != _NEWGEN:
+            ours = message.kind & 0xFF00 == _NFT and message.body[:1] == bytes((_NFPROTO_INET,))
+            self._table_touched |= ours and found.get(_TABLE_NAME) == _OUR_TABLE
+            return []
+        self._nft_ports.clear()
+        touched, self._table_touched = self._table_touched, False
+        return [OursTouched("table", _author(found))] if touched else []
+
+
+def _author(found: dict[int, bytes]) -> str:
+    name, pid = text(found.get(_PROC_NAME, b"")), found.get(_PROC_PID, b"")
+    if not name or len(pid) != 4:
+        return name
+    return f"{name} (pid {struct.unpack('>I', pid)[0]})"
+
+
+class Watch:
+    """Subscribes when constructed; iterate `stream` to receive.
+
+    Raises:
+        KernelError: the kernel refused the subscription.
+    """
+
+    def __init__(self, own_port: int, links: Callable[[], Iterable[Link]]) -> None:
+        self._links = links
+        self._route = NetlinkSocket(ROUTE, _ROUTE_GROUPS)
+        try:
+            self._nft = NetlinkSocket(NETFILTER, _NFTABLES_GROUPS)
+        except KernelError:
+            self._route.close()
+            raise
+        self._translator = Translator(own_port, own_netfilter_port, links())
+        self._closed = False
+        self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def close(self) -> None:
+        """End the stream; may be called from any thread."""
+        self._closed = True
+        if self._waiting is None:
+            self._release()
+            return
+        loop, wake = self._waiting
+        with suppress(RuntimeError):  # the loop is closed already
+            loop.call_soon_threadsafe(wake.set)
+
+    def _release(self) -> None:
+        self._route.close()
+        self._nft.close()
+
+    async def stream(self) -> AsyncIterator[KernelEvent]:
+        """Yield events until `close`."""
+        loop, wake = asyncio.get_running_loop(), asyncio.Event()
+        if self._closed:
+            return
+        self._waiting = (loop, wake)
+        for source in (self._route, self._nft):
+            loop.add_reader(source, wake.set)
+        try:
+            while not self._closed:
+                wake.clear()
+                for event in self.drain():
+                    yield event
+                if not self._closed:
+                    await wake.wait()
+        finally:
+            for source in (self._route, self._nft):
+                loop.remove_reader(source)
+            self._waiting = None
+            self._closed = True
+            self._release()
+
+    def drain(self) -> list[KernelEvent]:
+        """Read what is there now; a burst of equal touches counts as one."""
+        found = self._read(self._nft, self._translator.nftables)
+        found += self._read(self._route, self._translator.route)
+        events: list[KernelEvent] = []
+        for event in found:
+            if isinstance(event, LinkChanged | LinkRemoved) or event not in events:
+                events.append(event)
+        return events
+
+    def _read(self, source: NetlinkSocket, translate: _Translate) -> list[KernelEvent]:
+        events: list[KernelEvent] = []
+        for _ in range(_READS):
+            try:
+                data = source.receive_now()
+            except BlockingIOError:
+                break
+            except OSError as e:
+                if e.errno != errno.ENOBUFS:
+                    raise KernelError("receive notifications", e.errno or 0, e.strerror or str(e)) from e
+                self._start_afresh(source)
+                events.append(EventsLost())
+                break
+            for message in messages(data):
+                events += translate(message)
+        return events
+
+    def _start_afresh(self, source: NetlinkSocket) -> None:
+        """Empty the queue: until then the kernel drops further messages without a word (netlink(7))."""
+        while True:
+            try:
+                source.receive_now()
+            except BlockingIOError:
+                break
+            except OSError as e:
+                if e.errno != errno.ENOBUFS:
+                    raise KernelError("receive notifications", e.errno or 0, e.strerror or str(e)) from e
+        with suppress(KernelError):
+            self._translator.know(self._links())

@@ -1,0 +1,1 @@
+"""Probes: every socket is bound to its uplink before it connects or sends."""

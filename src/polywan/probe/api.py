@@ -1,0 +1,29 @@
+"""What polywan needs of a prober, in core types."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from polywan.core.events import ProbeResult
+from polywan.core.health import ProbeOrder
+
+
+class Prober(Protocol):
+    """Sends probes by one uplink and reports each target once per round."""
+
+    def start(self, order: ProbeOrder) -> None:
+        """Send a round's probes; results arrive by `results`, every target exactly once, within the timeout.
+
+        Several rounds of one uplink may be under way at a time. Never raises: a link that is gone or
+        a refused socket is a result without an answer.
+        """
+        ...
+
+    def results(self) -> AsyncIterator[ProbeResult]:
+        """Yield results as they come; ends with `close`."""
+        ...
+
+    def close(self) -> None:
+        """Abandon rounds under way and release sockets."""
+        ...

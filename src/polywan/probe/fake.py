@@ -1,0 +1,57 @@
+"""A prober without a network: the answers are a function."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from polywan.core.events import ProbeResult
+from polywan.core.health import ProbeOrder, ProbeTarget
+
+
+class FakeProber:
+    """A `Prober` whose targets answer as `answers` says: seconds, or None for silence.
+
+    Results are there as soon as `start` returns: the caller's clock, not this object, decides when it is.
+    An answer later than the order's timeout is none.
+    """
+
+    def __init__(self, answers: Callable[[ProbeOrder, ProbeTarget], float | None]) -> None:
+        self.answers = answers
+        self.orders: list[ProbeOrder] = []
+        self._results: asyncio.Queue[ProbeResult | None] = asyncio.Queue()
+        self._closed = False
+
+    @property
+    def problem(self) -> str | None:
+        """Nothing keeps it from answering."""
+        return None
+
+    def start(self, order: ProbeOrder) -> None:
+        """See `Prober.start`; the order is noted in `orders`."""
+        if self._closed:
+            return
+        self.orders.append(order)
+        for target in order.targets:
+            rtt = self.answers(order, target)
+            self._results.put_nowait(
+                ProbeResult(
+                    uplink=order.uplink,
+                    family=order.family,
+                    round=order.round,
+                    target=target.address,
+                    rtt=rtt if rtt is not None and rtt <= order.timeout else None,
+                )
+            )
+
+    async def results(self) -> AsyncIterator[ProbeResult]:
+        """See `Prober.results`."""
+        while (result := await self._results.get()) is not None:
+            yield result
+        self._results.put_nowait(None)
+
+    def close(self) -> None:
+        """See `Prober.close`."""
+        if not self._closed:
+            self._closed = True
+            self._results.put_nowait(None)

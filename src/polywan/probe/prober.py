@@ -1,0 +1,201 @@
+"""The real prober: probes on sockets of the uplinks, one timer for all deadlines, no task per probe."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, Literal, assert_never
+
+from polywan.core.events import ProbeResult
+from polywan.core.health import ProbeOrder, ProbeTarget
+from polywan.core.net import Family
+from polywan.probe.bound import REFUSED, SocketDeniedError
+from polywan.probe.icmp import EchoSocket
+from polywan.probe.tcp import Handshake
+
+GRACE: Final = 0.05
+"""Seconds before a probe that failed at once is reported: immediate failures must not spin the engine."""
+
+IDLE: Final = 60.0
+"""Seconds without a probe after which a raw socket is let go: its uplink has left the configuration."""
+
+Method = Literal["icmp", "tcp"]
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Probe:
+    """One target of one round under way; `alternatives` counts the methods that may still answer."""
+
+    order: ProbeOrder
+    target: ProbeTarget
+    sent: float
+    alternatives: int
+    abandon: list[Callable[[], None]] = field(default_factory=list)
+    done: bool = False
+
+
+class NetProber:
+    """A `Prober` over the network; all calls are made from the thread of one running event loop.
+
+    Methods of a target are sent together and the first answer counts. A target whose methods have all
+    failed is reported without an answer: not before `GRACE` seconds, nor after its timeout.
+    """
+
+    def __init__(self) -> None:
+        self._results: asyncio.Queue[ProbeResult | None] = asyncio.Queue()
+        self._echoes: dict[tuple[str, Family], EchoSocket] = {}
+        self._deadlines: list[tuple[float, int, _Probe]] = []
+        self._serial = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._denied: dict[Method, str] = {}
+        self._closed = False
+
+    @property
+    def problem(self) -> str | None:
+        """Why this process cannot probe, whatever the links do (privileges, open files); None when it can."""
+        return "; ".join(f"no {method} probes: {why}" for method, why in self._denied.items()) or None
+
+    def start(self, order: ProbeOrder) -> None:
+        """See `Prober.start`."""
+        if self._closed:
+            return
+        now = asyncio.get_running_loop().time
+        echo = self._echo(order) if any("icmp" in target.methods for target in order.targets) else None
+        for target in order.targets:
+            probe = _Probe(order=order, target=target, sent=now(), alternatives=len(target.methods))
+            self._expire_at(probe.sent + order.timeout, probe)
+            for method in target.methods:
+                self._send(method, probe, echo)
+
+    async def results(self) -> AsyncIterator[ProbeResult]:
+        """See `Prober.results`."""
+        while (result := await self._results.get()) is not None:
+            yield result
+        self._results.put_nowait(None)  # whoever else is reading, or asks later, ends as well
+
+    def close(self) -> None:
+        """See `Prober.close`; what was reported before can still be read."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for _, _, probe in self._deadlines:
+            _abandon(probe)
+        self._deadlines.clear()
+        for echo in self._echoes.values():
+            echo.close()
+        self._echoes.clear()
+        self._results.put_nowait(None)
+
+    def _send(self, method: Method, probe: _Probe, echo: EchoSocket | None) -> None:
+        try:
+            match method:
+                case "icmp":
+                    self._send_echo(probe, echo)
+                case "tcp":
+                    self._send_handshake(probe)
+                case _:
+                    assert_never(method)
+        except REFUSED as error:
+            self._note(method, error)
+            self._fail(probe)
+
+    def _send_echo(self, probe: _Probe, echo: EchoSocket | None) -> None:
+        if echo is None:
+            self._fail(probe)
+            return
+        order = probe.order
+        answered = partial(self._answer, probe)
+        probe.abandon.append(echo.send(probe.target.address, order.round, order.mark, answered))
+
+    def _send_handshake(self, probe: _Probe) -> None:
+        attempt = Handshake(
+            asyncio.get_running_loop(),
+            interface=probe.order.interface,
+            mark=probe.order.mark,
+            target=probe.target.address,
+            port=probe.target.tcp_port,
+            on_answer=partial(self._answer, probe),
+            on_failure=partial(self._fail, probe),
+        )
+        probe.abandon.append(attempt.cancel)
+        self._denied.pop("tcp", None)
+
+    def _echo(self, order: ProbeOrder) -> EchoSocket | None:
+        """Return the raw socket of the order's uplink; None when there can be none now."""
+        key = (order.interface, order.family)
+        current = self._echoes.pop(key, None)
+        try:
+            # By number: after a rename or re-creation an open socket would still send by the old device.
+            index = socket.if_nametoindex(order.interface)
+            if current is None or current.closed or current.index != index:
+                current = self._reopen(current, order)
+        except REFUSED as error:
+            self._note("icmp", error)
+            if current is not None:
+                current.close()
+            return None
+        self._echoes[key] = current
+        return current
+
+    def _reopen(self, stale: EchoSocket | None, order: ProbeOrder) -> EchoSocket:
+        loop = asyncio.get_running_loop()
+        if stale is not None:
+            stale.close()
+        for key in [k for k, echo in self._echoes.items() if loop.time() - echo.last_used > IDLE]:
+            self._echoes.pop(key).close()
+        fresh = EchoSocket(loop, order.interface, order.family, order.mark)
+        self._denied.pop("icmp", None)
+        return fresh
+
+    def _note(self, method: Method, error: Exception) -> None:
+        if isinstance(error, SocketDeniedError):
+            self._denied[method] = str(error.strerror)
+
+    def _answer(self, probe: _Probe) -> None:
+        self._finish(probe, asyncio.get_running_loop().time() - probe.sent)
+
+    def _fail(self, probe: _Probe) -> None:
+        probe.alternatives -= 1
+        if not probe.alternatives:
+            self._expire_at(probe.sent + min(GRACE, probe.order.timeout), probe)
+
+    def _finish(self, probe: _Probe, rtt: float | None) -> None:
+        if probe.done:
+            return
+        probe.done = True
+        _abandon(probe)
+        order, target = probe.order, probe.target.address
+        self._results.put_nowait(
+            ProbeResult(uplink=order.uplink, family=order.family, round=order.round, target=target, rtt=rtt)
+        )
+
+    def _expire_at(self, when: float, probe: _Probe) -> None:
+        heapq.heappush(self._deadlines, (when, next(self._serial), probe))
+        if self._timer is None or when < self._timer.when():
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(self._deadlines[0][0], self._expire) if self._deadlines else None
+
+    def _expire(self) -> None:
+        now = asyncio.get_running_loop().time()
+        # Answered probes leave the heap here too: taking them out earlier would cost more than they weigh.
+        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].done):
+            self._finish(heapq.heappop(self._deadlines)[2], None)
+        self._arm()
+
+
+def _abandon(probe: _Probe) -> None:
+    for abandon in probe.abandon:
+        abandon()
+    probe.abandon.clear()

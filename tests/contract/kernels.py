@@ -1,0 +1,200 @@
+"""The two kernels under contract, each in a small world that tests change behind polywan's back.
+
+The world has two uplinks, up1 and up2, with 100.64.N.2/24 and 2001:db8:N::2/64.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Protocol
+
+from contract.entries import Entry, create
+from polywan.core.events import KernelEvent, LinkChanged
+from polywan.core.observed import Address, DefaultRoute, Link
+from polywan.core.plan import DesiredState, Op, Plan
+from polywan.core.routing import IpRule, Route
+from polywan.kernel.api import Kernel
+from polywan.kernel.fake import Connection, FakeKernel
+from polywan.kernel.linux import LinuxKernel
+from polywan.lab.namespaces import Namespace
+
+RP_FILTER = "net/ipv4/conf/up1/rp_filter"
+SENTINEL = "sentinel0"
+PATIENCE = 5.0
+
+
+class World(Protocol):
+    @property
+    def kernel(self) -> Kernel: ...
+    def set_up(self, link: str, *, up: bool) -> None: ...
+    def remove_link(self, link: str) -> None: ...
+    def add_address(self, link: str, address: str) -> None: ...
+    def add_link(self, name: str) -> None: ...
+    def add_default(self, default: DefaultRoute) -> None: ...
+    def add_foreign_rule(self, rule: IpRule) -> None: ...
+    def delete_rule(self, rule: IpRule) -> None: ...
+    def delete_route(self, route: Route) -> None: ...
+    def flush_ruleset(self) -> None: ...
+    def set_rp_filter(self, value: str) -> None: ...
+    def track(self, entries: Sequence[Entry]) -> None: ...
+
+
+class FakeWorld:
+    def __init__(self) -> None:
+        self.kernel = FakeKernel(
+            links=[Link(index=n, name=f"up{n}", up=True, carrier=True, kind="veth") for n in (1, 2)],
+            addresses=[
+                Address(f"up{n}", ip_interface(a)) for n in (1, 2) for a in (f"100.64.{n}.2/24", f"2001:db8:{n}::2/64")
+            ],
+            sysctls={RP_FILTER: "0"},
+        )
+
+    def set_up(self, link: str, *, up: bool) -> None:
+        self.kernel.set_link(replace(self.kernel.links[link], up=up, carrier=up))
+
+    def remove_link(self, link: str) -> None:
+        self.kernel.remove_link(link)
+
+    def add_link(self, name: str) -> None:
+        self.kernel.set_link(Link(index=77, name=name, up=False, carrier=False))
+
+    def add_address(self, link: str, address: str) -> None:
+        self.kernel.add_address(Address(link, ip_interface(address)))
+
+    def add_default(self, default: DefaultRoute) -> None:
+        self.kernel.add_default(default)
+
+    def add_foreign_rule(self, rule: IpRule) -> None:
+        self.kernel.add_foreign_rule(rule)
+
+    def delete_rule(self, rule: IpRule) -> None:
+        self.kernel.tamper_delete_rule(rule)
+
+    def delete_route(self, route: Route) -> None:
+        self.kernel.tamper_delete_route(route)
+
+    def flush_ruleset(self) -> None:
+        self.kernel.tamper_flush_nft()
+
+    def set_rp_filter(self, value: str) -> None:
+        self.kernel.sysctls[RP_FILTER] = value
+
+    def track(self, entries: Sequence[Entry]) -> None:
+        self.kernel.connections_list += [
+            Connection(mark=e.mark, protocol=e.protocol, family=e.family, answered=e.state not in {1, 9})
+            for e in entries
+        ]
+
+
+class LinuxWorld:
+    """Inside a namespace of its own; `ip` and `nft` are the others on the machine."""
+
+    def __init__(self) -> None:
+        for name, value in (("addr_gen_mode", "1"), ("accept_dad", "0"), ("accept_ra", "0")):
+            Path("/proc/sys/net/ipv6/conf/default", name).write_text(value)
+        for n in (1, 2):
+            self._ip(f"link add up{n} type veth peer name far{n}")
+            self._ip(f"link set far{n} up")
+            self._ip(f"link set up{n} up")
+            self._ip(f"addr add 100.64.{n}.2/24 dev up{n}")
+            self._ip(f"-6 addr add 2001:db8:{n}::2/64 dev up{n} nodad")
+        self.set_rp_filter("0")
+        self.kernel = LinuxKernel()
+
+    def _ip(self, words: str) -> None:
+        subprocess.run(["ip", *words.split()], check=True, capture_output=True)
+
+    def set_up(self, link: str, *, up: bool) -> None:
+        self._ip(f"link set {link} {'up' if up else 'down'}")
+
+    def remove_link(self, link: str) -> None:
+        self._ip(f"link del {link}")
+
+    def add_link(self, name: str) -> None:
+        self._ip(f"link add {name} type veth peer name far-{name}")
+
+    def add_address(self, link: str, address: str) -> None:
+        self._ip(f"addr add {address} dev {link}")
+
+    def add_default(self, default: DefaultRoute) -> None:
+        via = f"via {default.via}" if default.via else ""
+        self._ip(f"-{default.family} route add default {via} dev {default.link} metric {default.metric}")
+
+    def add_foreign_rule(self, rule: IpRule) -> None:
+        self._ip(f"-{rule.family} rule add pref {rule.priority} from {rule.from_} lookup {rule.table}")
+
+    def delete_rule(self, rule: IpRule) -> None:
+        self._ip(f"-{rule.family} rule del pref {rule.priority}")
+
+    def delete_route(self, route: Route) -> None:
+        self._ip(f"-{route.family} route del default table {route.table} metric {route.metric}")
+
+    def flush_ruleset(self) -> None:
+        subprocess.run(["nft", "flush", "ruleset"], check=True, capture_output=True)
+
+    def set_rp_filter(self, value: str) -> None:
+        Path("/proc/sys", RP_FILTER).write_text(value)
+
+    def track(self, entries: Sequence[Entry]) -> None:
+        create(entries)
+
+
+@contextmanager
+def linux_world() -> Iterator[LinuxWorld]:
+    home = Namespace("kernel")
+    home.create()
+    try:
+        with home.entered():
+            world = LinuxWorld()
+            try:
+                yield world
+            finally:
+                world.kernel.close()
+    finally:
+        home.delete()
+
+
+def events_of(world: World, action: Callable[[], object]) -> list[KernelEvent]:
+    """Subscribe, act, and return what was received before the sentinel: a link, added last."""
+
+    async def main() -> list[KernelEvent]:
+        stream = world.kernel.events()
+        action()
+        world.add_link(SENTINEL)
+        found: list[KernelEvent] = []
+        async with asyncio.timeout(PATIENCE):
+            async for event in stream:
+                if isinstance(event, LinkChanged) and SENTINEL in event.link.name:
+                    break
+                found.append(event)
+        return found
+
+    return asyncio.run(main())
+
+
+def apply(world: World, *ops: Op) -> None:
+    report = world.kernel.apply(Plan(ops))
+    assert report.failures == ()
+    assert report.done == len(ops)
+
+
+def refusals(world: World, *ops: Op) -> list[int]:
+    return [failure.errno for failure in world.kernel.apply(Plan(ops)).failures]
+
+
+def routes(world: World) -> frozenset[Route]:
+    return world.kernel.read(()).routes
+
+
+def rules(world: World) -> frozenset[IpRule]:
+    return world.kernel.read(()).rules
+
+
+def settings(state: DesiredState) -> list[str]:
+    return [sysctl.path for sysctl in state.sysctls]

@@ -1,0 +1,86 @@
+"""What every kernel reports of the doings of others, and of its own: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+from contract.kernels import World, apply, events_of, routes, settings
+from contract.values import FOREIGN_DEFAULTS, FOREIGN_RULES, default, desired, rule, sample
+from polywan.core.events import KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
+from polywan.core.net import Family
+from polywan.core.nft import replace_text
+from polywan.core.plan import AddRule, NftBatch, PutRoute, diff, removal
+
+
+def ours(events: list[KernelEvent]) -> list[KernelEvent]:
+    return [event for event in events if isinstance(event, OursTouched)]
+
+
+def test_ipv4_routes_of_a_downed_link_go_without_an_event(world: World) -> None:
+    apply(world, PutRoute(default(Family.V4)))
+    events = events_of(world, lambda: world.set_up("up1", up=False))
+    assert routes(world) == frozenset()
+    assert ours(events) == []
+    assert any(isinstance(e, LinkChanged) and e.link.name == "up1" and not e.link.up for e in events)
+
+
+def test_ipv6_routes_of_a_downed_link_go_with_an_event(world: World) -> None:
+    apply(world, PutRoute(default(Family.V6)))
+    events = events_of(world, lambda: world.set_up("up1", up=False))
+    assert ours(events) == [OursTouched("route")]
+
+
+def test_a_link_that_is_removed_is_reported(world: World) -> None:
+    assert LinkRemoved("up1") in events_of(world, lambda: world.remove_link("up1"))
+
+
+def test_foreign_default_routes_and_rules_are_reported(world: World) -> None:
+    def act() -> None:
+        world.add_default(FOREIGN_DEFAULTS[0])
+        world.add_foreign_rule(FOREIGN_RULES[0])
+
+    events = events_of(world, act)
+    assert {WorldTouched("route"), WorldTouched("rule")} <= set(events)
+
+
+def test_a_deleted_rule_of_ours_is_reported(world: World) -> None:
+    apply(world, AddRule(rule(Family.V6)))
+    assert ours(events_of(world, lambda: world.delete_rule(rule(Family.V6)))) == [OursTouched("rule")]
+
+
+def test_a_deleted_route_of_ours_is_reported(world: World) -> None:
+    apply(world, PutRoute(default(Family.V4)))
+    assert ours(events_of(world, lambda: world.delete_route(default(Family.V4)))) == [OursTouched("route")]
+
+
+def test_a_flushed_table_of_ours_is_reported_with_its_culprit(world: World) -> None:
+    apply(world, NftBatch(replace_text(sample())))
+    (event,) = ours(events_of(world, world.flush_ruleset))
+    assert isinstance(event, OursTouched)
+    assert event.what == "table"
+    assert event.by.startswith("nft (pid ")
+
+
+def test_our_own_changes_are_not_reported(world: World) -> None:
+    state = desired(sample())
+
+    def act() -> None:
+        apply(world, *diff(state, world.kernel.read(settings(state))).ops)
+        apply(world, *removal(world.kernel.read(()), ()).ops)
+
+    assert ours(events_of(world, act)) == []
+
+
+def test_events_end_with_close(world: World) -> None:
+    async def main() -> list[KernelEvent]:
+        stream = world.kernel.events()
+
+        async def collect() -> list[KernelEvent]:
+            return [event async for event in stream if not isinstance(event, LinkChanged)]
+
+        waiting = asyncio.create_task(collect())
+        await asyncio.sleep(0)
+        world.kernel.close()
+        return await asyncio.wait_for(waiting, 5)
+
+    assert asyncio.run(main()) == []

@@ -1,0 +1,243 @@
+"""What only the real kernel can show: devices, culprits, threads and lost notifications."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+import pytest
+
+from contract.kernels import LinuxWorld, apply, events_of, linux_world, routes, rules
+from contract.values import TABLE, default, rule, sample
+from polywan.core.events import EventsLost, LinkChanged, LinkRemoved, OursTouched, WorldTouched
+from polywan.core.net import FAMILIES, Family, RulePriority, TableId
+from polywan.core.nft import replace_text
+from polywan.core.observed import DefaultRoute
+from polywan.core.plan import AddRule, DelRoute, DelRule, NftBatch, Plan, PutRoute
+from polywan.core.routing import Route
+from polywan.kernel.linux import LinuxKernel
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture
+def linux() -> Iterator[LinuxWorld]:
+    with linux_world() as world:
+        yield world
+
+
+def run(*argv: str) -> None:
+    subprocess.run(argv, check=True, capture_output=True)
+
+
+def ip(words: str) -> None:
+    run("ip", *words.split())
+
+
+def test_a_renamed_link_leaves_under_its_old_name(linux: LinuxWorld) -> None:
+    def rename() -> None:
+        ip("link set up1 down")
+        ip("link set up1 name isp1")
+
+    events = events_of(linux, rename)
+    (position,) = [i for i, event in enumerate(events) if event == LinkRemoved("up1")]
+    after = events[position + 1]
+    assert isinstance(after, LinkChanged)
+    assert after.link.name == "isp1"
+
+
+def test_a_port_that_leaves_its_bridge_is_not_a_removed_link(linux: LinuxWorld) -> None:
+    try:
+        ip("link add br0 type bridge")
+    except subprocess.CalledProcessError:
+        pytest.skip("this kernel has no bridges")
+    ip("link set up1 master br0")
+    events = events_of(linux, lambda: ip("link set up1 nomaster"))
+    assert not any(isinstance(event, LinkRemoved) for event in events)
+
+
+def test_a_tunnel_is_point_to_point(linux: LinuxWorld) -> None:
+    try:
+        ip("tuntap add dev tun0 mode tun")
+    except subprocess.CalledProcessError:
+        pytest.skip("this kernel has no tun devices")
+    link = linux.kernel.observe().links["tun0"]
+    assert (link.point_to_point, link.kind) == (True, "tun")
+
+
+def test_the_loopback_is_not_point_to_point(linux: LinuxWorld) -> None:
+    assert not linux.kernel.observe().links["lo"].point_to_point
+
+
+def test_links_carry_their_byte_counters(linux: LinuxWorld) -> None:
+    ip("link set lo up")
+    run("ping", "-c1", "-W1", "127.0.0.1")
+    assert linux.kernel.observe().links["lo"].tx_bytes >= 84
+
+
+def test_a_peers_address_is_not_the_links_own(linux: LinuxWorld) -> None:
+    ip("addr add 192.0.2.1 peer 192.0.2.2/32 dev up1")
+    found = {str(address.ip) for address in linux.kernel.observe().addresses}
+    assert "192.0.2.1/32" in found
+    assert not any("192.0.2.2" in address for address in found)
+
+
+def test_a_multipath_default_is_one_default_for_each_next_hop(linux: LinuxWorld) -> None:
+    ip("route add default nexthop via 100.64.1.1 dev up1 nexthop via 100.64.2.1 dev up2 weight 3")
+    found = {(d.link, str(d.via)) for d in linux.kernel.observe().defaults}
+    assert found == {("up1", "100.64.1.1"), ("up2", "100.64.2.1")}
+
+
+def test_defaults_of_other_tables_are_seen_and_other_types_are_not(linux: LinuxWorld) -> None:
+    ip("route add default via 100.64.1.1 table 5000")
+    ip("route add unreachable default metric 9")
+    (found,) = linux.kernel.observe().defaults
+    via = IPv4Address("100.64.1.1")
+    assert found == DefaultRoute(family=Family.V4, link="up1", via=via, table=TableId(5000))
+
+
+def test_an_ipv4_route_by_an_ipv6_neighbour_is_read_back(linux: LinuxWorld) -> None:
+    route = Route(family=Family.V4, table=TABLE, metric=10, link="up1", via=IPv6Address("fe80::1"))
+    apply(linux, PutRoute(route))
+    assert routes(linux) == {route}
+
+
+def test_rules_and_routes_beyond_one_send_are_all_applied(linux: LinuxWorld) -> None:
+    wanted = [replace(rule(Family.V4), priority=RulePriority(7000 + n), mark=(n << 8, 0xFF00)) for n in range(1, 256)]
+    apply(linux, *map(AddRule, wanted))
+    assert rules(linux) == frozenset(wanted)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_foreign_rule_equal_to_ours_outlives_ours(linux: LinuxWorld, family: Family) -> None:
+    ip(f"-{family} rule add pref 6110 lookup 6001")
+    apply(linux, AddRule(rule(family)))
+    assert rules(linux) == {rule(family)}
+    apply(linux, DelRule(rule(family)))
+    assert rules(linux) == frozenset()
+    assert linux.kernel.read(()).foreign_rules == (rule(family),)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_foreign_route_equal_to_ours_is_not_deleted(linux: LinuxWorld, family: Family) -> None:
+    route = default(family)
+    ip(f"-{family} route add default via {route.via} dev up1 table 6001 metric 10")
+    apply(linux, DelRoute(route))
+    assert [d.table for d in linux.kernel.observe().defaults] == [TABLE]
+
+
+def test_other_tables_of_others_are_their_own_business(linux: LinuxWorld) -> None:
+    apply(linux, NftBatch(replace_text(sample())))
+    events = events_of(linux, lambda: run("nft", "add table inet theirs; add chain inet theirs polywan"))
+    assert not any(isinstance(event, OursTouched) for event in events)
+
+
+def test_the_culprit_is_named_with_its_pid(linux: LinuxWorld) -> None:
+    apply(linux, NftBatch(replace_text(sample())))
+    started: list[int] = []
+
+    def tamper() -> None:
+        nft = subprocess.Popen(["nft", "add", "element", "inet", "polywan", "dead", "{ 512 }"])
+        nft.wait(5)
+        started.append(nft.pid)
+
+    (event,) = [event for event in events_of(linux, tamper) if isinstance(event, OursTouched)]
+    assert event == OursTouched("table", f"nft (pid {started[0]})")
+
+
+def test_changes_made_from_a_worker_thread_are_our_own(linux: LinuxWorld) -> None:
+    plan = Plan((NftBatch(replace_text(sample())), AddRule(rule(Family.V4))))
+
+    def act() -> None:
+        thread = threading.Thread(target=linux.kernel.apply, args=[plan])
+        thread.start()
+        thread.join()
+
+    assert not any(isinstance(event, OursTouched) for event in events_of(linux, act))
+    assert rules(linux) == {rule(Family.V4)}
+
+
+def test_a_flood_of_notifications_is_reported_as_lost_and_the_stream_goes_on(linux: LinuxWorld) -> None:
+    stranger = LinuxKernel()
+    flood = [
+        replace(rule(Family.V4), priority=RulePriority(7000), from_=ip_network((0x0A000000 + n, 32)))
+        for n in range(6000)
+    ]
+
+    async def main() -> list[object]:
+        stream = linux.kernel.events()
+        assert stranger.apply(Plan(tuple(map(AddRule, flood)))).failures == ()
+        found: list[object] = []
+        async with asyncio.timeout(10):
+            async for event in stream:
+                found.append(event)
+                if event == EventsLost():
+                    linux.add_address("up1", "192.0.2.9/32")
+                if event == WorldTouched("address"):
+                    break
+        return found
+
+    try:
+        assert EventsLost() in asyncio.run(main())
+    finally:
+        stranger.close()
+
+
+def test_two_listeners_each_receive_every_event(linux: LinuxWorld) -> None:
+    async def main() -> list[object]:
+        streams = linux.kernel.events(), linux.kernel.events()
+        linux.add_address("up1", "192.0.2.9/32")
+        return [await anext(stream) for stream in streams]
+
+    assert asyncio.run(main()) == [WorldTouched("address")] * 2
+
+
+def shown(words: str) -> list[dict[str, object]]:
+    """What ip(8), an independent witness, shows."""
+    argv = ["ip", "-j", *words.split()]
+    found: list[dict[str, object]] = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)
+    return found
+
+
+def test_ip_shows_a_route_as_it_was_meant(linux: LinuxWorld) -> None:
+    via, source = IPv4Address("198.51.100.1"), IPv4Address("100.64.1.2")
+    apply(linux, PutRoute(replace(default(Family.V4), via=via, onlink=True, source=source)))
+    wanted = {"dst": "default", "gateway": "198.51.100.1", "dev": "up1", "protocol": "200", "prefsrc": "100.64.1.2"}
+    (route,) = shown("-4 -N route show table 6001")
+    assert route == wanted | {"metric": 10, "flags": ["onlink"]}
+
+
+def test_ip_shows_a_route_without_next_hop_in_the_scope_of_its_link(linux: LinuxWorld) -> None:
+    apply(linux, PutRoute(replace(default(Family.V4), via=None)))
+    (route,) = shown("-4 -N route show table 6001")
+    assert (route["scope"], "gateway" in route) == ("253", False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ip_shows_an_unreachable_route_as_such(linux: LinuxWorld, family: Family) -> None:
+    apply(linux, PutRoute(replace(default(family), link=None, via=None)))
+    (route,) = shown(f"-{family} route show table 6001")
+    assert (route["type"], route["metric"]) == ("unreachable", 10)
+
+
+def test_ip_shows_a_rule_as_it_was_meant(linux: LinuxWorld) -> None:
+    network = ip_network("100.64.1.0/24")
+    meant = replace(rule(Family.V4), mark=(0x100, 0x3F00), from_=network, oif="up1", iif="lo", invert=True)
+    apply(linux, AddRule(replace(meant, suppress_prefixlength=0)))
+    wanted = {
+        "priority": 6110, "not": None, "src": "100.64.1.0", "srclen": 24, "fwmark": "0x100", "fwmask": "0x3f00",
+        "iif": "lo", "oif": "up1", "table": "6001", "protocol": "200", "suppress_prefixlen": 0,
+    }  # fmt: skip
+    (found,) = [r for r in shown("-4 -N rule show") if r["priority"] == 6110]
+    assert wanted.items() <= found.items()
+
+
+def test_ip_shows_where_a_rule_goes(linux: LinuxWorld) -> None:
+    apply(linux, AddRule(replace(rule(Family.V6), table=None, goto=RulePriority(7000))))
+    (found,) = [r for r in shown("-6 -N rule show") if r["priority"] == 6110]
+    assert str(found["goto"]) == "7000"

@@ -1,0 +1,113 @@
+"""What every prober keeps: the shipped stand-in and the real one, over the loopback of a namespace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import TypeVar
+
+import pytest
+
+from polywan.core.events import ProbeResult
+from polywan.core.health import ProbeOrder, ProbeTarget
+from polywan.lab.namespaces import Namespace
+from polywan.probe.api import Prober
+from polywan.probe.fake import FakeProber
+from polywan.probe.prober import NetProber
+from probing import ask, order, take
+
+ALIVE = ("203.0.113.1", "203.0.113.2")
+SILENT = "203.0.113.66"
+
+T = TypeVar("T")
+
+
+def scripted(_: ProbeOrder, target: ProbeTarget) -> float | None:
+    return None if target.address == ip_address(SILENT) else 0.01
+
+
+@dataclass(frozen=True)
+class Subject:
+    make: Callable[[], Prober]
+    where: Callable[[], AbstractContextManager[None]]
+
+    def run(self, work: Callable[[Prober], Awaitable[T]]) -> T:
+        async def main() -> T:
+            return await work(self.make())
+
+        with self.where():
+            return asyncio.run(main())
+
+
+@pytest.fixture(params=["fake", pytest.param("net", marks=pytest.mark.netns)])
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    if request.param == "fake":
+        yield Subject(lambda: FakeProber(scripted), nullcontext)
+        return
+    home = Namespace("prober")
+    home.create()
+    try:
+        home.ip(f"addr add {address}/32 dev lo" for address in (*ALIVE, SILENT))
+        home.nft(
+            "table ip deaf { chain in { type filter hook input priority 0;"
+            f" ip daddr {SILENT} icmp type echo-request drop; }}; }}"
+        )
+        yield Subject(NetProber, home.entered)
+    finally:
+        home.delete()
+
+
+def test_every_target_is_reported_exactly_once(subject: Subject) -> None:
+    found = subject.run(lambda prober: ask(prober, order(*ALIVE, SILENT)))
+    assert sorted(str(result.target) for result in found) == sorted((*ALIVE, SILENT))
+
+
+def test_an_answer_carries_its_round_trip_time(subject: Subject) -> None:
+    found = subject.run(lambda prober: ask(prober, order(*ALIVE)))
+    assert all(result.rtt is not None and 0 < result.rtt < 0.2 for result in found)
+
+
+def test_silence_is_reported_without_a_time(subject: Subject) -> None:
+    (found,) = subject.run(lambda prober: ask(prober, order(SILENT)))
+    assert found.rtt is None
+
+
+def test_a_result_names_its_order(subject: Subject) -> None:
+    given = order(ALIVE[0], number=7)
+    (found,) = subject.run(lambda prober: ask(prober, given))
+    assert (found.uplink, found.family, found.round) == (given.uplink, given.family, 7)
+
+
+def test_rounds_under_way_at_a_time_are_told_apart(subject: Subject) -> None:
+    rounds = [order(ALIVE[0], SILENT, number=number) for number in (1, 2, 3)]
+    found = subject.run(lambda prober: ask(prober, *rounds))
+    answered = {(result.round, str(result.target)): result.rtt is not None for result in found}
+    assert answered == {(n, target): target == ALIVE[0] for n in (1, 2, 3) for target in (ALIVE[0], SILENT)}
+
+
+def test_an_order_without_targets_is_no_result(subject: Subject) -> None:
+    empty = replace(order(ALIVE[0]), targets=())
+    found = subject.run(lambda prober: ask(prober, empty, order(ALIVE[0], number=2)))
+    assert [result.round for result in found] == [2]
+
+
+def test_results_end_when_the_prober_is_closed(subject: Subject) -> None:
+    async def wait_for_the_end(prober: Prober) -> list[ProbeResult]:
+        waiting = asyncio.create_task(take(prober, 1))
+        await asyncio.sleep(0)
+        prober.close()
+        return await waiting
+
+    assert subject.run(wait_for_the_end) == []
+
+
+def test_an_order_after_the_end_is_ignored(subject: Subject) -> None:
+    async def start_late(prober: Prober) -> list[ProbeResult]:
+        prober.close()
+        prober.start(order(ALIVE[0]))
+        return await take(prober, 1)
+
+    assert subject.run(start_late) == []

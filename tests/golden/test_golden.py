@@ -1,0 +1,41 @@
+"""One folder per sentence: config.toml and observed.json go in, plan.txt and ruleset.nft come out.
+
+``pytest tests/golden --update-golden`` writes the outputs anew; read the difference before you commit it.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from polywan.config import load
+from polywan.core import engine
+from polywan.core.effects import Apply
+from polywan.core.events import ConfigLoaded, ReadDone
+from polywan.core.plan import Plan, describe
+from polywan.core.state import State
+from polywan.daemon.offline import parse
+
+CASES = sorted(p for p in (Path(__file__).parent / "cases").iterdir() if p.is_dir())
+
+
+def outputs(case: Path) -> dict[str, str]:
+    """Return the output files of a case, by name."""
+    given = parse((case / "observed.json").read_bytes(), "observed.json")
+    state, _ = engine.step(State(), ConfigLoaded(load(case / "config.toml")), 0.0)
+    state, effects = engine.step(state, ReadDone(given.observed, given.actual()), 0.0)
+    plan = next((e.plan for e in effects if isinstance(e, Apply)), Plan())
+    lines = [describe(op).split("\n", 1)[0] for op in plan.ops]
+    assert state.desired is not None
+    return {"plan.txt": "".join(f"{line}\n" for line in lines), "ruleset.nft": state.desired.nft.render()}
+
+
+def test_there_are_cases() -> None:
+    assert CASES
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda p: p.name)
+def test_the_outputs_are_as_recorded(case: Path, request: pytest.FixtureRequest) -> None:
+    for name, text in outputs(case).items():
+        if request.config.getoption("--update-golden"):
+            (case / name).write_text(text)
+        assert text == (case / name).read_text(), f"{case.name}/{name} differs; see --update-golden"

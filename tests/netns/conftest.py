@@ -1,0 +1,163 @@
+"""Fixtures of the tests that send real packets: a lab in private namespaces, and the real daemon in its router."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from netlab import BuildLab, StartDaemon, WaitFor
+from polywan.client import Client
+from polywan.lab import sandbox
+from polywan.lab.daemon import Daemon
+from polywan.lab.namespaces import Namespace
+from polywan.lab.network import Lab, build
+
+T = TypeVar("T")
+HERE = Path(__file__).parent
+HINT = "run make test-netns"
+
+
+def _link(kind: str) -> Callable[[], bool]:
+    """Ask the kernel for a device of that kind, in a namespace of its own."""
+
+    def probe() -> bool:
+        spare = Namespace("feature")
+        spare.create()
+        try:
+            return spare.run(["ip", "link", "add", "probe0", "type", *kind.split()], check=False).returncode == 0
+        finally:
+            spare.delete()
+
+    return probe
+
+
+def _qdisc(kind: str) -> Callable[[], bool]:
+    def probe() -> bool:
+        spare = Namespace("feature")
+        spare.create()
+        try:
+            return spare.run(["tc", "qdisc", "add", "dev", "lo", "root", kind], check=False).returncode == 0
+        finally:
+            spare.delete()
+
+    return probe
+
+
+def _tool(name: str) -> Callable[[], bool]:
+    return lambda: shutil.which(name) is not None
+
+
+FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
+    "dummy": (_link("dummy"), "this kernel has no dummy devices"),
+    "vrf": (_link("vrf table 10"), "this kernel has no VRF"),
+    "wireguard": (_link("wireguard"), "this kernel has no WireGuard"),
+    "gre": (_link("gre local 192.0.2.1 remote 192.0.2.2"), "this kernel has no GRE tunnels"),
+    "bridge": (_link("bridge"), "this kernel has no bridges"),
+    "netem": (_qdisc("netem"), "this kernel has no netem"),
+    "ping": (_tool("ping"), "ping is absent (package iputils-ping)"),
+    "conntrack": (_tool("conntrack"), "conntrack is absent (package conntrack)"),
+    "tcpdump": (_tool("tcpdump"), "tcpdump is absent (package tcpdump)"),
+    "dnsmasq": (_tool("dnsmasq"), "dnsmasq is absent (package dnsmasq-base)"),
+}
+"""What `@pytest.mark.needs(NAME)` may ask for: how to find out, and why a test is skipped without it."""
+
+_found: dict[str, bool] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "needs(*names): kernel features or tools of FEATURES without which it is skipped"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.netns)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not item.path.is_relative_to(HERE):
+        return
+    if reason := sandbox.not_private():
+        pytest.skip(f"{reason}: {HINT}")
+    if missing := sandbox.missing_tools():
+        pytest.skip(f"missing: {', '.join(missing)}")
+    sandbox.prepare()
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            probe, reason = FEATURES[name]
+            if name not in _found:
+                _found[name] = probe()
+            if not _found[name]:
+                pytest.skip(reason)
+
+
+@pytest.fixture
+def lab_of() -> Iterator[BuildLab]:
+    standing: list[Lab] = []
+
+    def make(uplinks: int = 3, **options: object) -> Lab:
+        lab = build(uplinks, **options)  # type: ignore[arg-type]  # passed on as they came
+        standing.append(lab)
+        return lab
+
+    yield make
+    for lab in standing:
+        lab.close()
+
+
+@pytest.fixture
+def lab(lab_of: BuildLab) -> Lab:
+    """Three uplinks, both families."""
+    return lab_of(3)
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def start_daemon(request: pytest.FixtureRequest) -> Iterator[StartDaemon]:
+    started: list[tuple[Daemon, bool]] = []
+
+    def start(lab: Lab, toml: str, *, namespace: Namespace | None = None, may_complain: bool = False) -> Daemon:
+        # Below /run, which is ours alone here: a socket's path has room for 107 bytes only (unix(7)).
+        daemon = Daemon(namespace or lab.router, toml, Path("/run") / f"polywan-{next(_numbers)}")
+        started.append((daemon, may_complain))
+        daemon.start()
+        return daemon
+
+    yield start
+    for daemon, _ in started:
+        daemon.stop()
+    logs = ["\n".join(line.text for line in daemon.log) for daemon, _ in started]
+    for number, text in enumerate(logs):
+        request.node.add_report_section("teardown", f"log of daemon {number + 1}", text)
+    troubles = [line for daemon, may_complain in started if not may_complain for line in daemon.troubles]
+    if troubles:
+        pytest.fail("the daemon complained:\n" + "\n".join(troubles))
+
+
+@pytest.fixture
+def wait_for() -> WaitFor:
+    def wait(predicate: Callable[[], T], timeout: float = 5.0, what: str = "") -> T:
+        deadline = time.monotonic() + timeout
+        while not (value := predicate()):
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {timeout:g} s: {what or predicate}")
+            # Nothing can be awaited across processes and network namespaces.
+            time.sleep(0.005)
+        return value
+
+    return wait
+
+
+@pytest.fixture
+def client_of() -> Callable[[Daemon], Client]:
+    return lambda daemon: daemon.client

@@ -1,0 +1,319 @@
+"""Restart, repair, reload, leave: the kernel is shared and the daemon may die at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from polywan.core.errors import ConfigError, ControlError
+from polywan.core.net import Family
+from polywan.lab.daemon import Daemon
+from polywan.lab.network import Lab
+from polywan.lab.sandbox import LabError
+from polywan.lab.scenario import configuration
+from polywan.lab.servers import serve
+from polywan.lab.topology import SERVERS
+from polywan.lab.traffic import SteadyLoad, open_connections, shares
+
+if TYPE_CHECKING:
+    from netlab import BuildLab, StartDaemon, WaitFor
+
+
+def kernel(lab: Lab) -> dict[str, str]:
+    """Everything of the router's networking that polywan touches, as text."""
+    shown = {
+        " ".join(argv): lab.router.run(argv, check=False).stdout
+        for argv in (
+            ["ip", "rule"],
+            ["ip", "-6", "rule"],
+            ["ip", "route", "show", "table", "all"],
+            ["ip", "-6", "route", "show", "table", "all"],
+            ["nft", "list", "ruleset"],
+        )
+    }
+    for uplink in lab.topology.uplinks:
+        for key in ("rp_filter", "ignore_routes_with_linkdown", "arp_ignore", "arp_announce"):
+            path = f"ipv4/conf/{uplink.interface}/{key}"
+            shown[path] = lab.router.read_sysctl(path)
+        path = f"ipv6/conf/{uplink.interface}/accept_ra"
+        shown[path] = lab.router.read_sysctl(path)
+    for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        shown[path] = lab.router.read_sysctl(path)
+    return shown
+
+
+FOREIGN = """
+table inet other { chain keep { type filter hook forward priority 0; policy accept;
+counter
+}
+}
+"""
+
+
+def add_foreign(lab: Lab) -> None:
+    """Things of other programs, some of them close to ours."""
+    lab.router.nft(FOREIGN.replace("counter\n", ""))
+    lab.router.ip(["rule add pref 5000 fwmark 0x40000/0xc0000 lookup 52", "route add 192.0.2.0/24 dev lan0 table 52"])
+
+
+def test_down_leaves_the_kernel_as_found(lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor) -> None:
+    add_foreign(lab)
+    before = kernel(lab)
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    assert kernel(lab) != before
+    daemon.client.down()
+    wait_for(lambda: daemon.process is None or daemon.process.poll() is not None)
+    assert kernel(lab) == before
+
+
+def command(lab: Lab, daemon: Daemon, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run `polywan VERB …` in the router against this daemon's directories."""
+    return lab.router.run([sys.executable, "-m", "polywan", *argv], check=False)
+
+
+def test_down_works_without_a_daemon(lab: Lab, start_daemon: StartDaemon) -> None:
+    before = kernel(lab)
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    daemon.kill()
+    done = command(
+        lab, daemon, "down", "--runtime-dir", str(daemon.runtime), "--state-dir", str(daemon.state), "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["failed"] == []
+    assert kernel(lab) == before
+
+
+def test_stopping_the_daemon_leaves_the_data_plane(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    running = kernel(lab)
+    daemon.stop()
+    assert kernel(lab) == running
+
+
+def test_a_restart_after_a_kill_adopts_and_writes_nothing(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (3, 2, 1)))
+    running = kernel(lab)
+    daemon.kill()
+    daemon.start()
+    status = daemon.client.status()
+    assert (status["generation"], status["drift"]) == (0, [])
+    assert kernel(lab) == running
+
+
+def test_no_connection_fails_or_moves_while_the_daemon_is_dead_and_back(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+
+    async def story() -> None:
+        servers = await serve(lab)
+        with closing(await open_connections(lab, 9, SERVERS[Family.V4][0])) as opened:
+            async with SteadyLoad(lab) as load:
+                daemon.kill()
+                await asyncio.sleep(0.4)
+                daemon.launch()
+                await asyncio.to_thread(daemon.wait_ready)
+            assert [a for a in load.attempts if not a.ok] == []
+            for connection in opened.connections:
+                assert await connection.ask("still?")
+        await servers.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("delay_ms", [0, 120, 240, 280, 300, 320, 340, 360, 400])
+def test_a_kill_at_any_moment_of_the_start_is_healed_by_the_next_one(
+    lab: Lab, start_daemon: StartDaemon, delay_ms: int
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    complete = kernel(lab)
+    daemon.client.down()
+    daemon.stop()
+    daemon.launch()
+    daemon.wait_log(lambda _: False, delay_ms / 1000)
+    daemon.kill()
+    daemon.start()
+    assert {k: v for k, v in kernel(lab).items() if "all" not in k} == {
+        k: v for k, v in complete.items() if "all" not in k
+    }
+
+
+TAMPERING = {
+    "table": ["nft", "delete", "table", "inet", "polywan"],
+    "everything of nft": ["nft", "flush", "ruleset"],
+    "a chain's rules": ["nft", "flush", "chain", "inet", "polywan", "marked"],
+    "an element": ["nft", "delete", "element", "inet", "polywan", "uplinks", "{ wan1 }"],
+    "a foreign rule within ours": ["nft", "insert", "rule", "inet", "polywan", "marked", "drop"],
+    "a rule": ["ip", "rule", "del", "priority", "6301"],
+    "all rules": ["ip", "rule", "flush"],
+    "an IPv6 rule": ["ip", "-6", "rule", "del", "priority", "6302"],
+    "a routing table": ["ip", "route", "flush", "table", "6002"],
+    "an IPv6 route": ["ip", "-6", "route", "flush", "table", "6003"],
+}
+
+
+@pytest.mark.parametrize("what", TAMPERING)
+def test_what_somebody_else_removed_is_back_within_two_seconds_and_the_log_says_so(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor, what: str
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    before = kernel(lab)
+    lab.router.run(TAMPERING[what])
+    if what == "all rules":
+        # The kernel's own rules are not ours to restore.
+        lab.router.ip(["rule add pref 32766 lookup main", "rule add pref 32767 lookup default"])
+    wait_for(lambda: kernel(lab) == before, timeout=2.0, what=f"repair of {what}")
+    assert daemon.wait_log(lambda text: "drift.repaired" in text, 1.0) is not None
+
+
+def test_a_reload_without_change_writes_nothing(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    before = kernel(lab)
+    assert daemon.client.reload()["changed"] is False
+    assert kernel(lab) == before
+
+
+def test_a_weight_change_is_exact_at_once_and_moves_no_connection(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+
+    async def story() -> None:
+        servers = await serve(lab)
+        with closing(await open_connections(lab, 9, SERVERS[Family.V4][0])) as opened:
+            daemon.config.write_text(configuration(lab.topology, (1, 2, 3)))
+            assert (await asyncio.to_thread(daemon.client.reload))["changed"] is True
+            with closing(await open_connections(lab, 12, SERVERS[Family.V4][0])) as later:
+                assert shares(a.uplink for a in later.attempts) == {1: 2, 2: 4, 3: 6}
+            for connection in opened.connections:
+                assert await connection.ask("moved?")
+        await servers.close()
+
+    asyncio.run(story())
+    assert all(seen.spoofed == 0 for seen in lab.all_seen().values())
+
+
+BAD_FILES = {
+    "half-written": '[uplinks.isp1]\ninterface = "wa',
+    "unknown key": '[uplinks.isp1]\ninterfaces = "wan1"\n',
+    "empty": "",
+    "not text": "\x00\x01",
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_file_changes_nothing_on_reload(lab: Lab, start_daemon: StartDaemon, kind: str) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)), may_complain=True)
+    before = kernel(lab)
+    daemon.config.write_text(BAD_FILES[kind])
+    with pytest.raises(ConfigError, match=r"polywan\.toml"):
+        daemon.client.reload()
+    assert kernel(lab) == before
+    assert daemon.client.status()["ready"] is True
+
+
+def test_a_missing_file_changes_nothing_on_reload(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)), may_complain=True)
+    daemon.config.unlink()
+    with pytest.raises(ConfigError):
+        daemon.client.reload()
+
+
+def test_a_second_daemon_on_the_same_directory_is_refused(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    done = command(
+        lab,
+        daemon,
+        "run",
+        "--config",
+        str(daemon.config),
+        "--runtime-dir",
+        str(daemon.runtime),
+        "--state-dir",
+        str(daemon.state),
+    )
+    assert done.returncode == 1
+    assert "another daemon (pid " in done.stderr
+    assert daemon.client.status()["ready"] is True
+
+
+def test_an_interface_that_appears_later_is_picked_up(
+    lab_of: BuildLab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    lab = lab_of(2)
+    more = '[uplinks.late]\ninterface = "late0"\ngateway = "192.0.2.1"\n'
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1)) + more)
+
+    def late() -> Any:
+        return daemon.client.status()["uplinks"][2]
+
+    assert late()["state"] == "missing"
+    lab.router.ip(
+        [
+            "link add late0 type veth peer name late1",
+            "link set late1 up",
+            "link set late0 up",
+            "addr add 192.0.2.2/24 dev late0",
+        ]
+    )
+    wait_for(lambda: late()["state"] == "down" and late()["gateway"] == "192.0.2.1")
+    lab.router.ip(["link del late0"])
+    wait_for(lambda: late()["state"] == "missing")
+
+
+def test_a_gateway_that_comes_later_is_found_by_its_event(
+    lab_of: BuildLab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    lab = lab_of(2, without_default=(2,))
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1)))
+    assert "gateway not known yet" in daemon.client.status()["uplinks"][1]["reason"]
+    uplink = lab.topology.uplink(2)
+    lab.router.ip([f"route add default via {uplink.addresses[Family.V4].gateway} dev wan2 metric 200"])
+
+    def ipv4() -> str:
+        return str(daemon.client.status()["uplinks"][1]["families"]["ipv4"]["state"])
+
+    wait_for(lambda: ipv4() == "up", timeout=10.0)
+
+
+def test_rules_of_others_in_our_way_are_named_and_left_alone(lab: Lab, start_daemon: StartDaemon) -> None:
+    lab.router.ip(["rule add pref 6100 fwmark 0x100/0xff00 lookup 77"])
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    warnings = "\n".join(daemon.client.status()["warnings"])
+    assert "global.priority" in warnings
+    assert "global.mark_mask = 0x3f0000" in warnings
+    assert "6100:" in lab.router.run(["ip", "rule"]).stdout
+
+
+def test_a_flood_of_notifications_loses_nothing(lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)), may_complain=True)
+    before = kernel(lab)
+    assert daemon.process is not None
+    os.kill(daemon.process.pid, 19)
+    many = [f"route add 198.18.{n // 250}.{n % 250}/32 dev lan0" for n in range(5000)]
+    lab.router.ip(many)
+    lab.router.ip([line.replace("add", "del") for line in many])
+    lab.router.run(["ip", "rule", "del", "priority", "6302"])
+    os.kill(daemon.process.pid, 18)
+    wait_for(lambda: kernel(lab) == before, timeout=3.0)
+
+
+def test_the_socket_is_not_for_everyone(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    assert oct((daemon.runtime / "control.sock").stat().st_mode & 0o777) == "0o660"
+
+
+def test_without_a_daemon_the_client_says_where_it_looked(tmp_path: Path) -> None:
+    from polywan.client import Client
+
+    with pytest.raises(ControlError, match=r"control\.sock"):
+        Client(tmp_path).status()
+
+
+def test_a_bad_file_at_the_start_is_refused_with_every_problem(lab: Lab, start_daemon: StartDaemon) -> None:
+    with pytest.raises(LabError, match="ended with 3"):
+        start_daemon(lab, "[uplinks.a]\ninterface = 1\nwheight = 2\n", may_complain=True)

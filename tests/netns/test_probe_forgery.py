@@ -1,0 +1,118 @@
+"""Replies that are not the target's, not to this round, or not whole."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import pytest
+
+from polywan.core.events import ProbeResult
+from polywan.lab.namespaces import Namespace
+from polywan.probe.icmp import checksum
+from polywan.probe.prober import NetProber
+from probing import take
+from twolinks import SERVER, World, build, by
+
+_IP_PKTINFO = 8
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with build() as made:
+        yield made
+
+
+@dataclass(frozen=True)
+class Request:
+    """An echo request as the provider sees it."""
+
+    identifier: bytes
+    sequence: bytes
+    payload: bytes
+    sender: str
+
+
+class Impostor:
+    """Answers echo requests at provider 1 in place of its kernel, and as the test says."""
+
+    def __init__(self, provider: Namespace) -> None:
+        provider.sysctl({"ipv4/icmp_echo_ignore_all": 1})
+        with provider.entered():
+            self._raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        self._raw.settimeout(2.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._raw.close()
+
+    def receive(self) -> Request:
+        while True:
+            datagram, (sender, _) = self._raw.recvfrom(256)
+            if datagram[20] == 8:
+                return Request(datagram[24:26], datagram[26:28], datagram[28:], sender)
+
+    def reply(self, to: Request, *, source: str = SERVER[4], change: str = "") -> None:
+        body = {name: getattr(to, name) for name in ("identifier", "sequence", "payload")}
+        if change:
+            body[change] = body[change][:-1] + bytes([body[change][-1] ^ 1])
+        rest = body["identifier"] + body["sequence"] + body["payload"]
+        message = b"\0\0" + checksum(b"\0\0\0\0" + rest).to_bytes(2) + rest
+        self._raw.sendmsg([message], [(socket.IPPROTO_IP, _IP_PKTINFO, _source(source))], 0, (to.sender, 0))
+
+
+def _source(address: str) -> bytes:
+    """Return `struct in_pktinfo` (ip(7)) with a local address to send from."""
+    return bytes(4) + socket.inet_aton(address) + bytes(4)
+
+
+@pytest.fixture
+def impostor(world: World) -> Iterator[Impostor]:
+    with Impostor(world.providers[1]) as made:
+        yield made
+
+
+def test_an_exact_reply_of_the_target_counts(world: World, impostor: Impostor) -> None:
+    async def answer(prober: NetProber) -> list[ProbeResult]:
+        prober.start(by(1, SERVER[4]))
+        impostor.reply(impostor.receive())
+        return await take(prober, 1)
+
+    assert world.run(answer)[0].rtt is not None
+
+
+@pytest.mark.parametrize("change", ["identifier", "sequence", "payload"])
+def test_a_reply_that_differs_from_its_request_does_not_count(world: World, impostor: Impostor, change: str) -> None:
+    async def forge(prober: NetProber) -> list[ProbeResult]:
+        prober.start(by(1, SERVER[4], timeout=0.3))
+        impostor.reply(impostor.receive(), change=change)
+        return await take(prober, 1)
+
+    assert world.run(forge)[0].rtt is None
+
+
+def test_a_reply_from_another_address_than_the_target_does_not_count(world: World, impostor: Impostor) -> None:
+    async def spoof(prober: NetProber) -> list[ProbeResult]:
+        prober.start(by(1, SERVER[4], timeout=0.3))
+        impostor.reply(impostor.receive(), source="100.64.1.1")
+        return await take(prober, 1)
+
+    assert world.run(spoof)[0].rtt is None
+
+
+def test_a_late_reply_does_not_count_for_a_later_round(world: World, impostor: Impostor) -> None:
+    async def reply_late(prober: NetProber) -> list[ProbeResult]:
+        prober.start(by(1, SERVER[4], number=1, timeout=0.1))
+        late = impostor.receive()
+        await take(prober, 1)
+        prober.start(by(1, SERVER[4], number=2, timeout=0.3))
+        impostor.receive()
+        impostor.reply(late)
+        return await take(prober, 1)
+
+    (found,) = world.run(reply_late)
+    assert (found.round, found.rtt) == (2, None)

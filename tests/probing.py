@@ -1,0 +1,58 @@
+"""Orders for probers, and their results."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_address
+from typing import Literal
+
+from polywan.core.events import ProbeResult
+from polywan.core.health import ProbeOrder, ProbeTarget
+from polywan.core.net import family_of
+from polywan.probe.api import Prober
+
+Method = Literal["icmp", "tcp"]
+
+
+def order(
+    *addresses: str,
+    methods: tuple[Method, ...] = ("icmp",),
+    port: int = 53,
+    interface: str = "lo",
+    mark: int = 0,
+    number: int = 1,
+    timeout: float = 0.2,
+) -> ProbeOrder:
+    targets = tuple(ProbeTarget(ip_address(address), methods, port) for address in addresses)
+    return ProbeOrder(
+        uplink=f"by-{interface}",
+        family=family_of(targets[0].address),
+        interface=interface,
+        mark=mark,
+        round=number,
+        timeout=timeout,
+        targets=targets,
+    )
+
+
+async def take(prober: Prober, count: int) -> list[ProbeResult]:
+    """Wait for so many results; fails rather than hangs."""
+    found: list[ProbeResult] = []
+    async with asyncio.timeout(10):
+        async for result in prober.results():
+            found.append(result)
+            if len(found) == count:
+                break
+    return found
+
+
+async def ask(prober: Prober, *orders: ProbeOrder) -> list[ProbeResult]:
+    """Start all, return all results, and close; one that is reported twice is returned twice."""
+    try:
+        for one in orders:
+            prober.start(one)
+        found = await take(prober, sum(len(one.targets) for one in orders))
+    finally:
+        prober.close()
+    async with asyncio.timeout(10):
+        return found + [late async for late in prober.results()]

@@ -1,0 +1,176 @@
+"""Whatever bytes arrive, decoders return; whatever is encoded decodes to itself."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polywan.core.errors import KernelError
+from polywan.core.net import FAMILIES, Family, IPAddress, RulePriority, TableId
+from polywan.core.nft import Chain, Hook, NftMap, NftRule, NftSet, NftTable, change_text, replace_text, state_of
+from polywan.core.routing import IpRule, Route
+from polywan.kernel import conntrack, nftables
+from polywan.kernel import rtnetlink as rt
+from polywan.kernel.fake_nft import transact
+from polywan.kernel.netlink import Message, attribute, messages, refusal
+from polywan.kernel.watch import Translator
+
+NAMES = {index: f"wan{index}" for index in range(256)}
+u32s = st.integers(1, 2**32 - 2)
+families = st.sampled_from(FAMILIES)
+
+
+def addresses(family: Family) -> st.SearchStrategy[IPAddress]:
+    return st.ip_addresses(v=family.value)
+
+
+@st.composite
+def routes(draw: st.DrawFn) -> Route:
+    family = draw(families)
+    link = draw(st.none() | st.sampled_from(sorted(NAMES.values())))
+    plain = Route(family=family, table=TableId(draw(u32s)), metric=draw(u32s), link=link)
+    if link is None:
+        return plain
+    via = draw(st.none() | st.sampled_from(FAMILIES if family is Family.V4 else [family]).flatmap(addresses))
+    source = draw(st.none() | addresses(family))
+    return replace(plain, via=via, onlink=draw(st.booleans()), source=source)
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> IpRule:
+    family = draw(families)
+    network = IPv4Network if family is Family.V4 else IPv6Network
+    prefix = st.tuples(addresses(family), st.integers(1, family.host_length))
+    table, goto = draw(st.sampled_from([(6001, None), (200, None), (None, 7000), (2**32 - 1, None)]))
+    names = st.none() | st.from_regex(r"[a-z0-9_.:@-]{1,15}", fullmatch=True)
+    return IpRule(
+        family=family,
+        priority=RulePriority(draw(u32s)),
+        table=None if table is None else TableId(table),
+        goto=None if goto is None else RulePriority(goto),
+        mark=draw(st.none() | st.tuples(u32s, u32s)),
+        from_=draw(st.none() | prefix.map(lambda p: network(p, strict=False))),
+        oif=draw(names),
+        iif=draw(names),
+        invert=draw(st.booleans()),
+        suppress_prefixlength=draw(st.none() | st.integers(0, 128)),
+    )
+
+
+@given(routes())
+def test_a_route_decodes_to_itself(route: Route) -> None:
+    index = next((i for i, name in NAMES.items() if name == route.link), 0)
+    assert rt.decode_routes(rt.put_route(route, index).body, NAMES) == [route]
+
+
+@given(rules())
+def test_a_rule_decodes_to_itself(rule: IpRule) -> None:
+    assert rt.decode_rule(rt.add_rule(rule).body) == (rule, True)
+
+
+@st.composite
+def plausible(draw: st.DrawFn) -> bytes:
+    """A header of the right length and attributes of every kind with contents of every length."""
+    header = draw(st.binary(min_size=0, max_size=17))
+    if draw(st.booleans()):
+        rest = draw(st.binary(min_size=7, max_size=7))
+        header = struct.pack("=BBBBBBBBI", draw(st.sampled_from([0, 2, 10])), *rest, 0)
+    kinds = st.integers(0, 40) | st.sampled_from([0x8001, 0x8002, 0x8004, 0x8012])
+    inner = st.binary(max_size=20) | st.builds(attribute, kinds, st.binary(max_size=12))
+    parts = draw(st.lists(st.builds(attribute, kinds, inner), max_size=6))
+    return header + b"".join(parts) + draw(st.binary(max_size=5))
+
+
+DECODERS: list[Callable[[bytes], object]] = [
+    rt.decode_link,
+    rt.decode_rule,
+    rt.touched_route,
+    rt.family_of,
+    lambda body: rt.decode_address(body, NAMES),
+    lambda body: rt.decode_defaults(body, NAMES),
+    lambda body: rt.decode_routes(body, NAMES),
+    conntrack.mark_of,
+    conntrack.cuttable,
+    conntrack.deletion,
+    lambda body: refusal(Message(2, 0x300, 0, 0, body)),
+]
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+@given(plausible())
+def test_no_message_makes_a_decoder_raise(decode: Callable[[bytes], object], body: bytes) -> None:
+    decode(body)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_split_into_messages(data: bytes) -> None:
+    assert sum(16 + len(message.body) for message in messages(data)) <= len(data)
+
+
+@given(st.lists(st.tuples(st.integers(14, 40) | st.integers(0x0A00, 0x0A20), plausible()), max_size=5))
+def test_no_notification_makes_the_translator_raise(notifications: list[tuple[int, bytes]]) -> None:
+    translator = Translator(1, lambda port: port == 1, [])
+    for kind, body in notifications:
+        message = Message(kind, 0, 0, 7, body)
+        translator.route(message)
+        translator.nftables(message)
+
+
+json_keys = st.sampled_from(["elem", "val", "name", "chain", "goto", "prio", "hook", "target"])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["elem", "val", "name", "chain", "goto", "prio", "hook", "target"]), inner, max_size=3
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["chain", "rule", "set", "map", "table"]), json_values, max_size=2)))
+def test_no_listing_makes_the_decoder_raise(items: list[object]) -> None:
+    nftables.decode({"nftables": items})
+
+
+names = st.sampled_from(["alpha", "beta", "gamma"])
+keys = st.integers(0, 9) | st.sampled_from(["eth1", "wwan0"])
+verdicts = st.sampled_from(["accept", "drop", "goto alpha", "jump gamma"])
+rule_texts = st.sampled_from(["accept", 'oifname "eth1" drop', "ct mark & 0x3f00 @s0 goto alpha", "iifname vmap @m0"])
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> NftTable:
+    outline = {"alpha": None, "beta": Hook("filter", "forward", -150), "gamma": None}
+    some_rules = st.lists(st.builds(NftRule, rule_texts, st.sampled_from(["why", "because"])), max_size=3).map(tuple)
+    chains = {name: Chain(draw(some_rules), hook) for name, hook in outline.items()}
+    if draw(st.booleans()):
+        chains["delta"] = Chain(())
+    return NftTable(
+        chains=chains,
+        sets={"s0": NftSet("type mark", draw(st.frozensets(keys, max_size=4)))},
+        maps={"m0": NftMap("type mark : verdict", draw(st.dictionaries(keys, verdicts, max_size=4)))},
+    )
+
+
+@given(tables(), tables())
+def test_the_smallest_change_leads_to_the_same_table_as_a_replacement(old: NftTable, new: NftTable) -> None:
+    before = transact(None, replace_text(old))
+    assert before == state_of(old)
+    assert transact(before, change_text(new, before)) == state_of(new)
+
+
+@given(tables(), st.text(max_size=60))
+def test_no_text_makes_the_stand_in_raise_anything_but_a_refusal(table: NftTable, text: str) -> None:
+    state = state_of(table)
+    try:
+        transact(state, text)
+    except KernelError:
+        assert state == state_of(table)

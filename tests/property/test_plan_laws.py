@@ -1,0 +1,156 @@
+"""Laws of planning: it converges, it stops, and it is safe at every step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polywan.core.events import ConfigLoaded, ReadDone
+from polywan.core.net import FAMILIES, Family
+from polywan.core.observed import Observed
+from polywan.core.plan import ActualState, Plan, diff, removal
+from polywan.core.tuning import Sysctl
+from polywan.kernel.fake import FakeKernel
+from worlds import Daemon, config, link, world
+
+UPLINKS = 4
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> Observed:
+    """Any mixture of missing, down, cable-less, address-less and gateway-less uplinks."""
+    whole = world(UPLINKS, draw(st.sampled_from([FAMILIES, (Family.V4,)])))
+    names = [f"wan{n}" for n in range(1, UPLINKS + 1)]
+    present = draw(st.sets(st.sampled_from(names)))
+    links = {name: link(int(name[3:]), up=draw(st.booleans()), carrier=draw(st.booleans())) for name in sorted(present)}
+    with_address = draw(st.sets(st.sampled_from(names)))
+    with_gateway = draw(st.sets(st.sampled_from(names)))
+    return Observed(
+        links=links,
+        addresses=tuple(a for a in whole.addresses if a.link in present & with_address),
+        defaults=tuple(
+            d for d in whole.defaults if d.link in present & with_gateway & with_address and links[d.link].up
+        ),
+    )
+
+
+weights = st.lists(st.integers(1, 9), min_size=UPLINKS, max_size=UPLINKS)
+
+
+def kernel_of(observed: Observed) -> FakeKernel:
+    return FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
+
+
+@settings(deadline=None, max_examples=60)
+@given(worlds(), weights)
+def test_a_plan_carried_out_leaves_nothing_to_do(observed: Observed, given_weights: list[int]) -> None:
+    daemon = Daemon(config(UPLINKS, given_weights), observed)
+    kernel = kernel_of(observed)
+    for effect in daemon.plans():
+        assert kernel.apply(effect.plan).failures == ()
+    assert daemon.state.desired is not None
+    assert not diff(daemon.state.desired, kernel.read([]))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(worlds(), min_size=2, max_size=5), weights)
+def test_any_world_can_follow_any_other(history: list[Observed], given_weights: list[int]) -> None:
+    daemon = Daemon(config(UPLINKS, given_weights), history[0])
+    for observed in history[1:]:
+        before = daemon.state.actual or ActualState()
+        # What the kernel keeps when a device goes: everything but the routes by it.
+        alive = {name for name, one in observed.links.items() if one.up}
+        kept = replace(before, routes=frozenset(r for r in before.routes if r.link is None or r.link in alive))
+        daemon.feed(ReadDone(observed, kept))
+        assert daemon.state.desired is not None
+        assert daemon.state.actual is not None
+        assert not diff(daemon.state.desired, daemon.state.actual)
+
+
+def unsafe_marks(kernel: FakeKernel, daemon: Daemon, observed: Observed) -> list[str]:
+    """Uplinks that packets are being sent to although their rule or route is not there."""
+    actual = kernel.read([])
+    if actual.nft is None:
+        return []
+    missing = []
+    for name, slots in actual.nft.maps.items():
+        if not name.startswith("slots_"):
+            continue
+        family = Family(int(name.split("_")[1]))
+        for uplink in {verdict.removeprefix("goto to_") for verdict in slots.values()}:
+            number = daemon.state.numbers.get(uplink)
+            if number is None or not observed.links[f"wan{uplink[1:]}"].up:
+                continue
+            rule = any(r.mark and r.mark[0] == number.mark and r.family is family for r in actual.rules)
+            route = any(r.table == number.table and r.family is family and r.link is not None for r in actual.routes)
+            if not (rule and route):
+                missing.append(f"{uplink} {family}")
+    return missing
+
+
+@settings(deadline=None, max_examples=60)
+@given(worlds(), worlds(), weights, weights)
+def test_after_every_operation_of_a_plan_each_mark_that_is_given_out_finds_its_route(
+    first: Observed, second: Observed, before: list[int], after: list[int]
+) -> None:
+    # Links stay; addresses and gateways come and go.
+    everything = world(UPLINKS)
+    first, second = replace(first, links=everything.links), replace(second, links=everything.links)
+    daemon = Daemon(config(UPLINKS, before), first)
+    kernel = kernel_of(everything)
+    for effect in daemon.plans():
+        kernel.apply(effect.plan)
+    daemon.feed(ConfigLoaded(config(UPLINKS, after)))
+    daemon.effects.clear()
+    daemon.feed(ReadDone(second, kernel.read([])))
+    for effect in daemon.plans():
+        for op in effect.plan.ops:
+            kernel.apply(Plan((op,)))
+            assert unsafe_marks(kernel, daemon, everything) == []
+
+
+@settings(deadline=None, max_examples=40)
+@given(worlds(), weights)
+def test_removal_leaves_nothing_and_restores_every_setting(observed: Observed, given_weights: list[int]) -> None:
+    daemon = Daemon(config(UPLINKS, given_weights), observed)
+    kernel = kernel_of(observed)
+    kernel.sysctls = {f"net/ipv4/conf/wan{n}/rp_filter": "1" for n in range(1, UPLINKS + 1)}
+    original = dict(kernel.sysctls)
+    state = daemon.state
+    assert state.desired is not None
+    kernel.apply(diff(state.desired, kernel.read([s.path for s in state.desired.sysctls])))
+    kernel.apply(removal(kernel.read(list(original)), [Sysctl(p, v) for p, v in original.items()]))
+    left = kernel.read(list(original))
+    assert (left.routes, left.rules, left.nft, dict(left.sysctls)) == (frozenset(), frozenset(), None, original)
+
+
+@settings(deadline=None, max_examples=40)
+@given(worlds(), weights)
+def test_no_write_touches_a_bit_outside_the_mask(observed: Observed, given_weights: list[int]) -> None:
+    daemon = Daemon(config(UPLINKS, given_weights), observed)
+    assert daemon.state.desired is not None
+    for rule in daemon.state.desired.rules:
+        if rule.mark is not None:
+            assert rule.mark[0] & ~0x3F00 == 0
+    for chain in daemon.state.desired.nft.chains.values():
+        for nft_rule in chain.rules:
+            if "mark set" in nft_rule.text:
+                assert "& 0xffffc0ff |" in nft_rule.text or nft_rule.text.startswith("meta mark 0 ")
+
+
+@settings(deadline=None, max_examples=40)
+@given(weights)
+def test_both_families_get_the_same_rules(given_weights: list[int]) -> None:
+    daemon = Daemon(config(UPLINKS, given_weights), world(UPLINKS))
+    assert daemon.state.desired is not None
+    by_family = [
+        {
+            (r.priority, r.table, r.goto, r.mark, r.oif, r.iif, r.invert)
+            for r in daemon.state.desired.rules
+            if r.family is family
+        }
+        for family in FAMILIES
+    ]
+    assert by_family[0] == by_family[1]

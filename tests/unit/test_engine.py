@@ -1,0 +1,280 @@
+"""What the engine does on each event; the kernel is perfect here (tests/scenario has the other one)."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from polywan.core.effects import Apply, Cut, Level, Note, Read, Remember, StartProbe
+from polywan.core.events import (
+    Applied,
+    ConfigLoaded,
+    EventsLost,
+    LinkChanged,
+    LinkRemoved,
+    OursTouched,
+    ProbeResult,
+    ReadDone,
+    Tick,
+)
+from polywan.core.net import Family
+from polywan.core.nft import state_of
+from polywan.core.plan import ActualState, ApplyReport, DelRule, Failure, NftBatch, SetSysctl
+from polywan.core.ruleset import slot_map
+from polywan.core.views import UplinkState
+from worlds import Daemon, config, link, world
+
+
+def serving(daemon: Daemon, family: Family = Family.V4, policy: str = "default") -> list[str]:
+    assert daemon.state.selection is not None
+    return [name for name, _ in daemon.state.selection.choices[policy, family].members]
+
+
+def test_the_first_read_leads_to_one_plan_for_everything() -> None:
+    daemon = Daemon(config(2), world(2))
+    assert len(daemon.plans()) == 1
+    assert serving(daemon) == ["u1", "u2"]
+
+
+def test_what_uplinks_are_numbered_is_on_disk_before_the_plan() -> None:
+    effects = Daemon(config(2), world(2)).effects
+    kinds = [type(e) for e in effects]
+    assert kinds.index(Remember) < kinds.index(Apply)
+
+
+def test_a_kernel_that_holds_everything_already_is_left_alone() -> None:
+    first = Daemon(config(2), world(2))
+    second = Daemon(config(2), world(2), first.state.actual)
+    assert second.plans() == []
+
+
+def test_carrier_loss_moves_new_connections_in_the_same_step() -> None:
+    daemon = Daemon(config(3), world(3))
+    effects = daemon.carrier(1, carrier=False)
+    assert serving(daemon) == ["u2", "u3"]
+    assert isinstance(effects[0], Apply)
+
+
+def test_connections_of_the_dead_uplink_are_cut_after_the_new_path_is_in_force() -> None:
+    effects = Daemon(config(2), world(2)).carrier(1, carrier=False)
+    kinds = [type(e) for e in effects]
+    assert kinds.index(Apply) < kinds.index(Cut)
+    assert {(e.uplink, e.family) for e in effects if isinstance(e, Cut)} == {
+        ("u1", Family.V4),
+        ("u1", Family.V6),
+    }
+
+
+def test_stragglers_are_swept_once_more() -> None:
+    daemon = Daemon(config(2), world(2))
+    daemon.carrier(1, carrier=False)
+    daemon.now = 1.0
+    assert {e.uplink for e in daemon.feed(Tick()) if isinstance(e, Cut)} == {"u1"}
+    daemon.now = 2.0
+    assert [e for e in daemon.feed(Tick()) if isinstance(e, Cut)] == []
+
+
+def test_the_last_link_is_never_cut() -> None:
+    daemon = Daemon(config(1), world(1))
+    effects = daemon.carrier(1, carrier=False)
+    assert [e for e in effects if isinstance(e, Cut)] == []
+    assert daemon.state.selection is not None
+    assert daemon.state.selection.dead == frozenset()
+
+
+def fail_probes(daemon: Daemon, name: str, family: Family, seconds: float = 4.0) -> None:
+    """Let time pass; the probes of one uplink go unanswered, all others are answered."""
+    end = daemon.now + seconds
+    while daemon.now < end:
+        for order in [e.order for e in daemon.feed(Tick()) if isinstance(e, StartProbe)]:
+            lost = order.uplink == name and order.family is family
+            for target in order.targets:
+                daemon.feed(
+                    ProbeResult(
+                        uplink=order.uplink,
+                        family=order.family,
+                        round=order.round,
+                        target=target.address,
+                        rtt=None if lost else 0.01,
+                    )
+                )
+        daemon.now += 0.05
+
+
+def test_silent_loss_in_one_family_moves_that_family_only() -> None:
+    daemon = Daemon(config(2), world(2))
+    fail_probes(daemon, "u1", Family.V6)
+    assert serving(daemon, Family.V4) == ["u1", "u2"]
+    assert serving(daemon, Family.V6) == ["u2"]
+    assert daemon.state.views["u1"].state is UplinkState.DEGRADED
+
+
+def test_when_the_only_uplink_stops_answering_the_last_good_choice_stays() -> None:
+    daemon = Daemon(config(1), world(1))
+    fail_probes(daemon, "u1", Family.V4)
+    assert serving(daemon) == ["u1"]
+    assert daemon.state.selection is not None
+    assert daemon.state.selection.choices["default", Family.V4].forced
+
+
+def test_metered_uplinks_stand_by() -> None:
+    given = config(1).model_copy()
+    mixed = type(given).model_validate(
+        {"uplinks": {"u1": {"interface": "wan1"}, "u2": {"interface": "wan2", "metered": True}}}
+    )
+    daemon = Daemon(mixed, world(2))
+    assert serving(daemon) == ["u1"]
+    daemon.carrier(1, carrier=False)
+    assert serving(daemon) == ["u2"]
+
+
+def test_an_uplink_without_interface_is_missing_and_picked_up_when_it_appears() -> None:
+    daemon = Daemon(config(2), world(1))
+    assert daemon.state.views["u2"].state is UplinkState.MISSING
+    daemon.feed(ReadDone(world(2), daemon.state.actual or ActualState()))
+    fail_probes(daemon, "nobody", Family.V4, seconds=12)
+    assert serving(daemon) == ["u1", "u2"]
+
+
+def test_a_link_that_is_removed_is_missing_at_once() -> None:
+    daemon = Daemon(config(2), world(2))
+    daemon.feed(LinkRemoved("wan2"))
+    assert daemon.state.views["u2"].state is UplinkState.MISSING
+    assert serving(daemon) == ["u1"]
+
+
+def test_a_gateway_that_main_forgot_is_remembered() -> None:
+    daemon = Daemon(config(2), world(2))
+    bare = replace(world(2), defaults=())
+    daemon.feed(ReadDone(bare, daemon.state.actual or ActualState()))
+    assert serving(daemon) == ["u1", "u2"]
+    assert daemon.state.memory.gateways["u1", Family.V4] == ip_address("100.64.1.1")
+
+
+def test_a_changed_gateway_is_followed() -> None:
+    daemon = Daemon(config(1), world(1, [Family.V4]))
+    moved = replace(world(1, [Family.V4]), defaults=(replace(world(1).defaults[0], via=ip_address("100.64.1.254")),))
+    (plan,) = daemon.plans(daemon.feed(ReadDone(moved, daemon.state.actual or ActualState())))
+    assert any("via 100.64.1.254" in str(op) or "100.64.1.254" in repr(op) for op in plan.plan.ops)
+
+
+def test_a_deleted_rule_is_put_back_and_the_log_says_who_did_it() -> None:
+    daemon = Daemon(config(2), world(2))
+    assert daemon.state.actual is not None
+    tampered = replace(daemon.state.actual, rules=frozenset(list(daemon.state.actual.rules)[1:]))
+    daemon.feed(OursTouched("rule", "ip (pid 7)"))
+    effects = daemon.feed(ReadDone(world(2), tampered))
+    assert len(daemon.plans(effects)) == 1
+    assert any(isinstance(e, Note) and e.event == "drift.repaired" and "ip (pid 7)" in e.text for e in effects)
+
+
+def test_a_deleted_table_is_put_back_whole() -> None:
+    daemon = Daemon(config(2), world(2))
+    assert daemon.state.actual is not None
+    (plan,) = daemon.plans(daemon.feed(ReadDone(world(2), replace(daemon.state.actual, nft=None))))
+    (batch,) = [op for op in plan.plan.ops if isinstance(op, NftBatch)]
+    assert batch.text.startswith("add table inet polywan\ndelete table inet polywan\n")
+
+
+def test_a_fight_with_another_program_is_slowed_down() -> None:
+    daemon = Daemon(config(2), world(2))
+    assert daemon.state.actual is not None
+    tampered = replace(daemon.state.actual, nft=None)
+    repaired = sum(bool(daemon.plans(daemon.feed(ReadDone(world(2), tampered)))) for _ in range(20))
+    assert repaired == 5
+    daemon.now = 2.1
+    assert daemon.plans(daemon.feed(ReadDone(world(2), tampered)))
+
+
+def test_a_refused_operation_is_tried_again_and_said_once() -> None:
+    daemon = Daemon(config(1), world(1))
+    op = daemon.plans()[0].plan.ops[0]
+    report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, 1, "not permitted"),))
+    notes = [e for e in daemon.feed(Applied(report)) if isinstance(e, Note)]
+    assert [n.level for n in notes] == [Level.ERROR]
+    assert daemon.state.read_at is not None
+    assert [e for e in daemon.feed(Applied(report)) if isinstance(e, Note)] == []
+
+
+def test_lost_notifications_lead_to_a_full_read() -> None:
+    daemon = Daemon(config(1), world(1))
+    daemon.now = 1.0
+    assert any(isinstance(e, Read) for e in daemon.feed(EventsLost()))
+
+
+def test_a_burst_of_notifications_shares_one_more_read() -> None:
+    daemon = Daemon(config(1), world(1))
+    daemon.now = 1.0
+    reads = sum(isinstance(e, Read) for _ in range(50) for e in daemon.feed(EventsLost()))
+    daemon.now = 1.03
+    reads += sum(isinstance(e, Read) for e in daemon.feed(Tick()))
+    assert reads == 2
+
+
+def test_a_weight_change_touches_slots_and_nothing_else() -> None:
+    daemon = Daemon(config(2, [1, 1]), world(2))
+    (plan,) = daemon.plans(daemon.feed(ConfigLoaded(config(2, [3, 1]))))
+    (batch,) = plan.plan.ops
+    assert isinstance(batch, NftBatch)
+    assert "delete table" not in batch.text
+    assert {line.split()[4] for line in batch.text.splitlines() if "element" in line} == {
+        slot_map("default", Family.V4),
+        slot_map("default", Family.V6),
+    }
+
+
+def test_a_reload_without_change_writes_nothing() -> None:
+    daemon = Daemon(config(3), world(3))
+    assert daemon.plans(daemon.feed(ConfigLoaded(config(3)))) == []
+
+
+def test_connections_of_a_removed_uplink_are_let_go() -> None:
+    daemon = Daemon(config(2), world(2))
+    effects = daemon.feed(ConfigLoaded(config(1)))
+    assert {(e.uplink, e.mark) for e in effects if isinstance(e, Cut)} == {("u2", 0x200)}
+    assert daemon.state.desired is not None
+    assert 0x200 in daemon.state.desired.nft.sets["dead_4"].elements
+
+
+def test_a_disabled_uplink_takes_no_new_connections_and_keeps_its_route() -> None:
+    given = config(2).model_dump(by_alias=True, exclude_defaults=True)
+    given["uplinks"]["u2"]["enabled"] = False
+    daemon = Daemon(type(config(1)).model_validate(given), world(2))
+    assert serving(daemon) == ["u1"]
+    assert daemon.state.views["u2"].state is UplinkState.DISABLED
+    assert daemon.state.desired is not None
+    assert any(route.link == "wan2" for route in daemon.state.desired.routes)
+
+
+def test_what_was_dead_before_a_restart_stays_dead_until_it_answers() -> None:
+    first = Daemon(config(2), world(2))
+    fail_probes(first, "u1", Family.V4)
+    second = Daemon(config(2), world(2), first.state.actual)
+    assert serving(second) == ["u2"]
+    assert second.plans() == []
+
+
+def test_settings_are_remembered_before_they_are_changed() -> None:
+    path = "net/ipv4/conf/wan1/rp_filter"
+    daemon = Daemon(config(1), world(1), ActualState(sysctls={path: "1"}))
+    assert daemon.state.memory.originals == {path: "1"}
+    assert any(isinstance(op, SetSysctl) and op.sysctl.value == "2" for op in daemon.plans()[0].plan.ops)
+
+
+def test_the_addresses_of_a_link_that_lost_them_lose_their_rules_after_everything_else() -> None:
+    daemon = Daemon(config(2), world(2))
+    bare = replace(world(2), addresses=tuple(a for a in world(2).addresses if a.link != "wan2"))
+    (plan,) = daemon.plans(daemon.feed(ReadDone(bare, daemon.state.actual or ActualState())))
+    kinds = [type(op) for op in plan.plan.ops]
+    assert kinds.index(NftBatch) < kinds.index(DelRule)
+
+
+def test_what_is_assumed_after_a_plan_is_what_the_table_reads_as() -> None:
+    daemon = Daemon(config(2), world(2))
+    assert daemon.state.desired is not None
+    assert daemon.state.actual is not None
+    assert daemon.state.actual.nft == state_of(daemon.state.desired.nft)
+
+
+def test_an_event_about_a_stranger_changes_nothing() -> None:
+    daemon = Daemon(config(1), world(1))
+    effects = daemon.feed(LinkChanged(replace(link(9), name="docker0")))
+    assert daemon.plans(effects) == []

@@ -1,0 +1,124 @@
+"""Notifications as events: what is ours, what is a stranger's, and what is noise."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from polywan.core.events import LinkChanged, LinkRemoved, OursTouched, WorldTouched
+from polywan.core.net import Family, RulePriority, TableId
+from polywan.core.observed import Link
+from polywan.core.routing import IpRule, Route
+from polywan.kernel import rtnetlink as rt
+from polywan.kernel.netlink import Message, Request, attribute
+from polywan.kernel.watch import Translator
+
+OWN, STRANGER = 100, 200
+
+NEWGEN, NEWRULE, INET, IP = 0x0A0F, 0x0A06, 1, 2
+OURS = b"polywan\0"
+
+
+def link_message(kind: int, link: Link) -> Message:
+    flags = link.up | link.carrier << 16
+    body = struct.pack("=BxHiII", 0, 1, link.index, flags, 0)
+    body += attribute(3, link.name.encode() + b"\0") + attribute(4, struct.pack("=I", link.mtu))
+    return Message(kind, 0, 0, 0, body)
+
+
+def wan(name: str = "wan1", *, up: bool = True) -> Link:
+    return Link(index=7, name=name, up=up, carrier=up)
+
+
+def translator(*links: Link) -> Translator:
+    return Translator(OWN, lambda port: port == OWN, links)
+
+
+def as_notification(request: Request, port: int, protocol: int = 200) -> Message:
+    body = request.body.replace(attribute(21, b"\xc8"), attribute(21, bytes((protocol,))))
+    if request.kind in {rt.NEWROUTE, rt.DELROUTE}:
+        body = body[:5] + bytes((protocol,)) + body[6:]
+    return Message(request.kind, 0, 0, port, body)
+
+
+ROUTE = Route(family=Family.V4, table=TableId(6001), metric=1, link=None)
+RULE = IpRule(family=Family.V6, priority=RulePriority(6110), table=TableId(6001))
+
+
+def test_a_changed_link_is_reported_once() -> None:
+    watch = translator(wan())
+    down = link_message(rt.NEWLINK, wan(up=False))
+    assert [watch.route(down), watch.route(down)] == [[LinkChanged(wan(up=False))], []]
+
+
+def test_a_renamed_link_is_removed_and_appears() -> None:
+    events = translator(wan()).route(link_message(rt.NEWLINK, wan("isp1")))
+    assert events == [LinkRemoved("wan1"), LinkChanged(wan("isp1"))]
+
+
+def test_a_link_that_comes_back_is_reported_again() -> None:
+    watch = translator(wan())
+    assert watch.route(link_message(rt.DELLINK, wan())) == [LinkRemoved("wan1")]
+    assert watch.route(link_message(rt.NEWLINK, wan())) == [LinkChanged(wan())]
+
+
+@pytest.mark.parametrize("request_", [rt.del_route(ROUTE, 0), rt.put_route(ROUTE, 0)], ids=["deleted", "put"])
+def test_a_route_of_ours_is_touched_by_strangers_only(request_: Request) -> None:
+    watch = translator()
+    assert watch.route(as_notification(request_, STRANGER)) == [OursTouched("route")]
+    assert watch.route(as_notification(request_, 0)) == [OursTouched("route")]
+    assert watch.route(as_notification(request_, OWN)) == []
+
+
+@pytest.mark.parametrize("request_", [rt.del_rule(RULE), rt.add_rule(RULE)], ids=["deleted", "added"])
+def test_a_rule_of_ours_is_touched_by_strangers_only(request_: Request) -> None:
+    watch = translator()
+    assert watch.route(as_notification(request_, STRANGER)) == [OursTouched("rule")]
+    assert watch.route(as_notification(request_, OWN)) == []
+
+
+def test_a_strangers_rule_and_default_route_are_the_worlds() -> None:
+    watch = translator()
+    assert watch.route(as_notification(rt.add_rule(RULE), STRANGER, protocol=3)) == [WorldTouched("rule")]
+    assert watch.route(as_notification(rt.put_route(ROUTE, 0), STRANGER, protocol=3)) == [WorldTouched("route")]
+
+
+def test_a_route_to_a_network_is_noise() -> None:
+    message = as_notification(rt.put_route(ROUTE, 0), STRANGER, protocol=3)
+    body = message.body[:1] + b"\x18" + message.body[2:]
+    assert translator().route(message._replace(body=body)) == []
+
+
+def transaction(table: bytes, port: int, family: int = INET, name: bytes = b"nft\0") -> list[Message]:
+    header = bytes((family, 0, 0, 0))
+    generation = b"\0\0\0\0" + attribute(2, struct.pack(">I", 4242)) + attribute(3, name)
+    change = Message(NEWRULE, 0, 0, port, header + attribute(1, table) + attribute(2, b"prerouting\0"))
+    return [change, Message(NEWGEN, 0, 0, port, generation)]
+
+
+def events_of(watch: Translator, messages: list[Message]) -> list[object]:
+    return [event for message in messages for event in watch.nftables(message)]
+
+
+def test_a_transaction_on_our_table_names_its_author() -> None:
+    assert events_of(translator(), transaction(OURS, STRANGER)) == [OursTouched("table", "nft (pid 4242)")]
+
+
+@pytest.mark.parametrize(
+    ("table", "port", "family"),
+    [(OURS, OWN, INET), (b"theirs\0", STRANGER, INET), (OURS, STRANGER, IP)],
+    ids=["our own", "another table", "another family's table of the same name"],
+)
+def test_other_transactions_are_nobodys_business(table: bytes, port: int, family: int) -> None:
+    assert events_of(translator(), transaction(table, port, family)) == []
+
+
+def test_a_strangers_transaction_after_ours_is_still_seen() -> None:
+    messages = transaction(OURS, OWN) + transaction(OURS, STRANGER)
+    assert events_of(translator(), messages) == [OursTouched("table", "nft (pid 4242)")]
+
+
+def test_a_hostile_program_name_loses_its_teeth() -> None:
+    (event,) = events_of(translator(), transaction(OURS, STRANGER, name=b"\x1b]0;x\x07\0"))
+    assert event == OursTouched("table", "\\x1b]0;x\\x07 (pid 4242)")
