@@ -14,6 +14,7 @@ from polywan.core.events import ConfigLoaded, ReadDone
 from polywan.core.plan import Plan, describe
 from polywan.core.state import State
 from polywan.daemon.offline import parse
+from worlds import Daemon
 
 CASES = sorted(p for p in (Path(__file__).parent / "cases").iterdir() if p.is_dir())
 
@@ -27,6 +28,16 @@ def outputs(case: Path) -> dict[str, str]:
     lines = [describe(op).split("\n", 1)[0] for op in plan.ops]
     assert state.desired is not None
     return {"plan.txt": "".join(f"{line}\n" for line in lines), "ruleset.nft": state.desired.nft.render()}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda p: p.name)
+def test_once_it_is_in_force_nothing_is_done_again(case: Path) -> None:
+    given = parse((case / "observed.json").read_bytes(), "observed.json")
+    config = load(case / "config.toml")
+    first = Daemon(config, given.observed, given.actual())
+    assert first.plans()
+    again = Daemon(config, given.observed, first.state.actual)
+    assert again.plans() == []
 
 
 def test_there_are_cases() -> None:

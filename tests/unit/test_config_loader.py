@@ -220,7 +220,10 @@ def test_other_files_in_the_drop_in_folder_are_left_alone(write: Callable[..., P
 
 def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
     assert file_problems(tmp_path / "none.toml") == [
-        "DIR/none.toml: file: cannot be read: no such file or directory (`polywan init` writes one)"
+        (
+            "DIR/none.toml: file: cannot be read: no such file or directory "
+            '(five lines are enough: [uplinks.NAME] with interface = "…" for each link)'
+        )
     ]
 
 

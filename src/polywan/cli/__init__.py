@@ -56,7 +56,7 @@ def _version() -> None:
 @click.group(cls=_Lazy, epilog=EXIT, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="polywan")
 def group() -> None:
-    r"""Use every Internet link of this box at once.
+    """Use every Internet link of this box at once.
 
     \b
     Examples:
@@ -81,6 +81,8 @@ def main() -> None:
     except PolywanError as error:
         click.echo(str(error), err=True)
         sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

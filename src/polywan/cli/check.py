@@ -17,7 +17,7 @@ from polywan.core.errors import ConfigError
 @options.as_json
 @click.pass_context
 def command(ctx: click.Context, config_path: Path, as_json: bool) -> None:
-    r"""Check the configuration: every problem at once, with file, line and key. Nothing is changed.
+    """Check the configuration: every problem at once, with file, line and key. Nothing is changed.
 
     \b
     Examples:
@@ -40,5 +40,5 @@ def command(ctx: click.Context, config_path: Path, as_json: bool) -> None:
         click.echo(json.dumps({"ok": True, "uplinks": list(config.uplinks), "policies": list(policies)}, indent=2))
         return
     click.echo(
-        f"{config_path}: good: {len(config.uplinks)} uplinks, {len(policies)} policies, {len(config.rules)} rules"
+        f"{config_path}: good: uplinks {len(config.uplinks)}, policies {len(policies)}, rules {len(config.rules)}"
     )

@@ -19,7 +19,7 @@ from polywan.core.errors import ControlError
 @options.as_json
 @click.pass_context
 def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_json: bool) -> None:
-    r"""Remove every rule, route and table of ours, give settings their old values back, and end the daemon.
+    """Remove every rule, route and table of ours, give settings their old values back, and end the daemon.
 
     Works without a running daemon too. What others own is not touched.
 

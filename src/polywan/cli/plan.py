@@ -31,7 +31,7 @@ def command(
     record: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Show what would change in the kernel, in the order in which it would be done. Changes nothing.
+    """Show what would change in the kernel, in the order in which it would be done. Changes nothing.
 
     Exits with 9 when something would change, 0 when nothing would.
 

@@ -15,7 +15,7 @@ from polywan.client import runtime_dir as resolve
 @options.runtime
 @options.state
 def command(config_path: Path, runtime_dir: Path | None, state_dir: Path) -> None:
-    r"""Run the daemon in the foreground; systemd runs this.
+    """Run the daemon in the foreground; systemd runs this.
 
     It logs to stderr, reloads on SIGHUP, and on SIGTERM or Ctrl-C leaves the data plane forwarding:
     `polywan down` is what removes it.

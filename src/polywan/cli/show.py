@@ -17,7 +17,7 @@ from polywan.client import runtime_dir as resolve
 @options.runtime
 @options.as_json
 def command(what: str, runtime_dir: Path | None, as_json: bool) -> None:
-    r"""Show what the daemon keeps in the kernel, in the words of nft(8) and ip(8), or the configuration in force.
+    """Show what the daemon keeps in the kernel, in the words of nft(8) and ip(8), or the configuration in force.
 
     \b
     Examples:

@@ -27,7 +27,7 @@ COLUMNS = ("UPLINK", "STATE", "FOR", "SHARE", "RTT", "LOSS", "CONNS", "DOWN", "U
 @click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
 @click.pass_context
 def command(ctx: click.Context, runtime_dir: Path | None, as_json: bool, check: bool, watch: bool) -> None:
-    r"""Show every uplink: state, since when, share of new connections, quality, traffic and the reason.
+    """Show every uplink: state, since when, share of new connections, quality, traffic and the reason.
 
     \b
     Examples:

@@ -185,7 +185,7 @@ def _unreadable(file: FilePath, error: Exception) -> Problem:
     reason = error.strerror or "input/output error" if isinstance(error, OSError) else "the name is not valid"
     hint = ""
     if isinstance(error, FileNotFoundError):
-        hint = "`polywan init` writes one"
+        hint = 'five lines are enough: [uplinks.NAME] with interface = "…" for each link'
     elif isinstance(error, PermissionError):
         hint = "the user that runs polywan must be allowed to read it"
     return Problem(str(file), "file", f"cannot be read: {reason.lower()}", hint)

@@ -126,7 +126,7 @@ class Service:
 def lack(lines: list[str]) -> PolywanError:
     """Return the error for what the machine lacks; missing rights have an exit code of their own."""
     kind = NotPermitted if any("CAP_NET_ADMIN" in line for line in lines) else MissingFeature
-    return kind("\n".join(lines))
+    return kind("\n".join(f"missing: {line}" for line in lines))
 
 
 def remove(kernel: Kernel, state_dir: Path) -> dict[str, Any]:
@@ -153,10 +153,15 @@ def locked(runtime_dir: Path) -> Iterator[None]:
 
     Raises:
         BusyError: another daemon holds it.
+        PolywanError: it cannot be made or written.
     """
-    runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
-    path = runtime_dir / "lock"
-    with path.open("a+") as file:
+    try:
+        runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+        file = (runtime_dir / "lock").open("a+")
+    except OSError as error:
+        kind = NotPermitted if isinstance(error, PermissionError) else PolywanError
+        raise kind(f"cannot use the runtime directory {runtime_dir}: {error.strerror}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -41,6 +41,8 @@ def run(options: Options) -> int:
         if os.environ.get(sandbox.INSIDE) != "1":
             sandbox.enter([sys.executable, "-m", "polywan", *sys.argv[1:]])
         sandbox.prepare()
+        # A shell starts background commands with SIGINT ignored, and a polite kill deserves the same clean end.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, _interrupt)
         return _run_inside(options)
     except KeyboardInterrupt:
@@ -109,5 +111,5 @@ def _give_log(daemon: Daemon, keep: Path | None, *, failed: bool) -> None:
 
 
 def _interrupt(_number: int, _frame: object) -> None:
-    # asyncio ends its tasks in order on SIGINT; a polite kill deserves the same.
+    # asyncio turns SIGINT, and only that, into an orderly end of its tasks.
     signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,165 @@
+"""The loop and the control socket over FakeKernel and FakeProber: real asyncio, real unix socket, no root."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polywan.client import Client
+from polywan.core.compile import Memory
+from polywan.core.errors import ConfigError, ControlError, Problem
+from polywan.core.events import ConfigLoaded
+from polywan.core.net import Family
+from polywan.core.state import State
+from polywan.daemon import store
+from polywan.daemon.control import serving
+from polywan.daemon.loop import Daemon, printable
+from polywan.kernel.fake import Connection, FakeKernel
+from polywan.probe.fake import FakeProber
+from worlds import config, link, world
+
+
+def with_daemon(
+    state_dir: Path, story: Callable[[Daemon, FakeKernel], Awaitable[None]], memory: Memory | None = None
+) -> None:
+    """Run a story beside a daemon of three uplinks that is ready."""
+
+    async def play() -> None:
+        given = world(3)
+        kernel = FakeKernel(links=given.links.values(), addresses=given.addresses, defaults=given.defaults)
+        daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(memory=memory or Memory()), state_dir)
+        daemon.post(ConfigLoaded(config(3)))
+        runner = asyncio.create_task(daemon.run())
+        async with asyncio.timeout(5):
+            await daemon.ready.wait()
+            await story(daemon, kernel)
+        runner.cancel()
+        await asyncio.gather(runner, return_exceptions=True)
+        kernel.close()
+
+    asyncio.run(play())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+def test_the_daemon_programs_the_kernel_and_remembers_its_numbers(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        assert kernel.nft is not None
+        assert len(kernel.rules) == 2 * (3 + 3 * 3)
+        assert store.load(tmp_path)[0].ids == {"u1": 1, "u2": 2, "u3": 3}
+
+    with_daemon(tmp_path, story)
+
+
+def test_a_carrier_event_reaches_the_kernel(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        kernel.connections_list.append(Connection(mark=0x100))
+        kernel.set_link(link(1, carrier=False))
+        await until(lambda: kernel.nft is not None and 0x100 in kernel.nft.sets["dead_4"])
+        await until(lambda: not kernel.connections_list)
+
+    with_daemon(tmp_path, story)
+
+
+def test_settling_waits_until_the_kernel_was_read_back(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        await daemon.settle(ConfigLoaded(config(3, [3, 2, 1])))
+        assert kernel.nft is not None
+        assert len(kernel.nft.maps["slots_4_default"]) == 6
+
+    with_daemon(tmp_path, story)
+
+
+def test_traffic_counts_connections_by_their_mark(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        kernel.connections_list += [Connection(mark=0x200), Connection(mark=0x200, family=Family.V6)]
+        traffic = await daemon.traffic()
+        assert [traffic[n].connections for n in ("u1", "u2", "u3")] == [0, 2, 0]
+
+    with_daemon(tmp_path, story)
+
+
+def test_a_state_directory_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        assert kernel.nft is not None
+
+    with_daemon(blocked / "state", story)
+    assert "state.unwritable" in caplog.text
+
+
+def test_names_from_outside_cannot_forge_log_lines() -> None:
+    assert printable("wan\n2026 ERROR fake\x1b[2J") == "wan\\x0a2026 ERROR fake\\x1b[2J"
+
+
+class Api:
+    """What the socket offers, without a daemon behind it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def status(self) -> dict[str, Any]:
+        return {"uplinks": []}
+
+    def show(self, what: str) -> dict[str, Any] | None:
+        return {"text": f"{what}\n"} if what == "nft" else None
+
+    async def reload(self) -> dict[str, Any]:
+        self.calls.append("reload")
+        raise ConfigError([Problem("f.toml:3", "uplinks.a", "is bad", "mend it")])
+
+    async def down(self) -> dict[str, Any]:
+        self.calls.append("down")
+        return {"removed": 1, "failed": []}
+
+
+def ask(directory: Path, question: Callable[[Client], Any]) -> Any:
+    async def play() -> Any:
+        async with serving(Api(), directory):
+            return await asyncio.to_thread(question, Client(directory))
+
+    return asyncio.run(play())
+
+
+def test_the_socket_answers_status(tmp_path: Path) -> None:
+    assert ask(tmp_path, lambda client: client.status()) == {"uplinks": []}
+
+
+def test_the_socket_is_for_owner_and_group_only(tmp_path: Path) -> None:
+    assert ask(tmp_path, lambda _: oct((tmp_path / "control.sock").stat().st_mode & 0o777)) == "0o660"
+
+
+def test_the_socket_is_gone_afterwards(tmp_path: Path) -> None:
+    ask(tmp_path, lambda client: client.status())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_leftover_socket_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "control.sock").write_text("")
+    assert ask(tmp_path, lambda client: client.status()) == {"uplinks": []}
+
+
+def test_a_refused_reload_arrives_with_every_problem(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ask(tmp_path, lambda client: client.reload())
+    assert str(caught.value) == "f.toml:3: uplinks.a: is bad (mend it)"
+
+
+def test_showing_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="nothing of that name"):
+        ask(tmp_path, lambda client: client.show("secrets"))
+
+
+def test_down_is_carried_out_for_the_daemons_own_user(tmp_path: Path) -> None:
+    assert ask(tmp_path, lambda client: client.down())["removed"] == 1
