@@ -12,7 +12,6 @@ from typing import TypeVar
 import pytest
 
 from netlab import BuildLab, StartDaemon, WaitFor
-from polywan.client import Client
 from polywan.lab import sandbox
 from polywan.lab.daemon import Daemon
 from polywan.lab.namespaces import Namespace
@@ -156,8 +155,3 @@ def wait_for() -> WaitFor:
         return value
 
     return wait
-
-
-@pytest.fixture
-def client_of() -> Callable[[Daemon], Client]:
-    return lambda daemon: daemon.client

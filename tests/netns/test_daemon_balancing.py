@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -242,6 +243,47 @@ def test_the_bits_of_others_in_the_connection_mark_survive(lab: Lab, start_daemo
             assert marks == {f"mark={0x40000001 | m}": 2 for m in (0x100, 0x200, 0x300)}
 
     with_servers(lab, story)
+
+
+def reaches(lab: Lab, address: object) -> bool:
+    """Ping from the client; `conntrack` would make several pings of one process a single connection."""
+    return lab.client.run(["ping", "-c1", "-W1", str(address)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_modem_in_an_uplinks_own_network_is_always_reached(
+    lab: Lab, start_daemon: StartDaemon, family: Family
+) -> None:
+    start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    gateways = [uplink.addresses[family].gateway for uplink in lab.topology.uplinks]
+    assert [reaches(lab, gateway) for gateway in gateways for _ in range(4)] == [True] * 12
+
+
+def test_a_specific_route_by_an_uplink_wins_over_the_policy(lab: Lab, start_daemon: StartDaemon) -> None:
+    start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    lab.router.ip([f"route add 198.51.100.0/24 via {lab.topology.uplink(3).addresses[Family.V4].gateway} dev wan3"])
+
+    async def story() -> None:
+        opened = await open_connections(lab, 6, SERVERS[Family.V4][1])
+        opened.close()
+        assert shares(a.uplink for a in opened.attempts) == {3: 6}
+
+    with_servers(lab, story)
+    assert all(seen.spoofed == 0 for seen in lab.all_seen().values())
+
+
+def test_a_packet_from_the_lan_that_claims_to_come_from_this_box_is_dropped(
+    lab: Lab, start_daemon: StartDaemon
+) -> None:
+    start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    stolen = str(lab.topology.uplink(1).addresses[Family.V4].own.ip)
+    lab.client.ip([f"addr add {stolen}/32 dev eth0"])
+    with lab.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((stolen, 40999))
+        for server in SERVERS[Family.V4]:
+            sock.sendto(b"forged", (str(server), ECHO_PORT))
+    tracked = lab.router.run(["conntrack", "-L", "-p", "udp", "--orig-port-src", "40999"]).stdout
+    assert tracked == ""
 
 
 def test_large_segments_are_clamped_to_the_uplinks_mtu(lab: Lab, start_daemon: StartDaemon) -> None:

@@ -147,12 +147,12 @@ def test_a_kill_at_any_moment_of_the_start_is_healed_by_the_next_one(
 TAMPERING = {
     "table": ["nft", "delete", "table", "inet", "polywan"],
     "everything of nft": ["nft", "flush", "ruleset"],
-    "a chain's rules": ["nft", "flush", "chain", "inet", "polywan", "marked"],
+    "a chain's rules": ["nft", "flush", "chain", "inet", "polywan", "fresh"],
     "an element": ["nft", "delete", "element", "inet", "polywan", "uplinks", "{ wan1 }"],
-    "a foreign rule within ours": ["nft", "insert", "rule", "inet", "polywan", "marked", "drop"],
-    "a rule": ["ip", "rule", "del", "priority", "6301"],
+    "a foreign rule within ours": ["nft", "insert", "rule", "inet", "polywan", "fresh", "drop"],
+    "a rule": ["ip", "rule", "del", "priority", "6271"],
     "all rules": ["ip", "rule", "flush"],
-    "an IPv6 rule": ["ip", "-6", "rule", "del", "priority", "6302"],
+    "an IPv6 rule": ["ip", "-6", "rule", "del", "priority", "6272"],
     "a routing table": ["ip", "route", "flush", "table", "6002"],
     "an IPv6 route": ["ip", "-6", "route", "flush", "table", "6003"],
 }
@@ -297,7 +297,7 @@ def test_a_flood_of_notifications_loses_nothing(lab: Lab, start_daemon: StartDae
     many = [f"route add 198.18.{n // 250}.{n % 250}/32 dev lan0" for n in range(5000)]
     lab.router.ip(many)
     lab.router.ip([line.replace("add", "del") for line in many])
-    lab.router.run(["ip", "rule", "del", "priority", "6302"])
+    lab.router.run(["ip", "rule", "del", "priority", "6272"])
     os.kill(daemon.process.pid, 18)
     wait_for(lambda: kernel(lab) == before, timeout=3.0)
 

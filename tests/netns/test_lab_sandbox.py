@@ -6,12 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from polywan.lab import sandbox
+from polywan.lab.network import Lab
 
 if TYPE_CHECKING:
     from netlab import WaitFor
@@ -22,6 +26,7 @@ from polywan.lab import sandbox
 if os.environ.get(sandbox.INSIDE) != "1":
     sandbox.enter([sys.executable, "-c", sys.argv[1], sys.argv[1]])
 sandbox.prepare()
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from polywan.lab.network import build
 try:
     with build(2) as lab:
@@ -35,21 +40,34 @@ except KeyboardInterrupt:
 """
 
 
-def start() -> tuple[subprocess.Popen[str], int]:
-    """Start a sandbox with a network and a process in it; return it and the process's pid."""
+@dataclass(frozen=True)
+class Inner:
+    """A sandbox of its own, with a network and a process in it."""
+
+    process: subprocess.Popen[str]
+    child: int
+
+
+@pytest.fixture
+def inner() -> Iterator[Inner]:
+    with started(sys.executable, "-c", PROGRAM, PROGRAM) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            pytest.fail(process.communicate()[1])
+        yield Inner(process, int(line))
+
+
+@contextmanager
+def started(*argv: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a command outside every sandbox but this one; whatever happens, it is ended."""
     environment = {name: value for name, value in os.environ.items() if name != sandbox.INSIDE}
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, PROGRAM],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        pytest.fail(process.communicate()[1])
-    return process, int(line)
+    process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def outside() -> tuple[list[str], list[str], str]:
@@ -59,37 +77,15 @@ def outside() -> tuple[list[str], list[str], str]:
     return sorted(os.listdir("/run")), sorted(mounts), links
 
 
-def gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
+def processes_in(namespace: str) -> list[str]:
+    return [link.parts[2] for link in Path("/proc").glob("[0-9]*/ns/net") if _reads(link) == namespace]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_sandbox_leaves_nothing_behind(number: signal.Signals, code: int, wait_for: WaitFor) -> None:
-    before = outside()
-    process, child = start()
-    namespace = os.readlink(f"/proc/{child}/ns/net")
-    assert outside() == before
-    process.send_signal(number)
-    assert process.wait(10) == code
-    wait_for(lambda: gone(child), what="the child is gone")
-    assert outside() == before
-    alive = [link for link in Path("/proc").glob("[0-9]*/ns/net") if _reads(link) == namespace]
-    assert alive == []
-    process.communicate()
-
-
-def test_the_process_keeps_its_pid() -> None:
-    process, child = start()
-    parent = Path(f"/proc/{child}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[1]
-    assert int(parent) == process.pid
-    process.kill()
-    process.communicate()
-
-
-def test_the_systems_own_namespaces_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(sandbox.INSIDE)
-    with pytest.raises(sandbox.LabError):
-        sandbox.prepare()
+def parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _reads(link: Path) -> str:
@@ -97,3 +93,49 @@ def _reads(link: Path) -> str:
         return os.readlink(link)
     except OSError:
         return ""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_sandbox_leaves_nothing_behind(number: signal.Signals, code: int, wait_for: WaitFor) -> None:
+    before = outside()
+    with started(sys.executable, "-c", PROGRAM, PROGRAM) as process:
+        assert process.stdout is not None
+        namespace = os.readlink(f"/proc/{int(process.stdout.readline())}/ns/net")
+        assert outside() == before
+        process.send_signal(number)
+        assert process.wait(10) == code
+        wait_for(lambda: not processes_in(namespace), what="the sandbox's process is gone")
+    assert outside() == before
+
+
+def test_the_process_keeps_its_pid(inner: Inner) -> None:
+    assert parent_of(inner.child) == inner.process.pid
+
+
+def test_a_sandbox_within_a_sandbox_has_names_of_its_own(inner: Inner, lab: Lab) -> None:
+    with lab.router.entered():
+        assert _reads(Path("/proc/thread-self/ns/net")) != os.readlink(f"/proc/{inner.child}/ns/net")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_the_command_leaves_no_daemon_behind(number: signal.Signals, code: int, wait_for: WaitFor) -> None:
+    before = outside()
+    with started(sys.executable, "-m", "polywan", "lab", "--uplinks", "2", "--connections", "12") as process:
+        assert process.stdout is not None
+        while "ready after" not in (line := process.stdout.readline()):
+            if not line:
+                pytest.fail(process.communicate()[1])
+        daemons = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent_of(pid) == process.pid]
+        assert daemons
+        process.send_signal(number)
+        assert process.wait(15) == code
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in daemons), what="the daemon is gone")
+        last = process.communicate()[1].splitlines()
+    assert last == ([] if number is signal.SIGKILL else ["polywan lab: interrupted, everything taken down"])
+    assert outside() == before
+
+
+def test_the_systems_own_namespaces_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(sandbox.INSIDE)
+    with pytest.raises(sandbox.LabError):
+        sandbox.prepare()

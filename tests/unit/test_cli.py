@@ -109,7 +109,7 @@ def test_an_unknown_verb_is_exit_2() -> None:
 def test_a_plan_against_a_recording_needs_nothing_of_this_machine(tmp_path: Path) -> None:
     done = run("plan", "--config", CASE / "config.toml", "--observed", CASE / "observed.json", "--state-dir", tmp_path)
     assert done.returncode == 9, done.stderr
-    assert done.stdout.splitlines()[0].startswith("sysctl net.ipv4.conf.wan1.rp_filter = 2 (was 1)")
+    assert done.stdout.splitlines()[0].startswith("sysctl net.ipv4.conf.wan1.rp_filter = 0 (was 1)")
 
 
 def test_a_plan_as_json_counts_its_operations(tmp_path: Path) -> None:

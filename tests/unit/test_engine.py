@@ -19,6 +19,7 @@ from polywan.core.net import Family
 from polywan.core.nft import state_of
 from polywan.core.plan import ActualState, ApplyReport, DelRule, Failure, NftBatch, SetSysctl
 from polywan.core.ruleset import slot_map
+from polywan.core.tuning import Sysctl
 from polywan.core.views import UplinkState
 from worlds import Daemon, config, link, world
 
@@ -256,7 +257,15 @@ def test_settings_are_remembered_before_they_are_changed() -> None:
     path = "net/ipv4/conf/wan1/rp_filter"
     daemon = Daemon(config(1), world(1), ActualState(sysctls={path: "1"}))
     assert daemon.state.memory.originals == {path: "1"}
-    assert any(isinstance(op, SetSysctl) and op.sysctl.value == "2" for op in daemon.plans()[0].plan.ops)
+    assert any(isinstance(op, SetSysctl) and op.sysctl.value == "0" for op in daemon.plans()[0].plan.ops)
+
+
+def test_strict_filtering_of_the_whole_box_is_outweighed_by_loose() -> None:
+    present = {"net/ipv4/conf/all/rp_filter": "1", "net/ipv4/conf/wan1/rp_filter": "0"}
+    (plan,) = Daemon(config(1), world(1), ActualState(sysctls=present)).plans()
+    assert Sysctl("net/ipv4/conf/wan1/rp_filter", "2") in [
+        op.sysctl for op in plan.plan.ops if isinstance(op, SetSysctl)
+    ]
 
 
 def test_the_addresses_of_a_link_that_lost_them_lose_their_rules_after_everything_else() -> None:

@@ -12,12 +12,18 @@ from typing import Final
 from polywan.core.errors import CapacityError
 from polywan.core.net import Mark, MarkLayout, RulePriority, TableId
 
-# Offsets of the blocks of policy rules within the priority band; each block has room for 254 uplinks.
-SPECIFIC: Final = 0
-FORWARDED: Final = 1
+# Offsets of the blocks of policy rules within the priority band of 900; each has room for `MOST` uplinks.
+FORWARDED: Final = 0
+QUESTION: Final = 1
 OIF: Final = 10
-FWMARK: Final = 300
-FROM: Final = 600
+SPECIFIC: Final = 265
+FWMARK: Final = 270
+END: Final = 600
+FROM: Final = 610
+PAST: Final = 899
+
+MOST: Final = 254
+"""Uplinks that the blocks have room for."""
 
 FALLBACK: Final = RulePriority(32800)
 """Behind main (32766) and default (32767): serves only when nobody else has a default route."""
@@ -33,7 +39,7 @@ def allocate(names: Iterable[str], remembered: Mapping[str, int], layout: MarkLa
         CapacityError: more names than the mark mask has room for.
     """
     names = list(names)
-    capacity = layout.capacity
+    capacity = min(layout.capacity, MOST)
     if len(names) > capacity:
         raise CapacityError(f"mark mask {layout.mask:#x} has room for {capacity} uplinks, not {len(names)}")
     ids = {n: i for n, i in remembered.items() if 1 <= i <= capacity}
@@ -58,7 +64,7 @@ class Numbers:
     base: int
 
     def priority(self, block: int) -> RulePriority:
-        """Priority of this uplink's rule in a block (`OIF`, `FWMARK` or `FROM`)."""
+        """Priority of this uplink's rule in a block (`OIF` or `FROM`)."""
         return RulePriority(self.base + block + self.id)
 
 

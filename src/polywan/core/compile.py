@@ -58,6 +58,7 @@ def compile_state(
     observed: Observed,
     reach: Mapping[UplinkFamily, Reach],
     selection: Selection,
+    current: Mapping[str, str],
 ) -> DesiredState:
     """Return the whole desired state; the same inputs give the same state, every time.
 
@@ -68,6 +69,7 @@ def compile_state(
         observed: the world.
         reach: how each uplink can be used.
         selection: who serves which policy.
+        current: present kernel settings.
     """
     layout = layout_of(config)
     fallback = TableId(config.global_.table_base)
@@ -80,6 +82,7 @@ def compile_state(
             numbers=given,
             selection=selection,
             retired=retired_marks(config, ids, layout),
+            own=observed.own_ipv4(),
             main_links={family: observed.main_default_links(family) for family in FAMILIES},
         )
     )
@@ -89,7 +92,7 @@ def compile_state(
         routes=build_routes(uplinks, families, fallback),
         rules=build_rules(uplinks, families, layout, config.global_.priority, fallback),
         nft=table,
-        sysctls=tuple(build_sysctls(config, observed)),
+        sysctls=tuple(build_sysctls(config, observed, current)),
     )
 
 

@@ -39,7 +39,7 @@ from polywan.core.observed import Observed
 from polywan.core.plan import ApplyReport, describe
 from polywan.core.reach import Path, UplinkFamily
 from polywan.core.state import State, Sweep
-from polywan.core.tuning import build_sysctls
+from polywan.core.tuning import ALL_RP_FILTER, build_sysctls
 
 FOLD: Final = 0.02
 """Seconds within which further notifications share one read."""
@@ -203,7 +203,8 @@ def sysctl_paths(state: State, observed: Observed | None) -> tuple[str, ...]:
     """Return the settings whose values a decision about this world will want."""
     if state.config is None or observed is None:
         return ()
-    return tuple(dict.fromkeys(s.path for s in build_sysctls(state.config, observed)))
+    wanted = (sysctl.path for sysctl in build_sysctls(state.config, observed, {}))
+    return tuple(dict.fromkeys((*wanted, ALL_RP_FILTER)))
 
 
 def _probed(state: State) -> Iterator[tuple[UplinkFamily, ProbeState]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
 
 from polywan.core.net import TABLE_MAIN, Family, IPAddress, IPInterface, TableId, family_of
 
@@ -86,6 +87,11 @@ class Observed:
     def defaults_of(self, link: str, family: Family) -> tuple[DefaultRoute, ...]:
         """Others' default routes by this link, best metric first, table main before any other."""
         return self._routes.get((link, family), ())
+
+    def own_ipv4(self) -> frozenset[IPv4Address]:
+        """Every IPv4 address of this box that others can reach."""
+        found = (ip.ip for (_, family), ips in self._global.items() if family is Family.V4 for ip in ips)
+        return frozenset(ip for ip in found if isinstance(ip, IPv4Address))
 
     def main_default_links(self, family: Family) -> frozenset[str]:
         """Links of the best default in main: where unmarked traffic leaves."""

@@ -2,14 +2,12 @@
 
 The path of a packet (docs/design/packet-path.md has the picture)::
 
-    prerouting ── marked connection ──▶ marked ── arrives by an uplink: nothing to do
-        │                                  ├── its uplink is dead ──▶ cut (reset, or unreachable)
-        │                                  └── mark back on the packet
-        └── new ──▶ fresh ── by an uplink ──▶ to_X (replies go back the way it came)
+    prerouting ── marked, its uplink dead ──▶ cut (reset, or unreachable; rules that exist only meanwhile)
+        ├── marked ──▶ mark back on the packet (all later packets: one rule)
+        └── new ──▶ fresh ── by an uplink ──▶ to_X (replies go back the way they came)
                       └── routed to an uplink ──▶ steer ──▶ policy_P ──▶ slots ──▶ to_X (choose once)
-    output       the same, for the box's own packets
-    forward      MSS clamp
-    postrouting  guard_X: a connection of one uplink never leaves by another
+    output       the same, for the box's own packets (chain local)
+    postrouting  MSS clamp; guard_X: a connection of one uplink never leaves by another
     nat          source address per uplink
 
 Nothing on this path grows with the number of uplinks: every lookup is one map. Both families share every
@@ -26,7 +24,7 @@ from typing import Final
 
 from polywan.config import Config
 from polywan.core.allocate import Numbers
-from polywan.core.balance import slots
+from polywan.core.balance import MAX_SLOTS, slots
 from polywan.core.match import match_texts
 from polywan.core.net import FAMILIES, Family, MarkLayout
 from polywan.core.nft import Chain, Hook, Key, NftMap, NftRule, NftSet, NftTable
@@ -35,13 +33,15 @@ from polywan.core.select import DIRECT, Choice, Selection
 MANGLE: Final = -150
 SRCNAT: Final = 100
 
-LAST_RESORT: Final = {
+ROOM: Final = "size 512;"
+"""Declared size of sets and maps: with it the kernel takes its faster kind of hash (nft(8), set types)."""
+
+REFUSAL: Final = {
     "unreachable": "reject with icmpx type no-route",
     "prohibit": "reject with icmpx type admin-prohibited",
     "blackhole": "drop",
-    "main": "accept",
 }
-"""What happens to a connection that no uplink can serve: the words of ip-route(8) and their nft equivalents."""
+"""How a connection that no uplink can serve is refused: the words of ip-route(8) and their nft equivalents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,7 @@ class RulesetInput:
 
     Attributes:
         retired: marks of uplinks that are no longer configured; connections that still carry them are cut.
+        own: IPv4 addresses of this box, as far as others can reach them.
         main_links: links by which main's own default leaves, per family; where a socket that was bound to
             its uplink cannot be told from one that was not.
     """
@@ -59,12 +60,13 @@ class RulesetInput:
     numbers: Mapping[str, Numbers]
     selection: Selection
     retired: frozenset[int] = frozenset()
+    own: frozenset[IPv4Address] = frozenset()
     main_links: Mapping[Family, frozenset[str]]
 
 
 def build(given: RulesetInput) -> NftTable:
     """Return the whole table for a selection."""
-    return NftTable(chains=dict(_chains(given)), sets=_sets(given), maps=_maps(given))
+    return NftTable(chains=_chains(given), sets=_sets(given), maps=_maps(given))
 
 
 def _sets(given: RulesetInput) -> dict[str, NftSet]:
@@ -72,39 +74,46 @@ def _sets(given: RulesetInput) -> dict[str, NftSet]:
     clamped: frozenset[Key] = frozenset(u.interface for u in given.config.uplinks.values() if u.clamp_mss)
     masked: frozenset[Key] = frozenset(u.interface for u in given.config.uplinks.values() if u.nat == "masquerade")
     sets = {
-        "uplinks": NftSet("type ifname", devices),
+        "uplinks": NftSet(f"type ifname; {ROOM}", devices),
         # Loopback carries the resets that this box sends to its own sockets.
-        "outer": NftSet("type ifname", devices | {"lo"}),
-        "uplink_routes": NftSet("typeof fib daddr oifname", devices),
-        "clamped": NftSet("type ifname", clamped),
-        "masqueraded": NftSet("type ifname", masked),
+        "outer": NftSet(f"type ifname; {ROOM}", devices | {"lo"}),
+        "uplink_routes": NftSet(f"typeof fib daddr oifname; {ROOM}", devices),
+        "own": NftSet("type ipv4_addr; size 4096;", frozenset(map(str, given.own))),
+        "clamped": NftSet(f"type ifname; {ROOM}", clamped),
+        "masqueraded": NftSet(f"type ifname; {ROOM}", masked),
     }
-    for family in FAMILIES:
-        dead = {int(given.numbers[name].mark) for name, f in given.selection.dead if f is family}
-        sets[f"dead_{family}"] = NftSet("type mark", frozenset(dead | given.retired))
+    sets |= {f"dead_{family}": NftSet(f"type mark; {ROOM}", _dead_marks(given, family)) for family in FAMILIES}
     return sets
+
+
+def _dead_marks(given: RulesetInput, family: Family) -> frozenset[Key]:
+    return frozenset(int(given.numbers[name].mark) for name, f in given.selection.dead if f is family) | given.retired
 
 
 def _maps(given: RulesetInput) -> dict[str, NftMap]:
     by_device = {u.interface: name for name, u in given.config.uplinks.items()}
+    marks = {name: int(given.numbers[name].mark) for name in by_device.values()}
     maps = {
-        "arrival": NftMap("type ifname : verdict", {d: f"goto to_{n}" for d, n in by_device.items()}),
-        "guards": NftMap("type ifname : verdict", {d: f"goto guard_{n}" for d, n in by_device.items()}),
-        "restore": NftMap(
-            "type mark : verdict", {int(given.numbers[n].mark): f"goto to_{n}" for n in by_device.values()}
-        ),
+        "restore": NftMap(f"type mark : verdict; {ROOM}", {m: f"goto to_{name}" for name, m in marks.items()}),
+        "arrival": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto to_{n}" for d, n in by_device.items()}),
+        "guards": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto guard_{n}" for d, n in by_device.items()}),
     }
     for family in FAMILIES:
-        bound: dict[Key, str] = {
-            d: f"goto to_{n}" for d, n in by_device.items() if d not in given.main_links.get(family, frozenset())
-        }
-        maps[f"bound_{family}"] = NftMap("type ifname : verdict", bound)
+        main = given.main_links.get(family, frozenset())
+        bound: dict[Key, str] = {d: f"goto to_{n}" for d, n in by_device.items() if d not in main}
+        maps[f"bound_{family}"] = NftMap(f"type ifname : verdict; {ROOM}", bound)
     for (policy, family), choice in given.selection.choices.items():
         verdicts = [f"goto to_{name}" for name, _ in choice.members]
         maps[slot_map(policy, family)] = NftMap(
-            "typeof numgen inc mod 1024 : verdict", {i: verdicts[m] for i, m in enumerate(_slots(choice))}
+            f"typeof numgen inc mod {MAX_SLOTS} : verdict; size {MAX_SLOTS};",
+            {i: verdicts[m] for i, m in enumerate(_slots(choice))},
         )
     return maps
+
+
+def unmarked(layout: MarkLayout) -> str:
+    """Verdict that lets a packet pass without a choice; takes off the mark that `fresh` asked its question with."""
+    return f"meta mark set meta mark & {layout.keep:#010x} accept"
 
 
 def slot_map(policy: str, family: Family) -> str:
@@ -121,128 +130,90 @@ def _slots(choice: Choice) -> tuple[int, ...]:
     return _turns(tuple(weight for _, weight in choice.members)) if choice.members else ()
 
 
-def _chains(given: RulesetInput) -> Iterator[tuple[str, Chain]]:
-    mask = given.layout.mask
-    yield from _hooked(mask)
-    yield from _shared(mask)
-    yield "steer", Chain(tuple(_steer(given)))
-    yield "nat", Chain(tuple(_nat(given)), Hook("nat", "postrouting", SRCNAT))
-    policies = dict.fromkeys(policy for policy, _ in given.selection.choices)
-    for policy in policies:
-        yield f"policy_{policy}", Chain(tuple(_policy(given, policy)))
+def _chains(given: RulesetInput) -> dict[str, Chain]:
+    dead = tuple(family for family in FAMILIES if _dead_marks(given, family))
+    chains = {**_hooked(given.layout.mask, dead), **_shared(given.layout)}
+    chains["steer"] = Chain(tuple(_steer(given)))
+    chains["nat"] = Chain(tuple(_nat(given)), Hook("nat", "postrouting", SRCNAT))
+    for policy in dict.fromkeys(policy for policy, _ in given.selection.choices):
+        chains[f"policy_{policy}"] = Chain(tuple(_policy(given, policy)))
     for name in given.config.uplinks:
-        yield from _uplink(name, given.numbers[name].mark, given.layout)
+        chains.update(_uplink(name, given.numbers[name].mark, given.layout))
+    return chains
 
 
-def _hooked(mask: int) -> Iterator[tuple[str, Chain]]:
+@cache
+def _hooked(mask: int, dead: tuple[Family, ...]) -> dict[str, Chain]:
+    """The chains that every packet meets; `dead` names the families in which some uplink is dead."""
     ours = f"ct mark & {mask:#010x}"
-    yield (
-        "prerouting",
-        Chain(
-            (
-                NftRule(f"{ours} != 0 goto marked", "already chosen"),
-                NftRule("ct state new meta pkttype host goto fresh", "first packet of a connection"),
-            ),
-            Hook("filter", "prerouting", MANGLE),
-        ),
+    # Every later packet meets these first, so they are there only while something is dead.
+    cut = tuple(NftRule(f"meta nfproto {f.nfproto} {ours} @dead_{f} goto cut", "its uplink is dead") for f in dead)
+    prerouting = (
+        *cut,
+        # Every later packet ends here, in both directions: on the way inside the mark meets specific routes only.
+        NftRule(f"meta mark 0 {ours} != 0 meta mark set {ours} accept", "already chosen: the mark back on the packet"),
+        NftRule(f"{ours} vmap @restore", "the same, beside the bits of others"),
+        NftRule("ct state new meta pkttype host goto fresh", "first packet of a connection"),
+        NftRule("ip saddr @own goto forged", "claims to come from this box"),
     )
-    yield (
-        "output",
-        Chain(
-            (
-                NftRule("oifname != @uplinks accept", "does not leave by an uplink"),
-                NftRule(f"meta mark & {mask:#010x} != 0 accept", "a socket that chose for itself, as probes do"),
-                *_cut_dead(mask),
-                NftRule(f"{ours} vmap @restore", "already chosen"),
-                NftRule("ct state new goto own", "first packet of a connection of this box"),
-            ),
-            Hook("route", "output", MANGLE),
-        ),
+    output = (
+        NftRule("oifname != @uplinks accept", "does not leave by an uplink"),
+        NftRule(f"meta mark & {mask:#010x} != 0 accept", "a socket that chose for itself, as probes do"),
+        *cut,
+        NftRule(f"{ours} vmap @restore", "already chosen"),
+        NftRule("ct state new goto local", "first packet of a connection of this box"),
     )
-    yield (
-        "forward",
-        Chain(
-            (NftRule("tcp flags & (syn | rst) == syn goto clamp", "only SYNs carry a segment size"),),
-            Hook("filter", "forward", MANGLE),
-        ),
+    postrouting = (
+        NftRule("tcp flags & (syn | rst) == syn jump clamp", "only SYNs carry a segment size"),
+        NftRule("oifname vmap @guards", "leaves by an uplink: is it the right one?"),
     )
-    yield (
-        "postrouting",
-        Chain(
-            (NftRule("oifname vmap @guards", "leaves by an uplink: is it the right one?"),),
-            Hook("filter", "postrouting", MANGLE),
-        ),
-    )
+    return {
+        "prerouting": Chain(prerouting, Hook("filter", "prerouting", MANGLE)),
+        "output": Chain(output, Hook("route", "output", MANGLE)),
+        "postrouting": Chain(postrouting, Hook("filter", "postrouting", MANGLE)),
+    }
 
 
-def _cut_dead(mask: int) -> Iterator[NftRule]:
-    for family in FAMILIES:
-        yield NftRule(
-            f"meta nfproto {family.nfproto} ct mark & {mask:#010x} @dead_{family} goto cut",
-            "its uplink is dead",
-        )
-
-
-def _shared(mask: int) -> Iterator[tuple[str, Chain]]:
-    ours = f"ct mark & {mask:#010x}"
-    yield (
-        "marked",
-        Chain(
-            (
-                NftRule("iifname @outer accept", "towards the inside or this box: routed by its destination"),
-                *_cut_dead(mask),
-                NftRule(f"meta mark 0 meta mark set {ours} accept", "no bits of others on the packet: plain copy"),
-                NftRule(f"{ours} vmap @restore", "keep the bits of others"),
-            )
-        ),
+@cache
+def _shared(layout: MarkLayout) -> dict[str, Chain]:
+    ask = f"meta mark set meta mark | {layout.mask:#010x}"
+    fresh = (
+        NftRule("ip saddr @own goto forged", "claims to come from this box"),
+        NftRule("iifname vmap @arrival", "from outside: replies go back the way it came"),
+        # With the mark that is never given out the lookup skips our own policy rules: what would happen without us?
+        NftRule(f"{ask} fib daddr . mark oifname @uplink_routes goto steer", "without us it would leave by an uplink"),
+        NftRule(f"fib daddr type local {unmarked(layout)}", "for this box"),
+        NftRule("fib daddr . mark oif missing goto steer", "without us there is no way: an uplink may know one"),
+        NftRule(unmarked(layout), "goes where the routing tables say"),
     )
-    yield (
-        "fresh",
-        Chain(
-            (
-                NftRule("iifname vmap @arrival", "from outside: replies go back the way it came"),
-                NftRule("fib daddr oifname @uplink_routes goto steer", "its route in main leaves by an uplink"),
-                NftRule("fib daddr type local accept", "for this box"),
-                NftRule("fib daddr oif missing goto steer", "main knows no way: an uplink may"),
-            )
-        ),
+    forged = (
+        NftRule('iifname "lo" accept', "it does"),
+        NftRule("drop", "accept_local leaves this check to us"),
     )
-    yield (
-        "own",
-        Chain(
-            (
-                *tuple(
-                    NftRule(
-                        f"meta nfproto {f.nfproto} oifname vmap @bound_{f}", "bound to an uplink by device or address"
-                    )
-                    for f in FAMILIES
-                ),
-                NftRule("goto steer", "the box follows the same policies"),
-            )
+    local = (
+        *(
+            NftRule(f"meta nfproto {f.nfproto} oifname vmap @bound_{f}", "bound to an uplink by device or address")
+            for f in FAMILIES
         ),
+        NftRule("goto steer", "the box follows the same policies"),
     )
-    yield (
-        "cut",
-        Chain(
-            (
-                NftRule(
-                    "meta l4proto tcp ct state new drop",
-                    "unanswered: forgotten soon, then the retry chooses again",
-                ),
-                NftRule("meta l4proto tcp reject with tcp reset", "fails over at once instead of hanging"),
-                NftRule("reject with icmpx type host-unreachable", "fails over at once instead of hanging"),
-            )
-        ),
+    cut = (
+        NftRule("iifname @outer accept", "towards the inside or this box: may still arrive"),
+        NftRule("meta l4proto tcp ct state new drop", "unanswered: forgotten soon, then the retry chooses again"),
+        NftRule("meta l4proto tcp reject with tcp reset", "fails over at once instead of hanging"),
+        NftRule("reject with icmpx type host-unreachable", "fails over at once instead of hanging"),
     )
-    yield (
-        "clamp",
-        Chain(
-            (
-                NftRule("oifname @clamped tcp option maxseg size set rt mtu", "segments fit the uplink"),
-                NftRule("iifname @clamped tcp option maxseg size set rt mtu", "segments fit the uplink"),
-            )
-        ),
+    clamp = (
+        NftRule("oifname @clamped tcp option maxseg size set rt mtu", "segments fit the uplink"),
+        NftRule("iifname @clamped tcp option maxseg size set rt mtu", "segments fit the uplink"),
     )
+    return {
+        "fresh": Chain(fresh),
+        "forged": Chain(forged),
+        "local": Chain(local),
+        "cut": Chain(cut),
+        "clamp": Chain(clamp),
+    }
 
 
 @cache
@@ -256,9 +227,12 @@ def _uplink(name: str, mark: int, layout: MarkLayout) -> tuple[tuple[str, Chain]
     on_packet = f"meta mark set meta mark & {layout.keep:#010x} | {mark:#010x}"
     ours = f"ct mark & {layout.mask:#010x}"
     # What is not tracked (neighbour discovery) has no connection mark at all: it matches none of these.
+    # A first packet that leaves elsewhere than chosen follows a specific route (a modem in the uplink's own
+    # network) or a socket bound to the device; nothing is translated yet, so the choice is put right.
     guard = (
-        NftRule(f"{ours} == {mark:#010x} accept", f"on {name}"),
-        NftRule(f"meta iif 0 ct state new {ours} != 0 goto to_{name}", "a socket of this box bound to the device"),
+        NftRule(f"ct mark {mark:#010x} accept", f"on {name}"),
+        NftRule(f"{ours} == {mark:#010x} accept", f"on {name}, beside the bits of others"),
+        NftRule(f"ct status ! confirmed {ours} != 0 goto to_{name}", "routed here by something more specific"),
         NftRule(f"{ours} != 0 counter drop", "belongs to another uplink"),
     )
     return (
@@ -271,10 +245,10 @@ def _steer(given: RulesetInput) -> Iterator[NftRule]:
     active = {family for _, family in given.selection.choices}
     for family in FAMILIES:
         if family not in active:
-            yield NftRule(f"meta nfproto {family.nfproto} accept", f"no uplink has {family.nfproto}")
+            yield NftRule(f"meta nfproto {family.nfproto} {unmarked(given.layout)}", f"no uplink has {family.nfproto}")
     for number, rule in enumerate(given.config.rules, start=1):
         if rule.action is not None:
-            verdict = {"bypass": "accept", "block": "reject with icmpx type admin-prohibited"}[rule.action]
+            verdict = unmarked(given.layout) if rule.action == "bypass" else REFUSAL["prohibit"]
         else:
             verdict = f"goto policy_{rule.policy or DIRECT + str(rule.uplink)}"
         for text in match_texts(rule):
@@ -284,7 +258,7 @@ def _steer(given: RulesetInput) -> Iterator[NftRule]:
 
 
 def _policy(given: RulesetInput, policy: str) -> Iterator[NftRule]:
-    resort = LAST_RESORT[_last_resort(given.config, policy)]
+    resort = REFUSAL.get(_last_resort(given.config, policy)) or unmarked(given.layout)
     for family in FAMILIES:
         choice = given.selection.choices.get((policy, family))
         if choice is None:

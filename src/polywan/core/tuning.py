@@ -1,14 +1,15 @@
 """Kernel settings (sysctl(8), ip-sysctl in the kernel's documentation) that several uplinks need, each with its reason.
 
-Settings are written per uplink device, never for `all`, so that other links keep their behaviour; the one
-exception is forwarding, which is asked for in so many words.
+Settings are written per uplink device, so that other links keep their behaviour. Two are for the whole box:
+forwarding, which is asked for in so many words, and accept_local (see `build_sysctls`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from polywan.config import Config
 from polywan.core.net import Family
@@ -23,17 +24,34 @@ class Sysctl:
     value: str
 
 
-def build_sysctls(config: Config, observed: Observed) -> Iterator[Sysctl]:
-    """Yield the settings for the uplinks whose device exists."""
+ALL_RP_FILTER: Final = "net/ipv4/conf/all/rp_filter"
+"""What holds for every device at least; read, never written."""
+
+
+def build_sysctls(config: Config, observed: Observed, current: Mapping[str, str]) -> Iterator[Sysctl]:
+    """Yield the settings for the uplinks whose device exists.
+
+    Once policy rules exist the kernel looks up the way back to every packet's source, to see whether the packet
+    claims to come from this box, even with rp_filter off: 0.2 to 0.3 µs for each. With accept_local it does
+    not; the same packets are dropped by a rule of ours instead, which established connections do not meet.
+
+    Args:
+        config: the file.
+        observed: the world.
+        current: present values, of which `ALL_RP_FILTER` matters.
+    """
+    yield Sysctl("net/ipv4/conf/all/accept_local", "1")
+    # The kernel takes the larger of this device's value and all's. Strict filtering (1) ignores marks and drops
+    # answers on every link but main's own: loose (2) outweighs it. Loose itself lets every source pass as long
+    # as there is a default route, so that without it nothing is lost.
+    loose = "0" if current.get(ALL_RP_FILTER, "0") == "0" else "2"
     shared = _shared_networks(config, observed)
     forwarding = wants_forwarding(config)
     for uplink in config.uplinks.values():
         device = uplink.interface
         if device not in observed.links:
             continue
-        # Strict reverse-path filtering ignores marks and drops answers on every link but main's own;
-        # the kernel takes the larger of this and conf/all.
-        yield Sysctl(f"net/ipv4/conf/{device}/rp_filter", "2")
+        yield Sysctl(f"net/ipv4/conf/{device}/rp_filter", loose)
         # A link without carrier must not be chosen by main's routes.
         yield Sysctl(f"net/ipv4/conf/{device}/ignore_routes_with_linkdown", "1")
         yield Sysctl(f"net/ipv6/conf/{device}/ignore_routes_with_linkdown", "1")

@@ -157,7 +157,7 @@ class Story:
             shares=tuple(self.shares),
             events=events,
             promises=verdict,
-            timings=self.timings,
+            timings={what: round(taken, 2) for what, taken in self.timings.items()},
             troubles=troubles,
         )
 
@@ -217,12 +217,7 @@ class Story:
         )
         await self._pause(_SETTLE)
         if noticed is not None:
-            loss = "carrier loss" if kind == "carrier" else "silent loss"
-            self.timings[f"{loss} noticed"] = 1000 * noticed
-            # The line is written when the kernel has taken the change.
-            switched = next((line.at for line in self.daemon.log[mark:] if _APPLIED.search(line.text)), None)
-            if switched is not None:
-                self.timings[f"{loss} switched"] = 1000 * (switched - at)
+            self._time_failover("carrier loss" if kind == "carrier" else "silent loss", at, noticed, mark)
         self._steps.append(
             Step(
                 name=name,
@@ -237,6 +232,15 @@ class Story:
         )
         for family in self.lab.topology.uplink(number).addresses if back is not None else ():
             await self._witnesses.cover(family, [number])
+
+    def _time_failover(self, loss: str, at: float, noticed: float, mark: int) -> None:
+        """Note when the loss was known, and when the kernel had taken the change that follows from it."""
+        self.timings[f"{loss} noticed"] = 1000 * noticed
+        # The daemon's own moment has whole milliseconds only.
+        known = at + noticed - 0.001
+        lines = (line.at for line in self.daemon.log[mark:] if _APPLIED.search(line.text))
+        if (switched := next((moment for moment in lines if moment >= known), None)) is not None:
+            self.timings[f"{loss} switched"] = 1000 * (switched - at)
 
     async def _crash(self) -> None:
         self.audience.say("kill -9 of the daemon")

@@ -16,6 +16,7 @@ from polywan.core.net import FAMILIES
 from polywan.lab import sandbox
 from polywan.lab.daemon import Daemon
 from polywan.lab.network import Lab, build
+from polywan.lab.sandbox import LabError
 from polywan.lab.scenario import HOME, Report, Story, configuration, weights_of
 from polywan.lab.servers import ECHO_PORT, serve
 from polywan.lab.topology import SERVERS
@@ -56,23 +57,30 @@ def run(options: Options) -> int:
 def _run_inside(options: Options) -> int:
     began = time.monotonic()
     talk = sys.stderr if options.as_json else sys.stdout
+    if options.keep_log is not None:
+        # A minute of story is not spent on a file that cannot be written.
+        _write(options.keep_log, "")
     with build(options.uplinks) as lab:
         text = configuration(lab.topology, weights_of(options.uplinks))
         daemon = Daemon(lab.router, text, HOME)
-        held = False
+        held, failed = False, True
         try:
             with audience(talk, live=talk.isatty()) as watcher:
                 watcher.say(f"network built in {1000 * (time.monotonic() - began):.0f} ms")
                 report = asyncio.run(Story(lab, daemon, watcher, options.connections).play())
             _publish(report, options)
             held = report.held
+            failed = not held
             if options.hold:
                 _say_how_to_enter(daemon)
                 with suppress(KeyboardInterrupt):
                     asyncio.run(_stand(lab))
+        except KeyboardInterrupt:
+            failed = False
+            raise
         finally:
             daemon.stop()
-            _give_log(daemon, options.keep_log, failed=not held)
+            _give_log(daemon, options.keep_log, failed=failed)
     return 0 if held else 1
 
 
@@ -104,10 +112,17 @@ def _say_how_to_enter(daemon: Daemon) -> None:
 def _give_log(daemon: Daemon, keep: Path | None, *, failed: bool) -> None:
     lines = [f"{line.text}\n" for line in daemon.log]
     if keep is not None:
-        keep.write_text("".join(lines), encoding="utf-8")
+        _write(keep, "".join(lines))
     elif failed and lines:
         print("the daemon's log ends so (--keep-log FILE keeps all of it):", file=sys.stderr)
         sys.stderr.writelines(lines[-_LOG_TAIL:])
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LabError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -137,13 +137,13 @@ def describe(
     point_to_point: Numbers = (),
     without_default: Numbers = (),
 ) -> Topology:
-    """Lay out a network.
+    """Lay out a network of 1 to 62 uplinks.
 
     Args:
-        uplinks: 1 to 62.
+        uplinks: how many.
         trunk: one cable for all; by default above eight uplinks, and for twins.
-        twins: uplink 2 has the subnet and the gateway address of uplink 1.
-        families: address families of the whole network.
+        twins: uplink 2 has the subnet and the gateway of uplink 1.
+        families: of the whole network.
         ipv4_only: numbers of uplinks whose provider has no IPv6.
         point_to_point: numbers of uplinks without a gateway (devices without ARP, addresses /32 and /128).
         without_default: numbers of uplinks for which main has no default route.
@@ -151,27 +151,35 @@ def describe(
     Raises:
         LabError: the options exclude each other.
     """
+    one_cable = (uplinks > MOST_CABLES or twins) if trunk is None else trunk
+    _check(uplinks, one_cable=one_cable, twins=twins, point_to_point=point_to_point)
+    ordered = tuple(family for family in FAMILIES if family in families)
+
+    made = []
+    for number in range(1, uplinks + 1):
+        alone = number in point_to_point
+        has = [family for family in ordered if family is Family.V4 or number not in ipv4_only]
+        uplink = LabUplink(
+            number=number,
+            provider="access" if one_cable else f"isp{number}",
+            mac=f"02:00:00:64:00:{number:02x}",
+            addresses={family: _addressing(number, family, twins=twins, alone=alone) for family in has},
+            point_to_point=alone,
+            default_in_main=number not in without_default,
+        )
+        made.append(uplink)
+    return Topology(uplinks=tuple(made), trunk=one_cable, families=ordered)
+
+
+def _check(uplinks: int, *, one_cable: bool, twins: bool, point_to_point: Numbers) -> None:
     if not 1 <= uplinks <= MOST_UPLINKS:
         raise LabError(f"a lab has 1 to {MOST_UPLINKS} uplinks, not {uplinks}")
-    one_cable = (uplinks > MOST_CABLES or twins) if trunk is None else trunk
+    if uplinks > MOST_CABLES and not one_cable:
+        raise LabError(f"more than {MOST_CABLES} uplinks need one cable for all")
     if one_cable and point_to_point:
         raise LabError("point-to-point uplinks need a cable each (at most eight uplinks, no twins)")
     if twins and uplinks < 2:
         raise LabError("twins are two uplinks")
-    ordered = tuple(family for family in FAMILIES if family in families)
-
-    def one(number: int) -> LabUplink:
-        wanted = tuple(f for f in ordered if f is Family.V4 or number not in ipv4_only)
-        return LabUplink(
-            number=number,
-            provider="access" if one_cable else f"isp{number}",
-            mac=f"02:00:00:64:00:{number:02x}",
-            addresses={f: _addressing(number, f, twins=twins, alone=number in point_to_point) for f in wanted},
-            point_to_point=number in point_to_point,
-            default_in_main=number not in without_default,
-        )
-
-    return Topology(uplinks=tuple(one(n + 1) for n in range(uplinks)), trunk=one_cable, families=ordered)
 
 
 def _addressing(number: int, family: Family, *, twins: bool, alone: bool) -> LabAddress:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final, Self
@@ -116,18 +117,12 @@ async def connect(
     except asyncio.CancelledError:
         sock.close()
         raise
-    attempt = Attempt(
-        family=family,
-        started=started,
-        connected=connected,
-        ended=time.monotonic(),
-        uplink=uplink,
-        error=error,
-    )
-    if error:
-        sock.close()
-        return attempt, None
-    return attempt, Connection(attempt, sock)
+    ended = time.monotonic()
+    attempt = Attempt(family=family, started=started, connected=connected, ended=ended, uplink=uplink, error=error)
+    if attempt.ok:
+        return attempt, Connection(attempt, sock)
+    sock.close()
+    return attempt, None
 
 
 async def exchange(lab: Lab, sock: socket.socket, payload: str, patience: float = UDP_PATIENCE) -> int | None:
@@ -186,8 +181,10 @@ async def open_connections(
 async def udp_flows(lab: Lab, number: int, address: IPAddress, namespace: Namespace | None = None) -> list[int | None]:
     """Open that many UDP flows, one datagram each; return their uplinks, None for unanswered ones."""
     seen: list[int | None] = []
-    for index in range(number):
-        with udp_socket(lab, address, namespace) as sock:
+    with ExitStack() as sockets:
+        for index in range(number):
+            # All stay open to the end: a port that is used again would belong to the earlier flow's connection.
+            sock = sockets.enter_context(udp_socket(lab, address, namespace))
             try:
                 seen.append(await exchange(lab, sock, f"flow {index}"))
             except OSError:

@@ -46,8 +46,8 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Write one line above the table."""
-        moment = Text(f"{time.monotonic() - self._began:6.2f} s  ", style="dim")
-        self._live.console.print(moment + Text(text))
+        moment = f"{time.monotonic() - self._began:6.2f} s  "
+        self._live.console.print(Text.assemble((moment, "dim"), text))
 
     def show(self, status: Mapping[str, Any], recent: Counter[int], failed: int) -> None:
         """Refresh the table."""
@@ -101,8 +101,8 @@ def print_report(report: Report, stream: IO[str]) -> None:
     console.print("measured: " + ", ".join(f"{what} {ms:.1f} ms" for what, ms in report.timings.items()))
     console.print()
     for promise in report.promises:
-        word = Text("held  ", style="green") if promise.held else Text("BROKEN", style="bold red")
-        console.print(word + Text(f"  {promise.text}: {promise.measured}", style=""))
+        word = ("held  ", "green") if promise.held else ("BROKEN", "bold red")
+        console.print(Text.assemble(word, f"  {promise.text}: {promise.measured}"))
     kept = sum(promise.held for promise in report.promises)
     console.print(f"\n{kept} of {len(report.promises)} promises held, {report.seconds:.0f} s")
 
@@ -110,7 +110,7 @@ def print_report(report: Report, stream: IO[str]) -> None:
 def _timeline(report: Report) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("event")
-    columns = ("at s", "noticed ms", "tried", "failed", "last failure ms", "own flows freed ms", "healthy flows hurt")
+    columns = ("at s", "noticed ms", "tried", "failed", "last failure ms", "own freed ms", "others hurt")
     for column in columns:
         table.add_column(column, justify="right")
     first = report.events[0].step.at if report.events else 0.0
