@@ -107,7 +107,8 @@ def _follow(
             )
             cause = "was down before the daemon started" if dead else "has a path"
             first = hl.initial(Health.DOWN if dead else Health.UP, cause, now)
-            result[key] = replace(first, next=now + _phase(state, key))
+            # It was up once: what died has to hold its return, before a restart as well as after.
+            result[key] = replace(first, next=now + _phase(state, key), proven=True)
         else:
             came_back = not isinstance(state.reach.get(key), Path)
             result[key] = replace(known, next=now, cause="path is back: has to answer first") if came_back else known

@@ -174,6 +174,11 @@ class Daemon:
         if count:
             log.info("cut %d connections of %s (IPv%d)", count, cut.uplink, cut.family)
 
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What the engine cannot know: the prober has no right, or no means, to send."""
+        return (f"probes cannot be sent: {self._prober.problem}",) if self._prober.problem else ()
+
     async def traffic(self) -> Mapping[str, Traffic]:
         """Measure connections and bytes by uplink; rates are since the last measurement at least `FRESH` ago."""
         async with self._measuring:

@@ -65,7 +65,9 @@ class Service:
         """Return the status document."""
         traffic = await self._daemon.traffic()
         offset = time.time() - asyncio.get_running_loop().time()
-        return document(self._daemon.state, __version__, self._started, offset, traffic)
+        status = document(self._daemon.state, __version__, self._started, offset, traffic)
+        status["warnings"] += self._daemon.troubles
+        return status
 
     def show(self, what: str) -> dict[str, Any] | None:
         """Return what the daemon wants the kernel to hold, or the configuration in force."""

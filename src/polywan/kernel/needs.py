@@ -16,17 +16,24 @@ from polywan.kernel.nftables import Nftables
 _CAP_NET_ADMIN: Final = 12
 _CHECK_TABLE: Final = "inet polywan_requirements_check"
 
+_PREROUTING: Final = "type filter hook prerouting priority -150;"
+_POSTROUTING: Final = "type filter hook postrouting priority -150;"
+_SRCNAT: Final = "type nat hook postrouting priority 100;"
+
+# In the hooks that the table uses: reject, for one, is allowed in prerouting since Linux 5.9 only.
 _EXPRESSIONS: Final = (
-    ("accept", "nftables for IPv4 and IPv6 together", "CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET"),
-    ("numgen inc mod 2 vmap { 0 : accept, 1 : drop }", "nftables numgen", "CONFIG_NFT_NUMGEN"),
-    ("fib daddr type local accept", "nftables fib", "CONFIG_NFT_FIB_INET"),
+    (_PREROUTING, "accept", "nftables for IPv4 and IPv6 together", "CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET"),
+    (_PREROUTING, "numgen inc mod 2 vmap { 0 : accept, 1 : drop }", "nftables numgen", "CONFIG_NFT_NUMGEN"),
+    (_PREROUTING, 'fib daddr . mark oifname "lo" accept', "nftables fib", "CONFIG_NFT_FIB_INET"),
     (
+        _PREROUTING,
         "ct mark set ct mark & 0x000000ff",
         "nftables connection marks",
         "CONFIG_NFT_CT, CONFIG_NF_CONNTRACK_MARK",
     ),
-    ("masquerade", "nftables masquerade", "CONFIG_NFT_MASQ"),
-    ("reject with icmpx type no-route", "nftables reject", "CONFIG_NFT_REJECT_INET"),
+    (_POSTROUTING, "tcp option maxseg size set rt mtu", "nftables segment size clamping", "CONFIG_NF_TABLES"),
+    (_SRCNAT, "masquerade", "nftables masquerade", "CONFIG_NFT_MASQ"),
+    (_PREROUTING, "reject with icmpx type no-route", "nftables reject before routing", "CONFIG_NFT_REJECT_INET"),
 )
 _POLICY_RULES: Final = {Family.V4: "CONFIG_IP_MULTIPLE_TABLES", Family.V6: "CONFIG_IPV6_MULTIPLE_TABLES"}
 
@@ -51,10 +58,10 @@ def has_net_admin(status: Path = Path("/proc/thread-self/status")) -> bool:
 
 
 def _nftables(nft: Nftables) -> Iterator[str]:
-    for expression, what, options in _EXPRESSIONS:
+    for hook, expression, what, options in _EXPRESSIONS:
         # nft's own check mode never asks the kernel; a table that goes away in the same transaction does.
         text = (
-            f"create table {_CHECK_TABLE}\nadd chain {_CHECK_TABLE} probe\n"
+            f"create table {_CHECK_TABLE}\nadd chain {_CHECK_TABLE} probe {{ {hook} }}\n"
             f"add rule {_CHECK_TABLE} probe {expression}\ndelete table {_CHECK_TABLE}\n"
         )
         try:

@@ -17,6 +17,10 @@ from typing import Final, NoReturn
 from polywan.core.errors import MissingFeature, PolywanError
 
 INSIDE: Final = "POLYWAN_NETNS"
+OUTSIDE: Final = "POLYWAN_OUTSIDE"
+"""Names of the namespaces that `enter` left, so that what follows can tell it is elsewhere now."""
+
+_KINDS: Final = ("mnt", "net")
 """Environment variable which says "1" to a process that was started in private namespaces."""
 
 _TOOLS: Final = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux", "setpriv": "util-linux"}
@@ -46,21 +50,29 @@ def missing_tools() -> list[str]:
 def not_private() -> str:
     """Say why this process is not in namespaces of its own; empty when it is.
 
-    A namespace that pid 1 does not share is private. When the kernel hides those of pid 1 from us, being
-    allowed to mount proves the same: capabilities count only in namespaces our own user namespace owns.
+    A namespace that neither pid 1 shares nor whoever called `enter` is private. When the kernel hides those of
+    pid 1 and nobody called, mapped ids prove it: capabilities count only in what our own user namespace owns.
     """
     if os.environ.get(INSIDE) != "1":
         return f"{INSIDE} is not set"
-    for kind in ("mnt", "net"):
+    outer = dict(entry.partition("=")[::2] for entry in os.environ.get(OUTSIDE, "").split())
+    for kind in _KINDS:
+        own = os.readlink(f"/proc/self/ns/{kind}")
         try:
-            shared = os.readlink(f"/proc/self/ns/{kind}") == os.readlink(f"/proc/1/ns/{kind}")
+            shared = own in (os.readlink(f"/proc/1/ns/{kind}"), outer.get(kind))
         except OSError:
-            shared = False
+            # Without a word from `enter` about where it came from, a hidden pid 1 proves nothing to a real root.
+            shared = own == outer.get(kind) if outer else not _in_user_namespace()
         if shared:
             return f"{INSIDE} is set, but this is the system's own {kind} namespace"
     if not _has_sys_admin():
         return "CAP_SYS_ADMIN is absent"
     return ""
+
+
+def _in_user_namespace() -> bool:
+    """True when ids are mapped: the system's own user namespace maps all of them to themselves (user_namespaces(7))."""
+    return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
 
 
 def enter(argv: Sequence[str]) -> NoReturn:
@@ -79,6 +91,7 @@ def enter(argv: Sequence[str]) -> NoReturn:
     if way is None:
         raise LabError(refusal(_switches(), is_root=is_root))
     os.environ[INSIDE] = "1"
+    os.environ[OUTSIDE] = " ".join(f"{kind}={os.readlink(f'/proc/self/ns/{kind}')}" for kind in _KINDS)
     os.execvp("unshare", ["unshare", way, "--", *argv])  # noqa: S606 - an argument list, and no shell is wanted
 
 

@@ -12,6 +12,11 @@ from polywan.core.health import ProbeOrder
 class Prober(Protocol):
     """Sends probes by one uplink and reports each target once per round."""
 
+    @property
+    def problem(self) -> str | None:
+        """Why probes cannot be sent at all (a missing capability, no free descriptor); None while they can."""
+        ...
+
     def start(self, order: ProbeOrder) -> None:
         """Send a round's probes; results arrive by `results`, every target exactly once, within the timeout.
 
