@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -85,7 +86,7 @@ class Config(Model):
     )
     health: HealthSettings = Field(
         default=HealthSettings(),
-        description="How uplinks are probed, unless they say otherwise. Default: each second, down after 3 seconds.",
+        description="How uplinks are probed, unless they say otherwise. Default: each second; silence is noticed within 2.5 seconds.",
     )
     policies: Mapping[Name, Policy] = Field(
         default={},
@@ -124,15 +125,16 @@ class Config(Model):
         order and whether enabled or not; an empty tier is left out.
         """
         written = self.policies.get(DEFAULT_POLICY)
-        return {DEFAULT_POLICY: written or self._made_default(), **self.policies}
+        return {DEFAULT_POLICY: written or self._made_default, **self.policies}
 
     def direct_policy(self, uplink: str) -> Policy:
         """Return what ``uplink = X`` means in a rule: prefer X, fall back to the policy `default`."""
-        default = self.policies.get(DEFAULT_POLICY) or self._made_default()
+        default = self.policies.get(DEFAULT_POLICY) or self._made_default
         rest = (tuple(m for m in tier if m.uplink != uplink) for tier in default.tiers)
         tiers = ((Member(uplink=uplink),), *(tier for tier in rest if tier))
         return default.model_copy(update={"tiers": tiers})
 
+    @cached_property
     def _made_default(self) -> Policy:
         tiers = (
             tuple(Member(uplink=name) for name, link in self.uplinks.items() if link.metered is metered)

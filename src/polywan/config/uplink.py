@@ -101,7 +101,7 @@ class HealthSettings(Model):
     interval: _Interval = Field(
         default=1.0,
         description="Seconds from the start of one round to the next. Default 1s: with `fall` 3, a link "
-        "that dies silently is left after about 3 seconds, for some 100 bytes a second and target.",
+        "that dies silently is left within 2.5 seconds, for some 100 bytes a second and target.",
     )
     timeout: _Timeout = Field(
         default=1.0,
@@ -121,8 +121,10 @@ class HealthSettings(Model):
     )
     hold_down: _HoldDown = Field(
         default=10.0,
-        description="Seconds an uplink stays down at least. Default 10s, so that a flapping link does not "
-        "move traffic to and fro with every flap.",
+        description="Seconds for which an uplink that was lost must have answered before it serves again; they "
+        "count from the first good answer. Default 10s, so that a flapping link does not move traffic to and "
+        "fro with every flap. It guards against nothing else: an uplink that was never up needs only `rise` "
+        "rounds.",
     )
 
     def quorum_for(self, n: int) -> int:

@@ -5,9 +5,10 @@ that the quorum is out of reach. `fall` bad rounds in a row take the uplink down
 the first of them at least `hold_down` seconds ago, bring it back.
 
 A round that stays undecided longer than its answers usually take makes the uplink *suspect*: further rounds
-follow at a quarter of the interval without waiting for the timeout, at most `fall` at a time. A silent death is
-therefore noticed after interval + (fall - 1) * interval/4 + timeout at the latest (2.5 s by default), while
-a slow link still has the whole timeout to answer.
+follow at a quarter of the interval without waiting for the timeout, at most `fall` at a time. While the round
+trip is below interval/8, a silent death is therefore noticed after interval + (fall - 1) * interval/4 + timeout
+at the latest (2.5 s by default); above that a round is suspect later, and the limit grows a little. A slow link
+still has the whole timeout to answer.
 """
 
 from __future__ import annotations

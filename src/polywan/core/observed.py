@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from polywan.core.net import TABLE_MAIN, Family, IPAddress, IPInterface, TableId, family_of
@@ -100,8 +101,10 @@ class Observed:
         return frozenset(d.link for d in main if d.metric == best)
 
     def with_link(self, link: Link) -> Observed:
-        """Return a copy in which the link is as given."""
-        return replace(self, links={**self.links, link.name: link})
+        """Return a copy in which the link is as given; nothing else is looked at, this stands before a failover."""
+        changed = copy(self)
+        object.__setattr__(changed, "links", {**self.links, link.name: link})
+        return changed
 
     def without_link(self, name: str) -> Observed:
         """Return a copy in which the link, its addresses and its routes are gone."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from polywan.config import Config
-from polywan.core.health import Health, ProbeState
+from polywan.core.health import ProbeState
+from polywan.core.net import FAMILIES
 from polywan.core.reach import NoPath, Reach, UplinkFamily
 from polywan.core.select import usable
 
@@ -51,7 +52,7 @@ def _judge(
 ) -> tuple[UplinkState, str]:
     if not config.uplinks[name].enabled:
         return UplinkState.DISABLED, "disabled in the configuration"
-    keys = [key for key in reach if key[0] == name]
+    keys = [(name, family) for family in FAMILIES if (name, family) in reach]
     ways = [reach[key] for key in keys]
     if any(isinstance(way, NoPath) and way.missing for way in ways):
         return UplinkState.MISSING, _reason(keys[0], reach, health)
@@ -72,4 +73,4 @@ def _reason(key: UplinkFamily, reach: Mapping[UplinkFamily, Reach], health: Mapp
     state = health.get(key)
     if state is None:
         return "not probed yet"
-    return state.cause if state.health is Health.DOWN else f"{state.cause}"
+    return state.cause
