@@ -272,6 +272,18 @@ def test_a_specific_route_by_an_uplink_wins_over_the_policy(lab: Lab, start_daem
     assert all(seen.spoofed == 0 for seen in lab.all_seen().values())
 
 
+def test_a_network_inside_that_only_another_programs_table_knows_gets_its_answers(
+    lab: Lab, start_daemon: StartDaemon
+) -> None:
+    lab.client.ip(["addr add 192.168.77.10/32 dev eth0"])
+    lab.router.ip(["route add 192.168.77.10/32 dev lan0 table 77", "rule add pref 30000 to 192.168.77.10 lookup 77"])
+    start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    done = lab.client.run(
+        ["ping", "-c3", "-W1", "-i0.2", "-I", "192.168.77.10", str(SERVERS[Family.V4][0])], check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
 def test_a_packet_from_the_lan_that_claims_to_come_from_this_box_is_dropped(
     lab: Lab, start_daemon: StartDaemon
 ) -> None:

@@ -15,7 +15,6 @@ import pytest
 
 from polywan.core.errors import ConfigError, ControlError
 from polywan.core.net import Family
-from polywan.lab.daemon import Daemon
 from polywan.lab.network import Lab
 from polywan.lab.sandbox import LabError
 from polywan.lab.scenario import configuration
@@ -45,7 +44,7 @@ def kernel(lab: Lab) -> dict[str, str]:
             shown[path] = lab.router.read_sysctl(path)
         path = f"ipv6/conf/{uplink.interface}/accept_ra"
         shown[path] = lab.router.read_sysctl(path)
-    for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+    for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/conf/all/accept_local"):
         shown[path] = lab.router.read_sysctl(path)
     return shown
 
@@ -74,18 +73,56 @@ def test_down_leaves_the_kernel_as_found(lab: Lab, start_daemon: StartDaemon, wa
     assert kernel(lab) == before
 
 
-def command(lab: Lab, daemon: Daemon, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Run `polywan VERB …` in the router against this daemon's directories."""
+def command(lab: Lab, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run `polywan VERB …` in the router."""
     return lab.router.run([sys.executable, "-m", "polywan", *argv], check=False)
+
+
+def test_plan_shows_what_the_daemon_then_does_and_nothing_afterwards(
+    lab: Lab, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    config = tmp_path / "polywan.toml"
+    config.write_text(configuration(lab.topology, (1, 1, 1)))
+    before = command(lab, "plan", "--config", str(config), "--state-dir", str(tmp_path))
+    assert before.returncode == 9, before.stderr
+    assert "+ route -4 default via 100.64.1.1 dev wan1 table 6001 metric 1" in before.stdout.splitlines()
+    box = tmp_path / "box.json"
+    assert command(lab, "plan", "--config", str(config), "--record", str(box)).returncode == 0
+    recorded = command(lab, "plan", "--config", str(config), "--observed", str(box), "--state-dir", str(tmp_path))
+    assert recorded.stdout == before.stdout
+    daemon = start_daemon(lab, config.read_text())
+    after = command(lab, "plan", "--config", str(config), "--state-dir", str(daemon.state))
+    assert (after.returncode, after.stdout) == (0, "nothing to change\n")
+
+
+@pytest.mark.parametrize("what", ["nft", "routes", "rules", "config"])
+def test_show_prints_what_is_in_force(lab: Lab, start_daemon: StartDaemon, what: str) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    done = command(lab, "show", what, "--runtime-dir", str(daemon.runtime))
+    assert done.returncode == 0
+    assert {"nft": "table inet polywan", "routes": "table 6001", "rules": "fwmark", "config": '"isp1"'}[
+        what
+    ] in done.stdout
+
+
+def test_status_check_tells_an_uplink_that_is_down(lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    argv = ("status", "--check", "--runtime-dir", str(daemon.runtime))
+    assert command(lab, *argv).returncode == 0
+    lab.cut(2)
+    wait_for(lambda: daemon.client.status()["uplinks"][1]["state"] == "down")
+    assert command(lab, *argv).returncode == 6
+    lab.cut(1)
+    lab.cut(3)
+    wait_for(lambda: all(u["state"] == "down" for u in daemon.client.status()["uplinks"]))
+    assert command(lab, *argv).returncode == 7
 
 
 def test_down_works_without_a_daemon(lab: Lab, start_daemon: StartDaemon) -> None:
     before = kernel(lab)
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     daemon.kill()
-    done = command(
-        lab, daemon, "down", "--runtime-dir", str(daemon.runtime), "--state-dir", str(daemon.state), "--json"
-    )
+    done = command(lab, "down", "--runtime-dir", str(daemon.runtime), "--state-dir", str(daemon.state), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["failed"] == []
     assert kernel(lab) == before
@@ -227,7 +264,6 @@ def test_a_second_daemon_on_the_same_directory_is_refused(lab: Lab, start_daemon
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     done = command(
         lab,
-        daemon,
         "run",
         "--config",
         str(daemon.config),

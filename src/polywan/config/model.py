@@ -86,7 +86,8 @@ class Config(Model):
     )
     health: HealthSettings = Field(
         default=HealthSettings(),
-        description="How uplinks are probed, unless they say otherwise. Default: each second; silence is noticed within 2.5 seconds.",
+        description="How uplinks are probed, unless they say otherwise. Default: each second, so that silence "
+        "is noticed within 2.5 seconds.",
     )
     policies: Mapping[Name, Policy] = Field(
         default={},

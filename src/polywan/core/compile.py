@@ -53,8 +53,8 @@ def numbers_of(config: Config, ids: Mapping[str, int]) -> dict[str, Numbers]:
 
 def compile_state(
     config: Config,
-    ids: Mapping[str, int],
     given: Mapping[str, Numbers],
+    retired: frozenset[int],
     observed: Observed,
     reach: Mapping[UplinkFamily, Reach],
     selection: Selection,
@@ -64,8 +64,8 @@ def compile_state(
 
     Args:
         config: the file.
-        ids: number of every uplink that ever was.
         given: mark, table and priorities of those configured, from `numbers_of`.
+        retired: marks of uplinks that were removed; connections that still carry one have nowhere to go.
         observed: the world.
         reach: how each uplink can be used.
         selection: who serves which policy.
@@ -81,7 +81,7 @@ def compile_state(
             layout=layout,
             numbers=given,
             selection=selection,
-            retired=retired_marks(config, ids, layout),
+            retired=retired,
             own=observed.own_ipv4(),
             main_links={family: observed.main_default_links(family) for family in FAMILIES},
         )
@@ -93,11 +93,4 @@ def compile_state(
         rules=build_rules(uplinks, families, layout, config.global_.priority, fallback),
         nft=table,
         sysctls=tuple(build_sysctls(config, observed, current)),
-    )
-
-
-def retired_marks(config: Config, ids: Mapping[str, int], layout: MarkLayout) -> frozenset[int]:
-    """Marks of uplinks that were once configured: connections that still carry one have nowhere to go."""
-    return frozenset(
-        layout.mark(i) for name, i in ids.items() if name not in config.uplinks and 1 <= i <= layout.capacity
     )

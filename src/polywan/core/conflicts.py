@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from polywan.config import Config
-from polywan.core.allocate import FALLBACK, FROM
+from polywan.core.allocate import FALLBACK, PAST
 from polywan.core.plan import ActualState, describe_rule
 
-BAND = FROM + 299
+BAND = PAST
 """Width of the priority band that polywan uses, counted from `global.priority`."""
 
 MASKS = (0x3F00, 0xFF00, 0x3F_0000, 0x3F00_0000, 0x3F)

@@ -48,7 +48,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     ways = reach(config, observed, state.memory.gateways)
     probes = _follow(state, config, ways, actual, now)
     selection = select(config, ways, probes, state.selection)
-    desired = compile_state(config, state.memory.ids, state.numbers, observed, ways, selection, actual.sysctls)
+    desired = compile_state(config, state.numbers, state.retired, observed, ways, selection, actual.sysctls)
     plan = diff(desired, actual)
     tampered = after_read and bool(plan) and desired == state.desired and not state.refused
     if tampered and (wait := _too_many(state, now)):

@@ -131,6 +131,8 @@ def _take_config(state: State, config: Config, now: float) -> tuple[State, tuple
         config=config,
         memory=memory,
         numbers=numbers_of(config, memory.ids),
+        retired=(state.retired | {sweep.mark for sweep in sweeps})
+        - {layout.mark(memory.ids[n]) for n in config.uplinks},
         probing={name: config.health_of(name) for name in config.uplinks},
         health=health,
         sweeps=(*state.sweeps, *sweeps),

@@ -60,7 +60,7 @@ class MarkLayout:
     """The bits of the packet and connection mark that are ours; all other bits belong to others.
 
     Ids 1..capacity are spread over the set bits of the mask, lowest bit first; 0 means "no choice made".
-    The highest value stays unused, as a reserve for marks that mean "never by an uplink".
+    The highest value is never given to an uplink: chain `fresh` asks its question with it (`core/ruleset.py`).
     """
 
     mask: int

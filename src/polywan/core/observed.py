@@ -101,7 +101,17 @@ class Observed:
         return frozenset(d.link for d in main if d.metric == best)
 
     def with_link(self, link: Link) -> Observed:
-        """Return a copy in which the link is as given; nothing else is looked at, this stands before a failover."""
+        """Return a copy in which the link is as given.
+
+        A link that is administratively down has lost its routes and its IPv6 addresses, as the kernel removes
+        them. Otherwise nothing else is looked at: this stands before a failover.
+        """
+        if not link.up:
+            return Observed(
+                links={**self.links, link.name: link},
+                addresses=tuple(a for a in self.addresses if a.link != link.name or family_of(a.ip) is Family.V4),
+                defaults=tuple(d for d in self.defaults if d.link != link.name),
+            )
         changed = copy(self)
         object.__setattr__(changed, "links", {**self.links, link.name: link})
         return changed

@@ -150,8 +150,13 @@ def _hooked(mask: int, dead: tuple[Family, ...]) -> dict[str, Chain]:
     cut = tuple(NftRule(f"meta nfproto {f.nfproto} {ours} @dead_{f} goto cut", "its uplink is dead") for f in dead)
     prerouting = (
         *cut,
-        # Every later packet ends here, in both directions: on the way inside the mark meets specific routes only.
-        NftRule(f"meta mark 0 {ours} != 0 meta mark set {ours} accept", "already chosen: the mark back on the packet"),
+        # Nearly every later packet ends at one of these two. On the way inside the mark stays off the packet: a
+        # network behind another program's table is found without it.
+        NftRule(
+            f"meta mark 0 ct direction original {ours} != 0 meta mark set {ours} accept",
+            "already chosen: the mark back on the packet",
+        ),
+        NftRule("ct direction reply iifname @outer accept", "an answer from outside: routed by its destination"),
         NftRule(f"{ours} vmap @restore", "the same, beside the bits of others"),
         NftRule("ct state new meta pkttype host goto fresh", "first packet of a connection"),
         NftRule("ip saddr @own goto forged", "claims to come from this box"),

@@ -33,6 +33,7 @@ class State:
 
     Attributes:
         numbers, probing: mark, table, priorities and health settings of every uplink, from config and memory.
+        retired: marks of uplinks that a reload removed; their connections are let go until the daemon ends.
         actual: what the kernel holds of ours, as read or as just applied.
         reach, health, selection, desired: the last decision; kept to tell what a new one changes.
         views: every uplink's state as people see it.
@@ -53,6 +54,7 @@ class State:
     memory: Memory = field(default_factory=Memory)
     numbers: Mapping[str, Numbers] = field(default_factory=dict)
     probing: Mapping[str, HealthSettings] = field(default_factory=dict)
+    retired: frozenset[int] = frozenset()
     observed: Observed | None = None
     actual: ActualState | None = None
     reach: Mapping[UplinkFamily, Reach] = field(default_factory=dict)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -90,9 +91,18 @@ class Daemon:
         if line is not None:
             return line.at - self._birth
         tail = "\n".join(entry.text for entry in self.log[-12:])
-        ended = self.process.poll() if self.process else None
+        ended = self._ended()
         state = "was not ready in time" if ended is None else f"ended with {ended}"
         raise LabError(f"the daemon {state}:\n{tail}")
+
+    def _ended(self) -> int | None:
+        """Return its exit code, or None while it runs; a closed log means that it is just about to have one."""
+        if self.process is None:
+            return None
+        if self._deaf:
+            with suppress(subprocess.TimeoutExpired):
+                return self.process.wait(2.0)
+        return self.process.poll()
 
     def wait_log(self, wanted: Callable[[str], bool], timeout: float, since: int = 0) -> LogLine | None:
         """Wait for a log line, from index `since` on; None when time is up or the daemon has ended."""
