@@ -27,8 +27,8 @@ REPAIRS: Final = 5
 """Repairs within `REPAIR_WINDOW` seconds that are made at once; more of them is a fight with another program."""
 
 REPAIR_WINDOW: Final = 10.0
-TURNS: Final = 16
-"""Parts of the probe interval over which uplinks are spread; more would wake the daemon more often."""
+TURNS: Final = 4
+"""Parts of the probe interval over which uplinks are spread: fewer bursts of probes cost less than many wake-ups."""
 
 PATIENCE: Final = 2.0
 """Seconds between repairs during such a fight."""
