@@ -219,10 +219,10 @@ def test_ip_shows_a_route_without_next_hop_in_the_scope_of_its_link(linux: Linux
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_ip_shows_an_unreachable_route_as_such(linux: LinuxWorld, family: Family) -> None:
+def test_ip_shows_a_blackhole_route_as_such(linux: LinuxWorld, family: Family) -> None:
     apply(linux, PutRoute(replace(default(family), link=None, via=None)))
     (route,) = shown(f"-{family} route show table 6001")
-    assert (route["type"], route["metric"]) == ("unreachable", 10)
+    assert (route["type"], route["metric"]) == ("blackhole", 10)
 
 
 def test_ip_shows_a_rule_as_it_was_meant(linux: LinuxWorld) -> None:

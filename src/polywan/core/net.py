@@ -22,7 +22,7 @@ PROTOCOL: Final = 200
 
 TABLE_MAIN: Final = TableId(254)
 WORST_METRIC: Final = 0x7FFF_FFFF
-"""Metric of the `unreachable` default: loses against every route that leads somewhere."""
+"""Metric of the `blackhole` default: loses against every route that leads somewhere."""
 
 
 class Family(IntEnum):

@@ -186,7 +186,7 @@ def _rank(op: Op) -> tuple[object, ...]:
             return (sysctl.path,)
         case PutRoute(route) | DelRoute(route):
             return (route.table, route.family, route.metric, route.link or "")
-        # Rules that divert (goto, unreachable blocks) must not exist before their targets: last priority first.
+        # Rules that divert (goto) must not exist before their targets: last priority first.
         case AddRule(rule):
             return (-rule.priority, rule.family, _rule_text(rule))
         case DelRule(rule):
@@ -223,7 +223,7 @@ def describe(op: Op) -> str:
 def describe_route(route: Route) -> str:
     """The route in the words of ``ip route``."""
     words = ["-6" if route.family is Family.V6 else "-4"]
-    words.append("default" if route.link else "unreachable default")
+    words.append("default" if route.link else "blackhole default")
     if route.via:
         words.append(f"via {route.via}")
     if route.link:

@@ -7,7 +7,7 @@ The lookup of a packet, by priority within the band (default 6000)::
     +2     main without its defaults, as +265, before sockets that are bound to a device
     +10…   bound to a device: its uplink's table
     +265   main without its defaults: specific routes win, no table is ever copied
-    +270…  packet mark: its uplink's table (the default, then `unreachable`: marked traffic never leaks to main)
+    +270…  packet mark: its uplink's table (the default, then `blackhole`: marked traffic never leaks to main)
     +610…  from an uplink's address: its table; behind the marks, because a packet of this box has its source
            before its mark
     …      the rules of others, then main
@@ -50,7 +50,7 @@ LEAF_BITS: Final = 3
 """Uplinks are told apart one by one in blocks of 2^LEAF_BITS; a rule that does not match costs 2.6 ns."""
 
 DEFAULT_METRIC: Final = 1
-"""Metric of an uplink's default in its own table; anything better than the `unreachable` one."""
+"""Metric of an uplink's default in its own table; anything better than the `blackhole` one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,9 @@ class Route:
     """A default route of ours (protocol 200) in a table of ours.
 
     Attributes:
-        link: the device; None makes it an `unreachable` route, which stops marked traffic from leaking to main.
+        link: the device; None makes it a `blackhole` route, which stops marked traffic from leaking to main. It
+            is silent on purpose: in the milliseconds between the loss of a link and the switch, a refusal would
+            fail connections whose repeated SYN takes another uplink (ip-route(8)).
         via: next hop; None on point-to-point links (ip-route(8)).
         metric: lower wins; together with family and table it is the kernel's key of a default route.
         onlink: the next hop is not covered by a connected route; reach it anyway (RTNH_F_ONLINK).
@@ -106,7 +108,7 @@ class IpRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UplinkRouting:
-    """What the routing of one uplink depends on; a family without a path has rules, and `unreachable` for a route."""
+    """What the routing of one uplink depends on; a family without a path has rules, and `blackhole` for a route."""
 
     numbers: Numbers
     device: str

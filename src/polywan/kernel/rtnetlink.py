@@ -46,7 +46,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_UNUSABLE: Final = 0x40 | 0x08  # tentative: not yet ours; dadfailed: somebody else's
 _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 4, 5, 6, 7
 _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 9, 15, 18
-_RTN_UNICAST, _RTN_UNREACHABLE = 1, 7
+_RTN_UNICAST, _RTN_BLACKHOLE = 1, 6
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
 _ONLINK: Final = 4
 _CLONED: Final = 0x200
@@ -91,7 +91,7 @@ def del_route(route: Route, index: int) -> Request:
 
 
 def _route(route: Route, index: int, *, deleting: bool) -> bytes:
-    kind = _RTN_UNICAST if route.link else _RTN_UNREACHABLE
+    kind = _RTN_UNICAST if route.link else _RTN_BLACKHOLE
     local = route.family is Family.V4 and route.link is not None and route.via is None
     scope = _SCOPE_ANY if deleting else _SCOPE_LINK if local else _SCOPE_UNIVERSE
     flags = _ONLINK if route.onlink else 0
@@ -264,22 +264,22 @@ def decode_defaults(body: bytes, names: Mapping[int, str]) -> list[DefaultRoute]
 def decode_routes(body: bytes, names: Mapping[int, str]) -> list[Route]:
     """Decode RTM_NEWROUTE into routes of ours; several only after somebody else appended next hops."""
     route = _default(body)
-    if route is None or route.protocol != PROTOCOL or route.kind not in {_RTN_UNICAST, _RTN_UNREACHABLE}:
+    if route is None or route.protocol != PROTOCOL or route.kind not in {_RTN_UNICAST, _RTN_BLACKHOLE}:
         return []
-    unreachable = route.kind == _RTN_UNREACHABLE
+    blackhole = route.kind == _RTN_BLACKHOLE
     return [
         Route(
             family=route.family,
             table=TableId(route.table),
             metric=route.metric,
-            # IPv6 attaches unreachable routes to the loopback device.
-            link=None if unreachable else names[h.link],
+            # IPv6 attaches blackhole routes to the loopback device.
+            link=None if blackhole else names[h.link],
             via=h.via,
             onlink=h.onlink,
             source=route.source,
         )
         for h in route.hops
-        if unreachable or h.link in names
+        if blackhole or h.link in names
     ]
 
 
