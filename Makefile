@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. The tools come from .venv, which any of scripts/lab, `make check` and
 # `make test-netns` makes.
 .DEFAULT_GOAL := help
-.PHONY: help fmt lint type imports test test-netns check lab golden docs clean
+.PHONY: help fmt lint type imports test test-netns check bench bench-smoke lab golden docs clean
 
 BIN := .venv/bin
 
@@ -30,6 +30,12 @@ test-netns: ## run the tests that send real packets, in private namespaces
 check: ## all that must be good before a commit, in less than a minute: format, lint, types, imports, test
 	@scripts/test check
 
+bench: ## measure everything in private namespaces, less than ten minutes; see bench/README.md
+	$(BIN)/python bench/run.py
+
+bench-smoke: ## the same for a moment: does it work, are the counts right?
+	@scripts/test bench
+
 lab: ## try polywan without hardware
 	@scripts/lab
 
@@ -41,4 +47,4 @@ docs: ## write docs/config.md from the descriptions in the code
 
 clean: ## remove what was made, but for .venv
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
