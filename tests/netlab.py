@@ -1,13 +1,15 @@
-"""What the fixtures of tests/netns give: the shapes of their callables."""
+"""What tests/netns shares: the shapes of its fixtures' callables, and a story told beside the lab's servers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from polywan.lab.daemon import Daemon
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
+from polywan.lab.servers import serve
 
 T = TypeVar("T")
 
@@ -33,3 +35,16 @@ class WaitFor(Protocol):
     """Waits until a predicate returns something true, and returns that; the test fails when time is up."""
 
     def __call__(self, predicate: Callable[[], T], timeout: float = 5.0, what: str = "") -> T: ...
+
+
+def with_servers(lab: Lab, story: Callable[[], Awaitable[object]]) -> None:
+    """Run a story while the lab's servers answer."""
+
+    async def run() -> None:
+        servers = await serve(lab)
+        try:
+            await story()
+        finally:
+            await servers.close()
+
+    asyncio.run(run())

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
+from netlab import with_servers
 from polywan.core.net import Family
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
-from polywan.lab.servers import ECHO_PORT, Servers, serve
+from polywan.lab.servers import ECHO_PORT, Servers
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import connect, open_connections, shares, udp_flows
 
@@ -22,19 +21,6 @@ if TYPE_CHECKING:
     from netlab import BuildLab, StartDaemon, WaitFor
 
 FAMILIES = [Family.V4, Family.V6]
-
-
-def with_servers(lab: Lab, story: Callable[[], Awaitable[object]]) -> None:
-    """Run a story while the lab's servers answer."""
-
-    async def run() -> None:
-        servers = await serve(lab)
-        try:
-            await story()
-        finally:
-            await servers.close()
-
-    asyncio.run(run())
 
 
 async def tcp_shares(lab: Lab, count: int, family: Family, *, router: bool = False) -> Counter[int]:

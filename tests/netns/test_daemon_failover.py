@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from netlab import with_servers
 from polywan.core.net import Family
 from polywan.lab.daemon import Daemon
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
-from polywan.lab.servers import serve
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import SteadyLoad, connect, exchange, open_connections, shares, udp_socket
 
@@ -23,17 +23,6 @@ if TYPE_CHECKING:
     from netlab import StartDaemon, WaitFor
 
 FAMILIES = [Family.V4, Family.V6]
-
-
-def play(lab: Lab, story: Callable[[], Awaitable[object]]) -> None:
-    async def run() -> None:
-        servers = await serve(lab)
-        try:
-            await story()
-        finally:
-            await servers.close()
-
-    asyncio.run(run())
 
 
 async def until(predicate: Callable[[], Any], timeout: float = 10.0) -> float:
@@ -60,7 +49,7 @@ def test_no_connection_fails_when_a_cable_is_pulled(lab: Lab, start_daemon: Star
         assert [a for a in load.attempts if not a.ok] == []
         assert len(load.attempts) > 40
 
-    play(lab, story)
+    with_servers(lab, story)
     assert all(seen.spoofed == 0 for seen in lab.all_seen().values())
 
 
@@ -86,7 +75,7 @@ def test_silent_loss_fails_nothing_that_starts_after_the_probe_window(lab: Lab, 
         late = [a for a in load.attempts if not a.ok and a.started > began + 3.0]
         assert late == []
 
-    play(lab, story)
+    with_servers(lab, story)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -105,7 +94,7 @@ def test_an_established_connection_of_the_dead_uplink_is_reset_when_it_next_spea
                 await doomed[0].ask("anybody there?")
             assert time.monotonic() - began < 0.5
 
-    play(lab, story)
+    with_servers(lab, story)
 
 
 def test_the_boxs_own_connection_on_the_dead_uplink_is_reset_too(lab: Lab, start_daemon: StartDaemon) -> None:
@@ -119,7 +108,7 @@ def test_the_boxs_own_connection_on_the_dead_uplink_is_reset_too(lab: Lab, start
             with pytest.raises(ConnectionResetError):
                 await doomed.ask("anybody there?")
 
-    play(lab, story)
+    with_servers(lab, story)
 
 
 def test_a_udp_flow_of_the_dead_uplink_moves_with_its_next_packet(lab: Lab, start_daemon: StartDaemon) -> None:
@@ -137,7 +126,7 @@ def test_a_udp_flow_of_the_dead_uplink_moves_with_its_next_packet(lab: Lab, star
         for sock in flows.values():
             sock.close()
 
-    play(lab, story)
+    with_servers(lab, story)
 
 
 @pytest.mark.parametrize("fault", ["carrier", "silent"])
@@ -155,7 +144,7 @@ def test_connections_on_healthy_uplinks_never_notice(lab: Lab, start_daemon: Sta
             for connection in healthy:
                 assert await connection.ask("and you?", patience=1.0)
 
-    play(lab, story)
+    with_servers(lab, story)
 
 
 def test_an_uplink_comes_back_after_its_hold_down_and_not_before(lab: Lab, start_daemon: StartDaemon) -> None:
@@ -170,7 +159,7 @@ def test_an_uplink_comes_back_after_its_hold_down_and_not_before(lab: Lab, start
         with closing(await open_connections(lab, 6, SERVERS[Family.V4][0])) as opened:
             assert shares(a.uplink for a in opened.attempts) == {1: 2, 2: 2, 3: 2}
 
-    play(lab, story)
+    with_servers(lab, story)
 
 
 def test_an_administrative_down_and_up_needs_no_help(lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor) -> None:
@@ -188,7 +177,7 @@ def test_an_administrative_down_and_up_needs_no_help(lab: Lab, start_daemon: Sta
         with closing(await open_connections(lab, 6, SERVERS[Family.V4][0])) as opened:
             assert shares(a.uplink for a in opened.attempts) == {1: 2, 2: 2, 3: 2}
 
-    play(lab, story)
+    with_servers(lab, story)
 
 
 def test_standby_tier_serves_when_the_first_is_gone(lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor) -> None:
@@ -202,7 +191,7 @@ def test_standby_tier_serves_when_the_first_is_gone(lab: Lab, start_daemon: Star
         with closing(await open_connections(lab, 4, SERVERS[Family.V6][0])) as opened:
             assert shares(a.uplink for a in opened.attempts) == {3: 4}
 
-    play(lab, story)
+    with_servers(lab, story)
 
 
 def test_with_every_uplink_silent_the_last_good_choice_stays_and_nothing_is_cut(
@@ -221,7 +210,7 @@ def test_with_every_uplink_silent_the_last_good_choice_stays_and_nothing_is_cut(
             survivors = [c for c in opened.connections if c.attempt.uplink == 3]
             assert await survivors[0].ask("did you wait?")
 
-    play(lab, story)
+    with_servers(lab, story)
 
 
 def test_without_any_link_a_new_connection_is_refused_at_once(
@@ -236,4 +225,4 @@ def test_without_any_link_a_new_connection_is_refused_at_once(
         attempt, _ = await connect(lab, SERVERS[Family.V4][0], patience=2.0)
         assert attempt.error not in ("", "timeout")
 
-    play(lab, story)
+    with_servers(lab, story)
