@@ -7,6 +7,11 @@ import re
 import socket
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no property of the code.
+settings.register_profile("polywan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("polywan")
 
 INSIDE = os.environ.get("POLYWAN_NETNS") == "1"
 EXCUSES = re.compile(r"kernel lacks|tool missing|this kernel has no|\S+ is absent \(package ")
