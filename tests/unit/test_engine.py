@@ -108,6 +108,16 @@ def test_silent_loss_in_one_family_moves_that_family_only() -> None:
     assert daemon.state.views["u1"].state is UplinkState.DEGRADED
 
 
+def test_an_uplink_that_died_of_two_causes_names_the_family_of_each() -> None:
+    daemon = Daemon(config(2), replace(world(2), addresses=world(2).addresses[:1] + world(2).addresses[2:]))
+    fail_probes(daemon, "u1", Family.V4)
+    seen = daemon.state.views["u1"]
+    assert seen.state is UplinkState.DOWN
+    first, second = seen.reason.split("; ")
+    assert first.startswith("IPv4: 3 rounds in a row without quorum")
+    assert second == "IPv6: no IPv6 address yet"
+
+
 def test_when_the_only_uplink_stops_answering_the_last_good_choice_stays() -> None:
     daemon = Daemon(config(1), world(1))
     fail_probes(daemon, "u1", Family.V4)

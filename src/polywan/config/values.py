@@ -257,11 +257,3 @@ def span(seconds: float) -> str:
         if seconds and seconds % _SECONDS[unit] == 0:
             return f"{seconds / _SECONDS[unit]:g}{unit}"
     return f"{seconds:g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"
-
-
-def bit_rate(bits: float) -> str:
-    """Write bit/s as the file does: ``500Mbit``."""
-    for unit, factor in (("Tbit", 1e12), ("Gbit", 1e9), ("Mbit", 1e6), ("kbit", 1e3)):
-        if bits >= factor:
-            return f"{bits / factor:g}{unit}"
-    return f"{bits:g}bit"

@@ -59,11 +59,12 @@ def _judge(
     down = [key for key in keys if not usable(key, reach, health)]
     if not down:
         return UplinkState.UP, _reason(keys[0], reach, health)
-    reason = "; ".join(dict.fromkeys(_reason(key, reach, health) for key in down))
     if len(down) < len(keys):
-        families = ", ".join("IPv4" if f.value == 4 else "IPv6" for _, f in down)
-        return UplinkState.DEGRADED, f"{families} down: {reason}"
-    return UplinkState.DOWN, reason
+        return UplinkState.DEGRADED, f"IPv{down[0][1]} down: {_reason(down[0], reach, health)}"
+    reasons = {key: _reason(key, reach, health) for key in down}
+    if len(set(reasons.values())) == 1:
+        return UplinkState.DOWN, reasons[down[0]]
+    return UplinkState.DOWN, "; ".join(f"IPv{family}: {reason}" for (_, family), reason in reasons.items())
 
 
 def _reason(key: UplinkFamily, reach: Mapping[UplinkFamily, Reach], health: Mapping[UplinkFamily, ProbeState]) -> str:
