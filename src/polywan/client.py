@@ -6,8 +6,10 @@ import http.client
 import json
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from polywan.core.errors import ConfigError, ControlError, Problem
 
@@ -18,6 +20,10 @@ SOCKET = "control.sock"
 def runtime_dir(given: Path | None) -> Path:
     """Return the directory that was given, or POLYWAN_RUNTIME_DIR, or the default."""
     return given or Path(os.environ.get("POLYWAN_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR)
+
+
+def _with(path: str, words: Mapping[str, str]) -> str:
+    return f"{path}?{urlencode(words)}" if words else path
 
 
 class _Connection(http.client.HTTPConnection):
@@ -49,6 +55,13 @@ class Client:
         """Return the text of nft, routes, rules or config."""
         return str(self._request("GET", f"/v1/show/{what}")["text"])
 
+    def why(self, words: Mapping[str, str]) -> dict[str, Any]:
+        """Return which way a connection would take, and why; `words` as in `core/question.py`.
+
+        Status 400 of the error: the question makes no sense.
+        """
+        return self._request("GET", _with("/v1/why", words))
+
     def reload(self) -> dict[str, Any]:
         """Make the daemon read its file again and wait until it is in force.
 
@@ -56,6 +69,23 @@ class Client:
             ConfigError: the file is bad; the old configuration stays in force.
         """
         return self._request("POST", "/v1/reload")
+
+    def via(self, uplink: str) -> dict[str, Any]:
+        """Make the daemon look at the control group of an uplink's programs, and wait until the kernel asks for it."""
+        return self._request("POST", f"/v1/via/{quote(uplink, safe='')}")
+
+    def flows(self, wanted: Mapping[str, str]) -> dict[str, Any]:
+        """Return tracked connections; `wanted` as `core.flows.wanted_of` reads it."""
+        return self._request("GET", _with("/v1/flows", wanted))
+
+    def affinity(self, policy: str | None = None) -> dict[str, Any]:
+        """Return the clients that keep their uplink, of a policy or of all."""
+        return self._request("GET", _with("/v1/affinity", {"policy": policy} if policy else {}))
+
+    def clear_affinity(self, address: str | None, policy: str | None = None) -> dict[str, Any]:
+        """Forget the clients of an address or network, or all; of a policy or of every one."""
+        asked = {"address": address} if address is not None else {"all": "true"}
+        return self._request("POST", _with("/v1/affinity/clear", asked | ({"policy": policy} if policy else {})))
 
     def down(self) -> dict[str, Any]:
         """Make the daemon leave the kernel as found and end."""

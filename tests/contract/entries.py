@@ -11,6 +11,7 @@ from polywan.core.net import Family
 from polywan.kernel.netlink import CREATE, EXCL, NETFILTER, NetlinkSocket, Request, attribute
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "sctp": 132}
+TCP_STATES = {1: "SYN_SENT", 2: "SYN_RECV", 3: "ESTABLISHED", 9: "SYN_SENT2"}
 NESTED = 0x8000
 
 

@@ -6,7 +6,9 @@ The world has two uplinks, up1 and up2, with 100.64.N.2/24 and 2001:db8:N::2/64.
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,13 +16,17 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Protocol
 
-from contract.entries import Entry, create
+from contract.entries import TCP_STATES, Entry, create
+from polywan.core.affinity import Kept
 from polywan.core.events import KernelEvent, LinkChanged
+from polywan.core.net import Family
+from polywan.core.nexthops import Nexthop, NexthopId, NexthopObject
 from polywan.core.observed import Address, DefaultRoute, Link
 from polywan.core.plan import DesiredState, Op, Plan
 from polywan.core.routing import IpRule, Route
-from polywan.kernel.api import Kernel
-from polywan.kernel.fake import Connection, FakeKernel
+from polywan.kernel.api import Machine
+from polywan.kernel.fake import FakeKernel
+from polywan.kernel.fake_tracker import Connection
 from polywan.kernel.linux import LinuxKernel
 from polywan.lab.namespaces import Namespace
 
@@ -31,18 +37,24 @@ PATIENCE = 5.0
 
 class World(Protocol):
     @property
-    def kernel(self) -> Kernel: ...
+    def kernel(self) -> Machine: ...
     def set_up(self, link: str, *, up: bool) -> None: ...
+    def set_carrier(self, link: str, *, carrier: bool) -> None: ...
     def remove_link(self, link: str) -> None: ...
     def add_address(self, link: str, address: str) -> None: ...
     def add_link(self, name: str) -> None: ...
     def add_default(self, default: DefaultRoute) -> None: ...
     def add_foreign_rule(self, rule: IpRule) -> None: ...
+    def add_foreign_nexthop(self, nexthop: Nexthop) -> None: ...
+    def foreign_nexthops(self) -> list[int]: ...
+    def delete_nexthop(self, ident: NexthopId) -> None: ...
     def delete_rule(self, rule: IpRule) -> None: ...
     def delete_route(self, route: Route) -> None: ...
     def flush_ruleset(self) -> None: ...
     def set_rp_filter(self, value: str) -> None: ...
     def track(self, entries: Sequence[Entry]) -> None: ...
+    def keep(self, clients: Sequence[Kept]) -> None: ...
+    def forward(self) -> None: ...
 
 
 class FakeWorld:
@@ -57,6 +69,9 @@ class FakeWorld:
 
     def set_up(self, link: str, *, up: bool) -> None:
         self.kernel.set_link(replace(self.kernel.links[link], up=up, carrier=up))
+
+    def set_carrier(self, link: str, *, carrier: bool) -> None:
+        self.kernel.set_link(replace(self.kernel.links[link], carrier=carrier))
 
     def remove_link(self, link: str) -> None:
         self.kernel.remove_link(link)
@@ -73,6 +88,15 @@ class FakeWorld:
     def add_foreign_rule(self, rule: IpRule) -> None:
         self.kernel.add_foreign_rule(rule)
 
+    def add_foreign_nexthop(self, nexthop: Nexthop) -> None:
+        self.kernel.add_foreign_nexthop(nexthop)
+
+    def foreign_nexthops(self) -> list[int]:
+        return [nexthop.id for nexthop in self.kernel.foreign_nexthops]
+
+    def delete_nexthop(self, ident: NexthopId) -> None:
+        self.kernel.tamper_delete_nexthop(ident)
+
     def delete_rule(self, rule: IpRule) -> None:
         self.kernel.tamper_delete_rule(rule)
 
@@ -87,9 +111,22 @@ class FakeWorld:
 
     def track(self, entries: Sequence[Entry]) -> None:
         self.kernel.connections_list += [
-            Connection(mark=e.mark, protocol=e.protocol, family=e.family, answered=e.state not in {1, 9})
+            Connection(
+                mark=e.mark,
+                protocol=e.protocol,
+                family=e.family,
+                answered=e.state not in {1, 9},
+                client_port=e.port,
+                state=TCP_STATES[e.state] if e.protocol == "tcp" else "UNREPLIED",
+            )
             for e in entries
         ]
+
+    def keep(self, clients: Sequence[Kept]) -> None:
+        self.kernel.kept_list += clients
+
+    def forward(self) -> None:
+        pass
 
 
 class LinuxWorld:
@@ -113,6 +150,17 @@ class LinuxWorld:
     def set_up(self, link: str, *, up: bool) -> None:
         self._ip(f"link set {link} {'up' if up else 'down'}")
 
+    def set_carrier(self, link: str, *, carrier: bool) -> None:
+        self._ip(f"link set {link.replace('up', 'far')} {'up' if carrier else 'down'}")
+        # The carrier follows the other end in the kernel's own time, and what depends on it comes later still.
+        deadline = time.monotonic() + PATIENCE
+        while self.kernel.observe().links[link].carrier is not carrier or (not carrier and self._leaves_by(link)):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    def _leaves_by(self, link: str) -> bool:
+        return any(isinstance(n, Nexthop) and n.link == link for n in self.kernel.read(()).nexthops)
+
     def remove_link(self, link: str) -> None:
         self._ip(f"link del {link}")
 
@@ -129,6 +177,16 @@ class LinuxWorld:
     def add_foreign_rule(self, rule: IpRule) -> None:
         self._ip(f"-{rule.family} rule add pref {rule.priority} from {rule.from_} lookup {rule.table}")
 
+    def add_foreign_nexthop(self, nexthop: Nexthop) -> None:
+        self._ip(f"-{nexthop.family} nexthop add id {nexthop.id} via {nexthop.via} dev {nexthop.link} protocol static")
+
+    def foreign_nexthops(self) -> list[int]:
+        shown = subprocess.run(["ip", "-j", "-N", "nexthop", "show"], check=True, capture_output=True).stdout
+        return [found["id"] for found in json.loads(shown) if found["protocol"] != "200"]
+
+    def delete_nexthop(self, ident: NexthopId) -> None:
+        self._ip(f"nexthop del id {ident}")
+
     def delete_rule(self, rule: IpRule) -> None:
         self._ip(f"-{rule.family} rule del pref {rule.priority}")
 
@@ -143,6 +201,31 @@ class LinuxWorld:
 
     def track(self, entries: Sequence[Entry]) -> None:
         create(entries)
+
+    def keep(self, clients: Sequence[Kept]) -> None:
+        maps: dict[str, list[Kept]] = {}
+        for kept in clients:
+            maps.setdefault(kept.map, []).append(kept)
+        blocks = "".join(_map(name, some) for name, some in maps.items())
+        text = f"table inet polywan {{\n{blocks}}}\n"
+        subprocess.run(["nft", "-f", "-"], input=text, check=True, capture_output=True, text=True)
+
+    def forward(self) -> None:
+        for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            Path("/proc/sys/net", path).write_text("1")
+
+
+def _map(name: str, clients: Sequence[Kept]) -> str:
+    word = "ip" if clients[0].family is Family.V4 else "ip6"
+    key = f"{word} saddr . {word} daddr" if clients[0].server is not None else f"{word} saddr"
+    elements = [
+        f"{k.client}{f' . {k.server}' if k.server is not None else ''} timeout {k.expires:g}s : {k.mark:#x}"
+        for k in clients
+    ]
+    return (
+        f"map {name} {{ typeof {key} : ct mark; flags dynamic,timeout; size 65536;"
+        f" elements = {{ {', '.join(elements)} }} }}\n"
+    )
 
 
 @contextmanager
@@ -190,6 +273,10 @@ def refusals(world: World, *ops: Op) -> list[int]:
 
 def routes(world: World) -> frozenset[Route]:
     return world.kernel.read(()).routes
+
+
+def nexthops(world: World) -> frozenset[NexthopObject]:
+    return world.kernel.read(()).nexthops
 
 
 def rules(world: World) -> frozenset[IpRule]:

@@ -1,6 +1,8 @@
-"""What every kernel keeps of tracked connections: counted by mark, and cut where no reset can help."""
+"""What every kernel keeps of tracked connections: counted by mark, listed, and cut where no reset can help."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import pytest
 
@@ -54,3 +56,35 @@ def test_a_cut_reaches_every_zone(world: World) -> None:
 def test_a_cut_of_many_counts_them(world: World) -> None:
     world.track([Entry(mark=0x100, port=port) for port in range(1000, 2000)])
     assert world.kernel.cut(0x100, MASK, Family.V4) == 1000
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp", "icmp"])
+def test_a_connection_is_listed_with_its_ends_and_its_mark(world: World, family: Family, protocol: str) -> None:
+    world.track([Entry(protocol=protocol, mark=0xFF0100, port=4321, family=family)])
+    (flow,) = world.kernel.flows(MASK)
+    client, server = ("192.0.2.1", "203.0.113.9") if family is Family.V4 else ("2001:db8::1", "2001:db8:9::9")
+    ports = (None, None) if protocol == "icmp" else (4321, 53)
+    assert (flow.family, flow.mark) == (family, 0x100)
+    assert (flow.client, flow.client_port, flow.destination, flow.port) == (client, ports[0], server, ports[1])
+    assert (flow.reply_source, flow.reply_source_port) == (server, ports[1])
+    assert (flow.reply_destination, flow.reply_destination_port) == (client, ports[0])
+    numbers = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1 if family is Family.V4 else 58}
+    assert flow.protocol == numbers[protocol]
+    assert flow.state == ("ESTABLISHED" if protocol == "tcp" else "UNREPLIED")
+
+
+def test_bytes_and_age_are_unknown_when_nobody_counted(world: World) -> None:
+    world.track([Entry()])
+    (flow,) = world.kernel.flows(MASK)
+    assert (flow.age, flow.bytes_up, flow.bytes_down, flow.packets_up, flow.packets_down) == (None,) * 5
+
+
+def test_connections_of_one_mark_are_listed_alone(world: World) -> None:
+    world.track([Entry(mark=mark, port=port) for port, mark in enumerate([0x100, 0x200, 0x100, 0, 0x8100], 1)])
+    assert sorted(flow.client_port or 0 for flow in world.kernel.flows(MASK, 0x100)) == [1, 3, 5]
+
+
+def test_what_is_listed_adds_up_to_what_is_counted(world: World) -> None:
+    world.track([Entry(mark=0x100 * (port % 3), port=port) for port in range(1000, 1500)])
+    assert Counter(flow.mark for flow in world.kernel.flows(MASK)) == world.kernel.connections(MASK)

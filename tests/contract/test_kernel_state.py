@@ -116,12 +116,14 @@ def test_a_setting_is_written_and_an_absent_one_is_refused(world: World) -> None
 @pytest.mark.parametrize(
     "text",
     [
-        "delete element inet polywan dead { 512 }\n",
-        "add element inet polywan slots_default_4 { 0 : goto to_lte }\n",
-        'add element inet polywan arrival { "up3" : goto to_nobody }\n',
+        "delete map inet polywan nothing\n",
+        ("table inet polywan {\n\tmap slots_default_4 {\n\t\ttypeof numgen inc mod 2 : verdict;\n"
+        "\t\telements = { 0 : goto to_lte }\n\t}\n}\n"),
+        ('table inet polywan {\n\tmap arrival {\n\t\ttype ifname : verdict;\n'
+        '\t\telements = { "up3" : goto to_nobody }\n\t}\n}\n'),
         "flush chain inet polywan steer\nadd rule inet polywan steer numgen inc mod 3 vmap @nothing\n",
         "flush chain inet polywan steer\nflush chain inet polywan nothing\n",
-        "add element inet polywan dead { 768 }\nnonsense\n",
+        "flush set inet polywan dead\nnonsense\n",
         "table inet polywan {\n\tchain steer {\n",
     ],
 )  # fmt: skip

@@ -1,5 +1,7 @@
 """One folder per sentence: config.toml and observed.json go in, plan.txt and ruleset.nft come out.
 
+Where there is a packets.txt, each line of it is a question to `polywan why`, and the answers are in trace.txt.
+
 ``pytest tests/golden --update-golden`` writes the outputs anew; read the difference before you commit it.
 """
 
@@ -11,9 +13,13 @@ from polywan.config import load
 from polywan.core import engine
 from polywan.core.effects import Apply
 from polywan.core.events import ConfigLoaded, ReadDone
+from polywan.core.explain import describe as describe_trace
 from polywan.core.plan import Plan, describe
+from polywan.core.question import parse as parse_question
 from polywan.core.state import State
+from polywan.core.trace import trace
 from polywan.daemon.offline import parse
+from polywan.daemon.why import recorded, scene_of
 from worlds import Daemon
 
 CASES = sorted(p for p in (Path(__file__).parent / "cases").iterdir() if p.is_dir())
@@ -27,7 +33,22 @@ def outputs(case: Path) -> dict[str, str]:
     plan = next((e.plan for e in effects if isinstance(e, Apply)), Plan())
     lines = [describe(op).split("\n", 1)[0] for op in plan.ops]
     assert state.desired is not None
-    return {"plan.txt": "".join(f"{line}\n" for line in lines), "ruleset.nft": state.desired.nft.render()}
+    found = {"plan.txt": "".join(f"{line}\n" for line in lines), "ruleset.nft": state.desired.nft.render()}
+    if (packets := case / "packets.txt").exists():
+        found["trace.txt"] = "\n".join(answer(state, line) for line in packets.read_text().splitlines())
+    return found
+
+
+def answer(state: State, line: str) -> str:
+    """Return what a question is answered, as people read it."""
+    words = dict(word.split("=", 1) for word in line.split())
+    asked = parse_question(words)
+    if asked.source is not None and asked.in_interface is not None:
+        # Devices that are no uplinks need not be in the recording.
+        text = describe_trace(trace(scene_of(state), asked.packet(asked.source, asked.in_interface, now=0)))
+    else:
+        text = recorded(state, words, now=0)["text"]
+    return "".join(f"{part}\n" for part in text)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda p: p.name)

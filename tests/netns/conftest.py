@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from typing import TypeVar
 import pytest
 
 from netlab import BuildLab, StartDaemon, WaitFor
+from polywan.core.errors import MissingFeature
+from polywan.daemon.groups import hierarchy, require
 from polywan.lab import sandbox
 from polywan.lab.daemon import Daemon
 from polywan.lab.namespaces import Namespace
@@ -48,6 +51,18 @@ def _qdisc(kind: str) -> Callable[[], bool]:
     return probe
 
 
+def _control_groups() -> bool:
+    """Ask for one in a rule, make one and remove it again."""
+    try:
+        require()
+        spare = hierarchy().root / f"polywan-feature-{os.getpid()}"
+        spare.mkdir()
+        spare.rmdir()
+    except (MissingFeature, OSError):
+        return False
+    return True
+
+
 def _tool(name: str) -> Callable[[], bool]:
     return lambda: shutil.which(name) is not None
 
@@ -58,6 +73,7 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "wireguard": (_link("wireguard"), "this kernel has no WireGuard"),
     "gre": (_link("gre local 192.0.2.1 remote 192.0.2.2"), "this kernel has no GRE tunnels"),
     "bridge": (_link("bridge"), "this kernel has no bridges"),
+    "cgroup2": (_control_groups, "kernel lacks control groups (version 2) that rules and this user can use"),
     "netem": (_qdisc("netem"), "this kernel has no netem"),
     "ping": (_tool("ping"), "ping is absent (package iputils-ping)"),
     "conntrack": (_tool("conntrack"), "conntrack is absent (package conntrack)"),

@@ -9,7 +9,40 @@ from hypothesis import strategies as st
 from polywan.config import Config, ConfigError, load_text
 from polywan.config.scan import key_lines
 
+EVERY_CONDITION = """\
+[uplinks.fibre]
+interface = "eth1"
+nat6 = "prefix"
+prefix6 = "2001:db8:a::/56"
+[uplinks.lte]
+interface = "wwan0"
+nat = "none"
+[policies.web]
+algorithm = "random"
+tiers = [["fibre", "lte"]]
+affinity = {key = "source", timeout = "10m"}
+[[rules]]
+only = ["fibre"]
+to = ["10.0.0.0/8", "2001:db8::/32"]
+dscp = ["ef", 10]
+mac = "00:1b:44:11:3a:b7"
+fwmark = "0x10/0xff"
+domains = ["example.com"]
+list = "/etc/polywan/lists/cdn.txt"
+time = ["mon-fri 08:00-18:00", "22:00-06:00"]
+not = {user = ["root", 1000], group = 0, time = "sun"}
+[[rules]]
+policy = "web"
+only = "lte"
+protocol = "tcp"
+port = "80,443"
+[[rules]]
+uplink = "lte"
+cgroup = "system.slice/backup.service"
+user = "root"
+"""
 VALID = [p.read_text(encoding="utf-8") for p in sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))]
+VALID.append(EVERY_CONDITION)
 WORDS = [
     "[",
     "]",
@@ -52,6 +85,7 @@ scalars = st.one_of(
     st.dates(),
     st.just(1 << 4000),
     st.sampled_from(["auto", "1s", "500Mbit", "10.0.0.1/8", "fe80::1%x", "80-443", "fibre", "ipv4"]),
+    st.sampled_from(["ef", "0x100/0xf00", "root", "a/b", "x.example", "/x", "mon 08:00-09:00", "per-packet", "none"]),
 )
 values = st.recursive(
     scalars,
@@ -74,6 +108,11 @@ def load_or_explain(text: str) -> None:
         assert problem.message.isprintable()
         assert problem.key.isprintable()
         assert "pydantic" not in str(problem)
+
+
+def test_the_texts_that_are_mutated_are_good() -> None:
+    for text in VALID:
+        load_text(text)
 
 
 @settings(deadline=None)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polywan.core.ask import RouteQuery
 from polywan.core.errors import KernelError
 from polywan.core.net import FAMILIES, Family, IPAddress, RulePriority, TableId
+from polywan.core.nexthops import MOST_WEIGHT, Nexthop, NexthopGroup, NexthopId, NexthopObject
 from polywan.core.nft import Chain, Hook, NftMap, NftRule, NftSet, NftTable, change_text, replace_text, state_of
 from polywan.core.routing import IpRule, Route
-from polywan.kernel import conntrack, nftables
+from polywan.kernel import affinity, ask, conntrack, nftables
+from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.fake_nft import transact
 from polywan.kernel.netlink import Message, attribute, messages, refusal
@@ -36,7 +40,7 @@ def routes(draw: st.DrawFn) -> Route:
     link = draw(st.none() | st.sampled_from(sorted(NAMES.values())))
     plain = Route(family=family, table=TableId(draw(u32s)), metric=draw(u32s), link=link)
     if link is None:
-        return plain
+        return replace(plain, nexthop=draw(st.none() | u32s.map(NexthopId)))
     via = draw(st.none() | st.sampled_from(FAMILIES if family is Family.V4 else [family]).flatmap(addresses))
     source = draw(st.none() | addresses(family))
     return replace(plain, via=via, onlink=draw(st.booleans()), source=source)
@@ -69,6 +73,24 @@ def test_a_route_decodes_to_itself(route: Route) -> None:
     assert rt.decode_routes(rt.put_route(route, index).body, NAMES) == [route]
 
 
+@st.composite
+def nexthops(draw: st.DrawFn) -> NexthopObject:
+    ident, family = NexthopId(draw(u32s)), draw(families)
+    if draw(st.booleans()):
+        members = draw(st.dictionaries(u32s.map(NexthopId), st.integers(1, MOST_WEIGHT), min_size=1, max_size=5))
+        return NexthopGroup(id=ident, members=tuple(members.items()), idle=draw(u32s))
+    link, via = draw(st.sampled_from(sorted(NAMES.values()))), draw(st.none() | addresses(family))
+    return Nexthop(id=ident, family=family, link=link, via=via, onlink=draw(st.booleans()))
+
+
+@given(nexthops())
+def test_a_nexthop_decodes_to_itself(nexthop: NexthopObject) -> None:
+    index = next((i for i, name in NAMES.items() if isinstance(nexthop, Nexthop) and name == nexthop.link), 0)
+    body = nh.put_nexthop(nexthop, index).body
+    assert nh.decode_nexthop(body, NAMES) == nexthop
+    assert nh.touched_nexthop(body)
+
+
 @given(rules())
 def test_a_rule_decodes_to_itself(rule: IpRule) -> None:
     assert rt.decode_rule(rt.add_rule(rule).body) == (rule, True)
@@ -87,6 +109,13 @@ def plausible(draw: st.DrawFn) -> bytes:
     return header + b"".join(parts) + draw(st.binary(max_size=5))
 
 
+def answered(body: bytes) -> None:
+    query = RouteQuery(family=Family.V4, destination=IPv4Address(0))
+    with suppress(KernelError):
+        ask.answer(query, Message(rt.NEWROUTE, 0, 0, 0, body), NAMES.get)
+    ask.prefix_of(Message(rt.NEWROUTE, 0, 0, 0, body))
+
+
 DECODERS: list[Callable[[bytes], object]] = [
     rt.decode_link,
     rt.decode_rule,
@@ -95,9 +124,13 @@ DECODERS: list[Callable[[bytes], object]] = [
     lambda body: rt.decode_address(body, NAMES),
     lambda body: rt.decode_defaults(body, NAMES),
     lambda body: rt.decode_routes(body, NAMES),
+    lambda body: nh.decode_nexthop(body, NAMES),
+    nh.touched_nexthop,
     conntrack.mark_of,
     conntrack.cuttable,
     conntrack.deletion,
+    lambda body: list(affinity.decode(body, "affinity_4_default", Family.V4, "default")),
+    answered,
     lambda body: refusal(Message(2, 0x300, 0, 0, body)),
 ]
 
@@ -113,7 +146,11 @@ def test_any_bytes_split_into_messages(data: bytes) -> None:
     assert sum(16 + len(message.body) for message in messages(data)) <= len(data)
 
 
-@given(st.lists(st.tuples(st.integers(14, 40) | st.integers(0x0A00, 0x0A20), plausible()), max_size=5))
+@given(
+    st.lists(
+        st.tuples(st.integers(14, 40) | st.integers(104, 106) | st.integers(0x0A00, 0x0A20), plausible()), max_size=5
+    )
+)
 def test_no_notification_makes_the_translator_raise(notifications: list[tuple[int, bytes]]) -> None:
     translator = Translator(1, lambda port: port == 1, [])
     for kind, body in notifications:
@@ -141,7 +178,8 @@ def test_no_listing_makes_the_decoder_raise(items: list[object]) -> None:
 
 
 names = st.sampled_from(["alpha", "beta", "gamma"])
-keys = st.integers(0, 9) | st.sampled_from(["eth1", "wwan0"])
+numbers = st.integers(0, 9)
+devices = st.sampled_from(["eth1", "wwan0"])
 verdicts = st.sampled_from(["accept", "drop", "goto alpha", "jump gamma"])
 rule_texts = st.sampled_from(["accept", 'oifname "eth1" drop', "ct mark & 0x3f00 @s0 goto alpha", "iifname vmap @m0"])
 
@@ -153,11 +191,14 @@ def tables(draw: st.DrawFn) -> NftTable:
     chains = {name: Chain(draw(some_rules), hook) for name, hook in outline.items()}
     if draw(st.booleans()):
         chains["delta"] = Chain(())
-    return NftTable(
-        chains=chains,
-        sets={"s0": NftSet("type mark", draw(st.frozensets(keys, max_size=4)))},
-        maps={"m0": NftMap("type mark : verdict", draw(st.dictionaries(keys, verdicts, max_size=4)))},
-    )
+    sets = {"s0": NftSet("type mark", draw(st.frozensets(numbers, max_size=4)))}
+    maps = {"m0": NftMap("type ifname : verdict", draw(st.dictionaries(devices, verdicts, max_size=4)))}
+    if draw(st.booleans()):
+        sets["list_0"] = NftSet("type ipv4_addr; flags interval;", frozenset({"192.0.2.0/24"}))
+    if "delta" in chains:
+        maps["m1"] = NftMap("type ifname : verdict", {"eth9": "goto delta"})
+        maps["affinity_4_x"] = NftMap("typeof ip saddr : ct mark; flags dynamic,timeout; size 65536;")
+    return NftTable(chains=chains, sets=sets, maps=maps)
 
 
 @given(tables(), tables())

@@ -1,6 +1,8 @@
 import pytest
 
 from polywan.config import ConfigError, Member, Policy, load_text
+from polywan.config.checks import RESERVED
+from polywan.core.select import DIRECT, ONLY
 
 FIBRE = '[uplinks.fibre]\ninterface = "eth1"\n'
 LTE = '[uplinks.lte]\ninterface = "wwan0"\n'
@@ -225,3 +227,91 @@ def test_a_direct_policy_prefers_its_uplink_and_falls_back_to_the_default() -> N
     config = load_text(FIBRE + LTE + "metered = true\n" + '[uplinks.dsl]\ninterface = "ppp0"\n')
     assert names(config.direct_policy("lte")) == [["lte"], ["fibre", "dsl"]]
     assert names(config.direct_policy("fibre")) == [["fibre"], ["dsl"], ["lte"]]
+
+
+TUNNELS = "".join(f'[uplinks.{n}]\ninterface = "{n}"\nnat = "none"\n' for n in ("gre1", "gre2"))
+
+
+def policy(*lines: str, tiers: str = '[["fibre", "lte"]]') -> str:
+    return "[policies.web]\n" + f"tiers = {tiers}\n" + "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("algorithm", ["weighted", "random", "connection"])
+@pytest.mark.parametrize("key", ["source", "source-destination"])
+def test_affinity_goes_with_algorithms_that_choose_for_each_connection(algorithm: str, key: str) -> None:
+    text = BOTH + policy(f'algorithm = "{algorithm}"', f'affinity.key = "{key}"')
+    assert load_text(text).policies["web"].affinity
+
+
+@pytest.mark.parametrize("algorithm", ["source", "source-destination", "source-parity", "multipath", "per-packet"])
+@pytest.mark.parametrize("key", ["source", "source-destination"])
+def test_affinity_is_refused_where_it_would_change_nothing(algorithm: str, key: str) -> None:
+    text = TUNNELS + policy(f'algorithm = "{algorithm}"', f'affinity.key = "{key}"', tiers='[["gre1", "gre2"]]')
+    ((where, message, hint),) = found(text)
+    assert where == "policies.web.affinity"
+    assert message.startswith(f'does not go with algorithm "{algorithm}": ')
+    assert hint == 'leave affinity out, or use algorithm = "weighted" with it'
+
+
+def test_even_and_odd_need_two_uplinks_in_each_tier() -> None:
+    tiers = '[["fibre", "lte"], ["dsl"]]'
+    dsl = '[uplinks.dsl]\ninterface = "ppp0"\n'
+    ((where, message, _),) = found(BOTH + dsl + policy('algorithm = "source-parity"', tiers=tiers))
+    assert where == "policies.web.tiers[1]"
+    assert message.endswith("it needs two uplinks here, not 1")
+    assert load_text(BOTH + policy('algorithm = "source-parity"')).policies["web"].tiers
+
+
+def test_single_packets_are_dealt_out_over_tunnels() -> None:
+    text = TUNNELS + policy('algorithm = "per-packet"', tiers='[["gre1", "gre2"]]')
+    assert load_text(text).policies["web"].algorithm == "per-packet"
+
+
+def test_single_packets_are_not_dealt_out_over_uplinks_that_translate() -> None:
+    text = BOTH + TUNNELS + policy('algorithm = "per-packet"', tiers='[["fibre", "gre1"], ["lte"]]')
+    ((where, message, hint),) = found(text)
+    assert where == "policies.web.algorithm"
+    assert "translated on fibre, lte: servers and firewalls" in message
+    assert hint.startswith('use algorithm = "weighted"; or, ')
+    assert hint.endswith('add nat = "none"')
+
+
+def test_single_packets_of_ipv6_need_native_addresses_only() -> None:
+    links = "".join(f'[uplinks.{n}]\ninterface = "{n}"\nfamilies = "ipv6"\n' for n in ("a", "b"))
+    text = policy('algorithm = "per-packet"', tiers='[["a", "b"]]')
+    assert found(links + text)[0][2].endswith('add nat6 = "native"')
+    assert load_text(links.replace('"ipv6"', '"ipv6"\nnat6 = "native"') + text).policies["web"].tiers
+
+
+def test_a_fault_in_the_translation_of_a_member_is_one_problem() -> None:
+    text = TUNNELS.replace('"none"', '"nothing"', 1) + policy('algorithm = "per-packet"', tiers='[["gre1", "gre2"]]')
+    assert [f[0] for f in found(text)] == ["uplinks.gre1.nat"]
+
+
+@pytest.mark.parametrize("prefix", ["10.0.0.0/8", "192.0.2.1"])
+def test_a_prefix_of_ipv6_is_not_one_of_ipv4(prefix: str) -> None:
+    ((where, message, _),) = found(FIBRE + f'prefix6 = "{prefix}"\n')
+    assert (where, message.startswith("expected an IPv6 prefix as ")) == ("uplinks.fibre.prefix6", True)
+
+
+def test_prefixes_of_ipv6_need_the_family() -> None:
+    assert [f[0] for f in found(FIBRE + 'families = "ipv4"\nprefix6 = "2001:db8:a::/56"\n')] == [
+        "uplinks.fibre.prefix6"
+    ]
+
+
+def test_prefixes_may_be_exchanged_before_they_are_known() -> None:
+    assert load_text(FIBRE + 'nat6 = "prefix"\n').uplinks["fibre"].nat6 == "prefix"
+
+
+@pytest.mark.parametrize("nat", ['"none"', '{snat = "192.0.2.1"}'])
+@pytest.mark.parametrize("nat6", ["prefix", "masquerade"])
+def test_a_translation_of_ipv6_that_would_not_happen_is_refused(nat: str, nat6: str) -> None:
+    ((where, message, _),) = found(FIBRE + f'nat = {nat}\nnat6 = "{nat6}"\n')
+    assert (where, "would have no effect" in message) == ("uplinks.fibre.nat6", True)
+
+
+@pytest.mark.parametrize("beginning", [DIRECT, ONLY])
+def test_names_of_policies_that_are_made_for_rules_are_reserved(beginning: str) -> None:
+    assert beginning in RESERVED
+    assert [f[0] for f in found(BOTH + policy().replace("web", f"{beginning}x"))] == [f"policies.{beginning}x"]

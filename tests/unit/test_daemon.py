@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,17 @@ import pytest
 
 from polywan.client import Client
 from polywan.core.compile import Memory
-from polywan.core.errors import ConfigError, ControlError, Problem
+from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature, Problem
 from polywan.core.events import ConfigLoaded
+from polywan.core.flows import Wanted
 from polywan.core.net import Family
+from polywan.core.question import QuestionError
 from polywan.core.state import State
 from polywan.daemon import store
 from polywan.daemon.control import serving
 from polywan.daemon.loop import Daemon, printable
-from polywan.kernel.fake import Connection, FakeKernel
+from polywan.kernel.fake import FakeKernel
+from polywan.kernel.fake_tracker import Connection
 from polywan.probe.fake import FakeProber
 from worlds import config, link, world
 
@@ -119,9 +124,32 @@ class Api:
         self.calls.append("reload")
         raise ConfigError([Problem("f.toml:3", "uplinks.a", "is bad", "mend it")])
 
+    async def flows(self, wanted: Wanted) -> list[bytes]:
+        if wanted.uplink == "broken":
+            raise KernelError("dump", 105, "no buffer space")
+        return [b'{"wanted":', json.dumps(str(wanted)).encode(), b"}"]
+
+    async def affinity(self, policy: str | None) -> list[bytes]:
+        if policy == "none":
+            raise ControlError("there is no policy none", 404)
+        return [json.dumps({"policy": policy}).encode()]
+
+    async def clear_affinity(self, address: str | None, policy: str | None) -> dict[str, Any]:
+        return {"forgotten": 1, "address": address, "policy": policy}
+
     async def down(self) -> dict[str, Any]:
         self.calls.append("down")
         return {"removed": 1, "failed": []}
+
+    async def why(self, words: Mapping[str, str]) -> dict[str, Any]:
+        if "to" not in words:
+            raise QuestionError("a destination is needed")
+        return {"words": words}
+
+    async def via(self, name: str) -> dict[str, Any]:
+        if name == "old":
+            raise MissingFeature("no control groups")
+        raise ControlError(f"there is no uplink {name}", 404)
 
 
 def ask(directory: Path, question: Callable[[Client], Any]) -> Any:
@@ -161,5 +189,62 @@ def test_showing_what_is_not_there_is_refused(tmp_path: Path) -> None:
         ask(tmp_path, lambda client: client.show("secrets"))
 
 
+def test_a_question_travels_word_by_word(tmp_path: Path) -> None:
+    words = {"to": "[2001:db8::1]:443", "cgroup": "a b&c=d"}
+    assert ask(tmp_path, lambda client: client.why(words)) == {"words": words}
+
+
+def test_a_question_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="a destination is needed") as caught:
+        ask(tmp_path, lambda client: client.why({}))
+    assert caught.value.status == 400
+
+
 def test_down_is_carried_out_for_the_daemons_own_user(tmp_path: Path) -> None:
     assert ask(tmp_path, lambda client: client.down())["removed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "text"),
+    [("a/../b c?", 404, "there is no uplink a/../b c?"), ("old", 501, "no control groups")],
+)
+def test_what_exec_cannot_have_arrives_with_its_reason(tmp_path: Path, name: str, status: int, text: str) -> None:
+    with pytest.raises(ControlError) as caught:
+        ask(tmp_path, lambda client: client.via(name))
+    assert (caught.value.status, str(caught.value)) == (status, text)
+
+
+def test_the_socket_lists_the_connections_that_are_wanted(tmp_path: Path) -> None:
+    told = ask(tmp_path, lambda client: client.flows({"client": "10.0.0.0/8", "uplink": "a & b"}))
+    assert told == {"wanted": str(Wanted(client=ip_network("10.0.0.0/8"), uplink="a & b"))}
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [({"port": "http"}, 400, "port: expected a number"), ({"uplink": "broken"}, 500, "no buffer space")],
+)
+def test_a_list_of_connections_that_cannot_be_had_says_why(
+    tmp_path: Path, words: dict[str, str], status: int, text: str
+) -> None:
+    with pytest.raises(ControlError, match=text) as caught:
+        ask(tmp_path, lambda client: client.flows(words))
+    assert caught.value.status == status
+
+
+def test_the_socket_lists_clients_of_a_policy_or_of_all(tmp_path: Path) -> None:
+    assert ask(tmp_path, lambda client: client.affinity()) == {"policy": None}
+    assert ask(tmp_path, lambda client: client.affinity("two")) == {"policy": "two"}
+    with pytest.raises(ControlError, match="no policy none"):
+        ask(tmp_path, lambda client: client.affinity("none"))
+
+
+def test_the_socket_forgets_clients(tmp_path: Path) -> None:
+    told = ask(tmp_path, lambda client: client.clear_affinity("10.0.0.1", "two"))
+    assert told == {"forgotten": 1, "address": "10.0.0.1", "policy": "two"}
+    assert ask(tmp_path, lambda client: client.clear_affinity(None))["address"] is None
+
+
+@pytest.mark.parametrize("query", ["", "?address=10.0.0.1&all=true"])
+def test_forgetting_nobody_in_particular_has_to_be_said_in_so_many_words(tmp_path: Path, query: str) -> None:
+    with pytest.raises(ControlError, match="either address=ADDRESS or all=true"):
+        ask(tmp_path, lambda client: client._request("POST", f"/v1/affinity/clear{query}"))

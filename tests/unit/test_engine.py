@@ -18,7 +18,7 @@ from polywan.core.events import (
 from polywan.core.net import Family
 from polywan.core.nft import state_of
 from polywan.core.plan import ActualState, ApplyReport, DelRule, Failure, NftBatch, SetSysctl
-from polywan.core.ruleset import slot_map
+from polywan.core.policies import slot_map
 from polywan.core.tuning import Sysctl
 from polywan.core.views import UplinkState
 from worlds import Daemon, config, link, world
@@ -226,7 +226,7 @@ def test_a_weight_change_touches_slots_and_nothing_else() -> None:
     (batch,) = plan.plan.ops
     assert isinstance(batch, NftBatch)
     assert "delete table" not in batch.text
-    assert {line.split()[4] for line in batch.text.splitlines() if "element" in line} == {
+    assert {line.split()[4] for line in batch.text.splitlines() if line.startswith("flush map")} == {
         slot_map("default", Family.V4),
         slot_map("default", Family.V6),
     }
@@ -297,3 +297,12 @@ def test_an_event_about_a_stranger_changes_nothing() -> None:
     daemon = Daemon(config(1), world(1))
     effects = daemon.feed(LinkChanged(replace(link(9), name="docker0")))
     assert daemon.plans(effects) == []
+
+
+def test_the_first_write_of_a_setting_is_nobodys_tampering() -> None:
+    daemon = Daemon(config(2), world(2))
+    assert daemon.state.actual is not None
+    settings = {"net/ipv4/conf/wan1/rp_filter": "1"}
+    effects = daemon.feed(ReadDone(world(2), replace(daemon.state.actual, sysctls=settings)))
+    assert daemon.plans(effects)
+    assert not [e for e in effects if isinstance(e, Note) and e.event == "drift.repaired"]

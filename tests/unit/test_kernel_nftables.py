@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from polywan.core.errors import KernelError
-from polywan.core.nft import ChainState, Hook, NftState
+from polywan.core.nft import NftState
 from polywan.kernel.nftables import decode, refusal
+from polywan.kernel.outline import comment_in
 
 
 def listing(*items: dict[str, Any]) -> dict[str, Any]:
@@ -24,13 +25,11 @@ def test_an_empty_table_has_nothing() -> None:
     assert decode(listing()) == NftState(chains={})
 
 
-def test_a_base_chain_keeps_its_hook_and_its_rules_order() -> None:
-    chain = {"chain": {"name": "nat", "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"}}
-    rules = [{"rule": {"chain": "nat", "comment": comment}} for comment in ("b", "a")]
-    bare = {"rule": {"chain": "nat"}}
-    assert decode(listing(chain, *rules, bare)).chains == {
-        "nat": ChainState(("b", "a", ""), Hook("nat", "postrouting", 100))
-    }
+def test_a_rules_comment_is_found_among_its_user_data() -> None:
+    other = b"\x07\x02xy"
+    assert comment_in(other + b"\x00\x04why\x00") == "why"
+    assert comment_in(other) == ""
+    assert comment_in(b"\x00") == ""
 
 
 def test_a_set_without_elements_is_there() -> None:

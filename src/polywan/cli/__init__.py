@@ -17,6 +17,10 @@ VERBS = {
     "reload": "put the changed configuration in force",
     "down": "leave the kernel as found",
     "status": "every uplink: state, share, why",
+    "flows": "every connection and its uplink",
+    "affinity": "clients that keep their uplink",
+    "why": "which uplink would a connection take, and why",
+    "exec": "run a program by one uplink",
     "show": "the rules, routes and configuration in force",
     "version": "print the version",
 }

@@ -28,6 +28,8 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
       polywan down
       polywan down --runtime-dir /tmp/pw --state-dir /tmp/pw-state
     """
+    from polywan.daemon import groups
+
     directory = resolve(runtime_dir)
     try:
         report = Client(directory).down()
@@ -37,6 +39,8 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
         from polywan.daemon.offline import remove_without_daemon
 
         report = remove_without_daemon(directory, state_dir)
+    # Not the daemon's work: under systemd it may not change control groups.
+    groups.remove()
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:

@@ -13,16 +13,19 @@ from polywan.client import runtime_dir as resolve
 
 
 @click.command(name="show")
-@click.argument("what", type=click.Choice(["nft", "routes", "rules", "config"]))
+@click.argument("what", type=click.Choice(["nft", "routes", "rules", "config", "dnsmasq"]))
 @options.runtime
 @options.as_json
 def command(what: str, runtime_dir: Path | None, as_json: bool) -> None:
     """Show what the daemon keeps in the kernel, in the words of nft(8) and ip(8), or the configuration in force.
 
+    `dnsmasq` prints lines for dnsmasq's configuration, by which it fills the sets of rules with `domains`.
+
     \b
     Examples:
       polywan show nft
       polywan show rules
+      polywan show dnsmasq > /etc/dnsmasq.d/polywan.conf
     """
     text = Client(resolve(runtime_dir)).show(what)
     click.echo(json.dumps({"what": what, "lines": text.splitlines()}, indent=2) if as_json else text, nl=as_json)

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from polywan.cli import options
+from polywan.cli.units import duration
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
 from polywan.core.verdict import exit_code
@@ -84,11 +85,7 @@ def _row(uplink: dict[str, Any]) -> tuple[str, ...]:
 def _age(since: str | None) -> str:
     if since is None:
         return "-"
-    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
+    return duration(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()))
 
 
 def _rate(bits: float) -> str:

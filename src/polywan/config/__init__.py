@@ -11,44 +11,56 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from polywan.config.errors import ConfigError, Problem
-    from polywan.config.loader import load, load_text
+    from polywan.config.loader import Loaded, load, load_text, load_with_warnings
     from polywan.config.model import (
+        Affinity,
         Bandwidth,
         Config,
+        FwMark,
         GlobalSettings,
         HealthOverrides,
         HealthSettings,
         Match,
         Member,
+        Owner,
         Policy,
         Snat,
         SteeringRule,
         Uplink,
+        Window,
     )
 
 _HOME = {
     "ConfigError": "errors",
+    "Loaded": "loader",
     "Problem": "errors",
     "load": "loader",
     "load_text": "loader",
+    "load_with_warnings": "loader",
 }
 
 __all__ = [
+    "Affinity",
     "Bandwidth",
     "Config",
     "ConfigError",
+    "FwMark",
     "GlobalSettings",
     "HealthOverrides",
     "HealthSettings",
+    "Loaded",
     "Match",
     "Member",
+    "Owner",
     "Policy",
     "Problem",
     "Snat",
     "SteeringRule",
     "Uplink",
+    "Window",
     "load",
     "load_text",
+    "load_with_warnings",
 ]
 
 

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import Final
 
+from polywan.config.check_rules import check_rules
 from polywan.config.faults import Fault, Path, shown, suggest
-from polywan.config.model import DEFAULT_POLICY, GlobalSettings, merged_health
-from polywan.config.steering import WITH_PORTS, Match, Policy, SteeringRule
+from polywan.config.model import GlobalSettings, merged_health
+from polywan.config.parts import Parts
+from polywan.config.steering import Affinity, Algorithm, Policy
 from polywan.config.uplink import HealthSettings, Snat, Uplink
 
-_SYSTEM_TABLES = range(253, 256)
-_MOST_UPLINKS = 1000
+RESERVED: Final = ("uplink_", "only_")
+"""Beginnings of the names of policies that polywan makes for rules with `uplink` and with `only`."""
 
+_SYSTEM_TABLES: Final = range(253, 256)
+_MOST_UPLINKS: Final = 1000
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """The parts of a file, each read for itself; None is a part with faults that other checks depend on."""
+_UNKEPT: Final[dict[Algorithm, str]] = {
+    "source": "a hash of the source keeps each client on its uplink already",
+    "source-parity": "the last bit of the source keeps each client on its uplink already",
+    "multipath": "the kernel chooses by itself, and asks nobody who was kept where",
+    "per-packet": "a connection has no uplink that could be kept, each of its packets has one",
+}
+"""Why an algorithm and affinity exclude each other."""
 
-    uplinks: Mapping[str, Uplink | None]
-    health: HealthSettings | None
-    policies: Mapping[str, Policy | None]
-    rules: tuple[SteeringRule | None, ...]
-    global_: GlobalSettings | None
+_KEPT_PAIRS: Final = {
+    "source-destination": "a hash of client and server keeps each pair on its uplink already",
+    "source": "a client that stays with one uplink makes a choice by client and server pointless",
+}
+"""The same for the algorithm `source-destination`, by the key of the affinity."""
 
 
 def check(parts: Parts) -> Iterator[Fault]:
@@ -32,13 +40,14 @@ def check(parts: Parts) -> Iterator[Fault]:
     for name, uplink in parts.uplinks.items():
         if uplink:
             yield from _families(("uplinks", name), uplink)
+            yield from _nat6(("uplinks", name), uplink)
     yield from _quorums(parts)
     for name, policy in parts.policies.items():
+        yield from _reserved(("policies", name))
         if policy:
             yield from _tiers(("policies", name, "tiers"), policy, parts.uplinks)
-    for place, rule in enumerate(parts.rules):
-        if rule:
-            yield from _rule(("rules", place), rule, parts)
+            yield from _algorithm(("policies", name), policy, parts.uplinks)
+    yield from check_rules(parts)
     if parts.global_:
         yield from _room(parts.global_, len(parts.uplinks))
 
@@ -68,9 +77,22 @@ def _weights(uplinks: Mapping[str, Uplink | None]) -> Iterator[Fault]:
         )
 
 
+def _nat6(path: Path, uplink: Uplink) -> Iterator[Fault]:
+    if uplink.nat != "masquerade" and uplink.nat6 in ("prefix", "masquerade"):
+        nat = f'nat = "{uplink.nat}"' if isinstance(uplink.nat, str) else "nat = {snat = …}"
+        yield Fault(
+            (*path, "nat6"),
+            f"{shown(uplink.nat6)} would have no effect, because {nat} holds for both families",
+            'leave nat6 out, or set nat = "masquerade"',
+        )
+
+
 def _families(path: Path, uplink: Uplink) -> Iterator[Fault]:
     if uplink.families is None:
         return
+    if uplink.prefix6 and "ipv6" not in uplink.families:
+        message = 'holds IPv6 prefixes, but families leave out "ipv6"'
+        yield Fault((*path, "prefix6"), message, 'add "ipv6" to families, or leave prefix6 out')
     snat = uplink.nat.snat if isinstance(uplink.nat, Snat) else None
     addresses = {"gateway": uplink.gateway, "gateway6": uplink.gateway6, "source": uplink.source, "nat": snat}
     for key, address in addresses.items():
@@ -120,46 +142,54 @@ def _tiers(path: Path, policy: Policy, uplinks: Mapping[str, Uplink | None]) -> 
             seen.add(name)
 
 
-def _rule(path: Path, rule: SteeringRule, parts: Parts) -> Iterator[Fault]:
-    targets = [key for key in ("policy", "uplink", "action") if getattr(rule, key) is not None]
-    if len(targets) != 1:
-        found = " and ".join(targets) or "none"
-        yield Fault(path, f"expected exactly one of policy, uplink and action, got {found}")
-    if rule.policy is not None and rule.policy not in {DEFAULT_POLICY, *parts.policies}:
-        known = {DEFAULT_POLICY, *parts.policies}
-        yield Fault((*path, "policy"), f"there is no policy {shown(rule.policy)}", suggest(rule.policy, known))
-    if rule.uplink is not None and rule.uplink not in parts.uplinks:
-        hint = suggest(rule.uplink, parts.uplinks)
-        yield Fault((*path, "uplink"), f"there is no uplink {shown(rule.uplink)}", hint)
-    yield from _ports(path, rule)
-    yield from _rule_families(path, rule)
+def _reserved(path: Path) -> Iterator[Fault]:
+    beginning = next((word for word in RESERVED if str(path[-1]).startswith(word)), None)
+    if beginning:
+        yield Fault(path, f'names that begin with "{beginning}" are those of policies that polywan makes for rules')
 
 
-def _ports(path: Path, rule: SteeringRule) -> Iterator[Fault]:
-    if rule.protocol in WITH_PORTS:
-        return
-    has = f'"{rule.protocol}" has no ports' if rule.protocol else "only some protocols have ports"
-    places: tuple[tuple[Path, Match], ...] = ((path, rule), ((*path, "not"), rule.not_))
-    for where, match in places:
-        for key in ("port", "source_port"):
-            if getattr(match, key):
+def _algorithm(path: Path, policy: Policy, uplinks: Mapping[str, Uplink | None]) -> Iterator[Fault]:
+    if policy.affinity:
+        yield from _affinity((*path, "affinity"), policy.algorithm, policy.affinity)
+    if policy.algorithm == "source-parity":
+        for place, tier in enumerate(policy.tiers):
+            if len(tier) != 2:
                 yield Fault(
-                    (*where, key),
-                    f"{has}; expected protocol tcp, udp or sctp in the rule",
-                    'add protocol = "tcp"',
+                    (*path, "tiers", place),
+                    f'"source-parity" deals with even and odd sources, so it needs two uplinks here, not {len(tier)}',
+                    'use algorithm = "source" for any number of uplinks',
                 )
+    if policy.algorithm == "per-packet":
+        yield from _translating((*path, "algorithm"), policy, uplinks)
 
 
-def _rule_families(path: Path, rule: SteeringRule) -> Iterator[Fault]:
-    versions = {key: {n.version for n in nets} for key, nets in (("from", rule.from_), ("to", rule.to)) if nets}
-    if rule.family is not None:
-        for key, found in versions.items():
-            others = [v for v in sorted(found) if f"ipv{v}" != rule.family]
-            if others:
-                message = f'holds IPv{others[0]} addresses, but family is "{rule.family}"'
-                yield Fault((*path, key), message, "leave family out: the addresses tell it")
-    elif len(versions) == 2 and not versions["from"] & versions["to"]:
-        yield Fault((*path, "to"), "shares no address family with from, so the rule could never match")
+def _affinity(path: Path, algorithm: Algorithm, affinity: Affinity) -> Iterator[Fault]:
+    reason = _KEPT_PAIRS[affinity.key] if algorithm == "source-destination" else _UNKEPT.get(algorithm)
+    if reason:
+        hint = 'leave affinity out, or use algorithm = "weighted" with it'
+        yield Fault(path, f"does not go with algorithm {shown(algorithm)}: {reason}", hint)
+
+
+def _translating(path: Path, policy: Policy, uplinks: Mapping[str, Uplink | None]) -> Iterator[Fault]:
+    members = dict.fromkeys(member.uplink for tier in policy.tiers for member in tier)
+    lacking = {name: keys for name in members if (link := uplinks.get(name)) and (keys := _keys_lacking(link))}
+    if lacking:
+        missing = " and ".join(dict.fromkeys(key for found in lacking.values() for key in found))
+        yield Fault(
+            path,
+            '"per-packet" sends packets of one connection by several uplinks, but the source address is translated on '
+            f"{', '.join(lacking)}: servers and firewalls would see packets of strangers and drop them",
+            f'use algorithm = "weighted"; or, where all uplinks carry the same addresses, as tunnels do, add {missing}',
+        )
+
+
+def _keys_lacking(link: Uplink) -> list[str]:
+    """What has to be added to an uplink so that no address is translated in the families it serves."""
+    if link.nat == "none":
+        return []
+    if link.families == ("ipv6",):
+        return [] if link.nat6 == "native" else ['nat6 = "native"']
+    return ['nat = "none"']
 
 
 def _room(settings: GlobalSettings, uplinks: int) -> Iterator[Fault]:

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from polywan.config.base import Model
 from polywan.config.model import Config, GlobalSettings
 from polywan.config.reading import EXAMPLE
-from polywan.config.steering import Match, Member, Policy, SteeringRule
+from polywan.config.steering import Affinity, Match, Member, Policy, SteeringRule
 from polywan.config.uplink import Bandwidth, HealthOverrides, HealthSettings, Snat, Uplink
 from polywan.config.values import Duration, span
 from polywan.config.vocabulary import expected_in, keys_of
@@ -30,6 +30,7 @@ _SECTIONS: Final[tuple[tuple[str, type[Model]], ...]] = (
     ("[health]", HealthSettings),
     ("[policies.NAME]", Policy),
     ("[policies.NAME] members of a tier", Member),
+    ("[policies.NAME] affinity", Affinity),
     ("[[rules]]", SteeringRule),
     ("[global]", GlobalSettings),
 )

@@ -48,11 +48,16 @@ _SYNONYMS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong, by its path; the loader adds file and line."""
+    """One thing that is wrong, by its path; the loader adds file and line.
+
+    Attributes:
+        other: a second place; the loader ends the message with its name, file and line.
+    """
 
     path: Path
     message: str
     hint: str = ""
+    other: Path = ()
 
 
 def escaped(text: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Any, Final
 
 from polywan.config.checks import check
+from polywan.config.coverage import never_matching
 from polywan.config.errors import ConfigError, Problem
 from polywan.config.faults import Fault, Path, dotted
 from polywan.config.model import Config
@@ -39,10 +40,27 @@ _SYNTAX_HINTS: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A good configuration, and what in it is probably not what its author meant."""
+
+    config: Config
+    warnings: tuple[Problem, ...] = ()
+
+
 def load(path: FilePath) -> Config:
     """Read a configuration file and the ``conf.d/*.toml`` next to it, in the order of their names.
 
     Tables are merged key by key, a later file wins for single values, and rules are appended.
+
+    Raises:
+        ConfigError: with every problem that was found.
+    """
+    return load_with_warnings(path).config
+
+
+def load_with_warnings(path: FilePath) -> Loaded:
+    """Read a configuration as `load` does, and look for what can have no effect.
 
     Raises:
         ConfigError: with every problem that was found.
@@ -55,7 +73,7 @@ def load(path: FilePath) -> Config:
         sources += [source] if source else []
     if problems:
         raise ConfigError(problems)
-    return _config(sources)
+    return _loaded(sources)
 
 
 def load_text(text: str, name: str = "config") -> Config:
@@ -68,7 +86,7 @@ def load_text(text: str, name: str = "config") -> Config:
     source = _parsed(text, name, problems)
     if source is None:
         raise ConfigError(problems)
-    return _config([source])
+    return _loaded([source]).config
 
 
 @dataclass(frozen=True)
@@ -91,17 +109,15 @@ class _Source:
         return len(rules) if isinstance(rules, list) else 0
 
 
-def _config(sources: Sequence[_Source]) -> Config:
+def _loaded(sources: Sequence[_Source]) -> Loaded:
     raw: dict[str, Any] = {}
     for source in sources:
         raw = _merged(raw, source.tables)
     parts, faults = read_parts(raw)
     faults += check(parts)
     if faults:
-        problems = [_placed(fault, sources) for fault in faults]
-        names = {source.name: place for place, source in enumerate(sources)}
-        raise ConfigError(sorted(problems, key=lambda p: _order(p, names)))
-    return Config.model_validate(
+        raise ConfigError(_problems(faults, sources))
+    config = Config.model_validate(
         {
             "uplinks": parts.uplinks,
             "health": parts.health,
@@ -110,6 +126,7 @@ def _config(sources: Sequence[_Source]) -> Config:
             "global": parts.global_,
         }
     )
+    return Loaded(config, tuple(_problems(never_matching(config.rules), sources)))
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any], depth: int = 0) -> dict[str, Any]:
@@ -131,19 +148,32 @@ def _unlisted(old: object, new: object) -> object:
     return new if isinstance(old, list) else old
 
 
+def _problems(faults: Iterable[Fault], sources: Sequence[_Source]) -> list[Problem]:
+    """Place faults, and sort them as they stand in the files."""
+    names = {source.name: place for place, source in enumerate(sources)}
+    return sorted((_placed(fault, sources) for fault in faults), key=lambda p: _order(p, names))
+
+
 def _placed(fault: Fault, sources: Sequence[_Source]) -> Problem:
-    """Find the file and line of a fault: the longest beginning of its path that stands in a file."""
+    message = fault.message
+    if fault.other:
+        message += f" {dotted(fault.other)} at {_place(fault.other, sources)}"
+    return Problem(_place(fault.path, sources), dotted(fault.path), message, fault.hint)
+
+
+def _place(wanted: Path, sources: Sequence[_Source]) -> str:
+    """Return file and line of the longest beginning of a path that stands in a file."""
     best: tuple[int, str] = (-1, sources[0].name)
     offset = 0
     for source in sources:
-        path: Path = fault.path
+        path = wanted
         if len(path) > 1 and path[0] == "rules" and isinstance(path[1], int):
             path = ("rules", path[1] - offset, *path[2:])
         offset += source.rule_count
         length = next((n for n in range(len(path), 0, -1) if path[:n] in source.lines), 0)
         if length and length >= best[0]:
             best = (length, f"{source.name}:{source.lines[path[:length]]}")
-    return Problem(best[1], dotted(fault.path), fault.message, fault.hint)
+    return best[1]
 
 
 def _order(problem: Problem, names: dict[str, int]) -> tuple[int, int]:

@@ -9,17 +9,20 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from polywan.config.base import FamilyName, Interface, Model, Name, Seconds
+from polywan.config.matching import FwMark, Owner, Window
 from polywan.config.netvalues import IPAddress, IPNetwork
-from polywan.config.steering import Match, Member, Policy, SteeringRule
+from polywan.config.steering import Affinity, Match, Member, Policy, SteeringRule
 from polywan.config.uplink import Bandwidth, HealthOverrides, HealthSettings, Snat, Uplink
 from polywan.config.values import Flag, Mask, Whole
 
 __all__ = [
     "DEFAULT_POLICY",
     "RULE_BAND",
+    "Affinity",
     "Bandwidth",
     "Config",
     "FamilyName",
+    "FwMark",
     "GlobalSettings",
     "HealthOverrides",
     "HealthSettings",
@@ -30,11 +33,13 @@ __all__ = [
     "Member",
     "Model",
     "Name",
+    "Owner",
     "Policy",
     "Seconds",
     "Snat",
     "SteeringRule",
     "Uplink",
+    "Window",
 ]
 
 DEFAULT_POLICY: Final = "default"
@@ -134,6 +139,10 @@ class Config(Model):
         rest = (tuple(m for m in tier if m.uplink != uplink) for tier in default.tiers)
         tiers = ((Member(uplink=uplink),), *(tier for tier in rest if tier))
         return default.model_copy(update={"tiers": tiers})
+
+    def only_policy(self, only: tuple[str, ...]) -> Policy:
+        """Return what ``only = [X, …]`` alone means in a rule: those uplinks share, nobody else ever serves."""
+        return Policy(tiers=(tuple(Member(uplink=name) for name in only),))
 
     @cached_property
     def _made_default(self) -> Policy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import (
@@ -111,17 +112,19 @@ class Address(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Network(Kind):
-    """A prefix; an address without a length is a prefix of that one host."""
+    """A prefix; an address without a length is a prefix of that one host. `version` 0 takes both families."""
+
+    version: Literal[0, 6] = 0
 
     def _expected(self) -> str:
-        return 'an address or prefix as "192.168.15.0/24"'
+        return 'an IPv6 prefix as "2001:db8:a::/56"' if self.version else 'an address or prefix as "192.168.15.0/24"'
 
     def _schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"}
 
     def _parse(self, raw: object) -> IPNetwork:
         if isinstance(raw, IPv4Network | IPv6Network):
-            return raw
+            return self._checked(raw)
         if isinstance(raw, IPv4Address | IPv6Address):
             raw = str(raw)
         if not isinstance(raw, str):
@@ -129,15 +132,21 @@ class Network(Kind):
         host, slash, length = raw.partition("/")
         if "%" in raw or (slash and not re.fullmatch("[0-9]{1,3}", length)):
             raise self.refusal(raw, self._rewritten(raw))
-        try:
-            return ip_network(raw)
-        except ValueError:
-            pass
+        found: IPNetwork | None = None
+        with suppress(ValueError):
+            found = ip_network(raw)
+        if found is not None:
+            return self._checked(found)
         hint = self._rewritten(raw)
         if hint:
             raise rejection(f"{shown(raw)} has bits set beyond its prefix length", hint)
         named = _HOST_NAME.fullmatch(host) is not None
         raise self.refusal(raw, "names are not looked up; write the address" if named else "")
+
+    def _checked(self, found: IPNetwork) -> IPNetwork:
+        if self.version not in (0, found.version):
+            raise self.refusal(str(found))
+        return found
 
     def _rewritten(self, raw: str) -> str:
         """Say how the same would be written as a prefix, if it is one at all."""
@@ -163,7 +172,7 @@ class Ports(Kind):
         if raw == []:
             raise self.refusal(raw, "leave the key out when every port is meant")
         items = raw if isinstance(raw, list | tuple) else (raw,)
-        return _merged([r for item in items for r in self._ranges(item)])
+        return merged([r for item in items for r in self._ranges(item)])
 
     def _ranges(self, item: object) -> list[PortRange]:
         match item:
@@ -193,9 +202,9 @@ class Ports(Kind):
         return (low, high)
 
 
-def _merged(ranges: list[PortRange]) -> tuple[PortRange, ...]:
-    """Sort and join ranges: nft(8) refuses sets whose intervals overlap."""
-    joined: list[PortRange] = []
+def merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Sort inclusive ranges and join those that touch: nft(8) refuses sets whose intervals overlap."""
+    joined: list[tuple[int, int]] = []
     for low, high in sorted(ranges):
         if joined and low <= joined[-1][1] + 1:
             joined[-1] = (joined[-1][0], max(high, joined[-1][1]))

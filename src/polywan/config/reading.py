@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from polywan.config.base import NAME, Model
-from polywan.config.checks import Parts
 from polywan.config.faults import Fault, Path, shown, suggest
 from polywan.config.model import Config, GlobalSettings
-from polywan.config.steering import Policy, SteeringRule
+from polywan.config.parts import Parts
+from polywan.config.steering import Match, Policy, SteeringRule
 from polywan.config.uplink import HealthSettings, Uplink
 from polywan.config.values import ERROR_TYPE
 from polywan.config.vocabulary import expected_in, keys_of, model_at
@@ -20,10 +20,10 @@ from polywan.config.vocabulary import expected_in, keys_of, model_at
 M = TypeVar("M", bound=Model)
 
 _ALONE: Final[Mapping[type[Model], frozenset[str]]] = {
-    Uplink: frozenset({"gateway", "gateway6", "source", "metered", "nat", "clamp_mss", "enabled", "health"}),
+    Uplink: frozenset({"gateway", "gateway6", "source", "metered", "prefix6", "clamp_mss", "enabled", "health"}),
     HealthSettings: frozenset({"methods", "tcp_port", "interval", "timeout", "fall", "rise", "hold_down"}),
-    Policy: frozenset({"algorithm", "last_resort"}),
-    SteeringRule: frozenset({"from", "to", "port", "source_port", "in_interface", "family", "not"}),
+    Policy: frozenset({"algorithm", "last_resort", "affinity"}),
+    SteeringRule: frozenset(keys_of(Match)) - {"protocol"} | {"not"},
     GlobalSettings: frozenset({"priority", "forwarding"}),
 }
 """Keys whose absence cannot make another part look wrong."""

@@ -7,13 +7,36 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-from polywan.config.base import NAME, FamilyField, Interface, Model, Name, Weight
+from polywan.config.base import NAME, FamilyField, Interface, Model, Name, Seconds, Weight
 from polywan.config.faults import shown
+from polywan.config.matching import (
+    Account,
+    Cgroup,
+    Domain,
+    Dscp,
+    ForeignMark,
+    FwMark,
+    ListFile,
+    Mac,
+    Owner,
+    Span,
+    Window,
+)
 from polywan.config.netvalues import IPNetwork, Network, OneOrMany, PortRange, Ports
-from polywan.config.values import Choice, Kind, rejection
+from polywan.config.values import Choice, Duration, Kind, rejection
 
-Algorithm: TypeAlias = Literal["weighted"]
-LastResort: TypeAlias = Literal["unreachable", "prohibit", "blackhole", "main"]
+Algorithm: TypeAlias = Literal[
+    "weighted",
+    "random",
+    "source",
+    "source-destination",
+    "connection",
+    "source-parity",
+    "multipath",
+    "per-packet",
+]
+AffinityKey: TypeAlias = Literal["source", "source-destination"]
+LastResort: TypeAlias = Literal["unreachable", "prohibit", "blackhole", "main", "throw"]
 Protocol: TypeAlias = Literal["tcp", "udp", "icmp", "sctp", "gre", "esp"]
 RuleAction: TypeAlias = Literal["bypass", "block"]
 
@@ -23,6 +46,15 @@ WITH_PORTS: Final[frozenset[Protocol]] = frozenset({"tcp", "udp", "sctp"})
 _Networks: TypeAlias = Annotated[tuple[Annotated[IPNetwork, Network()], ...], OneOrMany(networks=True)]
 _Ports: TypeAlias = Annotated[tuple[PortRange, ...], Ports()]
 _Devices: TypeAlias = Annotated[tuple[Interface, ...], OneOrMany()]
+_Codes: TypeAlias = Annotated[tuple[Annotated[int, Dscp()], ...], OneOrMany()]
+_Macs: TypeAlias = Annotated[tuple[Annotated[str, Mac()], ...], OneOrMany()]
+_Users: TypeAlias = Annotated[tuple[Annotated[Owner, Account()], ...], OneOrMany()]
+_Groups: TypeAlias = Annotated[tuple[Annotated[Owner, Account(group=True)], ...], OneOrMany()]
+_Cgroups: TypeAlias = Annotated[tuple[Annotated[str, Cgroup()], ...], OneOrMany()]
+_Domains: TypeAlias = Annotated[tuple[Annotated[str, Domain()], ...], OneOrMany()]
+_Lists: TypeAlias = Annotated[tuple[Annotated[str, ListFile()], ...], OneOrMany()]
+_Windows: TypeAlias = Annotated[tuple[Annotated[Window, Span()], ...], OneOrMany()]
+_Names: TypeAlias = Annotated[tuple[Name, ...], OneOrMany()]
 
 
 class Member(Model):
@@ -77,6 +109,22 @@ class TierList(Kind):
         return raw
 
 
+class Affinity(Model):
+    """Keep a client on the uplink that it was given first."""
+
+    key: Annotated[AffinityKey, Choice(get_args(AffinityKey))] = Field(
+        default="source",
+        description='Who is kept: "source", one client whatever it talks to, or "source-destination", a client and '
+        "a server together. Default source: sites that ask several servers at once (banks, games, chats) see one "
+        "address. IPv6 pairs are kept by a hash, without a timeout.",
+    )
+    timeout: Annotated[Seconds, Duration(1, 604800)] = Field(
+        default=600.0,
+        description="How long an uplink is kept for a client that opens no connection; each new one starts it "
+        "again. Default 10m, what users of mwan3 know.",
+    )
+
+
 class Policy(Model):
     """Which uplinks serve a class of connections: the first tier with a healthy member."""
 
@@ -84,7 +132,13 @@ class Policy(Model):
         default="weighted",
         description='How new connections are spread over a tier: "weighted" deals them out in turn by '
         "weight, exactly and interleaved. The default, because shares then hold for a handful of "
-        "connections as well.",
+        'connections as well. "random" draws by weight. "source", "source-destination" and "connection" choose by '
+        "a hash of the client, of client and server, or of the whole address and port tuple: the same key meets "
+        'the same uplink, and an uplink that comes or goes moves only its own share. "source-parity" gives even '
+        "source addresses to the first member of the tier and odd ones to the second; each tier has two. "
+        '"multipath" lets the kernel choose (a resilient nexthop group, ip-nexthop(8)). '
+        '"per-packet" deals out single packets of one connection; it needs uplinks that do not translate addresses '
+        '(`nat = "none"`), as tunnels to one far end.',
     )
     tiers: Annotated[tuple[tuple[Member, ...], ...], TierList()] = Field(
         description='Uplinks in order of preference, as [["fibre", "dsl"], ["lte"]]: members of a tier '
@@ -95,9 +149,17 @@ class Policy(Model):
     last_resort: Annotated[LastResort, Choice(get_args(LastResort))] = Field(
         default="unreachable",
         description='What happens to new connections when no uplink of any tier is up: "unreachable" and '
-        '"prohibit" answer with that ICMP message, "blackhole" drops, "main" lets the main table decide. '
+        '"prohibit" answer with that ICMP message, "blackhole" drops, "main" (or "throw", as ip-route(8) calls it) '
+        "lets the main table decide. "
         'Default "unreachable": programs fail at once instead of waiting, and nothing leaves where the '
         "policy did not allow it.",
+    )
+    affinity: Affinity | None = Field(
+        default=None,
+        description="Keep a client on the uplink that its first connection was given, for as long as it goes on "
+        "opening connections and the uplink is up; an empty table, {}, means by source and for 10 minutes. Goes with "
+        '"weighted", "random" and "connection"; the others keep a client already, or cannot. Default: every '
+        "connection is chosen for itself, which spreads load best.",
     )
 
 
@@ -124,16 +186,62 @@ class Match(Model):
         description="Devices the connection arrives by, one or a list; the box's own connections arrive "
         "by none. Default: any.",
     )
+    dscp: _Codes = Field(
+        default=(),
+        description='DSCP of the packet, by name ("ef", "cs1", "af41") or number, one or a list; a ToS byte is four '
+        "times as much. Default: any.",
+    )
+    mac: _Macs = Field(
+        default=(),
+        description="Hardware address of the neighbour that sent it, one or a list; the box's own connections have "
+        "none. Default: any.",
+    )
+    fwmark: Annotated[FwMark, ForeignMark()] | None = Field(
+        default=None,
+        description='Packet mark that another program has set, as "0x10/0xff", or as "0x10" for all bits but those '
+        "of `mark_mask`, which cannot be asked for. Default: any.",
+    )
+    user: _Users = Field(
+        default=(),
+        description="User whose program opened the connection, by name or number, one or a list; only the box's own "
+        "connections have one. Default: any.",
+    )
+    group: _Groups = Field(default=(), description="Group of that program, as `user`. Default: any.")
+    cgroup: _Cgroups = Field(
+        default=(),
+        description='Control group (version 2) of the program that opened the connection, as "system.slice/'
+        'backup.service", one or a list, with everything below it. Default: any.',
+    )
+    domains: _Domains = Field(
+        default=(),
+        description="Names whose addresses are meant, one or a list. polywan resolves them and asks again when "
+        "their time to live is over; a name with many addresses, or subdomains, are exact only when the box's "
+        "dnsmasq fills the set (`polywan show dnsmasq`). Default: any.",
+    )
+    list_: _Lists = Field(
+        default=(),
+        alias="list",
+        description="Files of destination prefixes, one prefix or address per line and # for comments, both "
+        "families mixed; read again when they change. Default: any.",
+    )
+    time: _Windows = Field(
+        default=(),
+        description='When it holds, in local time: "mon-fri 08:00-18:00", "sat,sun" or "22:00-06:00" (which ends '
+        "on the next day), one or a list. It counts when a connection begins. Default: always.",
+    )
     family: FamilyField | None = Field(default=None, description="Address family. Default: both.")
 
 
 class SteeringRule(Match):
-    """First match wins; exactly one of policy, uplink, action."""
+    """The first rule that matches decides; each says one of policy, uplink and action, or `only` alone.
+
+    `only` may stand beside policy or uplink, too.
+    """
 
     policy: Name | None = Field(
         default=None,
         description="Name of the policy that chooses the uplink. No default: a rule says exactly one of "
-        "policy, uplink and action.",
+        "policy, uplink and action, or `only` alone.",
     )
     uplink: Name | None = Field(
         default=None,
@@ -143,6 +251,13 @@ class SteeringRule(Match):
     action: Annotated[RuleAction, Choice(get_args(RuleAction))] | None = Field(
         default=None,
         description='"bypass" leaves the connection to the main table, "block" refuses it. No default.',
+    )
+    only: _Names = Field(
+        default=(),
+        description="Uplinks that such connections may leave by: a kill switch. They never leave elsewhere, "
+        "whatever happens to the daemon, to routes or to rules; with none of them up they are refused. Alone it "
+        "shares among them by weight; beside `policy` or `uplink` it limits those. Neither this rule nor one before "
+        "it can ask for a `cgroup`, which is not to be seen where packets leave. Default: any uplink.",
     )
     not_: Match = Field(
         default=Match(),

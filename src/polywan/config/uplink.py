@@ -10,10 +10,11 @@ from pydantic_core import PydanticCustomError
 
 from polywan.config.base import FamilyField, Model, Seconds, Weight
 from polywan.config.faults import closest
-from polywan.config.netvalues import Address, BothWays, Device, IPAddress, OneOrMany
+from polywan.config.netvalues import Address, BothWays, Device, IPAddress, IPNetwork, Network, OneOrMany
 from polywan.config.values import Choice, Duration, Flag, Kind, Rate, Whole, rejection
 
 ProbeMethod: TypeAlias = Literal["icmp", "tcp"]
+Nat6: TypeAlias = Literal["auto", "native", "prefix", "masquerade"]
 
 _TARGET: Final = Address(no_names="a name would need DNS to judge the link that DNS needs; write the address")
 
@@ -26,6 +27,7 @@ _Port: TypeAlias = Annotated[int, Whole(1, 65535)]
 _Interval: TypeAlias = Annotated[Seconds, Duration(0.05, 3600)]
 _Timeout: TypeAlias = Annotated[Seconds, Duration(0.01, 60)]
 _Count: TypeAlias = Annotated[int, Whole(1, 100)]
+_Prefixes: TypeAlias = Annotated[tuple[Annotated[IPNetwork, Network(6)], ...], OneOrMany(networks=True)]
 _HoldDown: TypeAlias = Annotated[Seconds, Duration(0, 86400)]
 
 
@@ -212,6 +214,19 @@ class Uplink(Model):
         description='Source address of what leaves by this uplink: "masquerade" is the device\'s own, '
         '"none" leaves it alone, {snat = "ADDRESS"} sets a fixed one. Default "masquerade": it follows '
         "dynamic addresses, and providers drop sources that are not theirs.",
+    )
+    nat6: Annotated[Nat6, Choice(get_args(Nat6))] = Field(
+        default="auto",
+        description='The same for IPv6; counts where `nat` is "masquerade" only: "native" leaves addresses alone, '
+        '"prefix" exchanges the prefix for that of the uplink and keeps the host\'s part (NPTv6, RFC 6296), '
+        '"masquerade" takes the address of the device. Default "auto": sources within `prefix6` leave by their uplink '
+        "untouched; others get their prefix exchanged where the uplink has one, else they are masqueraded.",
+    )
+    prefix6: _Prefixes = Field(
+        default=(),
+        description="IPv6 prefixes that this uplink's provider routes to the box, one or a list. Default: those "
+        "of source-specific default routes by its device (`default from 2001:db8:a::/56 …`), as DHCPv6 clients "
+        "install them.",
     )
     clamp_mss: Annotated[bool, Flag()] = Field(
         default=True,

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from polywan.config import Config
 from polywan.core.allocate import Numbers, allocate, numbers
+from polywan.core.given import RulesetInput
+from polywan.core.lookups import Lookups
 from polywan.core.net import FAMILIES, IPAddress, MarkLayout, TableId
+from polywan.core.nexthops import build_nexthops, multipath
 from polywan.core.observed import Observed
 from polywan.core.plan import DesiredState
-from polywan.core.reach import Reach, UplinkFamily
+from polywan.core.reach import Reach, UplinkFamily, unbound_links
 from polywan.core.routing import build_routes, build_rules, routings
-from polywan.core.ruleset import RulesetInput, build
-from polywan.core.select import Selection
+from polywan.core.ruleset import build
+from polywan.core.select import Selection, marked_policies
 from polywan.core.tuning import build_sysctls
+
+POLICY: Final = "policy:"
+"""Prefix of policies among the remembered numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +29,7 @@ class Memory:
     """What outlives the daemon; `daemon/store.py` keeps it.
 
     Attributes:
-        ids: number of every uplink, those no longer configured included.
+        ids: number of every uplink and of policies that need one, those no longer configured included.
         gateways: last known next hop per uplink and family.
         originals: values that kernel settings had before polywan's first write, by path.
     """
@@ -43,12 +50,30 @@ def numbers_of(config: Config, ids: Mapping[str, int]) -> dict[str, Numbers]:
     Raises:
         CapacityError: more uplinks than marks.
     """
+    return _derived(config, ids, config.uplinks)
+
+
+def policy_marks_of(config: Config, ids: Mapping[str, int]) -> dict[str, Numbers]:
+    """Return mark, table and priorities of the policies that have a number of their own, by the policy's name."""
+    found = _derived(config, ids, map(policy_id, marked_policies(config)))
+    return {name.removeprefix(POLICY): number for name, number in found.items()}
+
+
+def policy_id(policy: str) -> str:
+    """Return the name under which a policy's number is remembered; no uplink can have it."""
+    return POLICY + policy
+
+
+def numbered(config: Config) -> list[str]:
+    """Return every name that needs a number: uplinks, then policies."""
+    return [*config.uplinks, *map(policy_id, marked_policies(config))]
+
+
+def _derived(config: Config, ids: Mapping[str, int], names: Iterable[str]) -> dict[str, Numbers]:
     layout = layout_of(config)
-    given = allocate(config.uplinks, ids, layout)
-    return {
-        name: numbers(given[name], layout, table_base=config.global_.table_base, priority=config.global_.priority)
-        for name in config.uplinks
-    }
+    given = allocate(numbered(config), ids, layout)
+    base, priority = config.global_.table_base, config.global_.priority
+    return {name: numbers(given[name], layout, table_base=base, priority=priority) for name in names}
 
 
 def compile_state(
@@ -59,6 +84,9 @@ def compile_state(
     reach: Mapping[UplinkFamily, Reach],
     selection: Selection,
     current: Mapping[str, str],
+    *,
+    policy_marks: Mapping[str, Numbers],
+    lookups: Lookups,
 ) -> DesiredState:
     """Return the whole desired state; the same inputs give the same state, every time.
 
@@ -70,6 +98,8 @@ def compile_state(
         reach: how each uplink can be used.
         selection: who serves which policy.
         current: present kernel settings.
+        policy_marks: numbers of policies, from `policy_marks_of`.
+        lookups: what rules refer to outside of the file.
     """
     layout = layout_of(config)
     fallback = TableId(config.global_.table_base)
@@ -80,17 +110,23 @@ def compile_state(
             config=config,
             layout=layout,
             numbers=given,
+            policy_marks=policy_marks,
             selection=selection,
             retired=retired,
             own=observed.own_ipv4(),
-            main_links={family: observed.main_default_links(family) for family in FAMILIES},
+            lookups=lookups,
+            observed=observed,
+            reach=reach,
+            main_links={family: unbound_links(observed, reach, given, family) for family in FAMILIES},
         )
     )
     uplinks = routings(reach, given, devices, sources)
+    policies = multipath(config, policy_marks, given, reach, selection)
     families = tuple(sorted({family for _, family in reach}))
     return DesiredState(
-        routes=build_routes(uplinks, families, fallback),
-        rules=build_rules(uplinks, families, layout, config.global_.priority, fallback),
+        nexthops=build_nexthops(policies),
+        routes=build_routes(uplinks, policies, families, fallback),
+        rules=build_rules(uplinks, policies, families, layout, config.global_.priority, fallback),
         nft=table,
         sysctls=tuple(build_sysctls(config, observed, current)),
     )

@@ -48,9 +48,19 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     ways = reach(config, observed, state.memory.gateways)
     probes = _follow(state, config, ways, actual, now)
     selection = select(config, ways, probes, state.selection)
-    desired = compile_state(config, state.numbers, state.retired, observed, ways, selection, actual.sysctls)
+    desired = compile_state(
+        config,
+        state.numbers,
+        state.retired,
+        observed,
+        ways,
+        selection,
+        actual.sysctls,
+        policy_marks=state.policy_marks,
+        lookups=state.lookups,
+    )
     plan = diff(desired, actual)
-    tampered = after_read and bool(plan) and desired == state.desired and not state.refused
+    tampered = after_read and desired == state.desired and not state.refused and _by_others(plan, state.memory)
     if tampered and (wait := _too_many(state, now)):
         return replace(state, read_at=now + wait), ()
     views = {name: view(config, name, ways, probes, state.views.get(name), now) for name in config.uplinks}
@@ -80,7 +90,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         repairs=(*_recent(state, now), now) if tampered else _recent(state, now),
         drift=_drift(plan) if tampered else state.drift,
         culprit="" if after_read else state.culprit,
-        warnings=tuple(conflicts(config, actual)),
+        warnings=(*state.advice, *conflicts(config, actual), *state.lookups.problems),
     )
     return state, tuple(effects)
 
@@ -131,6 +141,11 @@ def _cuts(state: State, config: Config, selection: Selection, now: float) -> tup
     return tuple(Sweep(now + SWEEP, c.uplink, c.mark, c.family) for c in cuts), cuts
 
 
+def _by_others(plan: Plan, memory: Memory) -> bool:
+    """True when something was undone that we had done: a setting's first write is none of that."""
+    return any(not isinstance(op, SetSysctl) or op.sysctl.path in memory.originals for op in plan.ops)
+
+
 def _recall(memory: Memory, plan: Plan) -> Memory:
     """Keep the values that settings had before our first write."""
     first = {
@@ -145,6 +160,7 @@ def _assume(desired: DesiredState, actual: ActualState) -> ActualState:
     """What the kernel holds if every operation succeeds; the next read tells. Equal parts become the same objects."""
     return replace(
         actual,
+        nexthops=desired.nexthops,
         routes=desired.routes,
         rules=desired.rules,
         nft=state_of(desired.nft),

@@ -17,7 +17,7 @@ from typing import Final, assert_never
 from polywan.config import Config
 from polywan.core import health as hl
 from polywan.core.allocate import allocate
-from polywan.core.compile import layout_of, numbers_of
+from polywan.core.compile import layout_of, numbered, numbers_of, policy_marks_of
 from polywan.core.decide import decide
 from polywan.core.effects import Cut, Effect, Level, Note, Read, Remember, StartProbe
 from polywan.core.events import (
@@ -27,6 +27,7 @@ from polywan.core.events import (
     EventsLost,
     LinkChanged,
     LinkRemoved,
+    Looked,
     OursTouched,
     ProbeResult,
     ReadDone,
@@ -72,12 +73,17 @@ def deadline(state: State) -> float:
 def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, ...], bool]:
     """Fold the event into what is known; the last value says whether a new decision is needed."""
     match event:
-        case ConfigLoaded(config):
-            return *_take_config(state, config, now), True
+        case ConfigLoaded(config, warnings, lookups=lookups):
+            notes = tuple(Note(Level.WARNING, "config.odd", text) for text in warnings)
+            state = replace(state, advice=warnings, lookups=state.lookups if lookups is None else lookups)
+            state, effects = _take_config(state, config, now)
+            return state, (*effects, *notes), True
         case ReadDone(observed, actual):
             return *_learn(replace(state, observed=observed, actual=actual)), True
         case LinkChanged() | LinkRemoved():
             return _take_link(state, event, now)
+        case Looked(lookups):
+            return read_soon(replace(state, lookups=lookups), now), (), lookups != state.lookups
         case WorldTouched():
             return read_soon(state, now), (), False
         case OursTouched(_, by):
@@ -115,9 +121,10 @@ def read_soon(state: State, now: float) -> State:
 
 
 def _take_config(state: State, config: Config, now: float) -> tuple[State, tuple[Effect, ...]]:
-    memory = replace(state.memory, ids=allocate(config.uplinks, state.memory.ids, layout_of(config)))
+    memory = replace(state.memory, ids=allocate(numbered(config), state.memory.ids, layout_of(config)))
     effects: tuple[Effect, ...] = () if memory == state.memory else (Remember(memory),)
-    removed = [n for n in state.config.uplinks if n not in config.uplinks] if state.config else []
+    names = numbered(config)
+    removed = [n for n in numbered(state.config) if n not in names] if state.config else []
     layout = layout_of(config)
     sweeps = [
         Sweep(now, name, layout.mark(memory.ids[name]), family)
@@ -131,8 +138,8 @@ def _take_config(state: State, config: Config, now: float) -> tuple[State, tuple
         config=config,
         memory=memory,
         numbers=numbers_of(config, memory.ids),
-        retired=(state.retired | {sweep.mark for sweep in sweeps})
-        - {layout.mark(memory.ids[n]) for n in config.uplinks},
+        policy_marks=policy_marks_of(config, memory.ids),
+        retired=(state.retired | {sweep.mark for sweep in sweeps}) - {layout.mark(memory.ids[n]) for n in names},
         probing={name: config.health_of(name) for name in config.uplinks},
         health=health,
         sweeps=(*state.sweeps, *sweeps),

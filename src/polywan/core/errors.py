@@ -8,6 +8,7 @@
     ├── MissingFeature  a kernel feature or tool is absent; says the package    (exit 1)
     ├── NotPermitted    the process may not change networking                   (exit 5)
     ├── CapacityError   more uplinks than the mark mask has room for            (exit 3)
+    ├── ListError       a file of prefixes cannot be read                       (never ends a program)
     ├── BusyError       another daemon holds the runtime directory              (exit 1)
     └── ControlError    the daemon cannot be reached or refused                 (exit 4 or 1)
 """

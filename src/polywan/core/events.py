@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from polywan.config import Config
+from polywan.core.lookups import Lookups
 from polywan.core.net import Family, IPAddress
 from polywan.core.observed import Link, Observed
 from polywan.core.plan import ActualState, ApplyReport
@@ -37,7 +38,7 @@ class OursTouched:
     """Another program changed something that carries our stamp.
 
     Attributes:
-        what: "rule", "route" or "table".
+        what: "rule", "route", "nexthop" or "table".
         by: the program's name and pid where the kernel tells, otherwise empty.
     """
 
@@ -83,9 +84,23 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class ConfigLoaded:
-    """A new configuration is in force from now on."""
+    """A new configuration is in force from now on.
+
+    Attributes:
+        warnings: what the loader found odd in it, for people.
+        lookups: what its rules refer to, as far as it is known already; None leaves what was known before.
+    """
 
     config: Config
+    warnings: tuple[str, ...] = ()
+    lookups: Lookups | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What rules refer to outside of the file was read anew."""
+
+    lookups: Lookups
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +109,4 @@ class Tick:
 
 
 KernelEvent: TypeAlias = LinkChanged | LinkRemoved | WorldTouched | OursTouched | EventsLost
-Event: TypeAlias = KernelEvent | ProbeResult | ReadDone | Applied | ConfigLoaded | Tick
+Event: TypeAlias = KernelEvent | ProbeResult | ReadDone | Applied | ConfigLoaded | Looked | Tick

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from polywan.core.net import TABLE_MAIN, Family, IPAddress, IPInterface, TableId, family_of
+from polywan.core.net import TABLE_MAIN, Family, IPAddress, IPInterface, IPNetwork, TableId, family_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +49,18 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultRoute:
-    """A default route that somebody else installed (a DHCP client, pppd, router advertisements, an admin)."""
+    """A default route that somebody else installed (a DHCP client, pppd, router advertisements, an admin).
+
+    Attributes:
+        source: it serves packets from this prefix only (``default from PREFIX``, IPv6); None serves all.
+    """
 
     family: Family
     link: str
     via: IPAddress | None
     metric: int = 0
     table: TableId = TABLE_MAIN
+    source: IPNetwork | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,8 @@ class Observed:
     defaults: tuple[DefaultRoute, ...] = ()
     _global: Mapping[tuple[str, Family], tuple[IPInterface, ...]] = field(init=False, repr=False, compare=False)
     _routes: Mapping[tuple[str, Family], tuple[DefaultRoute, ...]] = field(init=False, repr=False, compare=False)
+    sourced: frozenset[str] = field(init=False, repr=False, compare=False)
+    """Links with a default route that serves some sources only."""
 
     def __post_init__(self) -> None:
         """Index by link once: with hundreds of uplinks every decision asks for each."""
@@ -76,18 +83,24 @@ class Observed:
                 key = (a.link, family_of(a.ip))
                 addresses[key] = (*addresses.get(key, ()), a.ip)
         routes: dict[tuple[str, Family], tuple[DefaultRoute, ...]] = {}
-        for d in sorted(self.defaults, key=lambda d: (d.table != TABLE_MAIN, d.metric)):
+        for d in sorted(self.defaults, key=lambda d: (d.table != TABLE_MAIN, d.source is not None, d.metric)):
             routes[d.link, d.family] = (*routes.get((d.link, d.family), ()), d)
         object.__setattr__(self, "_global", addresses)
         object.__setattr__(self, "_routes", routes)
+        object.__setattr__(self, "sourced", frozenset(d.link for d in self.defaults if d.source is not None))
 
     def addresses_of(self, link: str, family: Family) -> tuple[IPInterface, ...]:
         """The link's addresses that can be reached from elsewhere (no link-local, no loopback)."""
         return self._global.get((link, family), ())
 
     def defaults_of(self, link: str, family: Family) -> tuple[DefaultRoute, ...]:
-        """Others' default routes by this link, best metric first, table main before any other."""
+        """Others' default routes by this link: table main first, those for every source, then best metric."""
         return self._routes.get((link, family), ())
+
+    def within(self, networks: Collection[IPNetwork]) -> tuple[IPAddress, ...]:
+        """This box's addresses, by whichever link, that lie within one of the networks."""
+        found = (a.ip for (link, _), ips in self._global.items() if link != "lo" for a in ips)
+        return tuple(dict.fromkeys(ip for ip in found if any(ip in network for network in networks)))
 
     def own_ipv4(self) -> frozenset[IPv4Address]:
         """Every IPv4 address of this box that others can reach."""
@@ -95,10 +108,20 @@ class Observed:
         return frozenset(ip for ip in found if isinstance(ip, IPv4Address))
 
     def main_default_links(self, family: Family) -> frozenset[str]:
-        """Links of the best default in main: where unmarked traffic leaves."""
-        main = [d for d in self.defaults if d.family is family and d.table == TABLE_MAIN]
+        """Links of the best default in main that serves every source: where unmarked traffic leaves.
+
+        The kernel passes over routes by an uplink without carrier (ignore_routes_with_linkdown).
+        """
+        main = [
+            d
+            for d in self.defaults
+            if d.family is family and d.table == TABLE_MAIN and d.source is None and self._usable(d.link)
+        ]
         best = min((d.metric for d in main), default=None)
         return frozenset(d.link for d in main if d.metric == best)
+
+    def _usable(self, name: str) -> bool:
+        return name in self.links and self.links[name].usable
 
     def with_link(self, link: Link) -> Observed:
         """Return a copy in which the link is as given.

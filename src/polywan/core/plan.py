@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
 from polywan.core.net import TABLE_MAIN, Family
+from polywan.core.nexthops import Nexthop, NexthopGroup, NexthopObject
 from polywan.core.nft import NftState, NftTable, change_text, delete_text
 from polywan.core.routing import IpRule, Route
 from polywan.core.tuning import Sysctl
@@ -16,6 +17,7 @@ from polywan.core.tuning import Sysctl
 class DesiredState:
     """Everything polywan wants of the kernel, whole, every time."""
 
+    nexthops: frozenset[NexthopObject] = frozenset()
     routes: frozenset[Route] = frozenset()
     rules: frozenset[IpRule] = frozenset()
     nft: NftTable
@@ -27,6 +29,7 @@ class ActualState:
     """What the kernel holds of ours, and the rules of others that may be in our way.
 
     Attributes:
+        nexthops: nexthop objects and groups with our protocol number.
         routes: routes with our protocol number, in any table.
         rules: policy rules with our protocol number.
         nft: our table, or None when it does not exist.
@@ -34,6 +37,7 @@ class ActualState:
         foreign_rules: policy rules of others (without the kernel's own three).
     """
 
+    nexthops: frozenset[NexthopObject] = frozenset()
     routes: frozenset[Route] = frozenset()
     rules: frozenset[IpRule] = frozenset()
     nft: NftState | None = None
@@ -47,6 +51,20 @@ class SetSysctl:
 
     sysctl: Sysctl
     old: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutNexthop:
+    """Add the nexthop or group, or replace the one with the same id."""
+
+    nexthop: NexthopObject
+
+
+@dataclass(frozen=True, slots=True)
+class DelNexthop:
+    """Remove the nexthop or group. The kernel removes with it what refers to it alone: groups, and routes."""
+
+    nexthop: NexthopObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +102,7 @@ class NftBatch:
     text: str
 
 
-Op: TypeAlias = SetSysctl | PutRoute | DelRoute | AddRule | DelRule | NftBatch
+Op: TypeAlias = SetSysctl | PutNexthop | DelNexthop | PutRoute | DelRoute | AddRule | DelRule | NftBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +143,27 @@ class ApplyReport:
 def phase(op: Op) -> int:
     """Order of an operation in a plan.
 
-    Routes exist before rules point at them and rules before marks are given out; what is no longer wanted
-    goes in the reverse order. After any prefix of a plan every mark that is given out finds its route.
+    Nexthops exist before groups of them, groups before routes by them, routes before rules point at them and rules
+    before marks are given out; what is no longer wanted goes in the reverse order. After any prefix of a plan every
+    mark that is given out finds its route.
     """
     match op:
         case SetSysctl():
             return 0
+        case PutNexthop(nexthop):
+            return 2 if isinstance(nexthop, NexthopGroup) else 1
         case PutRoute():
-            return 1
-        case AddRule():
-            return 2
-        case NftBatch():
             return 3
-        case DelRule():
+        case AddRule():
             return 4
-        case DelRoute():
+        case NftBatch():
             return 5
+        case DelRule():
+            return 6
+        case DelRoute():
+            return 7
+        case DelNexthop(nexthop):
+            return 8 if isinstance(nexthop, NexthopGroup) else 9
         case _:
             assert_never(op)
 
@@ -152,10 +175,13 @@ def diff(desired: DesiredState, actual: ActualState) -> Plan:
         for s in desired.sysctls
         if s.path in actual.sysctls and actual.sysctls[s.path] != s.value
     ]
+    if desired.nexthops is not actual.nexthops:
+        ops += [PutNexthop(n) for n in desired.nexthops - actual.nexthops]
+        wanted = {n.id for n in desired.nexthops}
+        ops += [DelNexthop(n) for n in actual.nexthops - desired.nexthops if n.id not in wanted]
     if desired.routes is not actual.routes:
         ops += [PutRoute(r) for r in desired.routes - actual.routes]
-        kept = {r.key for r in desired.routes}
-        ops += [DelRoute(r) for r in actual.routes - desired.routes if r.key not in kept]
+        ops += _left_over(desired.routes, actual.routes)
     if desired.rules is not actual.rules:
         ops += [AddRule(r) for r in desired.rules - actual.rules]
         ops += [DelRule(r) for r in actual.rules - desired.rules]
@@ -164,10 +190,23 @@ def diff(desired: DesiredState, actual: ActualState) -> Plan:
     return ordered(ops)
 
 
+def _left_over(desired: frozenset[Route], actual: frozenset[Route]) -> Iterator[DelRoute]:
+    kept = {r.key for r in desired}
+    places = {(r.family, r.table, r.metric): r for r in desired}
+    for route in actual - desired:
+        successor = places.get((route.family, route.table, route.metric))
+        # A route by a group and one by a device are told apart by nothing that a removal could say: what stands
+        # there by then is the new one.
+        replaced = successor is not None and (successor.nexthop or route.nexthop) is not None
+        if route.key not in kept and not replaced:
+            yield DelRoute(route)
+
+
 def removal(actual: ActualState, sysctls: Iterable[Sysctl]) -> Plan:
     """Return the plan that leaves the kernel as found: nothing of ours, and the recorded settings back."""
     ops: list[Op] = [DelRule(r) for r in actual.rules]
     ops += [DelRoute(r) for r in actual.routes]
+    ops += [DelNexthop(n) for n in actual.nexthops]
     if actual.nft is not None:
         ops.append(NftBatch(delete_text()))
     plan = ordered(ops)
@@ -184,6 +223,8 @@ def _rank(op: Op) -> tuple[object, ...]:
     match op:
         case SetSysctl(sysctl):
             return (sysctl.path,)
+        case PutNexthop(nexthop) | DelNexthop(nexthop):
+            return (nexthop.id,)
         case PutRoute(route) | DelRoute(route):
             return (route.table, route.family, route.metric, route.link or "")
         # Rules that divert (goto) must not exist before their targets: last priority first.
@@ -206,6 +247,10 @@ def describe(op: Op) -> str:
     match op:
         case SetSysctl(sysctl, old):
             return f"sysctl {sysctl.path.replace('/', '.')} = {sysctl.value} (was {old})"
+        case PutNexthop(nexthop):
+            return f"+ nexthop {describe_nexthop(nexthop)}"
+        case DelNexthop(nexthop):
+            return f"- nexthop {describe_nexthop(nexthop)}"
         case PutRoute(route):
             return f"+ route {describe_route(route)}"
         case DelRoute(route):
@@ -220,10 +265,25 @@ def describe(op: Op) -> str:
             assert_never(op)
 
 
+def describe_nexthop(nexthop: NexthopObject) -> str:
+    """The nexthop or group in the words of ``ip nexthop``."""
+    if isinstance(nexthop, Nexthop):
+        words = ["-6" if nexthop.family is Family.V6 else "-4", f"id {nexthop.id}"]
+        words += [f"via {nexthop.via}"] if nexthop.via else []
+        words.append(f"dev {nexthop.link}")
+        words += ["onlink"] if nexthop.onlink else []
+        return " ".join(words)
+    members = "/".join(f"{ident},{weight}" for ident, weight in nexthop.members)
+    kind = f"type resilient buckets {nexthop.buckets} idle_timer {nexthop.idle / 100:g}"
+    return f"id {nexthop.id} group {members} {kind if nexthop.buckets else 'type mpath'}"
+
+
 def describe_route(route: Route) -> str:
     """The route in the words of ``ip route``."""
     words = ["-6" if route.family is Family.V6 else "-4"]
-    words.append("default" if route.link else "blackhole default")
+    words.append("blackhole default" if route.blackhole else "default")
+    if route.nexthop is not None:
+        words.append(f"nhid {route.nexthop}")
     if route.via:
         words.append(f"via {route.via}")
     if route.link:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 from typing import TypeAlias
 
 from polywan.config import Config, Uplink
+from polywan.core.allocate import Numbers
+from polywan.core.nat6 import prefixes_of
 from polywan.core.net import FAMILIES, Family, IPAddress, IPInterface
 from polywan.core.observed import Observed
 
@@ -15,12 +18,20 @@ UplinkFamily: TypeAlias = tuple[str, Family]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
-    """A usable way out: `via` is None on point-to-point links."""
+    """A usable way out: `via` is None on point-to-point links.
+
+    Attributes:
+        addresses: of the link; where it has none of its own, those of this box within `prefixes`.
+        prefixes: IPv6 prefixes that the provider routes to this box.
+        source: what the box should prefer as its source, when the link itself does not tell.
+    """
 
     link: str
     via: IPAddress | None
     onlink: bool
     addresses: tuple[IPAddress, ...]
+    prefixes: tuple[IPv6Network, ...] = ()
+    source: IPAddress | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +52,8 @@ def reach(
     """Judge every uplink, disabled ones too, in every family that it has, by the link layer and the routes alone.
 
     A family is an uplink's when the file says so, when a gateway for it is known or was known before, or
-    when the link has an address of it; an uplink whose link is missing is judged in every family known so far.
+    when the link has an address of it, or an IPv6 prefix is routed to this box by it; an uplink whose link is
+    missing is judged in every family known so far.
     """
     result: dict[UplinkFamily, Reach] = {}
     for name, uplink in config.uplinks.items():
@@ -49,6 +61,20 @@ def reach(
             if _has_family(name, uplink, family, observed, remembered):
                 result[name, family] = _judge(name, uplink, family, observed, remembered)
     return result
+
+
+def unbound_links(
+    observed: Observed, ways: Mapping[UplinkFamily, Reach], numbers: Mapping[str, Numbers], family: Family
+) -> frozenset[str]:
+    """Links by which the first route of a socket leaves that is bound to nothing.
+
+    They are those of main's best default. Where main has none that serves every source, our fallback table leads,
+    by the uplink with the lowest number whose link is up.
+    """
+    if main := observed.main_default_links(family):
+        return main
+    usable = [(numbers[name].id, way.link) for (name, f), way in ways.items() if f is family and isinstance(way, Path)]
+    return frozenset(link for _, link in sorted(usable)[:1])
 
 
 def _has_family(
@@ -67,7 +93,7 @@ def _has_family(
         return bool(observed.addresses_of(uplink.interface, family)) or not observed.addresses_of(
             uplink.interface, Family.V6
         )
-    return bool(observed.addresses_of(uplink.interface, family))
+    return bool(observed.addresses_of(uplink.interface, family) or prefixes_of(uplink, observed))
 
 
 def _judge(
@@ -81,24 +107,40 @@ def _judge(
     if link is None:
         return NoPath(reason=f"interface {uplink.interface} does not exist", missing=True)
     addresses = observed.addresses_of(link.name, family)
+    prefixes = prefixes_of(uplink, observed) if family is Family.V6 else ()
     path = None
-    if addresses:
+    if addresses or prefixes:
         if link.point_to_point:
-            path = _path(uplink, None, addresses)
+            path = _path(uplink, None, addresses, prefixes, observed)
         elif (via := _gateway(name, uplink, family, observed, remembered)) is not None:
-            path = _path(uplink, via, addresses)
+            path = _path(uplink, via, addresses, prefixes, observed)
     if not link.up:
         return NoPath(reason="interface is down", path=None)
     if not link.carrier:
         return NoPath(reason="no carrier", path=path)
-    if not addresses:
+    if not addresses and not prefixes:
         return NoPath(reason=f"no {_word(family)} address yet")
     return path or NoPath(reason=f"{_word(family)} gateway not known yet: no default route by {link.name} in any table")
 
 
-def _path(uplink: Uplink, via: IPAddress | None, addresses: tuple[IPInterface, ...]) -> Path:
+def _path(
+    uplink: Uplink,
+    via: IPAddress | None,
+    addresses: tuple[IPInterface, ...],
+    prefixes: tuple[IPv6Network, ...],
+    observed: Observed,
+) -> Path:
     covered = via is None or via.is_link_local or any(via in a.network for a in addresses)
-    return Path(link=uplink.interface, via=via, onlink=not covered, addresses=tuple(a.ip for a in addresses))
+    # A provider that delegates a prefix may leave the link itself without an address (RFC 7084, WAA-7).
+    elsewhere = observed.within(prefixes) if not addresses else ()
+    return Path(
+        link=uplink.interface,
+        via=via,
+        onlink=not covered,
+        addresses=tuple(a.ip for a in addresses) or elsewhere,
+        prefixes=prefixes,
+        source=next(iter(elsewhere), None),
+    )
 
 
 def _configured_gateway(uplink: Uplink, family: Family) -> IPAddress | None:

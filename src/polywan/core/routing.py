@@ -7,9 +7,10 @@ The lookup of a packet, by priority within the band (default 6000)::
     +2     main without its defaults, as +265, before sockets that are bound to a device
     +10…   bound to a device: its uplink's table
     +265   main without its defaults: specific routes win, no table is ever copied
-    +270…  packet mark: its uplink's table (the default, then `blackhole`: marked traffic never leaks to main)
-    +610…  from an uplink's address: its table; behind the marks, because a packet of this box has its source
-           before its mark
+    +270…  packet mark: its uplink's table (the default, then `blackhole`: marked traffic never leaks to main),
+           or the table of a multipath policy (`nexthops.py`)
+    +610…  from an uplink's address, or by this box from its prefix: its table; behind the marks, because a
+           packet of this box has its source before its mark
     …      the rules of others, then main
     32800  behind main and default: any uplink, so that the box always has a first route
 """
@@ -44,13 +45,14 @@ from polywan.core.net import (
     RulePriority,
     TableId,
 )
+from polywan.core.nexthops import NexthopId, PolicyRouting
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily
 
 LEAF_BITS: Final = 3
 """Uplinks are told apart one by one in blocks of 2^LEAF_BITS; a rule that does not match costs 2.6 ns."""
 
 DEFAULT_METRIC: Final = 1
-"""Metric of an uplink's default in its own table; anything better than the `blackhole` one."""
+"""Metric of the default in an uplink's or a policy's own table; anything better than the `blackhole` one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +60,14 @@ class Route:
     """A default route of ours (protocol 200) in a table of ours.
 
     Attributes:
-        link: the device; None makes it a `blackhole` route, which stops marked traffic from leaking to main. It
-            is silent on purpose: in the milliseconds between the loss of a link and the switch, a refusal would
-            fail connections whose repeated SYN takes another uplink (ip-route(8)).
+        link: the device; with neither it nor `nexthop` it is a `blackhole` route, which stops marked traffic from
+            leaking to main. That is silent on purpose: in the milliseconds between the loss of a link and the
+            switch, a refusal would fail connections whose repeated SYN takes another uplink (ip-route(8)).
         via: next hop; None on point-to-point links (ip-route(8)).
         metric: lower wins; together with family and table it is the kernel's key of a default route.
         onlink: the next hop is not covered by a connected route; reach it anyway (RTNH_F_ONLINK).
         source: preferred source address for the box's own traffic.
+        nexthop: group that says device and next hop, in place of `link` and `via`.
     """
 
     family: Family
@@ -74,11 +77,17 @@ class Route:
     via: IPAddress | None = None
     onlink: bool = False
     source: IPAddress | None = None
+    nexthop: NexthopId | None = None
 
     @property
     def key(self) -> tuple[Family, TableId, int, str | None]:
         """What tells two routes apart; a route with the same key replaces the old one."""
         return (self.family, self.table, self.metric, self.link)
+
+    @property
+    def blackhole(self) -> bool:
+        """True when what comes here is dropped."""
+        return self.link is None and self.nexthop is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,27 +149,41 @@ def routings(
 # so that comparing them with what the kernel holds costs nothing.
 @lru_cache(maxsize=4)
 def build_rules(
-    uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], layout: MarkLayout, base: int, fallback: TableId
+    uplinks: tuple[UplinkRouting, ...],
+    policies: tuple[PolicyRouting, ...],
+    families: tuple[Family, ...],
+    layout: MarkLayout,
+    base: int,
+    fallback: TableId,
 ) -> frozenset[IpRule]:
     """Return the policy rules of every active family."""
-    return frozenset(_rules(uplinks, families, layout, base, fallback))
+    numbers = [*(uplink.numbers for uplink in uplinks), *(policy.numbers for policy in policies)]
+    tables = {number.id: number.table for number in numbers}
+    return frozenset(_rules(uplinks, tables, families, layout, base, fallback))
 
 
 @lru_cache(maxsize=4)
 def build_routes(
-    uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], fallback: TableId
+    uplinks: tuple[UplinkRouting, ...],
+    policies: tuple[PolicyRouting, ...],
+    families: tuple[Family, ...],
+    fallback: TableId,
 ) -> frozenset[Route]:
-    """Return each uplink's table and the fallback table, for every active family.
+    """Return each uplink's table, the fallback table and each multipath policy's table, for every active family.
 
     An uplink without carrier keeps its route (the kernel ignores it meanwhile): its return is one event shorter.
     """
-    return frozenset(_routes(uplinks, families, fallback))
+    return frozenset((*_routes(uplinks, families, fallback), *_group_routes(policies, families)))
 
 
 def _rules(
-    uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], layout: MarkLayout, base: int, fallback: TableId
+    uplinks: tuple[UplinkRouting, ...],
+    tables: Mapping[int, TableId],
+    families: tuple[Family, ...],
+    layout: MarkLayout,
+    base: int,
+    fallback: TableId,
 ) -> Iterator[IpRule]:
-    tables = {uplink.numbers.id: uplink.numbers.table for uplink in uplinks}
     for family in families:
         marks = mark_tree(family, tables, layout, base)
         specific = RulePriority(base + SPECIFIC)
@@ -182,10 +205,13 @@ def _rules(
             path = uplink.path(family)
             for address in dict.fromkeys(path.addresses) if path else ():
                 yield IpRule(family=family, priority=priority(FROM), table=table, from_=ip_network(address))
+            # What others route for the inside (a VPN's rules) must not be caught by its source: the box's own only.
+            for prefix in path.prefixes if path else ():
+                yield IpRule(family=family, priority=priority(FROM), table=table, from_=prefix, iif="lo")
 
 
 def mark_tree(family: Family, tables: Mapping[int, TableId], layout: MarkLayout, base: int) -> list[IpRule]:
-    """Return the rules, by priority, that lead a mark to its uplink's table in steps that grow with log N.
+    """Return the rules, by priority, that lead a mark to its uplink's or policy's table in steps that grow with log N.
 
     Ids are kept in blocks of 2^LEAF_BITS. Above the blocks, each rule tests one bit of the id and goes to the
     upper half when it is set; what falls through is the lower half. A block ends in a `goto` past the tree, so
@@ -243,7 +269,8 @@ def _routes(uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], fa
             yield Route(family=family, table=number.table, metric=WORST_METRIC, link=None)
             if path is None:
                 continue
-            source = uplink.source if uplink.source is not None and uplink.source.version == family else None
+            wanted = uplink.source if uplink.source is not None and uplink.source.version == family else None
+            source = wanted or path.source
             for table, metric in ((number.table, DEFAULT_METRIC), (fallback, number.id)):
                 yield Route(
                     family=family,
@@ -253,4 +280,24 @@ def _routes(uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], fa
                     via=path.via,
                     onlink=path.onlink,
                     source=source,
+                )
+
+
+def _group_routes(policies: tuple[PolicyRouting, ...], families: tuple[Family, ...]) -> Iterator[Route]:
+    for family in families:
+        for policy in policies:
+            table, group = policy.numbers.table, policy.group(family)
+            yield Route(family=family, table=table, metric=WORST_METRIC, link=None)
+            if group is not None:
+                yield Route(family=family, table=table, metric=DEFAULT_METRIC, link=None, nexthop=group.id)
+            # The kernel deletes the group when every carrier was lost once. These outlive that, and with no daemon
+            # to build it again, whoever has a carrier first takes all.
+            for number, hop in policy.spares(family):
+                yield Route(
+                    family=family,
+                    table=table,
+                    metric=DEFAULT_METRIC + number,
+                    link=hop.link,
+                    via=hop.via,
+                    onlink=hop.onlink,
                 )

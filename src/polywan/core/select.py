@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2s
 
-from polywan.config import Config, Policy
+from polywan.config import Config, Policy, SteeringRule
 from polywan.core.health import Health, ProbeState
 from polywan.core.net import FAMILIES, Family
 from polywan.core.reach import Path, Reach, UplinkFamily
 
 DIRECT = "uplink_"
 """Prefix of the policies made for rules that name an uplink: prefer it, else what the default policy offers."""
+
+ONLY = "only_"
+"""Prefix of the policies made for rules with `only`: a digest of the uplinks, then the policy that is limited."""
+
+MARKED = frozenset({"multipath", "per-packet"})
+"""Algorithms whose connections carry a mark of the policy until, or as long as, no uplink is theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +50,35 @@ def policies_of(config: Config) -> dict[str, Policy]:
     """Return every policy that packets can reach: the written ones, `default`, and one per directly named uplink."""
     policies = dict(config.resolved_policies())
     for rule in config.rules:
-        if rule.uplink is not None:
-            policies[DIRECT + rule.uplink] = config.direct_policy(rule.uplink)
+        if rule.action is None:
+            policies[policy_name(rule)] = _policy_of(config, rule)
     return policies
+
+
+def policy_name(rule: SteeringRule) -> str:
+    """Return the name of the policy that a rule without an action sends its connections to."""
+    base = rule.policy or (DIRECT + rule.uplink if rule.uplink is not None else "")
+    if not rule.only:
+        return base
+    digest = blake2s(" ".join(rule.only).encode(), digest_size=4).hexdigest()
+    return f"{ONLY}{digest}_{base}" if base else f"{ONLY}{digest}"
+
+
+def _policy_of(config: Config, rule: SteeringRule) -> Policy:
+    if rule.policy is None and rule.uplink is None:
+        return config.only_policy(rule.only)
+    policy = config.resolved_policies()[rule.policy] if rule.policy else config.direct_policy(str(rule.uplink))
+    if not rule.only:
+        return policy
+    tiers = (tuple(m for m in tier if m.uplink in rule.only) for tier in policy.tiers)
+    # What may leave by these uplinks only must not fall to main either.
+    resort = "unreachable" if policy.last_resort in ("main", "throw") else policy.last_resort
+    return policy.model_copy(update={"tiers": tuple(t for t in tiers if t), "last_resort": resort})
+
+
+def marked_policies(config: Config) -> tuple[str, ...]:
+    """Return the policies that need a number of their own."""
+    return tuple(name for name, policy in policies_of(config).items() if policy.algorithm in MARKED)
 
 
 def select(

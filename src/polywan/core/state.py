@@ -9,6 +9,7 @@ from polywan.config import Config, HealthSettings
 from polywan.core.allocate import Numbers
 from polywan.core.compile import Memory
 from polywan.core.health import ProbeState
+from polywan.core.lookups import NOTHING, Lookups
 from polywan.core.net import Family
 from polywan.core.observed import Observed
 from polywan.core.plan import ActualState, ApplyReport, DesiredState
@@ -33,6 +34,8 @@ class State:
 
     Attributes:
         numbers, probing: mark, table, priorities and health settings of every uplink, from config and memory.
+        policy_marks: numbers of the policies that have one, likewise.
+        lookups: what rules refer to outside of the file, as last read.
         retired: marks of uplinks that a reload removed; their connections are let go until the daemon ends.
         actual: what the kernel holds of ours, as read or as just applied.
         reach, health, selection, desired: the last decision; kept to tell what a new one changes.
@@ -47,12 +50,15 @@ class State:
         refused: operations of the last plan that the kernel refused.
         tries: plans in a row with a refusal.
         culprit: who touched our things, as far as the kernel told, until the next repair names them.
-        warnings: what the user should know, for status.
+        advice: what is odd in the configuration, though good.
+        warnings: what the user should know, for status; `advice` is part of it.
     """
 
     config: Config | None = None
     memory: Memory = field(default_factory=Memory)
     numbers: Mapping[str, Numbers] = field(default_factory=dict)
+    policy_marks: Mapping[str, Numbers] = field(default_factory=dict)
+    lookups: Lookups = NOTHING
     probing: Mapping[str, HealthSettings] = field(default_factory=dict)
     retired: frozenset[int] = frozenset()
     observed: Observed | None = None
@@ -73,6 +79,7 @@ class State:
     refused: tuple[str, ...] = ()
     tries: int = 0
     culprit: str = ""
+    advice: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from polywan.config import Config
+from polywan.core.nat6 import side_of
 from polywan.core.net import FAMILIES, Family
 from polywan.core.reach import NoPath, Path
 from polywan.core.select import DIRECT, Choice, Selection
@@ -92,6 +93,7 @@ def _uplink(state: State, config: Config, name: str, wall_offset: float, traffic
         "gateway6": _gateway(state, name, Family.V6),
         "address": _address(state, name, Family.V4),
         "address6": _address(state, name, Family.V6),
+        **_nat6(state, config, name),
         "mark": number.mark,
         "table": number.table,
         "rtt_ms": round(1000 * best.rtt, 3) if best and best.rtt is not None else None,
@@ -104,6 +106,14 @@ def _uplink(state: State, config: Config, name: str, wall_offset: float, traffic
         "tx_bytes": traffic.tx_bytes,
         "families": _families(state, name),
     }
+
+
+def _nat6(state: State, config: Config, name: str) -> dict[str, Any]:
+    """Prefixes that the provider routes here, and what happens to IPv6 sources; None without IPv6."""
+    if state.observed is None or (name, Family.V6) not in state.reach:
+        return {"prefixes6": [], "nat6_mode": None}
+    side = side_of(name, config.uplinks[name], state.observed)
+    return {"prefixes6": list(map(str, side.prefixes)), "nat6_mode": side.mode}
 
 
 def _families(state: State, name: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Kernel settings (sysctl(8), ip-sysctl in the kernel's documentation) that several uplinks need, each with its reason.
 
-Settings are written per uplink device, so that other links keep their behaviour. Two are for the whole box:
-forwarding, which is asked for in so many words, and accept_local (see `build_sysctls`).
+Settings are written per uplink device, so that other links keep their behaviour. For the whole box are forwarding,
+which is asked for in so many words, accept_local (see `build_sysctls`), `ACCOUNTING`, and with a multipath policy
+`HASH_POLICIES`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ class Sysctl:
 ALL_RP_FILTER: Final = "net/ipv4/conf/all/rp_filter"
 """What holds for every device at least; read, never written."""
 
+HASH_POLICIES: Final = ("net/ipv4/fib_multipath_hash_policy", "net/ipv6/fib_multipath_hash_policy")
+"""What the kernel chooses a nexthop by: 0 addresses, 1 addresses, protocol and ports, 2 and 3 special cases."""
+
+ACCOUNTING: Final = ("net/netfilter/nf_conntrack_acct", "net/netfilter/nf_conntrack_timestamp")
+"""Bytes, packets and age of connections that begin from then on, for `polywan flows`."""
+
 
 def build_sysctls(config: Config, observed: Observed, current: Mapping[str, str]) -> Iterator[Sysctl]:
     """Yield the settings for the uplinks whose device exists.
@@ -38,7 +45,7 @@ def build_sysctls(config: Config, observed: Observed, current: Mapping[str, str]
     Args:
         config: the file.
         observed: the world.
-        current: present values, of which `ALL_RP_FILTER` matters.
+        current: present values, of which `ALL_RP_FILTER` and `HASH_POLICIES` matter.
     """
     yield Sysctl("net/ipv4/conf/all/accept_local", "1")
     # The kernel takes the larger of this device's value and all's. Strict filtering (1) ignores marks and drops
@@ -62,9 +69,22 @@ def build_sysctls(config: Config, observed: Observed, current: Mapping[str, str]
         if forwarding:
             # A forwarding box ignores router advertisements unless told otherwise.
             yield Sysctl(f"net/ipv6/conf/{device}/accept_ra", "2")
+    for path in ACCOUNTING:
+        yield Sysctl(path, "1")
     if forwarding:
         yield Sysctl("net/ipv4/ip_forward", "1")
         yield Sysctl("net/ipv6/conf/all/forwarding", "1")
+    if wants_multipath(config):
+        for path in HASH_POLICIES:
+            # By addresses alone, a client and a server would always meet the same uplink. Inner headers (2) and
+            # fields chosen by hand (3) are somebody's decision.
+            if current.get(path, "0") in {"0", "1"}:
+                yield Sysctl(path, "1")
+
+
+def wants_multipath(config: Config) -> bool:
+    """True when some policy leaves the choice to the kernel."""
+    return any(policy.algorithm == "multipath" for policy in config.policies.values())
 
 
 def wants_forwarding(config: Config) -> bool:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,11 +17,13 @@ from typing import Any, Protocol
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from polywan.core.errors import ConfigError
+from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature
+from polywan.core.flows import Wanted, wanted_of
+from polywan.core.question import QuestionError
 
 SOCKET = "control.sock"
 _UCRED = struct.Struct("3i")
@@ -35,7 +37,16 @@ class Api(Protocol):
         ...
 
     def show(self, what: str) -> dict[str, Any] | None:
-        """Return {"text": …} of nft, routes, rules or config; None when there is no such thing."""
+        """Return {"text": …} of nft, routes, rules, config or dnsmasq; None when there is no such thing."""
+        ...
+
+    async def why(self, words: Mapping[str, str]) -> dict[str, Any]:
+        """Explain which way a connection would take; `words` as in `core/question.py`.
+
+        Raises:
+            QuestionError: they make no sense.
+            KernelError: the kernel refused to answer.
+        """
         ...
 
     async def reload(self) -> dict[str, Any]:
@@ -48,6 +59,42 @@ class Api(Protocol):
 
     async def down(self) -> dict[str, Any]:
         """Leave the kernel as found, then end the daemon."""
+        ...
+
+    async def via(self, name: str) -> dict[str, Any]:
+        """Look at the control group of an uplink's programs; answer when the kernel asks for it.
+
+        Raises:
+            ControlError: there is no such uplink.
+            MissingFeature: control groups cannot be asked for here.
+        """
+        ...
+
+    async def flows(self, wanted: Wanted) -> list[bytes]:
+        """Return the document of tracked connections, in pieces.
+
+        Raises:
+            ControlError: there is no such uplink.
+            KernelError: the kernel refused.
+        """
+        ...
+
+    async def affinity(self, policy: str | None) -> list[bytes]:
+        """Return the document of clients that keep their uplink, in pieces.
+
+        Raises:
+            ControlError: there is no such policy.
+            KernelError: the kernel refused.
+        """
+        ...
+
+    async def clear_affinity(self, address: str | None, policy: str | None) -> dict[str, Any]:
+        """Forget clients of an address or network, or all.
+
+        Raises:
+            ControlError: there is no such policy, or that is no address.
+            KernelError: the kernel refused.
+        """
         ...
 
 
@@ -80,6 +127,14 @@ def application(api: Api) -> Starlette:
         document = api.show(request.path_params["what"])
         return _error(404, "there is nothing of that name to show") if document is None else JSONResponse(document)
 
+    async def why(request: Request) -> Response:
+        try:
+            return JSONResponse(await api.why(dict(request.query_params)))
+        except QuestionError as error:
+            return _error(400, str(error))
+        except KernelError as error:
+            return _error(502, str(error))
+
     async def reload(_: Request) -> Response:
         try:
             return JSONResponse(await api.reload())
@@ -90,14 +145,71 @@ def application(api: Api) -> Starlette:
     async def down(_: Request) -> Response:
         return JSONResponse(await api.down())
 
+    async def via(request: Request) -> Response:
+        try:
+            return JSONResponse(await api.via(request.path_params["name"]))
+        except ControlError as error:
+            return _error(error.status, str(error))
+        except MissingFeature as error:
+            return _error(501, str(error))
+
     return Starlette(
         routes=[
+            *_tracking(api),
             Route("/v1/status", status),
             Route("/v1/show/{what}", show),
+            Route("/v1/why", _told(why)),
             Route("/v1/reload", _writer(reload), methods=["POST"]),
             Route("/v1/down", _writer(down), methods=["POST"]),
+            Route("/v1/via/{name:path}", _writer(via), methods=["POST"]),
         ]
     )
+
+
+def _tracking(api: Api) -> list[Route]:
+    async def flows(request: Request) -> Response:
+        try:
+            wanted = wanted_of(request.query_params)
+        except ValueError as error:
+            return _error(400, str(error))
+        return _pieces(await api.flows(wanted))
+
+    async def affinity(request: Request) -> Response:
+        return _pieces(await api.affinity(request.query_params.get("policy")))
+
+    async def clear(request: Request) -> Response:
+        asked = request.query_params
+        if ("address" in asked) is (asked.get("all") == "true"):
+            return _error(400, "expected either address=ADDRESS or all=true")
+        return JSONResponse(await api.clear_affinity(asked.get("address"), asked.get("policy")))
+
+    return [
+        Route("/v1/flows", _told(flows)),
+        Route("/v1/affinity", _told(affinity)),
+        Route("/v1/affinity/clear", _writer(_told(clear)), methods=["POST"]),
+    ]
+
+
+def _told(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Turn the errors of an answer into one that says so."""
+
+    async def careful(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except ControlError as error:
+            return _error(error.status, str(error))
+        except KernelError as error:
+            return _error(500, str(error))
+
+    return careful
+
+
+def _pieces(pieces: list[bytes]) -> Response:
+    async def each() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    return StreamingResponse(each(), media_type="application/json")
 
 
 def _error(code: int, text: str) -> Response:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from polywan.core import engine
 from polywan.core.compile import layout_of
@@ -18,7 +18,7 @@ from polywan.core.events import Applied, Event, ReadDone, Tick
 from polywan.core.state import State
 from polywan.core.status import Traffic
 from polywan.daemon import store
-from polywan.kernel.api import Kernel
+from polywan.kernel.api import Machine
 from polywan.probe.api import Prober
 
 log = logging.getLogger("polywan")
@@ -40,9 +40,13 @@ class Sample:
 
 
 class Daemon:
-    """Runs the engine over a kernel and a prober until it is told to stop."""
+    """Runs the engine over a kernel and a prober until it is told to stop.
 
-    def __init__(self, kernel: Kernel, prober: Prober, state: State, state_dir: Path) -> None:
+    Attributes:
+        feeds: further sources of events, which run as long as the loop does.
+    """
+
+    def __init__(self, kernel: Machine, prober: Prober, state: State, state_dir: Path) -> None:
         self.state = state
         self._kernel = kernel
         self._prober = prober
@@ -57,7 +61,8 @@ class Daemon:
         self._notices = 0
         self._sample: Sample | None = None
         self._measuring = asyncio.Lock()
-        self._settled = asyncio.Event()
+        self._settling: list[asyncio.Event] = []
+        self.feeds: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.ready = asyncio.Event()
         self.on_settled: Callable[[], None] = lambda: None
 
@@ -74,9 +79,10 @@ class Daemon:
     async def settle(self, event: Event) -> None:
         """Hand the loop an event and wait until the kernel was read back after it."""
         self._notices += 1
-        self._settled = asyncio.Event()
+        settled = asyncio.Event()
+        self._settling.append(settled)
         self.post(event)
-        await self._settled.wait()
+        await settled.wait()
 
     async def run(self) -> None:
         """Take events until cancelled; sockets stay open for whoever closes kernel and prober.
@@ -90,6 +96,8 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._feed_kernel())
                 group.create_task(self._feed_prober())
+                for feed in self.feeds:
+                    group.create_task(feed())
                 await self._failed
         finally:
             self._arm(None)
@@ -137,7 +145,9 @@ class Daemon:
         if self.state.ready:
             self.ready.set()
         if isinstance(event, ReadDone):
-            self._settled.set()
+            for settled in self._settling:
+                settled.set()
+            self._settling.clear()
             self.on_settled()
 
     def _perform(self, effect: Effect) -> None:

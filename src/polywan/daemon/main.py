@@ -9,14 +9,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from polywan import __version__
-from polywan.config import Config, load
+from polywan.config import Config, Loaded, load_with_warnings
+from polywan.core.conditions import dnsmasq_lines
 from polywan.core.errors import (
     BusyError,
     ConfigError,
@@ -24,17 +25,23 @@ from polywan.core.errors import (
     MissingFeature,
     NotPermitted,
     PolywanError,
+    Problem,
 )
 from polywan.core.events import ConfigLoaded
-from polywan.core.plan import describe_route, describe_rule, removal
+from polywan.core.flows import Wanted
+from polywan.core.lookups import Lookups
+from polywan.core.plan import describe_nexthop, describe_route, describe_rule, removal
 from polywan.core.state import State
 from polywan.core.status import document
-from polywan.core.tuning import Sysctl
-from polywan.daemon import store
+from polywan.core.tuning import Sysctl, wants_multipath
+from polywan.daemon import store, via, why
 from polywan.daemon.control import serving
+from polywan.daemon.lookups import PATIENCE, LookupWatcher
 from polywan.daemon.loop import Daemon, printable
 from polywan.daemon.notify import notify
-from polywan.kernel.api import Kernel
+from polywan.daemon.resolver import SystemResolver
+from polywan.daemon.tracking import Tracking
+from polywan.kernel.api import Kernel, Machine
 from polywan.kernel.linux import LinuxKernel
 from polywan.probe.prober import NetProber
 
@@ -53,10 +60,12 @@ class Places:
 class Service:
     """Carries out what the control socket and signals ask for."""
 
-    def __init__(self, daemon: Daemon, kernel: Kernel, places: Places) -> None:
+    def __init__(self, daemon: Daemon, kernel: Machine, lookups: LookupWatcher, places: Places) -> None:
         self._daemon = daemon
         self._kernel = kernel
+        self._lookups = lookups
         self._places = places
+        self._tracking = Tracking(kernel, lambda: daemon.state)
         self._started = asyncio.get_running_loop().time()
         self._reloading = asyncio.Lock()
         self.stop = asyncio.Event()
@@ -78,24 +87,43 @@ class Service:
             case "nft":
                 return {"text": state.desired.nft.render()}
             case "routes":
-                return {"text": "".join(f"{line}\n" for line in sorted(map(describe_route, state.desired.routes)))}
+                nexthops = [
+                    f"nexthop {describe_nexthop(n)}" for n in sorted(state.desired.nexthops, key=lambda n: n.id)
+                ]
+                lines = [*nexthops, *sorted(map(describe_route, state.desired.routes))]
+                return {"text": "".join(f"{line}\n" for line in lines)}
             case "rules":
                 rules = sorted(state.desired.rules, key=lambda r: (r.family, r.priority, describe_rule(r)))
                 return {"text": "".join(f"{describe_rule(rule)}\n" for rule in rules)}
+            case "dnsmasq":
+                return {"text": "".join(f"{line}\n" for line in dnsmasq_lines(state.config))}
             case "config":
                 return {"text": state.config.model_dump_json(by_alias=True, indent=2) + "\n"}
             case _:
                 return None
+
+    async def why(self, words: Mapping[str, str]) -> dict[str, Any]:
+        """Explain which way a connection would take."""
+        return await asyncio.to_thread(why.live, self._daemon.state, self._kernel, words, int(time.time()))
+
+    async def begin(self, loaded: Loaded) -> None:
+        """Put the first configuration in force, once what it refers to is known."""
+        async with self._reloading:
+            self._daemon.post(taken_in(loaded, await self._lookups.follow(loaded.config, PATIENCE)))
 
     async def reload(self) -> dict[str, Any]:
         """Read the file again; a bad one changes nothing."""
         async with self._reloading:
             notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                config = await asyncio.to_thread(load, self._places.config)
+                loaded = await asyncio.to_thread(load_with_warnings, self._places.config)
+                await asyncio.to_thread(
+                    demand, self._kernel, loaded.config, self._daemon.state.config, self._places.config
+                )
+                lookups = await self._lookups.follow(loaded.config)
                 before = self._daemon.state.generation
                 began = time.perf_counter()
-                await self._daemon.settle(ConfigLoaded(config))
+                await self._daemon.settle(taken_in(loaded, lookups))
             except ConfigError as error:
                 log.error("reload.refused: the old configuration stays in force\n%s", error)
                 raise
@@ -117,12 +145,46 @@ class Service:
         asyncio.get_running_loop().call_later(0.05, self.stop.set)
         return report
 
+    async def via(self, name: str) -> dict[str, Any]:
+        """Look at the control group of an uplink's programs; answer when the kernel asks for it."""
+        async with self._reloading:
+            return await via.look(self._daemon, self._lookups.refresh, name)
+
+    async def flows(self, wanted: Wanted) -> list[bytes]:
+        """Return the document of tracked connections, in pieces."""
+        return await self._tracking.flows(wanted)
+
+    async def affinity(self, policy: str | None) -> list[bytes]:
+        """Return the document of clients that keep their uplink, in pieces."""
+        return await self._tracking.affinity(policy)
+
+    async def clear_affinity(self, address: str | None, policy: str | None) -> dict[str, Any]:
+        """Forget clients of an address or network, or all."""
+        return await self._tracking.clear(address, policy)
+
     async def hangup(self) -> None:
         """SIGHUP: reload; a bad file is in the log already."""
         try:
             await self.reload()
         except ConfigError:
             return
+
+
+def taken_in(loaded: Loaded, lookups: Lookups) -> ConfigLoaded:
+    """Return the event that puts a configuration in force, with what people should know about it."""
+    return ConfigLoaded(loaded.config, tuple(map(str, loaded.warnings)), lookups=lookups)
+
+
+def demand(kernel: Kernel, config: Config, before: Config | None, file: Path) -> None:
+    """Refuse a new configuration that asks for more of the kernel than the one before it did.
+
+    Raises:
+        ConfigError: the kernel does not have it.
+    """
+    if not wants_multipath(config) or (before is not None and wants_multipath(before)):
+        return
+    if lacking := kernel.missing(multipath=True):
+        raise ConfigError([Problem(str(file), "policies", f"this machine lacks {line}") for line in lacking])
 
 
 def lack(lines: list[str]) -> PolywanError:
@@ -213,14 +275,14 @@ def run(places: Places) -> None:
         BusyError: another daemon holds the runtime directory.
     """
     setup_logging()
-    config = load(places.config)
+    loaded = load_with_warnings(places.config)
     with locked(places.runtime_dir):
-        asyncio.run(_serve(config, places))
+        asyncio.run(_serve(loaded, places))
 
 
-async def _serve(config: Config, places: Places) -> None:
+async def _serve(loaded: Loaded, places: Places) -> None:
     kernel = LinuxKernel()
-    if lacking := kernel.missing():
+    if lacking := kernel.missing(multipath=wants_multipath(loaded.config)):
         raise lack(lacking)
     memory, warning = store.load(places.state_dir)
     if warning:
@@ -228,7 +290,9 @@ async def _serve(config: Config, places: Places) -> None:
     prober = NetProber()
     daemon = Daemon(kernel, prober, State(memory=memory), places.state_dir)
     daemon.on_settled = lambda: notify("WATCHDOG=1")
-    service = Service(daemon, kernel, places)
+    lookups = LookupWatcher(daemon, SystemResolver())
+    daemon.feeds.append(lookups.run)
+    service = Service(daemon, kernel, lookups, places)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.stop.set)
@@ -240,8 +304,8 @@ async def _serve(config: Config, places: Places) -> None:
         task.add_done_callback(tasks.discard)
 
     loop.add_signal_handler(signal.SIGHUP, hangup)
-    daemon.post(ConfigLoaded(config))
     try:
+        await service.begin(loaded)
         await _until_stopped(daemon, service, places)
     finally:
         notify("STOPPING=1")

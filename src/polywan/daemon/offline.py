@@ -1,25 +1,33 @@
-"""The daemon's first decision without the daemon: for `plan`, and for `down` when nothing runs."""
+"""The daemon's first decision without the daemon: for `plan` and `why`, and for `down` when nothing runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from polywan.config import Config
+from polywan.config import Config, load
 from polywan.core import engine
-from polywan.core.effects import Apply
+from polywan.core.effects import Apply, Effect
 from polywan.core.errors import PolywanError
 from polywan.core.events import ConfigLoaded, ReadDone
+from polywan.core.lookups import NOTHING, Lookups
+from polywan.core.nexthops import Nexthop, NexthopGroup
 from polywan.core.nft import ChainState, Key, NftState
 from polywan.core.observed import Observed
 from polywan.core.plan import ActualState, Plan
 from polywan.core.routing import IpRule, Route
 from polywan.core.state import State
-from polywan.daemon import store
+from polywan.core.tuning import wants_multipath
+from polywan.daemon import store, why
+from polywan.daemon.lookups import look_once
 from polywan.daemon.main import lack, locked, remove
+from polywan.daemon.resolver import SystemResolver
 from polywan.kernel.linux import LinuxKernel
 
 
@@ -37,6 +45,9 @@ class Recording:
     """A machine as a value: what `plan --record` writes and `plan --observed` reads."""
 
     observed: Observed
+    lookups: Lookups = NOTHING
+    nexthops: tuple[Nexthop, ...] = ()
+    groups: tuple[NexthopGroup, ...] = ()
     routes: tuple[Route, ...] = ()
     rules: tuple[IpRule, ...] = ()
     foreign_rules: tuple[IpRule, ...] = ()
@@ -53,6 +64,7 @@ class Recording:
                 maps={name: dict(pairs) for name, pairs in self.nft.maps.items()},
             )
         return ActualState(
+            nexthops=frozenset((*self.nexthops, *self.groups)),
             routes=frozenset(self.routes),
             rules=frozenset(self.rules),
             nft=nft,
@@ -61,7 +73,7 @@ class Recording:
         )
 
 
-def recording(observed: Observed, actual: ActualState) -> Recording:
+def recording(observed: Observed, actual: ActualState, lookups: Lookups = NOTHING) -> Recording:
     """Return the machine as a recording."""
     nft = None
     if actual.nft is not None:
@@ -72,6 +84,9 @@ def recording(observed: Observed, actual: ActualState) -> Recording:
         )
     return Recording(
         observed=observed,
+        lookups=lookups,
+        nexthops=tuple(n for n in actual.nexthops if isinstance(n, Nexthop)),
+        groups=tuple(n for n in actual.nexthops if isinstance(n, NexthopGroup)),
         routes=tuple(actual.routes),
         rules=tuple(actual.rules),
         foreign_rules=actual.foreign_rules,
@@ -111,7 +126,7 @@ def record(config: Config, path: Path) -> None:
     """
     observed, actual = _read(config)
     try:
-        path.write_bytes(dump(recording(observed, actual)))
+        path.write_bytes(dump(recording(observed, actual, asyncio.run(look_once(config, SystemResolver())))))
     except OSError as error:
         raise PolywanError(f"cannot write {path}: {error.strerror}") from error
 
@@ -122,23 +137,47 @@ def plan(config: Config, state_dir: Path, observed: Path | None) -> tuple[Plan, 
     Raises:
         PolywanError: the recording or the kernel cannot be read.
     """
+    state, effects, warning = _first_decision(config, state_dir, observed)
+    plans = [effect.plan for effect in effects if isinstance(effect, Apply)]
+    return (plans[0] if plans else Plan()), tuple(filter(None, (warning, *state.warnings)))
+
+
+def explain(config_path: Path, state_dir: Path, observed: Path, words: Mapping[str, str]) -> dict[str, Any]:
+    """Return which way a connection would take on a recorded machine; `words` as in `core/question.py`.
+
+    Raises:
+        QuestionError: they make no sense.
+        PolywanError: the configuration or the recording cannot be read.
+    """
+    state, _, _ = _first_decision(load(config_path), state_dir, observed)
+    return why.recorded(state, words, int(time.time()))
+
+
+def _first_decision(config: Config, state_dir: Path, observed: Path | None) -> tuple[State, tuple[Effect, ...], str]:
+    """Decide as the daemon does when it starts; the last value is a warning about its memory."""
     if observed is not None:
         try:
             given = parse(observed.read_bytes(), str(observed))
         except OSError as error:
             raise PolywanError(f"cannot read {observed}: {error.strerror}") from error
         world, actual = given.observed, given.actual()
+        lookups = _recorded(given.lookups, asyncio.run(look_once(config, None)))
     else:
         world, actual = _read(config)
+        lookups = asyncio.run(look_once(config, SystemResolver()))
     memory, warning = store.load(state_dir)
-    state, _ = engine.step(State(memory=memory), ConfigLoaded(config), 0.0)
-    state, effects = engine.step(state, ReadDone(world, actual), 0.0)
-    plans = [effect.plan for effect in effects if isinstance(effect, Apply)]
-    return (plans[0] if plans else Plan()), tuple(filter(None, (warning, *state.warnings)))
+    state, _ = engine.step(State(memory=memory), ConfigLoaded(config, lookups=lookups), 0.0)
+    return *engine.step(state, ReadDone(world, actual), 0.0), warning
+
+
+def _recorded(there: Lookups, here: Lookups) -> Lookups:
+    """Return what was recorded, with the files of this machine for lists that were not."""
+    missing = tuple(problem for problem in here.problems if not any(problem.startswith(path) for path in there.lists))
+    return replace(there, lists={**here.lists, **there.lists}, problems=(*there.problems, *missing))
 
 
 def _read(config: Config) -> tuple[Observed, ActualState]:
-    kernel = _kernel()
+    kernel = _kernel(multipath=wants_multipath(config))
     try:
         observed = kernel.observe()
         state = State(config=config, observed=observed)
@@ -147,9 +186,9 @@ def _read(config: Config) -> tuple[Observed, ActualState]:
         kernel.close()
 
 
-def _kernel() -> LinuxKernel:
+def _kernel(*, multipath: bool = False) -> LinuxKernel:
     kernel = LinuxKernel()
-    if lacking := kernel.missing():
+    if lacking := kernel.missing(multipath=multipath):
         kernel.close()
         raise lack(lacking)
     return kernel

@@ -1,17 +1,17 @@
-"""Connection tracking over ctnetlink: count connections by mark, and forget those of a dead uplink.
-
-Reads only the few attributes it needs, straight from the dump: 60 000 entries take about 0.2 s.
-"""
+"""Connection tracking over ctnetlink: count connections by mark, list them, and forget those of a dead uplink."""
 
 from __future__ import annotations
 
 import struct
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from polywan.core.errors import KernelError
+from polywan.core.flows import Flow
 from polywan.core.net import Family
+from polywan.kernel.flows import Decoder, Layouts, walk
 from polywan.kernel.netlink import NETFILTER, NetlinkSocket, Request, attribute, attributes
 
 # linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h.
@@ -29,7 +29,6 @@ _UNANSWERED: Final = frozenset({1, 9})  # SYN_SENT, SYN_SENT2 (nf_conntrack_tcp.
 
 _ANY: Final = bytes(4)  # struct nfgenmsg; its first byte is the address family
 _GENERIC: Final = {Family.V4: b"\x02\0\0\0", Family.V6: b"\x0a\0\0\0"}
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _BIG: Final = struct.Struct(">I")
 
 
@@ -52,10 +51,26 @@ def counts(mask: int) -> Mapping[int, int]:
         KernelError: the kernel refused.
     """
     found: Counter[int] = Counter()
+    mark = Layouts().mark
     with NetlinkSocket(NETFILTER) as netlink:
         for message in netlink.dump(_GET, _ANY):
-            found[mark_of(message.body) & mask] += 1
+            found[mark(message.body) & mask] += 1
     return dict(found)
+
+
+def flows(mask: int, mark: int | None = None) -> Iterator[Flow]:
+    """Yield connections while they are read: all, or those whose mark is `mark` under `mask`.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    decode = Decoder(mask, time.time_ns()).flow
+    wanted = b"" if mark is None else _with_mark(mark, mask)
+    with NetlinkSocket(NETFILTER) as netlink:
+        for message in netlink.dump(_GET, _ANY + wanted):
+            flow = decode(message.body)
+            if flow is not None and (mark is None or flow.mark == mark):
+                yield flow
 
 
 def cut(mark: int, mask: int, family: Family) -> int:
@@ -64,11 +79,10 @@ def cut(mark: int, mask: int, family: Family) -> int:
     Raises:
         KernelError: the kernel refused.
     """
-    wanted = attribute(_MARK, _BIG.pack(mark & mask)) + attribute(_MARK_MASK, _BIG.pack(mask))
     with NetlinkSocket(NETFILTER) as netlink:
         doomed = [
             deletion(message.body)
-            for message in netlink.dump(_GET, _GENERIC[family] + wanted)
+            for message in netlink.dump(_GET, _GENERIC[family] + _with_mark(mark, mask))
             # Kernels that do not filter by mask would hand out everybody's.
             if mark_of(message.body) & mask == mark & mask and cuttable(message.body)
         ]
@@ -78,7 +92,7 @@ def cut(mark: int, mask: int, family: Family) -> int:
 
 def mark_of(body: bytes) -> int:
     """Return an entry's mark; 0 when it has none."""
-    for kind, start, end in _walk(body, 4, len(body)):
+    for kind, start, end in walk(body, 4, len(body)):
         if kind == _MARK and end - start == 4:
             return int(_BIG.unpack_from(body, start)[0])
     return 0
@@ -102,11 +116,5 @@ def deletion(body: bytes) -> Request:
     return Request(_DELETE, 0, body[:4] + parts)
 
 
-def _walk(data: bytes, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
-    unpack = _ATTRIBUTE.unpack_from
-    while offset + 4 <= end:
-        length, kind = unpack(data, offset)
-        if length < 4 or offset + length > end:
-            return
-        yield kind & 0x3FFF, offset + 4, offset + length
-        offset += (length + 3) & ~3
+def _with_mark(mark: int, mask: int) -> bytes:
+    return attribute(_MARK, _BIG.pack(mark & mask)) + attribute(_MARK_MASK, _BIG.pack(mask))

@@ -5,42 +5,37 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import assert_never
 
+from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError
 from polywan.core.events import EventsLost, KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
 from polywan.core.net import Family, IPAddress, family_of
+from polywan.core.nexthops import Nexthop, NexthopId, NexthopObject
 from polywan.core.nft import NftState
 from polywan.core.observed import Address, DefaultRoute, Link, Observed, links_by_name
 from polywan.core.plan import (
     ActualState,
     AddRule,
     ApplyReport,
+    DelNexthop,
     DelRoute,
     DelRule,
     Failure,
     NftBatch,
     Op,
     Plan,
+    PutNexthop,
     PutRoute,
     SetSysctl,
 )
 from polywan.core.routing import IpRule, Route
 from polywan.core.tuning import Sysctl
+from polywan.kernel.fake_nexthops import FakeNexthops, refusal
 from polywan.kernel.fake_nft import transact
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
-    """A tracked connection; `answered` is False for TCP before the first answer."""
-
-    mark: int
-    protocol: str = "udp"
-    family: Family = Family.V4
-    answered: bool = True
+from polywan.kernel.fake_routing import Tables, answer
+from polywan.kernel.fake_tracker import FakeTracker
 
 
 class _Stream:
@@ -78,12 +73,12 @@ class _Stream:
             self._waiting = None
 
 
-class FakeKernel:
+class FakeKernel(FakeTracker):
     """Behaves like Linux where the contract tests look; tests change the world by its further methods.
 
     Attributes:
         routes: ours, by the kernel's own key of a default route.
-        connections_list: tracked connections; append to it at will.
+        nexthops: ours, and the groups of them.
         writes: operations of plans carried out or refused so far.
     """
 
@@ -96,21 +91,23 @@ class FakeKernel:
         sysctls: Mapping[str, str] | None = None,
         missing: Sequence[str] = (),
     ) -> None:
+        super().__init__()
         self.links = links_by_name(links)
         self.addresses = list(addresses)
         self.defaults = list(defaults)
         self.routes: dict[tuple[Family, int, int], Route] = {}
+        self.nexthops = FakeNexthops()
+        self.foreign_nexthops: list[NexthopObject] = []
         self.rules: list[IpRule] = []
         self.foreign_rules: list[IpRule] = []
         self.nft: NftState | None = None
         self.sysctls = dict(sysctls or {})
-        self.connections_list: list[Connection] = []
         self.writes = 0
         self._missing = list(missing)
         self._streams: list[_Stream] = []
         self._failures: list[tuple[type[Op], int]] = []
 
-    def missing(self) -> list[str]:
+    def missing(self, *, multipath: bool = False) -> list[str]:  # noqa: ARG002 - the constructor knows
         """Return what the constructor was told."""
         return list(self._missing)
 
@@ -121,6 +118,7 @@ class FakeKernel:
     def read(self, sysctls: Sequence[str]) -> ActualState:
         """Return what is ours; see `Kernel.read`."""
         return ActualState(
+            nexthops=frozenset(self.nexthops.objects.values()),
             routes=frozenset(self.routes.values()),
             rules=frozenset(self.rules),
             nft=self.nft,
@@ -149,17 +147,13 @@ class FakeKernel:
         match op:
             case SetSysctl(sysctl):
                 if sysctl.path not in self.sysctls:
-                    raise _refusal(errno.ENOENT)
+                    raise refusal(errno.ENOENT)
                 self.sysctls[sysctl.path] = sysctl.value
-            case PutRoute(route):
-                self._check_route(route)
-                self.routes[_key(route)] = route
-            case DelRoute(route):
-                if (there := self.routes.get(_key(route))) is not None and there.link == route.link:
-                    del self.routes[_key(route)]
+            case PutNexthop() | DelNexthop() | PutRoute() | DelRoute():
+                self._route(op)
             case AddRule(rule):
                 if rule.goto is not None and rule.goto <= rule.priority:
-                    raise _refusal(errno.EINVAL)
+                    raise refusal(errno.EINVAL)
                 if rule not in self.rules:
                     self.rules.append(rule)
             case DelRule(rule):
@@ -169,41 +163,67 @@ class FakeKernel:
             case _:
                 assert_never(op)
 
+    def _route(self, op: PutNexthop | DelNexthop | PutRoute | DelRoute) -> None:
+        match op:
+            case PutNexthop(nexthop):
+                if isinstance(nexthop, Nexthop):
+                    self._check_nexthop(nexthop)
+                self.nexthops.put(nexthop)
+            case DelNexthop(nexthop):
+                self._drop_nexthops([nexthop.id])
+            case PutRoute(route):
+                self._check_route(route)
+                self.routes[_key(route)] = route
+            case DelRoute(route):
+                there = self.routes.get(_key(route))
+                if there is not None and (there.link, there.nexthop) == (route.link, route.nexthop):
+                    del self.routes[_key(route)]
+            case _:
+                assert_never(op)
+
+    def _check_nexthop(self, nexthop: Nexthop) -> None:
+        link = self.links.get(nexthop.link)
+        if link is None:
+            raise refusal(errno.ENODEV)
+        if not link.usable:
+            raise refusal(errno.ENETDOWN)
+        if nexthop.via is not None and not nexthop.onlink:
+            self._check_gateway(nexthop.via, link)
+
     def _check_route(self, route: Route) -> None:
+        if route.nexthop is not None and route.nexthop not in self.nexthops.objects:
+            raise refusal(errno.EINVAL)
         if route.link is None:
             return
         link = self.links.get(route.link)
         if link is None:
-            raise _refusal(errno.ENODEV)
+            raise refusal(errno.ENODEV)
         if route.via is not None and not route.onlink:
             self._check_gateway(route.via, link)
         if not link.up:
-            raise _refusal(errno.ENETDOWN)
+            raise refusal(errno.ENETDOWN)
         if route.source is not None and all(a.ip.ip != route.source for a in self.addresses):
-            raise _refusal(errno.EINVAL)
+            raise refusal(errno.EINVAL)
 
     def _check_gateway(self, via: IPAddress, link: Link) -> None:
         v6 = family_of(via) is Family.V6
         if v6 and any(a.ip.ip == via for a in self.addresses):
-            raise _refusal(errno.EINVAL)
+            raise refusal(errno.EINVAL)
         connected = link.up and any(a.link == link.name and via in a.ip.network for a in self.addresses)
         if not (connected or link.point_to_point or (v6 and via.is_link_local)):
-            raise _refusal(errno.EHOSTUNREACH if v6 else errno.ENETUNREACH)
+            raise refusal(errno.EHOSTUNREACH if v6 else errno.ENETUNREACH)
 
-    def cut(self, mark: int, mask: int, family: Family) -> int:
-        """Forget connections; see `Kernel.cut`."""
-        kept = [
-            c
-            for c in self.connections_list
-            if c.family is not family or c.mark & mask != mark & mask or (c.protocol == "tcp" and c.answered)
-        ]
-        gone = len(self.connections_list) - len(kept)
-        self.connections_list = kept
-        return gone
-
-    def connections(self, mask: int) -> Mapping[int, int]:
-        """Count connections; see `Kernel.connections`."""
-        return dict(Counter(c.mark & mask for c in self.connections_list))
+    def ask(self, query: RouteQuery) -> RouteAnswer:
+        """Look up a packet in the routes there are; see `Kernel.ask`."""
+        tables = Tables(
+            links=self.links,
+            addresses=self.addresses,
+            defaults=self.defaults,
+            routes=self.routes.values(),
+            rules=(*self.rules, *self.foreign_rules),
+            nexthops=self.nexthops.objects,
+        )
+        return answer(query, tables)
 
     def events(self) -> AsyncIterator[KernelEvent]:
         """Subscribe now and return the stream; see `Kernel.events`."""
@@ -223,9 +243,14 @@ class FakeKernel:
             stream.put(event)
 
     def set_link(self, link: Link) -> None:
-        """Add or change a link. One that goes down loses its routes: those of IPv4 without a word."""
+        """Add or change a link. One that goes down loses its routes: those of IPv4 without a word.
+
+        Without carrier already it loses its nexthops, all without a word.
+        """
         self.links[link.name] = link
         self.emit(LinkChanged(link))
+        if not link.usable:
+            self._drop_nexthops(self.nexthops.of_link(link.name))
         if not link.up:
             self._drop_routes(link.name)
 
@@ -234,7 +259,15 @@ class FakeKernel:
         del self.links[name]
         self.addresses = [a for a in self.addresses if a.link != name]
         self.emit(LinkRemoved(name))
+        self._drop_nexthops(self.nexthops.of_link(name))
         self._drop_routes(name)
+
+    def _drop_nexthops(self, idents: Collection[NexthopId]) -> None:
+        gone = self.nexthops.delete(idents)
+        lost = [r for r in self.routes.values() if r.nexthop in gone]
+        self.routes = {key: r for key, r in self.routes.items() if r.nexthop not in gone}
+        if any(r.family is Family.V6 for r in lost):
+            self.emit(OursTouched("route"))
 
     def _drop_routes(self, link: str) -> None:
         lost = [r for r in self.routes.values() if r.link == link]
@@ -268,6 +301,11 @@ class FakeKernel:
         self.defaults.remove(default)
         self.emit(WorldTouched("route"))
 
+    def add_foreign_nexthop(self, nexthop: NexthopObject) -> None:
+        """Make somebody else's nexthop object."""
+        self.foreign_nexthops.append(nexthop)
+        self.emit(WorldTouched("nexthop"))
+
     def add_foreign_rule(self, rule: IpRule) -> None:
         """Install somebody else's policy rule."""
         self.foreign_rules.append(rule)
@@ -287,6 +325,11 @@ class FakeKernel:
         """Remove one of our routes behind our back."""
         del self.routes[_key(route)]
         self.emit(OursTouched("route"))
+
+    def tamper_delete_nexthop(self, ident: NexthopId) -> None:
+        """Remove one of our nexthops behind our back; IPv4 routes that go with it go without a word."""
+        self._drop_nexthops([ident])
+        self.emit(OursTouched("nexthop"))
 
     def tamper_flush_nft(self, by: str = "nft (pid 4242)") -> None:
         """Do what ``nft flush ruleset`` does to us."""
@@ -321,7 +364,3 @@ class FakeKernel:
 
 def _key(route: Route) -> tuple[Family, int, int]:
     return route.family, route.table, route.metric
-
-
-def _refusal(number: int) -> KernelError:
-    return KernelError("apply", number, os.strerror(number))

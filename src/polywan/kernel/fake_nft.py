@@ -9,10 +9,10 @@ import errno
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from polywan.core.errors import KernelError
-from polywan.core.nft import TABLE, ChainState, Hook, Key, NftState
+from polywan.core.nft import TABLE, ChainState, Hook, Key, NftState, unread
 
 MAX_COMMENT: Final = 128
 """Bytes of the longest comment nft takes."""
@@ -20,8 +20,7 @@ MAX_COMMENT: Final = 128
 _NAME: Final = r"[A-Za-z][\w./-]*"
 _BLOCK: Final = re.compile(rf"(chain|set|map) ({_NAME}) \{{")
 _HOOK: Final = re.compile(r"type (\w+) hook (\w+) priority (-?\d+); policy accept;")
-_ELEMENT: Final = re.compile(rf"(add|delete) element {TABLE} ({_NAME}) \{{ (.*) \}}")
-_FLUSH: Final = re.compile(rf"flush chain {TABLE} ({_NAME})")
+_EMPTY: Final = re.compile(rf"(flush|delete) (chain|set|map) {TABLE} ({_NAME})")
 _RULE: Final = re.compile(rf"add rule {TABLE} ({_NAME}) (.+)")
 _COMMENT: Final = re.compile(r'(.+?)(?: comment "([^"]*)")?')
 _JUMP: Final = re.compile(rf"\b(?:goto|jump) ({_NAME})")
@@ -64,8 +63,8 @@ class _Table:
     def state(self) -> NftState:
         return NftState(
             chains={n: ChainState(tuple(r), self.hooks[n]) for n, r in self.rules.items()},
-            sets={n: frozenset(s) for n, s in self.sets.items()},
-            maps={n: dict(m) for n, m in self.maps.items()},
+            sets={n: frozenset[Key]() if unread(n) else frozenset(s) for n, s in self.sets.items()},
+            maps={n: {} if unread(n) else dict(m) for n, m in self.maps.items()},
         )
 
     def check(self, text: str) -> None:
@@ -141,23 +140,30 @@ class _Transaction:
             self._rule(name, line)
 
     def _change(self, line: str) -> None:
-        table = self._present(line)
-        if element := _ELEMENT.fullmatch(line):
-            target = table.sets.get(element[2]) if element[2] in table.sets else table.maps.get(element[2])
-            if target is None:
-                _refuse(errno.ENOENT, line)
-            elif element[1] == "add":
-                self._add(target, element[3])
-            else:
-                self._delete(target, element[3])
-        elif flush := _FLUSH.fullmatch(line):
-            if flush[1] not in table.rules:
-                _refuse(errno.ENOENT, line)
-            table.rules[flush[1]] = []
+        self._present(line)
+        if empty := _EMPTY.fullmatch(line):
+            self._empty(empty[1], empty[2], empty[3])
         elif rule := _RULE.fullmatch(line):
             self._rule(rule[1], rule[2])
         else:
             _refuse(0, line)
+
+    def _empty(self, verb: str, kind: str, name: str) -> None:
+        """Flush or delete; what is still referred to cannot be deleted."""
+        table = self._present(name)
+        homes: dict[str, dict[str, Any]] = {"chain": table.rules, "set": table.sets, "map": table.maps}
+        home = homes[kind]
+        if name not in home:
+            _refuse(errno.ENOENT, name)
+        if verb == "flush":
+            home[name].clear()
+            return
+        verdicts = (verdict for elements in table.maps.values() for verdict in elements.values())
+        if kind == "chain" and any(name in _JUMP.findall(verdict) for verdict in verdicts):
+            _refuse(errno.EBUSY, name)
+        del home[name]
+        if kind == "chain":
+            del table.hooks[name]
 
     def _rule(self, chain: str, line: str) -> None:
         table = self._present(line)
@@ -181,18 +187,10 @@ class _Transaction:
             self._present(item).check(verdict)
             target[key] = verdict
 
-    def _delete(self, target: set[Key] | dict[Key, str], text: str) -> None:
-        for item in text.split(", "):
-            key = _key(item)
-            if key not in target:
-                _refuse(errno.ENOENT, item)
-            if isinstance(target, set):
-                target.discard(key)
-            else:
-                del target[key]
-
 
 def _key(word: str) -> Key:
     if quoted := re.fullmatch(r'"([^"]+)"', word):
         return quoted[1]
-    return int(word) if word.isdecimal() else _refuse(0, word)
+    if word.isdecimal():
+        return int(word)
+    return word if re.fullmatch(r"[0-9A-Fa-f:.]+(/[0-9]+)?", word) else _refuse(0, word)

@@ -1,4 +1,4 @@
-"""The Linux kernel behind the `Kernel` protocol: rtnetlink, libnftables, ctnetlink and /proc/sys together."""
+"""The Linux kernel behind `Kernel` and `Tracker`: rtnetlink, libnftables, ctnetlink and /proc/sys together."""
 
 from __future__ import annotations
 
@@ -6,35 +6,45 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from time import perf_counter
 from typing import Final, TypeAlias, TypeGuard, assert_never
 
+from polywan.core.affinity import Kept
+from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.events import KernelEvent
+from polywan.core.flows import Flow
 from polywan.core.net import FAMILIES, Family
+from polywan.core.nexthops import Nexthop
 from polywan.core.observed import Link, Observed, links_by_name
 from polywan.core.plan import (
     ActualState,
     AddRule,
     ApplyReport,
+    DelNexthop,
     DelRoute,
     DelRule,
     Failure,
     NftBatch,
     Op,
     Plan,
+    PutNexthop,
     PutRoute,
     SetSysctl,
 )
+from polywan.kernel import ask as asking
 from polywan.kernel import conntrack, needs, sysctl
+from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
+from polywan.kernel.affinity import AffinityMaps
 from polywan.kernel.netlink import ROUTE, Message, NetlinkSocket, Refusal, Request
 from polywan.kernel.nftables import Nftables
 from polywan.kernel.watch import Watch
 
-_RoutingOp: TypeAlias = PutRoute | DelRoute | AddRule | DelRule
+_RoutingOp: TypeAlias = PutNexthop | DelNexthop | PutRoute | DelRoute | AddRule | DelRule
 
 _GONE: Final = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 """Refusals of a removal that mean: it is not there, which is what was wanted."""
@@ -51,12 +61,13 @@ class LinuxKernel:
         self._netlink = NetlinkSocket(ROUTE)
         self._lock = threading.Lock()
         self._nft = Nftables()
+        self._clients = AffinityMaps()
         self._watches: list[Watch] = []
 
-    def missing(self) -> list[str]:
+    def missing(self, *, multipath: bool = False) -> list[str]:
         """Return what the machine lacks; see `Kernel.missing`."""
         with self._lock:
-            return needs.missing(self._netlink, self._nft)
+            return needs.missing(self._netlink, self._nft, multipath=multipath)
 
     def observe(self) -> Observed:
         """Read links first, then what refers to them; see `Kernel.observe`."""
@@ -84,7 +95,9 @@ class LinuxKernel:
             for m in self._dump(rt.GETRULE, rt.get_rules(family))
             if (rule := rt.decode_rule(m.body)) is not None and rule.rule.family is family
         ]
+        nexthops = (nh.decode_nexthop(m.body, names) for m in self._dump(nh.GETNEXTHOP, nh.get_nexthops()))
         return ActualState(
+            nexthops=frozenset(n for n in nexthops if n is not None),
             routes=frozenset(
                 route
                 for family in FAMILIES
@@ -98,7 +111,7 @@ class LinuxKernel:
         )
 
     def apply(self, plan: Plan) -> ApplyReport:
-        """Carry out the plan; neighbouring routes and rules share a batch. See `Kernel.apply`."""
+        """Carry out the plan; neighbouring nexthops, routes and rules share a batch. See `Kernel.apply`."""
         start = perf_counter()
         failures: list[Failure] = []
         for _, neighbours in groupby(plan.ops, key=_is_routing):
@@ -136,12 +149,37 @@ class LinuxKernel:
         ]
 
     def cut(self, mark: int, mask: int, family: Family) -> int:
-        """Forget connections; see `Kernel.cut`."""
-        return conntrack.cut(mark, mask, family)
+        """Forget connections and clients; see `Tracker.cut`."""
+        count = conntrack.cut(mark, mask, family)
+        wanted = mark & mask
+        self.forget(k for k in self.affinities() if k.family is family and k.mark & mask == wanted)
+        return count
 
     def connections(self, mask: int) -> Mapping[int, int]:
-        """Count connections by mark; see `Kernel.connections`."""
+        """Count connections by mark; see `Tracker.connections`."""
         return conntrack.counts(mask)
+
+    def flows(self, mask: int, mark: int | None = None) -> Iterator[Flow]:
+        """Yield connections; see `Tracker.flows`."""
+        return conntrack.flows(mask, mark)
+
+    def affinities(self) -> list[Kept]:
+        """Return the clients that keep their uplink; see `Tracker.affinities`."""
+        return self._clients.read()
+
+    def forget(self, doomed: Iterable[Kept]) -> int:
+        """Forget clients; see `Tracker.forget`."""
+        return self._clients.forget(doomed)
+
+    def ask(self, query: RouteQuery) -> RouteAnswer:
+        """Ask the kernel's routing; see `Kernel.ask`."""
+        index = _Indices().of(query.in_interface) if query.in_interface is not None else 0
+        if index is None:
+            raise KernelError("ask for a route", *_NO_DEVICE)
+        with self._lock:
+            reply = self._netlink.query(rt.GETROUTE, asking.question(query, index))
+            matching = self._netlink.query(rt.GETROUTE, asking.question(query, index, match=True))
+        return replace(asking.answer(query, reply, _name), prefix=asking.prefix_of(matching))
 
     def events(self) -> AsyncIterator[KernelEvent]:
         """Subscribe now and return the stream; see `Kernel.events`."""
@@ -157,6 +195,7 @@ class LinuxKernel:
         with self._lock:
             self._netlink.close()
         self._nft.close()
+        self._clients.close()
 
     def _links(self) -> list[Link]:
         found = (rt.decode_link(m.body) for m in self._dump(rt.GETLINK, rt.get_links()))
@@ -172,7 +211,7 @@ class LinuxKernel:
 
 
 def _is_routing(op: Op) -> TypeGuard[_RoutingOp]:
-    return isinstance(op, PutRoute | DelRoute | AddRule | DelRule)
+    return isinstance(op, PutNexthop | DelNexthop | PutRoute | DelRoute | AddRule | DelRule)
 
 
 class _Indices:
@@ -191,11 +230,23 @@ class _Indices:
         return self._known[name]
 
 
+def _name(index: int) -> str | None:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return None
+
+
 _NO_DEVICE: Final = Refusal(errno.ENODEV, os.strerror(errno.ENODEV))
 
 
 def _request(op: _RoutingOp, indices: _Indices) -> Request | Refusal:
     match op:
+        case PutNexthop(nexthop):
+            index = indices.of(nexthop.link) if isinstance(nexthop, Nexthop) else 0
+            return _NO_DEVICE if index is None else nh.put_nexthop(nexthop, index)
+        case DelNexthop(nexthop):
+            return nh.del_nexthop(nexthop.id)
         case PutRoute(route) | DelRoute(route):
             index = 0 if route.link is None else indices.of(route.link)
             if index is None:
@@ -211,6 +262,6 @@ def _request(op: _RoutingOp, indices: _Indices) -> Request | Refusal:
 
 def _as_wanted(op: _RoutingOp, refusal: Refusal) -> bool:
     """True when the kernel refused only because the state is as wanted already."""
-    if isinstance(op, DelRoute | DelRule):
+    if isinstance(op, DelNexthop | DelRoute | DelRule):
         return refusal.errno in _GONE
     return isinstance(op, AddRule) and refusal.errno == errno.EEXIST

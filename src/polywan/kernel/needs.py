@@ -9,6 +9,7 @@ from typing import Final
 from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.net import FAMILIES, Family
 from polywan.kernel import conntrack, sysctl
+from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.netlink import NetlinkSocket
 from polywan.kernel.nftables import Nftables
@@ -38,15 +39,16 @@ _EXPRESSIONS: Final = (
 _POLICY_RULES: Final = {Family.V4: "CONFIG_IP_MULTIPLE_TABLES", Family.V6: "CONFIG_IPV6_MULTIPLE_TABLES"}
 
 
-def missing(netlink: NetlinkSocket, nft: Nftables) -> list[str]:
-    """Return what the machine lacks, one line each.
+def missing(netlink: NetlinkSocket, nft: Nftables, *, multipath: bool = False) -> list[str]:
+    """Return what the machine lacks, one line each; with `multipath`, what that algorithm needs is asked for too.
 
     Raises:
         KernelError: a check failed in a way that does not tell.
     """
     if not has_net_admin():
         return ["CAP_NET_ADMIN (run as root, or let the systemd unit start it, which grants the capability)"]
-    return [*_nftables(nft), *_connection_tracking(), *_policy_rules(netlink)]
+    groups = _resilient_groups(netlink) if multipath else ()
+    return [*_nftables(nft), *_connection_tracking(), *_policy_rules(netlink), *groups]
 
 
 def has_net_admin(status: Path = Path("/proc/thread-self/status")) -> bool:
@@ -59,18 +61,27 @@ def has_net_admin(status: Path = Path("/proc/thread-self/status")) -> bool:
 
 def _nftables(nft: Nftables) -> Iterator[str]:
     for hook, expression, what, options in _EXPRESSIONS:
-        # nft's own check mode never asks the kernel; a table that goes away in the same transaction does.
-        text = (
-            f"create table {_CHECK_TABLE}\nadd chain {_CHECK_TABLE} probe {{ {hook} }}\n"
-            f"add rule {_CHECK_TABLE} probe {expression}\ndelete table {_CHECK_TABLE}\n"
-        )
         try:
-            nft.run(text)
+            attempt(nft, hook, expression)
         except MissingFeature as e:
             yield str(e)
             return
         except KernelError as e:
             yield f"{what} (kernel option {options}): {e}"
+
+
+def attempt(nft: Nftables, hook: str, expression: str) -> None:
+    """Ask the kernel for one rule in a chain of that hook; nothing of it stays.
+
+    Raises:
+        MissingFeature: libnftables is not there.
+        KernelError: nft or the kernel does not know the expression, or the process may not ask.
+    """
+    # nft's own check mode never asks the kernel; a table that goes away in the same transaction does.
+    nft.run(
+        f"create table {_CHECK_TABLE}\nadd chain {_CHECK_TABLE} probe {{ {hook} }}\n"
+        f"add rule {_CHECK_TABLE} probe {expression}\ndelete table {_CHECK_TABLE}\n"
+    )
 
 
 def _connection_tracking() -> Iterator[str]:
@@ -88,3 +99,11 @@ def _policy_rules(netlink: NetlinkSocket) -> Iterator[str]:
         # Without the option the kernel answers with the rules of other families.
         if not any(rt.family_of(message.body) is family for message in answers):
             yield f"policy routing for {family.nfproto} (kernel option {_POLICY_RULES[family]})"
+
+
+def _resilient_groups(netlink: NetlinkSocket) -> Iterator[str]:
+    try:
+        # Buckets came with resilient groups; asking for them changes nothing.
+        netlink.snapshot(nh.GETNEXTHOPBUCKET, nh.get_nexthops())
+    except KernelError as e:
+        yield f'resilient nexthop groups, which algorithm = "multipath" needs (Linux 5.13): {e}'

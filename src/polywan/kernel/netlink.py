@@ -33,6 +33,7 @@ _DONE: Final = 3
 _CAPPED: Final = 0x100
 _ACK_TLVS: Final = 0x200
 _ERROR_TEXT: Final = 1
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11  # linux/netfilter/nfnetlink.h
 
 _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1
@@ -228,6 +229,34 @@ class NetlinkSocket:
                         refused += refusal(message) is not None
                         done = done or message.sequence == last
         return refused
+
+    def query(self, kind: int, body: bytes) -> Message | Refusal:
+        """Ask one question and return the one message that answers it, or the refusal.
+
+        Raises:
+            KernelError: the socket itself failed.
+        """
+        sequence = self._send([Request(kind, 0, body)], 0)
+        while True:
+            for message in messages(self._receive()):
+                if message.sequence == sequence:
+                    refused = refusal(message) if message.kind == _ERROR else None
+                    return refused or message
+
+    def transaction(self, subsystem: int, request: Request) -> Refusal | None:
+        """Send one request as a transaction of an nfnetlink subsystem; return its refusal, or None for success.
+
+        Raises:
+            KernelError: the socket itself failed.
+        """
+        about = struct.pack(">BBH", 0, 0, subsystem)
+        begin, end = Request(_BATCH_BEGIN, 0, about), Request(_BATCH_END, 0, about)
+        first = self._send([begin, request._replace(flags=request.flags | ACK), end], 0)
+        while True:
+            for message in messages(self._receive()):
+                # A transaction that cannot even begin is refused by the number of its first message.
+                if message.kind == _ERROR and first <= message.sequence <= first + 1:
+                    return refusal(message)
 
     def _send(self, requests: Sequence[Request], flags: int, last: Request | None = None) -> int:
         """Send and return the first's sequence number; `last` goes behind the others, to be acknowledged."""

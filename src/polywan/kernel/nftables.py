@@ -14,8 +14,9 @@ from ctypes import CDLL, c_bool, c_char_p, c_int, c_uint32, c_void_p
 from typing import Final
 
 from polywan.core.errors import KernelError, MissingFeature
-from polywan.core.nft import TABLE, ChainState, Hook, Key, NftState
+from polywan.core.nft import TABLE, Key, NftState, unread
 from polywan.kernel.netlink import NETFILTER, NetlinkSocket
+from polywan.kernel.outline import read as read_outline
 
 LIBRARY: Final = "libnftables.so.1"
 MISSING_LIBRARY: Final = (
@@ -48,19 +49,26 @@ class Nftables:
             self._command(text, 0)
 
     def list_table(self) -> NftState | None:
-        """Read our table; None when there is none.
+        """Read our table, without the elements of sets that are never compared; None when there is none.
 
         Raises:
             KernelError: the kernel refused.
         """
+        outline = read_outline()
+        if outline is None:
+            return None
         try:
             with self._lock:
-                listing = self._command(f"list table {TABLE}", _JSON | _NUMERIC)
+                sets = {n: frozenset[Key]() if unread(n) else self._elements("set", n).sets[n] for n in outline.sets}
+                maps = {n: {} if unread(n) else self._elements("map", n).maps[n] for n in outline.maps}
         except KernelError as e:
-            if e.errno == errno.ENOENT:
+            if e.errno == errno.ENOENT:  # somebody removed it while we read
                 return None
             raise
-        return decode(json.loads(listing))
+        return NftState(chains=outline.chains, sets=sets, maps=maps)
+
+    def _elements(self, kind: str, name: str) -> NftState:
+        return decode(json.loads(self._command(f"list {kind} {TABLE} {name}", _JSON | _NUMERIC)))
 
     def close(self) -> None:
         """Free the context."""
@@ -128,26 +136,16 @@ def refusal(complaint: str) -> KernelError:
 
 
 def decode(listing: Mapping[str, object]) -> NftState:
-    """Decode the JSON of ``list table`` (libnftables-json(5)); kinds of objects we never make are ignored."""
-    hooks: dict[str, Hook | None] = {}
-    rules: dict[str, list[str]] = {}
+    """Decode the JSON of ``list set`` or ``list map`` (libnftables-json(5)); other kinds of objects are ignored."""
     sets: dict[str, frozenset[Key]] = {}
     maps: dict[str, Mapping[Key, str]] = {}
     for kind, item in _items(listing.get("nftables")):
         name = str(item.get("name"))
-        match kind:
-            case "chain":
-                hooks[name] = _hook(item)
-            case "rule":
-                rules.setdefault(str(item.get("chain")), []).append(str(item.get("comment", "")))
-            case "set":
-                sets[name] = frozenset(_key(e) for e in _list(item.get("elem")))
-            case "map":
-                maps[name] = dict(_pair(e) for e in _list(item.get("elem")))
-            case _:
-                continue
-    chains = {name: ChainState(tuple(rules.get(name, ())), hook) for name, hook in hooks.items()}
-    return NftState(chains=chains, sets=sets, maps=maps)
+        if kind == "set":
+            sets[name] = frozenset(_key(e) for e in _list(item.get("elem")))
+        elif kind == "map":
+            maps[name] = dict(_pair(e) for e in _list(item.get("elem")))
+    return NftState(chains={}, sets=sets, maps=maps)
 
 
 def _items(listing: object) -> Iterable[tuple[str, Mapping[str, object]]]:
@@ -162,18 +160,13 @@ def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def _hook(item: Mapping[str, object]) -> Hook | None:
-    priority = item.get("prio")
-    if "hook" not in item or not isinstance(priority, int):
-        return None
-    return Hook(str(item.get("type")), str(item.get("hook")), priority)
-
-
 def _key(element: object) -> Key:
     if isinstance(element, dict) and isinstance(inner := element.get("elem"), dict):
         element = inner.get("val")
     if isinstance(element, int | str) and not isinstance(element, bool):
         return element
+    if isinstance(element, dict) and isinstance(prefix := element.get("prefix"), dict):
+        return f"{prefix.get('addr')}/{prefix.get('len')}"
     return json.dumps(element, sort_keys=True)
 
 

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from typing import Final, NamedTuple
 
 from polywan.core.net import PROTOCOL, Family, IPAddress, IPNetwork, RulePriority, TableId
+from polywan.core.nexthops import NexthopId
 from polywan.core.observed import Address, DefaultRoute, Link
 from polywan.core.routing import IpRule, Route
 from polywan.kernel.netlink import CREATE, EXCL, REPLACE, Request, attribute, attributes, number, text, u32
@@ -31,8 +32,8 @@ GETRULE: Final = 34
 TABLE_LOCAL: Final = 255
 _TABLE_COMPAT: Final = 252  # what the 8-bit field holds when the number needs RTA_TABLE
 
-_AF: Final = {Family.V4: 2, Family.V6: 10}
-_FAMILY: Final = {2: Family.V4, 10: Family.V6}
+AF: Final = {Family.V4: 2, Family.V6: 10}
+FAMILY_OF: Final = {af: family for family, af in AF.items()}
 
 _LINK: Final = struct.Struct("=BxHiII")
 _ADDRESS: Final = struct.Struct("=BBBBi")
@@ -44,11 +45,12 @@ _IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x8, 
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_STATS64, _INFO_KIND = 3, 4, 18, 23, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_UNUSABLE: Final = 0x40 | 0x08  # tentative: not yet ours; dadfailed: somebody else's
-_RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 4, 5, 6, 7
-_RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 9, 15, 18
+_RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 2, 4, 5, 6, 7
+_RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA, _RTA_NH_ID = 9, 15, 18, 30
 _RTN_UNICAST, _RTN_BLACKHOLE = 1, 6
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
-_ONLINK: Final = 4
+ONLINK: Final = 4
+"""RTNH_F_ONLINK, of routes, their next hops and nexthop objects."""
 _CLONED: Final = 0x200
 _FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK = 2, 3, 4, 6, 10
 _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME, _FRA_PROTOCOL = 14, 15, 16, 17, 21
@@ -72,12 +74,12 @@ def get_addresses() -> bytes:
 def get_routes(family: Family, *, ours: bool) -> bytes:
     """Body of a request for everybody's unicast routes, or for ours only; old kernels send more than that."""
     protocol, kind = (PROTOCOL, 0) if ours else (0, _RTN_UNICAST)
-    return _ROUTE.pack(_AF[family], 0, 0, 0, 0, protocol, 0, kind, 0)
+    return _ROUTE.pack(AF[family], 0, 0, 0, 0, protocol, 0, kind, 0)
 
 
 def get_rules(family: Family) -> bytes:
     """Body of a request for every policy rule of a family."""
-    return _ROUTE.pack(_AF[family], 0, 0, 0, 0, 0, 0, 0, 0)
+    return _ROUTE.pack(AF[family], 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def put_route(route: Route, index: int) -> Request:
@@ -91,14 +93,17 @@ def del_route(route: Route, index: int) -> Request:
 
 
 def _route(route: Route, index: int, *, deleting: bool) -> bytes:
-    kind = _RTN_UNICAST if route.link else _RTN_BLACKHOLE
+    kind = _RTN_BLACKHOLE if route.blackhole else _RTN_UNICAST
     local = route.family is Family.V4 and route.link is not None and route.via is None
     scope = _SCOPE_ANY if deleting else _SCOPE_LINK if local else _SCOPE_UNIVERSE
-    flags = _ONLINK if route.onlink else 0
-    body = _ROUTE.pack(_AF[route.family], 0, 0, 0, _table_byte(route.table), PROTOCOL, scope, kind, flags)
+    flags = ONLINK if route.onlink else 0
+    body = _ROUTE.pack(AF[route.family], 0, 0, 0, _table_byte(route.table), PROTOCOL, scope, kind, flags)
     body += number(_RTA_TABLE, route.table) + number(_RTA_PRIORITY, route.metric)
     if route.link:
         body += number(_RTA_OIF, index)
+    # The kernel refuses to look for a route by a nexthop that is gone; table and metric tell it as well.
+    if route.nexthop is not None and not deleting:
+        body += number(_RTA_NH_ID, route.nexthop)
     if route.via is not None:
         body += _gateway(route.family, route.via)
     if route.source is not None and not deleting:
@@ -110,7 +115,7 @@ def _gateway(family: Family, via: IPAddress) -> bytes:
     if via.version == family:
         return attribute(_RTA_GATEWAY, via.packed)
     # An IPv4 route by an IPv6 neighbour (RFC 8950) names the neighbour's family.
-    return attribute(_RTA_VIA, struct.pack("=H", _AF[Family(via.version)]) + via.packed)
+    return attribute(_RTA_VIA, struct.pack("=H", AF[Family(via.version)]) + via.packed)
 
 
 def _table_byte(table: int) -> int:
@@ -131,7 +136,7 @@ def _rule(rule: IpRule) -> bytes:
     length = rule.from_.prefixlen if rule.from_ is not None else 0
     action = _ACT_GOTO if rule.goto is not None else _ACT_TABLE
     flags = _INVERT if rule.invert else 0
-    body = _ROUTE.pack(_AF[rule.family], 0, length, 0, _table_byte(rule.table or 0), 0, 0, action, flags)
+    body = _ROUTE.pack(AF[rule.family], 0, length, 0, _table_byte(rule.table or 0), 0, 0, action, flags)
     body += number(_FRA_PRIORITY, rule.priority) + attribute(_FRA_PROTOCOL, bytes((PROTOCOL,)))
     if rule.table is not None:
         body += number(_FRA_TABLE, rule.table)
@@ -183,8 +188,8 @@ def decode_address(body: bytes, names: Mapping[int, str]) -> Address | None:
     found = attributes(body, _ADDRESS.size)
     flags |= u32(found.get(_IFA_FLAGS, b""))
     # On point-to-point links IFA_ADDRESS is the peer's.
-    ip = _ip(found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b""))
-    if ip is None or index not in names or flags & _IFA_UNUSABLE or _FAMILY.get(af) != ip.version:
+    ip = decode_ip(found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b""))
+    if ip is None or index not in names or flags & _IFA_UNUSABLE or FAMILY_OF.get(af) != ip.version:
         return None
     if length > ip.max_prefixlen:
         return None
@@ -205,6 +210,8 @@ class _Default(NamedTuple):
     kind: int
     metric: int
     source: IPAddress | None
+    nexthop: NexthopId | None
+    from_: IPNetwork | None
     hops: tuple[_Hop, ...]
 
 
@@ -213,18 +220,23 @@ def _default(body: bytes) -> _Default | None:
     if len(body) < _ROUTE.size:
         return None
     af, to, from_, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
-    if af not in _FAMILY or to or from_ or flags & _CLONED:
+    if af not in FAMILY_OF or to or flags & _CLONED:
         return None
     found = attributes(body, _ROUTE.size)
+    family, sender = FAMILY_OF[af], _network(found.get(_RTA_SRC, b""), from_) if from_ else None
+    if from_ and (sender is None or sender.version != family):
+        return None
     table = u32(found[_RTA_TABLE]) if _RTA_TABLE in found else table
     metric = u32(found.get(_RTA_PRIORITY, b""))
+    source = decode_ip(found.get(_RTA_PREFSRC, b""))
+    nexthop = NexthopId(u32(found[_RTA_NH_ID])) if _RTA_NH_ID in found else None
     hops = tuple(_hops(found, flags))
-    return _Default(_FAMILY[af], table, protocol, kind, metric, _ip(found.get(_RTA_PREFSRC, b"")), hops)
+    return _Default(family, table, protocol, kind, metric, source, nexthop, sender, hops)
 
 
 def _hops(found: Mapping[int, bytes], flags: int) -> Iterator[_Hop]:
     if _RTA_MULTIPATH not in found:
-        yield _Hop(u32(found.get(_RTA_OIF, b"")), _via(found), bool(flags & _ONLINK))
+        yield _Hop(u32(found.get(_RTA_OIF, b"")), _via(found), bool(flags & ONLINK))
         return
     data, offset = found[_RTA_MULTIPATH], 0
     while offset + _HOP.size <= len(data):
@@ -232,17 +244,18 @@ def _hops(found: Mapping[int, bytes], flags: int) -> Iterator[_Hop]:
         if length < _HOP.size or offset + length > len(data):
             return
         found_here = attributes(data[offset : offset + length], _HOP.size)
-        yield _Hop(index, _via(found_here), bool(hop_flags & _ONLINK))
+        yield _Hop(index, _via(found_here), bool(hop_flags & ONLINK))
         offset += (length + 3) & ~3
 
 
 def _via(found: Mapping[int, bytes]) -> IPAddress | None:
     if _RTA_VIA in found:
-        return _ip(found[_RTA_VIA][2:])
-    return _ip(found.get(_RTA_GATEWAY, b""))
+        return decode_ip(found[_RTA_VIA][2:])
+    return decode_ip(found.get(_RTA_GATEWAY, b""))
 
 
-def _ip(packed: bytes) -> IPAddress | None:
+def decode_ip(packed: bytes) -> IPAddress | None:
+    """Decode an address by its length; None when it has that of no family."""
     if len(packed) == 4:
         return IPv4Address(packed)
     return IPv6Address(packed) if len(packed) == 16 else None
@@ -253,11 +266,17 @@ def decode_defaults(body: bytes, names: Mapping[int, str]) -> list[DefaultRoute]
     route = _default(body)
     if route is None or route.protocol == PROTOCOL or route.kind != _RTN_UNICAST:
         return []
-    table, metric = TableId(route.table), route.metric
     return [
-        DefaultRoute(family=route.family, link=names[h.link], via=h.via, metric=metric, table=table)
+        DefaultRoute(
+            family=route.family,
+            link=names[h.link],
+            via=h.via,
+            metric=route.metric,
+            table=TableId(route.table),
+            source=route.from_,
+        )
         for h in route.hops
-        if h.link in names and table != TABLE_LOCAL
+        if h.link in names and route.table != TABLE_LOCAL
     ]
 
 
@@ -266,6 +285,12 @@ def decode_routes(body: bytes, names: Mapping[int, str]) -> list[Route]:
     route = _default(body)
     if route is None or route.protocol != PROTOCOL or route.kind not in {_RTN_UNICAST, _RTN_BLACKHOLE}:
         return []
+    if route.from_ is not None:
+        return []
+    if route.nexthop is not None:
+        # The hops that come along are the nexthop's own, not the route's.
+        table, metric = TableId(route.table), route.metric
+        return [Route(family=route.family, table=table, metric=metric, link=None, nexthop=route.nexthop)]
     blackhole = route.kind == _RTN_BLACKHOLE
     return [
         Route(
@@ -306,13 +331,13 @@ def decode_rule(body: bytes) -> DecodedRule | None:
     if len(body) < _ROUTE.size:
         return None
     af, to, length, tos, table, _, _, action, flags = _ROUTE.unpack_from(body)
-    if af not in _FAMILY:
+    if af not in FAMILY_OF:
         return None
     found = attributes(body, _ROUTE.size)
     table = u32(found[_FRA_TABLE]) if _FRA_TABLE in found else table
     suppress = u32(found.get(_FRA_SUPPRESS_PREFIXLEN, b"\xff\xff\xff\xff"))
     rule = IpRule(
-        family=_FAMILY[af],
+        family=FAMILY_OF[af],
         priority=RulePriority(u32(found.get(_FRA_PRIORITY, b""))),
         table=TableId(table) if action == _ACT_TABLE and table else None,
         goto=RulePriority(u32(found.get(_FRA_GOTO, b""))) if action == _ACT_GOTO else None,
@@ -341,7 +366,7 @@ def _mark(found: Mapping[int, bytes]) -> tuple[int, int] | None:
 
 
 def _network(packed: bytes, length: int) -> IPNetwork | None:
-    ip = _ip(packed)
+    ip = decode_ip(packed)
     if ip is None or length > ip.max_prefixlen:
         return None
     kind = IPv4Network if isinstance(ip, IPv4Address) else IPv6Network
@@ -350,4 +375,4 @@ def _network(packed: bytes, length: int) -> IPNetwork | None:
 
 def family_of(body: bytes) -> Family | None:
     """Return the address family of a route or rule message."""
-    return _FAMILY.get(body[0]) if body else None
+    return FAMILY_OF.get(body[0]) if body else None

@@ -15,6 +15,7 @@ from polywan.core.errors import KernelError
 from polywan.core.events import EventsLost, KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
 from polywan.core.nft import TABLE
 from polywan.core.observed import Link
+from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.netlink import NETFILTER, ROUTE, Message, NetlinkSocket, attributes, messages, text
 
@@ -27,6 +28,7 @@ _ROUTE_GROUPS: Final = (
     11,  # IPV6_ROUTE
     8,  # IPV4_RULE
     19,  # IPV6_RULE
+    32,  # NEXTHOP
 )
 _NFTABLES_GROUPS: Final = (7,)
 
@@ -95,6 +97,10 @@ class Translator:
             case rt.NEWRULE | rt.DELRULE:
                 rule = rt.decode_rule(message.body)
                 return [] if rule is None else self._touched("rule", message, ours=rule.ours)
+            case nh.NEWNEXTHOP | nh.DELNEXTHOP:
+                # With a nexthop of others go the IPv4 routes by it, without a word of their own.
+                ours = nh.touched_nexthop(message.body)
+                return [] if ours is None else self._touched("nexthop", message, ours=ours)
             case _:
                 return []
 

@@ -1,0 +1,127 @@
+"""`polywan flows`: every tracked connection and its uplink."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from polywan.cli import options
+from polywan.cli.units import duration, size
+from polywan.client import Client
+from polywan.client import runtime_dir as resolve
+from polywan.core.flows import MOST_SORTED, PROTOCOL_NAMES, SORT_KEYS, order, wanted_of
+
+HEADINGS = ("CLIENT", "DESTINATION", "PROTO", "STATE", "UPLINK", "AGE", "DOWN", "UP")
+
+
+@click.command(name="flows")
+@click.option("--uplink", metavar="NAME", help='Only those by this uplink; "other" for those without one.')
+@click.option("--client", metavar="CIDR", help="Only those of this client or network.")
+@click.option("--to", metavar="CIDR", help="Only those to this address or network.")
+@click.option("--port", metavar="N", help="Only those to this port.")
+@click.option("--proto", metavar="P", help="Only those of this protocol: tcp, udp, icmp … or a number.")
+@click.option("--sort", type=click.Choice(SORT_KEYS), help="Most bytes first, oldest first, by client or by uplink.")
+@click.option("--limit", metavar="N", help="List so many at most; the sums are of all.")
+@click.option("--count", is_flag=True, help="Print only how many there are, by uplink.")
+@options.as_json
+@options.runtime
+def command(count: bool, as_json: bool, runtime_dir: Path | None, **given: str | None) -> None:
+    """List every connection that the kernel tracks: client, destination, uplink, age and bytes.
+
+    Sums by uplink follow on stderr. Bytes and age are known of connections that began under polywan.
+
+    \b
+    Examples:
+      polywan flows --client 192.168.1.20
+      polywan flows --uplink lte --sort bytes --limit 20
+      polywan flows --proto udp --port 53 --json | jq '.flows[].destination'
+      polywan flows --count
+    """
+    wanted = {key: value for key, value in given.items() if value is not None}
+    if count:
+        wanted["limit"] = "0"
+    try:
+        asked = wanted_of(wanted)
+    except ValueError as error:
+        raise click.UsageError(f"--{error}") from None
+    sorts = asked.sort is not None and (asked.limit is None or asked.limit > MOST_SORTED)
+    if sorts:
+        wanted = {key: value for key, value in wanted.items() if key not in {"sort", "limit"}}
+    # Looking for garbage among 60 000 lists that all stay takes longer than printing them.
+    gc.disable()
+    document = Client(resolve(runtime_dir)).flows(wanted)
+    rows, totals = document["flows"], document["totals"]
+    if asked.sort is not None and sorts:
+        rows = sorted(rows, key=order(asked.sort))[: asked.limit]
+    if count:
+        click.echo(json.dumps({"totals": totals}, indent=2) if as_json else counts(totals))
+    else:
+        _show({**document, "flows": rows}, as_json=as_json)
+
+
+def _show(document: Mapping[str, Any], *, as_json: bool) -> None:
+    rows, totals = document["flows"], document["totals"]
+    if as_json:
+        flows = [dict(zip(document["columns"], row, strict=True)) for row in rows]
+        sys.stdout.write(json.dumps({"flows": flows, "totals": totals}) + "\n")
+    else:
+        sys.stdout.write(text(rows))
+        # The sums belong below the list, wherever both go.
+        sys.stdout.flush()
+        click.echo(sums(totals, len(rows)), err=True)
+
+
+def text(rows: Sequence[Sequence[Any]]) -> str:
+    """Return connections as a table for people."""
+    lines = [HEADINGS, *map(_line, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    form = "  ".join(f"%-{width}s" for width in widths[:-2]) + f"  %{widths[-2]}s  %{widths[-1]}s"
+    return "\n".join([form % line for line in lines]) + "\n"
+
+
+def _line(row: Sequence[Any]) -> tuple[str, ...]:
+    (family, protocol, client, client_port, destination, port, source, source_port, _, _,
+     state, _, age, _, up, down, _, _, uplink) = row  # fmt: skip
+    if family == 6 and port is not None:
+        client, destination, source = f"[{client}]", f"[{destination}]", f"[{source}]"
+    there = destination if port is None else f"{destination}:{port}"
+    if source != destination or source_port != port:
+        there += f" ({source if source_port is None else f'{source}:{source_port}'})"
+    return (
+        client if client_port is None else f"{client}:{client_port}",
+        there,
+        PROTOCOL_NAMES.get(protocol) or str(protocol),
+        state,
+        uplink,
+        "-" if age is None else duration(age),
+        "-" if down is None else size(down),
+        "-" if up is None else size(up),
+    )
+
+
+def counts(totals: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line for each uplink: its name, and how many connections it has."""
+    width = max((len(total["uplink"]) for total in totals), default=0)
+    return "\n".join(f"{total['uplink']:<{width}}  {total['connections']}" for total in totals)
+
+
+def sums(totals: Sequence[Mapping[str, Any]], shown: int) -> str:
+    """Return what connections add up to by uplink, as sentences."""
+    lines = []
+    for total in totals:
+        line = f"{total['uplink']}: {_connections(total['connections'])}"
+        if total["bytes_down"] is not None:
+            line += f", {size(total['bytes_down'])} down, {size(total['bytes_up'])} up"
+        lines.append(line)
+    matched = sum(total["connections"] for total in totals)
+    return "\n".join([*lines, f"{shown} of {_connections(matched)} shown"] if shown < matched else lines)
+
+
+def _connections(number: int) -> str:
+    return f"{number} connection{'s' * (number != 1)}"

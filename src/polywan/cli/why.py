@@ -1,0 +1,117 @@
+"""`polywan why`: which uplink a connection would take, and why."""
+
+from __future__ import annotations
+
+import grp
+import json
+import pwd
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from polywan.cli import options
+from polywan.client import Client
+from polywan.client import runtime_dir as resolve
+from polywan.core.errors import ControlError
+
+
+@click.command(name="why")
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST[:PORT]")
+@click.option("--proto", "protocol", metavar="NAME", help="tcp, udp, icmp, another name or a number.  [default: tcp]")
+@click.option("--source-port", metavar="PORT", help="The client's port; only the algorithm `connection` looks at it.")
+@click.option("--in-interface", metavar="DEV", help="Where it arrives.  [default: where SRC is reached]")
+@click.option("--user", metavar="NAME", help="Who opens it: name or number; of the box's own only.")
+@click.option("--group", metavar="NAME", help="The same for the group.")
+@click.option("--cgroup", metavar="PATH", help="Control group of the program; of the box's own only.")
+@click.option("--mac", metavar="ADDRESS", help="Hardware address of the neighbour that sends it.")
+@click.option("--dscp", metavar="CODE", help="DSCP by name or number.")
+@click.option("--mark", metavar="MARK", help="Packet mark that others, or the socket, have set.")
+@click.option("--at", metavar="TIME", help="When it begins, as 2026-03-01T08:00; local time unless it has an offset.")
+@click.option("--flow", is_flag=True, help="Tell of live connections of this kind first.")
+@options.runtime
+@click.option("--observed", type=click.Path(path_type=Path), help="Ask a recording (`plan --record`), not the daemon.")
+@options.config
+@options.state
+@options.as_json
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    source: str,
+    destination: str,
+    runtime_dir: Path | None,
+    observed: Path | None,
+    config_path: Path,
+    state_dir: Path,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Tell which uplink a connection from SRC to DST would take: rule, policy, uplink, gateway, and the kernel's word.
+
+    SRC is an address, or - for this box itself. Nothing is sent and nothing is changed. With --observed it reads
+    files alone: no daemon, no root.
+
+    Exits with 9 when the kernel would do something else than polywan decided.
+
+    \b
+    Examples:
+      polywan why 192.168.15.10 203.0.113.10:443
+      polywan why - [2001:db8::1]:443 --user backup
+      polywan why 192.168.15.10 203.0.113.10:443 --flow
+      polywan why 192.168.15.10 203.0.113.10 --config new.toml --observed box.json
+    """
+    words = {"from": source, "to": destination, **_words(asked)}
+    told = _recorded(config_path, state_dir, observed, words) if observed else _live(runtime_dir, words)
+    click.echo(json.dumps(told, indent=2) if as_json else "\n".join(told["text"]))
+    ctx.exit(9 if told["agrees"] is False else 0)
+
+
+def _live(runtime_dir: Path | None, words: dict[str, str]) -> dict[str, Any]:
+    try:
+        return Client(resolve(runtime_dir)).why(words)
+    except ControlError as error:
+        if error.status == 400:
+            raise click.UsageError(str(error)) from error
+        raise
+
+
+def _recorded(config: Path, state_dir: Path, observed: Path, words: dict[str, str]) -> dict[str, Any]:
+    from polywan.core.question import QuestionError
+    from polywan.daemon import offline
+
+    try:
+        return offline.explain(config, state_dir, observed, words)
+    except QuestionError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _words(asked: dict[str, Any]) -> dict[str, str]:
+    """Return what was said, in words that mean the same in the daemon: no names of accounts, no local time."""
+    given = {key: value for key, value in asked.items() if value}
+    if "user" in given:
+        given["user"] = _number(given["user"], lambda name: pwd.getpwnam(name).pw_uid, "user")
+    if "group" in given:
+        given["group"] = _number(given["group"], lambda name: grp.getgrnam(name).gr_gid, "group")
+    if "at" in given:
+        given["at"] = _moment(given["at"])
+    return {key: "1" if value is True else str(value) for key, value in given.items()}
+
+
+def _number(name: str, look_up: Callable[[str], int], what: str) -> str:
+    if name.isdecimal():
+        return name
+    try:
+        return str(look_up(name))
+    except KeyError:
+        raise click.UsageError(f"there is no {what} {name!r} on this machine") from None
+
+
+def _moment(text: str) -> str:
+    try:
+        return str(int(datetime.fromisoformat(text).timestamp()))
+    except (ValueError, OverflowError):
+        raise click.UsageError(f"--at: expected a time as 2026-03-01T08:00, got {text!r}") from None

@@ -1,0 +1,59 @@
+"""What the parts of polywan's table are built from, and the words that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Final
+
+from polywan.config import Config
+from polywan.core.allocate import Numbers
+from polywan.core.lookups import NOTHING, Lookups
+from polywan.core.net import Family, MarkLayout
+from polywan.core.observed import Observed
+from polywan.core.reach import Reach, UplinkFamily
+from polywan.core.select import Selection
+
+ROOM: Final = "size 512;"
+"""Declared size of sets and maps: with it the kernel takes its faster kind of hash (nft(8), set types)."""
+
+REFUSAL: Final = {
+    "unreachable": "reject with icmpx type host-unreachable",
+    "prohibit": "reject with icmpx type admin-prohibited",
+    "blackhole": "drop",
+}
+"""How a connection that no uplink can serve is refused: the words of ip-route(8) and their nft equivalents."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesetInput:
+    """What the table depends on.
+
+    Attributes:
+        policy_marks: numbers of the policies that carry a mark of their own (`select.marked_policies`).
+        retired: marks of uplinks that are no longer configured; connections that still carry them are cut.
+        own: IPv4 addresses of this box, as far as others can reach them.
+        main_links: links by which main's own default leaves, per family; where a socket that was bound to
+            its uplink cannot be told from one that was not.
+        lookups: what rules refer to outside of the file.
+        observed: the world.
+        reach: how each uplink can be used.
+    """
+
+    config: Config
+    layout: MarkLayout
+    numbers: Mapping[str, Numbers]
+    selection: Selection
+    policy_marks: Mapping[str, Numbers] = field(default_factory=dict)
+    retired: frozenset[int] = frozenset()
+    own: frozenset[IPv4Address] = frozenset()
+    main_links: Mapping[Family, frozenset[str]]
+    lookups: Lookups = NOTHING
+    observed: Observed
+    reach: Mapping[UplinkFamily, Reach]
+
+
+def unmarked(layout: MarkLayout) -> str:
+    """Verdict that lets a packet pass without a choice; takes off the mark that `fresh` asked its question with."""
+    return f"meta mark set meta mark & {layout.keep:#010x} accept"

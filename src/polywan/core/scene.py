@@ -1,0 +1,188 @@
+"""What a trace is made from, and what it says: values of `core/trace.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from typing import Literal, TypeAlias
+
+from polywan.config import Config
+from polywan.core.allocate import Numbers
+from polywan.core.ask import RouteAnswer
+from polywan.core.lookups import Lookups
+from polywan.core.nat6 import translated
+from polywan.core.net import Family, IPAddress, MarkLayout
+from polywan.core.observed import Observed
+from polywan.core.packet import Packet
+from polywan.core.reach import NoPath, Path, Reach, UplinkFamily
+from polywan.core.select import Selection
+
+Fate: TypeAlias = Literal["uplink", "bound", "outside", "main", "here", "refused", "dropped"]
+"""What becomes of a connection: chosen an uplink for, bound to one by its socket, come in by one, left to the routing
+tables, ended in this box, answered with a refusal, dropped silently."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """Everything a trace depends on but the packet.
+
+    Attributes:
+        policy_marks: numbers of the policies that have one of their own.
+        without_us: what the kernel would do without polywan (for the box's own: its first route); None when
+            nobody asked it, as with a recording: then connected networks and default routes have to do.
+        affinity: uplinks that are kept for this client, by the policy's name.
+    """
+
+    config: Config
+    lookups: Lookups
+    selection: Selection
+    numbers: Mapping[str, Numbers]
+    policy_marks: Mapping[str, Numbers]
+    reach: Mapping[UplinkFamily, Reach]
+    observed: Observed
+    without_us: RouteAnswer | None = None
+    affinity: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> MarkLayout:
+        """The bits of marks that are ours."""
+        return MarkLayout(self.config.global_.mark_mask)
+
+    def by_device(self, device: str | None) -> str | None:
+        """Name of the uplink with that device."""
+        return next((name for name, u in self.config.uplinks.items() if u.interface == device), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A rule that was tried.
+
+    Attributes:
+        number: its place in the file, from 1.
+        failed: the first condition that kept it from matching, in the file's words; empty when it matched.
+        excluded: the condition is one of `not`, and holds.
+        seen: what the packet has there.
+    """
+
+    number: int
+    failed: str = ""
+    excluded: bool = False
+    seen: str = ""
+
+    @property
+    def matched(self) -> bool:
+        """Nothing kept it from matching."""
+        return not self.failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pick:
+    """How a hash chose: of what, its value, and the slot of `slots` that follows from it."""
+
+    key: tuple[str, ...]
+    hash: int
+    slot: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """An uplink that the connection may take.
+
+    Attributes:
+        share: chance that it is this one, 0..1.
+        mark: on its packets; 0 when there is none.
+        table: of the uplink; None when the mark leads elsewhere (a policy's own).
+        via: next hop; None on point-to-point links and when it is not known.
+        source: address that the server will see; None when it is not known.
+        nat: how that address comes about.
+    """
+
+    uplink: str
+    share: float
+    device: str
+    mark: int
+    table: int | None
+    via: IPAddress | None
+    source: IPAddress | None
+    nat: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """The whole story of a connection's first packet; what does not apply is None or empty.
+
+    Attributes:
+        reason: for fates without a policy, why; with a policy, why these uplinks serve.
+        tried: rules in order, up to the one that matched.
+        rule: number of the one that matched; None when none did.
+        served_by: the policy in words, since policies made for single rules have names that say little.
+        affinity: the uplink was kept from an earlier connection.
+        native: an IPv6 source that not every uplink may carry decided, before the algorithm.
+        specific: the policy's choice is overruled by a specific route of main, by the only one of `ways`.
+        ways: the uplinks that it may take; exactly one unless the choice is a matter of turns or chance.
+        link: device by which it leaves when nobody chose, as far as known.
+        notes: what this answer leaves out.
+    """
+
+    packet: Packet
+    fate: Fate
+    reason: str
+    tried: tuple[Tried, ...] = ()
+    rule: int | None = None
+    policy: str | None = None
+    served_by: str = ""
+    algorithm: str | None = None
+    tier: int | None = None
+    affinity: bool = False
+    native: bool = False
+    pick: Pick | None = None
+    specific: bool = False
+    ways: tuple[Way, ...] = ()
+    link: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def candidates(self) -> frozenset[str]:
+        """Names of the uplinks that it may take."""
+        return frozenset(way.uplink for way in self.ways)
+
+
+def way(scene: Scene, packet: Packet, uplink: str, share: float = 1.0, mark: int | None = None) -> Way:
+    """Return how a packet travels by an uplink, with the uplink's own mark unless another one is given."""
+    number, path = scene.numbers[uplink], _path(scene, uplink, packet.family)
+    source, nat = _translated(scene, packet, uplink, path)
+    return Way(
+        uplink=uplink,
+        share=share,
+        device=scene.config.uplinks[uplink].interface,
+        mark=int(number.mark) if mark is None else mark,
+        table=int(number.table) if mark is None else None,
+        via=path.via if path else None,
+        source=source,
+        nat=nat,
+    )
+
+
+def _translated(scene: Scene, packet: Packet, uplink: str, path: Path | None) -> tuple[IPAddress | None, str]:
+    """The address that the server sees, and how it comes about."""
+    nat = scene.config.uplinks[uplink].nat
+    if isinstance(packet.source, IPv6Address):
+        seen: IPAddress | None = translated(scene.config, scene.observed, uplink, packet.source)
+    elif isinstance(nat, str):
+        seen = packet.source if nat == "none" else None
+    else:
+        seen = nat.snat if nat.snat.version == packet.family else packet.source
+    if seen is None:
+        return (path.addresses[0] if path and path.addresses else None), "masquerade: the link's own address"
+    if seen == packet.source:
+        return seen, "not translated"
+    if not isinstance(nat, str) and seen == nat.snat:
+        return seen, "fixed address"
+    return seen, "prefix exchanged"
+
+
+def _path(scene: Scene, uplink: str, family: Family) -> Path | None:
+    found = scene.reach.get((uplink, family))
+    return found.path if isinstance(found, NoPath) else found

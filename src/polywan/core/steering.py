@@ -1,0 +1,195 @@
+"""Chains and sets of the rules: which policy a new connection goes to, and where it must never leave.
+
+Rules stand in file order and the first match wins. What a rule must *not* be is asked in a chain of its own, which
+returns when it is::
+
+    steer   conditions ──▶ policy_P          with `not`:  conditions ──▶ rule_N ──▶ policy_P
+    only    conditions ──▶ pass, or drop     with `not`:  conditions ──▶ only_N ──▶ pass, or drop
+
+So a negated condition that cannot be seen (the user of a forwarded packet) excludes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from polywan.config import Config, Match, SteeringRule
+from polywan.core.conditions import (
+    MOST_ADDRESSES,
+    Condition,
+    addresses_of,
+    conditions,
+    dns_set,
+    domain_set,
+    list_set,
+    match_lines,
+)
+from polywan.core.given import REFUSAL, RulesetInput, unmarked
+from polywan.core.lookups import Lookups
+from polywan.core.net import FAMILIES, Family, MarkLayout
+from polywan.core.nft import Chain, Hook, Key, NftRule, NftSet
+from polywan.core.select import policy_name
+
+BEFORE_MANGLE: Final = -151
+"""Priority of chain `only`. A chain of its own hook, so that `accept` is the end of it and of nothing else."""
+
+MOST_INSIDE: Final = 16384
+"""Devices that set `inside` has room for; any more count as elsewhere."""
+
+MOST_RESOLVED: Final = 65536
+"""Addresses that a set has room for which dnsmasq fills."""
+
+_QUOTABLE: Final = re.compile(r"[A-Za-z0-9_.@+-]{1,15}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rules:
+    """What the chains depend on. The same objects make the same chains: no event but a new file builds them anew."""
+
+    config: Config
+    lookups: Lookups
+    layout: MarkLayout
+
+    def __hash__(self) -> int:
+        return hash((id(self.config), id(self.lookups), self.layout))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Rules)
+            and self.config is other.config
+            and self.lookups is other.lookups
+            and self.layout == other.layout
+        )
+
+
+def steering_chains(given: RulesetInput) -> dict[str, Chain]:
+    """Return chain `steer`, which tries the rules in file order, and the chains of the kill switch."""
+    return dict(_chains(_Rules(given.config, given.lookups, given.layout)))
+
+
+def steering_sets(given: RulesetInput) -> dict[str, NftSet]:
+    """Return the sets that rules refer to."""
+    sets = dict(_sets(_Rules(given.config, given.lookups, given.layout)))
+    if any(rule.only for rule in given.config.rules):
+        sets["inside"] = NftSet(f"type ifname; size {MOST_INSIDE};", _inside(given))
+    return sets
+
+
+@lru_cache(maxsize=2)
+def _chains(given: _Rules) -> Mapping[str, Chain]:
+    steer: list[NftRule] = []
+    chains: dict[str, Chain] = {}
+    for number, rule in enumerate(given.config.rules, start=1):
+        wanted, unwanted = _conditions(given, rule)
+        verdict, why = _verdict(given, rule), _why(number, wanted)
+        if unwanted:
+            chains[f"rule_{number}"] = Chain((*_excluded(number, unwanted), NftRule(verdict, f"rule {number}")))
+            verdict = f"jump rule_{number}"
+        steer += [NftRule(f"{text} {verdict}".strip(), why) for text in match_lines(wanted)]
+    steer.append(NftRule("goto policy_default", "no rule matched"))
+    return {"steer": Chain(tuple(steer)), **chains, **_only_chains(given)}
+
+
+@lru_cache(maxsize=2)
+def _sets(given: _Rules) -> Mapping[str, NftSet]:
+    sets: dict[str, NftSet] = {}
+    for match in (m for rule in given.config.rules for m in (rule, rule.not_)):
+        for family in FAMILIES:
+            sets |= _sets_of(match, family, given.lookups)
+    return sets
+
+
+def _verdict(given: _Rules, rule: SteeringRule) -> str:
+    if rule.action is None:
+        return f"goto policy_{policy_name(rule)}"
+    return unmarked(given.layout) if rule.action == "bypass" else REFUSAL["prohibit"]
+
+
+def _conditions(given: _Rules, rule: SteeringRule) -> tuple[tuple[Condition, ...], tuple[Condition, ...]]:
+    """What must hold, and what must not."""
+    keep = given.layout.keep
+    return (
+        conditions(rule, rule.protocol, given.lookups, keep),
+        conditions(rule.not_, rule.protocol, given.lookups, keep),
+    )
+
+
+def _why(number: int, held: tuple[Condition, ...], more: str = "") -> str:
+    versions = " ".join(c.version for c in held if c.version)
+    return f"rule {number}{more}" + (f" ({versions})" if versions else "")
+
+
+def _excluded(number: int, unwanted: tuple[Condition, ...]) -> Iterator[NftRule]:
+    for condition in unwanted:
+        for text in match_lines((condition,)):
+            yield NftRule(f"{text} return".strip(), _why(number, (condition,), f": not {condition.key}"))
+
+
+def _only_chains(given: _Rules) -> dict[str, Chain]:
+    """The kill switch: whatever became of marks, routes and rules, no packet of such a flow leaves elsewhere.
+
+    It remembers nothing: each packet that leaves is held against the rules, up to the last one with `only`.
+    """
+    last = max((n for n, rule in enumerate(given.config.rules, start=1) if rule.only), default=0)
+    if not last:
+        return {}
+    only = [*_exempt(given.layout.mask)]
+    chains: dict[str, Chain] = {}
+    for number, rule in enumerate(given.config.rules[:last], start=1):
+        wanted, unwanted = _conditions(given, rule)
+        if unwanted:
+            chains[f"only_{number}"] = Chain((*_excluded(number, unwanted), *_leaving(given, number, rule, "")))
+            only += [NftRule(f"{text} jump only_{number}".strip(), f"rule {number}") for text in match_lines(wanted)]
+        else:
+            only += [line for text in match_lines(wanted) for line in _leaving(given, number, rule, text)]
+    return {"only": Chain(tuple(only), Hook("filter", "postrouting", BEFORE_MANGLE)), **chains}
+
+
+def _exempt(mask: int) -> Iterator[NftRule]:
+    yield NftRule("oifname @inside accept", "stays inside")
+    # A packet of the box with our mark, but a connection without, has it from its socket: polywan's own choices
+    # are always written to both.
+    own = f"iif 0 ct mark & {mask:#010x} == 0 meta mark & {mask:#010x} != 0"
+    yield NftRule(f"{own} accept", "a socket that chose for itself, as probes do")
+    # Without these a link has no IPv6 at all, and its probes fail. The kernel never forwards to addresses of the link,
+    # and a forwarded packet's hop limit is below 255.
+    yield NftRule("ip6 daddr { fe80::/10, ff02::/16 } accept", "never goes beyond the link")
+    neighbours = "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }"
+    yield NftRule(f"ip6 hoplimit 255 {neighbours} accept", "never goes beyond the link")
+
+
+def _leaving(given: _Rules, number: int, rule: SteeringRule, text: str) -> Iterator[NftRule]:
+    if not rule.only:
+        yield NftRule(f"{text} accept".strip(), f"rule {number}: by any uplink")
+        return
+    devices = ", ".join(f'"{given.config.uplinks[name].interface}"' for name in rule.only)
+    yield NftRule(f"{text} oifname {{ {devices} }} accept".strip(), f"rule {number}: by one of its uplinks")
+    yield NftRule(f"{text} counter drop".strip(), f"rule {number}: never elsewhere")
+
+
+def _inside(given: RulesetInput) -> frozenset[Key]:
+    """Devices that do not lead to the Internet: neither an uplink's nor that of anybody's default route."""
+    outside = {u.interface for u in given.config.uplinks.values()} | {d.link for d in given.observed.defaults}
+    # The kernel takes names for a device that would end the text or stand for many.
+    known = sorted(name for name in given.observed.links if name not in outside and _QUOTABLE.fullmatch(name))
+    return frozenset(["lo", *known][:MOST_INSIDE])
+
+
+def _sets_of(match: Match, family: Family, lookups: Lookups) -> dict[str, NftSet]:
+    kind = "ipv4_addr" if family is Family.V4 else "ipv6_addr"
+    known = [lookups.lists[path] for path in match.list_ if path in lookups.lists]
+    sets = {
+        list_set(found, family): NftSet(f"type {kind}; flags interval;", frozenset(found.of(family)))
+        for found in known
+        if found.of(family)
+    }
+    if match.domains:
+        addresses: frozenset[Key] = addresses_of(match.domains, lookups, family)
+        sets[domain_set(match.domains, family)] = NftSet(f"type {kind}; size {MOST_ADDRESSES};", addresses)
+        # dnsmasq gives no time: what it has not seen for a day is forgotten.
+        sets[dns_set(match.domains, family)] = NftSet(f"type {kind}; flags timeout; timeout 1d; size {MOST_RESOLVED};")
+    return sets

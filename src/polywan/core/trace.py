@@ -1,0 +1,240 @@
+"""Which way would a connection take? The path of its first packet through polywan's chains, decided on paper.
+
+The order is that of the chains (docs/design/packet-path.md): what comes before the rules (`fresh`, `local`), the
+rules (`steer`), the policy (`core/picking.py`), and what a specific route changes afterwards (`guard_X`). Nothing
+here asks the kernel: its answers come in with the `Scene`, and `core/explain.py` holds them against the trace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv6Network
+from typing import Final
+
+from polywan.config import SteeringRule
+from polywan.config.matching import DAYS
+from polywan.core.ask import RouteAnswer
+from polywan.core.conditions import conditions
+from polywan.core.flows import PROTOCOL_NAMES
+from polywan.core.lookups import VIA, Lookups, via_group
+from polywan.core.net import TABLE_MAIN, Family
+from polywan.core.packet import Packet
+from polywan.core.picking import choose
+from polywan.core.reach import Path
+from polywan.core.scene import Scene, Trace, Tried, way
+from polywan.core.select import policy_name
+from polywan.core.via import serves
+
+_ON_LINK: Final = (IPv6Network("fe80::/10"), IPv6Network("ff00::/8"))
+
+
+def trace(scene: Scene, packet: Packet) -> Trace:
+    """Return the way of a connection that begins with this packet."""
+    first = scene.without_us or expected(scene, packet)
+    before = _arriving(scene, packet, first) if packet.in_interface is not None else _leaving(scene, packet, first)
+    return _watched(scene, before or _steered(scene, packet, first))
+
+
+def _steered(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace:
+    found = _steer(scene, packet)
+    overruling = _specific(scene, packet, first)
+    if found.fate == "uplink" and overruling is not None:
+        only = way(scene, packet, overruling)
+        return replace(found, specific=True, pick=None, affinity=False, native=False, notes=(), ways=(only,))
+    if found.fate == "main":
+        return replace(found, link=first.link)
+    return found
+
+
+def expected(scene: Scene, packet: Packet) -> RouteAnswer:
+    """Guess what the kernel would answer without us, from addresses and default routes alone."""
+    own = [a for a in scene.observed.addresses if a.ip.ip == packet.destination]
+    if own:
+        return RouteAnswer(kind="local", link="lo")
+    if packet.destination.is_multicast:
+        return RouteAnswer(kind="multicast")
+    connected = [a for a in scene.observed.addresses if packet.destination in a.ip.network]
+    usable = [a for a in connected if a.link in scene.observed.links and scene.observed.links[a.link].usable]
+    if usable:
+        best = max(usable, key=lambda a: a.ip.network.prefixlen)
+        return RouteAnswer(kind="unicast", link=best.link, table=TABLE_MAIN, prefix=best.ip.network.prefixlen)
+    if packet.in_interface is None and (bound := _by_source(scene, packet)) is not None:
+        return bound
+    main = [d for d in scene.observed.defaults if d.family is packet.family and d.table == TABLE_MAIN]
+    usable_main = [d for d in main if d.link in scene.observed.links and scene.observed.links[d.link].usable]
+    if not usable_main:
+        return RouteAnswer(kind="none")
+    chosen = min(usable_main, key=lambda d: d.metric)
+    return RouteAnswer(kind="unicast", link=chosen.link, via=chosen.via, table=TABLE_MAIN, prefix=0)
+
+
+def _by_source(scene: Scene, packet: Packet) -> RouteAnswer | None:
+    """The policy rules `from ADDRESS`: what has an uplink's address leaves by it."""
+    for (name, family), found in scene.reach.items():
+        if family is packet.family and isinstance(found, Path) and packet.source in found.addresses:
+            table = scene.numbers[name].table
+            return RouteAnswer(kind="unicast", link=found.link, via=found.via, table=table, prefix=0)
+    return None
+
+
+def _arriving(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace | None:
+    """What chain `fresh` settles before the rules."""
+    own = scene.observed.own_ipv4()
+    if isinstance(packet.source, IPv4Address) and packet.source in own and packet.in_interface != "lo":
+        return Trace(packet=packet, fate="dropped", reason=f"{packet.source} is this box's own: a forged source")
+    if (arrival := scene.by_device(packet.in_interface)) is not None:
+        reason = f"it arrives by {arrival}: answers go back by it"
+        return Trace(packet=packet, fate="outside", reason=reason, ways=(way(scene, packet, arrival),))
+    if first.kind == "local":
+        return Trace(packet=packet, fate="here", reason="it is for this box itself")
+    if first.kind in ("broadcast", "multicast"):
+        return Trace(packet=packet, fate="main", reason=f"a {first.kind} address: not ours", link=first.link)
+    if first.kind == "unicast" and scene.by_device(first.link) is None:
+        return Trace(packet=packet, fate="main", reason=_elsewhere(first), link=first.link)
+    return None
+
+
+def _leaving(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace | None:
+    """What chains `output` and `local` settle before the rules; routing comes before them."""
+    if first.kind == "local":
+        return Trace(packet=packet, fate="here", reason="it is for this box itself")
+    if first.kind in ("unreachable", "prohibit", "blackhole", "none"):
+        return Trace(packet=packet, fate="refused", reason=f"the box has no route for it ({first.kind})")
+    by = scene.by_device(first.link)
+    if by is None:
+        return Trace(packet=packet, fate="main", reason=_elsewhere(first), link=first.link)
+    if ours := packet.mark & scene.layout.mask:
+        holder = next((n for n, number in scene.numbers.items() if number.mark == ours), None)
+        if holder is None:
+            reason = f"its socket has set mark {ours:#x}, which no uplink has"
+            return Trace(packet=packet, fate="main", reason=reason, link=first.link)
+        reason = f"its socket has set the mark of {holder} itself"
+        return Trace(packet=packet, fate="bound", reason=reason, ways=(way(scene, packet, holder),))
+    if (via := _via(scene, packet)) is not None:
+        return via
+    if packet.family is Family.V6 and any(packet.destination in n for n in _ON_LINK):
+        return Trace(packet=packet, fate="main", reason="it stays on its link", link=first.link)
+    if first.link not in scene.observed.main_default_links(packet.family):
+        specific = _specific(scene, packet, first) == by
+        reason = "main has a specific route by" if specific else "its socket is bound to"
+        told = Trace(packet=packet, fate="bound", reason=f"{reason} {by}", ways=(way(scene, packet, by),))
+        return replace(told, specific=specific)
+    return None
+
+
+def _via(scene: Scene, packet: Packet) -> Trace | None:
+    """Programs of `exec --via` (chain `via`)."""
+    group = packet.cgroup or ""
+    if VIA not in scene.lookups.cgroups or f"{group}/".partition("/")[0] != VIA:
+        return None
+    name = next((n for n in scene.config.uplinks if f"{group}/".startswith(f"{via_group(n)}/")), None)
+    if name is None or via_group(name) not in scene.lookups.cgroups:
+        return Trace(packet=packet, fate="refused", reason="started by exec --via, and its uplink is not known")
+    if not serves(scene.config, name, packet.family, scene.reach, scene.selection):
+        return Trace(packet=packet, fate="refused", reason=f"started by exec --via {name}, which does not serve")
+    return Trace(packet=packet, fate="bound", reason=f"started by exec --via {name}", ways=(way(scene, packet, name),))
+
+
+def _elsewhere(first: RouteAnswer) -> str:
+    return f"without polywan it leaves by {first.link}, which is no uplink: not ours"
+
+
+def _specific(scene: Scene, packet: Packet, first: RouteAnswer) -> str | None:
+    """Uplink by which main has more than a default for the destination: it wins over every mark."""
+    if first.kind != "unicast" or first.table != TABLE_MAIN:
+        return None
+    prefix = first.prefix
+    if prefix is None:
+        prefix = expected(scene, packet).prefix
+    return scene.by_device(first.link) if prefix else None
+
+
+def _steer(scene: Scene, packet: Packet) -> Trace:
+    """The rules in order, then the policy of the first that matches."""
+    tried = _tried(scene, packet)
+    if not tried or not tried[-1].matched:
+        return replace(choose(scene, packet, "default"), tried=tried)
+    number = tried[-1].number
+    return replace(_matched(scene, packet, scene.config.rules[number - 1]), tried=tried, rule=number)
+
+
+def _tried(scene: Scene, packet: Packet) -> tuple[Tried, ...]:
+    tried: list[Tried] = []
+    theirs = replace(packet, mark=packet.mark & scene.layout.keep)
+    for number, rule in enumerate(scene.config.rules, start=1):
+        tried.append(_try(number, rule, theirs, scene.lookups))
+        if tried[-1].matched:
+            break
+    return tuple(tried)
+
+
+def _watched(scene: Scene, found: Trace) -> Trace:
+    """The kill switch (chain `only`): what the rule's uplinks do not carry leaves by nobody, whoever sent it there."""
+    packet = found.packet
+    chosen_by_socket = packet.in_interface is None and packet.mark & scene.layout.mask
+    if found.fate not in ("uplink", "bound", "main") or chosen_by_socket:
+        return found
+    tried = found.tried or _tried(scene, packet)
+    rule = scene.config.rules[tried[-1].number - 1] if tried and tried[-1].matched else None
+    if rule is None or not rule.only:
+        return found
+    allowed = [scene.config.uplinks[name].interface for name in rule.only]
+    devices = [found.link] if found.fate == "main" else [w.device for w in found.ways]
+    outside = {u.interface for u in scene.config.uplinks.values()} | {d.link for d in scene.observed.defaults}
+    if all(device in allowed or device not in outside for device in devices):
+        return found
+    reason = f"rule {tried[-1].number} lets it leave by {' or '.join(rule.only)} only, and it would leave by "
+    reason += " or ".join(str(device) for device in devices)
+    return Trace(packet=packet, fate="dropped", reason=reason, tried=tried, rule=tried[-1].number)
+
+
+def _try(number: int, rule: SteeringRule, packet: Packet, lookups: Lookups) -> Tried:
+    """Find the first condition that keeps a rule from matching: one that does not hold, or one of `not` that does."""
+    for excluded, match in ((False, rule), (True, rule.not_)):
+        for condition in conditions(match, rule.protocol, lookups):
+            if condition.holds(packet) is excluded:
+                seen = _seen(condition.key, packet, lookups)
+                return Tried(number=number, failed=condition.words, excluded=excluded, seen=seen)
+    return Tried(number=number)
+
+
+def _seen(key: str, packet: Packet, lookups: Lookups) -> str:
+    """What a packet has where a condition looks."""
+    local = datetime.fromtimestamp(packet.at + lookups.utc_offset, UTC)
+    values: dict[str, object] = {
+        "from": packet.source,
+        "in_interface": packet.in_interface or "this box",
+        "protocol": PROTOCOL_NAMES.get(packet.protocol, packet.protocol),
+        "source_port": packet.source_port,
+        "port": packet.port,
+        "dscp": packet.dscp,
+        "mac": packet.mac,
+        "fwmark": f"{packet.mark:#x}",
+        "user": packet.user,
+        "group": packet.group,
+        "cgroup": packet.cgroup,
+        "time": f"{DAYS[local.weekday()]} {local:%H:%M}",
+        "family": packet.family.nfproto,
+    }
+    found = values.get(key, packet.destination)
+    return "not known" if found is None else str(found)
+
+
+def _matched(scene: Scene, packet: Packet, rule: SteeringRule) -> Trace:
+    match rule.action:
+        case "bypass":
+            return Trace(packet=packet, fate="main", reason="the rule leaves it to the routing tables")
+        case "block":
+            return Trace(packet=packet, fate="refused", reason="the rule blocks it")
+        case None:
+            return replace(choose(scene, packet, policy_name(rule)), served_by=_served_by(rule))
+
+
+def _served_by(rule: SteeringRule) -> str:
+    if rule.uplink is not None:
+        base = f"{rule.uplink}, or policy default without it"
+    else:
+        base = f"policy {rule.policy}" if rule.policy is not None else ""
+    only = f"only {', '.join(rule.only)}" if rule.only else ""
+    return ", ".join(filter(None, (base, only)))

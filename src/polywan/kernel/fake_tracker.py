@@ -1,0 +1,110 @@
+"""Connections and clients of the kernel in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from polywan.core.affinity import Kept
+from polywan.core.flows import PROTOCOLS, Flow
+from polywan.core.net import Family
+
+_ENDS: Final = {Family.V4: ("192.0.2.1", "203.0.113.9"), Family.V6: ("2001:db8::1", "2001:db8:9::9")}
+_PORTS: Final = frozenset({"tcp", "udp", "sctp"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A tracked connection; `answered` is False for TCP before the first answer.
+
+    Attributes:
+        protocol: its name.
+        client_port, port: None for protocols without ports.
+        state: see `Flow.state`.
+        bytes_up, bytes_down: None when nobody counted.
+    """
+
+    mark: int
+    protocol: str = "udp"
+    family: Family = Family.V4
+    answered: bool = True
+    client: str = ""
+    client_port: int | None = 1024
+    destination: str = ""
+    port: int | None = 53
+    state: str = ""
+    age: float | None = None
+    bytes_up: int | None = None
+    bytes_down: int | None = None
+
+
+class FakeTracker:
+    """The `Tracker` half of `FakeKernel`.
+
+    Attributes:
+        connections_list: tracked connections; append to it at will.
+        kept_list: clients that keep their uplink, likewise.
+    """
+
+    def __init__(self) -> None:
+        self.connections_list: list[Connection] = []
+        self.kept_list: list[Kept] = []
+
+    def cut(self, mark: int, mask: int, family: Family) -> int:
+        """Forget connections and clients; see `Tracker.cut`."""
+        kept = [
+            c
+            for c in self.connections_list
+            if c.family is not family or c.mark & mask != mark & mask or (c.protocol == "tcp" and c.answered)
+        ]
+        gone = len(self.connections_list) - len(kept)
+        self.connections_list = kept
+        self.forget([k for k in self.kept_list if k.family is family and k.mark & mask == mark & mask])
+        return gone
+
+    def connections(self, mask: int) -> Mapping[int, int]:
+        """Count connections; see `Tracker.connections`."""
+        return dict(Counter(c.mark & mask for c in self.connections_list))
+
+    def flows(self, mask: int, mark: int | None = None) -> Iterator[Flow]:
+        """Yield connections; see `Tracker.flows`."""
+        return (_flow(c, mask) for c in list(self.connections_list) if mark is None or c.mark & mask == mark)
+
+    def affinities(self) -> list[Kept]:
+        """Return the clients that keep their uplink; see `Tracker.affinities`."""
+        return list(self.kept_list)
+
+    def forget(self, doomed: Iterable[Kept]) -> int:
+        """Forget clients; see `Tracker.forget`."""
+        keys = {(k.map, k.client, k.server) for k in doomed}
+        left = [k for k in self.kept_list if (k.map, k.client, k.server) not in keys]
+        gone = len(self.kept_list) - len(left)
+        self.kept_list = left
+        return gone
+
+
+def _flow(connection: Connection, mask: int) -> Flow:
+    ends = _ENDS[connection.family]
+    client, destination = connection.client or ends[0], connection.destination or ends[1]
+    ported = connection.protocol in _PORTS
+    client_port, port = (connection.client_port, connection.port) if ported else (None, None)
+    number = PROTOCOLS[connection.protocol]
+    return Flow(
+        family=connection.family,
+        protocol=58 if number == 1 and connection.family is Family.V6 else number,
+        client=client,
+        client_port=client_port,
+        destination=destination,
+        port=port,
+        reply_source=destination,
+        reply_source_port=port,
+        reply_destination=client,
+        reply_destination_port=client_port,
+        state=connection.state,
+        mark=connection.mark & mask,
+        age=connection.age,
+        bytes_up=connection.bytes_up,
+        bytes_down=connection.bytes_down,
+    )

@@ -1,0 +1,70 @@
+"""Where people meet what is odd in a good configuration: `polywan check`, the log, `status`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from polywan.cli import group
+from polywan.config import load_with_warnings
+from polywan.core import engine
+from polywan.core.effects import Level, Note
+from polywan.core.events import ConfigLoaded, ReadDone
+from polywan.core.plan import ActualState
+from polywan.core.state import State
+from polywan.core.status import document
+from worlds import config, world
+
+COVERED = """\
+[uplinks.fibre]
+interface = "eth1"
+[[rules]]
+uplink = "fibre"
+[[rules]]
+action = "block"
+to = "192.0.2.0/24"
+"""
+ODD = "polywan.toml:5: rules[1]: can never match"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "polywan.toml"
+    file.write_text(COVERED, encoding="utf-8")
+    return file
+
+
+def test_check_prints_warnings_on_stderr_and_succeeds(path: Path) -> None:
+    done = CliRunner().invoke(group, ["check", "--config", str(path)])
+    assert done.exit_code == 0
+    assert done.stderr == (
+        f"warning: {path}:5: rules[1]: can never match: every connection that it would match is taken before, by "
+        f"rules[0] at {path}:3 (move the narrower rule ahead of the wider one, or remove it)\n"
+    )
+    assert done.stdout == f"{path}: good: uplinks 1, policies 1, rules 2\n"
+
+
+def test_check_lists_warnings_as_json(path: Path) -> None:
+    done = CliRunner().invoke(group, ["check", "--config", str(path), "--json"])
+    facts = json.loads(done.stdout)
+    assert (done.exit_code, done.stderr, facts["ok"]) == (0, "", True)
+    assert [(w["where"], w["key"]) for w in facts["warnings"]] == [(f"{path}:5", "rules[1]")]
+
+
+def test_a_good_file_has_an_empty_list_of_warnings(path: Path) -> None:
+    path.write_text('[uplinks.fibre]\ninterface = "eth1"\n', encoding="utf-8")
+    facts = json.loads(CliRunner().invoke(group, ["check", "--config", str(path), "--json"]).stdout)
+    assert facts["warnings"] == []
+
+
+def test_warnings_are_logged_and_stay_in_the_status_until_the_next_file(path: Path) -> None:
+    loaded = load_with_warnings(path)
+    texts = tuple(map(str, loaded.warnings))
+    state, effects = engine.step(State(), ConfigLoaded(config(1), texts), 0.0)
+    assert [e for e in effects if isinstance(e, Note)] == [Note(Level.WARNING, "config.odd", texts[0])]
+    state, _ = engine.step(state, ReadDone(world(1), ActualState()), 0.0)
+    assert [w for w in document(state, "1", 0.0, 0.0, {})["warnings"] if ODD in w] == list(texts)
+    state, effects = engine.step(state, ConfigLoaded(config(1)), 1.0)
+    assert not [e for e in effects if isinstance(e, Note)]
+    assert not [w for w in document(state, "1", 0.0, 0.0, {})["warnings"] if ODD in w]

@@ -1,0 +1,366 @@
+"""Questions and their answers: what `polywan why` understands, decides and says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from polywan.cli import group
+from polywan.core import explain
+from polywan.core.ask import RouteAnswer
+from polywan.core.lookups import ControlGroup, Lookups
+from polywan.core.net import TABLE_MAIN, Family, TableId
+from polywan.core.packet import Packet
+from polywan.core.question import Question, QuestionError, parse
+from polywan.core.scene import Scene, Trace
+from polywan.core.trace import trace
+from polywan.daemon.why import live, recorded, scene_of
+from polywan.kernel.fake import FakeKernel
+from worlds import Daemon, config, world
+
+CASES = Path(__file__).parents[1] / "golden/cases"
+MAIN = RouteAnswer(kind="unicast", link="wan1", via=ip_address("100.64.1.1"), table=TABLE_MAIN, prefix=0)
+
+
+def scene(count: int = 2, **more: Any) -> Scene:
+    return scene_of(Daemon(config(count, **more), world(count)).state)
+
+
+def packet(**more: Any) -> Packet:
+    given: dict[str, Any] = {
+        "family": Family.V4,
+        "source": ip_address("192.168.15.10"),
+        "destination": ip_address("203.0.113.10"),
+        "protocol": 6,
+        "port": 443,
+        "in_interface": "lan0",
+    }
+    return Packet(**(given | more))
+
+
+def own(**more: Any) -> Packet:
+    return packet(**({"source": ip_address("100.64.1.2"), "in_interface": None} | more))
+
+
+def lines(told: Trace) -> str:
+    return "\n".join(explain.describe(told))
+
+
+# ---- the question
+
+
+@pytest.mark.parametrize(
+    ("target", "address", "port"),
+    [
+        ("203.0.113.10", "203.0.113.10", None),
+        ("203.0.113.10:443", "203.0.113.10", 443),
+        ("2001:db8::1", "2001:db8::1", None),
+        ("[2001:db8::1]", "2001:db8::1", None),
+        ("[2001:db8::1]:443", "2001:db8::1", 443),
+    ],
+)
+def test_a_destination_may_carry_a_port(target: str, address: str, port: int | None) -> None:
+    asked = parse({"to": target})
+    assert (str(asked.destination), asked.port) == (address, port)
+
+
+def test_everything_that_rules_look_at_can_be_said() -> None:
+    asked = parse(
+        {
+            "from": "192.168.15.10",
+            "to": "203.0.113.10:53",
+            "protocol": "udp",
+            "source_port": "40000",
+            "in_interface": "lan0",
+            "mac": "02-00-00-00-00-0A",
+            "dscp": "ef",
+            "mark": "0x10",
+            "cgroup": "/system.slice/a.service/",
+            "user": "7",
+            "group": "8",
+            "at": "2026-03-01T08:00+01:00",
+        }
+    )
+    assert asked == Question(
+        source=ip_address("192.168.15.10"),
+        destination=ip_address("203.0.113.10"),
+        protocol=17,
+        source_port=40000,
+        port=53,
+        in_interface="lan0",
+        user=7,
+        group=8,
+        cgroup="system.slice/a.service",
+        mac="02:00:00:00:00:0a",
+        dscp=46,
+        mark=0x10,
+        at=1772348400,
+    )
+
+
+@pytest.mark.parametrize(("family", "number"), [("203.0.113.10", 1), ("2001:db8::1", 58)])
+def test_icmp_is_the_familys_own(family: str, number: int) -> None:
+    assert parse({"to": family, "protocol": "icmp"}).protocol == number
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({}, "a destination is needed"),
+        ({"to": "example.com"}, "names are not looked up"),
+        ({"to": "203.0.113.10:99999"}, "from 0 to 65535"),
+        ({"to": "203.0.113.10:1_0"}, "expected a number"),
+        ({"to": "203.0.113.10:" + "9" * 5000}, "from 0 to 65535"),
+        ({"to": "fe80::1%eth0"}, "leave out the % part"),
+        ({"to": "203.0.113.10", "from": "2001:db8::1"}, "different families"),
+        ({"to": "203.0.113.10:1", "protocol": "gre"}, "has no ports"),
+        ({"to": "203.0.113.10", "protocol": "smoke"}, "another name or a number"),
+        ({"to": "203.0.113.10", "from": "-", "in_interface": "lan0"}, "arrive by no interface"),
+        ({"to": "203.0.113.10", "in_interface": "a/b", "from": "10.0.0.1"}, "expected a network device"),
+        ({"to": "203.0.113.10", "mac": "nonsense", "from": "10.0.0.1"}, "expected a MAC address"),
+        ({"to": "203.0.113.10", "dscp": "64"}, "from 0 to 63"),
+        ({"to": "203.0.113.10", "at": "2026-03-01T08:00"}, "with its offset"),
+        ({"to": "203.0.113.10", "colour": "red"}, "unknown: colour"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_what_was_expected(words: dict[str, str], message: str) -> None:
+    with pytest.raises(QuestionError, match=message):
+        parse(words)
+
+
+# ---- before the rules
+
+
+def test_the_way_without_us_decides_whether_it_is_ours() -> None:
+    elsewhere = RouteAnswer(kind="unicast", link="tun0", table=TableId(77), prefix=0)
+    told = trace(replace(scene(), without_us=elsewhere), packet())
+    assert (told.fate, told.link) == ("main", "tun0")
+    assert "which is no uplink" in told.reason
+
+
+def test_without_any_way_an_uplink_may_know_one() -> None:
+    told = trace(replace(scene(), without_us=RouteAnswer(kind="none")), packet())
+    assert told.candidates == {"u1", "u2"}
+
+
+def test_the_box_cannot_even_begin_without_a_route() -> None:
+    told = trace(replace(scene(), without_us=RouteAnswer(kind="none")), own())
+    assert told.fate == "refused"
+
+
+def test_a_first_route_beside_mains_default_shows_a_bound_socket() -> None:
+    bound = RouteAnswer(kind="unicast", link="wan2", table=TableId(6002), prefix=0)
+    told = trace(replace(scene(), without_us=bound), own())
+    assert (told.fate, set(told.candidates), told.specific) == ("bound", {"u2"}, False)
+
+
+@pytest.mark.parametrize("given", [packet(), own()])
+def test_a_specific_route_of_main_wins_over_the_policy(given: Packet) -> None:
+    told = trace(replace(scene(), without_us=replace(MAIN, prefix=24)), given)
+    assert (told.specific, set(told.candidates)) == (True, {"u1"})
+    assert "specific route by wan1" in lines(told)
+
+
+def test_a_specific_route_of_somebody_elses_table_does_not() -> None:
+    told = trace(replace(scene(), without_us=replace(MAIN, table=TableId(77), prefix=24)), packet())
+    assert told.candidates == {"u1", "u2"}
+
+
+def test_programs_of_exec_leave_by_their_uplink_or_not_at_all() -> None:
+    groups = {name: ControlGroup(name, 1, 1) for name in ("polywan", "polywan/u2")}
+    there = replace(scene(), lookups=Lookups(cgroups=groups), without_us=MAIN)
+    assert trace(there, own(cgroup="polywan/u2/shell")).candidates == {"u2"}
+    assert trace(there, own(cgroup="polywan/u1")).fate == "refused"
+    assert trace(there, own(cgroup="elsewhere")).candidates == {"u1", "u2"}
+
+
+# ---- rules and policies
+
+
+def test_each_rule_is_told_with_the_condition_that_failed_and_what_was_there() -> None:
+    rules = [
+        {"protocol": "udp", "action": "block"},
+        {"dscp": "ef", "not": {"to": "203.0.113.0/24"}, "action": "block"},
+        {"uplink": "u2"},
+    ]
+    text = lines(trace(scene(rules=rules), packet(dscp=46)))
+    assert "rule 1: no, protocol = udp is needed (here: tcp)" in text
+    assert "rule 2: no, to = 203.0.113.0/24 is excluded (here: 203.0.113.10)" in text
+    assert "rule 3: matches\n  u2, or policy default without it (weighted)" in text
+
+
+@pytest.mark.parametrize(
+    ("resort", "fate"),
+    [("unreachable", "refused"), ("prohibit", "refused"), ("blackhole", "dropped"), ("main", "main")],
+)
+def test_with_nobody_left_the_last_resort_is_told(resort: str, fate: str) -> None:
+    policies = {"default": {"tiers": [["u1", "u2"]], "last_resort": resort}}
+    daemon = Daemon(config(2, policies=policies), world(2))
+    daemon.carrier(1, carrier=False)
+    daemon.carrier(2, carrier=False)
+    told = trace(replace(scene_of(daemon.state), without_us=MAIN), packet())
+    assert told.fate == fate
+    assert resort in told.reason
+
+
+def test_a_kept_client_stays_while_its_uplink_serves() -> None:
+    policies = {"default": {"tiers": [["u1", "u2"]], "affinity": {}}}
+    there = replace(scene(policies=policies), affinity={"default": "u2"})
+    told = trace(there, packet())
+    assert (told.affinity, set(told.candidates)) == (True, {"u2"})
+    gone = replace(there, affinity={"default": "u9"})
+    assert trace(gone, packet()).candidates == {"u1", "u2"}
+
+
+def test_a_hash_that_needs_ports_says_so_without_them() -> None:
+    policies = {"default": {"tiers": [["u1", "u2"]], "algorithm": "connection"}}
+    told = trace(scene(policies=policies), packet())
+    assert len(told.ways) == 2
+    assert "--source-port" in told.notes[0]
+    assert len(trace(scene(policies=policies), packet(source_port=40000)).ways) == 1
+    assert "nobody can know" in trace(scene(policies=policies), packet(protocol=1, port=None)).notes[0]
+
+
+@pytest.mark.parametrize(("source", "uplink"), [("192.168.15.10", "u2"), ("192.168.15.11", "u1")])
+def test_even_and_odd_sources_follow_the_order_of_the_tier(source: str, uplink: str) -> None:
+    policies = {"default": {"tiers": [["u2", "u1"]], "algorithm": "source-parity"}}
+    assert trace(scene(policies=policies), packet(source=ip_address(source))).candidates == {uplink}
+
+
+def test_the_kill_switch_also_meets_what_main_sends_elsewhere() -> None:
+    there = scene(rules=[{"only": ["u2"]}])
+    assert trace(there, packet()).candidates == {"u2"}
+    assert trace(replace(there, without_us=replace(MAIN, prefix=24)), packet()).fate == "dropped"
+    inside = RouteAnswer(kind="unicast", link="lan1", table=TABLE_MAIN, prefix=24)
+    assert trace(replace(there, without_us=inside), packet()).fate == "main"
+
+
+# ---- the kernel's word
+
+
+def proof(told: Trace, there: Scene, answer: RouteAnswer) -> explain.Proof:
+    return explain.compare(there, told, dict.fromkeys(explain.queries(there, told), answer))[0]
+
+
+def test_the_question_without_us_carries_the_mark_that_nobody_has() -> None:
+    there = scene()
+    assert explain.first_query(packet(mark=0x10000), there).mark == 0x13F00
+    assert explain.first_query(own(mark=0x10100), there).mark == 0x10000
+
+
+def test_each_way_is_asked_for_with_its_mark() -> None:
+    there = scene()
+    asked = explain.queries(there, trace(there, packet(mark=0x10000)))
+    assert {name: query.mark for name, query in asked.items()} == {"u1": 0x10100, "u2": 0x10200}
+
+
+@pytest.mark.parametrize(
+    ("answer", "trouble"),
+    [
+        (RouteAnswer(kind="unicast", link="wan1", table=TableId(6001)), ""),
+        (RouteAnswer(kind="unicast", link="wan2", table=TableId(6001)), "it would send it by wan2"),
+        (RouteAnswer(kind="unicast", link="wan1", table=TABLE_MAIN), "by table 254, not 6001"),
+        (RouteAnswer(kind="blackhole"), "it would not forward it (blackhole)"),
+    ],
+)
+def test_the_kernel_is_held_against_the_trace(answer: RouteAnswer, trouble: str) -> None:
+    there = scene(1)
+    found = proof(trace(there, packet()), there, answer)
+    assert trouble in found.trouble
+    assert found.agrees is (not trouble)
+
+
+def test_a_link_without_a_path_is_expected_to_lead_nowhere() -> None:
+    daemon = Daemon(config(1), world(1))
+    daemon.carrier(1, carrier=False)
+    there = replace(scene_of(daemon.state), without_us=MAIN)
+    told = trace(there, own(mark=0x100))
+    assert told.candidates == {"u1"}
+    assert proof(told, there, RouteAnswer(kind="blackhole")).agrees
+
+
+def test_a_disagreement_stands_out() -> None:
+    there = scene(1)
+    told = trace(there, packet())
+    found = proof(told, there, RouteAnswer(kind="unicast", link="eth7", table=TABLE_MAIN))
+    assert "  THE KERNEL DISAGREES about u1: it would send it by eth7" in "\n".join(explain.describe(told, (found,)))
+    assert explain.document(told, (found,))["agrees"] is False
+    assert explain.document(told)["agrees"] is None
+
+
+# ---- the whole
+
+
+def machine() -> tuple[Daemon, FakeKernel]:
+    given = world(2)
+    kernel = FakeKernel(links=given.links.values(), addresses=given.addresses, defaults=given.defaults)
+    daemon = Daemon(config(2), given)
+    for plan in daemon.plans():
+        kernel.apply(plan.plan)
+    return daemon, kernel
+
+
+@pytest.mark.parametrize("target", ["203.0.113.10", "2001:db8:203::10"])
+def test_the_source_of_the_box_is_the_one_that_routing_takes(target: str) -> None:
+    daemon, kernel = machine()
+    told = live(daemon.state, kernel, {"to": target}, now=0)
+    assert told["source"] in ("100.64.1.2", "2001:db8:64:1::2")
+    assert told["agrees"] is True
+    assert [uplink["name"] for uplink in told["uplinks"]] == ["u1", "u2"]
+
+
+def test_an_unknown_device_is_named_beside_those_there_are() -> None:
+    daemon, kernel = machine()
+    with pytest.raises(QuestionError, match="there is no device lan7; there are wan1, wan2"):
+        live(daemon.state, kernel, {"from": "192.168.15.10", "to": "203.0.113.10", "in_interface": "lan7"}, now=0)
+
+
+def test_before_the_first_decision_there_is_no_answer() -> None:
+    daemon, kernel = machine()
+    with pytest.raises(QuestionError, match="nothing is decided yet"):
+        live(replace(daemon.state, selection=None), kernel, {"to": "203.0.113.10"}, now=0)
+
+
+def test_a_recording_has_no_live_connections() -> None:
+    with pytest.raises(QuestionError, match="no live connections"):
+        recorded(Daemon(config(1), world(1)).state, {"to": "203.0.113.10", "flow": "1"}, now=0)
+
+
+def ask(*argv: str) -> Any:
+    case = CASES / "two_uplinks_share_by_weight"
+    files = [
+        "--config",
+        str(case / "config.toml"),
+        "--observed",
+        str(case / "observed.json"),
+        "--state-dir",
+        "/nowhere",
+    ]
+    return CliRunner().invoke(group, ["why", *argv, *files])
+
+
+def test_files_alone_are_enough() -> None:
+    shown = ask("-", "203.0.113.10:443")
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.splitlines()[-1] == "leaves by fibre (75 %) or lte (25 %)"
+
+
+def test_json_has_the_facts_and_the_lines() -> None:
+    told = json.loads(ask("-", "203.0.113.10", "--json").output)
+    assert (told["schema"], told["fate"], told["agrees"]) == (1, "uplink", None)
+    assert [(uplink["name"], uplink["share"]) for uplink in told["uplinks"]] == [("fibre", 0.75), ("lte", 0.25)]
+    assert told["text"][-1] == "leaves by fibre (75 %) or lte (25 %)"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [("-", "example.com"), ("-", "203.0.113.10", "--at", "noon"), ("-", "203.0.113.10", "--user", "no such user")],
+)
+def test_a_bad_question_is_wrong_use(argv: tuple[str, ...]) -> None:
+    assert ask(*argv).exit_code == 2
