@@ -65,10 +65,12 @@ class Asker:
             sock.bind((source or str(LAN_CLIENT[family].ip), port))
         return sock
 
-    async def tcp(self, address: IPAddress, *, patience: float = 3.0, **how: Any) -> int | None:
+    async def tcp(
+        self, address: IPAddress, *, patience: float = 3.0, server_port: int = ECHO_PORT, **how: Any
+    ) -> int | None:
         """Open a connection and return the uplink that the server sees; None when there is none."""
         with self.open(Family(address.version), socket.SOCK_STREAM, **how) as sock, suppress(OSError):
-            return await self._greeted(sock, address, patience)
+            return await self._greeted(sock, address, patience, server_port)
         return None
 
     async def udp(self, address: IPAddress, *, patience: float = 3.0, **how: Any) -> int | None:
@@ -87,9 +89,11 @@ class Asker:
         assert await self._greeted(sock, address, 3.0) == 2
         return sock
 
-    async def _greeted(self, sock: socket.socket, address: IPAddress, patience: float) -> int | None:
+    async def _greeted(
+        self, sock: socket.socket, address: IPAddress, patience: float, port: int = ECHO_PORT
+    ) -> int | None:
         async with asyncio.timeout(patience):
-            await asyncio.get_running_loop().sock_connect(sock, (str(address), ECHO_PORT))
+            await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
             return self.lab.topology.number_of(ip_address(await read_line(sock)))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from ipaddress import ip_address
-from typing import Literal
+from typing import Any, Literal
 
-from polywan.core.events import ProbeResult
+from polywan.core.events import CheckResult, ProbeResult
 from polywan.core.health import ProbeOrder, ProbeTarget
-from polywan.core.net import family_of
+from polywan.core.layers import CheckOrder, Layer
+from polywan.core.net import Family, family_of
 from polywan.probe.api import Prober
 
 Method = Literal["icmp", "tcp"]
@@ -40,6 +41,7 @@ async def take(prober: Prober, count: int) -> list[ProbeResult]:
     found: list[ProbeResult] = []
     async with asyncio.timeout(10):
         async for result in prober.results():
+            assert isinstance(result, ProbeResult)
             found.append(result)
             if len(found) == count:
                 break
@@ -55,4 +57,54 @@ async def ask(prober: Prober, *orders: ProbeOrder) -> list[ProbeResult]:
     finally:
         prober.close()
     async with asyncio.timeout(10):
-        return found + [late async for late in prober.results()]
+        return found + [late async for late in prober.results() if isinstance(late, ProbeResult)]
+
+
+def check_order(
+    layer: Layer,
+    family: Family = Family.V4,
+    *,
+    interface: str = "lo",
+    mark: int = 0,
+    number: int = 1,
+    timeout: float = 1.0,
+    servers: tuple[str, ...] = (),
+    gateway: str = "",
+    **what: Any,
+) -> CheckOrder:
+    return CheckOrder(
+        uplink=f"by-{interface}",
+        family=family,
+        layer=layer,
+        interface=interface,
+        mark=mark,
+        number=number,
+        timeout=timeout,
+        servers=tuple(map(ip_address, servers)),
+        gateway=ip_address(gateway) if gateway else None,
+        **what,
+    )
+
+
+async def take_checks(prober: Prober, count: int) -> list[CheckResult]:
+    """Wait for so many results of checks; fails rather than hangs."""
+    found: list[CheckResult] = []
+    async with asyncio.timeout(10):
+        async for result in prober.results():
+            assert isinstance(result, CheckResult)
+            found.append(result)
+            if len(found) == count:
+                break
+    return found
+
+
+async def inspect(prober: Prober, *orders: CheckOrder) -> list[CheckResult]:
+    """Start all, return all results, and close; one that is reported twice is returned twice."""
+    try:
+        for one in orders:
+            prober.check(one)
+        found = await take_checks(prober, len(orders))
+    finally:
+        prober.close()
+    async with asyncio.timeout(10):
+        return found + [late async for late in prober.results() if isinstance(late, CheckResult)]

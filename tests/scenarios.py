@@ -10,31 +10,61 @@ Then, each line beginning with ``at SECONDS``::
 
     carrier wan1 off|on         link wan1 down|up            remove wan1
     silent u1 [ipv4|ipv6]       answer u1                    (whether probes are answered)
+    loss u1 30                  latency u1 600ms             (percent of the probes; round trip: 10ms before)
+    mute 1.1.1.1 [u2]           unmute 1.1.1.1               (one target, for everybody or by one uplink)
+    layer u1 dns no answer      what a check of that layer finds from now on, for both families ("ok": it is well)
+    test u1                     somebody asks how it is
+    uplink drain u1 30s         by hand: also disable, enable
+    flow u1 tcp                 a connection by that uplink; it never pauses
+    suspend 3600                nothing runs for so many seconds; what was on its way is lost
     flush nft|rules             lose events                  fail next AddRule EPERM
     restart                     the daemon is killed and started again; kernel and memory stay
     reload weights 1 1 1        reload without u3
     expect serving ipv4 u1 u2   who shares the default policy (nobody: "expect serving ipv4")
-    expect state u1 down        expect cut u1                expect no cut
-    expect no writes            (since the last line with an effect)   expect log WORDS
+    expect share ipv4 u1 10     percent of new connections, give or take half a point
+    expect state u1 down        expect reason u1 WORDS       expect warning WORDS
+    expect cut u1               expect no cut                expect never cut (since the start)
+    expect emptied u1           (names of all that were, since the start)     expect connections u1 2
+    expect no writes            (since the last line with an effect)   expect plans 10    expect log WORDS
 """
 
 from __future__ import annotations
 
 import errno
 import heapq
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from polywan.config import Config
+from polywan.config.values import Duration
 from polywan.core import engine, plan
+from polywan.core.admin import Verb
 from polywan.core.compile import Memory
-from polywan.core.effects import Apply, Cut, Effect, Note, Read, Remember, StartProbe
-from polywan.core.events import Applied, ConfigLoaded, Event, KernelEvent, ProbeResult, ReadDone, Tick
+from polywan.core.effects import Apply, Cut, Effect, Empty, Look, Note, Read, Remember, StartCheck, StartProbe
+from polywan.core.events import (
+    Applied,
+    CheckResult,
+    ConfigLoaded,
+    Event,
+    KernelEvent,
+    LeftSeen,
+    Ordered,
+    ProbeResult,
+    ReadDone,
+    TestAsked,
+    Tick,
+)
+from polywan.core.flows import PROTOCOLS
+from polywan.core.health import ProbeOrder
+from polywan.core.layers import CheckOrder, Layer
 from polywan.core.net import FAMILIES, Family
 from polywan.core.state import State
+from polywan.core.status import document
 from polywan.kernel.fake import FakeKernel
+from polywan.kernel.fake_tracker import Connection
 from worlds import world
 
 FAMILY = {"ipv4": Family.V4, "ipv6": Family.V6}
@@ -61,7 +91,15 @@ class Sim:
         self.state = State()
         self.now = 0.0
         self.silent: set[tuple[str, Family]] = set()
+        self.loss: dict[str, float] = {}
+        self.latency: dict[str, float] = {}
+        self.muted: set[tuple[str, str | None]] = set()
+        self.layers: dict[tuple[str, str], str] = {}
         self.cuts: list[str] = []
+        self.ever_cut = False
+        self.emptied: list[str] = []
+        self.plans = 0
+        self._sent: Counter[tuple[str, str]] = Counter()
         self.log: list[str] = []
         self.writes = 0
         self._queue: list[tuple[float, int, Event]] = []
@@ -102,6 +140,7 @@ class Sim:
         match effect:
             case Apply(given):
                 self.writes += len(given.ops)
+                self.plans += 1
                 self._post(self.now, Applied(self.kernel.apply(given)))
             case Read():
                 observed = self.kernel.observe()
@@ -109,28 +148,80 @@ class Sim:
                 self._post(self.now + 0.005, ReadDone(observed, actual))
             case StartProbe(order):
                 usable = order.interface in (links := self.kernel.observe().links) and links[order.interface].usable
-                answered = usable and (order.uplink, order.family) not in self.silent
-                for target in order.targets:
+                for place, target in enumerate(order.targets):
+                    rtt = self._answer(order, place, str(target.address)) if usable else None
                     result = ProbeResult(
-                        uplink=order.uplink,
-                        family=order.family,
-                        round=order.round,
-                        target=target.address,
-                        rtt=0.01 if answered else None,
+                        uplink=order.uplink, family=order.family, round=order.round, target=target.address, rtt=rtt
                     )
-                    self._post(self.now + (0.01 if answered else order.timeout), result)
+                    self._post(self.now + (order.timeout if rtt is None else rtt), result)
+            case StartCheck(order):
+                self._post(*self._checked(order))
             case Cut():
-                self.kernel.cut(effect.mark, effect.mask, effect.family)
+                self.kernel.cut(effect.mark, effect.mask, effect.family, tcp=effect.tcp)
                 self.cuts.append(effect.uplink)
+                self.ever_cut = True
+            case Look() | Empty():
+                self._leave(effect)
             case Remember(memory):
                 self.memory = memory
             case Note(_, event, text):
                 self.log.append(f"{event}: {text}")
 
+    def _leave(self, effect: Look | Empty) -> None:
+        """Nothing pauses here: connections of uplinks that are left stay until they are forgotten."""
+        if isinstance(effect, Empty):
+            self.kernel.drop(effect.mark, effect.mask, effect.family, lambda _: True)
+            self.emptied.append(effect.uplink)
+        flows = [f for f in self.kernel.flows(effect.mask, effect.mark) if f.family is effect.family]
+        movable = sum(f.protocol != PROTOCOLS["tcp"] for f in flows)
+        seen = LeftSeen(
+            uplink=effect.uplink, family=effect.family, since=effect.since, left=len(flows), movable=movable
+        )
+        self._post(self.now + 0.005, seen)
+
+    def _checked(self, order: CheckOrder) -> tuple[float, CheckResult]:
+        """Time and result of a check; layers above the gateway need an uplink that answers."""
+        trouble = self.layers.get((order.uplink, order.layer), "ok")
+        if order.layer is not Layer.GATEWAY and (order.uplink, order.family) in self.silent:
+            trouble = "no answer"
+        well = trouble == "ok"
+        result = CheckResult(
+            uplink=order.uplink,
+            family=order.family,
+            layer=order.layer,
+            number=order.number,
+            ok=well,
+            detail="" if well else trouble,
+            rtt=0.002 if well else None,
+            sent=100,
+            received=100 if well else 0,
+        )
+        return self.now + (0.002 if well else order.timeout), result
+
+    def _answer(self, order: ProbeOrder, place: int, target: str) -> float | None:
+        """Seconds until a probe's answer; losses are spread evenly, and never hit all targets of a round."""
+        name = order.uplink
+        sent = self._sent[name, target]
+        self._sent[name, target] += 1
+        share = self.loss.get(name, 0.0)
+        lost = int((sent + 1) * share + place / 3) > int(sent * share + place / 3)
+        muted = not self.muted.isdisjoint({(target, None), (target, name)})
+        rtt = self.latency.get(name, 0.01)
+        return None if lost or muted or (name, order.family) in self.silent or rtt > order.timeout else rtt
+
+    def suspend(self, seconds: float) -> None:
+        """Let time pass while nothing runs: answers on their way are lost, and timers are late."""
+        self.now += seconds
+        self._queue = [
+            (max(at, self.now), n, replace(e, rtt=None) if isinstance(e, ProbeResult) else e)
+            for at, n, e in self._queue
+        ]
+        heapq.heapify(self._queue)
+
     def command(self, words: tuple[str, ...]) -> None:
         """Carry out one command other than `expect`."""
         self.cuts.clear()
-        self.writes = 0
+        self.writes = self.plans = 0
         match words:
             case ("carrier", name, value):
                 self.kernel.set_link(replace(self.kernel.observe().links[name], carrier=value == "on"))
@@ -139,10 +230,6 @@ class Sim:
                 self.kernel.set_link(replace(self.kernel.observe().links[name], up=up, carrier=up))
             case ("remove", name):
                 self.kernel.remove_link(name)
-            case ("silent", name, *families):
-                self.silent |= {(name, FAMILY[f]) for f in families or FAMILY}
-            case ("answer", name):
-                self.silent -= {(name, f) for f in FAMILIES}
             case ("flush", what):
                 (self.kernel.tamper_flush_nft if what == "nft" else self.kernel.tamper_flush_rules)()
             case ("lose", "events"):
@@ -151,8 +238,36 @@ class Sim:
                 self.kernel.fail_next(getattr(plan, op), getattr(errno, number))
             case ("restart",):
                 self.start()
+            case ("flow", name, protocol):
+                mark = self.state.numbers[name].mark
+                self.kernel.connections_list.append(Connection(mark=mark, protocol=protocol))
+            case ("uplink", verb, name, *deadline):
+                self._step(Ordered(name, Verb(verb), Duration(0, 86400).parse(deadline[0]) if deadline else 600.0))
+            case ("test", name):
+                self._step(TestAsked(name))
             case ("reload", *change):
                 self._reload(change)
+            case _:
+                self._change_answers(words)
+
+    def _change_answers(self, words: tuple[str, ...]) -> None:
+        match words:
+            case ("silent", name, *families):
+                self.silent |= {(name, FAMILY[f]) for f in families or FAMILY}
+            case ("answer", name):
+                self.silent -= {(name, f) for f in FAMILIES}
+            case ("loss", name, percent):
+                self.loss[name] = float(percent) / 100
+            case ("layer", name, layer, *found):
+                self.layers[name, layer] = " ".join(found)
+            case ("latency", name, value):
+                self.latency[name] = float(value.removesuffix("ms")) / 1000
+            case ("mute", target, *names):
+                self.muted |= {(target, name) for name in names} or {(target, None)}
+            case ("unmute", target):
+                self.muted = {(t, name) for t, name in self.muted if t != target}
+            case ("suspend", seconds):
+                self.suspend(float(seconds))
             case _:
                 raise ValueError(f"no such command: {' '.join(words)}")
 
@@ -171,27 +286,52 @@ class Sim:
         """Check one expectation."""
         match words:
             case ("serving", family, *names):
-                assert self.state.selection is not None
-                choice = self.state.selection.choices["default", FAMILY[family]]
-                assert [name for name, _ in choice.members] == list(names)
+                assert list(self._members(family)) == list(names)
+            case ("share", family, name, percent):
+                members = self._members(family)
+                share = 100 * members.get(name, 0) / sum(members.values())
+                assert abs(share - float(percent)) < 0.5, f"{share:.1f} %"
             case ("state", name, wanted):
                 seen = self.state.views[name]
                 assert seen.state == wanted, f"{name} is {seen.state}: {seen.reason}"
+            case ("reason", name, *text):
+                assert " ".join(text) in self.state.views[name].reason, self.state.views[name].reason
+            case ("warning", *text):
+                found = document(self.state, "", 0.0, 0.0, {})["warnings"]
+                assert any(" ".join(text) in line for line in found), found
             case ("cut", name):
                 assert name in self.cuts, f"cut: {self.cuts}"
-            case ("no", "cut"):
-                assert self.cuts == []
-            case ("no", "writes"):
-                assert self.writes == 0
-            case ("log", *text):
-                assert any(" ".join(text) in line for line in self.log), self.log
             case ("settled",):
                 assert self.state.desired is not None
                 actual = self.kernel.read(engine.sysctl_paths(self.state, self.kernel.observe()))
                 assert not plan.diff(self.state.desired, actual)
                 assert self.kernel.unconsumed_failures() == 0
             case _:
+                self._expect_doings(words)
+
+    def _expect_doings(self, words: tuple[str, ...]) -> None:
+        match words:
+            case ("no", "cut"):
+                assert self.cuts == []
+            case ("emptied", *names):
+                assert sorted(set(self.emptied)) == names, f"emptied: {self.emptied}"
+            case ("connections", name, count):
+                mark = self.state.numbers[name].mark
+                assert self.kernel.connections(0x3F00).get(mark, 0) == int(count)
+            case ("never", "cut"):
+                assert not self.ever_cut
+            case ("no", "writes"):
+                assert self.writes == 0
+            case ("plans", count):
+                assert self.plans == int(count), self.plans
+            case ("log", *text):
+                assert any(" ".join(text) in line for line in self.log), self.log
+            case _:
                 raise ValueError(f"no such expectation: {' '.join(words)}")
+
+    def _members(self, family: str) -> dict[str, int]:
+        assert self.state.selection is not None
+        return dict(self.state.selection.choices["default", FAMILY[family]].members)
 
 
 def parse(text: str) -> Iterator[Line]:
@@ -237,4 +377,6 @@ def play(path: Path) -> None:
 def _set(settings: dict[str, Any], path: list[str], value: str) -> None:
     for part in path[:-1]:
         settings = settings.setdefault(part, {})
-    settings[path[-1]] = {"true": True, "false": False}.get(value, int(value) if value.isdigit() else value)
+    words: dict[str, Any] = {"true": True, "false": False}
+    given = [words.get(v, int(v) if v.isdigit() else v) for v in value.split(", ")]
+    settings[path[-1]] = given if len(given) > 1 else given[0]

@@ -87,6 +87,18 @@ class Client:
         asked = {"address": address} if address is not None else {"all": "true"}
         return self._request("POST", _with("/v1/affinity/clear", asked | ({"policy": policy} if policy else {})))
 
+    def order(self, uplink: str, verb: str, deadline: str | None = None) -> dict[str, Any]:
+        """Disable, drain or enable an uplink (`verb`) and wait until that is in force; `deadline` as "10m", for drain.
+
+        Status 404 of the error: there is no such uplink; 400: that is no deadline.
+        """
+        path = f"/v1/uplinks/{quote(uplink, safe='')}/{verb}"
+        return self._request("POST", _with(path, {} if deadline is None else {"deadline": deadline}))
+
+    def test(self, uplink: str) -> dict[str, Any]:
+        """Make the daemon probe an uplink now, and return what each layer says."""
+        return self._request("POST", f"/v1/uplinks/{quote(uplink, safe='')}/test")
+
     def down(self) -> dict[str, Any]:
         """Make the daemon leave the kernel as found and end."""
         return self._request("POST", "/v1/down")

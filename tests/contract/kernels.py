@@ -19,7 +19,7 @@ from typing import Protocol
 from contract.entries import TCP_STATES, Entry, create
 from polywan.core.affinity import Kept
 from polywan.core.events import KernelEvent, LinkChanged
-from polywan.core.net import Family
+from polywan.core.net import TABLE_MAIN, Family, IPNetwork
 from polywan.core.nexthops import Nexthop, NexthopId, NexthopObject
 from polywan.core.observed import Address, DefaultRoute, Link
 from polywan.core.plan import DesiredState, Op, Plan
@@ -44,6 +44,7 @@ class World(Protocol):
     def add_address(self, link: str, address: str) -> None: ...
     def add_link(self, name: str) -> None: ...
     def add_default(self, default: DefaultRoute) -> None: ...
+    def add_foreign_route(self, to: IPNetwork, link: str, table: int = TABLE_MAIN) -> None: ...
     def add_foreign_rule(self, rule: IpRule) -> None: ...
     def add_foreign_nexthop(self, nexthop: Nexthop) -> None: ...
     def foreign_nexthops(self) -> list[int]: ...
@@ -85,6 +86,9 @@ class FakeWorld:
     def add_default(self, default: DefaultRoute) -> None:
         self.kernel.add_default(default)
 
+    def add_foreign_route(self, to: IPNetwork, link: str, table: int = TABLE_MAIN) -> None:
+        self.kernel.add_wide(to, link)
+
     def add_foreign_rule(self, rule: IpRule) -> None:
         self.kernel.add_foreign_rule(rule)
 
@@ -110,7 +114,7 @@ class FakeWorld:
         self.kernel.sysctls[RP_FILTER] = value
 
     def track(self, entries: Sequence[Entry]) -> None:
-        self.kernel.connections_list += [
+        self.kernel.begin(
             Connection(
                 mark=e.mark,
                 protocol=e.protocol,
@@ -120,7 +124,7 @@ class FakeWorld:
                 state=TCP_STATES[e.state] if e.protocol == "tcp" else "UNREPLIED",
             )
             for e in entries
-        ]
+        )
 
     def keep(self, clients: Sequence[Kept]) -> None:
         self.kernel.kept_list += clients
@@ -173,6 +177,9 @@ class LinuxWorld:
     def add_default(self, default: DefaultRoute) -> None:
         via = f"via {default.via}" if default.via else ""
         self._ip(f"-{default.family} route add default {via} dev {default.link} metric {default.metric}")
+
+    def add_foreign_route(self, to: IPNetwork, link: str, table: int = TABLE_MAIN) -> None:
+        self._ip(f"-{to.version} route add {to} dev {link} table {table}")
 
     def add_foreign_rule(self, rule: IpRule) -> None:
         self._ip(f"-{rule.family} rule add pref {rule.priority} from {rule.from_} lookup {rule.table}")

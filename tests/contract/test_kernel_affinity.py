@@ -84,7 +84,7 @@ def test_a_cut_forgets_the_clients_of_its_mark_and_family_without_counting_them(
     stays = [kept(6, 0x200, family=family), kept(5, family=other)]
     world.keep([kept(5, family=family), kept(7, family=family, policy="other"), *stays])
     world.track([Entry(mark=0x100, family=family)])
-    assert world.kernel.cut(0x100, MASK, family) == 1
+    assert world.kernel.cut(0x100, MASK, family).forgotten == 1
     assert timeless(world.kernel.affinities()) == timeless(stays)
 
 

@@ -43,19 +43,19 @@ def test_a_cut_takes_what_cannot_be_reset_of_one_mark_and_family(world: World, f
         Entry(mark=0x100, port=6, family=other),
     ]
     world.track(doomed + kept)
-    assert world.kernel.cut(0x100, MASK, family) == len(doomed)
+    assert world.kernel.cut(0x100, MASK, family).forgotten == len(doomed)
     assert world.kernel.connections(MASK) == {0x100: 3, 0x200: 1, 0x300: 1, 0: 1}
 
 
 def test_a_cut_reaches_every_zone(world: World) -> None:
     world.track([Entry(mark=0x100, port=7), Entry(mark=0x100, port=7, zone=5)])
-    assert world.kernel.cut(0x100, MASK, Family.V4) == 2
+    assert world.kernel.cut(0x100, MASK, Family.V4).forgotten == 2
     assert world.kernel.connections(MASK) == {}
 
 
 def test_a_cut_of_many_counts_them(world: World) -> None:
     world.track([Entry(mark=0x100, port=port) for port in range(1000, 2000)])
-    assert world.kernel.cut(0x100, MASK, Family.V4) == 1000
+    assert world.kernel.cut(0x100, MASK, Family.V4).forgotten == 1000
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -88,3 +88,33 @@ def test_connections_of_one_mark_are_listed_alone(world: World) -> None:
 def test_what_is_listed_adds_up_to_what_is_counted(world: World) -> None:
     world.track([Entry(mark=0x100 * (port % 3), port=port) for port in range(1000, 1500)])
     assert Counter(flow.mark for flow in world.kernel.flows(MASK)) == world.kernel.connections(MASK)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_chosen_connections_of_one_mark_and_family_are_dropped_tcp_too(world: World, family: Family) -> None:
+    other = next(f for f in FAMILIES if f is not family)
+    world.track(
+        [
+            Entry(protocol="tcp", mark=0x100, port=1, state=3, family=family),
+            Entry(protocol="udp", mark=0x8100, port=2, family=family),
+            Entry(protocol="udp", mark=0x100, port=3, family=family),
+            Entry(protocol="udp", mark=0x200, port=1, family=family),
+            Entry(protocol="udp", mark=0x100, port=1, family=other),
+        ]
+    )
+    assert world.kernel.drop(0x100, MASK, family, lambda flow: flow.client_port != 3) == 2
+    assert sorted((f.mark, f.family, f.client_port) for f in world.kernel.flows(MASK)) == sorted(
+        [(0x100, family, 3), (0x200, family, 1), (0x100, other, 1)]
+    )
+
+
+def test_dropping_what_nobody_has_is_fine(world: World) -> None:
+    assert world.kernel.drop(0x100, MASK, Family.V4, lambda _: True) == 0
+
+
+@pytest.mark.parametrize(("tcp", "told"), [(True, 2), (False, 0)])
+def test_open_tcp_is_told_unless_it_is_to_be_left_alone_and_stays(world: World, tcp: bool, told: int) -> None:
+    world.track([Entry(protocol="tcp", mark=mark, port=port) for port, mark in enumerate([0x100, 0xFF0100, 0x200], 1)])
+    freed = world.kernel.cut(0x100, MASK, Family.V4, tcp=tcp)
+    assert (freed.forgotten, freed.told, freed.ended) == (0, told, 0)
+    assert world.kernel.connections(MASK) == {0x100: 2, 0x200: 1}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_network
+
+import pytest
 
 from contract.kernels import World, apply, events_of, routes, settings
 from contract.values import FOREIGN_DEFAULTS, FOREIGN_RULES, default, desired, rule, sample
@@ -41,6 +44,12 @@ def test_foreign_default_routes_and_rules_are_reported(world: World) -> None:
 
     events = events_of(world, act)
     assert {WorldTouched("route"), WorldTouched("rule")} <= set(events)
+
+
+@pytest.mark.parametrize(("to", "told"), [("0.0.0.0/1", True), ("2000::/3", True), ("10.0.0.0/8", False)])
+def test_pieces_of_a_default_route_are_reported(world: World, to: str, told: bool) -> None:
+    events = events_of(world, lambda: world.add_foreign_route(ip_network(to), "up2"))
+    assert (WorldTouched("route") in events) is told
 
 
 def test_a_deleted_rule_of_ours_is_reported(world: World) -> None:

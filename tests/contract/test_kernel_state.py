@@ -21,7 +21,7 @@ from contract.values import (
     rule,
     sample,
 )
-from polywan.core.net import FAMILIES, Family, RulePriority
+from polywan.core.net import FAMILIES, TABLE_MAIN, Family, RulePriority
 from polywan.core.nft import Chain, NftRule, NftTable, delete_text, replace_text, state_of
 from polywan.core.observed import Address
 from polywan.core.plan import AddRule, DelRoute, DelRule, NftBatch, Plan, PutRoute, SetSysctl, diff, removal
@@ -237,6 +237,28 @@ def test_what_belongs_to_others_is_seen_and_left_alone(world: World) -> None:
     apply(world, *removal(world.kernel.read(()), ()).ops)
     assert set(world.kernel.observe().defaults) == set(FOREIGN_DEFAULTS)
     assert set(world.kernel.read(()).foreign_rules) == set(FOREIGN_RULES)
+
+
+@pytest.mark.parametrize("to", ["0.0.0.0/1", "128.0.0.0/1", "8.0.0.0/7", "2000::/3", "::/1", "8000::/1"])
+@pytest.mark.parametrize("table", [TABLE_MAIN, 77])
+def test_a_device_with_a_piece_of_a_default_route_is_seen(world: World, to: str, table: int) -> None:
+    world.add_foreign_route(ip_network(to), "up2", table)
+    assert world.kernel.observe().wide == {"up2"}
+    assert world.kernel.observe().defaults == ()
+    assert routes(world) == frozenset()
+
+
+@pytest.mark.parametrize("to", ["10.0.0.0/8", "224.0.0.0/4", "fc00::/7", "2001:db8::/32"])
+def test_a_network_of_the_inside_and_multicast_are_no_piece_of_a_default_route(world: World, to: str) -> None:
+    world.add_foreign_route(ip_network(to), "up2")
+    assert world.kernel.observe().wide == frozenset()
+
+
+@pytest.mark.parametrize("to", ["0.0.0.0/1", "2000::/3"])
+def test_a_link_that_is_removed_takes_its_pieces_along(world: World, to: str) -> None:
+    world.add_foreign_route(ip_network(to), "up2")
+    world.remove_link("up2")
+    assert world.kernel.observe().wide == frozenset()
 
 
 def test_the_kernels_own_rules_are_nobodys(world: World) -> None:

@@ -11,22 +11,28 @@ from typing import TypeVar
 
 import pytest
 
-from polywan.core.events import ProbeResult
+from polywan.core.events import CheckResult, ProbeResult
 from polywan.core.health import ProbeOrder, ProbeTarget
+from polywan.core.layers import CheckOrder, Layer
 from polywan.lab.namespaces import Namespace
 from polywan.probe.api import Prober
 from polywan.probe.fake import FakeProber
 from polywan.probe.prober import NetProber
-from probing import ask, order, take
+from probing import ask, check_order, inspect, order, take, take_checks
 
 ALIVE = ("203.0.113.1", "203.0.113.2")
 SILENT = "203.0.113.66"
+WELL, BROKEN = ("true",), ("false",)
 
 T = TypeVar("T")
 
 
 def scripted(_: ProbeOrder, target: ProbeTarget) -> float | None:
     return None if target.address == ip_address(SILENT) else 0.01
+
+
+def exit_status(given: CheckOrder) -> tuple[bool, str]:
+    return given.command == WELL, "" if given.command == WELL else "exit status 1"
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Subject:
 @pytest.fixture(params=["fake", pytest.param("net", marks=pytest.mark.netns)])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     if request.param == "fake":
-        yield Subject(lambda: FakeProber(scripted), nullcontext)
+        yield Subject(lambda: FakeProber(scripted, exit_status), nullcontext)
         return
     home = Namespace("prober")
     home.create()
@@ -111,3 +117,50 @@ def test_an_order_after_the_end_is_ignored(subject: Subject) -> None:
         return await take(prober, 1)
 
     assert subject.run(start_late) == []
+
+
+def script(command: tuple[str, ...], number: int = 1) -> CheckOrder:
+    return check_order(Layer.SCRIPT, command=command, number=number)
+
+
+def test_every_check_is_reported_exactly_once(subject: Subject) -> None:
+    found = subject.run(lambda prober: inspect(prober, script(WELL, 1), script(BROKEN, 2), script(WELL, 3)))
+    assert sorted((result.number, result.ok) for result in found) == [(1, True), (2, False), (3, True)]
+
+
+def test_a_layer_that_is_well_carries_a_time_and_a_broken_one_carries_what_was_seen(subject: Subject) -> None:
+    found = subject.run(lambda prober: inspect(prober, script(WELL, 1), script(BROKEN, 2)))
+    well, broken = sorted(found, key=lambda result: result.number)
+    assert well.rtt is not None
+    assert well.rtt > 0
+    assert (broken.rtt, broken.detail) == (None, "exit status 1")
+
+
+def test_the_result_of_a_check_names_its_order(subject: Subject) -> None:
+    given = script(WELL, number=7)
+    (found,) = subject.run(lambda prober: inspect(prober, given))
+    assert (found.uplink, found.family, found.layer, found.number) == (given.uplink, given.family, given.layer, 7)
+
+
+def test_probes_and_checks_share_the_results(subject: Subject) -> None:
+    async def both(prober: Prober) -> set[type]:
+        prober.start(order(ALIVE[0]))
+        prober.check(script(WELL))
+        kinds = set()
+        async for result in prober.results():
+            kinds.add(type(result))
+            if len(kinds) == 2:
+                break
+        prober.close()
+        return kinds
+
+    assert subject.run(both) == {ProbeResult, CheckResult}
+
+
+def test_a_check_after_the_end_is_ignored(subject: Subject) -> None:
+    async def check_late(prober: Prober) -> list[CheckResult]:
+        prober.close()
+        prober.check(script(WELL))
+        return await take_checks(prober, 1)
+
+    assert subject.run(check_late) == []

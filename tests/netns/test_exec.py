@@ -261,7 +261,7 @@ try:
     while True:
         sock.sendall(b"x")
         sock.recv(100)
-except ConnectionResetError:
+except (ConnectionResetError, ConnectionAbortedError):
     print("reset", flush=True)
 """
 

@@ -290,6 +290,53 @@ def test_probes_go_by_every_uplink_although_nothing_else_may(
     with_servers(lab, story)
 
 
+def dig_tunnel(lab: Lab) -> Namespace:
+    """A VPN in the manner of OpenVPN's redirect-gateway def1: it takes everything, and has no default route."""
+    far = Namespace("vpn")
+    far.create()
+    lab.router.ip(["link add tun0 type veth peer name far0 netns vpn", "link set tun0 up"])
+    far.ip(["link set far0 up", "addr add 10.8.0.1/24 dev far0", "addr add fd08::1/64 dev far0 nodad"])
+    lab.router.ip(["addr add 10.8.0.2/24 dev tun0", "addr add fd08::2/64 dev tun0 nodad"])
+    lab.router.ip([f"route add {to} via 10.8.0.1" for to in ("0.0.0.0/1", "128.0.0.0/1")])
+    lab.router.ip([f"route add {to} via fd08::1" for to in ("::/1", "8000::/1")])
+    servers = [f"{'ip' if f is Family.V4 else 'ip6'} daddr {SERVERS[f][2]}" for f in FAMILIES]
+    clients = [f"{'ip' if f is Family.V4 else 'ip6'} saddr {LAN_CLIENT[f].ip} counter name limited" for f in FAMILIES]
+    counted = [f"{server} {client}" for server, client in zip(servers, clients, strict=True)]
+    far.nft(
+        "table inet watch {\ncounter limited { }\ncounter others { }\nchain arriving {\n"
+        "type filter hook prerouting priority -300; policy accept;\n"
+        + "\n".join([*counted, *(f"{server} counter name others" for server in servers)])
+        + "\n}\n}\n"
+    )
+    return far
+
+
+def test_a_vpn_that_takes_a_default_route_apart_gets_no_packet(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    started(lab, start_daemon, ONLY)
+    far = dig_tunnel(lab)
+    try:
+
+        def inside() -> str:
+            return lab.router.run(["nft", "list", "set", "inet", "polywan", "inside"]).stdout
+
+        wait_for(lambda: "tun0" not in inside() and "lan0" in inside(), 5.0, "the tunnel is seen")
+
+        async def story() -> None:
+            ask = Asker(lab)
+            await hammer(ask)
+
+        with_servers(lab, story)
+        assert far.counters("inet watch")["limited"] == 0
+        for family in FAMILIES:
+            with Asker(lab).open(family, socket.SOCK_DGRAM, source=OTHER_CLIENT[family]) as sock:
+                sock.sendto(b"taken by the tunnel", (str(SERVERS[family][2]), ECHO_PORT))
+        assert far.counters("inet watch")["others"] > 0
+    finally:
+        far.delete()
+
+
 def test_a_packet_for_the_inside_is_nobodys_business(lab: Lab, start_daemon: StartDaemon) -> None:
     started(lab, start_daemon, rule(to='only = "isp2"'))
     for family in FAMILIES:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from dnsserver import DnsServer, Zone
+from dnsserver import Zone
 from listfiles import write
 from netlab import with_servers
 from polywan.core.net import FAMILIES, Family, IPAddress
@@ -23,14 +19,13 @@ from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import connect
+from resolving import resolving
 
 if TYPE_CHECKING:
     from netlab import StartDaemon, WaitFor
 
 ELSEWHERE = 3
 """Number of the uplink that the rules lead to; everything else is led to the first."""
-
-RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 def steered(lab: Lab, condition: str) -> str:
@@ -62,26 +57,6 @@ def many(count: int, family: Family) -> str:
     if family is Family.V4:
         return "".join(f"{IPv4Address((11 << 24) + 512 * n)}/24\n" for n in range(count))
     return "".join(f"{IPv6Address((0x2A00 << 112) + (2 * n << 80))}/48\n" for n in range(count))
-
-
-@contextmanager
-def resolving(lab: Lab, names: dict[str, Zone]) -> Iterator[DnsServer]:
-    """Answer on a server's port 53, and let everything in this sandbox ask there."""
-    address = SERVERS[Family.V4][0]
-    sock = lab.server.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind((str(address), 53))
-    # A link into /run leads nowhere here.
-    target = RESOLV_CONF.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.touch()
-    ours = Path("/run/resolv.conf.test")
-    ours.write_text(f"nameserver {address}\n")
-    subprocess.run(["mount", "--bind", str(ours), str(target)], check=True)
-    try:
-        with DnsServer(sock, names) as server:
-            yield server
-    finally:
-        subprocess.run(["umount", str(target)], check=True)
 
 
 def warnings(daemon: Daemon) -> str:
@@ -116,6 +91,22 @@ def test_a_list_that_is_replaced_is_followed(
     write(path, f"{second}\n")
     wait_for(lambda: now_taken(lab, second) == ELSEWHERE, what="the new contents are in force")
     assert now_taken(lab, first) == 1
+
+
+def test_a_large_list_that_is_replaced_holds_nothing_up(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor, tmp_path: Path
+) -> None:
+    first, second = SERVERS[Family.V4][:2]
+    path = tmp_path / "list"
+    path.write_text(many(25_000, Family.V4) + f"{first}\n")
+    daemon = start_daemon(lab, steered(lab, f'list = "{path}"'))
+    write(path, many(25_000, Family.V4) + f"{second}\n")
+    wait_for(lambda: now_taken(lab, second) == ELSEWHERE, 10.0, "the new contents are in force")
+    assert now_taken(lab, first) == 1
+    log = [line.text for line in daemon.log]
+    assert any("staged 1 sets" in line for line in log)
+    assert not any("events.lost" in line for line in log)
+    assert lab.router.run(["nft", "-t", "list", "sets", "inet"]).stdout.count("set list_4_") == 1
 
 
 def test_a_bad_line_leaves_the_old_list_in_force_and_is_named(

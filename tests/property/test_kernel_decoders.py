@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
@@ -18,10 +19,11 @@ from polywan.core.net import FAMILIES, Family, IPAddress, RulePriority, TableId
 from polywan.core.nexthops import MOST_WEIGHT, Nexthop, NexthopGroup, NexthopId, NexthopObject
 from polywan.core.nft import Chain, Hook, NftMap, NftRule, NftSet, NftTable, change_text, replace_text, state_of
 from polywan.core.routing import IpRule, Route
-from polywan.kernel import affinity, ask, conntrack, nftables
+from polywan.kernel import affinity, ask, conntrack, elements, nftables, sockets
 from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.fake_nft import transact
+from polywan.kernel.flows import layout_of
 from polywan.kernel.netlink import Message, attribute, messages, refusal
 from polywan.kernel.watch import Translator
 
@@ -116,6 +118,10 @@ def answered(body: bytes) -> None:
     ask.prefix_of(Message(rt.NEWROUTE, 0, 0, 0, body))
 
 
+def elements_of(kind: int, body: bytes) -> object:
+    return dict(elements.decode(body, kind))
+
+
 DECODERS: list[Callable[[bytes], object]] = [
     rt.decode_link,
     rt.decode_rule,
@@ -123,12 +129,16 @@ DECODERS: list[Callable[[bytes], object]] = [
     rt.family_of,
     lambda body: rt.decode_address(body, NAMES),
     lambda body: rt.decode_defaults(body, NAMES),
+    lambda body: rt.decode_wide(body, NAMES),
     lambda body: rt.decode_routes(body, NAMES),
     lambda body: nh.decode_nexthop(body, NAMES),
     nh.touched_nexthop,
-    conntrack.mark_of,
-    conntrack.cuttable,
+    lambda body: conntrack.cuttable(layout_of(body).read(body)),
+    lambda body: conntrack.inside_of(*conntrack.ends_of(layout_of(body).read(body))),
+    sockets.identity,
     conntrack.deletion,
+    *(partial(elements_of, kind) for kind in elements.KEYS),
+    elements.verdict,
     lambda body: list(affinity.decode(body, "affinity_4_default", Family.V4, "default")),
     answered,
     lambda body: refusal(Message(2, 0x300, 0, 0, body)),

@@ -73,6 +73,8 @@ def test_each_error_has_its_exit_code(error: Exception, code: int) -> None:
         (["up", "missing"], 6),
         (["down", "missing"], 7),
         (["disabled"], 7),
+        (["up", "draining", "drained"], 0),
+        (["drained", "disabled"], 7),
     ],
 )
 def test_status_check_tells_degraded_from_down(states: list[str], code: int) -> None:
@@ -193,3 +195,29 @@ def test_status_shows_a_line_an_uplink_and_the_warnings() -> None:
 
 def test_what_is_not_known_is_a_dash() -> None:
     assert "-  " in status_verb.text(document(rtt_ms=None, loss=None, since=None)).splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "where", "message"),
+    [
+        (None, "{path}: rules[0].list: ", "cannot be read: no such file or directory"),
+        ("10.0.0.0/8\n10.0.0.5/8\n", "{path}:2: rules[0].list: ", "never matches"),
+        ("x" * 17_000_000, "{path}: rules[0].list: ", "is 17 MB; a list may have 16 MiB"),
+    ],
+)
+def test_check_warns_of_lists_that_cannot_be_read(
+    tmp_path: Path, content: str | None, where: str, message: str
+) -> None:
+    path = tmp_path / "list"
+    if content is not None:
+        path.write_text(content)
+    file = tmp_path / "polywan.toml"
+    file.write_text(f'[uplinks.fibre]\ninterface = "wan1"\n[[rules]]\nlist = "{path}"\nuplink = "fibre"\n')
+    done = run("check", "--config", file)
+    assert (done.returncode, "good" in done.stdout) == (0, True)
+    assert f"warning: {where.format(path=path)}" in done.stderr
+    assert message in done.stderr
+
+
+def test_usage_names_the_command_as_users_know_it() -> None:
+    assert run("show", "nonsense").stderr.startswith("Usage: polywan show ")

@@ -81,6 +81,24 @@ def test_an_uplinks_own_targets_are_counted_against_the_general_quorum() -> None
     assert [f[0] for f in found(text)] == ["uplinks.fibre.health.quorum"]
 
 
+def test_what_is_degraded_has_to_be_able_to_recover() -> None:
+    assert found('[health]\nrecovered_rtt = "600ms"\n' + FIBRE) == [
+        (
+            "health.recovered_rtt",
+            "has to be below degraded_rtt, which is 500ms, or the state would follow every wave",
+            'write both, as degraded_rtt = "500ms" and recovered_rtt = "250ms"',
+        )
+    ]
+
+
+def test_a_limit_below_the_default_of_its_counterpart_asks_for_both() -> None:
+    (key, message, hint), *rest = found(FIBRE + 'health.degraded_loss = "8%"\n')
+    assert key == "uplinks.fibre.health.degraded_loss"
+    assert "above recovered_loss, which is 10%" in message
+    assert hint == 'write both, as degraded_loss = "8%" and recovered_loss = "4%"'
+    assert not rest
+
+
 def test_a_single_target_is_its_own_quorum() -> None:
     health = load_text('[health]\ntargets = "192.0.2.1"\n' + FIBRE).health
     assert [health.quorum_for(n) for n in (0, 1, 2, 3)] == [0, 1, 2, 2]

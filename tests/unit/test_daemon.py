@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from polywan.client import Client
+from polywan.core.admin import Verb
 from polywan.core.compile import Memory
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature, Problem
 from polywan.core.events import ConfigLoaded
@@ -22,6 +23,7 @@ from polywan.core.state import State
 from polywan.daemon import store
 from polywan.daemon.control import serving
 from polywan.daemon.loop import Daemon, printable
+from polywan.daemon.uplinks import Uplinks
 from polywan.kernel.fake import FakeKernel
 from polywan.kernel.fake_tracker import Connection
 from polywan.probe.fake import FakeProber
@@ -151,6 +153,16 @@ class Api:
             raise MissingFeature("no control groups")
         raise ControlError(f"there is no uplink {name}", 404)
 
+    async def order(self, name: str, verb: Verb, deadline: str | None) -> dict[str, Any]:
+        if deadline == "soon":
+            raise ControlError("deadline: expected a duration", 400)
+        return {"uplink": name, "verb": verb, "deadline": deadline}
+
+    async def test(self, name: str) -> dict[str, Any]:
+        if name == "ips1":
+            raise ControlError('there is no uplink ips1; did you mean "isp1"?', 404)
+        return {"uplink": name, "verdict": "ok"}
+
 
 def ask(directory: Path, question: Callable[[Client], Any]) -> Any:
     async def play() -> Any:
@@ -242,6 +254,58 @@ def test_the_socket_forgets_clients(tmp_path: Path) -> None:
     told = ask(tmp_path, lambda client: client.clear_affinity("10.0.0.1", "two"))
     assert told == {"forgotten": 1, "address": "10.0.0.1", "policy": "two"}
     assert ask(tmp_path, lambda client: client.clear_affinity(None))["address"] is None
+
+
+@pytest.mark.parametrize(
+    ("verb", "deadline", "told"), [("disable", None, None), ("drain", "5m", "5m"), ("enable", "5m", None)]
+)
+def test_the_socket_takes_orders_for_an_uplink(
+    tmp_path: Path, verb: str, deadline: str | None, told: str | None
+) -> None:
+    answer = ask(tmp_path, lambda client: client.order("a/b c", verb, deadline))
+    assert answer == {"uplink": "a/b c", "verb": verb, "deadline": told}
+
+
+def test_an_order_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="expected a duration") as caught:
+        ask(tmp_path, lambda client: client.order("isp1", "drain", "soon"))
+    assert caught.value.status == 400
+
+
+def test_the_socket_tests_an_uplink(tmp_path: Path) -> None:
+    assert ask(tmp_path, lambda client: client.test("isp1"))["verdict"] == "ok"
+    with pytest.raises(ControlError, match="did you mean") as caught:
+        ask(tmp_path, lambda client: client.test("ips1"))
+    assert caught.value.status == 404
+
+
+def test_an_order_is_in_force_when_it_is_answered(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        uplinks = Uplinks(daemon)
+        told = await uplinks.order("u2", Verb.DISABLE, None)
+        assert (told["state"], told["warnings"]) == ("disabled", [])
+        assert kernel.nft is not None
+        assert "goto to_u2" not in kernel.nft.maps["slots_4_default"].values()
+        assert store.load(tmp_path)[0].orders["u2"].verb is Verb.DISABLE
+        await uplinks.order("u3", Verb.DRAIN, "30")
+        told = await uplinks.order("u1", Verb.DISABLE, None)
+        assert any("policy default (IPv4)" in text for text in told["warnings"])
+        with pytest.raises(ControlError, match="deadline: expected"):
+            await uplinks.order("u1", Verb.DRAIN, "soon")
+        with pytest.raises(ControlError, match='did you mean "u1"'):
+            await uplinks.order("u11", Verb.DRAIN, None)
+
+    with_daemon(tmp_path, story)
+
+
+def test_an_uplink_that_is_drained_at_once_is_empty_soon(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        kernel.connections_list += [Connection(mark=0x200, protocol="tcp"), Connection(mark=0x100, protocol="tcp")]
+        await Uplinks(daemon).order("u2", Verb.DRAIN, "0")
+        await until(lambda: daemon.state.views["u2"].state == "drained")
+        assert [c.mark for c in kernel.connections_list] == [0x100]
+
+    with_daemon(tmp_path, story)
 
 
 @pytest.mark.parametrize("query", ["", "?address=10.0.0.1&all=true"])

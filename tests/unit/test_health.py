@@ -5,19 +5,24 @@ import pytest
 
 from polywan.config import HealthSettings
 from polywan.core import health as hl
+from polywan.core.damping import NO_LOSS, after_loss, hold_of
 from polywan.core.health import Health, ProbeState
+from polywan.core.quality import Quality
 
-SETTINGS = HealthSettings()
+SETTINGS = HealthSettings(slow_start=0.0)
+TARGETS = [t for t in SETTINGS.targets if t.version == 4]
 UP = hl.initial(Health.UP, "has a path", 0.0)
 
 
 def round_of(
     state: ProbeState, now: float, answers: Sequence[float | None], settings: HealthSettings = SETTINGS
 ) -> ProbeState:
-    """Send a round at `now` and report every target at once."""
+    """Send a round at `now` and report every target at once; a verdict that is due is given."""
     state = hl.start_round(state, settings, len(answers), now)
-    for rtt in answers:
-        state = hl.on_result(state, settings, state.number, rtt, now + (rtt or settings.timeout))
+    for target, rtt in zip(TARGETS, answers, strict=False):
+        state = hl.on_result(state, settings, state.number, target, rtt, now + (rtt or settings.timeout))
+    if state.waiting is not None:
+        return hl.fall(state, settings, now + settings.timeout)
     return state
 
 
@@ -55,7 +60,7 @@ def test_a_good_round_between_bad_ones_starts_the_count_again() -> None:
 
 
 def down(now: float) -> ProbeState:
-    return hl.lose(UP, "no carrier", now)
+    return hl.lose(UP, SETTINGS, "no carrier", now)
 
 
 def test_losing_the_link_is_down_at_once() -> None:
@@ -95,10 +100,10 @@ def test_an_uplink_that_never_was_up_needs_only_rise_good_rounds() -> None:
 def test_an_answer_to_a_later_round_settles_the_earlier_ones() -> None:
     state = hl.start_round(UP, SETTINGS, 3, 0.0)
     state = hl.start_round(state, SETTINGS, 3, 0.25)
-    for _ in range(2):
-        state = hl.on_result(state, SETTINGS, 2, 0.01, 0.26)
-    for _ in range(3):
-        state = hl.on_result(state, SETTINGS, 1, None, 1.0)
+    for target in TARGETS[:2]:
+        state = hl.on_result(state, SETTINGS, 2, target, 0.01, 0.26)
+    for target in TARGETS:
+        state = hl.on_result(state, SETTINGS, 1, target, None, 1.0)
     assert (state.bad, state.open) == (0, ())
 
 
@@ -111,11 +116,11 @@ def worst_detection(settings: HealthSettings) -> float:
     state = round_of(UP, 0.0, [0.001], settings)
     pending: list[tuple[float, int]] = []
     now = 0.0
-    while state.health is Health.UP:
+    while state.waiting is None:
         next_round = hl.due(state, settings)
         if pending and pending[0][0] <= next_round:
             now, number = pending.pop(0)
-            state = hl.on_result(state, settings, number, None, now)
+            state = hl.on_result(state, settings, number, TARGETS[0], None, now)
         else:
             now = max(now, next_round)
             state = hl.start_round(state, settings, 1, now)
@@ -132,12 +137,8 @@ def test_and_within_one_second_on_request() -> None:
 
 
 def test_a_slow_link_is_not_suspect_before_its_usual_answer_time() -> None:
-    slow = replace(UP, rtt=0.6)
+    slow = replace(UP, quality=Quality(rtt=0.6))
     assert hl.suspect_after(slow, SETTINGS) == 1.0
-
-
-def test_loss_counts_probes_not_rounds() -> None:
-    assert round_of(UP, 0, QUORUM).loss == pytest.approx(1 / 3)
 
 
 def test_an_uplink_without_targets_is_up_as_soon_as_it_has_a_path() -> None:
@@ -148,3 +149,66 @@ def test_and_held_down_after_it_was_lost() -> None:
     state = hl.unprobed(down(0), SETTINGS, 1.0)
     assert state.health is Health.DOWN
     assert hl.unprobed(state, SETTINGS, 11.0).health is Health.UP
+
+
+def flap(state: ProbeState, at: float, answers: float) -> ProbeState:
+    """Lose the carrier at `at`, then answer for so many seconds."""
+    state = hl.lose(state, SETTINGS, "no carrier", at)
+    for n in range(int(answers) + 1):
+        state = round_of(state, at + n, GOOD)
+    return state
+
+
+def test_a_loss_soon_after_the_return_doubles_the_hold_down() -> None:
+    state = flap(UP, 100, 11)
+    state = flap(state, 112, 15)
+    assert state.health is Health.DOWN
+    assert state.cause == "coming back: held down for 20 s after its first answer (lost 2 times in 27 s)"
+
+
+def test_and_it_comes_back_when_that_has_passed() -> None:
+    assert flap(flap(UP, 100, 11), 112, 21).health is Health.UP
+
+
+def test_the_first_loss_of_an_uplink_is_held_for_hold_down_however_young_it_is() -> None:
+    assert flap(UP, 1, 11).health is Health.UP
+
+
+def test_a_loss_long_after_the_return_counts_as_the_first_one() -> None:
+    state = flap(flap(UP, 100, 11), 112, 21)
+    assert flap(state, 300, 11).health is Health.UP
+
+
+def test_to_stay_down_is_not_to_be_lost_again() -> None:
+    state = flap(UP, 100, 3)
+    assert flap(state, 105, 11).health is Health.UP
+
+
+def test_damping_is_off_without_a_hold_down() -> None:
+    settings = SETTINGS.model_copy(update={"hold_down": 0.0})
+    damping = NO_LOSS
+    for n in range(5000):
+        damping = after_loss(damping, settings, 1.0, n)
+    assert hold_of(damping, settings) == 0.0
+
+
+def test_what_was_under_way_before_a_gap_counts_for_nothing() -> None:
+    state = hl.start_round(round_of(UP, 0, GOOD), SETTINGS, 3, 1.0)
+    before = hl.resume(state)
+    after = before
+    for target in TARGETS:
+        after = hl.on_result(after, SETTINGS, 2, target, None, 3600.0)
+    assert after == before
+    assert (after.bad, after.open) == (0, ())
+
+
+def test_a_gap_proves_nothing_for_an_uplink_that_is_coming_back() -> None:
+    state = flap(UP, 100, 8)
+    assert round_of(hl.resume(state), 3700, GOOD).health is Health.DOWN
+
+
+def test_an_uplink_that_fell_with_all_the_others_is_back_with_its_first_answer() -> None:
+    fallen = hl.fall_together(round_of(UP, 0, GOOD), 5.0)
+    assert fallen.health is Health.DOWN
+    back = round_of(fallen, 6.0, GOOD)
+    assert (back.health, back.together, back.returned) == (Health.UP, False, None)

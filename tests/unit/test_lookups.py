@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -151,6 +151,7 @@ class Sink:
     def __init__(self) -> None:
         self.posted: asyncio.Queue[Lookups] = asyncio.Queue()
         self.settled: list[Lookups] = []
+        self.staged: list[list[str]] = []
 
     def post(self, event: Event) -> None:
         assert isinstance(event, Looked)
@@ -159,6 +160,9 @@ class Sink:
     async def settle(self, event: Event) -> None:
         assert isinstance(event, Looked)
         self.settled.append(event.lookups)
+
+    async def stage(self, lists: Iterable[PrefixList]) -> None:
+        self.staged.append([found.digest for found in lists])
 
     async def until(self, condition: Callable[[Lookups], bool]) -> Lookups:
         while not condition(found := await self.posted.get()):
@@ -200,6 +204,7 @@ def test_lists_are_known_before_a_configuration_is_in_force(tmp_path: Path) -> N
     async def story(watcher: LookupWatcher, sink: Sink) -> None:
         found = await watcher.follow(steering({"list": path, "uplink": "u1"}))
         assert found.lists[path].v4 == ("10.0.0.0/8",)
+        assert sink.staged == [[found.lists[path].digest]]
 
     watched(FakeResolver({}), story)
 

@@ -183,6 +183,15 @@ def test_a_device_with_anybodys_default_route_is_not_inside() -> None:
     assert daemon.state.desired.nft.sets["inside"].elements == {"lo"}
 
 
+def test_a_device_with_pieces_of_a_default_route_is_not_inside() -> None:
+    seen = world(2)
+    tunnel = Link(index=60, name="tun0", up=True, carrier=True)
+    observed = replace(seen, links={**seen.links, "tun0": tunnel}, wide=frozenset({"tun0"}))
+    daemon = Daemon(config(2, rules=[{"only": "u1"}]), observed)
+    assert daemon.state.desired is not None
+    assert daemon.state.desired.nft.sets["inside"].elements == {"lo"}
+
+
 def test_a_device_whose_name_would_end_the_text_is_not_inside() -> None:
     assert table([{"only": "u1"}], extra=('a"b', "x*", "ok0")).sets["inside"].elements == {"lo", "ok0"}
 

@@ -1,8 +1,10 @@
+import json
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from polywan.core.admin import Order, Verb
 from polywan.core.compile import Memory
 from polywan.core.net import Family
 from polywan.daemon import store
@@ -11,6 +13,11 @@ MEMORY = Memory(
     ids={"fibre": 1, "lte": 2},
     gateways={("fibre", Family.V4): ip_address("100.64.1.1"), ("lte", Family.V6): ip_address("fe80::1")},
     originals={"net/ipv4/conf/wan1/rp_filter": "1"},
+    orders={
+        "fibre": Order(verb=Verb.DISABLE, since=1_800_000_000.5),
+        "lte": Order(verb=Verb.DRAIN, since=1_800_000_000.0, until=1_800_000_600.0, empty=True),
+    },
+    leaving={("lte", Family.V4): 1_800_000_000.25},
 )
 
 
@@ -31,6 +38,28 @@ def test_a_damaged_file_is_ignored_and_said_so(tmp_path: Path, text: str) -> Non
     memory, warning = store.load(tmp_path)
     assert memory == Memory()
     assert "ignored" in warning
+
+
+def test_a_file_of_an_older_version_is_understood(tmp_path: Path) -> None:
+    (tmp_path / store.FILE).write_text('{"ids": {"fibre": 1}, "gateways": [], "originals": {}}')
+    assert store.load(tmp_path) == (Memory(ids={"fibre": 1}), "")
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"verb": "enable", "since": 0, "until": None, "empty": False},
+        {"verb": "drain", "since": 0, "until": None, "empty": False},
+        {"verb": "disable", "since": 1e300, "until": None, "empty": False},
+        {"verb": "disable", "since": float("nan"), "until": None, "empty": False},
+        [],
+    ],
+)
+def test_an_order_that_makes_no_sense_is_a_damaged_file(tmp_path: Path, order: object) -> None:
+    text = json.dumps({"ids": {}, "gateways": [], "originals": {}, "orders": {"fibre": order}})
+    (tmp_path / store.FILE).write_text(text)
+    memory, warning = store.load(tmp_path)
+    assert (memory, "ignored" in warning) == (Memory(), True)
 
 
 def test_saving_leaves_no_temporary_file(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ VERBS = {
     "reload": "put the changed configuration in force",
     "down": "leave the kernel as found",
     "status": "every uplink: state, share, why",
+    "uplink": "take an uplink out of use, take it back, or test it",
     "flows": "every connection and its uplink",
     "affinity": "clients that keep their uplink",
     "why": "which uplink would a connection take, and why",
@@ -75,7 +76,7 @@ def main() -> None:
     from polywan.core.errors import PolywanError
 
     try:
-        code = group.main(standalone_mode=False)
+        code = group.main(prog_name="polywan", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -39,6 +39,8 @@ def command(ctx: click.Context, policy: str | None, as_json: bool, runtime_dir: 
         return
     clients = Client(resolve(runtime_dir)).affinity(policy)["clients"]
     click.echo(json.dumps({"clients": clients}) if as_json else text(clients))
+    if not clients and not as_json:
+        click.echo("no client keeps an uplink; policies with `affinity` keep them", err=True)
 
 
 @command.command(name="clear")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from polywan.cli import options
-from polywan.config import load_with_warnings
+from polywan.config import Config, listfile, load_with_warnings
+from polywan.config.listfile import ListError
+from polywan.core import prefixes
 from polywan.core.errors import ConfigError, Problem
+from polywan.core.lookups import PrefixList, users, wanted
 
 
 @click.command(name="check")
@@ -20,7 +23,7 @@ from polywan.core.errors import ConfigError, Problem
 def command(ctx: click.Context, config_path: Path, as_json: bool) -> None:
     """Check the configuration: every problem at once, with file, line and key. Nothing is changed.
 
-    Warns of rules that can never match; warnings do not change the exit code.
+    Warns of rules that can never match, and of lists that cannot be read; warnings do not change the exit code.
 
     \b
     Examples:
@@ -39,15 +42,31 @@ def command(ctx: click.Context, config_path: Path, as_json: bool) -> None:
         ctx.exit(3)
     config = loaded.config
     policies = config.resolved_policies()
+    warnings = [*loaded.warnings, *_lists(config)]
     if as_json:
         facts = {"ok": True, "uplinks": list(config.uplinks), "policies": list(policies)}
-        click.echo(json.dumps({**facts, "warnings": _listed(loaded.warnings)}, indent=2))
+        click.echo(json.dumps({**facts, "warnings": _listed(warnings)}, indent=2))
         return
-    for warning in loaded.warnings:
+    for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(
         f"{config_path}: good: uplinks {len(config.uplinks)}, policies {len(policies)}, rules {len(config.rules)}"
     )
+
+
+def _lists(config: Config) -> Iterator[Problem]:
+    """Look at the files of prefixes as the daemon will: what is wrong there is no fault of the configuration."""
+    rules = users(config)
+    for path in wanted(config).lists:
+        key = f"rules[{rules[path][0] - 1}].list"
+        kept = "until it is mended the rule never matches by it"
+        try:
+            parsed = prefixes.parse(listfile.read(Path(path))[1])
+        except ListError as error:
+            yield Problem(path, key, f"{error}; {kept}")
+        else:
+            if not isinstance(parsed, PrefixList):
+                yield Problem(f"{path}:{parsed[0].line}", key, f"{parsed[0].message}; {kept}", parsed[0].hint)
 
 
 def _listed(problems: Sequence[Problem]) -> list[dict[str, str]]:

@@ -12,12 +12,20 @@ from typing import Any
 import click
 
 from polywan.cli import options
-from polywan.cli.units import duration
+from polywan.cli.units import duration, size
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
 from polywan.core.verdict import exit_code
 
-COLOURS = {"up": "green", "degraded": "yellow", "down": "red", "missing": "red", "disabled": "bright_black"}
+COLOURS = {
+    "up": "green",
+    "degraded": "yellow",
+    "draining": "yellow",
+    "down": "red",
+    "missing": "red",
+    "disabled": "bright_black",
+    "drained": "bright_black",
+}
 COLUMNS = ("UPLINK", "STATE", "FOR", "SHARE", "RTT", "LOSS", "CONNS", "DOWN", "UP", "REASON")
 
 
@@ -62,6 +70,7 @@ def text(status: dict[str, Any]) -> str:
         for family, choice in policy["families"].items():
             members = ", ".join(f"{m['uplink']} {100 * m['share']:.0f} %" for m in choice["members"]) or "nobody"
             lines.append(f"policy {policy['name']} ({family}): {members}: {choice['reason']}")
+    lines += [line for uplink in status["uplinks"] if uplink.get("metered") for line in _volume(uplink)]
     lines += [click.style(f"warning: {warning}", fg="yellow") for warning in status["warnings"]]
     lines += [f"put right: {drift}" for drift in status["drift"]]
     return "\n".join(lines)
@@ -78,18 +87,42 @@ def _row(uplink: dict[str, Any]) -> tuple[str, ...]:
         str(uplink["connections"]),
         _rate(uplink["rx_bps"]),
         _rate(uplink["tx_bps"]),
-        uplink["reason"],
+        uplink["reason"] + _left(uplink),
     )
+
+
+def _left(uplink: dict[str, Any]) -> str:
+    """What is to be said of an uplink that is being left."""
+    leaving = uplink.get("leaving")
+    if leaving is None:
+        return ""
+    left = f"; {uplink['connections']} connections are left"
+    if leaving["by_hand"] or leaving["deadline"] is None:
+        return left
+    return f"{left}, ended in {duration(max(0.0, -_seconds_since(leaving['deadline'])))}"
+
+
+def _volume(uplink: dict[str, Any]) -> list[str]:
+    """What probing costs, where volume costs money."""
+    spent, month = uplink.get("probe_bytes", 0), uplink.get("probe_bytes_month")
+    if not spent:
+        return []
+    rate = f", about {size(month)} a month" if month is not None else ""
+    return [f"{uplink['name']}: probes: {size(spent)} since start{rate}"]
 
 
 def _age(since: str | None) -> str:
     if since is None:
         return "-"
-    return duration(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()))
+    return duration(max(0.0, _seconds_since(since)))
+
+
+def _seconds_since(moment: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
 def _rate(bits: float) -> str:
-    for size, unit in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
-        if bits >= size:
-            return f"{bits / size:.1f} {unit}"
+    for least, unit in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
+        if bits >= least:
+            return f"{bits / least:.1f} {unit}"
     return f"{bits:.0f} bit/s"

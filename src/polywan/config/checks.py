@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from polywan.config.check_rules import check_rules
@@ -11,9 +11,18 @@ from polywan.config.model import GlobalSettings, merged_health
 from polywan.config.parts import Parts
 from polywan.config.steering import Affinity, Algorithm, Policy
 from polywan.config.uplink import HealthSettings, Snat, Uplink
+from polywan.config.values import span
 
 RESERVED: Final = ("uplink_", "only_")
 """Beginnings of the names of policies that polywan makes for rules with `uplink` and with `only`."""
+
+_LOOKED_AT: Final = {"http": "http_url", "script": "script"}
+"""Checks that have no default to look at."""
+
+_WANTED: Final = {
+    "http_url": 'add http_url = "http://…", a page of your own or of your distribution that answers with status 204',
+    "script": 'add script = ["/path/of/program"], which ends with 0 when all is well',
+}
 
 _SYSTEM_TABLES: Final = range(253, 256)
 _MOST_UPLINKS: Final = 1000
@@ -42,6 +51,8 @@ def check(parts: Parts) -> Iterator[Fault]:
             yield from _families(("uplinks", name), uplink)
             yield from _nat6(("uplinks", name), uplink)
     yield from _quorums(parts)
+    yield from _recoveries(parts)
+    yield from _lacking(parts)
     for name, policy in parts.policies.items():
         yield from _reserved(("policies", name))
         if policy:
@@ -128,6 +139,58 @@ def _quorum(path: Path, health: HealthSettings) -> Iterator[Fault]:
                 f"lower quorum to {count}, or add targets",
             )
             return
+
+
+def _lacking(parts: Parts) -> Iterator[Fault]:
+    """Yield checks that lack what they look at; a fault of [health] is reported once, and there."""
+    if parts.health is None:
+        return
+    told: set[str] = set()
+    for name, uplink in parts.uplinks.items():
+        if uplink is None:
+            continue
+        settings = merged_health(parts.health, uplink.health)
+        for check, key in _LOOKED_AT.items():
+            if check not in settings.checks or getattr(settings, key) is not None:
+                continue
+            own = uplink.health.checks is not None
+            if own:
+                path: Path = ("uplinks", name, "health", "checks")
+            elif check in told:
+                continue
+            else:
+                told.add(check)
+                path = ("health", "checks")
+            yield Fault(path, f"{shown(check)} needs {key}, which uplink {shown(name)} does not have", _WANTED[key])
+
+
+def _recoveries(parts: Parts) -> Iterator[Fault]:
+    if parts.health is None:
+        return
+    yield from _recovery(("health",), parts.health, parts.health.model_fields_set)
+    for name, uplink in parts.uplinks.items():
+        if uplink:
+            merged = merged_health(parts.health, uplink.health)
+            yield from _recovery(("uplinks", name, "health"), merged, uplink.health.model_fields_set)
+
+
+def _recovery(path: Path, health: HealthSettings, written: Collection[str]) -> Iterator[Fault]:
+    """An uplink that is degraded has to be able to become well again; `written` are the keys of this table."""
+    limits = {
+        "rtt": (health.degraded_rtt, health.recovered_rtt, span),
+        "loss": (health.degraded_loss, health.recovered_loss, "{:.0%}".format),
+    }
+    for what, (enter, leave, told) in limits.items():
+        lower, upper = f"recovered_{what}", f"degraded_{what}"
+        key = lower if lower in written else upper
+        if leave >= enter and key in written:
+            other = upper if key == lower else lower
+            limit, unlike = (enter, "below") if key == lower else (leave, "above")
+            yield Fault(
+                (*path, key),
+                f"has to be {unlike} {other}, which is {told(limit)}, or the state would follow every wave",
+                f'write both, as {upper} = "{told(enter)}" and {lower} = "{told(enter / 2)}"' if enter else "",
+            )
 
 
 def _tiers(path: Path, policy: Policy, uplinks: Mapping[str, Uplink | None]) -> Iterator[Fault]:

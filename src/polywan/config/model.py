@@ -48,6 +48,9 @@ DEFAULT_POLICY: Final = "default"
 RULE_BAND: Final = 900
 """Policy rules have priorities from `priority` to `priority` + 899."""
 
+METERED_PACE: Final = {"interval": 10.0, "check_interval": 60.0}
+"""Seconds between probes where volume costs money, if nobody says otherwise: a tenth, and a sixth, of the volume."""
+
 _MAIN_RULE: Final = 32766
 
 
@@ -110,8 +113,15 @@ class Config(Model):
     )
 
     def health_of(self, uplink: str) -> HealthSettings:
-        """Return the probing of one uplink: [health] with the uplink's own overrides, key by key."""
-        return merged_health(self.health, self.uplinks[uplink].health)
+        """Return the probing of one uplink: its own overrides, else what [health] says, else the defaults.
+
+        A metered uplink has defaults of its own (`METERED_PACE`): they hold for what neither of the two says.
+        """
+        general = self.health
+        if self.uplinks[uplink].metered:
+            unsaid = {key: pace for key, pace in METERED_PACE.items() if key not in general.model_fields_set}
+            general = general.model_copy(update=unsaid)
+        return merged_health(general, self.uplinks[uplink].health)
 
     def weight_of(self, uplink: str) -> int:
         """Return an uplink's weight: as written, else its down bandwidth in Mbit/s (at least 1), else 1."""

@@ -215,9 +215,10 @@ def merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 @dataclass(frozen=True, slots=True)
 class OneOrMany:
-    """Around a tuple: a single value may be written without brackets; duplicates are dropped."""
+    """Around a tuple: a single value may be written without brackets; duplicates are dropped if it is `distinct`."""
 
     networks: bool = False
+    distinct: bool = True
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         listed = core_schema.no_info_before_validator_function(self._listed, handler(source))
@@ -234,6 +235,8 @@ class OneOrMany:
         return tuple(raw) if isinstance(raw, list | tuple) else (raw,)
 
     def _distinct(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self.distinct:
+            return values
         distinct = tuple(dict.fromkeys(values))
         return _outermost(distinct) if self.networks and len(distinct) > 1 else distinct
 

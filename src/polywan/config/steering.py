@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from polywan.config.base import NAME, FamilyField, Interface, Model, Name, Seconds, Weight
-from polywan.config.faults import shown
+from polywan.config.faults import closest, shown
 from polywan.config.matching import (
     Account,
     Cgroup,
@@ -35,6 +35,8 @@ Algorithm: TypeAlias = Literal[
     "multipath",
     "per-packet",
 ]
+OnDown: TypeAlias = Literal["reset", "move", "keep"]
+OnUpWord: TypeAlias = Literal["stay", "move-when-idle", "move"]
 AffinityKey: TypeAlias = Literal["source", "source-destination"]
 LastResort: TypeAlias = Literal["unreachable", "prohibit", "blackhole", "main", "throw"]
 Protocol: TypeAlias = Literal["tcp", "udp", "icmp", "sctp", "gre", "esp"]
@@ -125,6 +127,39 @@ class Affinity(Model):
     )
 
 
+class Drain(Model):
+    """Leave an uplink by a deadline."""
+
+    drain: Annotated[Seconds, Duration(0, 86400)] = Field(
+        description="How long connections may stay on an uplink of a lower tier once a better one serves again; what "
+        "is left then is ended. No default.",
+    )
+
+
+class OnUp(Kind):
+    """A word, or a table with a deadline."""
+
+    __slots__ = ()
+    words: ClassVar[tuple[str, ...]] = get_args(OnUpWord)
+
+    def _expected(self) -> str:
+        return '"stay", "move-when-idle", "move" or {drain = "10m"}'
+
+    def _schema(self) -> dict[str, Any]:
+        return {"anyOf": [Choice(self.words).schema, Drain.model_json_schema(by_alias=True)]}
+
+    def _parse(self, raw: object) -> str | Drain:
+        if isinstance(raw, Drain) or (isinstance(raw, str) and raw in self.words):
+            return raw
+        if isinstance(raw, dict) and set(raw) == {"drain"}:
+            try:
+                return Drain.model_construct(drain=Duration(0, 86400).parse(raw["drain"]))
+            except PydanticCustomError as error:
+                context = error.context or {}
+                raise rejection(context["message"], context["hint"], ("drain",)) from error
+        raise self.refusal(raw, closest(raw, self.words) if isinstance(raw, str) else "")
+
+
 class Policy(Model):
     """Which uplinks serve a class of connections: the first tier with a healthy member."""
 
@@ -153,6 +188,20 @@ class Policy(Model):
         "lets the main table decide. "
         'Default "unreachable": programs fail at once instead of waiting, and nothing leaves where the '
         "policy did not allow it.",
+    )
+    on_down: Annotated[OnDown, Choice(get_args(OnDown))] = Field(
+        default="reset",
+        description='What happens to connections of an uplink that is lost: "reset" ends TCP at once, so that programs '
+        'reconnect, and lets everything else choose anew; "move" only does the latter; "keep" leaves all of them, for '
+        'links whose return is worth waiting for. Default "reset": a connection whose address is gone cannot go on.',
+    )
+    on_up: Annotated[OnUpWord | Drain, OnUp()] | None = Field(
+        default=None,
+        description='What happens to connections on a lower tier when a better one serves again: "stay", '
+        '"move-when-idle" (what is not TCP moves in its first pause), "move" (all but TCP at once), or '
+        '{drain = "10m"} (as move-when-idle, and at the deadline everything that is left). Default: '
+        '{drain = "10m"} for metered uplinks, whose volume costs money, and move-when-idle for others, so that '
+        "calls and tunnels do go back.",
     )
     affinity: Affinity | None = Field(
         default=None,

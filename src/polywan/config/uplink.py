@@ -10,10 +10,12 @@ from pydantic_core import PydanticCustomError
 
 from polywan.config.base import FamilyField, Model, Seconds, Weight
 from polywan.config.faults import closest
+from polywan.config.matching import Domain
 from polywan.config.netvalues import Address, BothWays, Device, IPAddress, IPNetwork, Network, OneOrMany
-from polywan.config.values import Choice, Duration, Flag, Kind, Rate, Whole, rejection
+from polywan.config.values import Choice, Duration, Flag, Kind, Percent, Rate, Url, Whole, Word, rejection
 
 ProbeMethod: TypeAlias = Literal["icmp", "tcp"]
+CheckName: TypeAlias = Literal["dns", "http", "large", "script"]
 Nat6: TypeAlias = Literal["auto", "native", "prefix", "masquerade"]
 
 _TARGET: Final = Address(no_names="a name would need DNS to judge the link that DNS needs; write the address")
@@ -29,6 +31,12 @@ _Timeout: TypeAlias = Annotated[Seconds, Duration(0.01, 60)]
 _Count: TypeAlias = Annotated[int, Whole(1, 100)]
 _Prefixes: TypeAlias = Annotated[tuple[Annotated[IPNetwork, Network(6)], ...], OneOrMany(networks=True)]
 _HoldDown: TypeAlias = Annotated[Seconds, Duration(0, 86400)]
+_Checks: TypeAlias = Annotated[tuple[Annotated[CheckName, Choice(get_args(CheckName))], ...], OneOrMany()]
+_Share: TypeAlias = Annotated[float, Percent()]
+_Domain: TypeAlias = Annotated[str, Domain()]
+_Url: TypeAlias = Annotated[str, Url()]
+_Status: TypeAlias = Annotated[int, Whole(100, 599)]
+_Command: TypeAlias = Annotated[tuple[Annotated[str, Word()], ...], OneOrMany(distinct=False)]
 
 
 class Snat(Model):
@@ -103,7 +111,8 @@ class HealthSettings(Model):
     interval: _Interval = Field(
         default=1.0,
         description="Seconds from the start of one round to the next. Default 1s: with `fall` 3, a link "
-        "that dies silently is left within 2.5 seconds, for some 100 bytes a second and target.",
+        "that dies silently is left within 2.5 seconds, for some 100 bytes a second and target. On metered uplinks "
+        "the default is 10s: a tenth of the volume, and silence is noticed within 16 seconds.",
     )
     timeout: _Timeout = Field(
         default=1.0,
@@ -129,6 +138,81 @@ class HealthSettings(Model):
         "rounds.",
     )
 
+    hold_down_max: _HoldDown = Field(
+        default=900.0,
+        description="Longest hold-down. Each time an uplink is lost soon after its return its hold-down doubles, up "
+        "to this; it falls back to `hold_down` once the uplink has lasted as long as it was held, and ten times "
+        "`hold_down` at least. Default 15m: a link that never lasts comes back four times an hour at most.",
+    )
+    slow_start: _HoldDown = Field(
+        default=60.0,
+        description="Time in which an uplink that comes back grows from 1 % of its weight to all of it, in ten steps; "
+        "0 gives it all at once. Default 60s: a link that fails again under load has cost few connections by then.",
+    )
+    degraded_rtt: _Timeout = Field(
+        default=0.5,
+        description="Smoothed round trip from which an uplink counts as degraded: it stands by while another member "
+        "of its tier is well. Default 500ms, what firewall distributions alarm at.",
+    )
+    recovered_rtt: _Timeout = Field(
+        default=0.2,
+        description="Round trip below which it counts as well again. Default 200ms: far enough from `degraded_rtt` "
+        "that the state does not follow every wave.",
+    )
+    degraded_loss: _Share = Field(
+        default=0.2,
+        description="Share of lost probes, over the last 30 rounds, from which an uplink counts as degraded. "
+        'Default "20%": calls break up there, and one lost packet now and then is far from it.',
+    )
+    recovered_loss: _Share = Field(
+        default=0.1, description='Share of lost probes below which it counts as well again. Default "10%".'
+    )
+    degraded_jitter: _Timeout | None = Field(
+        default=None,
+        description="Jitter from which an uplink counts as degraded; well again below half of it. Default: none, since "
+        "only calls mind, and links differ too much for one number.",
+    )
+    passive: Annotated[bool, Flag()] = Field(
+        default=True,
+        description="Watch whether new connections get answers, and probe at once when suddenly none does. Default "
+        "true: under load a silent death is noticed in a fraction of `interval`.",
+    )
+    checks: _Checks = Field(
+        default=(),
+        description='Further layers that must work, each probed for itself: "dns" (a query), "http" (a page, to find '
+        'captive portals), "large" (full-size packets; their loss only degrades) and "script". Default: none, since '
+        "each asks something of somebody else's server.",
+    )
+    check_interval: _Interval = Field(
+        default=10.0,
+        description="Seconds between two checks of a layer. Default 10s: a layer above the network breaks less often "
+        "than the network. On metered uplinks the default is 60s.",
+    )
+    dns_name: _Domain = Field(
+        default="example.com",
+        description="Name that the dns check asks for; any answer counts, also that there is no such name. Default: a "
+        "name that is reserved and always there.",
+    )
+    dns_servers: _Targets | None = Field(
+        default=None,
+        description="Servers that the dns check asks; one answer is enough. Default: the targets, which are resolvers "
+        "by default. Name your provider's to notice when they fail.",
+    )
+    http_url: _Url | None = Field(
+        default=None,
+        description='Page that the http check fetches, as "http://connectivity.example/204". No default: it is '
+        "somebody's server.",
+    )
+    http_status: _Status = Field(
+        default=204,
+        description="Status that the page must have. Default 204: a captive portal answers with something else.",
+    )
+    script: _Command | None = Field(
+        default=None,
+        description='Program and arguments of the script check, as ["/etc/polywan/check-lte", "--fast"]; exit status 0 '
+        "means well. It is run without a shell, in a clean environment that names the uplink. No default.",
+    )
+
     def quorum_for(self, n: int) -> int:
         """Return how many of `n` targets of a family must answer."""
         return min(self.quorum, n)
@@ -145,12 +229,27 @@ class HealthOverrides(Model):
     methods: _Methods | None = Field(default=None, description=_OVERRIDE)
     tcp_port: _Port | None = Field(default=None, description=_OVERRIDE)
     interval: _Interval | None = Field(
-        default=None, description=_OVERRIDE + ' On a metered uplink "10s" or more saves volume.'
+        default=None, description=_OVERRIDE + " If that says nothing, a metered uplink has 10s."
     )
     timeout: _Timeout | None = Field(default=None, description=_OVERRIDE)
     fall: _Count | None = Field(default=None, description=_OVERRIDE)
     rise: _Count | None = Field(default=None, description=_OVERRIDE)
     hold_down: _HoldDown | None = Field(default=None, description=_OVERRIDE)
+    hold_down_max: _HoldDown | None = Field(default=None, description=_OVERRIDE)
+    slow_start: _HoldDown | None = Field(default=None, description=_OVERRIDE)
+    degraded_rtt: _Timeout | None = Field(default=None, description=_OVERRIDE)
+    recovered_rtt: _Timeout | None = Field(default=None, description=_OVERRIDE)
+    degraded_loss: _Share | None = Field(default=None, description=_OVERRIDE)
+    recovered_loss: _Share | None = Field(default=None, description=_OVERRIDE)
+    degraded_jitter: _Timeout | None = Field(default=None, description=_OVERRIDE)
+    passive: Annotated[bool, Flag()] | None = Field(default=None, description=_OVERRIDE)
+    checks: _Checks | None = Field(default=None, description=_OVERRIDE)
+    check_interval: _Interval | None = Field(default=None, description=_OVERRIDE)
+    dns_name: _Domain | None = Field(default=None, description=_OVERRIDE)
+    dns_servers: _Targets | None = Field(default=None, description=_OVERRIDE)
+    http_url: _Url | None = Field(default=None, description=_OVERRIDE)
+    http_status: _Status | None = Field(default=None, description=_OVERRIDE)
+    script: _Command | None = Field(default=None, description=_OVERRIDE)
 
 
 class Bandwidth(Model):
@@ -207,7 +306,9 @@ class Uplink(Model):
     metered: Annotated[bool, Flag()] = Field(
         default=False,
         description="Volume costs money: in the policy `default` that polywan makes, the uplink stands by "
-        "until all unmetered ones are down. Default false: most links are flat.",
+        "until all unmetered ones are down, and it is probed less often: `health.interval` is 10s instead of 1s, and "
+        "`health.check_interval` 60s instead of 10s, unless [health] or its own health sets them. Default false: most "
+        "links are flat.",
     )
     nat: Annotated[Literal["masquerade", "none"] | Snat, NatForm()] = Field(
         default="masquerade",

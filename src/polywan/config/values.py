@@ -17,6 +17,10 @@ ERROR_TYPE: Final = "polywan"
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BITS: Final = {"bit": 1, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "tbit": 1e12}
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|min|m|h|d)")
+_PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
+_URL: Final = re.compile(
+    r"https?://[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?(?:/[!-~]{0,1024})?|https?://\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?(?:/[!-~]{0,1024})?"
+)
 _RATE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z/]{1,8})")
 
 
@@ -244,6 +248,61 @@ class Rate(Kind):
                 raw, f'bits are counted, not bytes: did you mean "{number}{likely}"?' if likely else hint
             )
         return float(number) * _BITS[unit]
+
+
+@dataclass(frozen=True, slots=True)
+class Percent(Kind):
+    """A share, as a percentage or a number from 0 to 1."""
+
+    def _expected(self) -> str:
+        return 'a share as "20%" or 0.2'
+
+    def _schema(self) -> dict[str, Any]:
+        text = {"type": "string", "pattern": f"^{_PERCENT.pattern}$"}
+        return {"anyOf": [text, {"type": "number", "minimum": 0, "maximum": 1}]}
+
+    def _parse(self, raw: object) -> float:
+        if isinstance(raw, str) and (found := _PERCENT.fullmatch(raw.strip())):
+            value = float(found[1]) / 100
+        elif isinstance(raw, int | float) and not isinstance(raw, bool):
+            value = float(raw) if 0 <= raw <= 1 else -1.0
+        else:
+            raise self.refusal(raw)
+        if not 0 <= value <= 1:
+            raise self.refusal(raw, "a plain number is a share: 0.2 is 20%" if not isinstance(raw, str) else "")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Url(Kind):
+    """The address of a page, without anything that could end a line of the request."""
+
+    def _expected(self) -> str:
+        return 'an http or https URL as "http://connectivity.example/204"'
+
+    def _schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": f"^{_URL.pattern}$"}
+
+    def _parse(self, raw: object) -> str:
+        if not isinstance(raw, str) or not _URL.fullmatch(raw):
+            raise self.refusal(raw)
+        return raw
+
+
+@dataclass(frozen=True, slots=True)
+class Word(Kind):
+    """One argument of a program."""
+
+    def _expected(self) -> str:
+        return "a program and its arguments, as a list of texts"
+
+    def _schema(self) -> dict[str, Any]:
+        return {"type": "string"}
+
+    def _parse(self, raw: object) -> str:
+        if not isinstance(raw, str) or "\0" in raw or len(raw) > 4096:
+            raise self.refusal(raw)
+        return raw
 
 
 def either(words: list[str] | tuple[str, ...]) -> str:

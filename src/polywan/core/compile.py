@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from polywan.config import Config
+from polywan.core.admin import Order
 from polywan.core.allocate import Numbers, allocate, numbers
 from polywan.core.given import RulesetInput
 from polywan.core.lookups import Lookups
@@ -32,11 +33,15 @@ class Memory:
         ids: number of every uplink and of policies that need one, those no longer configured included.
         gateways: last known next hop per uplink and family.
         originals: values that kernel settings had before polywan's first write, by path.
+        orders: what people have said about uplinks by hand, those no longer configured included.
+        leaving: since when uplinks are left by themselves, Unix seconds.
     """
 
     ids: Mapping[str, int] = field(default_factory=dict)
     gateways: Mapping[UplinkFamily, IPAddress] = field(default_factory=dict)
     originals: Mapping[str, str] = field(default_factory=dict)
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    leaving: Mapping[UplinkFamily, float] = field(default_factory=dict)
 
 
 def layout_of(config: Config) -> MarkLayout:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
 from polywan.config import Config
 from polywan.core import health as hl
+from polywan.core import leave, ramp, together
+from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
 from polywan.core.conflicts import conflicts
 from polywan.core.effects import Apply, Cut, Effect, Level, Note, Remember
+from polywan.core.findings import findings
 from polywan.core.health import Health, ProbeState
-from polywan.core.net import Family
+from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import state_of
 from polywan.core.plan import ActualState, DesiredState, Plan, SetSysctl, describe, diff
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, reach
@@ -29,6 +32,9 @@ REPAIRS: Final = 5
 REPAIR_WINDOW: Final = 10.0
 TURNS: Final = 4
 """Parts of the probe interval over which uplinks are spread: fewer bursts of probes cost less than many wake-ups."""
+
+CALM: Final = (UplinkState.UP, UplinkState.DISABLED, UplinkState.DRAINING, UplinkState.DRAINED)
+"""States that somebody wants."""
 
 PATIENCE: Final = 2.0
 """Seconds between repairs during such a fight."""
@@ -47,7 +53,13 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         return state, ()
     ways = reach(config, observed, state.memory.gateways)
     probes = _follow(state, config, ways, actual, now)
-    selection = select(config, ways, probes, state.selection)
+    paths = [key for key, way in ways.items() if isinstance(way, Path)]
+    probes = together.settle(probes, state.probing, paths, now)
+    found = findings(state.probing, ways, probes, state.checks.known, state.blame)
+    ramps = ramp.percents(probes, state.probing, now)
+    selection = select(config, ways, probes, state.selection, state.memory.orders, ramps, found)
+    leavings, selection = leave.follow(state, config, ways, probes, selection, now)
+    memory = leave.remember(state.memory, leavings, state.unix)
     desired = compile_state(
         config,
         state.numbers,
@@ -63,24 +75,36 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     tampered = after_read and desired == state.desired and not state.refused and _by_others(plan, state.memory)
     if tampered and (wait := _too_many(state, now)):
         return replace(state, read_at=now + wait), ()
-    views = {name: view(config, name, ways, probes, state.views.get(name), now) for name in config.uplinks}
+    views = {
+        name: view(config, name, ways, probes, state.views.get(name), now, memory.orders.get(name), found)
+        for name in config.uplinks
+    }
     effects: list[Effect] = []
-    memory = _recall(state.memory, plan)
-    if memory is not state.memory:
-        effects.append(Remember(memory))
+    recalled = _recall(memory, plan)
+    if recalled is not memory:
+        effects.append(Remember(recalled))
     if plan:
         effects.append(Apply(plan))
     sweeps, cuts = _cuts(state, config, selection, now)
     effects += cuts
+    effects += leave.notes(state, leavings)
+    if recalled is memory is not state.memory:
+        effects.append(Remember(memory))
     effects += _notes(state, views, selection)
+    effects += _at_once(state, probes)
     if tampered:
         effects.append(_repaired(plan, state.culprit))
     state = replace(
         state,
-        memory=memory,
+        memory=recalled,
+        leavings=leavings,
         reach=ways,
         health=probes,
         wake=now,
+        checks=replace(state.checks, wake=now),
+        verdict_at=together.deadline(probes, state.probing),
+        ramps=ramps,
+        ramp_at=ramp.next_step(probes, state.probing, now),
         selection=selection,
         desired=desired,
         views=views,
@@ -102,12 +126,12 @@ def _follow(
     result: dict[UplinkFamily, ProbeState] = {}
     for key, way in ways.items():
         name, family = key
-        if not config.uplinks[name].enabled:
+        if off(config, state.memory.orders, name):
             continue
         known = state.health.get(key)
         if isinstance(way, NoPath):
             known = known or hl.initial(Health.DOWN, way.reason, now)
-            result[key] = hl.lose(known, way.reason, now)
+            result[key] = hl.lose(known, state.probing[name], way.reason, now)
         elif known is None and state.ready:
             result[key] = hl.initial(Health.DOWN, "new here: has to answer first", now)
         elif known is None:
@@ -115,6 +139,7 @@ def _follow(
             dead = actual.nft is not None and state.numbers[name].mark in actual.nft.sets.get(
                 f"dead_{family}", frozenset()
             )
+            dead = dead and not leave.leaving(state.memory, key)
             cause = "was down before the daemon started" if dead else "has a path"
             first = hl.initial(Health.DOWN if dead else Health.UP, cause, now)
             # It was up once: what died has to hold its return, before a restart as well as after.
@@ -134,11 +159,35 @@ def _phase(state: State, key: UplinkFamily) -> float:
 
 def _cuts(state: State, config: Config, selection: Selection, now: float) -> tuple[tuple[Sweep, ...], tuple[Cut, ...]]:
     """Connections to let go of now, after the new path is in force, and once more a little later."""
-    before = state.selection.dead if state.selection else frozenset()
-    fresh = [key for key in sorted(selection.dead - before) if state.ready]
+    before = state.selection or Selection({}, _dead_already(state))
+    fresh = sorted((selection.dead - before.dead) | (selection.moved - before.moved))
     mask = layout_of(config).mask
-    cuts = tuple(Cut(name, state.numbers[name].mark, mask, family) for name, family in fresh)
-    return tuple(Sweep(now + SWEEP, c.uplink, c.mark, c.family) for c in cuts), cuts
+    cuts = tuple(
+        Cut(name, state.numbers[name].mark, mask, family, tcp=(name, family) in selection.dead)
+        for name, family in fresh
+    )
+    return tuple(Sweep(now + SWEEP, c.uplink, c.mark, c.family, c.tcp) for c in cuts), cuts
+
+
+def _dead_already(state: State) -> frozenset[UplinkFamily]:
+    """What the daemon before this one had let go of: the kernel's dead sets tell, when there is a table of ours."""
+    nft = state.actual.nft if state.actual else None
+    keys = ((name, family) for name in state.numbers for family in FAMILIES)
+    if nft is None:
+        return frozenset(keys)
+    return frozenset(k for k in keys if state.numbers[k[0]].mark in nft.sets.get(f"dead_{k[1]}", frozenset()))
+
+
+def second_cuts(state: State, config: Config, due: Iterable[Sweep]) -> tuple[Cut, ...]:
+    """Cut once more where nothing has changed since: not what serves again, by itself or for want of any other."""
+    selection = state.selection
+    lost = selection.dead | selection.moved if selection else frozenset()
+    mask = layout_of(config).mask
+    return tuple(
+        Cut(s.uplink, s.mark, mask, s.family, s.tcp, clients=True)
+        for s in due
+        if (s.uplink, s.family) in lost or s.mark in state.retired
+    )
 
 
 def _by_others(plan: Plan, memory: Memory) -> bool:
@@ -190,11 +239,17 @@ def _repaired(plan: Plan, culprit: str) -> Note:
     return Note(Level.WARNING, "drift.repaired", f"put right what somebody else changed{by}: {what}")
 
 
+def _at_once(state: State, probes: Mapping[UplinkFamily, ProbeState]) -> Iterator[Note]:
+    for family in together.failed_at_once(probes):
+        if family not in together.failed_at_once(state.health):
+            yield Note(Level.WARNING, "uplinks.static", together.told(family))
+
+
 def _notes(state: State, views: Mapping[str, UplinkView], selection: Selection) -> Iterator[Note]:
     for name, seen in views.items():
         before = state.views.get(name)
         if before is None or before.state is not seen.state:
-            level = Level.INFO if seen.state in (UplinkState.UP, UplinkState.DISABLED) else Level.WARNING
+            level = Level.INFO if seen.state in CALM else Level.WARNING
             yield Note(level, f"uplink.{seen.state}", f"{name} is {seen.state}: {seen.reason}")
     for (policy, family), choice in selection.choices.items():
         old = state.selection.choices.get((policy, family)) if state.selection else None

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from polywan.core.compile import Memory
 from polywan.core.health import ProbeOrder
+from polywan.core.layers import CheckOrder
 from polywan.core.net import Family
 from polywan.core.plan import Plan
 
@@ -40,13 +41,60 @@ class StartProbe:
 
 
 @dataclass(frozen=True, slots=True)
+class StartCheck:
+    """Check one layer; answered by one `CheckResult`."""
+
+    order: CheckOrder
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
-    """Forget the connections of a mark in one family, so that their next packet chooses again."""
+    """Let go of the connections of a mark in one family, so that their next packet chooses again.
+
+    Attributes:
+        tcp: established TCP is ended as well; it needs the mark to be dead already.
+        clients: those that affinity keeps there are forgotten too. Not in the first moment: whoever connects again
+            meanwhile has a new entry, which nobody could tell from the old one.
+    """
 
     uplink: str
     mark: int
     mask: int
     family: Family
+    tcp: bool = True
+    clients: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """Look at the connections of an uplink that is left, and forget those that may move; answered by `LeftSeen`.
+
+    Attributes:
+        since: names the leaving; connections are watched for as long as it is the same.
+        idle: seconds without a packet after which a connection moves.
+        gather: take in connections that were not seen yet.
+        spared: the uplink's own addresses; what was sent to them came from outside.
+    """
+
+    uplink: str
+    mark: int
+    mask: int
+    family: Family
+    since: float
+    idle: float
+    gather: bool
+    spared: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Empty:
+    """Forget every connection of a mark in one family, TCP too; answered by `LeftSeen`."""
+
+    uplink: str
+    mark: int
+    mask: int
+    family: Family
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +113,4 @@ class Note:
     text: str
 
 
-Effect: TypeAlias = Apply | Read | StartProbe | Cut | Remember | Note
+Effect: TypeAlias = Apply | Read | StartProbe | StartCheck | Cut | Look | Empty | Remember | Note

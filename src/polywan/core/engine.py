@@ -15,22 +15,31 @@ from dataclasses import replace
 from typing import Final, assert_never
 
 from polywan.config import Config
+from polywan.core import alarms, checking, leave, staging, together
 from polywan.core import health as hl
 from polywan.core.allocate import allocate
+from polywan.core.blame import Blame
 from polywan.core.compile import layout_of, numbered, numbers_of, policy_marks_of
-from polywan.core.decide import decide
-from polywan.core.effects import Cut, Effect, Level, Note, Read, Remember, StartProbe
+from polywan.core.decide import decide, second_cuts
+from polywan.core.effects import Effect, Level, Note, Read, Remember, StartProbe
 from polywan.core.events import (
     Applied,
+    CheckResult,
     ConfigLoaded,
     Event,
     EventsLost,
+    KernelEvent,
+    LeftSeen,
     LinkChanged,
     LinkRemoved,
     Looked,
+    Ordered,
     OursTouched,
     ProbeResult,
     ReadDone,
+    Signs,
+    Staging,
+    TestAsked,
     Tick,
     WorldTouched,
 )
@@ -48,26 +57,49 @@ FOLD: Final = 0.02
 RESYNC: Final = 10.0
 """Seconds between reads when nothing happens: the net below the notifications."""
 
+GAP: Final = 0.5
+"""Seconds after a deadline from which nobody was there; `TOLD_GAP` is how long that is in the log."""
+
+TOLD_GAP: Final = 5.0
+
 RETRY: Final = (0.25, 30.0)
 """Seconds until a refused operation is tried again: first and longest wait; it doubles in between."""
 
 
 def step(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, ...]]:
     """Take in one event at time `now` (seconds, monotonic); return the next state and the effects, in order."""
+    state, notes = _notice_gap(state, now)
     state, effects, changed = _take(state, event, now)
+    changed = changed or (state.ready and now >= min(state.verdict_at, state.ramp_at))
     # A decision is carried out before anything else is considered: timers that are due wait for the next `Tick`.
     work = decide(state, now, after_read=isinstance(event, ReadDone)) if changed else _run_timers(state, now)
-    return work[0], effects + work[1]
+    return work[0], effects + work[1] + notes
 
 
 def deadline(state: State) -> float:
     """Return the time at which the engine wants a `Tick`, if nothing happens before."""
-    times = [state.last_read + RESYNC, *(sweep.at for sweep in state.sweeps)]
+    times = [state.last_read + RESYNC, leave.due(state), *(sweep.at for sweep in state.sweeps)]
     if state.read_at is not None:
         times.append(state.read_at)
     if state.ready:
-        times.append(state.wake)
+        times += [state.wake, state.checks.wake, state.verdict_at, state.ramp_at]
     return min(times)
+
+
+def _notice_gap(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
+    """Count nothing that was under way while nobody was here: suspended, stopped, or kept from the processor.
+
+    Answers have come in vain by then, and timeouts mean nothing.
+    """
+    late = now - deadline(state) if state.ready else 0.0
+    if late < GAP or late == float("inf"):
+        return state, ()
+    health = {
+        key: hl.resume(s) if key[0] in state.probing and late >= state.probing[key[0]].timeout else s
+        for key, s in state.health.items()
+    }
+    told = Note(Level.WARNING, "clock.gap", f"{late:.1f} s went by unseen (suspended?); probes under way do not count")
+    return checking.resume(replace(state, health=health)), (told,) if late >= TOLD_GAP else ()
 
 
 def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, ...], bool]:
@@ -76,14 +108,40 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
         case ConfigLoaded(config, warnings, lookups=lookups):
             notes = tuple(Note(Level.WARNING, "config.odd", text) for text in warnings)
             state = replace(state, advice=warnings, lookups=state.lookups if lookups is None else lookups)
-            state, effects = _take_config(state, config, now)
+            state, effects = _take_config(staging.arrived(state), config, now)
             return state, (*effects, *notes), True
         case ReadDone(observed, actual):
-            return *_learn(replace(state, observed=observed, actual=actual)), True
+            staged = state.staged if actual.nft is not None else frozenset()
+            actual = staging.unseen(actual, staged)
+            return *_learn(replace(state, observed=observed, actual=actual, staged=staged)), True
+        case Staging(names):
+            return replace(state, staged=names), (), False
+        case LinkChanged() | LinkRemoved() | WorldTouched() | OursTouched() | EventsLost():
+            return _take_kernel(state, event, now)
+        case Looked(lookups):
+            after = staging.arrived(replace(state, lookups=lookups))
+            return read_soon(after, now), (), lookups != state.lookups
+        case ProbeResult() | CheckResult() | TestAsked():
+            return _take_probing(state, event, now)
+        case Signs():
+            return alarms.take(state, event, now)
+        case Applied(report):
+            return *_take_report(state, report, now), False
+        case Ordered():
+            return *leave.take_order(state, event, now), True
+        case LeftSeen():
+            after = leave.take_seen(state, event)
+            return after, (), after is not state
+        case Tick():
+            return leave.take_time(state, now)
+        case _:
+            assert_never(event)
+
+
+def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, tuple[Effect, ...], bool]:
+    match event:
         case LinkChanged() | LinkRemoved():
             return _take_link(state, event, now)
-        case Looked(lookups):
-            return read_soon(replace(state, lookups=lookups), now), (), lookups != state.lookups
         case WorldTouched():
             return read_soon(state, now), (), False
         case OursTouched(_, by):
@@ -91,12 +149,20 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
         case EventsLost():
             note = Note(Level.WARNING, "events.lost", "the kernel dropped notifications; reading everything again")
             return read_soon(state, now), (note,), False
+        case _:
+            assert_never(event)
+
+
+def _take_probing(
+    state: State, event: ProbeResult | CheckResult | TestAsked, now: float
+) -> tuple[State, tuple[Effect, ...], bool]:
+    match event:
         case ProbeResult():
             return _take_result(state, event, now)
-        case Applied(report):
-            return *_take_report(state, report, now), False
-        case Tick():
-            return state, (), False
+        case CheckResult():
+            return checking.take_check(state, event, now)
+        case TestAsked(uplink):
+            return checking.ask(state, uplink, now), (), False
         case _:
             assert_never(event)
 
@@ -142,6 +208,7 @@ def _take_config(state: State, config: Config, now: float) -> tuple[State, tuple
         retired=(state.retired | {sweep.mark for sweep in sweeps}) - {layout.mark(memory.ids[n]) for n in names},
         probing={name: config.health_of(name) for name in config.uplinks},
         health=health,
+        blame=checking.kept_blame(state, config),
         sweeps=(*state.sweeps, *sweeps),
     )
     return read_soon(state, now), effects
@@ -172,14 +239,32 @@ def _take_result(state: State, event: ProbeResult, now: float) -> tuple[State, t
     key = (event.uplink, event.family)
     if key not in state.health or event.uplink not in state.probing:
         return state, (), False
+    ruling, notes = checking.weigh(state, event, now)
+    if not ruling.counted:
+        state = replace(state, blame=ruling.blame)
+    changed = False
+    for result in ruling.counted:
+        state, moved = _count(state, result, ruling.blame, now)
+        changed = changed or moved
+    return checking.second_opinions(state, ruling, now), notes, changed
+
+
+def _count(state: State, event: ProbeResult, blame: Blame, now: float) -> tuple[State, bool]:
+    key = (event.uplink, event.family)
     before = state.health[key]
-    after = hl.on_result(before, state.probing[event.uplink], event.round, event.rtt, now)
-    # The first and the last good round of an uplink that is down matter too: with nobody else left, it serves.
-    changed = after.health is not before.health or (
-        after.health is Health.DOWN and bool(after.good) != bool(before.good)
-    )
-    wake = min(state.wake, hl.due(after, state.probing[event.uplink]))
-    return replace(state, health={**state.health, key: after}, wake=wake), (), changed
+    settings = state.probing[event.uplink]
+    after = hl.on_result(before, settings, event.round, event.target, event.rtt, now)
+    health = {**state.health, key: after}
+    wake = min(state.wake, hl.due(after, settings))
+    if after.health is Health.UP and after.bad == settings.fall - 1 > before.bad:
+        # One more bad round and a verdict is due: by then it should be known what the others do.
+        asked = together.hasten(health, state.probing, key, now, most=1)
+        health, wake = {**health, **asked}, now if asked else wake
+    decided = (before.good, before.bad) != (after.good, after.bad)
+    changed = hl.matters(before, after, settings) or (decided and state.verdict_at < float("inf"))
+    if bool(after.bad) != bool(before.bad):
+        state = checking.stir(state, now)
+    return replace(state, blame=blame, health=health, wake=wake), changed
 
 
 def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, tuple[Effect, ...]]:
@@ -201,11 +286,11 @@ def _run_timers(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
         return state, tuple(effects)
     due = [sweep for sweep in state.sweeps if sweep.at <= now]
     if due:
-        mask = layout_of(state.config).mask
-        effects += [Cut(s.uplink, s.mark, mask, s.family) for s in due]
+        effects += second_cuts(state, state.config, due)
         state = replace(state, sweeps=tuple(s for s in state.sweeps if s.at > now))
     state, probes = _start_probes(state, now)
-    return state, (*effects, *probes)
+    state, checks = checking.start_checks(state, now)
+    return state, (*effects, *probes, *checks)
 
 
 def sysctl_paths(state: State, observed: Observed | None) -> tuple[str, ...]:
@@ -231,14 +316,15 @@ def _start_probes(state: State, now: float) -> tuple[State, list[Effect]]:
     for key, probes in _probed(state):
         name, family = key
         settings = state.probing[name]
-        if hl.due(probes, settings) > now:
+        if min(hl.due(probes, settings), alarms.due(state, key)) > now:
             continue
         targets = hl.targets_of(settings, family)
         if not targets:
             health[key] = hl.unprobed(probes, settings, now)
             state = read_soon(state, now)
             continue
-        health[key] = hl.start_round(probes, settings, len(targets), now)
+        health[key] = hl.start_round(probes, settings, len(state.blame.counted(t.address for t in targets)), now)
+        state = checking.paid_round(state, key, targets, now, alone=len(health[key].open) == 1)
         orders.append(
             StartProbe(
                 ProbeOrder(
@@ -247,10 +333,12 @@ def _start_probes(state: State, now: float) -> tuple[State, list[Effect]]:
                     interface=config.uplinks[name].interface,
                     mark=state.numbers[name].mark,
                     round=health[key].number,
-                    timeout=settings.timeout,
+                    timeout=alarms.timeout(state, key, now),
                     targets=targets,
                 )
             )
         )
-    ends = [hl.due(health[key], state.probing[key[0]]) for key, _ in _probed(state)]
-    return replace(state, health=health, wake=min(ends, default=float("inf"))), orders
+        state = alarms.sent(state, key)
+    state = replace(state, health=health)
+    ends = [min(hl.due(probes, state.probing[key[0]]), alarms.due(state, key)) for key, probes in _probed(state)]
+    return replace(state, wake=min(ends, default=float("inf"))), orders

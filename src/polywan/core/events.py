@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from polywan.config import Config
+from polywan.core.admin import Verb
+from polywan.core.layers import Layer
 from polywan.core.lookups import Lookups
 from polywan.core.net import Family, IPAddress
 from polywan.core.observed import Link, Observed
+from polywan.core.passive import Opening
 from polywan.core.plan import ActualState, ApplyReport
 
 
@@ -67,6 +70,44 @@ class ProbeResult:
     rtt: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """A layer was checked.
+
+    Attributes:
+        detail: what was seen, for people: "no answer to ARP", "302 instead of 204: a captive portal".
+        rtt: seconds until the answer; None when it failed.
+        sent, received: bytes on the wire, estimated where the kernel does not tell.
+    """
+
+    uplink: str
+    family: Family
+    layer: Layer
+    number: int
+    ok: bool
+    detail: str = ""
+    rtt: float | None = None
+    sent: int = 0
+    received: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """A look at new connections: some that began since the last one, and which of those told of were answered."""
+
+    opened: tuple[Opening, ...] = ()
+    answered: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class TestAsked:
+    """Somebody wants to know how an uplink is: a round and every check are due now."""
+
+    __test__: ClassVar[bool] = False  # pytest takes every class whose name begins so for a test
+
+    uplink: str
+
+
 @dataclass(frozen=True, slots=True)
 class ReadDone:
     """A full read of the kernel: the world, and what is ours in it."""
@@ -97,10 +138,43 @@ class ConfigLoaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Staging:
+    """From now on these sets, and no others, are declared in the kernel ahead of their use; complete or not there."""
+
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Looked:
     """What rules refer to outside of the file was read anew."""
 
     lookups: Lookups
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """Somebody disables, drains or enables an uplink; `deadline` is how many seconds `drain` gives connections."""
+
+    uplink: str
+    verb: Verb
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftSeen:
+    """The connections of an uplink that is left were looked at, or forgotten.
+
+    Attributes:
+        since: names the leaving.
+        left: how many there still are.
+        movable: how many of them may still move.
+    """
+
+    uplink: str
+    family: Family
+    since: float
+    left: int
+    movable: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +183,18 @@ class Tick:
 
 
 KernelEvent: TypeAlias = LinkChanged | LinkRemoved | WorldTouched | OursTouched | EventsLost
-Event: TypeAlias = KernelEvent | ProbeResult | ReadDone | Applied | ConfigLoaded | Looked | Tick
+Event: TypeAlias = (
+    KernelEvent
+    | ProbeResult
+    | CheckResult
+    | TestAsked
+    | Signs
+    | ReadDone
+    | Applied
+    | ConfigLoaded
+    | Staging
+    | Looked
+    | Ordered
+    | LeftSeen
+    | Tick
+)

@@ -108,7 +108,9 @@ def _trouble(scene: Scene, trace: Trace, way: Way | None, answer: RouteAnswer) -
     if not isinstance(scene.reach.get((way.uplink, trace.packet.family)), Path) and answer.kind in _REFUSALS:
         return ""
     if trouble := _unlike(answer, [way.device]):
-        return trouble
+        # What a box that does not forward says of every packet of others.
+        off = trace.packet.in_interface is not None and answer.kind == "unreachable"
+        return f"{trouble}; is forwarding on (`forwarding = true` in [global])?" if off else trouble
     specific = answer.table == TABLE_MAIN and (trace.specific or trace.fate in ("bound", "outside"))
     if not specific and way.table is not None and answer.table not in (0, way.table):
         wrong = f"the right device, but by table {answer.table}, not {way.table}"

@@ -1,8 +1,9 @@
 """Decide from probes whether an uplink carries traffic, per address family.
 
 A *round* sends one probe to each target. It is good once `quorum` targets answered, bad once so many failed
-that the quorum is out of reach. `fall` bad rounds in a row take the uplink down; `rise` good rounds in a row,
-the first of them at least `hold_down` seconds ago, bring it back.
+that the quorum is out of reach. After `fall` bad rounds in a row a verdict is due: `together.py` takes the uplink
+down, unless all the others seem to fail as well. `rise` good rounds in a row, the first of them at least a hold-down
+ago (`damping.py`), bring it back.
 
 A round that stays undecided longer than its answers usually take makes the uplink *suspect*: further rounds
 follow at a quarter of the interval without waiting for the timeout, at most `fall` at a time. While the round
@@ -19,13 +20,13 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from polywan.config import HealthSettings
+from polywan.core import damping as dm
+from polywan.core import quality as ql
+from polywan.core.damping import Damping
 from polywan.core.net import Family, IPAddress
+from polywan.core.quality import Quality
 
-WINDOW: Final = 60
-"""Probes (not rounds) that loss is computed over: about 20 s at three targets a second."""
-
-SMOOTHING: Final = 1 / 8
-"""Weight of a new sample in the smoothed round-trip time and jitter (RFC 6298 uses the same for RTT)."""
+NEVER: Final = float("-inf")
 
 
 class Health(StrEnum):
@@ -83,13 +84,19 @@ class ProbeState:
         since: time of the last change of `health`.
         cause: why it is as it is, for people.
         good: good rounds in a row; `good_since` is the time of the first of them.
-        bad: bad rounds in a row.
+        bad: bad rounds in a row; `bad_since` is the time when the first of them was sent, and `doubted` when only one
+            more was needed for a verdict.
+        answered: when the last good round was sent.
         number: number of the last round that was started.
+        void: rounds up to this number count for nothing.
         open: rounds under way, oldest first.
         next: time of the next round when nothing is suspect.
-        outcomes: the last probes, newest last: True for an answer.
-        rtt, jitter: smoothed, in seconds; None before the first answer.
+        quality: what was measured, and whether that makes it degraded.
         proven: it has been up before; `hold_down` guards against its flapping, not against its first start.
+        damping: how often it was lost in a row.
+        returned: when it came back from a loss of its own; None when it has been up from the start.
+        waiting: since when a verdict waits for what the other uplinks do (`together.py`).
+        together: it is down because all were at once, which is probably not its own doing.
     """
 
     health: Health
@@ -98,18 +105,39 @@ class ProbeState:
     good: int = 0
     good_since: float = 0.0
     bad: int = 0
+    bad_since: float = 0.0
+    doubted: float = 0.0
+    answered: float = NEVER
     number: int = 0
+    void: int = 0
     open: tuple[Round, ...] = ()
     next: float = 0.0
-    outcomes: tuple[bool, ...] = ()
-    rtt: float | None = None
-    jitter: float = 0.0
+    quality: Quality = ql.UNKNOWN
     proven: bool = False
+    damping: Damping = dm.NO_LOSS
+    returned: float | None = None
+    waiting: float | None = None
+    together: bool = False
 
     @property
     def loss(self) -> float | None:
         """Share of the last probes without an answer, 0..1; None before the first."""
-        return self.outcomes.count(False) / len(self.outcomes) if self.outcomes else None
+        return self.quality.loss
+
+    @property
+    def rtt(self) -> float | None:
+        """Smoothed round-trip time, seconds; None before the first answer."""
+        return self.quality.rtt
+
+    @property
+    def jitter(self) -> float:
+        """Smoothed difference between round-trip times, seconds."""
+        return self.quality.jitter
+
+    @property
+    def degraded(self) -> str:
+        """Why it should stand by while others are well; empty when it is well itself, or down."""
+        return self.quality.reason
 
 
 def initial(health: Health, cause: str, now: float) -> ProbeState:
@@ -142,6 +170,8 @@ def due(state: ProbeState, settings: HealthSettings) -> float:
 def start_round(state: ProbeState, settings: HealthSettings, targets: int, now: float) -> ProbeState:
     """Note that the next round is sent now; the caller sends it. Rounds that were never reported are forgotten."""
     number = state.number + 1
+    if len(state.quality.targets) > targets:
+        state = replace(state, quality=ql.only(state.quality, settings))
     alive = tuple(r for r in state.open if now - r.sent < 2 * settings.timeout + 1)
     return replace(
         state,
@@ -151,9 +181,16 @@ def start_round(state: ProbeState, settings: HealthSettings, targets: int, now: 
     )
 
 
-def on_result(state: ProbeState, settings: HealthSettings, number: int, rtt: float | None, now: float) -> ProbeState:
-    """Fold in one target's outcome; results of rounds that are decided or forgotten only count as samples."""
-    state = _sample(state, rtt)
+def on_result(
+    state: ProbeState, settings: HealthSettings, number: int, target: IPAddress, rtt: float | None, now: float
+) -> ProbeState:
+    """Fold in one target's outcome; results of rounds that are decided or forgotten only count as samples.
+
+    When a verdict against the uplink is due after that, it is `waiting`: `together.settle` gives it.
+    """
+    if number <= state.void:
+        return state
+    state = _sample(state, settings, target, rtt)
     current = next((r for r in state.open if r.number == number), None)
     if current is None:
         return state
@@ -167,59 +204,115 @@ def on_result(state: ProbeState, settings: HealthSettings, number: int, rtt: flo
     return replace(state, open=tuple(current if r.number == number else r for r in state.open))
 
 
-def lose(state: ProbeState, cause: str, now: float) -> ProbeState:
+def lose(state: ProbeState, settings: HealthSettings, cause: str, now: float) -> ProbeState:
     """The link itself is gone (carrier, address, gateway): down at once, nothing under way counts any more."""
-    state = replace(state, open=(), good=0, bad=0, outcomes=(), rtt=None, jitter=0.0, cause=cause)
-    return state if state.health is Health.DOWN else replace(state, health=Health.DOWN, since=now)
+    if state.health is Health.UP:
+        state = _down(state, settings, now)
+    return replace(state, open=(), good=0, bad=0, waiting=None, together=False, quality=ql.UNKNOWN, cause=cause)
+
+
+def fall(state: ProbeState, settings: HealthSettings, now: float) -> ProbeState:
+    """Give the verdict that is due: down, for its own fault."""
+    return replace(_down(state, settings, now), waiting=None, together=False)
+
+
+def fall_together(state: ProbeState, now: float) -> ProbeState:
+    """Take it down together with all the others: its connections stay, and its first answer brings it back."""
+    cause = f"{state.cause}; every uplink fails at once: probably not the uplinks"
+    quality = ql.cleared(state.quality)
+    return replace(state, health=Health.DOWN, since=now, cause=cause, waiting=None, together=True, quality=quality)
+
+
+def resume(state: ProbeState) -> ProbeState:
+    """Nobody was there for a while (suspended, stopped): what was under way counts for nothing, for good or bad."""
+    good = state.good if state.health is Health.UP else 0
+    waiting = state.waiting if state.together else None
+    return replace(state, open=(), bad=0, good=good, waiting=waiting, void=state.number)
+
+
+def matters(before: ProbeState, after: ProbeState, settings: HealthSettings) -> bool:
+    """True when a result calls for a decision."""
+    if after.health is not before.health or after.quality.poor != before.quality.poor:
+        return True
+    if after.health is Health.DOWN:
+        # The first and the last good round of an uplink that is down matter: with nobody else left, it serves. That
+        # of `rise` does for people: from there on it is held down.
+        return bool(after.good) != bool(before.good) or before.good < after.good == settings.rise
+    return after.waiting is not None and after.bad != before.bad
 
 
 def unprobed(state: ProbeState, settings: HealthSettings, now: float) -> ProbeState:
-    """Judge an uplink that has a path but no target to probe: up once the path has lasted for `hold_down`."""
-    state = state if state.good else replace(state, good=1, good_since=now, next=now + settings.hold_down)
-    if state.health is Health.UP or (state.proven and now - state.good_since < settings.hold_down):
+    """Judge an uplink that has a path but no target to probe: up once the path has lasted for its hold-down."""
+    hold = dm.hold_of(state.damping, settings)
+    state = state if state.good else replace(state, good=1, good_since=now, next=now + hold)
+    if state.health is Health.UP:
+        return replace(state, next=float("inf"))
+    if state.proven and now < state.good_since + hold:
         return state
-    return replace(_rise(state, "has a link; there is no target to probe in this family", now), next=float("inf"))
+    risen = _rise(state, settings, "has a link; there is no target to probe in this family", now)
+    return replace(risen, next=float("inf"))
 
 
-def _rise(state: ProbeState, cause: str, now: float) -> ProbeState:
-    return replace(state, health=Health.UP, since=now, cause=cause, proven=True)
+def _rise(state: ProbeState, settings: HealthSettings, cause: str, now: float) -> ProbeState:
+    return replace(
+        state,
+        health=Health.UP,
+        since=now,
+        cause=cause,
+        proven=True,
+        returned=now if state.proven else None,
+        quality=ql.recent(state.quality, settings, state.good),
+    )
+
+
+def _down(state: ProbeState, settings: HealthSettings, now: float) -> ProbeState:
+    lasted = None if state.returned is None or state.health is Health.DOWN else now - state.returned
+    return replace(
+        state,
+        health=Health.DOWN,
+        since=now if state.health is Health.UP else state.since,
+        damping=dm.after_loss(state.damping, settings, lasted, now),
+        returned=None,
+        quality=ql.cleared(state.quality),
+    )
 
 
 def _good(state: ProbeState, settings: HealthSettings, sent: float, now: float) -> ProbeState:
     since = state.good_since if state.good else sent
-    state = replace(state, good=state.good + 1, good_since=since, bad=0)
+    answered = max(state.answered, sent)
     if state.health is Health.UP:
-        return state
+        cause = state.cause if state.waiting is None else "answers again"
+        return replace(
+            state, good=state.good + 1, good_since=since, bad=0, answered=answered, waiting=None, cause=cause
+        )
+    state = replace(state, good=state.good + 1, good_since=since, bad=0, answered=answered)
+    if state.together:
+        cause = "answers again, after every uplink had failed at once"
+        quality = ql.recent(state.quality, settings, 1)
+        return replace(state, health=Health.UP, since=now, cause=cause, waiting=None, together=False, quality=quality)
     if state.good < settings.rise:
         return replace(state, cause=f"coming back: {state.good} of {settings.rise} good rounds")
-    if state.proven and now - state.good_since < settings.hold_down:
-        return replace(state, cause=f"coming back: held down for {settings.hold_down:g} s after its first answer")
-    return _rise(state, f"{state.good} good rounds in a row", now)
+    if state.proven and now - state.good_since < dm.hold_of(state.damping, settings):
+        return replace(state, cause=f"coming back: {dm.described(state.damping, settings, now)}")
+    return _rise(state, settings, f"{state.good} good rounds in a row", now)
 
 
 def _bad(state: ProbeState, settings: HealthSettings, current: Round, now: float) -> ProbeState:
-    state = replace(state, bad=state.bad + 1, good=0)
+    since = state.bad_since if state.bad else current.sent
+    state = replace(state, bad=state.bad + 1, bad_since=since, good=0)
     cause = f"{state.bad} rounds in a row without quorum ({current.answered} of {current.targets} targets answered)"
     if state.health is Health.DOWN:
-        return replace(state, cause=cause)
+        return state if state.together else replace(state, cause=cause)
+    if state.bad == max(1, settings.fall - 1):
+        state = replace(state, doubted=now)
     if state.bad < settings.fall:
         return state
-    return replace(state, health=Health.DOWN, since=now, cause=cause)
+    return replace(state, cause=cause, waiting=now if state.waiting is None else state.waiting)
 
 
-def _sample(state: ProbeState, rtt: float | None) -> ProbeState:
-    outcomes = (*state.outcomes, rtt is not None)[-WINDOW:]
-    if rtt is None:
-        return replace(state, outcomes=outcomes)
-    if state.rtt is None:
-        return replace(state, outcomes=outcomes, rtt=rtt)
-    off = rtt - state.rtt
-    return replace(
-        state,
-        outcomes=outcomes,
-        rtt=state.rtt + SMOOTHING * off,
-        jitter=state.jitter + SMOOTHING * (abs(off) - state.jitter),
-    )
+def _sample(state: ProbeState, settings: HealthSettings, target: IPAddress, rtt: float | None) -> ProbeState:
+    quality = ql.sample(state.quality, settings, target, rtt)
+    return replace(state, quality=ql.judged(quality, settings) if state.health is Health.UP else quality)
 
 
 def _without(rounds: Iterable[Round], *, up_to: int) -> tuple[Round, ...]:

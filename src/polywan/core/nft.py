@@ -151,6 +151,11 @@ def delete_text() -> str:
     return f"add table {TABLE}\ndelete table {TABLE}\n"
 
 
+def declare_text(sets: Mapping[str, NftSet]) -> str:
+    """One transaction that declares sets with their elements; whatever else the table holds stays."""
+    return "\n".join([f"table {TABLE} {{", *_filled(sets, {}), "}"]) + "\n"
+
+
 def change_text(desired: NftTable, actual: NftState | None) -> str:
     """Return the smallest transaction that leads from `actual` to `desired`; empty when nothing differs.
 
@@ -209,15 +214,16 @@ def _declared(table: NftTable, names: list[str]) -> Iterator[str]:
 
 def _filled(sets: Mapping[str, NftSet], maps: Mapping[str, NftMap]) -> Iterator[str]:
     for name, nftset in sets.items():
-        yield from _block(
-            "set", name, nftset.type, ", ".join(render_key(k, nftset.type) for k in _ordered(nftset.elements))
-        )
+        quote = '"' if "ifname" in nftset.type else ""
+        elements = f"{quote}, {quote}".join(map(str, _ordered(nftset.elements)))
+        yield from _block("set", name, nftset.type, f"{quote}{elements}{quote}" if elements else "")
     for name, nftmap in maps.items():
         yield from _block("map", name, nftmap.type, _pairs(nftmap.elements, nftmap.type))
 
 
 def _ordered(keys: Iterable[Key]) -> list[Key]:
-    return sorted(keys, key=lambda k: (isinstance(k, str), k))
+    names = sorted(key for key in keys if isinstance(key, str))
+    return [*sorted(key for key in keys if isinstance(key, int)), *names]
 
 
 def _pairs(elements: Mapping[Key, str], declaration: str) -> str:

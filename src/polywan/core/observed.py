@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from typing import Final
 
 from polywan.core.net import TABLE_MAIN, Family, IPAddress, IPInterface, IPNetwork, TableId, family_of
 
@@ -63,13 +64,31 @@ class DefaultRoute:
     source: IPNetwork | None = None
 
 
+WIDE: Final = {Family.V4: 7, Family.V6: 6}
+"""Longest prefix of a route that counts as a piece of a default route."""
+
+
+def is_wide(network: IPNetwork) -> bool:
+    """Tell whether a destination is a large part of the Internet.
+
+    VPN clients take a default route apart so that nobody's own is touched: 0.0.0.0/1 and 128.0.0.0/1, or 2000::/3
+    (OpenVPN's ``redirect-gateway def1``). A route for multicast (224.0.0.0/4) leads to nobody.
+    """
+    return 0 < network.prefixlen <= WIDE[family_of(network)] and not network.is_multicast
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """Everything about the world that a decision may depend on; plain values, so that it can be recorded."""
+    """Everything about the world that a decision may depend on; plain values, so that it can be recorded.
+
+    Attributes:
+        wide: links with a route of others to a large part of the Internet (`is_wide`), in any table.
+    """
 
     links: Mapping[str, Link]
     addresses: tuple[Address, ...] = ()
     defaults: tuple[DefaultRoute, ...] = ()
+    wide: frozenset[str] = frozenset()
     _global: Mapping[tuple[str, Family], tuple[IPInterface, ...]] = field(init=False, repr=False, compare=False)
     _routes: Mapping[tuple[str, Family], tuple[DefaultRoute, ...]] = field(init=False, repr=False, compare=False)
     sourced: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -134,6 +153,7 @@ class Observed:
                 links={**self.links, link.name: link},
                 addresses=tuple(a for a in self.addresses if a.link != link.name or family_of(a.ip) is Family.V4),
                 defaults=tuple(d for d in self.defaults if d.link != link.name),
+                wide=self.wide - {link.name},
             )
         changed = copy(self)
         object.__setattr__(changed, "links", {**self.links, link.name: link})
@@ -145,6 +165,7 @@ class Observed:
             links={n: link for n, link in self.links.items() if n != name},
             addresses=tuple(a for a in self.addresses if a.link != name),
             defaults=tuple(d for d in self.defaults if d.link != name),
+            wide=self.wide - {name},
         )
 
 

@@ -117,12 +117,16 @@ class IpRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UplinkRouting:
-    """What the routing of one uplink depends on; a family without a path has rules, and `blackhole` for a route."""
+    """What the routing of one uplink depends on; a family without a path has rules, and `blackhole` for a route.
+
+    `cut_off` are the families whose path cannot be used now.
+    """
 
     numbers: Numbers
     device: str
     source: IPAddress | None
     paths: tuple[tuple[Family, Path | None], ...]
+    cut_off: tuple[Family, ...] = ()
 
     def path(self, family: Family) -> Path | None:
         """The way out in that family, carrier or not."""
@@ -137,10 +141,18 @@ def routings(
 ) -> tuple[UplinkRouting, ...]:
     """Gather what routing depends on; an uplink that lost its carrier routes as before."""
     ways: dict[str, list[tuple[Family, Path | None]]] = {name: [] for name in numbers}
+    cut_off: dict[str, list[Family]] = {name: [] for name in numbers}
     for (name, family), way in reach.items():
         ways[name].append((family, way.path if isinstance(way, NoPath) else way))
+        cut_off[name] += [family] if isinstance(way, NoPath) else []
     return tuple(
-        UplinkRouting(numbers=number, device=devices[name], source=sources[name], paths=tuple(ways[name]))
+        UplinkRouting(
+            numbers=number,
+            device=devices[name],
+            source=sources[name],
+            paths=tuple(ways[name]),
+            cut_off=tuple(cut_off[name]),
+        )
         for name, number in numbers.items()
     )
 
@@ -202,7 +214,9 @@ def _rules(
         for uplink in uplinks:
             table, priority = uplink.numbers.table, uplink.numbers.priority
             yield IpRule(family=family, priority=priority(OIF), table=table, oif=uplink.device)
-            path = uplink.path(family)
+            # A packet of this box has its first route before its mark. With the source of an uplink that is cut off
+            # it would die in that uplink's `blackhole`, although its connection is on another uplink.
+            path = None if family in uplink.cut_off else uplink.path(family)
             for address in dict.fromkeys(path.addresses) if path else ():
                 yield IpRule(family=family, priority=priority(FROM), table=table, from_=ip_network(address))
             # What others route for the inside (a VPN's rules) must not be caught by its source: the box's own only.

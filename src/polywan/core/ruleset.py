@@ -7,6 +7,7 @@ The path of a packet (docs/design/packet-path.md has the picture)::
         └── new ──▶ fresh ── by an uplink ──▶ to_X (replies go back the way they came)
                       └── routed to an uplink ──▶ steer ──▶ policy_P ──▶ slots ──▶ to_X (choose once)
     output       the same, for the box's own packets (chain local)
+    nudge        in output too, before connection tracking: what makes idle ends of dead connections speak
     postrouting  MSS clamp; guard_X: a connection of one uplink never leaves by another
     nat          source address per uplink
 
@@ -28,6 +29,7 @@ from polywan.core.steering import steering_chains, steering_sets
 from polywan.core.translation import translation_chains, translation_maps, translation_sets
 from polywan.core.via import via_chains, via_entry, via_maps
 
+RAW: Final = -300
 MANGLE: Final = -150
 
 
@@ -80,7 +82,8 @@ def _chains(given: RulesetInput) -> dict[str, Chain]:
     chains |= {**steering_chains(given), **translation_chains(given), **policy_chains(given)}
     chains |= {**via_chains(given), "local": Chain((*via_entry(given), *chains["local"].rules))}
     for name in given.config.uplinks:
-        chains.update(_uplink(name, given.numbers[name].mark, given.layout, spread.get(name, ())))
+        mark, translates = given.numbers[name].mark, given.config.uplinks[name].nat != "none"
+        chains.update(_uplink(name, mark, given.layout, spread.get(name, ()), translates=translates))
     return chains
 
 
@@ -133,10 +136,20 @@ def _hooked(mask: int, dead: tuple[Family, ...], *, sprayed: bool) -> dict[str, 
         NftRule("oifname vmap @guards", "leaves by an uplink: is it the right one?"),
     )
     return {
+        **({"nudge": _nudge(mask)} if dead else {}),
         "prerouting": Chain(prerouting, Hook("filter", "prerouting", MANGLE)),
         "output": Chain(output, Hook("route", "output", MANGLE)),
         "postrouting": Chain(postrouting, Hook("filter", "postrouting", MANGLE)),
     }
+
+
+def _nudge(mask: int) -> Chain:
+    """What `kernel/nudge.py` sends in the name of servers, with the mark that is never given out."""
+    rules = (
+        NftRule(f"meta mark {mask:#010x} oifname @uplinks drop", "speaks in the name of somebody outside"),
+        NftRule(f"meta mark {mask:#010x} notrack", "its connection has other numbers"),
+    )
+    return Chain(rules, Hook("filter", "output", RAW))
 
 
 @cache
@@ -184,7 +197,9 @@ def _shared(layout: MarkLayout) -> dict[str, Chain]:
 
 
 @cache
-def _uplink(name: str, mark: int, layout: MarkLayout, sprayed: tuple[int, ...]) -> tuple[tuple[str, Chain], ...]:
+def _uplink(
+    name: str, mark: int, layout: MarkLayout, sprayed: tuple[int, ...], *, translates: bool
+) -> tuple[tuple[str, Chain], ...]:
     """The two chains of an uplink; verdict maps lead here, since nft 1.0.6 cannot compute a masked mark from a map.
 
     `to_X` serves every way to a mark, the first choice and its return to a later packet alike: writing the
@@ -203,6 +218,8 @@ def _uplink(name: str, mark: int, layout: MarkLayout, sprayed: tuple[int, ...]) 
         *(NftRule(f"{ours} == {m:#010x} accept", "dealt out one by one") for m in sprayed),
         NftRule(f"ct status ! confirmed {ours} != 0 goto to_{name}", "routed here by something more specific"),
         NftRule(f"{ours} != 0 counter drop", "belongs to another uplink"),
+        # Connection tracking does not translate what it calls invalid: it would leave with an inside source.
+        *((NftRule("iif != 0 ct state invalid counter drop", "would leave untranslated"),) if translates else ()),
     )
     return (
         (f"to_{name}", Chain((NftRule(f"{on_connection} {on_packet} accept", f"on {name}"),))),

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2s
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
 from polywan.config import Config, Policy, SteeringRule
+from polywan.config.steering import OnDown
+from polywan.core import ramp
+from polywan.core.admin import Order, available, off
 from polywan.core.health import Health, ProbeState
+from polywan.core.layers import SOUND, Findings
 from polywan.core.net import FAMILIES, Family
 from polywan.core.reach import Path, Reach, UplinkFamily
 
@@ -16,6 +22,16 @@ DIRECT = "uplink_"
 
 ONLY = "only_"
 """Prefix of the policies made for rules with `only`: a digest of the uplinks, then the policy that is limited."""
+
+Members: TypeAlias = tuple[tuple[str, int], ...]
+
+FULL_WEIGHT: Final[Mapping[UplinkFamily, int]] = MappingProxyType({})
+"""Nobody is in slow start."""
+
+NO_ORDERS: Final[Mapping[str, Order]] = MappingProxyType({})
+"""Nobody has said anything about an uplink by hand."""
+
+_HARSHEST: Final[tuple[OnDown, ...]] = ("reset", "move", "keep")
 
 MARKED = frozenset({"multipath", "per-packet"})
 """Algorithms whose connections carry a mark of the policy until, or as long as, no uplink is theirs."""
@@ -40,10 +56,17 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The choice of every policy in every active family, and whose connections have to be let go."""
+    """The choice of every policy in every active family, and whose connections have to be let go.
+
+    Attributes:
+        choices: who serves, by policy and family.
+        dead: uplinks whose connections are ended, or choose again.
+        moved: uplinks that are lost as well, but whose TCP is left alone; everything else chooses again.
+    """
 
     choices: Mapping[tuple[str, Family], Choice]
     dead: frozenset[UplinkFamily]
+    moved: frozenset[UplinkFamily] = frozenset()
 
 
 def policies_of(config: Config) -> dict[str, Policy]:
@@ -86,19 +109,46 @@ def select(
     reach: Mapping[UplinkFamily, Reach],
     health: Mapping[UplinkFamily, ProbeState],
     previous: Selection | None,
+    orders: Mapping[str, Order] = NO_ORDERS,
+    ramps: Mapping[UplinkFamily, int] = FULL_WEIGHT,
+    found: Findings = SOUND,
 ) -> Selection:
-    """Choose for every policy and active family; a family is active when some uplink has it."""
+    """Choose for every policy and active family; a family is active when some uplink has it.
+
+    Uplinks that somebody has disabled or drained by hand (`orders`) serve nobody. Those in slow start (`ramps`) have
+    so many percent of their weight. Those on which a layer above the network is broken (`found`) are passed over, and
+    keep their connections.
+    """
     active = [f for f in FAMILIES if any(family is f for _, family in reach)]
     choices: dict[tuple[str, Family], Choice] = {}
     for name, policy in policies_of(config).items():
         for family in active:
             before = previous.choices.get((name, family)) if previous else None
-            choices[name, family] = _choose(config, policy, family, reach, health, before)
-    return Selection(choices, _dead(config, reach, health, choices))
+            choices[name, family] = _choose(config, policy, family, reach, health, before, orders, ramps, found)
+    words = on_down(config)
+    lost = _lost(config, reach, health, choices, orders)
+    return Selection(
+        choices,
+        dead=frozenset(key for key in lost if words[key[0]] == "reset"),
+        moved=frozenset(key for key in lost if words[key[0]] == "move"),
+    )
+
+
+def on_down(config: Config) -> dict[str, OnDown]:
+    """Return what happens to the connections of each uplink when it is lost.
+
+    A connection's mark tells its uplink, not its policy. So of all written policies that have the uplink as a member,
+    and `default`, the one counts that ends most: "reset", then "move", then "keep".
+    """
+    asked: dict[str, set[OnDown]] = {name: set() for name in config.uplinks}
+    for policy in config.resolved_policies().values():
+        for member in (m for tier in policy.tiers for m in tier):
+            asked[member.uplink].add(policy.on_down)
+    return {name: next((word for word in _HARSHEST if word in words), "reset") for name, words in asked.items()}
 
 
 def usable(key: UplinkFamily, reach: Mapping[UplinkFamily, Reach], health: Mapping[UplinkFamily, ProbeState]) -> bool:
-    """True when the uplink has a path and its probes say so."""
+    """True when the uplink has a path and its rounds say so: its connections work, as far as the network goes."""
     return isinstance(reach.get(key), Path) and key in health and health[key].health is Health.UP
 
 
@@ -109,20 +159,52 @@ def _choose(
     reach: Mapping[UplinkFamily, Reach],
     health: Mapping[UplinkFamily, ProbeState],
     before: Choice | None,
+    orders: Mapping[str, Order],
+    ramps: Mapping[UplinkFamily, int],
+    found: Findings,
 ) -> Choice:
     tiers = [
         [
             (m.uplink, config.member_weight(m))
             for m in tier
-            if config.uplinks[m.uplink].enabled and isinstance(reach.get((m.uplink, family)), Path)
+            if available(config, orders, m.uplink) and isinstance(reach.get((m.uplink, family)), Path)
         ]
         for tier in policy.tiers
     ]
     for index, tier in enumerate(policy.tiers):
-        up = tuple(m for m in tiers[index] if usable((m[0], family), reach, health))
+        up = tuple(
+            m for m in tiers[index] if usable((m[0], family), reach, health) and (m[0], family) not in found.unfit
+        )
         if up:
-            return Choice(members=up, tier=index, reason=f"tier {index + 1}: {len(up)} of {len(tier)} healthy")
-    return _forced(tiers, health, family, before)
+            told = f"tier {index + 1}: {len(up)} of {len(tier)} healthy"
+            well = tuple(m for m in up if not (health[m[0], family].degraded or (m[0], family) in found.lame)) or up
+            parts = {name: ramps[name, family] for name, _ in well if (name, family) in ramps}
+            members = ramp.scaled(well, parts)
+            return Choice(members=members, tier=index, reason=f"{told}{_but(up, well, members, parts)}")
+    return _unfit(tiers, reach, health, family) or _forced(tiers, health, family, before)
+
+
+def _but(up: Members, well: Members, members: Members, parts: Mapping[str, int]) -> str:
+    """Who of the healthy serves less than its weight, and why."""
+    aside = [name for name, _ in up if name not in dict(well)]
+    slow = [f"{name} at {part} %" for name, part in parts.items()] if members != well else []
+    told = [f"{' and '.join(aside)} degraded, standing by"] if aside else []
+    told += [f"slow start: {', '.join(slow)}"] if slow else []
+    return "".join(f"; {text}" for text in told)
+
+
+def _unfit(
+    tiers: list[list[tuple[str, int]]],
+    reach: Mapping[UplinkFamily, Reach],
+    health: Mapping[UplinkFamily, ProbeState],
+    family: Family,
+) -> Choice | None:
+    """Some layer above the network is broken on each uplink, perhaps by whoever is asked: the network decides."""
+    for index, tier in enumerate(tiers):
+        if answering := tuple(m for m in tier if usable((m[0], family), reach, health)):
+            reason = "no uplink is well in every layer; serving by those whose network answers"
+            return Choice(members=answering, tier=index, reason=reason, forced=True)
+    return None
 
 
 def _forced(
@@ -157,22 +239,25 @@ def _forced(
     return Choice(members=(), tier=None, reason="no uplink has a link; the last resort applies")
 
 
-def _dead(
+def _lost(
     config: Config,
     reach: Mapping[UplinkFamily, Reach],
     health: Mapping[UplinkFamily, ProbeState],
     choices: Mapping[tuple[str, Family], Choice],
+    orders: Mapping[str, Order],
 ) -> frozenset[UplinkFamily]:
     """Uplinks whose connections are let go: down while another of the family is healthy, and serving nobody.
 
-    A disabled uplink is not probed and keeps its connections as long as it has a path.
+    A disabled uplink is not probed and keeps its connections as long as it has a path. So does one that failed at the
+    same moment as all the others (`together.py`).
     """
-    healthy = {family for name, family in reach if usable((name, family), reach, health)}
+    healthy = {f for name, f in reach if available(config, orders, name) and usable((name, f), reach, health)}
     serving = {(name, family) for (_, family), choice in choices.items() for name, _ in choice.members}
     return frozenset(
         key
         for key, way in reach.items()
         if key[1] in healthy
         and key not in serving
-        and (not usable(key, reach, health) if config.uplinks[key[0]].enabled else not isinstance(way, Path))
+        and not (key in health and health[key].together)
+        and (not isinstance(way, Path) if off(config, orders, key[0]) else not usable(key, reach, health))
     )

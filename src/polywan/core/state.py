@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 
 from polywan.config import Config, HealthSettings
 from polywan.core.allocate import Numbers
+from polywan.core.blame import Blame
 from polywan.core.compile import Memory
+from polywan.core.drain import Leavings
 from polywan.core.health import ProbeState
+from polywan.core.layers import Checks
 from polywan.core.lookups import NOTHING, Lookups
 from polywan.core.net import Family
 from polywan.core.observed import Observed
+from polywan.core.passive import Watch
 from polywan.core.plan import ActualState, ApplyReport, DesiredState
 from polywan.core.reach import Reach, UplinkFamily
 from polywan.core.select import Selection
@@ -20,12 +24,13 @@ from polywan.core.views import UplinkView
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A cut of connections that is still to come, at a monotonic time."""
+    """A cut of connections that is still to come, at a monotonic time; `tcp` as in `Cut`."""
 
     at: float
     uplink: str
     mark: int
     family: Family
+    tcp: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +44,20 @@ class State:
         retired: marks of uplinks that a reload removed; their connections are let go until the daemon ends.
         actual: what the kernel holds of ours, as read or as just applied.
         reach, health, selection, desired: the last decision; kept to tell what a new one changes.
+        checks: what is known of the layers above the link; `blame`: of targets that answer nobody.
+        watches: what is known of new connections of the uplinks that are up.
         views: every uplink's state as people see it.
         generation: number of plans carried out.
+        staged: sets that are declared in the kernel ahead of their use (`core/staging.py`).
         wake: no probe is due before; a lower bound, so that an event need not look at every uplink.
+        verdict_at: when a verdict that waits for other uplinks has waited long enough; endless without one.
+        ramps: who is in slow start, and how many percent of its weight it is given.
+        ramp_at: when an uplink in slow start is given more; endless without one.
         applied: how the last plan went.
         read_at: when the next full read is due; `last_read`: when the last one was asked for.
         sweeps: cuts to come.
+        leavings: uplinks that are being left.
+        unix: what added to monotonic seconds gives Unix time, as of the daemon's start.
         repairs: times of recent repairs of foreign changes.
         drift: what the last repair put right.
         refused: operations of the last plan that the kernel refused.
@@ -65,15 +78,24 @@ class State:
     actual: ActualState | None = None
     reach: Mapping[UplinkFamily, Reach] = field(default_factory=dict)
     health: Mapping[UplinkFamily, ProbeState] = field(default_factory=dict)
+    checks: Checks = field(default_factory=Checks)
+    blame: Blame = field(default_factory=Blame)
+    watches: Mapping[UplinkFamily, Watch] = field(default_factory=dict)
     selection: Selection | None = None
     desired: DesiredState | None = None
     views: Mapping[str, UplinkView] = field(default_factory=dict)
     generation: int = 0
+    staged: frozenset[str] = frozenset()
     wake: float = 0.0
+    verdict_at: float = float("inf")
+    ramps: Mapping[UplinkFamily, int] = field(default_factory=dict)
+    ramp_at: float = float("inf")
     applied: ApplyReport | None = None
     read_at: float | None = None
     last_read: float = float("-inf")
     sweeps: tuple[Sweep, ...] = ()
+    leavings: Leavings = field(default_factory=dict)
+    unix: float = 0.0
     repairs: tuple[float, ...] = ()
     drift: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()

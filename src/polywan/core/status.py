@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from polywan.config import Config
+from polywan.core import alarms, checking, together
+from polywan.core.drain import NEVER
+from polywan.core.layers import Layer, LayerState, LayerVerdict, Spent
 from polywan.core.nat6 import side_of
 from polywan.core.net import FAMILIES, Family
-from polywan.core.reach import NoPath, Path
+from polywan.core.reach import NoPath
 from polywan.core.select import DIRECT, Choice, Selection
 from polywan.core.state import State
-from polywan.core.views import UplinkState
+from polywan.core.views import UplinkState, judge_family
 
 SCHEMA: Final = 1
 """Version of the document's shape; fields are added, never changed."""
+
+MONTH: Final = 30 * 86400.0
+"""Seconds that a month's volume is shown for."""
+
+ENOUGH: Final = 60.0
+"""Seconds after which the volume of a month can be told: before, the checks at the start weigh too much."""
+
+_BADNESS: Final = {LayerVerdict.OK: 0, LayerVerdict.UNKNOWN: 1, LayerVerdict.BROKEN: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,12 @@ class Traffic:
 
 
 def document(
-    state: State, version: str, started: float, wall_offset: float, traffic: Mapping[str, Traffic]
+    state: State,
+    version: str,
+    started: float,
+    wall_offset: float,
+    traffic: Mapping[str, Traffic],
+    now: float = float("inf"),
 ) -> dict[str, Any]:
     """Return the status document.
 
@@ -41,12 +57,19 @@ def document(
         started: when the daemon started, monotonic seconds.
         wall_offset: what added to monotonic seconds gives Unix time.
         traffic: measurements by uplink.
+        now: monotonic seconds; without it nothing is told of what counts for seconds only.
     """
     config, selection = state.config, state.selection
     uplinks = (
         []
         if config is None
-        else [_uplink(state, config, n, wall_offset, traffic.get(n, Traffic())) for n in config.uplinks]
+        else [
+            {
+                **_uplink(state, config, n, wall_offset, traffic.get(n, Traffic())),
+                "unanswered": alarms.unanswered(state, n, now),
+            }
+            for n in config.uplinks
+        ]
     )
     policies = [] if config is None or selection is None else _policies(config, selection)
     return {
@@ -61,7 +84,9 @@ def document(
         "warnings": [
             *state.warnings,
             *(f"the kernel refused: {text}" for text in state.refused),
+            *map(together.told, together.failed_at_once(state.health)),
             *_forced(state),
+            *(f"target {target} answers by no uplink: not counted against them" for target in state.blame.blamed),
         ],
         "apply_ms": round(1000 * state.applied.seconds, 2) if state.applied else None,
         "apply_ops": len(state.applied.plan.ops) if state.applied else 0,
@@ -87,6 +112,7 @@ def _uplink(state: State, config: Config, name: str, wall_offset: float, traffic
         "since": _iso(seen.since + wall_offset) if seen else None,
         "reason": seen.reason if seen else "not judged yet",
         "weight": config.weight_of(name),
+        "slow_start": _slow_start(state, name),
         "metered": uplink.metered,
         "share": _share(state.selection, "default", name),
         "gateway": _gateway(state, name, Family.V4),
@@ -99,13 +125,22 @@ def _uplink(state: State, config: Config, name: str, wall_offset: float, traffic
         "rtt_ms": round(1000 * best.rtt, 3) if best and best.rtt is not None else None,
         "jitter_ms": round(1000 * best.jitter, 3) if best else None,
         "loss": round(max(losses), 4) if losses else None,
+        "leaving": _leaving(state, name, wall_offset),
         "connections": traffic.connections,
         "rx_bps": round(traffic.rx_bps),
         "tx_bps": round(traffic.tx_bps),
         "rx_bytes": traffic.rx_bytes,
         "tx_bytes": traffic.tx_bytes,
-        "families": _families(state, name),
+        **_probe_bytes(state.checks.spent.get(name)),
+        "layers": _layers(state, name, FAMILIES, wall_offset),
+        "families": _families(state, name, wall_offset),
     }
+
+
+def _slow_start(state: State, name: str) -> float | None:
+    """Part of its weight that an uplink in slow start is given beside others, 0..1; None for all others."""
+    parts = [part for (uplink, _), part in state.ramps.items() if uplink == name]
+    return min(parts) / 100 if parts else None
 
 
 def _nat6(state: State, config: Config, name: str) -> dict[str, Any]:
@@ -116,18 +151,61 @@ def _nat6(state: State, config: Config, name: str) -> dict[str, Any]:
     return {"prefixes6": list(map(str, side.prefixes)), "nat6_mode": side.mode}
 
 
-def _families(state: State, name: str) -> dict[str, Any]:
+def _probe_bytes(spent: Spent | None) -> dict[str, Any]:
+    """Volume of probes and checks since the start, and of a month at this rate once a minute has shown it."""
+    if spent is None:
+        return {"probe_bytes": 0, "probe_bytes_month": None}
+    lasted = spent.until - spent.since
+    month = round(spent.total / lasted * MONTH) if lasted >= ENOUGH else None
+    return {"probe_bytes": spent.total, "probe_bytes_month": month}
+
+
+def _layers(state: State, name: str, families: Iterable[Family], wall_offset: float) -> dict[str, Any]:
+    """Each layer that is checked; of two families, the one that is worse."""
+    worst: dict[Layer, LayerState] = {}
+    wanted = {Layer.GATEWAY, *state.probing[name].checks} if name in state.probing else set()
+    for family in families:
+        for layer, known in state.checks.known.get((name, family), {}).items():
+            if layer in wanted and (layer not in worst or _BADNESS[known.verdict] > _BADNESS[worst[layer].verdict]):
+                worst[layer] = known
+    return {
+        layer: {
+            "state": worst[layer].verdict,
+            "detail": worst[layer].detail,
+            "since": None if _BADNESS[worst[layer].verdict] == 1 else _iso(worst[layer].since + wall_offset),
+        }
+        for layer in Layer
+        if layer in worst
+    }
+
+
+def _families(state: State, name: str, wall_offset: float) -> dict[str, Any]:
     """State of each family that the uplink has, by its name in nft(8)."""
     result: dict[str, Any] = {}
+    found = checking.found(state)
     for family in FAMILIES:
-        way = state.reach.get((name, family))
-        if way is None:
+        if (name, family) not in state.reach:
             continue
-        probes = state.health.get((name, family))
-        up = isinstance(way, Path) and probes is not None and probes.health == "up"
-        cause = way.reason if isinstance(way, NoPath) else (probes.cause if probes else "not probed")
-        result[family.nfproto] = {"state": "up" if up else "down", "reason": cause}
+        word, cause = judge_family((name, family), state.reach, state.health, found)
+        result[family.nfproto] = {
+            "state": word,
+            "reason": cause,
+            "layers": _layers(state, name, [family], wall_offset),
+        }
     return result
+
+
+def _leaving(state: State, name: str, wall_offset: float) -> dict[str, Any] | None:
+    """Since when the uplink is being left, by hand or because a better one serves again, and when the rest is ended."""
+    found = [leaving for (n, _), leaving in state.leavings.items() if n == name and not leaving.done]
+    if not found:
+        return None
+    deadline = max(leaving.deadline for leaving in found)
+    return {
+        "since": _iso(min(leaving.since for leaving in found) + wall_offset),
+        "deadline": None if deadline == NEVER else _iso(deadline + wall_offset),
+        "by_hand": name in state.memory.orders,
+    }
 
 
 def _share(selection: Selection | None, policy: str, name: str) -> float:

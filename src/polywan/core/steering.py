@@ -29,7 +29,7 @@ from polywan.core.conditions import (
     match_lines,
 )
 from polywan.core.given import REFUSAL, RulesetInput, unmarked
-from polywan.core.lookups import Lookups
+from polywan.core.lookups import Lookups, PrefixList
 from polywan.core.net import FAMILIES, Family, MarkLayout
 from polywan.core.nft import Chain, Hook, Key, NftRule, NftSet
 from polywan.core.select import policy_name
@@ -172,24 +172,30 @@ def _leaving(given: _Rules, number: int, rule: SteeringRule, text: str) -> Itera
 
 
 def _inside(given: RulesetInput) -> frozenset[Key]:
-    """Devices that do not lead to the Internet: neither an uplink's nor that of anybody's default route."""
+    """Devices that do not lead to the Internet: no uplink's, and with nobody's default route or pieces of one."""
     outside = {u.interface for u in given.config.uplinks.values()} | {d.link for d in given.observed.defaults}
+    outside |= given.observed.wide
     # The kernel takes names for a device that would end the text or stand for many.
     known = sorted(name for name in given.observed.links if name not in outside and _QUOTABLE.fullmatch(name))
     return frozenset(["lo", *known][:MOST_INSIDE])
 
 
 def _sets_of(match: Match, family: Family, lookups: Lookups) -> dict[str, NftSet]:
-    kind = "ipv4_addr" if family is Family.V4 else "ipv6_addr"
+    kind = _address(family)
     known = [lookups.lists[path] for path in match.list_ if path in lookups.lists]
-    sets = {
-        list_set(found, family): NftSet(f"type {kind}; flags interval;", frozenset(found.of(family)))
-        for found in known
-        if found.of(family)
-    }
+    sets = {list_set(found, family): prefix_set(found, family) for found in known if found.of(family)}
     if match.domains:
         addresses: frozenset[Key] = addresses_of(match.domains, lookups, family)
         sets[domain_set(match.domains, family)] = NftSet(f"type {kind}; size {MOST_ADDRESSES};", addresses)
         # dnsmasq gives no time: what it has not seen for a day is forgotten.
         sets[dns_set(match.domains, family)] = NftSet(f"type {kind}; flags timeout; timeout 1d; size {MOST_RESOLVED};")
     return sets
+
+
+def prefix_set(found: PrefixList, family: Family) -> NftSet:
+    """Return the set of a file's prefixes of one family."""
+    return NftSet(f"type {_address(family)}; flags interval;", frozenset(found.of(family)))
+
+
+def _address(family: Family) -> str:
+    return "ipv4_addr" if family is Family.V4 else "ipv6_addr"

@@ -7,20 +7,25 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from polywan.config import Config
+from polywan.core import admin
+from polywan.core.admin import Order, Verb
 from polywan.core.health import ProbeState
+from polywan.core.layers import SOUND, Findings
 from polywan.core.net import FAMILIES
 from polywan.core.reach import NoPath, Reach, UplinkFamily
 from polywan.core.select import usable
 
 
 class UplinkState(StrEnum):
-    """The states of `status`; `draining` belongs to them too once uplinks can drain."""
+    """The states of `status`; `draining` and `drained` are by hand, as `disabled` can be."""
 
     UP = "up"
     DEGRADED = "degraded"
     DOWN = "down"
     DISABLED = "disabled"
     MISSING = "missing"
+    DRAINING = "draining"
+    DRAINED = "drained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,39 +44,80 @@ def view(
     health: Mapping[UplinkFamily, ProbeState],
     before: UplinkView | None,
     now: float,
+    order: Order | None = None,
+    found: Findings = SOUND,
 ) -> UplinkView:
-    """Return the uplink's view; `since` moves only when the state changes."""
-    state, reason = _judge(config, name, reach, health)
+    """Return the uplink's view; `since` moves only when the state changes. `order` is what somebody said by hand."""
+    state, reason = _judge(config, name, reach, health, found) if order is None else _ordered(config, name, order)
     if before is not None and before.state is state:
         return UplinkView(state, before.since, reason)
     return UplinkView(state, now, reason)
 
 
+def _ordered(config: Config, name: str, order: Order) -> tuple[UplinkState, str]:
+    """The file comes first: what it disables, nobody enables by hand."""
+    by_hand = admin.reason(name, order)
+    if not config.uplinks[name].enabled:
+        return UplinkState.DISABLED, f"disabled in the configuration; {by_hand}"
+    if order.verb is Verb.DISABLE:
+        return UplinkState.DISABLED, by_hand
+    return UplinkState.DRAINED if order.empty else UplinkState.DRAINING, by_hand
+
+
 def _judge(
-    config: Config, name: str, reach: Mapping[UplinkFamily, Reach], health: Mapping[UplinkFamily, ProbeState]
+    config: Config,
+    name: str,
+    reach: Mapping[UplinkFamily, Reach],
+    health: Mapping[UplinkFamily, ProbeState],
+    found: Findings,
 ) -> tuple[UplinkState, str]:
     if not config.uplinks[name].enabled:
         return UplinkState.DISABLED, "disabled in the configuration"
     keys = [(name, family) for family in FAMILIES if (name, family) in reach]
     ways = [reach[key] for key in keys]
     if any(isinstance(way, NoPath) and way.missing for way in ways):
-        return UplinkState.MISSING, _reason(keys[0], reach, health)
-    down = [key for key in keys if not usable(key, reach, health)]
+        return UplinkState.MISSING, _reason(keys[0], reach, health, found)
+    judged = {key[1]: judge_family(key, reach, health, found) for key in keys}
+    down = {family: reason for family, (state, reason) in judged.items() if state is UplinkState.DOWN}
     if not down:
-        return UplinkState.UP, _reason(keys[0], reach, health)
+        poor = [(family, reason) for family, (state, reason) in judged.items() if state is UplinkState.DEGRADED]
+        if poor:
+            told = (f"IPv{family}: {reason}" if len(keys) > 1 else reason for family, reason in poor)
+            return UplinkState.DEGRADED, "; ".join(told)
+        return judged[keys[0][1]]
     if len(down) < len(keys):
-        return UplinkState.DEGRADED, f"IPv{down[0][1]} down: {_reason(down[0], reach, health)}"
-    reasons = {key: _reason(key, reach, health) for key in down}
-    if len(set(reasons.values())) == 1:
-        return UplinkState.DOWN, reasons[down[0]]
-    return UplinkState.DOWN, "; ".join(f"IPv{family}: {reason}" for (_, family), reason in reasons.items())
+        family, reason = next(iter(down.items()))
+        return UplinkState.DEGRADED, f"IPv{family} down: {reason}"
+    if len(set(down.values())) == 1:
+        return UplinkState.DOWN, next(iter(down.values()))
+    return UplinkState.DOWN, "; ".join(f"IPv{family}: {reason}" for family, reason in down.items())
 
 
-def _reason(key: UplinkFamily, reach: Mapping[UplinkFamily, Reach], health: Mapping[UplinkFamily, ProbeState]) -> str:
+def judge_family(
+    key: UplinkFamily,
+    reach: Mapping[UplinkFamily, Reach],
+    health: Mapping[UplinkFamily, ProbeState],
+    found: Findings,
+) -> tuple[UplinkState, str]:
+    """Return whether an uplink is up, degraded or down in one family, and why."""
+    if not usable(key, reach, health) or key in found.unfit:
+        return UplinkState.DOWN, _reason(key, reach, health, found)
+    poor = health[key].degraded or found.lame.get(key)
+    return (UplinkState.DEGRADED, poor) if poor else (UplinkState.UP, _reason(key, reach, health, found))
+
+
+def _reason(
+    key: UplinkFamily,
+    reach: Mapping[UplinkFamily, Reach],
+    health: Mapping[UplinkFamily, ProbeState],
+    found: Findings,
+) -> str:
     way = reach[key]
     if isinstance(way, NoPath):
         return way.reason
     state = health.get(key)
     if state is None:
         return "not probed yet"
-    return state.cause
+    if usable(key, reach, health):
+        return found.unfit.get(key, state.cause)
+    return found.told.get(key, state.cause)

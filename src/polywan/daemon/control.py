@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from polywan.core.admin import Verb
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature
 from polywan.core.flows import Wanted, wanted_of
 from polywan.core.question import QuestionError
@@ -97,6 +98,22 @@ class Api(Protocol):
         """
         ...
 
+    async def order(self, name: str, verb: Verb, deadline: str | None) -> dict[str, Any]:
+        """Disable, drain or enable an uplink, and keep that; `deadline` as "10m", for `drain`.
+
+        Raises:
+            ControlError: there is no such uplink, or no such deadline.
+        """
+        ...
+
+    async def test(self, name: str) -> dict[str, Any]:
+        """Probe an uplink now and tell what each layer says.
+
+        Raises:
+            ControlError: there is no such uplink.
+        """
+        ...
+
 
 class _PeerProtocol(H11Protocol):
     """Says who is at the other end: the client's "port" is its user id (SO_PEERCRED, unix(7))."""
@@ -156,6 +173,7 @@ def application(api: Api) -> Starlette:
     return Starlette(
         routes=[
             *_tracking(api),
+            *_uplinks(api),
             Route("/v1/status", status),
             Route("/v1/show/{what}", show),
             Route("/v1/why", _told(why)),
@@ -187,6 +205,24 @@ def _tracking(api: Api) -> list[Route]:
         Route("/v1/flows", _told(flows)),
         Route("/v1/affinity", _told(affinity)),
         Route("/v1/affinity/clear", _writer(_told(clear)), methods=["POST"]),
+    ]
+
+
+def _uplinks(api: Api) -> list[Route]:
+    def order(verb: Verb) -> Callable[[Request], Awaitable[Response]]:
+        async def given(request: Request) -> Response:
+            name, deadline = request.path_params["name"], request.query_params.get("deadline")
+            return JSONResponse(await api.order(name, verb, deadline if verb is Verb.DRAIN else None))
+
+        return given
+
+    async def test(request: Request) -> Response:
+        return JSONResponse(await api.test(request.path_params["name"]))
+
+    given = {**{str(verb): order(verb) for verb in Verb}, "test": test}
+    return [
+        Route(f"/v1/uplinks/{{name:path}}/{word}", _writer(_told(handler)), methods=["POST"])
+        for word, handler in given.items()
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -12,7 +12,7 @@ from polywan.config import Config
 from polywan.core import domains
 from polywan.core.domains import Domain
 from polywan.core.events import Event, Looked
-from polywan.core.lookups import NOTHING, Lookups, Wanted, users, wanted
+from polywan.core.lookups import NOTHING, Lookups, PrefixList, Wanted, users, wanted
 from polywan.daemon import groups
 from polywan.daemon.local import QUIET, Local, look
 from polywan.daemon.loop import printable
@@ -43,6 +43,10 @@ class Sink(Protocol):
 
     async def settle(self, event: Event) -> None:
         """Hand over an event and wait until it is in force."""
+        ...
+
+    async def stage(self, lists: Iterable[PrefixList]) -> None:
+        """Prepare for an event with these lists."""
         ...
 
 
@@ -115,6 +119,7 @@ class LookupWatcher:
             if state.good is not None and (old is None or state.good is not old.good):
                 counts = f"{len(state.good.v4)} IPv4 and {len(state.good.v6)} IPv6 prefixes"
                 log.info("list.read: %s: %s", printable(path), counts)
+        await self._sink.stage(state.good for state in found.lists.values() if state.good is not None)
         return found
 
     async def _renew(self) -> None:

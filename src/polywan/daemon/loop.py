@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
-from polywan.core import engine
+from polywan.core import alarms, engine, staging
 from polywan.core.compile import layout_of
-from polywan.core.effects import Apply, Cut, Effect, Level, Note, Read, Remember, StartProbe
+from polywan.core.effects import Apply, Cut, Effect, Empty, Level, Look, Note, Read, Remember, StartCheck, StartProbe
 from polywan.core.errors import KernelError, PolywanError
-from polywan.core.events import Applied, Event, ReadDone, Tick
+from polywan.core.events import Applied, ConfigLoaded, Event, ReadDone, Staging, Tick
+from polywan.core.lookups import PrefixList
+from polywan.core.nft import declare_text
+from polywan.core.plan import NftBatch, Plan
 from polywan.core.state import State
 from polywan.core.status import Traffic
 from polywan.daemon import store
+from polywan.daemon.leaving import Leavers
 from polywan.kernel.api import Machine
 from polywan.probe.api import Prober
 
@@ -56,12 +62,16 @@ class Daemon:
         self._failed: asyncio.Future[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cutting: set[Cut] = set()
+        self._refused = False
         self._halted = False
         self._writes = 0
         self._notices = 0
         self._sample: Sample | None = None
         self._measuring = asyncio.Lock()
+        self._staging = asyncio.Lock()
         self._settling: list[asyncio.Event] = []
+        self._leavers = Leavers(kernel, time.monotonic, lambda: self.state.leavings)
         self.feeds: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.ready = asyncio.Event()
         self.on_settled: Callable[[], None] = lambda: None
@@ -75,6 +85,22 @@ class Daemon:
     def halt(self) -> None:
         """Take events, but decide nothing any more: somebody is about to remove everything."""
         self._halted = True
+
+    async def stage(self, lists: Iterable[PrefixList]) -> None:
+        """Have the kernel hold large lists before the event that brings them into use; in a thread.
+
+        What fails here is done again, and told, with the decision that needs it.
+        """
+        async with self._staging:
+            sets = staging.ahead(lists, self.state)
+            if not sets or self._halted:
+                return
+            self.post(Staging(frozenset(sets)))
+            report = await asyncio.to_thread(lambda: self._kernel.apply(Plan((NftBatch(declare_text(sets)),))))
+            if report.failures:
+                self.post(Staging(frozenset()))
+            else:
+                log.info("staged %d sets in %.1f ms", len(sets), 1000 * report.seconds)
 
     async def settle(self, event: Event) -> None:
         """Hand the loop an event and wait until the kernel was read back after it."""
@@ -96,6 +122,7 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._feed_kernel())
                 group.create_task(self._feed_prober())
+                group.create_task(self._feed_signs())
                 for feed in self.feeds:
                     group.create_task(feed())
                 await self._failed
@@ -110,6 +137,14 @@ class Daemon:
     async def _feed_prober(self) -> None:
         async for result in self._prober.results():
             self.post(result)
+
+    async def _feed_signs(self) -> None:
+        """Without them everything works, only slower."""
+        try:
+            async for signs in self._kernel.signs():
+                self.post(signs)
+        except KernelError as error:
+            log.warning("passive.deaf: %s; silence is noticed by probes alone", error)
 
     def _drain(self) -> None:
         """Handle every event that is there, then what is due, then sleep until the next deadline.
@@ -142,6 +177,8 @@ class Daemon:
         self.state, effects = engine.step(self.state, event, now)
         for effect in effects:
             self._perform(effect)
+        if isinstance(event, ConfigLoaded):
+            self._kernel.listen(alarms.mask(self.state))
         if self.state.ready:
             self.ready.set()
         if isinstance(event, ReadDone):
@@ -155,6 +192,7 @@ class Daemon:
             case Apply(plan):
                 self._writes += 1
                 report = self._kernel.apply(plan)
+                self._refused = any(isinstance(failure.op, NftBatch) for failure in report.failures)
                 log.info("applied %d operations in %.1f ms", report.done, 1000 * report.seconds)
                 self.post(Applied(report))
             case Read():
@@ -162,8 +200,15 @@ class Daemon:
                     self._reading = self._spawn(self._read())
             case StartProbe(order):
                 self._prober.start(order)
+            case StartCheck(order):
+                self._prober.check(order)
             case Cut():
-                self._spawn(self._cut(effect))
+                # Without the dead marks nobody would meet a reset; one that is under way finds what comes meanwhile.
+                if not self._refused and effect not in self._cutting:
+                    self._cutting.add(effect)
+                    self._spawn(self._cut(effect)).add_done_callback(lambda _: self._cutting.discard(effect))
+            case Look() | Empty():
+                self._spawn(self._leave(effect))
             case Remember(memory):
                 try:
                     store.save(self._state_dir, memory)
@@ -196,14 +241,24 @@ class Daemon:
                 self.post(ReadDone(observed, actual))
                 return
 
+    async def _leave(self, effect: Look | Empty) -> None:
+        if (seen := await self._leavers.carry_out(effect)) is not None:
+            self.post(seen)
+
     async def _cut(self, cut: Cut) -> None:
+        work = partial(self._kernel.cut, cut.mark, cut.mask, cut.family, tcp=cut.tcp, clients=cut.clients)
         try:
-            count = await asyncio.to_thread(self._kernel.cut, cut.mark, cut.mask, cut.family)
+            freed = await asyncio.to_thread(work)
         except KernelError as error:
             log.error("cut.failed: %s", error)
             return
-        if count:
-            log.info("cut %d connections of %s (IPv%d)", count, cut.uplink, cut.family)
+        for problem in freed.problems:
+            log.warning("cut.limited: %s", problem)
+        if freed.forgotten or freed.told or freed.ended:
+            log.info(
+                "cut connections of %s (IPv%d): %d choose again, %d of %d idle ones reset, %d sockets ended",
+                *(cut.uplink, cut.family, freed.forgotten, freed.told - freed.silent, freed.told, freed.ended),
+            )
 
     @property
     def troubles(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from polywan import __version__
 from polywan.config import Config, Loaded, load_with_warnings
+from polywan.core.admin import Verb
 from polywan.core.conditions import dnsmasq_lines
 from polywan.core.errors import (
     BusyError,
@@ -41,6 +42,7 @@ from polywan.daemon.loop import Daemon, printable
 from polywan.daemon.notify import notify
 from polywan.daemon.resolver import SystemResolver
 from polywan.daemon.tracking import Tracking
+from polywan.daemon.uplinks import Uplinks
 from polywan.kernel.api import Kernel, Machine
 from polywan.kernel.linux import LinuxKernel
 from polywan.probe.prober import NetProber
@@ -66,6 +68,7 @@ class Service:
         self._lookups = lookups
         self._places = places
         self._tracking = Tracking(kernel, lambda: daemon.state)
+        self._uplinks = Uplinks(daemon)
         self._started = asyncio.get_running_loop().time()
         self._reloading = asyncio.Lock()
         self.stop = asyncio.Event()
@@ -73,8 +76,8 @@ class Service:
     async def status(self) -> dict[str, Any]:
         """Return the status document."""
         traffic = await self._daemon.traffic()
-        offset = time.time() - asyncio.get_running_loop().time()
-        status = document(self._daemon.state, __version__, self._started, offset, traffic)
+        now = asyncio.get_running_loop().time()
+        status = document(self._daemon.state, __version__, self._started, time.time() - now, traffic, now)
         status["warnings"] += self._daemon.troubles
         return status
 
@@ -161,6 +164,14 @@ class Service:
     async def clear_affinity(self, address: str | None, policy: str | None) -> dict[str, Any]:
         """Forget clients of an address or network, or all."""
         return await self._tracking.clear(address, policy)
+
+    async def order(self, name: str, verb: Verb, deadline: str | None) -> dict[str, Any]:
+        """Disable, drain or enable an uplink, and keep that."""
+        return await self._uplinks.order(name, verb, deadline)
+
+    async def test(self, name: str) -> dict[str, Any]:
+        """Probe an uplink now and tell what each layer says."""
+        return await self._uplinks.test(name)
 
     async def hangup(self) -> None:
         """SIGHUP: reload; a bad file is in the log already."""
@@ -288,7 +299,7 @@ async def _serve(loaded: Loaded, places: Places) -> None:
     if warning:
         log.warning("state.unreadable: %s", warning)
     prober = NetProber()
-    daemon = Daemon(kernel, prober, State(memory=memory), places.state_dir)
+    daemon = Daemon(kernel, prober, State(memory=memory, unix=time.time() - time.monotonic()), places.state_dir)
     daemon.on_settled = lambda: notify("WATCHDOG=1")
     lookups = LookupWatcher(daemon, SystemResolver())
     daemon.feeds.append(lookups.run)

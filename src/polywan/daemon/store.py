@@ -7,12 +7,14 @@ import os
 import tempfile
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from polywan.core.admin import Order, Verb
 from polywan.core.compile import Memory
 from polywan.core.net import Family
 
 FILE = "memory.json"
+_LATEST: Final = 253_402_300_799.0  # the end of the year 9999
 
 
 def load(state_dir: Path) -> tuple[Memory, str]:
@@ -56,6 +58,11 @@ def _encode(memory: Memory) -> dict[str, Any]:
         "ids": dict(memory.ids),
         "gateways": [[name, int(family), str(via)] for (name, family), via in memory.gateways.items()],
         "originals": dict(memory.originals),
+        "orders": {
+            name: {"verb": order.verb, "since": order.since, "until": order.until, "empty": order.empty}
+            for name, order in memory.orders.items()
+        },
+        "leaving": [[name, int(family), since] for (name, family), since in memory.leaving.items()],
     }
 
 
@@ -64,4 +71,24 @@ def _decode(raw: Any) -> Memory:
         ids={str(n): int(i) for n, i in raw["ids"].items()},
         gateways={(str(n), Family(f)): ip_address(v) for n, f, v in raw["gateways"]},
         originals={str(p): str(v) for p, v in raw["originals"].items()},
+        # Files of older versions have neither.
+        orders={str(n): _order(o) for n, o in raw.get("orders", {}).items()},
+        leaving={(str(n), Family(f)): _seconds(since) for n, f, since in raw.get("leaving", [])},
     )
+
+
+def _order(raw: Any) -> Order:
+    verb, until = Verb(raw["verb"]), raw["until"]
+    if verb is Verb.ENABLE:
+        raise ValueError("an order cannot be to enable")
+    if verb is Verb.DRAIN:
+        return Order(verb=verb, since=_seconds(raw["since"]), until=_seconds(until), empty=bool(raw["empty"]))
+    return Order(verb=verb, since=_seconds(raw["since"]))
+
+
+def _seconds(raw: Any) -> float:
+    value = float(raw)
+    # What no calendar has could not be shown either.
+    if not 0 <= value <= _LATEST:
+        raise ValueError(f"no time: {value}")
+    return value

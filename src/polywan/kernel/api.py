@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from polywan.core.affinity import Kept
 from polywan.core.ask import RouteAnswer, RouteQuery
-from polywan.core.events import KernelEvent
+from polywan.core.events import KernelEvent, Signs
 from polywan.core.flows import Flow
 from polywan.core.net import Family
 from polywan.core.observed import Observed
 from polywan.core.plan import ActualState, ApplyReport, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freed:
+    """What became of the connections that were to be let go.
+
+    Attributes:
+        forgotten: those whose next packet chooses again.
+        told: TCP whose ends inside were made to speak, so that they meet a reset.
+        silent: of these, how many were still open in the end.
+        ended: sockets of this box.
+        problems: what could not be done, for people.
+    """
+
+    forgotten: int = 0
+    told: int = 0
+    silent: int = 0
+    ended: int = 0
+    problems: tuple[str, ...] = ()
 
 
 class Kernel(Protocol):
@@ -70,12 +90,29 @@ class Kernel(Protocol):
 class Tracker(Protocol):
     """What the kernel remembers of connections and clients; synchronous, for a worker thread: there may be many."""
 
-    def cut(self, mark: int, mask: int, family: Family) -> int:
-        """Forget connections of the mark in one family so that their next packet chooses again; return how many.
+    def cut(self, mark: int, mask: int, family: Family, *, tcp: bool = True, clients: bool = True) -> Freed:
+        """Let go of the connections of a mark in one family; the dead mark must be in force. Takes up to 0.1 s.
 
-        Cut are all that are not TCP, and TCP that was never answered (SYN_SENT). Established TCP stays:
-        it meets the reset of the dead mark, which carries its sequence numbers. Clients that keep the mark's
-        uplink are forgotten as well, and not counted.
+        What is not TCP, and TCP that was never answered (SYN_SENT), is forgotten: its next packet chooses again.
+
+        Args:
+            mark: theirs, under `mask`.
+            mask: bits of the mark that are ours.
+            family: theirs.
+            tcp: end established TCP as well. Forwarded connections are made to speak, and so meet the reset of the
+                dead mark, which carries their sequence numbers; sockets of this box are ended.
+            clients: forget clients that keep the mark's uplink, too; they are not counted.
+
+        Raises:
+            KernelError: the kernel refused to show connections.
+        """
+        ...
+
+    def drop(self, mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -> int:
+        """Forget connections of the mark in one family for which `doomed` is true, of every protocol; return how many.
+
+        Raises:
+            KernelError: the kernel refused.
         """
         ...
 
@@ -88,6 +125,25 @@ class Tracker(Protocol):
 
         Raises:
             KernelError: the kernel refused; while iterating.
+        """
+        ...
+
+    def listen(self, mask: int) -> None:
+        """Hear of new connections whose mark has a bit of the mask from now on, of none with 0; for the loop's thread.
+
+        Args:
+            mask: bits of the mark that are ours.
+        """
+        ...
+
+    def signs(self) -> AsyncIterator[Signs]:
+        """Yield a sample of new connections and of their answers until `close`; nothing while nothing begins.
+
+        Told are TCP, and UDP to ports whose servers always answer (53, 443). A connection that is gone counts as
+        answered: a refused one is forgotten at once.
+
+        Raises:
+            KernelError: the kernel does not let us listen; while iterating.
         """
         ...
 

@@ -5,27 +5,29 @@ from __future__ import annotations
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from polywan.core.errors import KernelError
 from polywan.core.flows import Flow
 from polywan.core.net import Family
-from polywan.kernel.flows import Decoder, Layouts, walk
+from polywan.kernel.flows import Decoder, Layouts
 from polywan.kernel.netlink import NETFILTER, NetlinkSocket, Request, attribute, attributes
+from polywan.kernel.nudge import End
 
 # linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h.
 _GET: Final = 1 << 8 | 1
 _DELETE: Final = 1 << 8 | 2
 _GET_STATISTICS: Final = 1 << 8 | 5
 
-_ORIGINAL, _PROTOCOL_STATE, _MARK, _ID, _ZONE, _MARK_MASK = 1, 4, 8, 12, 18, 21
-_TUPLE_PROTOCOL, _PROTOCOL_NUMBER = 2, 1
-_STATE_TCP, _TCP_STATE = 1, 1
+_ORIGINAL, _MARK, _ID, _ZONE, _MARK_MASK = 1, 8, 12, 18, 21
 _NESTED: Final = 0x8000
 
 _TCP: Final = 6
 _UNANSWERED: Final = frozenset({1, 9})  # SYN_SENT, SYN_SENT2 (nf_conntrack_tcp.h)
+_OPEN: Final = frozenset({2, 3, 4, 5, 6})  # SYN_RECV, ESTABLISHED, FIN_WAIT, CLOSE_WAIT, LAST_ACK
+_PROTOCOL, _STATE, _MARKED = 0, 10, 12  # places among the values of `flows.Layout.read`
 
 _ANY: Final = bytes(4)  # struct nfgenmsg; its first byte is the address family
 _GENERIC: Final = {Family.V4: b"\x02\0\0\0", Family.V6: b"\x0a\0\0\0"}
@@ -73,39 +75,127 @@ def flows(mask: int, mark: int | None = None) -> Iterator[Flow]:
                 yield flow
 
 
-def cut(mark: int, mask: int, family: Family) -> int:
-    """Delete what is not TCP, and unanswered TCP, of the mark in a family; return how many.
+_CHUNK: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Some connections of a mark, sorted by what can be done for them.
+
+    Attributes:
+        doomed: what forgets those that choose anew: all but TCP, and TCP that was never answered.
+        inside: open TCP that this box forwards: for each connection, the ends that may lie inside.
+        own: ends of open TCP that are this box itself, and what forgets each connection.
+    """
+
+    doomed: list[Request] = field(default_factory=list)
+    inside: list[tuple[End, ...]] = field(default_factory=list)
+    own: list[tuple[End, Request]] = field(default_factory=list)
+
+
+def find(mark: int, mask: int, family: Family, own: Collection[bytes]) -> Iterator[Found]:
+    """Yield the connections of a mark in a family while they are read, a few hundred at a time.
+
+    Args:
+        mark: theirs, under `mask`.
+        mask: bits of the mark that are ours.
+        family: theirs.
+        own: addresses of this box, packed.
+
+    Raises:
+        KernelError: the kernel refused; while iterating.
+    """
+    found, layouts, count = Found(), Layouts(), 0
+    with NetlinkSocket(NETFILTER) as netlink:
+        for message in netlink.dump(_GET, _GENERIC[family] + _with_mark(mark, mask)):
+            body = message.body
+            values = layouts.of(body).read(body)
+            # Kernels that do not filter by mask would hand out everybody's.
+            if (values[_MARKED] or 0) & mask != mark & mask:
+                continue
+            if cuttable(values):
+                found.doomed.append(deletion(body))
+            elif values[_PROTOCOL] == _TCP and values[_STATE] in _OPEN:
+                _sort(found, body, values, own)
+            count += 1
+            if count % _CHUNK == 0:
+                yield found
+                found = Found()
+    yield found
+
+
+def drop(mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -> int:
+    """Delete the connections of the mark in a family for which `doomed` is true, TCP too; return how many.
 
     Raises:
         KernelError: the kernel refused.
     """
+    decode = Decoder(mask, time.time_ns()).flow
     with NetlinkSocket(NETFILTER) as netlink:
-        doomed = [
+        found = [
             deletion(message.body)
             for message in netlink.dump(_GET, _GENERIC[family] + _with_mark(mark, mask))
             # Kernels that do not filter by mask would hand out everybody's.
-            if mark_of(message.body) & mask == mark & mask and cuttable(message.body)
+            if (flow := decode(message.body)) is not None and flow.mark == mark & mask and doomed(flow)
         ]
+    return delete(found)
+
+
+def delete(doomed: Sequence[Request]) -> int:
+    """Carry out deletions; return how many entries were there still.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    if not doomed:
+        return 0
+    with NetlinkSocket(NETFILTER) as netlink:
         # Entries that went away by themselves meanwhile are refused with ENOENT.
         return len(doomed) - netlink.batch_quietly(doomed)
 
 
-def mark_of(body: bytes) -> int:
-    """Return an entry's mark; 0 when it has none."""
-    for kind, start, end in walk(body, 4, len(body)):
-        if kind == _MARK and end - start == 4:
-            return int(_BIG.unpack_from(body, start)[0])
-    return 0
+def _sort(found: Found, body: bytes, values: Sequence[Any], own: Collection[bytes]) -> None:
+    original, reply = ends_of(values)
+    if original is not None and original.address in own:
+        found.own.append((original, deletion(body)))
+    elif reply is not None and reply.address in own:
+        found.own.append((reply, deletion(body)))
+    else:
+        found.inside.append(inside_of(original, reply))
 
 
-def cuttable(body: bytes) -> bool:
-    """True for what has no reset to meet: every protocol but TCP, and TCP before the first answer."""
-    entry = attributes(body, 4)
-    protocol = attributes(attributes(entry.get(_ORIGINAL, b"")).get(_TUPLE_PROTOCOL, b""))
-    if protocol.get(_PROTOCOL_NUMBER, b"") != bytes((_TCP,)):
-        return _PROTOCOL_NUMBER in protocol
-    state = attributes(attributes(entry.get(_PROTOCOL_STATE, b"")).get(_STATE_TCP, b"")).get(_TCP_STATE, b"")
-    return len(state) == 1 and state[0] in _UNANSWERED
+def ends_of(values: Sequence[Any]) -> tuple[End | None, End | None]:
+    """Return who began the connection and who answers, each with the peer that it knows.
+
+    Args:
+        values: see `flows.Layout.read`.
+    """
+    _, client, client_port, to, port, answers, answers_port, answered, answered_port, *_ = values
+    original = None if None in (client, client_port, to, port) else End(client, client_port, to, port)
+    if None in (answers, answers_port, answered, answered_port):
+        return original, None
+    return original, End(answers, answers_port, answered, answered_port)
+
+
+def inside_of(original: End | None, reply: End | None) -> tuple[End, ...]:
+    """Return which ends may lie inside: behind a translation is inside; without one, nobody knows."""
+    if original is None or reply is None:
+        return ()
+    masked = (original.address, original.port) != (reply.peer, reply.peer_port)
+    forwarded = (reply.address, reply.port) != (original.peer, original.peer_port)
+    if masked != forwarded:
+        return (original,) if masked else (reply,)
+    return original, reply
+
+
+def cuttable(values: Sequence[Any]) -> bool:
+    """True for what has no reset to meet: every protocol but TCP, and TCP before the first answer.
+
+    Args:
+        values: see `flows.Layout.read`.
+    """
+    protocol = values[_PROTOCOL]
+    return protocol is not None and (protocol != _TCP or values[_STATE] in _UNANSWERED)
 
 
 def deletion(body: bytes) -> Request:

@@ -11,10 +11,10 @@ from typing import assert_never
 from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError
 from polywan.core.events import EventsLost, KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
-from polywan.core.net import Family, IPAddress, family_of
+from polywan.core.net import Family, IPAddress, IPNetwork, family_of
 from polywan.core.nexthops import Nexthop, NexthopId, NexthopObject
 from polywan.core.nft import NftState
-from polywan.core.observed import Address, DefaultRoute, Link, Observed, links_by_name
+from polywan.core.observed import Address, DefaultRoute, Link, Observed, is_wide, links_by_name
 from polywan.core.plan import (
     ActualState,
     AddRule,
@@ -95,6 +95,7 @@ class FakeKernel(FakeTracker):
         self.links = links_by_name(links)
         self.addresses = list(addresses)
         self.defaults = list(defaults)
+        self.wide: list[tuple[IPNetwork, str]] = []
         self.routes: dict[tuple[Family, int, int], Route] = {}
         self.nexthops = FakeNexthops()
         self.foreign_nexthops: list[NexthopObject] = []
@@ -113,7 +114,12 @@ class FakeKernel(FakeTracker):
 
     def observe(self) -> Observed:
         """Return the world; see `Kernel.observe`."""
-        return Observed(links=dict(self.links), addresses=tuple(self.addresses), defaults=tuple(self.defaults))
+        return Observed(
+            links=dict(self.links),
+            addresses=tuple(self.addresses),
+            defaults=tuple(self.defaults),
+            wide=frozenset(link for to, link in self.wide if is_wide(to)),
+        )
 
     def read(self, sysctls: Sequence[str]) -> ActualState:
         """Return what is ours; see `Kernel.read`."""
@@ -274,6 +280,7 @@ class FakeKernel(FakeTracker):
         gone = [d for d in self.defaults if d.link == link]
         self.routes = {key: r for key, r in self.routes.items() if r.link != link}
         self.defaults = [d for d in self.defaults if d.link != link]
+        self.wide = [(to, device) for to, device in self.wide if device != link]
         if any(r.family is Family.V6 for r in lost):
             self.emit(OursTouched("route"))
         if any(d.family is Family.V6 for d in gone):
@@ -295,6 +302,12 @@ class FakeKernel(FakeTracker):
         """Install somebody else's default route."""
         self.defaults.append(default)
         self.emit(WorldTouched("route"))
+
+    def add_wide(self, to: IPNetwork, link: str) -> None:
+        """Install somebody else's route that is no default."""
+        self.wide.append((to, link))
+        if is_wide(to):
+            self.emit(WorldTouched("route"))
 
     def remove_default(self, default: DefaultRoute) -> None:
         """Remove somebody else's default route."""

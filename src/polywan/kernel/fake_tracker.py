@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 from polywan.core.affinity import Kept
+from polywan.core.events import Signs
 from polywan.core.flows import PROTOCOLS, Flow
 from polywan.core.net import Family
+from polywan.core.passive import SAMPLE, Opening, telling
+from polywan.kernel.api import Freed
 
 _ENDS: Final = {Family.V4: ("192.0.2.1", "203.0.113.9"), Family.V6: ("2001:db8::1", "2001:db8:9::9")}
 _PORTS: Final = frozenset({"tcp", "udp", "sctp"})
@@ -46,22 +51,35 @@ class FakeTracker:
     Attributes:
         connections_list: tracked connections; append to it at will.
         kept_list: clients that keep their uplink, likewise.
+        listening: mask of the connections that somebody wants to hear of.
     """
 
     def __init__(self) -> None:
         self.connections_list: list[Connection] = []
         self.kept_list: list[Kept] = []
+        self.listening = 0
+        self._signs: asyncio.Queue[Signs] = asyncio.Queue()
+        self._serial = 0
 
-    def cut(self, mark: int, mask: int, family: Family) -> int:
-        """Forget connections and clients; see `Tracker.cut`."""
+    def cut(self, mark: int, mask: int, family: Family, *, tcp: bool = True, clients: bool = True) -> Freed:
+        """Forget connections and clients; nobody is there to be made to speak. See `Tracker.cut`."""
+        meant = [c for c in self.connections_list if c.family is family and c.mark & mask == mark & mask]
+        doomed = [c for c in meant if c.protocol != "tcp" or not c.answered]
+        self.connections_list = [c for c in self.connections_list if not any(c is gone for gone in doomed)]
+        if clients:
+            self.forget([k for k in self.kept_list if k.family is family and k.mark & mask == mark & mask])
+        told = len(meant) - len(doomed) if tcp else 0
+        return Freed(forgotten=len(doomed), told=told, silent=told)
+
+    def drop(self, mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -> int:
+        """Forget connections; see `Tracker.drop`."""
         kept = [
             c
             for c in self.connections_list
-            if c.family is not family or c.mark & mask != mark & mask or (c.protocol == "tcp" and c.answered)
+            if c.family is not family or c.mark & mask != mark & mask or not doomed(_flow(c, mask))
         ]
         gone = len(self.connections_list) - len(kept)
         self.connections_list = kept
-        self.forget([k for k in self.kept_list if k.family is family and k.mark & mask == mark & mask])
         return gone
 
     def connections(self, mask: int) -> Mapping[int, int]:
@@ -71,6 +89,30 @@ class FakeTracker:
     def flows(self, mask: int, mark: int | None = None) -> Iterator[Flow]:
         """Yield connections; see `Tracker.flows`."""
         return (_flow(c, mask) for c in list(self.connections_list) if mark is None or c.mark & mask == mark)
+
+    def listen(self, mask: int) -> None:
+        """Note who is wanted; see `Tracker.listen`."""
+        self.listening = mask
+
+    async def signs(self) -> AsyncIterator[Signs]:
+        """Yield what `begin` makes heard; see `Tracker.signs`."""
+        while True:
+            yield await self._signs.get()
+
+    def begin(self, connections: Iterable[Connection]) -> None:
+        """Track new connections; whoever listens hears of some."""
+        taken: Counter[tuple[int, Family]] = Counter()
+        opened = []
+        for connection in connections:
+            self.connections_list.append(connection)
+            flow = _flow(connection, self.listening)
+            if flow.mark and telling(flow) and taken[flow.mark, flow.family] < SAMPLE:
+                taken[flow.mark, flow.family] += 1
+                self._serial += 1
+                to = ip_address(flow.destination)
+                opened.append(Opening(number=self._serial, mark=flow.mark, family=flow.family, destination=to))
+        if opened:
+            self._signs.put_nowait(Signs(opened=tuple(opened)))
 
     def affinities(self) -> list[Kept]:
         """Return the clients that keep their uplink; see `Tracker.affinities`."""

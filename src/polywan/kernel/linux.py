@@ -6,7 +6,8 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import groupby
 from time import perf_counter
@@ -15,7 +16,7 @@ from typing import Final, TypeAlias, TypeGuard, assert_never
 from polywan.core.affinity import Kept
 from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError, MissingFeature
-from polywan.core.events import KernelEvent
+from polywan.core.events import KernelEvent, Signs
 from polywan.core.flows import Flow
 from polywan.core.net import FAMILIES, Family
 from polywan.core.nexthops import Nexthop
@@ -36,18 +37,24 @@ from polywan.core.plan import (
     SetSysctl,
 )
 from polywan.kernel import ask as asking
-from polywan.kernel import conntrack, needs, sysctl
+from polywan.kernel import conntrack, freeing, needs, sysctl
 from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.affinity import AffinityMaps
+from polywan.kernel.api import Freed
 from polywan.kernel.netlink import ROUTE, Message, NetlinkSocket, Refusal, Request
 from polywan.kernel.nftables import Nftables
+from polywan.kernel.passive import Ear
 from polywan.kernel.watch import Watch
 
 _RoutingOp: TypeAlias = PutNexthop | DelNexthop | PutRoute | DelRoute | AddRule | DelRule
 
 _GONE: Final = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 """Refusals of a removal that mean: it is not there, which is what was wanted."""
+
+
+LOUD: Final = 1 << 16
+"""Characters of an nft transaction of ours from which its notifications are too many to be worth hearing."""
 
 
 class LinuxKernel:
@@ -63,6 +70,7 @@ class LinuxKernel:
         self._nft = Nftables()
         self._clients = AffinityMaps()
         self._watches: list[Watch] = []
+        self._ear = Ear()
 
     def missing(self, *, multipath: bool = False) -> list[str]:
         """Return what the machine lacks; see `Kernel.missing`."""
@@ -74,16 +82,13 @@ class LinuxKernel:
         links = self._links()
         names = {link.index: link.name for link in links}
         addresses = [rt.decode_address(m.body, names) for m in self._dump(rt.GETADDR, rt.get_addresses())]
-        defaults = [
-            default
-            for family in FAMILIES
-            for m in self._routes(family, ours=False)
-            for default in rt.decode_defaults(m.body, names)
-        ]
+        routes = [m.body for family in FAMILIES for m in self._routes(family, ours=False)]
+        defaults = (default for body in routes for default in rt.decode_defaults(body, names))
         return Observed(
             links=links_by_name(links),
             addresses=tuple(dict.fromkeys(a for a in addresses if a is not None)),
             defaults=tuple(dict.fromkeys(defaults)),
+            wide=frozenset(link for body in routes for link in rt.decode_wide(body, names)),
         )
 
     def read(self, sysctls: Sequence[str]) -> ActualState:
@@ -126,7 +131,10 @@ class LinuxKernel:
             if isinstance(op, SetSysctl):
                 sysctl.write(op.sysctl.path, op.sysctl.value)
             elif isinstance(op, NftBatch):
-                self._nft.run(op.text)
+                with ExitStack() as meanwhile:
+                    for watch in self._watches if len(op.text) > LOUD else ():
+                        meanwhile.enter_context(watch.looking_away())
+                    self._nft.run(op.text)
         except KernelError as e:
             return Failure(op, e.errno, str(e))
         except MissingFeature as e:
@@ -148,12 +156,17 @@ class LinuxKernel:
             if refusal is not None and not _as_wanted(op, refusal)
         ]
 
-    def cut(self, mark: int, mask: int, family: Family) -> int:
-        """Forget connections and clients; see `Tracker.cut`."""
-        count = conntrack.cut(mark, mask, family)
-        wanted = mark & mask
-        self.forget(k for k in self.affinities() if k.family is family and k.mark & mask == wanted)
-        return count
+    def cut(self, mark: int, mask: int, family: Family, *, tcp: bool = True, clients: bool = True) -> Freed:
+        """Let go of connections and clients; see `Tracker.cut`."""
+        freed = freeing.free(mark, mask, family, self._own(family), tcp=tcp)
+        if clients:
+            wanted = mark & mask
+            self.forget(k for k in self.affinities() if k.family is family and k.mark & mask == wanted)
+        return freed
+
+    def drop(self, mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -> int:
+        """Forget connections; see `Tracker.drop`."""
+        return conntrack.drop(mark, mask, family, doomed)
 
     def connections(self, mask: int) -> Mapping[int, int]:
         """Count connections by mark; see `Tracker.connections`."""
@@ -162,6 +175,14 @@ class LinuxKernel:
     def flows(self, mask: int, mark: int | None = None) -> Iterator[Flow]:
         """Yield connections; see `Tracker.flows`."""
         return conntrack.flows(mask, mark)
+
+    def listen(self, mask: int) -> None:
+        """Hear of new connections from now on; see `Tracker.listen`."""
+        self._ear.listen(mask)
+
+    def signs(self) -> AsyncIterator[Signs]:
+        """Return the stream of what is heard; see `Tracker.signs`."""
+        return self._ear.stream()
 
     def affinities(self) -> list[Kept]:
         """Return the clients that keep their uplink; see `Tracker.affinities`."""
@@ -192,10 +213,16 @@ class LinuxKernel:
         for watch in self._watches:
             watch.close()
         self._watches.clear()
+        self._ear.close()
         with self._lock:
             self._netlink.close()
         self._nft.close()
         self._clients.close()
+
+    def _own(self, family: Family) -> frozenset[bytes]:
+        names = {link.index: link.name for link in self._links()}
+        found = (rt.decode_address(m.body, names) for m in self._dump(rt.GETADDR, rt.get_addresses()))
+        return frozenset(a.ip.ip.packed for a in found if a is not None and a.ip.version == family)
 
     def _links(self) -> list[Link]:
         found = (rt.decode_link(m.body) for m in self._dump(rt.GETLINK, rt.get_links()))

@@ -19,6 +19,7 @@ _CHECK_TABLE: Final = "inet polywan_requirements_check"
 
 _PREROUTING: Final = "type filter hook prerouting priority -150;"
 _POSTROUTING: Final = "type filter hook postrouting priority -150;"
+_OUTPUT: Final = "type filter hook output priority -300;"
 _SRCNAT: Final = "type nat hook postrouting priority 100;"
 
 # In the hooks that the table uses: reject, for one, is allowed in prerouting since Linux 5.9 only.
@@ -32,6 +33,7 @@ _EXPRESSIONS: Final = (
         "nftables connection marks",
         "CONFIG_NFT_CT, CONFIG_NF_CONNTRACK_MARK",
     ),
+    (_OUTPUT, "notrack", "nftables exemption from connection tracking", "CONFIG_NFT_CT"),
     (_POSTROUTING, "tcp option maxseg size set rt mtu", "nftables segment size clamping", "CONFIG_NF_TABLES"),
     (_SRCNAT, "masquerade", "nftables masquerade", "CONFIG_NFT_MASQ"),
     (_PREROUTING, "reject with icmpx type no-route", "nftables reject before routing", "CONFIG_NFT_REJECT_INET"),

@@ -37,6 +37,7 @@ _BATCH_BEGIN, _BATCH_END = 0x10, 0x11  # linux/netfilter/nfnetlink.h
 
 _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1
+_DROP_MEMBERSHIP: Final = 2
 _CAP_ACK: Final = 10
 _EXT_ACK: Final = 11
 _GET_STRICT_CHK: Final = 12
@@ -170,13 +171,41 @@ class NetlinkSocket:
             except OSError:
                 continue
         self._socket.bind((0, 0))
+        self.subscribe(groups)
+
+    def subscribe(self, groups: Sequence[int]) -> None:
+        """Receive what is sent to these multicast groups.
+
+        Raises:
+            OSError: the kernel refused, or the socket is closed.
+        """
         for group in groups:
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+
+    def unsubscribe(self, groups: Sequence[int]) -> None:
+        """Receive nothing of these groups any more; what nobody listens to, the kernel does not even write.
+
+        Raises:
+            OSError: the socket is closed.
+        """
+        for group in groups:
+            self._socket.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, group)
 
     @property
     def port(self) -> int:
         """The port id that marks our own requests in everybody's notifications."""
         return int(self._socket.getsockname()[0])
+
+    def set_option(self, level: int, name: int, value: int | bytes) -> None:
+        """Set an option of the socket (socket(7), netlink(7)).
+
+        Raises:
+            KernelError: the kernel refused.
+        """
+        try:
+            self._socket.setsockopt(level, name, value)
+        except OSError as e:
+            raise KernelError("set up a netlink socket", e.errno or 0, e.strerror or str(e)) from e
 
     def fileno(self) -> int:
         """File descriptor, for an event loop."""

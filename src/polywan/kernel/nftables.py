@@ -10,6 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from ctypes import CDLL, c_bool, c_char_p, c_int, c_uint32, c_void_p
 from typing import Final
 
@@ -22,6 +23,9 @@ LIBRARY: Final = "libnftables.so.1"
 MISSING_LIBRARY: Final = (
     "libnftables (Debian: libnftables1 / nftables, Fedora: nftables, Arch: nftables, Alpine: nftables)"
 )
+
+LARGE: Final = 1 << 16
+"""Characters of a transaction that leaves so much memory behind that it is worth giving back."""
 
 _JSON: Final = 1 << 4
 _NUMERIC: Final = 1 << 7 | 1 << 8 | 1 << 9  # protocols, priorities and symbols as numbers
@@ -47,6 +51,8 @@ class Nftables:
         """
         with self._lock:
             self._command(text, 0)
+        if len(text) > LARGE:
+            _trim()
 
     def list_table(self) -> NftState | None:
         """Read our table, without the elements of sets that are never compared; None when there is none.
@@ -54,18 +60,24 @@ class Nftables:
         Raises:
             KernelError: the kernel refused.
         """
-        outline = read_outline()
-        if outline is None:
-            return None
         try:
-            with self._lock:
-                sets = {n: frozenset[Key]() if unread(n) else self._elements("set", n).sets[n] for n in outline.sets}
-                maps = {n: {} if unread(n) else self._elements("map", n).maps[n] for n in outline.maps}
+            outline = read_outline()
+            if outline is None:
+                return None
+            known = outline.elements
+            # Sets that we do not make; somebody else did, in our table.
+            odd = [name for name in (*outline.sets, *outline.maps) if name not in known and not unread(name)]
+            with self._lock if odd else nullcontext():
+                others = {name: self._elements("map" if name in outline.maps else "set", name) for name in odd}
         except KernelError as e:
             if e.errno == errno.ENOENT:  # somebody removed it while we read
                 return None
             raise
-        return NftState(chains=outline.chains, sets=sets, maps=maps)
+        return NftState(
+            chains=outline.chains,
+            sets={n: others[n].sets[n] if n in others else frozenset(known.get(n, ())) for n in outline.sets},
+            maps={n: others[n].maps[n] if n in others else known.get(n, {}) for n in outline.maps},
+        )
 
     def _elements(self, kind: str, name: str) -> NftState:
         return decode(json.loads(self._command(f"list {kind} {TABLE} {name}", _JSON | _NUMERIC)))
@@ -120,6 +132,13 @@ def _load() -> CDLL:
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
+
+
+def _trim() -> None:
+    """Give memory back that the C library keeps: libnftables takes a kilobyte for each prefix (malloc_trim(3))."""
+    trim = getattr(CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _text(buffer: bytes | None) -> str:

@@ -1,4 +1,4 @@
-"""Read the outline of our nftables table straight from netlink: chains with their hooks, rules by comment, sets.
+"""Read our nftables table straight from netlink: chains with their hooks, rules by comment, sets and simple elements.
 
 libnftables would decode every rule into JSON for this, complain on stderr about statements that its JSON cannot say
 (`update @map`), and load the elements of every set of the table first: half a second beside a list of 50 000
@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from polywan.core.nft import TABLE, ChainState, Hook
+from polywan.core.nft import TABLE, ChainState, Hook, Key, unread
+from polywan.kernel.elements import KEYS, VERDICTS, decode
 from polywan.kernel.netlink import NETFILTER, NetlinkSocket, attribute, attributes, text
 
 NAME: Final = TABLE.split()[1]
@@ -19,23 +20,35 @@ NAME: Final = TABLE.split()[1]
 # linux/netfilter/nfnetlink.h, nf_tables.h; the first byte of struct nfgenmsg is the family.
 _INET: Final = b"\x01\0\0\0"
 _SUBSYSTEM: Final = 10 << 8
-_GET_CHAIN, _GET_RULE, _GET_SET = _SUBSYSTEM | 4, _SUBSYSTEM | 7, _SUBSYSTEM | 10
+_GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = (_SUBSYSTEM | number for number in (4, 7, 10, 13))
 _OF_TABLE: Final = 1
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 3, 4, 7
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_CHAIN, _RULE_USERDATA = 2, 7
-_SET_NAME, _SET_FLAGS = 2, 3
-_ANONYMOUS, _MAP = 1, 8
+_SET_NAME, _SET_FLAGS, _KEY_TYPE, _DATA_TYPE = 2, 3, 4, 6
+_ANONYMOUS, _INTERVAL, _MAP, _OBJECT, _CONCATENATED = 1, 4, 8, 0x40, 0x80
 _HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
 _COMMENT: Final = 0
 
 
 class Outline(NamedTuple):
-    """The table without elements."""
+    """The table without elements, but for those of sets and verdict maps with a key of one known field.
+
+    Attributes:
+        elements: by the name of the set or map; a set's verdicts are empty.
+    """
 
     chains: dict[str, ChainState]
     sets: tuple[str, ...]
     maps: tuple[str, ...]
+    elements: dict[str, dict[Key, str]]
+
+
+class _Shape(NamedTuple):
+    name: str
+    is_map: bool
+    key_type: int
+    simple: bool
 
 
 def read() -> Outline | None:
@@ -52,12 +65,21 @@ def read() -> Outline | None:
         rules: dict[str, list[str]] = {name: [] for name in hooks}
         for chain, comment in _rules(message.body for message in netlink.snapshot(_GET_RULE, ours)):
             rules.setdefault(chain, []).append(comment)
-        sets = dict(_sets(message.body for message in netlink.snapshot(_GET_SET, ours)))
+        shapes = list(_shapes(message.body for message in netlink.snapshot(_GET_SET, ours)))
+        elements = {
+            shape.name: _elements(netlink, ours, shape) for shape in shapes if shape.simple and not unread(shape.name)
+        }
     return Outline(
         chains={name: ChainState(tuple(rules[name]), hook) for name, hook in hooks.items()},
-        sets=tuple(name for name, is_map in sets.items() if not is_map),
-        maps=tuple(name for name, is_map in sets.items() if is_map),
+        sets=tuple(shape.name for shape in shapes if not shape.is_map),
+        maps=tuple(shape.name for shape in shapes if shape.is_map),
+        elements=elements,
     )
+
+
+def _elements(netlink: NetlinkSocket, ours: bytes, shape: _Shape) -> dict[Key, str]:
+    found = netlink.snapshot(_GET_ELEMENTS, ours + attribute(_SET_NAME, shape.name.encode() + b"\0"))
+    return dict(pair for message in found for pair in decode(message.body, shape.key_type))
 
 
 def _ours(bodies: Iterator[bytes]) -> Iterator[dict[int, bytes]]:
@@ -95,8 +117,10 @@ def comment_in(userdata: bytes) -> str:
     return ""
 
 
-def _sets(bodies: Iterator[bytes]) -> Iterator[tuple[str, bool]]:
+def _shapes(bodies: Iterator[bytes]) -> Iterator[_Shape]:
     for found in _ours(bodies):
-        flags = int.from_bytes(found.get(_SET_FLAGS, b""), "big")
-        if not flags & _ANONYMOUS:
-            yield text(found.get(_SET_NAME, b"")), bool(flags & _MAP)
+        flags, key, data = (int.from_bytes(found.get(kind, b""), "big") for kind in (_SET_FLAGS, _KEY_TYPE, _DATA_TYPE))
+        if flags & _ANONYMOUS:
+            continue
+        odd = flags & (_INTERVAL | _OBJECT | _CONCATENATED) or (flags & _MAP and data != VERDICTS)
+        yield _Shape(text(found.get(_SET_NAME, b"")), bool(flags & _MAP), key, key in KEYS and not odd)

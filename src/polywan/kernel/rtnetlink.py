@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from polywan.core.net import PROTOCOL, Family, IPAddress, IPNetwork, RulePriority, TableId
 from polywan.core.nexthops import NexthopId
-from polywan.core.observed import Address, DefaultRoute, Link
+from polywan.core.observed import WIDE, Address, DefaultRoute, Link, is_wide
 from polywan.core.routing import IpRule, Route
 from polywan.kernel.netlink import CREATE, EXCL, REPLACE, Request, attribute, attributes, number, text, u32
 
@@ -45,7 +45,7 @@ _IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x8, 
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_STATS64, _INFO_KIND = 3, 4, 18, 23, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_UNUSABLE: Final = 0x40 | 0x08  # tentative: not yet ours; dadfailed: somebody else's
-_RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 2, 4, 5, 6, 7
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 2, 4, 5, 6, 7
 _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA, _RTA_NH_ID = 9, 15, 18, 30
 _RTN_UNICAST, _RTN_BLACKHOLE = 1, 6
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
@@ -203,8 +203,9 @@ class _Hop(NamedTuple):
     onlink: bool
 
 
-class _Default(NamedTuple):
+class _Decoded(NamedTuple):
     family: Family
+    to: IPNetwork | None
     table: int
     protocol: int
     kind: int
@@ -215,23 +216,26 @@ class _Default(NamedTuple):
     hops: tuple[_Hop, ...]
 
 
-def _default(body: bytes) -> _Default | None:
-    """Decode RTM_NEWROUTE or RTM_DELROUTE if it is about a default route of IPv4 or IPv6."""
+def _route_in(body: bytes) -> _Decoded | None:
+    """Decode RTM_NEWROUTE or RTM_DELROUTE if it is about a default route (`to` is None) or a wide one."""
     if len(body) < _ROUTE.size:
         return None
     af, to, from_, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
-    if af not in FAMILY_OF or to or flags & _CLONED:
+    if af not in FAMILY_OF or to > WIDE[FAMILY_OF[af]] or flags & _CLONED:
         return None
     found = attributes(body, _ROUTE.size)
     family, sender = FAMILY_OF[af], _network(found.get(_RTA_SRC, b""), from_) if from_ else None
     if from_ and (sender is None or sender.version != family):
+        return None
+    target = _network(found.get(_RTA_DST, b""), to) if to else None
+    if to and (target is None or target.version != family or not is_wide(target)):
         return None
     table = u32(found[_RTA_TABLE]) if _RTA_TABLE in found else table
     metric = u32(found.get(_RTA_PRIORITY, b""))
     source = decode_ip(found.get(_RTA_PREFSRC, b""))
     nexthop = NexthopId(u32(found[_RTA_NH_ID])) if _RTA_NH_ID in found else None
     hops = tuple(_hops(found, flags))
-    return _Default(family, table, protocol, kind, metric, source, nexthop, sender, hops)
+    return _Decoded(family, target, table, protocol, kind, metric, source, nexthop, sender, hops)
 
 
 def _hops(found: Mapping[int, bytes], flags: int) -> Iterator[_Hop]:
@@ -263,8 +267,8 @@ def decode_ip(packed: bytes) -> IPAddress | None:
 
 def decode_defaults(body: bytes, names: Mapping[int, str]) -> list[DefaultRoute]:
     """Decode RTM_NEWROUTE into the default routes of others that it holds: one for each next hop."""
-    route = _default(body)
-    if route is None or route.protocol == PROTOCOL or route.kind != _RTN_UNICAST:
+    route = _route_in(body)
+    if route is None or route.to is not None or route.protocol == PROTOCOL or route.kind != _RTN_UNICAST:
         return []
     return [
         DefaultRoute(
@@ -280,12 +284,20 @@ def decode_defaults(body: bytes, names: Mapping[int, str]) -> list[DefaultRoute]
     ]
 
 
+def decode_wide(body: bytes, names: Mapping[int, str]) -> list[str]:
+    """Return the links by which an RTM_NEWROUTE of others leads to a large part of the Internet (`is_wide`)."""
+    route = _route_in(body)
+    if route is None or route.to is None or route.protocol == PROTOCOL or route.kind != _RTN_UNICAST:
+        return []
+    return [names[h.link] for h in route.hops if h.link in names and route.table != TABLE_LOCAL]
+
+
 def decode_routes(body: bytes, names: Mapping[int, str]) -> list[Route]:
     """Decode RTM_NEWROUTE into routes of ours; several only after somebody else appended next hops."""
-    route = _default(body)
+    route = _route_in(body)
     if route is None or route.protocol != PROTOCOL or route.kind not in {_RTN_UNICAST, _RTN_BLACKHOLE}:
         return []
-    if route.from_ is not None:
+    if route.from_ is not None or route.to is not None:
         return []
     if route.nexthop is not None:
         # The hops that come along are the nexthop's own, not the route's.
@@ -309,11 +321,11 @@ def decode_routes(body: bytes, names: Mapping[int, str]) -> list[Route]:
 
 
 def touched_route(body: bytes) -> bool | None:
-    """Classify a route notification: True for ours, False for a default of others, None for anything else."""
-    route = _default(body)
+    """Classify a route notification: True for ours, False for a default or wide one of others, None for the rest."""
+    route = _route_in(body)
     if route is None or route.table == TABLE_LOCAL:
         return None
-    return route.protocol == PROTOCOL
+    return route.protocol == PROTOCOL and route.to is None
 
 
 class DecodedRule(NamedTuple):

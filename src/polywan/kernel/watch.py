@@ -7,8 +7,8 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, TypeAlias
 
 from polywan.core.errors import KernelError
@@ -161,6 +161,7 @@ class Watch:
             raise
         self._translator = Translator(own_port, own_netfilter_port, links())
         self._closed = False
+        self._missed = False
         self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def close(self) -> None:
@@ -169,9 +170,30 @@ class Watch:
         if self._waiting is None:
             self._release()
             return
-        loop, wake = self._waiting
-        with suppress(RuntimeError):  # the loop is closed already
-            loop.call_soon_threadsafe(wake.set)
+        self._wake()
+
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """Hear nothing of nftables meanwhile, then have our table read again; may be called from any thread.
+
+        Otherwise the kernel writes a message for each element of a set: for 50 000 prefixes that takes three times as
+        long as the transaction, and more room than any socket has.
+        """
+        with suppress(OSError):
+            self._nft.unsubscribe(_NFTABLES_GROUPS)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # closed meanwhile
+                self._nft.subscribe(_NFTABLES_GROUPS)
+            self._missed = True
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            loop, wake = self._waiting
+            with suppress(RuntimeError):  # the loop is closed already
+                loop.call_soon_threadsafe(wake.set)
 
     def _release(self) -> None:
         self._route.close()
@@ -201,7 +223,9 @@ class Watch:
 
     def drain(self) -> list[KernelEvent]:
         """Read what is there now; a burst of equal touches counts as one."""
-        found = self._read(self._nft, self._translator.nftables)
+        found: list[KernelEvent] = [OursTouched("table")] if self._missed else []
+        self._missed = False
+        found += self._read(self._nft, self._translator.nftables)
         found += self._read(self._route, self._translator.route)
         events: list[KernelEvent] = []
         for event in found:

@@ -95,6 +95,7 @@ def configuration(topology: Topology, weights: Sequence[int]) -> str:
         "[health]",
         f"targets = [{targets}]",
         'hold_down = "3s"',
+        'slow_start = "0s"',
         "",
     ]
     for uplink, weight in zip(topology.uplinks, weights, strict=True):

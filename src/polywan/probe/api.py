@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from polywan.core.events import ProbeResult
+from polywan.core.events import CheckResult, ProbeResult
 from polywan.core.health import ProbeOrder
+from polywan.core.layers import CheckOrder
 
 
 class Prober(Protocol):
@@ -25,7 +26,11 @@ class Prober(Protocol):
         """
         ...
 
-    def results(self) -> AsyncIterator[ProbeResult]:
+    def check(self, order: CheckOrder) -> None:
+        """Check one layer; the result arrives by `results`, exactly once, within the timeout. Never raises."""
+        ...
+
+    def results(self) -> AsyncIterator[ProbeResult | CheckResult]:
         """Yield results as they come; ends with `close`."""
         ...
 

@@ -6,6 +6,9 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Final
 
 from polywan.core.net import Family, IPAddress, family_of
@@ -19,6 +22,14 @@ _REMEDIES: Final = {
     errno.EMFILE: "raise the limit of open files (LimitNOFILE=)",
     errno.ENFILE: "raise fs.file-max",
 }
+
+
+ABORT: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER with no time: close() forgets the connection, with a reset if it was made (socket(7))."""
+
+# IP_RECVERR (ip(7)) and IPV6_RECVERR (ipv6(7)): the socket module does not name them.
+RECVERR: Final = {Family.V4: (socket.IPPROTO_IP, 11), Family.V6: (socket.IPPROTO_IPV6, 25)}
+"""Level and option that keep ICMP errors, with their whole text, in the socket's error queue."""
 
 
 class SocketDeniedError(OSError):
@@ -35,12 +46,42 @@ def bound_socket(family: Family, kind: socket.SocketKind, protocol: int, interfa
         OSError: ENODEV when the interface is gone, EAFNOSUPPORT without IPv6.
         ValueError: no interface can have that name.
     """
-    try:
+    with _explained():
         return _open(family, kind, protocol, interface, mark)
-    except OSError as error:
-        if error.errno not in _REMEDIES:
+
+
+def link_socket(protocol: int, interface: str, mark: int) -> socket.socket:
+    """Return a non-blocking packet socket of one interface for one EtherType (packet(7)).
+
+    Raises:
+        SocketDeniedError, OSError, ValueError: as `bound_socket`.
+    """
+    # A systemd unit that does not name the family gets the answer of a kernel without it.
+    with _explained({errno.EAFNOSUPPORT: "allow packet sockets (RestrictAddressFamilies=AF_PACKET)"}):
+        socket.if_nametoindex(interface)
+        # Protocol 0 receives nothing: until it is bound, the socket would hear every interface.
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+        try:
+            sock.settimeout(0)
+            if mark:
+                set_mark(sock, mark)
+            sock.bind((interface, protocol))
+        except BaseException:
+            sock.close()
             raise
-        raise SocketDeniedError(error.errno, f"{os.strerror(error.errno)}; {_REMEDIES[error.errno]}") from error
+        return sock
+
+
+@contextmanager
+def _explained(more: Mapping[int, str] = MappingProxyType({})) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        remedy = _REMEDIES.get(number) or more.get(number)
+        if remedy is None:
+            raise
+        raise SocketDeniedError(number, f"{os.strerror(number)}; {remedy}") from error
 
 
 def _open(family: Family, kind: socket.SocketKind, protocol: int, interface: str, mark: int) -> socket.socket:

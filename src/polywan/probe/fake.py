@@ -5,21 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from polywan.core.events import ProbeResult
+from polywan.core.events import CheckResult, ProbeResult
 from polywan.core.health import ProbeOrder, ProbeTarget
+from polywan.core.layers import CheckOrder
 
 
 class FakeProber:
     """A `Prober` whose targets answer as `answers` says: seconds, or None for silence.
 
-    Results are there as soon as `start` returns: the caller's clock, not this object, decides when it is.
+    A layer is as `checks` says: well or not, and what was seen; without it every layer is well.
+    Results are there as soon as `start` or `check` returns: the caller's clock, not this object, decides when it is.
     An answer later than the order's timeout is none.
     """
 
-    def __init__(self, answers: Callable[[ProbeOrder, ProbeTarget], float | None]) -> None:
+    def __init__(
+        self,
+        answers: Callable[[ProbeOrder, ProbeTarget], float | None],
+        checks: Callable[[CheckOrder], tuple[bool, str]] | None = None,
+    ) -> None:
         self.answers = answers
+        self.checks = checks
         self.orders: list[ProbeOrder] = []
-        self._results: asyncio.Queue[ProbeResult | None] = asyncio.Queue()
+        self.check_orders: list[CheckOrder] = []
+        self._results: asyncio.Queue[ProbeResult | CheckResult | None] = asyncio.Queue()
         self._closed = False
 
     @property
@@ -44,7 +52,25 @@ class FakeProber:
                 )
             )
 
-    async def results(self) -> AsyncIterator[ProbeResult]:
+    def check(self, order: CheckOrder) -> None:
+        """See `Prober.check`; the order is noted in `check_orders`."""
+        if self._closed:
+            return
+        self.check_orders.append(order)
+        ok, detail = self.checks(order) if self.checks else (True, "")
+        self._results.put_nowait(
+            CheckResult(
+                uplink=order.uplink,
+                family=order.family,
+                layer=order.layer,
+                number=order.number,
+                ok=ok,
+                detail=detail,
+                rtt=0.001 if ok else None,
+            )
+        )
+
+    async def results(self) -> AsyncIterator[ProbeResult | CheckResult]:
         """See `Prober.results`."""
         while (result := await self._results.get()) is not None:
             yield result

@@ -19,10 +19,10 @@ _TOKEN: Final = 8
 _TYPES: Final = {Family.V4: (8, 0), Family.V6: (128, 129)}
 """Type numbers of request and reply."""
 
-_PROTOCOLS: Final = {Family.V4: socket.IPPROTO_ICMP, Family.V6: socket.IPPROTO_ICMPV6}
+PROTOCOLS: Final = {Family.V4: socket.IPPROTO_ICMP, Family.V6: socket.IPPROTO_ICMPV6}
 
 
-def _only(kind: int, words: int) -> bytes:
+def only(kind: int, words: int) -> bytes:
     """Return a bit map of the types that are dropped: all but `kind` (linux/icmp.h, linux/icmpv6.h)."""
     bits = [0xFFFF_FFFF] * words
     bits[kind // 32] &= ~(1 << kind % 32)
@@ -30,7 +30,9 @@ def _only(kind: int, words: int) -> bytes:
 
 
 # Level and option are ICMP_FILTER of SOL_RAW and ICMPV6_FILTER: the socket module does not name them.
-_FILTERS: Final = {Family.V4: (255, 1, _only(0, 1)), Family.V6: (socket.IPPROTO_ICMPV6, 1, _only(129, 8))}
+REPLIES: Final = {Family.V4: (255, 1, only(0, 1)), Family.V6: (socket.IPPROTO_ICMPV6, 1, only(129, 8))}
+"""Socket option that lets echo replies pass, and nothing else."""
+
 _GONE: Final = {errno.ENODEV, errno.ENXIO, errno.ENETDOWN, errno.EBADF}
 _BURST: Final = 64
 """Datagrams read before others get their turn: a flood of foreign replies must not hold up the loop."""
@@ -109,9 +111,9 @@ class EchoSocket:
         self._identifier = secrets.randbelow(1 << 16)
         self._sequence = secrets.randbelow(1 << 16)
         self._waiting: dict[int, _Waiting] = {}
-        self._sock = bound_socket(family, socket.SOCK_RAW, _PROTOCOLS[family], interface, mark)
+        self._sock = bound_socket(family, socket.SOCK_RAW, PROTOCOLS[family], interface, mark)
         try:
-            self._sock.setsockopt(*_FILTERS[family])
+            self._sock.setsockopt(*REPLIES[family])
             loop.add_reader(self._sock.fileno(), self._read)
         except BaseException:
             self._sock.close()

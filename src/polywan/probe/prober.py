@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal, assert_never
 
-from polywan.core.events import ProbeResult
+from polywan.core.events import CheckResult, ProbeResult
 from polywan.core.health import ProbeOrder, ProbeTarget
+from polywan.core.layers import CheckOrder, Layer
 from polywan.core.net import Family
 from polywan.probe.bound import REFUSED, SocketDeniedError
+from polywan.probe.check import carry_out
 from polywan.probe.icmp import EchoSocket
+from polywan.probe.methods import method_of
 from polywan.probe.tcp import Handshake
 
 GRACE: Final = 0.05
@@ -47,12 +50,13 @@ class NetProber:
     """
 
     def __init__(self) -> None:
-        self._results: asyncio.Queue[ProbeResult | None] = asyncio.Queue()
+        self._results: asyncio.Queue[ProbeResult | CheckResult | None] = asyncio.Queue()
         self._echoes: dict[tuple[str, Family], EchoSocket] = {}
         self._deadlines: list[tuple[float, int, _Probe]] = []
         self._serial = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
-        self._denied: dict[Method, str] = {}
+        self._denied: dict[Method | Layer, str] = {}
+        self._looking: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
@@ -72,7 +76,27 @@ class NetProber:
             for method in target.methods:
                 self._send(method, probe, echo)
 
-    async def results(self) -> AsyncIterator[ProbeResult]:
+    def check(self, order: CheckOrder) -> None:
+        """See `Prober.check`."""
+        if self._closed:
+            return
+        task = asyncio.get_running_loop().create_task(self._look(order))
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
+
+    async def _look(self, order: CheckOrder) -> None:
+        clock = asyncio.get_running_loop().time
+        earliest = clock() + min(GRACE, order.timeout)
+        outcome = await carry_out(order, method_of(order.layer))
+        if outcome.denied is not None:
+            self._denied[order.layer] = outcome.denied
+        elif outcome.result.sent:
+            self._denied.pop(order.layer, None)
+        if not outcome.result.ok:
+            await asyncio.sleep(earliest - clock())
+        self._results.put_nowait(outcome.result)
+
+    async def results(self) -> AsyncIterator[ProbeResult | CheckResult]:
         """See `Prober.results`."""
         while (result := await self._results.get()) is not None:
             yield result
@@ -85,6 +109,8 @@ class NetProber:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        for task in self._looking:
+            task.cancel()
         for _, _, probe in self._deadlines:
             _abandon(probe)
         self._deadlines.clear()

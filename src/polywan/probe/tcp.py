@@ -5,18 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-import struct
 from collections.abc import Callable
-from typing import Final
 
-from polywan.core.net import Family, IPAddress, family_of
-from polywan.probe.bound import bound_socket, endpoint
-
-_ABORT: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER with no time: close() forgets the connection, with a reset if it was made (socket(7))."""
-
-# IP_RECVERR (ip(7)) and IPV6_RECVERR (ipv6(7)): the socket module does not name them.
-_RECVERR: Final = {Family.V4: (socket.IPPROTO_IP, 11), Family.V6: (socket.IPPROTO_IPV6, 25)}
+from polywan.core.net import IPAddress, family_of
+from polywan.probe.bound import ABORT, RECVERR, bound_socket, endpoint
 
 
 class Handshake:
@@ -48,8 +40,8 @@ class Handshake:
         self._on_failure = on_failure
         self._sock = bound_socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, interface, mark)
         try:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-            self._sock.setsockopt(*_RECVERR[family], 1)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+            self._sock.setsockopt(*RECVERR[family], 1)
             self._refused = not self._connect(target, port)
             loop.add_writer(self._sock.fileno(), self._settle)
         except BaseException:

@@ -1,0 +1,88 @@
+"""Looks at the connections of uplinks that are left, beside the loop, and forgets those that may move."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from polywan.core.drain import NEVER, Key, Leavings, Watch, key_of
+from polywan.core.effects import Empty, Look
+from polywan.core.errors import KernelError
+from polywan.core.events import LeftSeen
+from polywan.core.flows import Flow
+from polywan.core.net import Family
+from polywan.kernel.api import Tracker
+
+log = logging.getLogger("polywan")
+
+_Id: TypeAlias = tuple[str, Family, float]
+
+_NOTHING: Final = Watch({})
+
+
+class Leavers:
+    """What is known of the connections of uplinks that are left.
+
+    Args:
+        tracker: the kernel's memory.
+        clock: monotonic seconds.
+        leavings: returns what is being left now.
+    """
+
+    def __init__(self, tracker: Tracker, clock: Callable[[], float], leavings: Callable[[], Leavings]) -> None:
+        self._tracker = tracker
+        self._clock = clock
+        self._leavings = leavings
+        self._watches: dict[_Id, Watch] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    async def carry_out(self, effect: Look | Empty) -> LeftSeen | None:
+        """Do what the engine asks; None when the kernel refused to show a look's connections: the next one tells."""
+        try:
+            async with self._one_at_a_time:
+                if isinstance(effect, Look):
+                    return await asyncio.to_thread(self._look, effect)
+                return await asyncio.to_thread(self._empty, effect)
+        except KernelError as error:
+            log.error("leaving.failed: %s: %s", effect.uplink, error)
+            return None if isinstance(effect, Look) else _answer(effect, 0, 0)
+
+    def _look(self, asked: Look) -> LeftSeen:
+        name = (asked.uplink, asked.family, asked.since)
+        # A leaving that began anew has forgotten what was watched before.
+        self._watches = {i: w for i, w in self._watches.items() if i[:2] != name[:2] or i == name}
+        flows = [f for f in self._tracker.flows(asked.mask, asked.mark) if f.family is asked.family]
+        now = self._clock()
+        watch = self._watches.get(name, _NOTHING).look(flows, now, gather=asked.gather, spared=asked.spared)
+        moved: list[Key] = []
+
+        def moves(flow: Flow) -> bool:
+            idle = watch.idle(flow, asked.idle, self._clock()) and self._still(asked)
+            if idle:
+                moved.append(key_of(flow))
+            return idle
+
+        gone = 0
+        if asked.idle != NEVER and any(watch.idle(flow, asked.idle, now) for flow in flows):
+            gone = self._tracker.drop(asked.mark, asked.mask, asked.family, moves)
+            log.info("leaving: %d connections of %s (IPv%d) choose anew", gone, asked.uplink, asked.family)
+        self._watches[name] = watch = watch.without(moved)
+        return _answer(asked, len(flows) - gone, len(watch.sights))
+
+    def _still(self, asked: Look | Empty) -> bool:
+        """True unless the uplink has come to serve since the engine asked."""
+        leaving = self._leavings().get((asked.uplink, asked.family))
+        return leaving is not None and leaving.since == asked.since
+
+    def _empty(self, asked: Empty) -> LeftSeen:
+        self._watches = {i: w for i, w in self._watches.items() if i[:2] != (asked.uplink, asked.family)}
+        gone = self._tracker.drop(asked.mark, asked.mask, asked.family, lambda _: self._still(asked))
+        if gone:
+            log.info("leaving: %d connections of %s (IPv%d) forgotten at the end", gone, asked.uplink, asked.family)
+        return _answer(asked, 0, 0)
+
+
+def _answer(asked: Look | Empty, left: int, movable: int) -> LeftSeen:
+    return LeftSeen(uplink=asked.uplink, family=asked.family, since=asked.since, left=left, movable=movable)

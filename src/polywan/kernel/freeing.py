@@ -1,0 +1,110 @@
+"""Let go of every connection of a dead uplink: forget, make speak, end; in turns until all is done or tried.
+
+Everything is done while connections are read, so that the first are free while the last are still unknown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+from polywan.core.errors import KernelError
+from polywan.core.net import Family
+from polywan.kernel import conntrack, sockets
+from polywan.kernel.api import Freed
+from polywan.kernel.netlink import Request
+from polywan.kernel.nudge import TURNS, End, nudge
+
+WAIT: Final = 0.025
+"""Seconds that answers are given before it is looked who is left; most take less than one millisecond."""
+
+AT_ONCE: Final = 2000
+"""Segments up to which turns are not waited for: looking who is left costs up to 15 ms, with a large table."""
+
+
+def free(mark: int, mask: int, family: Family, own: Collection[bytes], *, tcp: bool) -> Freed:
+    """Let go of the connections of a mark in a family; see `Tracker.cut`.
+
+    Args:
+        mark: theirs, under `mask`.
+        mask: bits of the mark that are ours; all of them together are the mark of what is sent.
+        family: theirs.
+        own: addresses of this box, packed.
+        tcp: end established TCP as well.
+
+    Raises:
+        KernelError: the kernel refused to show connections.
+    """
+    work = _Work(family, mask, tcp=tcp)
+    for turn in range(TURNS):
+        told = work.take(conntrack.find(mark, mask, family, own), turn)
+        if not told or work.mute:
+            return work.freed(silent=len(told))
+        if len(told) * TURNS <= AT_ONCE:
+            for further in range(turn + 1, TURNS):
+                work.nudge(told, further)
+        time.sleep(WAIT)
+        if len(told) * TURNS <= AT_ONCE:
+            break
+    return work.freed(silent=sum(len(f.inside) + len(f.own) for f in conntrack.find(mark, mask, family, own)))
+
+
+class _Work:
+    """What was done so far for the connections of one mark and family; see `free`.
+
+    Attributes:
+        mute: nobody can be made to speak.
+    """
+
+    def __init__(self, family: Family, mark: int, *, tcp: bool) -> None:
+        self.mute = False
+        self._family, self._mark, self._tcp = family, mark, tcp
+        self._forgotten = self._told = self._ended = 0
+        self._problems: list[str] = []
+
+    def take(self, found: Iterable[conntrack.Found], turn: int) -> list[End]:
+        """Do what can be done for connections while they are found; return the ends that were made to speak."""
+        spoken: list[End] = []
+        told = 0
+        for some in found:
+            self._forgotten += conntrack.delete(some.doomed)
+            if self._tcp:
+                left = self._end(some.own)
+                told += len(left) + len(some.inside)
+                ends = [*left, *(end for ends in some.inside for end in ends)]
+                self.nudge(ends, turn)
+                spoken += ends
+        self._told = max(self._told, told)
+        return spoken
+
+    def nudge(self, ends: Sequence[End], turn: int) -> None:
+        """Make ends speak."""
+        try:
+            if not self.mute:
+                nudge(ends, self._family, self._mark, turn)
+        except KernelError as e:
+            self.mute = True
+            self._problems.append(f"idle TCP is reset only when it next sends: {e}")
+
+    def _end(self, own: Sequence[tuple[End, Request]]) -> list[End]:
+        """End sockets of this box and forget their connections; return those that have to be made to speak instead."""
+        try:
+            done = sockets.destroy([end for end, _ in own], self._family)
+        except KernelError as e:
+            self._problems += [] if self._problems else [f"sockets cannot be ended, they meet resets instead: {e}"]
+            done = [False] * len(own)
+        # The socket's own reset may not have closed the entry, and nobody is left to use it.
+        conntrack.delete([deletion for (_, deletion), gone in zip(own, done, strict=True) if gone])
+        self._ended += done.count(True)
+        return [end for (end, _), gone in zip(own, done, strict=True) if not gone]
+
+    def freed(self, *, silent: int) -> Freed:
+        """Sum up; `silent` of those that were told are still open."""
+        return Freed(
+            forgotten=self._forgotten,
+            told=self._told,
+            silent=min(silent, self._told),
+            ended=self._ended,
+            problems=tuple(self._problems),
+        )

@@ -1,0 +1,133 @@
+"""What every kernel tells of new connections: a sample, of our marks, of what a working server would answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from contract.entries import Entry
+from contract.kernels import LinuxWorld, World, linux_world
+from contract.values import MASK
+from polywan.core.events import Signs
+from polywan.core.net import FAMILIES, Family
+from polywan.core.passive import SAMPLE
+
+PATIENCE = 5.0
+
+
+def tcp(port: int, mark: int = 0x100, family: Family = Family.V4, state: int = 1) -> Entry:
+    return Entry(protocol="tcp", port=port, mark=mark, family=family, state=state)
+
+
+def heard(world: World, *acts: Callable[[], object], enough: Callable[[Signs], bool], mask: int = MASK) -> Signs:
+    """What is told, taken together, from the first act on; each look that brings nothing new lets the next act."""
+
+    async def listen() -> Signs:
+        world.kernel.listen(mask)
+        stream, known, left = world.kernel.signs(), Signs(), list(acts)
+
+        async def take() -> None:
+            nonlocal known
+            async for signs in stream:
+                known = Signs(opened=known.opened + signs.opened, answered=known.answered | signs.answered)
+                if left:
+                    left.pop(0)()
+                elif enough(known):
+                    return
+
+        taking = asyncio.create_task(take())
+        await asyncio.sleep(0)
+        left.pop(0)()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await taking
+        finally:
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
+        return known
+
+    return asyncio.run(listen())
+
+
+def opened(count: int) -> Callable[[Signs], bool]:
+    return lambda signs: len(signs.opened) >= count
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_new_connection_is_told_with_its_mark_and_destination(world: World, family: Family) -> None:
+    signs = heard(world, lambda: world.track([tcp(1, 0xC100, family)]), enough=opened(1))
+    (only,) = signs.opened
+    assert (only.mark, only.family) == (0x100, family)
+    assert str(only.destination) == ("203.0.113.9" if family is Family.V4 else "2001:db8:9::9")
+    assert signs.answered == frozenset()
+
+
+def test_connections_of_others_and_in_the_middle_of_their_life_are_not_told(world: World) -> None:
+    entries = [tcp(1, 0), tcp(2, 0xC000), tcp(3, state=3), Entry(protocol="icmp", port=4, mark=0x100), tcp(5, 0x200)]
+    signs = heard(world, lambda: world.track(entries), enough=opened(1))
+    assert [o.mark for o in signs.opened] == [0x200]
+
+
+def test_queries_by_udp_are_told(world: World) -> None:
+    signs = heard(world, lambda: world.track([Entry(mark=0x100)]), enough=opened(1))
+    assert len(signs.opened) == 1
+
+
+def test_of_many_a_few_of_each_mark_are_told(world: World) -> None:
+    entries = [tcp(port, 0x100 * (1 + port % 2)) for port in range(1000, 1040)]
+    signs = heard(world, lambda: world.track(entries), enough=opened(2 * SAMPLE))
+    assert sorted(o.mark for o in signs.opened) == [0x100] * SAMPLE + [0x200] * SAMPLE
+    assert len({o.number for o in signs.opened}) == 2 * SAMPLE
+
+
+@pytest.fixture
+def linux() -> Iterator[LinuxWorld]:
+    with linux_world() as world:
+        yield world
+
+
+@pytest.mark.netns
+def test_a_connection_that_is_gone_counts_as_answered(linux: LinuxWorld) -> None:
+    signs = heard(
+        linux,
+        lambda: linux.track([tcp(1), tcp(2, 0x200)]),
+        lambda: linux.kernel.cut(0x100, MASK, Family.V4),
+        enough=lambda signs: bool(signs.answered),
+    )
+    assert signs.answered == {o.number for o in signs.opened if o.mark == 0x100}
+
+
+@pytest.mark.netns
+def test_nothing_is_told_while_nobody_wants_to_hear(linux: LinuxWorld) -> None:
+    with pytest.raises(TimeoutError):
+        quiet(linux, 0)
+    assert quiet(linux, MASK) == 1
+
+
+def quiet(linux: LinuxWorld, mask: int) -> int:
+    async def first() -> int:
+        linux.kernel.listen(mask)
+        stream = linux.kernel.signs()
+        asking = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        linux.track([tcp(1 + mask)])
+        async with asyncio.timeout(0.5 if mask == 0 else PATIENCE):
+            return len((await asking).opened)
+
+    return asyncio.run(first())
+
+
+@pytest.mark.netns
+def test_closing_ends_the_stream_whether_it_waits_or_works(linux: LinuxWorld) -> None:
+    async def story() -> None:
+        linux.kernel.listen(MASK)
+        stream = linux.kernel.signs()
+        ended = asyncio.ensure_future(anext(stream, None))
+        await asyncio.sleep(0)
+        linux.kernel.close()
+        async with asyncio.timeout(PATIENCE):
+            assert await ended is None
+
+    asyncio.run(story())

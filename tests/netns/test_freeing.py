@@ -1,0 +1,405 @@
+"""What a dead uplink leaves behind: every connection on it is free at once, and no other one notices."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, Self
+
+import pytest
+
+from netlab import with_servers
+from polywan.core.net import Family
+from polywan.kernel.nudge import End, nudge
+from polywan.lab.daemon import Daemon
+from polywan.lab.namespaces import Namespace
+from polywan.lab.network import Lab
+from polywan.lab.scenario import configuration
+from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, STREAM_PORT
+from polywan.lab.topology import LAN_CLIENT, SERVERS
+from polywan.lab.traffic import Connection, Opened, error_name, exchange, open_connections
+
+if TYPE_CHECKING:
+    from netlab import BuildLab, StartDaemon
+
+FAMILIES: Final = [Family.V4, Family.V6]
+FAULTS: Final = ["carrier", "silent"]
+
+MASK: Final = 0x3F00
+"""The default `mark_mask`; all of it is the mark that no uplink has."""
+
+FREED: Final = 0.2
+"""Seconds after the verdict within which a connection has to be free."""
+
+PATIENCE: Final = 10.0
+
+FIRST_THEN_SECOND: Final = '[policies.default]\ntiers = [["isp1"], ["isp2"], ["isp3"]]\n'
+
+
+def break_uplink(lab: Lab, number: int, fault: str) -> None:
+    if fault == "carrier":
+        lab.cut(number)
+    else:
+        lab.blackhole(number)
+
+
+def verdict(daemon: Daemon, number: int, family: Family) -> float:
+    """Wait until the uplink is found down in a family; return when."""
+    name = f"isp{number} is "
+
+    def told(text: str) -> bool:
+        return name in text and ("is down" in text or f"IPv{family:d} down" in text)
+
+    line = daemon.wait_log(told, PATIENCE)
+    assert line is not None, f"isp{number} was never found down"
+    return line.at
+
+
+def firewall(namespace: Namespace, hook: str) -> None:
+    """Drop what no tracked connection knows, as stateful firewalls do."""
+    namespace.nft(
+        f"table inet firewall {{ chain guard {{ type filter hook {hook} priority 10; policy accept;\n"
+        "ct state invalid counter drop\n"
+        "tcp flags & (syn | rst | fin) == 0x0 ct state new counter drop\n}\n}\n"
+    )
+    namespace.sysctl({"netfilter/nf_conntrack_tcp_loose": 0})
+
+
+async def ending(sock: socket.socket) -> tuple[float, str]:
+    """Read until the connection breaks; return when and how."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while await loop.sock_recv(sock, 65536):
+                pass
+        return time.monotonic(), "closed"
+    except OSError as failure:
+        return time.monotonic(), error_name(failure)
+
+
+async def after_verdict(
+    daemon: Daemon, number: int, family: Family, doomed: Sequence[socket.socket], fault: Callable[[], object]
+) -> list[tuple[float, str]]:
+    """Break an uplink under connections that only listen; return seconds after the verdict and the end of each."""
+    readers = [asyncio.create_task(ending(sock)) for sock in doomed]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(fault)
+    known = await asyncio.to_thread(verdict, daemon, number, family)
+    ends = await asyncio.gather(*readers)
+    return sorted((at - known, how) for at, how in ends)
+
+
+def assert_reset(ends: Sequence[tuple[float, str]], how: str = "ECONNRESET") -> None:
+    assert {error for _, error in ends} == {how}
+    assert ends[-1][0] < FREED, f"free after {[round(1000 * seconds) for seconds, _ in ends]} ms"
+
+
+def on(opened: Opened, number: int) -> list[Connection]:
+    return [c for c in opened.connections if c.attempt.uplink == number]
+
+
+def sockets_on(opened: Opened, number: int) -> list[socket.socket]:
+    found = [c.sock for c in on(opened, number)]
+    assert found
+    return found
+
+
+async def download(lab: Lab, family: Family) -> socket.socket:
+    """Open a connection from a server that sends without end."""
+    sock = lab.client.socket(SOCKET_FAMILY[family], socket.SOCK_STREAM)
+    await asyncio.get_running_loop().sock_connect(sock, (str(SERVERS[family][0]), STREAM_PORT))
+    return sock
+
+
+async def opening(lab: Lab, sock: socket.socket) -> tuple[int | None, socket.socket]:
+    """Read the first line of a download, which tells its uplink."""
+    greeting = await asyncio.get_running_loop().sock_recv(sock, 64)
+    return lab.topology.number_of(ip_address(greeting.split(b"\n")[0].decode())), sock
+
+
+async def sending(sock: socket.socket) -> tuple[float, str]:
+    """Send now and then, as an upload does, until the connection breaks; return when and how."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                await loop.sock_sendall(sock, b"more\n")
+                await asyncio.sleep(0.01)
+    except OSError as failure:
+        return time.monotonic(), error_name(failure)
+
+
+class Inside:
+    """A listener of a namespace that keeps what it accepts and says nothing."""
+
+    def __init__(self, namespace: Namespace, family: Family) -> None:
+        self._family = family
+        self._listener = namespace.socket(SOCKET_FAMILY[family], socket.SOCK_STREAM)
+        self._listener.bind(("::" if family is Family.V6 else "0.0.0.0", ECHO_PORT))
+        self._listener.listen()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._listener)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    async def session(self, lab: Lab, number: int, *, port: int = ECHO_PORT) -> socket.socket:
+        """Let a host outside connect by an uplink's address; return the end inside."""
+        loop = asyncio.get_running_loop()
+        address = lab.topology.uplink(number).addresses[self._family].own.ip
+        outside = self._stack.enter_context(lab.server.socket(SOCKET_FAMILY[self._family], socket.SOCK_STREAM))
+        await loop.sock_connect(outside, (str(address), port))
+        inside, _ = await loop.sock_accept(self._listener)
+        return self._stack.enter_context(inside)
+
+
+class Pinger:
+    """Echo requests of one identifier from the client, which are one connection to conntrack."""
+
+    def __init__(self, lab: Lab, family: Family) -> None:
+        self._v4 = family is Family.V4
+        protocol = socket.getprotobyname("icmp" if self._v4 else "ipv6-icmp")
+        with lab.client.entered():
+            self._sock = socket.socket(SOCKET_FAMILY[family], socket.SOCK_RAW, protocol)
+        self._sock.setblocking(False)
+        self._sock.connect((str(SERVERS[family][0]), 0))
+        self._identifier = id(self) >> 4 & 0xFFFF
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    async def echo(self, patience: float) -> None:
+        """Ask once and await the answer.
+
+        Raises:
+            TimeoutError: there was none.
+        """
+        loop = asyncio.get_running_loop()
+        request = self._message(8 if self._v4 else 128)
+        await loop.sock_sendall(self._sock, request)
+        async with asyncio.timeout(patience):
+            while (data := await loop.sock_recv(self._sock, 2048)) is not None:
+                message = data[20:] if self._v4 else data
+                if message[0] == (0 if self._v4 else 129) and message[4:8] == request[4:8]:
+                    return
+
+    def _message(self, kind: int) -> bytes:
+        body = struct.pack(">BBHHH", kind, 0, 0, self._identifier, 1)
+        total = sum(struct.unpack(">4H", body))
+        checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF if self._v4 else 0
+        return body[:2] + struct.pack(">H", checksum) + body[4:]
+
+
+async def flow(lab: Lab, family: Family, port: int, stack: ExitStack) -> socket.socket:
+    """Return a UDP socket with a fixed port, as tunnels have, whose flow is known."""
+    sock = stack.enter_context(lab.client.socket(SOCKET_FAMILY[family], socket.SOCK_DGRAM))
+    sock.bind((str(LAN_CLIENT[family].ip), port))
+    sock.connect((str(SERVERS[family][0]), ECHO_PORT))
+    assert await exchange(lab, sock, "hello") == 1
+    return sock
+
+
+async def until_moved(lab: Lab, sock: socket.socket) -> float:
+    """Talk on and on until an answer comes by the second uplink; return when."""
+    async with asyncio.timeout(PATIENCE):
+        for count in itertools.count():
+            with suppress(OSError):
+                if await exchange(lab, sock, f"talk {count}", patience=0.02) == 2:
+                    break
+    return time.monotonic()
+
+
+async def still_work(opened: Opened, number: int) -> None:
+    """Every connection that is not of this uplink answers."""
+    for connection in (c for c in opened.connections if c.attempt.uplink != number):
+        assert await connection.ask("and you?", patience=2.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_idle_connections_are_reset_at_once_and_no_others(
+    lab: Lab, start_daemon: StartDaemon, family: Family, fault: str
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+
+    async def story() -> None:
+        with closing(await open_connections(lab, 150, SERVERS[family][0])) as opened:
+            doomed = sockets_on(opened, 1)
+            ends = await after_verdict(daemon, 1, family, doomed, lambda: break_uplink(lab, 1, fault))
+            assert len(ends) == 50
+            assert_reset(ends)
+            await still_work(opened, 1)
+
+    with_servers(lab, story)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stalled_downloads_and_running_uploads_are_reset(lab: Lab, start_daemon: StartDaemon, family: Family) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+
+    async def story() -> None:
+        with ExitStack() as closing_all:
+            loading = [closing_all.enter_context(closing(await download(lab, family))) for _ in range(6)]
+            opened = closing_all.enter_context(closing(await open_connections(lab, 6, SERVERS[family][0])))
+            greeted = [await opening(lab, sock) for sock in loading]
+            doomed = [sock for number, sock in greeted if number == 1]
+            senders = [asyncio.create_task(sending(sock)) for sock in sockets_on(opened, 1)]
+            ends = await after_verdict(daemon, 1, family, doomed, lambda: lab.blackhole(1))
+            known = await asyncio.to_thread(verdict, daemon, 1, family)
+            assert_reset(ends)
+            assert_reset(sorted((at - known, how) for at, how in await asyncio.gather(*senders)))
+            await still_work(opened, 1)
+
+    with_servers(lab, story)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_firewall_on_either_end_changes_nothing(lab: Lab, start_daemon: StartDaemon, family: Family) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    firewall(lab.client, "input")
+    firewall(lab.server, "input")
+
+    async def story() -> None:
+        with closing(await open_connections(lab, 40, SERVERS[family][0])) as opened:
+            ends = await after_verdict(daemon, 1, family, sockets_on(opened, 1), lambda: lab.blackhole(1))
+            assert_reset(ends)
+            await still_work(opened, 1)
+
+    with_servers(lab, story)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_boxs_own_sockets_are_ended(lab: Lab, start_daemon: StartDaemon, family: Family, fault: str) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+
+    async def story() -> None:
+        with closing(await open_connections(lab, 12, SERVERS[family][0], namespace=lab.router)) as opened:
+            doomed = sockets_on(opened, 1)
+            ends = await after_verdict(daemon, 1, family, doomed, lambda: break_uplink(lab, 1, fault))
+            assert_reset(ends, "ECONNABORTED")
+            # All have the address of the first uplink, whatever carries them: without its carrier they find no route.
+            if fault == "silent":
+                await still_work(opened, 1)
+
+    with_servers(lab, story)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_session_on_the_box_is_ended_and_its_listener_goes_on(
+    lab: Lab, start_daemon: StartDaemon, family: Family
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+
+    async def story() -> None:
+        with Inside(lab.router, family) as inside:
+            first = await inside.session(lab, 1)
+            assert_reset(await after_verdict(daemon, 1, family, [first], lambda: lab.blackhole(1)), "ECONNABORTED")
+            second = await inside.session(lab, 2)
+            assert second.getpeername()[0] == str(SERVERS[family][0])
+
+    with_servers(lab, story)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_forwarded_ports_server_is_reset(lab: Lab, start_daemon: StartDaemon, family: Family) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    lab.forward_port(8080, ECHO_PORT)
+
+    async def story() -> None:
+        with Inside(lab.client, family) as inside:
+            waiting = [await inside.session(lab, 1, port=8080) for _ in range(5)]
+            assert_reset(await after_verdict(daemon, 1, family, waiting, lambda: lab.blackhole(1)))
+
+    with_servers(lab, story)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_datagrams_and_pings_take_another_uplink_at_once(
+    lab: Lab, start_daemon: StartDaemon, family: Family, fault: str
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)) + FIRST_THEN_SECOND)
+
+    async def story() -> None:
+        with ExitStack() as stack:
+            quiet = await flow(lab, family, 51820, stack)
+            talker = await flow(lab, family, 51821, stack)
+            pinger = stack.enter_context(Pinger(lab, family))
+            await pinger.echo(2.0)
+            break_uplink(lab, 1, fault)
+            talk = asyncio.create_task(until_moved(lab, talker))
+            known = await asyncio.to_thread(verdict, daemon, 1, family)
+            assert await talk - known < FREED
+            assert await exchange(lab, quiet, "still me", patience=FREED) == 2
+            await pinger.echo(FREED)
+
+    with_servers(lab, story)
+
+
+def test_nothing_is_cut_when_no_other_uplink_is_left(lab_of: BuildLab, start_daemon: StartDaemon) -> None:
+    lab = lab_of(1)
+    daemon = start_daemon(lab, configuration(lab.topology, (1,)))
+
+    async def story() -> None:
+        for family in FAMILIES:
+            with ExitStack() as stack:
+                own = stack.enter_context(
+                    closing(await open_connections(lab, 2, SERVERS[family][0], namespace=lab.router))
+                )
+                theirs = stack.enter_context(closing(await open_connections(lab, 2, SERVERS[family][0])))
+                lab.blackhole(1)
+                await asyncio.to_thread(verdict, daemon, 1, family)
+                lab.unblackhole(1)
+                for connection in (*own.connections, *theirs.connections):
+                    assert await connection.ask("did you wait?")
+
+    with_servers(lab, story)
+    assert [line.text for line in daemon.log if "cut " in line.text] == []
+
+
+@pytest.mark.parametrize("word", ["move", "keep"])
+def test_on_down_can_leave_connections_alone(lab: Lab, start_daemon: StartDaemon, word: str) -> None:
+    policy = f'{FIRST_THEN_SECOND}on_down = "{word}"\n'
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)) + policy)
+
+    async def story() -> None:
+        with ExitStack() as stack:
+            opened = stack.enter_context(closing(await open_connections(lab, 3, SERVERS[Family.V4][0])))
+            sock = await flow(lab, Family.V4, 51820, stack)
+            lab.blackhole(1)
+            await asyncio.to_thread(verdict, daemon, 1, Family.V4)
+            if word == "move":
+                await asyncio.to_thread(
+                    daemon.wait_log, lambda text: "cut connections of isp1 (IPv4)" in text, PATIENCE
+                )
+                assert await exchange(lab, sock, "still me") == 2
+            lab.unblackhole(1)
+            if word == "keep":
+                assert await exchange(lab, sock, "still me") == 1
+            for connection in opened.connections:
+                assert await connection.ask("did you wait?")
+
+    with_servers(lab, story)
+
+
+def test_what_speaks_in_the_name_of_others_never_leaves_by_an_uplink(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    lab.cut(1)
+    for family in FAMILIES:
+        verdict(daemon, 1, family)
+        with lab.router.entered():
+            nudge([End(SERVERS[family][0].packed, 7, LAN_CLIENT[family].ip.packed, 7)], family, MASK, 0)
+    assert all(seen.spoofed == 0 for seen in lab.all_seen().values())

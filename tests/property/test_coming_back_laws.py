@@ -1,0 +1,134 @@
+"""Whatever happens, no connection of an uplink that serves is let go, and every drain ends."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polywan.config import Config
+from polywan.core import drain, engine
+from polywan.core.admin import Verb
+from polywan.core.drain import GRACE, LOOK, Watch
+from polywan.core.effects import Effect, Empty, Look, StartProbe
+from polywan.core.events import Event, LeftSeen, Ordered, ProbeResult, Tick
+from polywan.core.flows import Flow
+from polywan.core.net import Family
+from worlds import Daemon, world
+
+ON_UP = ["stay", "move-when-idle", "move", {"drain": 0}, {"drain": 7}, None]
+NAMES = ["u1", "u2", "u3"]
+
+
+def config(first: Any, second: Any, metered: bool) -> Config:
+    policies = {
+        "default": {"tiers": [["u1"], ["u2", "u3"]], **({} if first is None else {"on_up": first})},
+        "other": {"tiers": [["u2"], ["u1"], ["u3"]], **({} if second is None else {"on_up": second})},
+    }
+    uplinks = {name: {"interface": f"wan{name[1]}", "metered": metered and name == "u3"} for name in NAMES}
+    health = {"hold_down": 0, "rise": 1, "fall": 1, "targets": ["192.0.2.1"], "slow_start": 0}
+    return Config.model_validate({"uplinks": uplinks, "policies": policies, "health": health})
+
+
+class Box:
+    """A daemon whose probes are answered by the uplinks that are well."""
+
+    def __init__(self, config: Config) -> None:
+        self.daemon = Daemon(config, world(3, [Family.V4]))
+        self.well = set(NAMES)
+        self.answers: deque[Event] = deque()
+
+    def step(self, event: Event) -> None:
+        for effect in self.daemon.feed(event):
+            self.check(effect)
+            self.answer(effect)
+
+    def check(self, effect: Effect) -> None:
+        selection = self.daemon.state.selection
+        assert selection is not None
+        used = drain.serving(selection)
+        assert not used & selection.dead
+        if isinstance(effect, Look | Empty):
+            assert (effect.uplink, effect.family) not in used
+
+    def answer(self, effect: Effect) -> None:
+        if isinstance(effect, StartProbe):
+            order = effect.order
+            rtt = 0.01 if order.uplink in self.well else None
+            for target in order.targets:
+                heard: dict[str, Any] = {"uplink": order.uplink, "family": order.family, "round": order.round}
+                self.answers.append(ProbeResult(**heard, target=target.address, rtt=rtt))
+        if isinstance(effect, Empty):
+            seen: dict[str, Any] = {"uplink": effect.uplink, "family": effect.family, "since": effect.since}
+            self.answers.append(LeftSeen(**seen, left=0, movable=0))
+
+    def wait(self, seconds: float) -> None:
+        end = self.daemon.now + seconds
+        while self.daemon.now < end:
+            if self.answers:
+                self.daemon.now += 0.01
+                self.step(self.answers.popleft())
+            else:
+                self.daemon.now = min(end, max(self.daemon.now + 0.01, engine.deadline(self.daemon.state)))
+                self.step(Tick())
+
+
+_DOINGS = st.one_of(
+    st.tuples(st.just("break"), st.sampled_from(NAMES)),
+    st.tuples(st.just("mend"), st.sampled_from(NAMES)),
+    st.tuples(st.sampled_from(list(Verb)), st.sampled_from(NAMES)),
+    st.tuples(st.just("wait"), st.sampled_from([0.5, 3.0, 9.0])),
+)
+
+
+@given(st.sampled_from(ON_UP), st.sampled_from(ON_UP), st.booleans(), st.lists(_DOINGS, max_size=12))
+def test_no_connection_of_a_serving_uplink_is_let_go(
+    first: Any, second: Any, metered: bool, doings: list[tuple[Any, Any]]
+) -> None:
+    box = Box(config(first, second, metered))
+    for what, whom in doings:
+        match what:
+            case "break":
+                box.well.discard(whom)
+            case "mend":
+                box.well.add(whom)
+            case "wait":
+                box.wait(whom)
+            case _:
+                box.step(Ordered(whom, what, 5.0))
+    box.wait(4.0)
+    for name in NAMES:
+        order = box.daemon.state.memory.orders.get(name)
+        if order is not None and order.until is not None and order.until + GRACE + LOOK < box.daemon.now:
+            assert order.empty
+
+
+_FLOWS = st.lists(
+    st.builds(
+        lambda port, protocol, packets, timeout: Flow(
+            *(Family.V4, protocol, "192.0.2.1", port, "203.0.113.9", 53), packets_up=packets, timeout=timeout
+        ),
+        st.integers(1, 3),
+        st.sampled_from([6, 17, 1]),
+        st.one_of(st.none(), st.integers(0, 3)),
+        st.one_of(st.none(), st.integers(0, 200)),
+    ),
+    max_size=4,
+)
+
+
+@given(st.lists(_FLOWS, max_size=6), st.booleans())
+def test_idle_is_only_what_was_seen_unchanged_for_as_long_and_is_not_tcp(looks: list[list[Flow]], gather: bool) -> None:
+    watch, history = Watch({}), []
+    for number, flows in enumerate(looks):
+        now = 2.0 * number
+        watch = watch.look(flows, now, gather=gather or not number, spared=frozenset())
+        history.append((now, flows))
+        for flow in flows:
+            if watch.idle(flow, 4.0, now):
+                assert flow.protocol != 6
+                recent = [seen for at, seen in history if at >= now - 4.0]
+                assert len(recent) > 2
+                assert all(drain.key_of(flow) in map(drain.key_of, seen) for seen in recent)
