@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. The tools come from .venv, which any of scripts/lab, `make check` and
 # `make test-netns` makes.
 .DEFAULT_GOAL := help
-.PHONY: help fmt lint type imports test test-netns check bench bench-smoke lab golden docs clean
+.PHONY: help fmt lint type imports test test-netns chaos check bench bench-smoke lab golden docs clean
 
 BIN := .venv/bin
 
@@ -26,6 +26,9 @@ test: ## run the tests that need no network: unit, golden, scenario, property, c
 
 test-netns: ## run the tests that send real packets, in private namespaces
 	@scripts/test netns
+
+chaos: ## accidents under load, drawn from a seed: make chaos [SEED=7] [SECONDS=120]; see docs/design/chaos.md
+	@scripts/test chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 check: ## all that must be good before a commit, in less than a minute: format, lint, types, imports, test
 	@scripts/test check

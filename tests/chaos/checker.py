@@ -1,0 +1,265 @@
+"""Hold a recorded run against the invariants of docs/design/chaos.md: pure, so that it is tested on made-up runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from chaos.expected import Calendar, make_calendar
+from chaos.history import Flow, History, Span, any_meets, merged, outside
+from chaos.plan import Kind
+from polywan.lab.traffic import Attempt
+
+MEMORY: Final = 16.0
+"""MiB by which an old daemon may be larger than a young one: what a burst of reloads needed once stays taken."""
+DESCRIPTORS: Final = 3
+"""Descriptors that an old daemon may have more than a young one."""
+THREADS: Final = 6
+"""The same of threads: those that block for others are kept for the next time."""
+
+_BEFORE: Final = 5
+_RECENT: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was not kept.
+
+    Attributes:
+        invariant: its name in docs/design/chaos.md.
+        at: when, in seconds after the beginning of the run.
+        subject: the flow, uplink or process that it happened to.
+        before: the last things that were done before it.
+    """
+
+    invariant: str
+    at: float
+    subject: str
+    text: str
+    before: tuple[str, ...]
+
+    def __str__(self) -> str:
+        done = "; ".join(self.before) or "nothing yet"
+        return f"{self.invariant} at {self.at:.2f} s, {self.subject}: {self.text}\n    before it: {done}"
+
+
+def check(history: History) -> list[Violation]:
+    """Return every violation, in order of time."""
+    judge = _Judge(history, make_calendar(history))
+    found = [
+        *judge.flows_stay(),
+        *judge.flows_are_freed(),
+        *judge.sources_are_right(),
+        *judge.connections_succeed(),
+        *judge.inbound_is_answered(),
+        *judge.repairs_are_made(),
+        *judge.returns_are_held(),
+        *judge.daemon_lives(),
+        *judge.marks_stay(),
+        *judge.all_is_well_in_the_end(),
+    ]
+    return sorted(found, key=lambda violation: violation.at)
+
+
+class _Judge:
+    """One method for each promise."""
+
+    def __init__(self, history: History, calendar: Calendar) -> None:
+        self.history, self.calendar, self.rules = history, calendar, history.rules
+        self.unexpected = merged([*calendar.unsettled, *calendar.nobody])
+
+    def _say(self, invariant: str, at: float, subject: str, text: str) -> Violation:
+        recent = [d for d in self.history.deeds if at - _RECENT <= d.begun <= at]
+        before = tuple(f"{d} ({at - d.begun:.2f} s)" for d in recent[-_BEFORE:])
+        return Violation(invariant, at - self.history.begun, subject, text, before)
+
+    def _excused(self, uplink: int) -> list[Span]:
+        """When nothing is asked of a flow on that uplink."""
+        return merged(
+            [
+                *self.calendar.broken[uplink],
+                *self.calendar.open,
+                *self.calendar.forgotten,
+                *self.history.stalls,
+            ]
+        )
+
+    def _judged(self, flow: Flow) -> Iterator[tuple[int, Span]]:
+        """Yield each uplink of a flow and the time until the flow cannot be judged any more.
+
+        Whoever flushes connection tracking, or takes address translation away, ends flows in ways that nobody can
+        mend; they are left alone from then on.
+        """
+        ends = [s.begin for s in (*self.calendar.forgotten, *self.calendar.open) if s.end > flow.born]
+        end = min(ends, default=self.history.ended)
+        for uplink, stage in flow.stages(self.history.ended):
+            if uplink in self.calendar.broken and stage.begin < end:
+                yield uplink, Span(stage.begin, min(stage.end, end))
+
+    def flows_stay(self) -> Iterator[Violation]:
+        """I1: an established flow of a healthy uplink neither moves, nor breaks, nor hangs."""
+        for flow in self.history.flows:
+            for uplink, stage in self._judged(flow):
+                excused = self._excused(uplink)
+                moved = next((m for m in flow.moves if m.at == stage.end), None)
+                if moved is not None and not any_meets(excused, moved.at, moved.at):
+                    text = f"moved from isp{moved.before} to isp{moved.after} although isp{uplink} was well"
+                    yield self._say("I1", moved.at, flow.name, text)
+                if flow.broken == stage.end and not any_meets(excused, stage.end, stage.end):
+                    yield self._say("I1", stage.end, flow.name, f"broke ({flow.error}) although isp{uplink} was well")
+                yield from self._hung(flow, uplink, stage, excused)
+
+    def _hung(self, flow: Flow, uplink: int, stage: Span, excused: list[Span]) -> Iterator[Violation]:
+        """A sender that met a fault waits as long again before it repeats (RFC 6298), so that is excused as well."""
+        known = [*excused, *self.calendar.torn]
+        longer = [Span(s.begin, s.end + s.length + self.rules.patience) for s in known]
+        for gap in flow.gaps:
+            seen = Span(max(gap.begin, stage.begin), min(gap.end, stage.end))
+            if seen.length > self.rules.hang and outside(seen, longer) > self.rules.hang:
+                text = f"no answer for {seen.length:.1f} s although isp{uplink} was well"
+                yield self._say("I1", seen.begin, flow.name, text)
+
+    def flows_are_freed(self) -> Iterator[Violation]:
+        """F: while another uplink is well, a flow of a lost one is free to go on soon after the verdict."""
+        for fault in self.calendar.faults:
+            if fault.kind is Kind.ECHO_LOST:
+                continue
+            # A sender that waits doubles its wait, so it may try next only as late again.
+            limit = fault.known + self.rules.free + (fault.known - fault.begun)
+            if (
+                limit >= fault.mended
+                or not self._somebody(fault.uplink, fault.begun, limit)
+                or not self._alive(fault.known, limit)
+            ):
+                continue
+            for flow in self.history.flows:
+                if self._stuck(flow, fault.uplink, fault.begun, limit):
+                    text = f"still waits {limit - fault.begun:.1f} s after isp{fault.uplink} was lost"
+                    yield self._say("F", limit, flow.name, text)
+
+    def _stuck(self, flow: Flow, uplink: int, begun: float, limit: float) -> bool:
+        on = any(u == uplink and s.begin < begun - 0.5 and s.end > limit for u, s in self._judged(flow))
+        waited = any(gap.begin < begun - self.rules.patience and gap.end > begun for gap in flow.gaps)
+        return on and not waited and any(gap.begin <= begun + 1.0 and gap.end > limit for gap in flow.gaps)
+
+    def _somebody(self, lost: int, begin: float, end: float) -> bool:
+        others = (spans for number, spans in self.calendar.broken.items() if number != lost)
+        return any(not any_meets(spans, begin, end) for spans in others)
+
+    def _alive(self, begin: float, end: float) -> bool:
+        return any(
+            life.ready is not None and life.ready <= begin and (life.ended is None or life.ended >= end)
+            for life in self.history.lives
+        )
+
+    def sources_are_right(self) -> Iterator[Violation]:
+        """I2 and I3: no foreign source leaves; a class that only one uplink may carry leaves by no other."""
+        for before, after in pairwise(self.history.samples):
+            # Packets that were under way when the rule set went are counted a moment later.
+            if any_meets(self.calendar.open, before.at - 0.5, after.at):
+                continue
+            yield from self._grown("I2", "packets with a foreign source", before.spoofed, after.spoofed, after.at)
+            yield from self._grown("I3", "packets of the class kept in", before.forbidden, after.forbidden, after.at)
+
+    def _grown(
+        self, invariant: str, what: str, before: Mapping[int, int], after: Mapping[int, int], at: float
+    ) -> Iterator[Violation]:
+        for number, count in after.items():
+            if count > before.get(number, 0):
+                text = f"{count - before.get(number, 0)} {what} within the last second"
+                yield self._say(invariant, at, f"isp{number}", text)
+
+    def connections_succeed(self) -> Iterator[Violation]:
+        """I7, I8: a new connection succeeds while somebody is well and the daemon had its time to notice."""
+        for attempt in self.history.attempts:
+            if not attempt.ok and not any_meets(self.unexpected, *self._tried(attempt)):
+                text = f"failed ({attempt.error}) after {attempt.ended - attempt.started:.2f} s"
+                yield self._say("I7", attempt.started, f"new tcp{attempt.family:d}", text)
+
+    def _tried(self, attempt: Attempt) -> tuple[float, float]:
+        """The time in which everything had to be well: a timeout says nothing about its later part."""
+        return attempt.started, min(attempt.ended, attempt.started + self.rules.patience)
+
+    def inbound_is_answered(self) -> Iterator[Violation]:
+        """I4: who comes in by a healthy uplink is answered by it."""
+        for inbound in self.history.inbound:
+            attempt, spans = inbound.attempt, self.calendar.broken[inbound.uplink]
+            trouble = merged([*self.calendar.unsettled, *spans])
+            if not attempt.ok and not any_meets(trouble, *self._tried(attempt)):
+                name = f"inbound tcp{attempt.family:d} by isp{inbound.uplink}"
+                yield self._say("I4", attempt.started, name, f"failed ({attempt.error})")
+
+    def repairs_are_made(self) -> Iterator[Violation]:
+        """I6: what others take away is back in time."""
+        for repair in self.history.repairs:
+            done = repair.deed.done
+            killed = any(
+                life.ended is not None and done <= life.ended <= done + self.rules.repair for life in self.history.lives
+            )
+            if killed or not self._alive(done, done + self.rules.repair):
+                continue
+            if repair.back is None or repair.back - done > self.rules.repair:
+                took = "never" if repair.back is None else f"after {repair.back - done:.2f} s"
+                yield self._say("I6", done, str(repair.deed), f"was put right {took}")
+
+    def returns_are_held(self) -> Iterator[Violation]:
+        """I7: an uplink that was given up is not used again before its hold-down is over."""
+        for fault in self.calendar.faults:
+            early = Span(fault.known, fault.mended + self.rules.hold)
+            if (
+                fault.known > fault.mended
+                or not self._alive(fault.begun, early.end)
+                or not self._somebody(fault.uplink, fault.begun, early.end)
+            ):
+                continue
+            users = (a for a in self.history.attempts if a.ok and a.uplink == fault.uplink and a.started in early)
+            if (first := next(users, None)) is not None:
+                text = f"was used {first.started - fault.mended:+.2f} s after it was mended"
+                yield self._say("I7", first.started, f"isp{fault.uplink}", text)
+
+    def daemon_lives(self) -> Iterator[Violation]:
+        """I9: the daemon ends only when it is killed, gets ready, and has nothing to complain of."""
+        kills = [d for d in self.history.deeds if d.action.kind is Kind.KILL]
+        for life in self.history.lives:
+            killed = any(life.ended is not None and d.begun <= life.ended <= d.done + 1.0 for d in kills)
+            if life.ended is not None and not killed and life.ended < self.history.ended:
+                yield self._say("I9", life.ended, "the daemon", "ended by itself")
+        for at, text in self.history.troubles:
+            yield self._say("I9", at, "the daemon", f"complained: {text}")
+
+    def marks_stay(self) -> Iterator[Violation]:
+        """I10: each uplink keeps its mark and table."""
+        if not self.history.marks:
+            return
+        _, first = self.history.marks[0]
+        for at, marks in self.history.marks[1:]:
+            for name, numbers in marks.items():
+                if first.get(name, numbers) != numbers:
+                    text = f"had mark and table {first[name]}, now {numbers}"
+                    yield self._say("I10", at, name, text)
+                    return
+
+    def all_is_well_in_the_end(self) -> Iterator[Violation]:
+        """I5, I6, I11, I13, I14: what must be true once everything is mended."""
+        end = self.history.ending
+        if end is None:
+            yield self._say("I9", self.history.ended, "the run", "never came to its end")
+            return
+        old, young = end.old, end.young
+        held = (
+            ("I7", "uplinks", end.back is not None, f"not up again: {dict(end.states)}"),
+            ("I6", "plan", not end.differences, f"not empty: {'; '.join(end.differences[:4])}"),
+            ("I5", "reload without a change", not end.reload_writes, f"wrote {end.reload_writes} times"),
+            ("I9", "restart", not end.restart_writes, f"wrote {end.restart_writes} times"),
+            ("I9", "restart", not end.restart_changes, f"changed {'; '.join(end.restart_changes[:4])}"),
+            ("I11", "shares", end.deviation is None or end.deviation <= 1.0, f"{end.deviation} connections off"),
+            ("I13", "descriptors", old.descriptors <= young.descriptors + DESCRIPTORS, f"{old} against {young}"),
+            ("I13", "threads", old.threads <= young.threads + THREADS, f"{old} against {young}"),
+            ("I13", "memory", old.memory <= young.memory + MEMORY, f"{old} against {young}"),
+            ("I14", "down", not end.left_behind, f"left {'; '.join(end.left_behind[:4])}"),
+        )
+        for invariant, subject, kept, text in held:
+            if not kept:
+                yield self._say(invariant, end.at, subject, text)

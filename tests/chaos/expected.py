@@ -1,0 +1,130 @@
+"""From deeds to expectations: when was which uplink broken, and when may the daemon not have acted yet?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import inf
+
+from chaos.history import History, Span, merged
+from chaos.plan import FAULTS, Kind
+
+BLINK = 0.05
+"""Seconds around a deed for which clocks of several threads may disagree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An uplink was broken from `begun` to `mended`; by `known` the daemon must have acted upon it."""
+
+    uplink: int
+    kind: Kind
+    begun: float
+    mended: float
+    known: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """What can be expected of whom, and when.
+
+    Attributes:
+        faults: all of them, in order.
+        broken: by uplink: broken, or mended and not surely in use again; nothing is asked of its flows.
+        useless: by uplink: broken, or mended and maybe not even used when nobody else serves.
+        unsettled: the daemon may not have acted yet on what was done.
+        forgotten: somebody flushed connection tracking; whoever was alive is judged no more.
+        torn: routes or rules of ours were gone: flows are held up.
+        open: the rule set was gone: nothing is translated or kept in.
+    """
+
+    faults: tuple[Fault, ...]
+    broken: Mapping[int, list[Span]]
+    useless: Mapping[int, list[Span]]
+    unsettled: list[Span]
+    forgotten: list[Span]
+    torn: list[Span]
+    open: list[Span]
+
+    @property
+    def nobody(self) -> list[Span]:
+        """When no uplink at all was usable."""
+        common = [Span(-inf, inf)]
+        for spans in self.useless.values():
+            common = [
+                Span(max(a.begin, b.begin), min(a.end, b.end)) for a in common for b in spans if a.meets(b.begin, b.end)
+            ]
+        return merged(common)
+
+
+def acted(history: History, moment: float, need: float) -> float:
+    """Return when a daemon has been alive and ready for `need` seconds without a break since that moment."""
+    for life in history.lives:
+        if life.ready is None:
+            continue
+        begin = max(moment, life.ready)
+        if begin + need <= (inf if life.ended is None else life.ended):
+            return begin + need
+    return inf
+
+
+def make_calendar(history: History) -> Calendar:
+    """Derive what can be expected from what was done."""
+    faults = tuple(_faults(history))
+    open_ = _after(history, (Kind.FLUSH_NFT,), history.rules.repair)
+    torn = _after(history, (Kind.FLUSH_RULES, Kind.FLUSH_ROUTES), history.rules.repair)
+    changes = _after(history, (Kind.READDRESS, Kind.REMAKE), history.rules.repair)
+    forgotten = _after(history, (Kind.FLUSH_TRACKING,), history.rules.repair)
+    lost = [Span(fault.begun - BLINK, fault.known) for fault in faults]
+    # Nothing of ours is in force before the first daemon is ready.
+    first = [Span(-inf, min((life.ready for life in history.lives if life.ready is not None), default=inf))]
+    unsettled = merged([*first, *lost, *open_, *torn, *forgotten, *changes, *history.stalls])
+    numbers = range(1, history.plan.uplinks + 1)
+    return Calendar(
+        faults=faults,
+        broken={n: merged(_broken(history, faults, n, history.rules.back)) for n in numbers},
+        useless={n: merged(_broken(history, faults, n, history.rules.answer)) for n in numbers},
+        unsettled=unsettled,
+        forgotten=forgotten,
+        torn=torn,
+        open=merged(open_),
+    )
+
+
+def need_of(history: History, kind: Kind) -> float:
+    """Return how long a daemon has to notice that kind of fault."""
+    return history.rules.loss if kind in (Kind.CUT, Kind.LINK_DOWN) else history.rules.silence
+
+
+def _faults(history: History) -> Iterator[Fault]:
+    for index, deed in enumerate(history.deeds):
+        kind = deed.action.kind
+        if kind not in FAULTS or (kind is Kind.ECHO_LOST and history.plan.both_methods):
+            continue
+        later = (
+            d
+            for d in history.deeds[index + 1 :]
+            if d.action.kind is FAULTS[kind] and d.action.uplink == deed.action.uplink
+        )
+        mending = next(later, None)
+        mended = inf if mending is None else mending.done
+        known = acted(history, deed.done, need_of(history, kind))
+        if mending is not None:
+            # A daemon that starts after the mending finds nothing to notice, unless it was noticed before.
+            known = min(known, max(mended, acted(history, mended, 0.0)) + need_of(history, kind))
+        yield Fault(deed.action.uplink, kind, deed.begun, mended, known)
+
+
+def _broken(history: History, faults: tuple[Fault, ...], number: int, rest: float) -> Iterator[Span]:
+    for fault in faults:
+        if fault.uplink == number:
+            yield Span(fault.begun - BLINK, max(fault.known, acted(history, fault.mended, rest)))
+    for deed in history.deeds:
+        if deed.action.uplink == number and deed.action.kind in (Kind.READDRESS, Kind.REMAKE):
+            yield Span(deed.begun - BLINK, acted(history, deed.done, rest))
+
+
+def _after(history: History, kinds: tuple[Kind, ...], need: float) -> list[Span]:
+    return [
+        Span(deed.begun - BLINK, acted(history, deed.done, need)) for deed in history.deeds if deed.action.kind in kinds
+    ]

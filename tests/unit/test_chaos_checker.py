@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from chaos.checker import check
+from chaos.expected import acted, make_calendar
+from chaos.history import (
+    Deed,
+    Ending,
+    Flow,
+    History,
+    Inbound,
+    Life,
+    Repair,
+    Rules,
+    Sample,
+    Span,
+    Vitals,
+    merged,
+    outside,
+)
+from chaos.plan import FAULTS, MARGIN, TAMPERING, Action, Kind, Plan, Settings, make_plan
+from polywan.core.net import Family
+from polywan.lab.traffic import Attempt
+from polywan.lab.witness import Move
+
+PLAN = Plan(
+    seed=1,
+    seconds=60.0,
+    uplinks=3,
+    trunk=False,
+    both_methods=False,
+    first=Settings(weights=(1, 1, 1)),
+    actions=(),
+)
+RULES = Rules(loss=0.5, silence=1.5, repair=2.0, answer=2.0, back=5.0, hold=0.9, free=4.0, hang=4.0, patience=1.5)
+VITALS = Vitals(20, 4, 50.0)
+WELL = Ending(
+    at=60.0,
+    back=0.0,
+    states={},
+    differences=(),
+    reload_writes=0,
+    restart_writes=0,
+    restart_changes=(),
+    deviation=0.5,
+    old=VITALS,
+    young=VITALS,
+    left_behind=(),
+)
+
+
+def history(*deeds: Deed, lives: tuple[Life, ...] = (Life(-5.0, -4.0),), ending: Ending | None = WELL) -> History:
+    return History(plan=PLAN, rules=RULES, begun=0.0, ended=60.0, deeds=list(deeds), lives=list(lives), ending=ending)
+
+
+def deed(at: float, kind: Kind, uplink: int = 0) -> Deed:
+    return Deed(Action(at, kind, uplink), at, at + 0.01)
+
+
+def flow(**lived: object) -> Flow:
+    made = Flow(name="f", protocol="tcp", role="talk", family=Family.V4, uplink=1, born=0.0, last=0.0)
+    return replace(made, **lived)  # type: ignore[arg-type]  # named by each test
+
+
+def attempt(started: float, *, error: str = "", ended: float | None = None, uplink: int = 1) -> Attempt:
+    return Attempt(
+        family=Family.V4,
+        started=started,
+        connected=None if error else started,
+        ended=started + 0.01 if ended is None else ended,
+        uplink=None if error else uplink,
+        error=error,
+    )
+
+
+def found(run: History) -> list[str]:
+    return [violation.invariant for violation in check(run)]
+
+
+CUT = (deed(10.0, Kind.CUT, 1), deed(30.0, Kind.RESTORE, 1))
+SILENCE = (deed(10.0, Kind.SILENCE, 1), deed(30.0, Kind.SOUND, 1))
+FLAP = (deed(10.0, Kind.CUT, 2), deed(12.0, Kind.RESTORE, 2))
+DEAD = (Life(-5.0, -4.0, 9.0), Life(14.0, 15.0))
+
+
+def test_a_run_in_which_nothing_happens_is_good() -> None:
+    run = history()
+    run.flows.append(flow(last=60.0))
+    run.attempts += [attempt(t) for t in (1.0, 2.0)]
+    assert check(run) == []
+
+
+@pytest.mark.parametrize(
+    ("deeds", "lived"),
+    [
+        (FLAP, {"broken": 11.0, "error": "ECONNRESET"}),
+        (FLAP, {"moves": [Move(11.0, 1, 2)]}),
+        (FLAP, {"gaps": [Span(11.0, 21.0)]}),
+        ((deed(10.0, Kind.RELOAD),), {"broken": 10.2}),
+        ((deed(10.0, Kind.KILL), deed(14.0, Kind.START)), {"broken": 15.5}),
+        ((deed(10.0, Kind.FLUSH_RULES),), {"gaps": [Span(10.0, 25.0)]}),
+    ],
+)
+def test_a_flow_of_a_healthy_uplink_must_not_move_break_or_hang(
+    deeds: tuple[Deed, ...], lived: dict[str, object]
+) -> None:
+    run = history(*deeds)
+    run.flows.append(flow(**lived))
+    assert found(run) == ["I1"]
+
+
+@pytest.mark.parametrize(
+    ("deeds", "lived"),
+    [
+        (CUT, {"broken": 11.0}),
+        (SILENCE, {"broken": 13.0}),
+        (SILENCE, {"moves": [Move(12.0, 1, 2)]}),
+        (SILENCE, {"gaps": [Span(10.0, 12.0)]}),
+        ((deed(10.0, Kind.SILENCE, 1), deed(10.5, Kind.SOUND, 1)), {"broken": 13.0}),
+        ((deed(10.0, Kind.READDRESS, 1),), {"broken": 10.3}),
+        ((deed(10.0, Kind.FLUSH_TRACKING),), {"broken": 20.0}),
+        ((deed(10.0, Kind.FLUSH_NFT),), {"gaps": [Span(10.0, 60.0)]}),
+        ((deed(10.0, Kind.FLUSH_RULES),), {"gaps": [Span(10.0, 12.5)]}),
+    ],
+)
+def test_what_an_accident_explains_is_no_violation(deeds: tuple[Deed, ...], lived: dict[str, object]) -> None:
+    run = history(*deeds)
+    run.flows.append(flow(**lived))
+    assert found(run) == []
+
+
+def test_a_flow_that_moved_is_judged_by_its_new_uplink() -> None:
+    run = history(*SILENCE)
+    run.flows.append(flow(protocol="udp", moves=[Move(12.0, 1, 2), Move(20.0, 2, 3)]))
+    assert [str(v).partition(":")[0] for v in check(run)] == ["I1 at 20.00 s, f"]
+
+
+def test_a_flow_of_a_lost_uplink_that_waits_for_ever_is_not_freed() -> None:
+    run = history(*CUT)
+    run.flows.append(flow(gaps=[Span(10.0, 30.0)]))
+    assert found(run) == ["F"]
+
+
+def test_nobody_is_freed_while_no_other_uplink_is_well() -> None:
+    run = history(*CUT, deed(9.0, Kind.SILENCE, 2), deed(9.5, Kind.SILENCE, 3))
+    run.flows.append(flow(gaps=[Span(10.0, 30.0)]))
+    assert found(run) == []
+
+
+def test_nobody_is_freed_while_there_is_no_daemon() -> None:
+    run = history(*CUT, deed(9.0, Kind.KILL), lives=(Life(-5.0, -4.0, 9.0),))
+    run.flows.append(flow(gaps=[Span(10.0, 30.0)]))
+    assert found(run) == []
+
+
+def test_a_provider_that_sees_a_foreign_source_is_told_with_what_was_done_before() -> None:
+    run = history(deed(10.0, Kind.FLUSH_RULES), deed(10.5, Kind.RELOAD))
+    run.samples += [Sample(10.0, {1: 0, 2: 4}, {}), Sample(11.0, {1: 0, 2: 7}, {})]
+    assert [str(violation) for violation in check(run)] == [
+        (
+            "I2 at 11.00 s, isp2: 3 packets with a foreign source within the last second\n"
+            "    before it: ip rule flush protocol 200 (1.00 s); reload other settings (0.50 s)"
+        )
+    ]
+
+
+def test_without_a_rule_set_foreign_sources_are_nobodys_fault_until_it_must_be_back() -> None:
+    run = history(deed(10.0, Kind.FLUSH_NFT))
+    run.samples += [Sample(t, {1: count}, {}) for t, count in ((10.0, 0), (11.0, 5), (13.0, 9), (14.0, 9))]
+    assert found(run) == []
+    run.samples.append(Sample(15.0, {1: 10}, {}))
+    assert found(run) == ["I2"]
+
+
+def test_what_is_kept_in_must_not_be_seen_elsewhere() -> None:
+    run = history(*CUT)
+    run.samples += [Sample(10.0, {}, {2: 0}), Sample(11.0, {}, {2: 1})]
+    assert found(run) == ["I3"]
+
+
+@pytest.mark.parametrize(
+    ("started", "ended", "expected"),
+    [
+        pytest.param(9.9, 14.9, [], id="begun before the verdict"),
+        pytest.param(11.0, 16.0, [], id="begun within the detection time"),
+        pytest.param(12.0, 17.0, ["I7"], id="begun after it"),
+        pytest.param(20.0, 20.1, ["I7"], id="refused much later"),
+    ],
+)
+def test_a_new_connection_succeeds_once_the_loss_must_be_known(
+    started: float, ended: float, expected: list[str]
+) -> None:
+    run = history(*SILENCE)
+    run.attempts.append(attempt(started, error="timeout", ended=ended))
+    assert found(run) == expected
+
+
+def test_a_dead_daemon_gets_its_detection_time_from_when_it_is_ready_again() -> None:
+    run = history(deed(9.0, Kind.KILL), *SILENCE, deed(14.0, Kind.START), lives=DEAD)
+    run.attempts += [attempt(t, error="timeout", ended=t + 5.0) for t in (12.0, 15.5)]
+    assert found(run) == []
+    run.attempts.append(attempt(16.6, error="timeout", ended=21.6))
+    assert found(run) == ["I7"]
+
+
+def test_a_daemon_that_died_is_no_excuse_while_nothing_else_happened() -> None:
+    run = history(deed(9.0, Kind.KILL), deed(14.0, Kind.START), lives=DEAD)
+    run.attempts.append(attempt(12.0, error="ENETUNREACH"))
+    assert found(run) == ["I7"]
+
+
+def test_connections_may_fail_while_every_uplink_is_broken() -> None:
+    deeds = [deed(10.0 + n / 10, Kind.SILENCE, n) for n in (1, 2, 3)]
+    run = history(*deeds, *(deed(20.0 + n, Kind.SOUND, n) for n in (1, 2, 3)))
+    run.attempts += [attempt(t, error="timeout", ended=t + 5.0) for t in (15.0, 20.5)]
+    assert found(run) == []
+    run.attempts.append(attempt(24.0, error="timeout", ended=29.0))
+    assert found(run) == ["I7"]
+
+
+def test_who_comes_in_by_a_healthy_uplink_is_answered() -> None:
+    run = history(*CUT)
+    run.inbound += [Inbound(1, attempt(20.0, error="timeout")), Inbound(2, attempt(20.0, error="timeout"))]
+    assert [str(v).partition(":")[0] for v in check(run)] == ["I4 at 20.00 s, inbound tcp4 by isp2"]
+
+
+@pytest.mark.parametrize(
+    ("back", "lives", "expected"),
+    [
+        pytest.param(11.0, (Life(-5.0, -4.0),), [], id="in time"),
+        pytest.param(12.5, (Life(-5.0, -4.0),), ["I6"], id="late"),
+        pytest.param(None, (Life(-5.0, -4.0),), ["I6"], id="never"),
+        pytest.param(None, DEAD, [], id="nobody there"),
+    ],
+)
+def test_what_others_take_away_is_back_in_time(
+    back: float | None, lives: tuple[Life, ...], expected: list[str]
+) -> None:
+    taken = deed(10.0, Kind.FLUSH_ROUTES, 2)
+    run = history(deed(9.0, Kind.KILL), taken, lives=lives)
+    run.repairs.append(Repair(taken, back))
+    assert found(run) == expected
+
+
+def test_an_uplink_is_not_used_again_before_its_hold_down() -> None:
+    run = history(*CUT)
+    run.attempts += [attempt(10.2), attempt(31.5)]
+    assert found(run) == []
+    run.attempts.append(attempt(30.5))
+    assert found(run) == ["I7"]
+
+
+def test_a_daemon_that_ends_by_itself_or_complains_is_a_violation() -> None:
+    run = history(lives=(Life(-5.0, -4.0, 20.0), Life(21.0, 22.0)))
+    run.troubles.append((25.0, "Traceback (most recent call last):"))
+    assert found(run) == ["I9", "I9"]
+
+
+def test_an_uplink_keeps_its_mark() -> None:
+    run = history()
+    run.marks += [(0.0, {"isp1": (256, 6001)}), (9.0, {"isp1": (512, 6002)})]
+    assert found(run) == ["I10"]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "expected"),
+    [
+        ({"back": None}, "I7"),
+        ({"differences": ("+ rule",)}, "I6"),
+        ({"reload_writes": 1}, "I5"),
+        ({"restart_writes": 1}, "I9"),
+        ({"restart_changes": ("- ip rule: x",)}, "I9"),
+        ({"deviation": 2.0}, "I11"),
+        ({"old": replace(VITALS, descriptors=40)}, "I13"),
+        ({"old": replace(VITALS, threads=40)}, "I13"),
+        ({"old": replace(VITALS, memory=90.0)}, "I13"),
+        ({"left_behind": ("+ ip rule: x",)}, "I14"),
+    ],
+)
+def test_what_is_wrong_in_the_end_is_told(mistake: dict[str, object], expected: str) -> None:
+    assert found(history(ending=replace(WELL, **mistake))) == [expected]  # type: ignore[arg-type]  # named above
+
+
+def test_a_run_without_an_end_is_a_violation() -> None:
+    assert found(history(ending=None)) == ["I9"]
+
+
+@pytest.mark.parametrize("kind", [Kind.CUT, Kind.SILENCE])
+def test_a_fault_that_was_mended_before_a_daemon_could_see_it_does_not_wait_for_it(kind: Kind) -> None:
+    short = (deed(10.0, kind, 1), deed(10.3, FAULTS[kind], 1))
+    calendar = make_calendar(history(*short))
+    assert calendar.faults[0].known <= 10.31 + RULES.silence
+
+
+def test_lost_echo_requests_do_no_harm_when_targets_are_asked_by_tcp_as_well() -> None:
+    run = history(deed(10.0, Kind.ECHO_LOST, 1))
+    run.plan = replace(PLAN, both_methods=True)
+    run.flows.append(flow(broken=15.0))
+    assert found(run) == ["I1"]
+
+
+def test_who_was_not_given_the_processor_judges_nobody() -> None:
+    run = history()
+    run.stalls.append(Span(10.0, 13.0))
+    run.attempts.append(attempt(11.0, error="timeout", ended=16.0))
+    run.flows.append(flow(gaps=[Span(9.5, 16.0)]))
+    assert found(run) == []
+
+
+def test_a_need_is_met_by_one_life_without_a_break() -> None:
+    run = history(lives=(Life(0.0, 1.0, 10.0), Life(11.0, 12.0, 13.0), Life(14.0, 15.0)))
+    assert acted(run, 3.0, 2.0) == 5.0
+    assert acted(run, 9.0, 2.0) == 17.0
+    assert acted(run, 20.0, 2.0) == 22.0
+
+
+def test_stretches_of_time_add_up() -> None:
+    assert merged([Span(5.0, 6.0), Span(1.0, 3.0), Span(2.0, 4.0)]) == [Span(1.0, 4.0), Span(5.0, 6.0)]
+    assert outside(Span(0.0, 10.0), [Span(-1.0, 2.0), Span(1.0, 3.0), Span(9.0, 20.0)]) == 6.0
+
+
+SEEDS = range(30)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_seed_is_the_same_plan_each_time_and_mends_what_it_breaks(seed: int) -> None:
+    plan = make_plan(seed, 60.0)
+    assert plan == make_plan(seed, 60.0)
+    assert [a.at for a in plan.actions] == sorted(a.at for a in plan.actions)
+    assert all(MARGIN < a.at <= 60.0 for a in plan.actions)
+    mends: dict[tuple[Kind, int], int] = {}
+    host = dict.fromkeys(range(1, plan.uplinks + 1), 2)
+    alive = True
+    for action in plan.actions:
+        if action.kind in FAULTS:
+            assert not mends.get((FAULTS[action.kind], action.uplink))
+            mends[FAULTS[action.kind], action.uplink] = 1
+        elif action.kind in FAULTS.values():
+            del mends[action.kind, action.uplink]
+        elif action.kind is Kind.READDRESS:
+            host[action.uplink] = action.host
+        elif action.kind in (Kind.KILL, Kind.START):
+            alive = action.kind is Kind.START
+    assert not mends
+    assert alive
+    assert set(host.values()) == {2}
+
+
+def test_tampering_is_never_so_dense_that_the_daemon_may_lose_patience() -> None:
+    for seed in SEEDS:
+        times = [a.at for a in make_plan(seed, 120.0).actions if a.kind in TAMPERING]
+        assert all(later - earlier >= 2.5 for earlier, later in pairwise(times))
+
+
+def _kinds(choose: Callable[[Plan], bool]) -> set[Kind]:
+    return {a.kind for seed in SEEDS if choose(make_plan(seed, 120.0)) for a in make_plan(seed, 120.0).actions}
+
+
+def test_every_kind_of_accident_happens_to_some_seed_and_only_macvlans_are_made_anew() -> None:
+    assert _kinds(lambda plan: plan.trunk) == set(Kind)
+    assert _kinds(lambda plan: not plan.trunk) == set(Kind) - {Kind.REMAKE}
