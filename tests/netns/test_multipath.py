@@ -173,6 +173,12 @@ def test_a_silent_uplink_leaves_the_group(two: Lab, start_daemon: StartDaemon, w
     with_servers(two, story)
 
 
+def served_by(daemon: Daemon, family: Family) -> list[str]:
+    """Return who serves the default policy, by the daemon's own word."""
+    chosen = daemon.client.status()["policies"][0]["families"][family.nfproto]
+    return [member["uplink"] for member in chosen["members"]]
+
+
 def test_without_any_cable_connections_are_refused_and_one_cable_is_enough_again(
     two: Lab, start_daemon: StartDaemon, wait_for: WaitFor
 ) -> None:
@@ -188,6 +194,8 @@ def test_without_any_cable_connections_are_refused_and_one_cable_is_enough_again
         two.restore(2)
         for family in FAMILIES:
             await asyncio.to_thread(wait_for, lambda f=family: members(two, f) == {2: 1})
+            # The group stands before the chains that lead to it: the daemon's word says that both do.
+            await asyncio.to_thread(wait_for, lambda f=family: served_by(daemon, f) == ["isp2"])
             with closing(await open_connections(two, 10, SERVERS[family][0])) as opened:
                 assert shares(a.uplink for a in opened.attempts) == {2: 10}
 
