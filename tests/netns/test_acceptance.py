@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,3 +214,38 @@ def test_check_refuses_packet_by_packet_balancing_where_addresses_are_translated
     assert "the source address is translated on fibre: servers and firewalls would see packets" in done.stderr
     assert "tunnel:" not in done.stderr
     assert 'use algorithm = "weighted"' in done.stderr
+
+
+def by_the_hour(lab: Lab, near: str, far: str) -> str:
+    """Return a configuration: two to one by day and one to two by night; `near` and `far` are spans of the week."""
+    names = [u.name for u in lab.topology.uplinks]
+    policies = ""
+    for policy, weights in (("day", (2, 1)), ("night", (1, 2))):
+        members = (f'{{uplink = "{n}", weight = {w}}}' for n, w in zip(names, weights, strict=True))
+        policies += f"[policies.{policy}]\ntiers = [[{', '.join(members)}]]\n"
+    rules = "".join(
+        f'[[rules]]\ntime = "{span}"\npolicy = "{name}"\n' for name, span in (("day", near), ("night", far))
+    )
+    return f"{configuration(lab.topology, (1, 1))}\n{policies}{rules}"
+
+
+def test_weights_that_change_with_the_hour_move_no_live_connection(lab_of: BuildLab, start_daemon: StartDaemon) -> None:
+    lab = lab_of(2)
+    hour = time.localtime().tm_hour
+    # Half a day around now, and the other half: neither ends while this runs.
+    now = f"{(hour - 6) % 24:02d}:00-{(hour + 6) % 24:02d}:00"
+    then = f"{(hour + 6) % 24:02d}:00-{(hour - 6) % 24:02d}:00"
+    daemon = start_daemon(lab, by_the_hour(lab, now, then))
+
+    async def story() -> None:
+        with closing(await open_connections(lab, 12, SERVERS[Family.V4][0])) as opened:
+            before = [a.uplink for a in opened.attempts]
+            assert shares(before) == {1: 8, 2: 4}
+            daemon.config.write_text(by_the_hour(lab, then, now))
+            daemon.client.reload()
+            with closing(await open_connections(lab, 12, SERVERS[Family.V4][0])) as later:
+                assert shares(a.uplink for a in later.attempts) == {1: 4, 2: 8}
+            for connection in opened.connections:
+                assert await connection.ask("still there?")
+
+    with_servers(lab, story)
