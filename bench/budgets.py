@@ -154,10 +154,9 @@ def _footprint(uplinks: int, megabytes: float, percent: float) -> tuple[Budget, 
 
 def _counts() -> tuple[Budget, ...]:
     return (
-        # The transaction, and for each family the rule by its address, which must not lead into a dead end.
         Budget(
             what="one uplink down: operations written",
-            limit=3,
+            limit=1,
             unit="",
             value=most("control", "sizes", "writes", "down", "writes"),
             timed=False,

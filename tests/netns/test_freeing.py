@@ -290,9 +290,23 @@ def test_the_boxs_own_sockets_are_ended(lab: Lab, start_daemon: StartDaemon, fam
             doomed = sockets_on(opened, 1)
             ends = await after_verdict(daemon, 1, family, doomed, lambda: break_uplink(lab, 1, fault))
             assert_reset(ends, "ECONNABORTED")
-            # All have the address of the first uplink, whatever carries them: without its carrier they find no route.
-            if fault == "silent":
-                await still_work(opened, 1)
+            # All have the address of the first uplink, whatever carries them.
+            await still_work(opened, 1)
+
+    with_servers(lab, story)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_boxs_own_connections_elsewhere_outlive_the_uplink_whose_address_they_have(
+    lab: Lab, start_daemon: StartDaemon, family: Family
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+
+    async def story() -> None:
+        with closing(await open_connections(lab, 12, SERVERS[family][0], namespace=lab.router)) as opened:
+            daemon.kill()
+            lab.cut(1)
+            await still_work(opened, 1)
 
     with_servers(lab, story)
 

@@ -89,7 +89,7 @@ def test_each_family_has_a_nexthop_for_every_uplink_and_one_group_by_weight() ->
     assert {n.link for n in given.state.desired.nexthops if isinstance(n, Nexthop)} == {"wan1", "wan2"}
 
 
-def test_the_policys_mark_leads_to_a_table_with_the_group_its_spares_and_a_silent_end() -> None:
+def test_the_policys_mark_leads_to_a_table_with_the_group_and_its_spares_before_the_silent_end() -> None:
     desired = daemon(3, 1).state.desired
     assert desired is not None
     for family in FAMILIES:
@@ -101,8 +101,12 @@ def test_the_policys_mark_leads_to_a_table_with_the_group_its_spares_and_a_silen
         assert lines == {
             f"-{family} default nhid {group} table 6003 metric 1",
             *(f"-{family} default via {gateway}{n}{end} dev wan{n} table 6003 metric {n + 1}" for n in (1, 2)),
-            f"-{family} blackhole default table 6003 metric 2147483647",
         }
+        # Whom that table knows no way for meets the end that all marks share.
+        (end_rule,) = [r for r in desired.rules if r.family is family and r.invert and r.mark]
+        (silent,) = [r for r in desired.routes if r.family is family and r.blackhole]
+        assert (end_rule.mark, end_rule.table) == ((0, 0x3F00), silent.table)
+        assert rule.priority < end_rule.priority
 
 
 def test_an_uplink_that_serves_nobody_is_in_no_group_and_needs_no_nexthop() -> None:
@@ -113,13 +117,13 @@ def test_an_uplink_that_serves_nobody_is_in_no_group_and_needs_no_nexthop() -> N
     assert not any(isinstance(n, Nexthop) and n.link == "wan3" for n in given.state.desired.nexthops)
 
 
-def test_a_policy_that_nobody_serves_has_no_group_and_keeps_its_silent_end() -> None:
+def test_a_policy_that_nobody_serves_has_no_group_and_no_route() -> None:
     given = daemon(1)
     given.carrier(1, carrier=False)
     assert given.state.desired is not None
     assert given.state.desired.nexthops == frozenset()
-    (route,) = [r for r in given.state.desired.routes if (r.family, r.table) == (Family.V4, TableId(6002))]
-    assert route.blackhole
+    assert not [r for r in given.state.desired.routes if (r.family, r.table) == (Family.V4, TableId(6002))]
+    assert any(r.blackhole for r in given.state.desired.routes)
 
 
 def test_two_policies_share_the_nexthops_and_have_groups_of_their_own() -> None:
@@ -219,7 +223,7 @@ def test_what_is_removed_goes_from_the_mark_to_the_nexthop() -> None:
 def test_a_lost_carrier_shrinks_the_groups_before_the_nexthops_go() -> None:
     given = daemon(3, 1)
     lost = ops(given, given.carrier(1, carrier=False))
-    assert kinds(lost) == ["+group", "nft", "-rule", "-route", "-nexthop"]
+    assert kinds(lost) == ["+group", "nft", "-route", "-nexthop"]
     assert [op.nexthop for op in lost if isinstance(op, PutNexthop)] == [
         NexthopGroup(id=group_id(3, f), members=((nexthop_id(2, f), 1),)) for f in FAMILIES
     ]

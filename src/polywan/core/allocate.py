@@ -19,6 +19,7 @@ OIF: Final = 10
 SPECIFIC: Final = 265
 FWMARK: Final = 270
 END: Final = 600
+STOP: Final = 601
 FROM: Final = 610
 PAST: Final = 899
 

@@ -7,8 +7,8 @@ The lookup of a packet, by priority within the band (default 6000)::
     +2     main without its defaults, as +265, before sockets that are bound to a device
     +10…   bound to a device: its uplink's table
     +265   main without its defaults: specific routes win, no table is ever copied
-    +270…  packet mark: its uplink's table (the default, then `blackhole`: marked traffic never leaks to main),
-           or the table of a multipath policy (`nexthops.py`)
+    +270…  packet mark: its uplink's table, or the table of a multipath policy (`nexthops.py`)
+    +601   any mark that found no way there: `blackhole`, so that marked traffic never leaks to main
     +610…  from an uplink's address, or by this box from its prefix: its table; behind the marks, because a
            packet of this box has its source before its mark
     …      the rules of others, then main
@@ -29,10 +29,12 @@ from polywan.core.allocate import (
     FORWARDED,
     FROM,
     FWMARK,
+    MOST,
     OIF,
     PAST,
     QUESTION,
     SPECIFIC,
+    STOP,
     Numbers,
 )
 from polywan.core.net import (
@@ -117,16 +119,12 @@ class IpRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UplinkRouting:
-    """What the routing of one uplink depends on; a family without a path has rules, and `blackhole` for a route.
-
-    `cut_off` are the families whose path cannot be used now.
-    """
+    """What the routing of one uplink depends on; a family without a path has rules, and no route."""
 
     numbers: Numbers
     device: str
     source: IPAddress | None
     paths: tuple[tuple[Family, Path | None], ...]
-    cut_off: tuple[Family, ...] = ()
 
     def path(self, family: Family) -> Path | None:
         """The way out in that family, carrier or not."""
@@ -141,18 +139,10 @@ def routings(
 ) -> tuple[UplinkRouting, ...]:
     """Gather what routing depends on; an uplink that lost its carrier routes as before."""
     ways: dict[str, list[tuple[Family, Path | None]]] = {name: [] for name in numbers}
-    cut_off: dict[str, list[Family]] = {name: [] for name in numbers}
     for (name, family), way in reach.items():
         ways[name].append((family, way.path if isinstance(way, NoPath) else way))
-        cut_off[name] += [family] if isinstance(way, NoPath) else []
     return tuple(
-        UplinkRouting(
-            numbers=number,
-            device=devices[name],
-            source=sources[name],
-            paths=tuple(ways[name]),
-            cut_off=tuple(cut_off[name]),
-        )
+        UplinkRouting(numbers=number, device=devices[name], source=sources[name], paths=tuple(ways[name]))
         for name, number in numbers.items()
     )
 
@@ -210,18 +200,30 @@ def _rules(
             yield IpRule(family=family, priority=before, table=TABLE_MAIN, suppress_prefixlength=0)
         yield _anchor(family, layout, RulePriority(base + PAST))
         yield from marks
+        # Behind the tree and not in each table: a packet of this box has its first route before its mark, and with
+        # the source of an uplink that is cut off it goes on to main from that uplink's table.
+        yield IpRule(
+            family=family,
+            priority=RulePriority(base + STOP),
+            table=stop_table(fallback),
+            mark=(0, layout.mask),
+            invert=True,
+        )
         yield IpRule(family=family, priority=FALLBACK, table=fallback)
         for uplink in uplinks:
             table, priority = uplink.numbers.table, uplink.numbers.priority
             yield IpRule(family=family, priority=priority(OIF), table=table, oif=uplink.device)
-            # A packet of this box has its first route before its mark. With the source of an uplink that is cut off
-            # it would die in that uplink's `blackhole`, although its connection is on another uplink.
-            path = None if family in uplink.cut_off else uplink.path(family)
+            path = uplink.path(family)
             for address in dict.fromkeys(path.addresses) if path else ():
                 yield IpRule(family=family, priority=priority(FROM), table=table, from_=ip_network(address))
             # What others route for the inside (a VPN's rules) must not be caught by its source: the box's own only.
             for prefix in path.prefixes if path else ():
                 yield IpRule(family=family, priority=priority(FROM), table=table, from_=prefix, iif="lo")
+
+
+def stop_table(fallback: TableId) -> TableId:
+    """Return the table in which marks end whose own table knows no way: its one route is `blackhole`."""
+    return TableId(fallback + MOST + 1)
 
 
 def mark_tree(family: Family, tables: Mapping[int, TableId], layout: MarkLayout, base: int) -> list[IpRule]:
@@ -278,9 +280,9 @@ def _size(bits: int) -> int:
 
 def _routes(uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], fallback: TableId) -> Iterator[Route]:
     for family in families:
+        yield Route(family=family, table=stop_table(fallback), metric=WORST_METRIC, link=None)
         for uplink in uplinks:
             number, path = uplink.numbers, uplink.path(family)
-            yield Route(family=family, table=number.table, metric=WORST_METRIC, link=None)
             if path is None:
                 continue
             wanted = uplink.source if uplink.source is not None and uplink.source.version == family else None
@@ -301,7 +303,6 @@ def _group_routes(policies: tuple[PolicyRouting, ...], families: tuple[Family, .
     for family in families:
         for policy in policies:
             table, group = policy.numbers.table, policy.group(family)
-            yield Route(family=family, table=table, metric=WORST_METRIC, link=None)
             if group is not None:
                 yield Route(family=family, table=table, metric=DEFAULT_METRIC, link=None, nexthop=group.id)
             # The kernel deletes the group when every carrier was lost once. These outlive that, and with no daemon
