@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from polywan.client import Client
 from polywan.core.admin import Verb
 from polywan.core.compile import Memory
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature, Problem
-from polywan.core.events import ConfigLoaded
+from polywan.core.events import ConfigLoaded, WorldTouched
 from polywan.core.flows import Wanted
 from polywan.core.net import Family
+from polywan.core.observed import Observed
+from polywan.core.plan import ActualState
 from polywan.core.question import QuestionError
 from polywan.core.state import State
 from polywan.daemon import store
@@ -82,6 +84,51 @@ def test_settling_waits_until_the_kernel_was_read_back(tmp_path: Path) -> None:
         assert len(kernel.nft.maps["slots_4_default"]) == 6
 
     with_daemon(tmp_path, story)
+
+
+def test_what_was_read_before_a_decision_of_our_own_is_not_taken_for_the_work_of_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "polywan")
+
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        loop, read = asyncio.get_running_loop(), kernel.read
+        asked: list[Sequence[str]] = []
+
+        def then_somebody_asks(sysctls: Sequence[str]) -> ActualState:
+            actual = read(sysctls)
+            if not asked:
+                asked.append(sysctls)
+                loop.call_soon_threadsafe(daemon.post, ConfigLoaded(config(3, [1, 2, 1])))
+            return actual
+
+        kernel.read = then_somebody_asks  # type: ignore[method-assign] # the moment in which it ends is the point
+        await daemon.settle(WorldTouched("address"))
+        await daemon.settle(WorldTouched("address"))
+        assert asked
+        assert kernel.nft is not None
+        assert len(kernel.nft.maps["slots_4_default"]) == 4
+
+    with_daemon(tmp_path, story)
+    assert "drift.repaired" not in caplog.text
+
+
+def test_an_effect_that_fails_in_a_way_nobody_thought_of_ends_the_daemon_instead_of_being_lost(tmp_path: Path) -> None:
+    async def play() -> None:
+        kernel = FakeKernel()
+
+        def broken() -> Observed:
+            raise ZeroDivisionError
+
+        kernel.observe = broken  # type: ignore[method-assign] # no input is known that does it
+        daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(), tmp_path)
+        async with asyncio.timeout(5):
+            with pytest.raises(ExceptionGroup) as caught:
+                await daemon.run()
+        assert caught.group_contains(ZeroDivisionError)
+        kernel.close()
+
+    asyncio.run(play())
 
 
 def test_traffic_counts_connections_by_their_mark(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -114,7 +115,7 @@ class Daemon:
         """Take events until cancelled; sockets stay open for whoever closes kernel and prober.
 
         Raises:
-            Exception: whatever a step raised; the data plane stays as it is.
+            Exception: whatever a step or an effect raised; the data plane stays as it is.
         """
         self._failed = asyncio.get_running_loop().create_future()
         self._drain()
@@ -159,8 +160,7 @@ class Daemon:
             if not self._halted and engine.deadline(self.state) <= clock():
                 self._step(Tick(), clock())
         except Exception as error:  # noqa: BLE001 - handed to `run`, which raises it
-            if self._failed is not None and not self._failed.done():
-                self._failed.set_exception(error)
+            self._fail(error)
             return
         self._arm(None if self._halted else engine.deadline(self.state))
 
@@ -223,12 +223,21 @@ class Daemon:
         task = asyncio.ensure_future(work)
         assert isinstance(task, asyncio.Task)  # noqa: S101 - a coroutine always becomes a task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(error)
 
     async def _read(self) -> None:
         """Read in a thread; what was read while we wrote is worthless, while others write it is read a few times."""
-        for attempt in range(READS):
+        for attempt in count(1):
             writes, notices = self._writes, self._notices
             try:
                 observed = await asyncio.to_thread(self._kernel.observe)
@@ -237,7 +246,8 @@ class Daemon:
             except PolywanError as error:
                 log.error("read.failed: %s", error)
                 return
-            if writes == self._writes and (notices == self._notices or attempt == READS - 1):
+            self._drain()  # What waits in the queue may write, too; after this, the result is the first in it.
+            if writes == self._writes and (notices == self._notices or attempt >= READS):
                 self.post(ReadDone(observed, actual))
                 return
 
