@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from ipaddress import ip_address
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from polywan.core.events import CheckResult, ProbeResult
 from polywan.core.health import ProbeOrder, ProbeTarget
@@ -13,6 +13,7 @@ from polywan.core.net import Family, family_of
 from polywan.probe.api import Prober
 
 Method = Literal["icmp", "tcp"]
+Result = TypeVar("Result", ProbeResult, CheckResult)
 
 
 def order(
@@ -38,26 +39,14 @@ def order(
 
 async def take(prober: Prober, count: int) -> list[ProbeResult]:
     """Wait for so many results; fails rather than hangs."""
-    found: list[ProbeResult] = []
-    async with asyncio.timeout(10):
-        async for result in prober.results():
-            assert isinstance(result, ProbeResult)
-            found.append(result)
-            if len(found) == count:
-                break
-    return found
+    return await _take(prober, ProbeResult, count)
 
 
 async def ask(prober: Prober, *orders: ProbeOrder) -> list[ProbeResult]:
     """Start all, return all results, and close; one that is reported twice is returned twice."""
-    try:
-        for one in orders:
-            prober.start(one)
-        found = await take(prober, sum(len(one.targets) for one in orders))
-    finally:
-        prober.close()
-    async with asyncio.timeout(10):
-        return found + [late async for late in prober.results() if isinstance(late, ProbeResult)]
+    for one in orders:
+        prober.start(one)
+    return await _to_the_end(prober, ProbeResult, sum(len(one.targets) for one in orders))
 
 
 def check_order(
@@ -88,23 +77,31 @@ def check_order(
 
 async def take_checks(prober: Prober, count: int) -> list[CheckResult]:
     """Wait for so many results of checks; fails rather than hangs."""
-    found: list[CheckResult] = []
+    return await _take(prober, CheckResult, count)
+
+
+async def inspect(prober: Prober, *orders: CheckOrder) -> list[CheckResult]:
+    """Start all, return all results, and close; one that is reported twice is returned twice."""
+    for one in orders:
+        prober.check(one)
+    return await _to_the_end(prober, CheckResult, len(orders))
+
+
+async def _take(prober: Prober, kind: type[Result], count: int) -> list[Result]:
+    found: list[Result] = []
     async with asyncio.timeout(10):
         async for result in prober.results():
-            assert isinstance(result, CheckResult)
+            assert isinstance(result, kind)
             found.append(result)
             if len(found) == count:
                 break
     return found
 
 
-async def inspect(prober: Prober, *orders: CheckOrder) -> list[CheckResult]:
-    """Start all, return all results, and close; one that is reported twice is returned twice."""
+async def _to_the_end(prober: Prober, kind: type[Result], count: int) -> list[Result]:
     try:
-        for one in orders:
-            prober.check(one)
-        found = await take_checks(prober, len(orders))
+        found = await _take(prober, kind, count)
     finally:
         prober.close()
     async with asyncio.timeout(10):
-        return found + [late async for late in prober.results() if isinstance(late, CheckResult)]
+        return found + [late async for late in prober.results() if isinstance(late, kind)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,17 +21,6 @@ from polywan.core.trace import trace
 from polywan.daemon.why import scene_of
 from worlds import Daemon, config, world
 
-ALGORITHMS: list[Algorithm] = [
-    "weighted",
-    "random",
-    "source",
-    "source-destination",
-    "connection",
-    "source-parity",
-    "multipath",
-    "per-packet",
-]
-
 _names = st.permutations(["u1", "u2", "u3"])
 _ports = st.none() | st.integers(0, 65535)
 
@@ -41,7 +30,7 @@ def _policies(draw: st.DrawFn) -> dict[str, Any]:
     names, cut = draw(_names), draw(st.integers(1, 3))
     tiers = [tier for tier in (names[:cut], names[cut:]) if tier]
     affinity = draw(st.sampled_from([None, {"key": "source"}, {"key": "source-destination"}]))
-    algorithm = draw(st.sampled_from(ALGORITHMS))
+    algorithm = draw(st.sampled_from(get_args(Algorithm)))
     last = draw(st.sampled_from(["unreachable", "prohibit", "blackhole", "main"]))
     return {"default": {"algorithm": algorithm, "tiers": tiers, "affinity": affinity, "last_resort": last}}
 

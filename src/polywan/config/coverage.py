@@ -7,6 +7,7 @@ when each of its sets holds the other's; that is sound, and misses only what sev
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ _TOP: Final = 1 << 129
 _BITS: Final = {4: 32, 6: 128}
 
 
-class Condition:
+class Condition(ABC):
     """The values of one property that a rule admits."""
 
     __slots__ = ()
@@ -38,9 +39,9 @@ class Condition:
         """True when no value is admitted, which is known for certain."""
         return False
 
+    @abstractmethod
     def within(self, wider: Condition) -> bool:
         """True when every value that is admitted here is admitted there, whatever the world is like."""
-        raise NotImplementedError
 
 
 Admitted: TypeAlias = Mapping[str, Condition]

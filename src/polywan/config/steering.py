@@ -88,13 +88,16 @@ class TierList(Kind):
         return core_schema.no_info_before_validator_function(self.parse, handler(source))
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schema: dict[str, Any] = handler(core)
-        schema["minItems"] = schema["items"]["minItems"] = 1
+        schema: dict[str, Any] = handler(core) | self.schema
+        schema["items"]["minItems"] = 1
         schema["items"]["items"] = {"anyOf": [NAME.schema, schema["items"]["items"]]}
         return schema
 
     def _expected(self) -> str:
         return 'a list of tiers, each a list of uplinks, as [["fibre", "dsl"], ["lte"]]'
+
+    def _schema(self) -> dict[str, Any]:
+        return {"type": "array", "minItems": 1}
 
     def _parse(self, raw: object) -> object:
         if not isinstance(raw, list | tuple) or not raw:

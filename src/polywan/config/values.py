@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -29,7 +30,7 @@ def rejection(message: str, hint: str = "", at: Path = ()) -> PydanticCustomErro
     return PydanticCustomError(ERROR_TYPE, "{message}", {"message": message, "hint": hint, "at": at})
 
 
-class Kind:
+class Kind(ABC):
     """One way of writing a value. As `Annotated` metadata it replaces pydantic's parser and messages."""
 
     __slots__ = ()
@@ -56,14 +57,14 @@ class Kind:
         """Say what was expected and what was found."""
         return rejection(f"expected {self.expected}, got {shown(raw)}", hint)
 
-    def _expected(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _expected(self) -> str: ...
 
-    def _schema(self) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _schema(self) -> dict[str, Any]: ...
 
-    def _parse(self, raw: object) -> object:
-        raise NotImplementedError
+    @abstractmethod
+    def _parse(self, raw: object) -> object: ...
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._parse)

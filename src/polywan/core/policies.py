@@ -156,7 +156,7 @@ def _policy(given: RulesetInput, name: str, policy: Policy) -> Iterator[NftRule]
             yield NftRule(f"{selector} {resort}", "last resort")
         else:
             if family is Family.V6:
-                yield from native_rules(given, name, choice)
+                yield from native_rules(given, choice)
             if name in given.policy_marks:
                 yield NftRule(f"{selector} goto by_{name}", f"{policy.algorithm}: the policy's own mark")
             else:

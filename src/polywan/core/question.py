@@ -23,7 +23,6 @@ PORTED: Final = frozenset({6, 17, 33, 132, 136})
 
 ICMP: Final[Mapping[Family, int]] = {Family.V4: 1, Family.V6: 58}
 
-_NUMBERS: Final = {"tcp": 6, "udp": 17, "sctp": 132, "gre": 47, "esp": 50}
 _BRACKETED: Final = re.compile(r"\[(?P<host>[^\[\]]+)\](?::(?P<port>[^:]*))?")
 _DEVICE: Final = re.compile(r"[^/\s\x00-\x1f]{1,15}")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}")

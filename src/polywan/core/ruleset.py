@@ -26,7 +26,7 @@ from polywan.core.nft import Chain, Hook, Key, NftMap, NftRule, NftSet, NftTable
 from polywan.core.policies import policy_chains, policy_maps
 from polywan.core.select import policies_of
 from polywan.core.steering import steering_chains, steering_sets
-from polywan.core.translation import translation_chains, translation_maps, translation_sets
+from polywan.core.translation import translation_chains, translation_sets
 from polywan.core.via import via_chains, via_entry, via_maps
 
 RAW: Final = -300
@@ -72,7 +72,7 @@ def _maps(given: RulesetInput) -> dict[str, NftMap]:
         main = given.main_links.get(family, frozenset())
         bound: dict[Key, str] = {d: f"goto to_{n}" for d, n in by_device.items() if d not in main}
         maps[f"bound_{family}"] = NftMap(f"type ifname : verdict; {ROOM}", bound)
-    return {**maps, **policy_maps(given), **translation_maps(given), **via_maps(given)}
+    return {**maps, **policy_maps(given), **via_maps(given)}
 
 
 def _chains(given: RulesetInput) -> dict[str, Chain]:

@@ -15,7 +15,7 @@ from polywan.config import Config
 from polywan.core.balance import slots
 from polywan.core.given import ROOM, RulesetInput
 from polywan.core.nat6 import Side, claims, exchanges, inside_of, sides
-from polywan.core.nft import Chain, Hook, Key, NftMap, NftRule, NftSet
+from polywan.core.nft import Chain, Hook, Key, NftRule, NftSet
 from polywan.core.observed import Observed
 from polywan.core.select import Choice
 
@@ -36,12 +36,7 @@ def translation_sets(given: RulesetInput) -> dict[str, NftSet]:
     return {"masqueraded": NftSet(f"type ifname; {ROOM}", masked)}
 
 
-def translation_maps(given: RulesetInput) -> dict[str, NftMap]:  # noqa: ARG001 - the signature of its neighbours
-    """Return no maps: prefixes stand in the rules, so that their coming and going leaves the table's outline alone."""
-    return {}
-
-
-def native_rules(given: RulesetInput, policy: str, choice: Choice) -> Iterator[NftRule]:  # noqa: ARG001 - as agreed
+def native_rules(given: RulesetInput, choice: Choice) -> Iterator[NftRule]:
     """Yield the rules by which a policy sends native IPv6 sources out by the uplink whose prefix they carry."""
     yield from _native(choice.members, _serving(sides(given.config, given.observed), choice))
 
