@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from polywan.config import Match, SteeringRule
 from polywan.config.coverage import covers, never_matching
+from polywan.config.steering import WITH_PORTS
 
 MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 V4 = [IPv4Address(f"10.0.{a}.{b}") for a in (0, 1) for b in (0, 1, 127, 128, 255)]
@@ -112,7 +113,11 @@ worlds = st.builds(
 
 
 def made(tables: dict[str, Any]) -> SteeringRule:
-    return SteeringRule.model_validate({**tables, "action": "block"})
+    """Make a rule that a file may hold: without ports, unless the protocol has some."""
+    absent: set[str] = set() if tables.get("protocol") in WITH_PORTS else {"port", "source_port"}
+    kept = {key: value for key, value in tables.items() if key not in absent}
+    excluded = {key: value for key, value in tables.get("not", {}).items() if key not in absent}
+    return SteeringRule.model_validate({**kept, "not": excluded, "action": "block"})
 
 
 def within_hours(at: datetime, match: Match) -> bool:
@@ -129,7 +134,7 @@ def within_hours(at: datetime, match: Match) -> bool:
 
 def answers(match: Match, p: Seen, world: World, protocol: str | None) -> dict[str, bool | None]:
     """Whether each condition holds; None when the packet has nothing that could be looked at."""
-    has_ports = protocol in ("tcp", "udp") and p.protocol in NUMBERS[protocol]
+    has_ports = protocol in WITH_PORTS and p.protocol in NUMBERS[protocol]
     inside = [g for g in match.cgroup if g in world.groups and (p.cgroup == g or f"{p.cgroup}".startswith(f"{g}/"))]
     found: dict[str, bool | None] = {
         "from": any(p.source in n for n in match.from_),
