@@ -43,7 +43,7 @@ from polywan.config.values import Duration
 from polywan.core import engine, plan
 from polywan.core.admin import Verb
 from polywan.core.compile import Memory
-from polywan.core.effects import Apply, Cut, Effect, Empty, Look, Note, Read, Remember, StartCheck, StartProbe
+from polywan.core.effects import Apply, Cut, Effect, Empty, Look, Note, Read, Remember, StartCheck, StartProbe, Strays
 from polywan.core.events import (
     Applied,
     CheckResult,
@@ -57,7 +57,7 @@ from polywan.core.events import (
     TestAsked,
     Tick,
 )
-from polywan.core.flows import PROTOCOLS
+from polywan.core.flows import PROTOCOLS, stray
 from polywan.core.health import ProbeOrder
 from polywan.core.layers import CheckOrder, Layer
 from polywan.core.net import FAMILIES, Family
@@ -162,6 +162,9 @@ class Sim:
                 self.ever_cut = True
             case Look() | Empty():
                 self._leave(effect)
+            case Strays(mask):
+                for family in FAMILIES:
+                    self.kernel.drop(0, mask, family, stray)
             case Remember(memory):
                 self.memory = memory
             case Note(_, event, text):

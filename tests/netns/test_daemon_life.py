@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from polywan.core.errors import ConfigError, ControlError
-from polywan.core.net import Family
+from polywan.core.net import FAMILIES, Family
 from polywan.lab.network import Lab
 from polywan.lab.sandbox import LabError
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import serve
 from polywan.lab.topology import SERVERS
-from polywan.lab.traffic import SteadyLoad, open_connections, shares
+from polywan.lab.traffic import SteadyLoad, connect, exchange, open_connections, shares, udp_socket
 
 if TYPE_CHECKING:
     from netlab import BuildLab, StartDaemon, WaitFor
@@ -207,6 +207,38 @@ def test_what_somebody_else_removed_is_back_within_two_seconds_and_the_log_says_
         lab.router.ip(["rule add pref 32766 lookup main", "rule add pref 32767 lookup default"])
     wait_for(lambda: kernel(lab) == before, timeout=2.0, what=f"repair of {what}")
     assert daemon.wait_log(lambda text: "drift.repaired" in text, 1.0) is not None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_connections_that_began_while_the_rule_set_was_gone_find_their_way_when_it_is_back(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor, family: Family
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    server = SERVERS[family][0]
+    # With nobody's rules asking for them, connections would not be tracked at all.
+    lab.router.nft("table inet firewall { chain c { type filter hook forward priority 0; ct state new counter; }; }")
+
+    async def story() -> None:
+        servers = await serve(lab)
+        daemon.kill()
+        lab.router.nft("delete table inet polywan")
+        with udp_socket(lab, server) as call:
+            with pytest.raises(TimeoutError):
+                await exchange(lab, call, "into the void", 0.2)
+            connecting = asyncio.create_task(connect(lab, server, patience=10.0))
+            sent = ["conntrack", "-L", "-f", f"ipv{family:d}", "-p", "tcp", "--state", "SYN_SENT"]
+            await asyncio.to_thread(wait_for, lambda: "SYN_SENT" in lab.router.run(sent).stdout, what="the first SYN")
+            await asyncio.to_thread(daemon.start)
+            line = await asyncio.to_thread(daemon.wait_log, lambda text: "began without a rule set" in text, 5.0)
+            assert line is not None
+            assert await exchange(lab, call, "again") in (1, 2, 3)
+        attempt, connection = await connecting
+        assert attempt.ok
+        assert connection is not None
+        connection.close()
+        await servers.close()
+
+    asyncio.run(story())
 
 
 def test_a_reload_without_change_writes_nothing(lab: Lab, start_daemon: StartDaemon) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from ipaddress import ip_address
 
-from polywan.core.effects import Apply, Cut, Level, Note, Read, Remember, StartProbe
+from polywan.core.effects import Apply, Cut, Level, Note, Read, Remember, StartProbe, Strays
 from polywan.core.events import (
     Applied,
     ConfigLoaded,
@@ -183,6 +183,16 @@ def test_a_deleted_table_is_put_back_whole() -> None:
     (plan,) = daemon.plans(daemon.feed(ReadDone(world(2), replace(daemon.state.actual, nft=None))))
     (batch,) = [op for op in plan.plan.ops if isinstance(op, NftBatch)]
     assert batch.text.startswith("add table inet polywan\ndelete table inet polywan\n")
+
+
+def test_whoever_began_while_the_table_was_gone_chooses_anew_once_it_is_back() -> None:
+    given = Daemon(config(2), world(2))
+    assert [type(e) for e in given.effects if isinstance(e, Apply | Strays)] == [Apply, Strays]
+    assert given.state.observed is not None
+    assert given.state.actual is not None
+    again = given.feed(ReadDone(given.state.observed, replace(given.state.actual, nft=None)))
+    assert [type(e) for e in again if isinstance(e, Apply | Strays)] == [Apply, Strays]
+    assert not any(isinstance(e, Strays) for e in given.carrier(1, carrier=False))
 
 
 def test_a_fight_with_another_program_is_slowed_down() -> None:

@@ -18,7 +18,7 @@ from polywan.cli.units import duration, size
 from polywan.core.affinity import Kept, map_of
 from polywan.core.compile import Memory, numbers_of
 from polywan.core.errors import ControlError
-from polywan.core.flows import COLUMNS, OTHER, Flow, Row, Totals, Wanted, listed, wanted_of
+from polywan.core.flows import COLUMNS, OTHER, Flow, Row, Totals, Wanted, listed, stray, wanted_of
 from polywan.core.net import Family
 from polywan.core.state import State
 from polywan.daemon.tracking import Tracking
@@ -318,3 +318,27 @@ def test_clearing_what_makes_no_sense_is_refused(address: str | None, policy: st
     with pytest.raises(ControlError) as refused:
         asyncio.run(tracking(FakeTracker()).clear(address, policy))
     assert refused.value.status == status
+
+
+def test_a_stray_has_no_mark_no_answer_and_no_translation() -> None:
+    lost = Flow(
+        family=Family.V4,
+        protocol=17,
+        client="192.168.1.2",
+        client_port=1000,
+        destination="192.0.2.1",
+        port=53,
+        reply_source="192.0.2.1",
+        reply_source_port=53,
+        reply_destination="192.168.1.2",
+        reply_destination_port=1000,
+        state="UNREPLIED",
+    )
+    assert stray(lost)
+    assert stray(lost._replace(protocol=6, state="SYN_SENT"))
+    assert not stray(lost._replace(protocol=6, state="ESTABLISHED"))
+    assert not stray(lost._replace(state="ASSURED"))
+    assert not stray(lost._replace(mark=0x100))
+    assert not stray(lost._replace(reply_destination="100.64.1.2"))
+    assert not stray(lost._replace(reply_destination_port=1024))
+    assert not stray(lost._replace(reply_source="192.168.1.9"))

@@ -12,7 +12,7 @@ from polywan.core import leave, ramp, together
 from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
 from polywan.core.conflicts import conflicts
-from polywan.core.effects import Apply, Cut, Effect, Level, Note, Remember
+from polywan.core.effects import Apply, Cut, Effect, Level, Note, Remember, Strays
 from polywan.core.findings import findings
 from polywan.core.health import Health, ProbeState
 from polywan.core.net import FAMILIES, Family
@@ -85,6 +85,8 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         effects.append(Remember(recalled))
     if plan:
         effects.append(Apply(plan))
+        if actual.nft is None:
+            effects.append(Strays(layout_of(config).mask))
     sweeps, cuts = _cuts(state, config, selection, now)
     effects += cuts
     effects += leave.notes(state, leavings)

@@ -98,6 +98,17 @@ class Empty:
 
 
 @dataclass(frozen=True, slots=True)
+class Strays:
+    """Forget connections that began while there was no rule set and found no way (`flows.stray`): they choose anew.
+
+    Attributes:
+        mask: bits of the mark that are ours.
+    """
+
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
 class Remember:
     """Write this to disk before anything that follows it."""
 
@@ -113,4 +124,4 @@ class Note:
     text: str
 
 
-Effect: TypeAlias = Apply | Read | StartProbe | StartCheck | Cut | Look | Empty | Remember | Note
+Effect: TypeAlias = Apply | Read | StartProbe | StartCheck | Cut | Look | Empty | Strays | Remember | Note

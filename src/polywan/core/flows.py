@@ -74,6 +74,20 @@ class Flow(NamedTuple):
     packets_down: int | None = None
 
 
+_UNANSWERED: Final = frozenset({"SYN_SENT", "UNREPLIED"})
+
+
+def stray(flow: Flow) -> bool:
+    """True for what cannot have a way back: without a mark, untranslated, and never answered.
+
+    So are connections whose first packet came while there was no rule set: the kernel gives neither mark nor
+    translation later (nf_nat runs for first packets only), and a sender that repeats keeps the entry alive.
+    """
+    forth = (flow.client, flow.client_port, flow.destination, flow.port)
+    back = (flow.reply_destination, flow.reply_destination_port, flow.reply_source, flow.reply_source_port)
+    return not flow.mark and flow.state in _UNANSWERED and forth == back
+
+
 COLUMNS: Final = (*Flow._fields, "uplink")
 """A connection's fields and the name of its uplink, as lists of connections are written for programs."""
 

@@ -15,10 +15,25 @@ from typing import Any, assert_never
 
 from polywan.core import alarms, engine, staging
 from polywan.core.compile import layout_of
-from polywan.core.effects import Apply, Cut, Effect, Empty, Level, Look, Note, Read, Remember, StartCheck, StartProbe
+from polywan.core.effects import (
+    Apply,
+    Cut,
+    Effect,
+    Empty,
+    Level,
+    Look,
+    Note,
+    Read,
+    Remember,
+    StartCheck,
+    StartProbe,
+    Strays,
+)
 from polywan.core.errors import KernelError, PolywanError
 from polywan.core.events import Applied, ConfigLoaded, Event, ReadDone, Staging, Tick
+from polywan.core.flows import stray
 from polywan.core.lookups import PrefixList
+from polywan.core.net import FAMILIES
 from polywan.core.nft import declare_text
 from polywan.core.plan import NftBatch, Plan
 from polywan.core.state import State
@@ -202,13 +217,8 @@ class Daemon:
                 self._prober.start(order)
             case StartCheck(order):
                 self._prober.check(order)
-            case Cut():
-                # Without the dead marks nobody would meet a reset; one that is under way finds what comes meanwhile.
-                if not self._refused and effect not in self._cutting:
-                    self._cutting.add(effect)
-                    self._spawn(self._cut(effect)).add_done_callback(lambda _: self._cutting.discard(effect))
-            case Look() | Empty():
-                self._spawn(self._leave(effect))
+            case Cut() | Strays() | Look() | Empty():
+                self._track(effect)
             case Remember(memory):
                 try:
                     store.save(self._state_dir, memory)
@@ -218,6 +228,19 @@ class Daemon:
                 log.log(LEVELS[level], "%s: %s", event, printable(text))
             case _:
                 assert_never(effect)
+
+    def _track(self, effect: Cut | Strays | Look | Empty) -> None:
+        match effect:
+            case Cut():
+                # Without the dead marks nobody would meet a reset; one that is under way finds what comes meanwhile.
+                if not self._refused and effect not in self._cutting:
+                    self._cutting.add(effect)
+                    self._spawn(self._cut(effect)).add_done_callback(lambda _: self._cutting.discard(effect))
+            case Strays(mask):
+                if not self._refused:
+                    self._spawn(self._forget_strays(mask))
+            case Look() | Empty():
+                self._spawn(self._leave(effect))
 
     def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -269,6 +292,16 @@ class Daemon:
                 "cut connections of %s (IPv%d): %d choose again, %d of %d idle ones reset, %d sockets ended",
                 *(cut.uplink, cut.family, freed.forgotten, freed.told - freed.silent, freed.told, freed.ended),
             )
+
+    async def _forget_strays(self, mask: int) -> None:
+        def forget() -> int:
+            return sum(self._kernel.drop(0, mask, family, stray) for family in FAMILIES)
+
+        try:
+            if gone := await asyncio.to_thread(forget):
+                log.info("forgot %d connections that began without a rule set: they choose anew", gone)
+        except KernelError as error:
+            log.error("strays.failed: %s", error)
 
     @property
     def troubles(self) -> tuple[str, ...]:
