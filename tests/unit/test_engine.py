@@ -3,6 +3,7 @@
 from dataclasses import replace
 from ipaddress import ip_address
 
+from polywan.core import engine
 from polywan.core.effects import Apply, Cut, Level, Note, Read, Remember, StartProbe, Strays
 from polywan.core.events import (
     Applied,
@@ -19,6 +20,7 @@ from polywan.core.net import Family
 from polywan.core.nft import state_of
 from polywan.core.plan import ActualState, ApplyReport, DelRule, Failure, NftBatch, SetSysctl
 from polywan.core.policies import slot_map
+from polywan.core.retire import RETIREMENT
 from polywan.core.tuning import Sysctl
 from polywan.core.views import UplinkState
 from worlds import Daemon, config, link, world
@@ -253,6 +255,30 @@ def test_connections_of_a_removed_uplink_are_let_go() -> None:
     assert {(e.uplink, e.mark) for e in effects if isinstance(e, Cut)} == {("u2", 0x200)}
     assert daemon.state.desired is not None
     assert 0x200 in daemon.state.desired.nft.sets["dead_4"].elements
+
+
+def test_a_restart_goes_on_letting_go_of_what_a_reload_removed_and_it_ends() -> None:
+    before = Daemon(config(2), world(2))
+    before.feed(ConfigLoaded(config(1)))
+    assert before.state.actual is not None
+    after = Daemon(config(1), world(2), before.state.actual)
+    assert after.plans() == []
+    assert after.state.desired is not None
+    assert 0x200 in after.state.desired.nft.sets["dead_4"].elements
+    after.now = engine.deadline(after.state)
+    for _ in range(10_000):
+        if after.plans(after.feed(Tick())):
+            break
+        after.now = max(after.now, engine.deadline(after.state))
+    assert after.now == RETIREMENT
+    assert not after.state.desired.nft.sets["dead_4"].elements
+
+
+def test_marks_of_another_mask_are_not_taken_for_removed_ones() -> None:
+    before = Daemon(config(2), world(2))
+    before.feed(ConfigLoaded(config(1)))
+    after = Daemon(config(1, (), **{"global": {"mark_mask": 0xFF0000}}), world(2), before.state.actual)
+    assert after.state.retired == {}
 
 
 def test_a_disabled_uplink_takes_no_new_connections_and_keeps_its_route() -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from polywan.config import Config
 from polywan.core import health as hl
-from polywan.core import leave, ramp, together
+from polywan.core import leave, ramp, retire, together
 from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
 from polywan.core.conflicts import conflicts
@@ -60,10 +60,11 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     selection = select(config, ways, probes, state.selection, state.memory.orders, ramps, found)
     leavings, selection = leave.follow(state, config, ways, probes, selection, now)
     memory = leave.remember(state.memory, leavings, state.unix)
+    retired = _retired(state, config, actual, now)
     desired = compile_state(
         config,
         state.numbers,
-        state.retired,
+        frozenset(retired),
         observed,
         ways,
         selection,
@@ -100,6 +101,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         state,
         memory=recalled,
         leavings=leavings,
+        retired=retired,
         reach=ways,
         health=probes,
         wake=now,
@@ -190,6 +192,14 @@ def second_cuts(state: State, config: Config, due: Iterable[Sweep]) -> tuple[Cut
         for s in due
         if (s.uplink, s.family) in lost or s.mark in state.retired
     )
+
+
+def _retired(state: State, config: Config, actual: ActualState, now: float) -> retire.Retired:
+    """What a reload removed lately; the first decision of a daemon goes on with what the one before it left."""
+    if state.ready:
+        return retire.left(state.retired, now)
+    given = [int(numbers.mark) for numbers in (*state.numbers.values(), *state.policy_marks.values())]
+    return retire.found(actual.nft, layout_of(config), given, now)
 
 
 def _by_others(plan: Plan, memory: Memory) -> bool:

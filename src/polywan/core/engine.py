@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Final, assert_never
 
 from polywan.config import Config
-from polywan.core import alarms, checking, leave, staging, together
+from polywan.core import alarms, checking, leave, retire, staging, together
 from polywan.core import health as hl
 from polywan.core.allocate import allocate
 from polywan.core.blame import Blame
@@ -70,7 +70,7 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, .
     """Take in one event at time `now` (seconds, monotonic); return the next state and the effects, in order."""
     state, notes = _notice_gap(state, now)
     state, effects, changed = _take(state, event, now)
-    changed = changed or (state.ready and now >= min(state.verdict_at, state.ramp_at))
+    changed = changed or (state.ready and now >= min(state.verdict_at, state.ramp_at, retire.due(state.retired)))
     # A decision is carried out before anything else is considered: timers that are due wait for the next `Tick`.
     work = decide(state, now, after_read=isinstance(event, ReadDone)) if changed else _run_timers(state, now)
     return work[0], effects + work[1] + notes
@@ -82,7 +82,7 @@ def deadline(state: State) -> float:
     if state.read_at is not None:
         times.append(state.read_at)
     if state.ready:
-        times += [state.wake, state.checks.wake, state.verdict_at, state.ramp_at]
+        times += [state.wake, state.checks.wake, state.verdict_at, state.ramp_at, retire.due(state.retired)]
     return min(times)
 
 
@@ -205,7 +205,9 @@ def _take_config(state: State, config: Config, now: float) -> tuple[State, tuple
         memory=memory,
         numbers=numbers_of(config, memory.ids),
         policy_marks=policy_marks_of(config, memory.ids),
-        retired=(state.retired | {sweep.mark for sweep in sweeps}) - {layout.mark(memory.ids[n]) for n in names},
+        retired=retire.removed(
+            state.retired, {sweep.mark for sweep in sweeps}, {layout.mark(memory.ids[n]) for n in names}, now
+        ),
         probing={name: config.health_of(name) for name in config.uplinks},
         health=health,
         blame=checking.kept_blame(state, config),

@@ -32,7 +32,7 @@ class RulesetInput:
 
     Attributes:
         policy_marks: numbers of the policies that carry a mark of their own (`select.marked_policies`).
-        retired: marks of uplinks that are no longer configured; connections that still carry them are cut.
+        retired: marks that are no longer given out; connections that still carry them are cut.
         own: IPv4 addresses of this box, as far as others can reach them.
         main_links: links by which main's own default leaves, per family; where a socket that was bound to
             its uplink cannot be told from one that was not.

@@ -18,6 +18,7 @@ from polywan.core.observed import Observed
 from polywan.core.passive import Watch
 from polywan.core.plan import ActualState, ApplyReport, DesiredState
 from polywan.core.reach import Reach, UplinkFamily
+from polywan.core.retire import Retired
 from polywan.core.select import Selection
 from polywan.core.views import UplinkView
 
@@ -41,7 +42,7 @@ class State:
         numbers, probing: mark, table, priorities and health settings of every uplink, from config and memory.
         policy_marks: numbers of the policies that have one, likewise.
         lookups: what rules refer to outside of the file, as last read.
-        retired: marks of uplinks that a reload removed; their connections are let go until the daemon ends.
+        retired: marks that a reload removed; who still carries one is let go for a while.
         actual: what the kernel holds of ours, as read or as just applied.
         reach, health, selection, desired: the last decision; kept to tell what a new one changes.
         checks: what is known of the layers above the link; `blame`: of targets that answer nobody.
@@ -73,7 +74,7 @@ class State:
     policy_marks: Mapping[str, Numbers] = field(default_factory=dict)
     lookups: Lookups = NOTHING
     probing: Mapping[str, HealthSettings] = field(default_factory=dict)
-    retired: frozenset[int] = frozenset()
+    retired: Retired = field(default_factory=dict)
     observed: Observed | None = None
     actual: ActualState | None = None
     reach: Mapping[UplinkFamily, Reach] = field(default_factory=dict)
