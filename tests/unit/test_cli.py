@@ -178,7 +178,7 @@ def document(**changes: Any) -> dict[str, Any]:
     choice = {"members": [{"uplink": "fibre", "share": 0.75}], "reason": "tier 1: 1 of 1 healthy"}
     return {
         "uplinks": [uplink | changes],
-        "policies": [{"name": "default", "families": {"ipv4": choice}}],
+        "policies": [{"name": "default", "title": "policy default", "families": {"ipv4": choice}}],
         "warnings": ["look here"],
         "drift": [],
     }

@@ -111,6 +111,12 @@ def test_overrides_of_an_uplink_are_merged_key_by_key() -> None:
     assert lte == config.health
 
 
+def test_an_uplink_may_have_none_of_the_general_checks() -> None:
+    config = load_text('[health]\nchecks = "dns"\n' + FIBRE + "[uplinks.fibre.health]\nchecks = []\n" + LTE)
+    assert config.health_of("fibre").checks == ()
+    assert config.health_of("lte").checks == ("dns",)
+
+
 def test_an_unknown_uplink_in_a_policy_gets_a_suggestion() -> None:
     assert found(BOTH + '[policies.web]\ntiers = [["fibre"], ["let"]]\n') == [
         ("policies.web.tiers[1][0]", 'there is no uplink "let"', 'did you mean "lte"?')

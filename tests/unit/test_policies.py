@@ -8,6 +8,7 @@ import pytest
 
 from polywan.core.net import Family
 from polywan.core.nft import NftTable, change_text, state_of
+from polywan.core.select import titles_of
 from worlds import Daemon, config, world
 
 
@@ -97,3 +98,12 @@ def test_a_connection_whose_packets_are_dealt_out_may_leave_by_every_member() ->
     assert f"ct mark & 0x00003f00 == {mark:#010x} accept" in lines(nft, "guard_u1")
     assert set(nft.maps["slots_4_tunnel"].elements.values()) == {"goto carry_u1", "goto carry_u2"}
     assert nft.maps["spray"].elements == {mark: "goto by_tunnel"}
+
+
+def test_policies_made_for_rules_are_told_in_words() -> None:
+    rules = [{"to": ["192.0.2.1"], "uplink": "u1"}, {"to": ["192.0.2.2"], "only": ["u1", "u2"]}, {"policy": "default"}]
+    assert set(titles_of(config(2, rules=rules)).values()) == {
+        "policy default",
+        "u1, or policy default without it",
+        "only u1, u2",
+    }

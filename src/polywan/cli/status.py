@@ -69,7 +69,7 @@ def text(status: dict[str, Any]) -> str:
     for policy in status["policies"]:
         for family, choice in policy["families"].items():
             members = ", ".join(f"{m['uplink']} {100 * m['share']:.0f} %" for m in choice["members"]) or "nobody"
-            lines.append(f"policy {policy['name']} ({family}): {members}: {choice['reason']}")
+            lines.append(f"{policy['title']} ({family}): {members}: {choice['reason']}")
     lines += [line for uplink in status["uplinks"] if uplink.get("metered") for line in _volume(uplink)]
     lines += [click.style(f"warning: {warning}", fg="yellow") for warning in status["warnings"]]
     lines += [f"put right: {drift}" for drift in status["drift"]]

@@ -215,10 +215,15 @@ def merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 @dataclass(frozen=True, slots=True)
 class OneOrMany:
-    """Around a tuple: a single value may be written without brackets; duplicates are dropped if it is `distinct`."""
+    """Around a tuple: a single value may be written without brackets; duplicates are dropped if it is `distinct`.
+
+    Attributes:
+        empty: a list without values means something else than no list.
+    """
 
     networks: bool = False
     distinct: bool = True
+    empty: bool = False
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         listed = core_schema.no_info_before_validator_function(self._listed, handler(source))
@@ -226,11 +231,10 @@ class OneOrMany:
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         array = handler(core)
-        return {"anyOf": [array["items"], {**array, "minItems": 1}]}
+        return {"anyOf": [array["items"], array if self.empty else {**array, "minItems": 1}]}
 
-    @staticmethod
-    def _listed(raw: object) -> tuple[object, ...]:
-        if raw == []:
+    def _listed(self, raw: object) -> tuple[object, ...]:
+        if raw == [] and not self.empty:
             raise rejection("expected at least one value, got an empty list", "leave the key out instead")
         return tuple(raw) if isinstance(raw, list | tuple) else (raw,)
 

@@ -31,7 +31,7 @@ _Timeout: TypeAlias = Annotated[Seconds, Duration(0.01, 60)]
 _Count: TypeAlias = Annotated[int, Whole(1, 100)]
 _Prefixes: TypeAlias = Annotated[tuple[Annotated[IPNetwork, Network(6)], ...], OneOrMany(networks=True)]
 _HoldDown: TypeAlias = Annotated[Seconds, Duration(0, 86400)]
-_Checks: TypeAlias = Annotated[tuple[Annotated[CheckName, Choice(get_args(CheckName))], ...], OneOrMany()]
+_Checks: TypeAlias = Annotated[tuple[Annotated[CheckName, Choice(get_args(CheckName))], ...], OneOrMany(empty=True)]
 _Share: TypeAlias = Annotated[float, Percent()]
 _Domain: TypeAlias = Annotated[str, Domain()]
 _Url: TypeAlias = Annotated[str, Url()]
@@ -181,7 +181,7 @@ class HealthSettings(Model):
         default=(),
         description='Further layers that must work, each probed for itself: "dns" (a query), "http" (a page, to find '
         'captive portals), "large" (full-size packets; their loss only degrades) and "script". Default: none, since '
-        "each asks something of somebody else's server.",
+        "each asks something of somebody else's server. An uplink with `checks = []` has none of those of [health].",
     )
     check_interval: _Interval = Field(
         default=10.0,

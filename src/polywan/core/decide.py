@@ -19,7 +19,7 @@ from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import state_of
 from polywan.core.plan import ActualState, DesiredState, Plan, SetSysctl, describe, diff
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, reach
-from polywan.core.select import Selection, select
+from polywan.core.select import Selection, select, titles_of
 from polywan.core.state import State, Sweep
 from polywan.core.views import UplinkState, UplinkView, view
 
@@ -93,7 +93,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     effects += leave.notes(state, leavings)
     if recalled is memory is not state.memory:
         effects.append(Remember(memory))
-    effects += _notes(state, views, selection)
+    effects += _notes(state, config, views, selection)
     effects += _at_once(state, probes)
     if tampered:
         effects.append(_repaired(plan, state.culprit))
@@ -257,13 +257,14 @@ def _at_once(state: State, probes: Mapping[UplinkFamily, ProbeState]) -> Iterato
             yield Note(Level.WARNING, "uplinks.static", together.told(family))
 
 
-def _notes(state: State, views: Mapping[str, UplinkView], selection: Selection) -> Iterator[Note]:
+def _notes(state: State, config: Config, views: Mapping[str, UplinkView], selection: Selection) -> Iterator[Note]:
     for name, seen in views.items():
         before = state.views.get(name)
         if before is None or before.state is not seen.state:
             level = Level.INFO if seen.state in CALM else Level.WARNING
             yield Note(level, f"uplink.{seen.state}", f"{name} is {seen.state}: {seen.reason}")
+    titles = titles_of(config)
     for (policy, family), choice in selection.choices.items():
         old = state.selection.choices.get((policy, family)) if state.selection else None
         if choice.reason != (old.reason if old else "") and (choice.forced or not choice.members):
-            yield Note(Level.WARNING, "policy.forced", f"policy {policy} (IPv{family}): {choice.reason}")
+            yield Note(Level.WARNING, "policy.forced", f"{titles[policy]} (IPv{family}): {choice.reason}")

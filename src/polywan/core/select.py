@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from polywan.config import Config, Policy, SteeringRule
+from polywan.config.model import DEFAULT_POLICY
 from polywan.config.steering import OnDown
 from polywan.core import ramp
 from polywan.core.admin import Order, available, off
@@ -85,6 +86,22 @@ def policy_name(rule: SteeringRule) -> str:
         return base
     digest = blake2s(" ".join(rule.only).encode(), digest_size=4).hexdigest()
     return f"{ONLY}{digest}_{base}" if base else f"{ONLY}{digest}"
+
+
+def served_by(rule: SteeringRule) -> str:
+    """Say in words who serves a rule without an action; the names of policies made for rules say little."""
+    if rule.uplink is not None:
+        base = f"{rule.uplink}, or policy {DEFAULT_POLICY} without it"
+    else:
+        base = f"policy {rule.policy}" if rule.policy is not None else ""
+    only = f"only {', '.join(rule.only)}" if rule.only else ""
+    return ", ".join(filter(None, (base, only)))
+
+
+def titles_of(config: Config) -> dict[str, str]:
+    """Return every policy that packets can reach, in words, by its name."""
+    made = {policy_name(rule): served_by(rule) for rule in config.rules if rule.action is None}
+    return {name: made.get(name, f"policy {name}") for name in policies_of(config)}
 
 
 def _policy_of(config: Config, rule: SteeringRule) -> Policy:

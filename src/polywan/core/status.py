@@ -14,7 +14,7 @@ from polywan.core.layers import Layer, LayerState, LayerVerdict, Spent
 from polywan.core.nat6 import side_of
 from polywan.core.net import FAMILIES, Family
 from polywan.core.reach import NoPath
-from polywan.core.select import DIRECT, Choice, Selection
+from polywan.core.select import DIRECT, Choice, Selection, policies_of, titles_of
 from polywan.core.state import State
 from polywan.core.views import UplinkState, judge_family
 
@@ -222,7 +222,7 @@ def _choice_share(choice: Choice, name: str) -> float:
 
 
 def _policies(config: Config, selection: Selection) -> list[dict[str, Any]]:
-    configured = config.resolved_policies()
+    known, titles = policies_of(config), titles_of(config)
     result = []
     for policy in dict.fromkeys(p for p, _ in selection.choices):
         choices = {f: c for (p, f), c in selection.choices.items() if p == policy}
@@ -230,7 +230,8 @@ def _policies(config: Config, selection: Selection) -> list[dict[str, Any]]:
         result.append(
             {
                 "name": policy,
-                "algorithm": configured[policy].algorithm if policy in configured else configured["default"].algorithm,
+                "title": titles[policy],
+                "algorithm": known[policy].algorithm,
                 "direct": policy.startswith(DIRECT),
                 "active_tier": first.tier,
                 "members": [{"uplink": n, "share": round(_choice_share(first, n), 6)} for n, _ in first.members],
@@ -248,10 +249,11 @@ def _policies(config: Config, selection: Selection) -> list[dict[str, Any]]:
 
 
 def _forced(state: State) -> list[str]:
-    if state.selection is None:
+    if state.selection is None or state.config is None:
         return []
+    titles = titles_of(state.config)
     return [
-        f"policy {policy} (IPv{family}): {choice.reason}"
+        f"{titles[policy]} (IPv{family}): {choice.reason}"
         for (policy, family), choice in state.selection.choices.items()
         if choice.forced or not choice.members
     ]

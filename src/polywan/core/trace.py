@@ -23,7 +23,7 @@ from polywan.core.packet import Packet
 from polywan.core.picking import choose
 from polywan.core.reach import Path
 from polywan.core.scene import Scene, Trace, Tried, way
-from polywan.core.select import policy_name
+from polywan.core.select import policy_name, served_by
 from polywan.core.via import serves
 
 _ON_LINK: Final = (IPv6Network("fe80::/10"), IPv6Network("ff00::/8"))
@@ -228,13 +228,4 @@ def _matched(scene: Scene, packet: Packet, rule: SteeringRule) -> Trace:
         case "block":
             return Trace(packet=packet, fate="refused", reason="the rule blocks it")
         case None:
-            return replace(choose(scene, packet, policy_name(rule)), served_by=_served_by(rule))
-
-
-def _served_by(rule: SteeringRule) -> str:
-    if rule.uplink is not None:
-        base = f"{rule.uplink}, or policy default without it"
-    else:
-        base = f"policy {rule.policy}" if rule.policy is not None else ""
-    only = f"only {', '.join(rule.only)}" if rule.only else ""
-    return ", ".join(filter(None, (base, only)))
+            return replace(choose(scene, packet, policy_name(rule)), served_by=served_by(rule))
