@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Final
 
 from chaos.expected import Calendar, make_calendar
-from chaos.history import Flow, History, Span, any_meets, merged, outside
+from chaos.history import Deed, Flow, History, Span, any_meets, merged, outside
 from chaos.plan import Kind
 from polywan.lab.traffic import Attempt
 
@@ -198,11 +198,21 @@ class _Judge:
             killed = any(
                 life.ended is not None and done <= life.ended <= done + self.rules.repair for life in self.history.lives
             )
-            if killed or not self._alive(done, done + self.rules.repair):
+            if killed or not self._alive(done, done + self.rules.repair) or self._dark(repair.deed):
                 continue
             if repair.back is None or repair.back - done > self.rules.repair:
                 took = "never" if repair.back is None else f"after {repair.back - done:.2f} s"
                 yield self._say("I6", done, str(repair.deed), f"was put right {took}")
+
+    def _dark(self, flushed: Deed) -> bool:
+        """True when routes were taken away whose link was out meanwhile: the kernel does not take all of them back."""
+        return flushed.action.kind is Kind.FLUSH_ROUTES and any(
+            fault.uplink == flushed.action.uplink
+            and fault.kind in (Kind.CUT, Kind.LINK_DOWN)
+            and fault.begun <= flushed.done + self.rules.repair
+            and flushed.begun <= fault.mended
+            for fault in self.calendar.faults
+        )
 
     def returns_are_held(self) -> Iterator[Violation]:
         """I7: an uplink that was given up is not used again before its hold-down is over."""

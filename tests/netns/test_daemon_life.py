@@ -385,3 +385,30 @@ def test_without_a_daemon_the_client_says_where_it_looked(tmp_path: Path) -> Non
 def test_a_bad_file_at_the_start_is_refused_with_every_problem(lab: Lab, start_daemon: StartDaemon) -> None:
     with pytest.raises(LabError, match="ended with 3"):
         start_daemon(lab, "[uplinks.a]\ninterface = 1\nwheight = 2\n", may_complain=True)
+
+
+def test_an_uplink_whose_cable_is_out_at_the_start_is_complete_once_it_is_plugged_in(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    whole = kernel(lab)
+    daemon.client.down()
+    daemon.stop()
+    lab.cut(1)
+    daemon.start()
+    lab.restore(1)
+    wait_for(lambda: kernel(lab) == whole, what="the kernel as it was")
+
+
+def test_a_table_that_was_flushed_while_its_cable_is_out_is_back_with_the_cable(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    whole = kernel(lab)
+    lab.cut(1)
+    assert daemon.wait_log(lambda text: "isp1 is down" in text, 5.0) is not None
+    for family in ("-4", "-6"):
+        lab.router.run(["ip", family, "route", "flush", "table", "6001"])
+    assert daemon.wait_log(lambda text: "drift.repaired" in text, 5.0) is not None
+    lab.restore(1)
+    wait_for(lambda: kernel(lab) == whole, what="the kernel as it was")

@@ -247,6 +247,14 @@ def test_what_others_take_away_is_back_in_time(
     assert found(run) == expected
 
 
+@pytest.mark.parametrize(("uplink", "expected"), [(2, []), (1, ["I6"])])
+def test_routes_of_a_link_that_is_out_may_wait_for_it(uplink: int, expected: list[str]) -> None:
+    taken = deed(10.0, Kind.FLUSH_ROUTES, uplink)
+    run = history(deed(9.0, Kind.CUT, 2), taken, deed(14.0, Kind.RESTORE, 2))
+    run.repairs.append(Repair(taken, None))
+    assert found(run) == expected
+
+
 def test_an_uplink_is_not_used_again_before_its_hold_down() -> None:
     run = history(*CUT)
     run.attempts += [attempt(10.2), attempt(31.5)]

@@ -18,7 +18,17 @@ from polywan.core.events import (
 )
 from polywan.core.net import Family
 from polywan.core.nft import state_of
-from polywan.core.plan import ActualState, ApplyReport, DelRule, Failure, NftBatch, SetSysctl
+from polywan.core.plan import (
+    ActualState,
+    AddRule,
+    ApplyReport,
+    DelRoute,
+    DelRule,
+    Failure,
+    NftBatch,
+    PutRoute,
+    SetSysctl,
+)
 from polywan.core.policies import slot_map
 from polywan.core.retire import RETIREMENT
 from polywan.core.tuning import Sysctl
@@ -209,12 +219,32 @@ def test_a_fight_with_another_program_is_slowed_down() -> None:
 
 def test_a_refused_operation_is_tried_again_and_said_once() -> None:
     daemon = Daemon(config(1), world(1))
-    op = daemon.plans()[0].plan.ops[0]
+    op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, AddRule))
     report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, 1, "not permitted"),))
     notes = [e for e in daemon.feed(Applied(report)) if isinstance(e, Note)]
     assert [n.level for n in notes] == [Level.ERROR]
     assert daemon.state.read_at is not None
     assert [e for e in daemon.feed(Applied(report)) if isinstance(e, Note)] == []
+
+
+def test_a_route_that_is_refused_once_may_have_met_a_link_that_just_went_down() -> None:
+    daemon = Daemon(config(1), world(1))
+    op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, PutRoute))
+    report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, 100, "network is down"),))
+    levels = [[e.level for e in daemon.feed(Applied(report)) if isinstance(e, Note)] for _ in range(4)]
+    assert levels == [[Level.INFO], [Level.ERROR], [], []]
+
+
+def test_a_route_that_no_carrier_lets_the_kernel_take_is_made_when_it_is_back_and_kept_meanwhile() -> None:
+    def routes(plans: list[Apply]) -> set[Family]:
+        return {op.route.family for p in plans for op in p.plan.ops if isinstance(op, PutRoute) and op.route.link}
+
+    dark = replace(world(2), links={"wan1": link(1, carrier=False), "wan2": link(2)})
+    daemon = Daemon(config(1), dark)
+    assert routes(daemon.plans()) == {Family.V4}
+    assert routes(daemon.plans(daemon.carrier(1, carrier=True))) == {Family.V6}
+    lost = daemon.plans(daemon.carrier(1, carrier=False))
+    assert not [op for p in lost for op in p.plan.ops if isinstance(op, PutRoute | DelRoute)]
 
 
 def test_lost_notifications_lead_to_a_full_read() -> None:

@@ -16,7 +16,7 @@ from polywan.core.nexthops import build_nexthops, multipath
 from polywan.core.observed import Observed
 from polywan.core.plan import DesiredState
 from polywan.core.reach import Reach, UplinkFamily, unbound_links
-from polywan.core.routing import build_routes, build_rules, routings
+from polywan.core.routing import build_routes, build_rules, dormant, routings
 from polywan.core.ruleset import build
 from polywan.core.select import Selection, marked_policies
 from polywan.core.tuning import build_sysctls
@@ -128,9 +128,11 @@ def compile_state(
     uplinks = routings(reach, given, devices, sources)
     policies = multipath(config, policy_marks, given, reach, selection)
     families = tuple(sorted({family for _, family in reach}))
+    routes = build_routes(uplinks, policies, families, fallback)
     return DesiredState(
         nexthops=build_nexthops(policies),
-        routes=build_routes(uplinks, policies, families, fallback),
+        routes=routes,
+        dormant=dormant(routes, observed),
         rules=build_rules(uplinks, policies, families, layout, config.global_.priority, fallback),
         nft=table,
         sysctls=tuple(build_sysctls(config, observed, current)),

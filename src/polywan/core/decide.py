@@ -219,10 +219,11 @@ def _recall(memory: Memory, plan: Plan) -> Memory:
 
 def _assume(desired: DesiredState, actual: ActualState) -> ActualState:
     """What the kernel holds if every operation succeeds; the next read tells. Equal parts become the same objects."""
+    missing = desired.dormant - actual.routes
     return replace(
         actual,
         nexthops=desired.nexthops,
-        routes=desired.routes,
+        routes=desired.routes - missing if missing else desired.routes,
         rules=desired.rules,
         nft=state_of(desired.nft),
         sysctls={**actual.sysctls, **{s.path: s.value for s in desired.sysctls if s.path in actual.sysctls}},

@@ -46,7 +46,7 @@ from polywan.core.events import (
 from polywan.core.health import Health, ProbeOrder, ProbeState
 from polywan.core.net import FAMILIES, IPAddress
 from polywan.core.observed import Observed
-from polywan.core.plan import ApplyReport, describe
+from polywan.core.plan import ApplyReport, Op, PutNexthop, PutRoute, describe
 from polywan.core.reach import Path, UplinkFamily
 from polywan.core.state import State, Sweep
 from polywan.core.tuning import ALL_RP_FILTER, build_sysctls
@@ -271,12 +271,25 @@ def _count(state: State, event: ProbeResult, blame: Blame, now: float) -> tuple[
 
 def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, tuple[Effect, ...]]:
     if not report.failures:
-        return read_soon(replace(state, applied=report, refused=(), tries=0), now), ()
-    refused = tuple(f"{describe(f.op)}: {f.message}" for f in report.failures)
+        return read_soon(replace(state, applied=report, refused={}, tries=0), now), ()
+    refused = {f"{describe(f.op)}: {f.message}": f.op for f in report.failures}
+    times = {text: state.refused.get(text, 0) + 1 for text in refused}
     first, longest = RETRY
     retry = now + min(longest, first * 2**state.tries)
-    notes = tuple(Note(Level.ERROR, "apply.refused", text) for text in refused if text not in state.refused)
-    return replace(state, applied=report, refused=refused, tries=state.tries + 1, read_at=retry), notes
+    notes = tuple(note for text, op in refused.items() for note in _refusal(op, text, times[text]))
+    return replace(state, applied=report, refused=times, tries=state.tries + 1, read_at=retry), notes
+
+
+def _refusal(op: Op, text: str, times: int) -> Iterator[Note]:
+    """Tell of an operation that was refused so many times in a row.
+
+    A link that goes down takes routes and next hops with it, so the first time may only mean that it was faster.
+    """
+    patience = 1 if isinstance(op, PutNexthop | PutRoute) else 0
+    if times == 1 + patience:
+        yield Note(Level.ERROR, "apply.refused", text)
+    elif times == patience:
+        yield Note(Level.INFO, "apply.again", text)
 
 
 def _run_timers(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:

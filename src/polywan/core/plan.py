@@ -15,13 +15,18 @@ from polywan.core.tuning import Sysctl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredState:
-    """Everything polywan wants of the kernel, whole, every time."""
+    """Everything polywan wants of the kernel, whole, every time.
+
+    Attributes:
+        dormant: those of `routes` that the kernel would refuse to make now, and keeps where it has them.
+    """
 
     nexthops: frozenset[NexthopObject] = frozenset()
     routes: frozenset[Route] = frozenset()
     rules: frozenset[IpRule] = frozenset()
     nft: NftTable
     sysctls: tuple[Sysctl, ...] = ()
+    dormant: frozenset[Route] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +185,7 @@ def diff(desired: DesiredState, actual: ActualState) -> Plan:
         wanted = {n.id for n in desired.nexthops}
         ops += [DelNexthop(n) for n in actual.nexthops - desired.nexthops if n.id not in wanted]
     if desired.routes is not actual.routes:
-        ops += [PutRoute(r) for r in desired.routes - actual.routes]
+        ops += [PutRoute(r) for r in desired.routes - actual.routes - desired.dormant]
         ops += _left_over(desired.routes, actual.routes)
     if desired.rules is not actual.rules:
         ops += [AddRule(r) for r in desired.rules - actual.rules]

@@ -17,7 +17,7 @@ The lookup of a packet, by priority within the band (default 6000)::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_network
@@ -48,6 +48,7 @@ from polywan.core.net import (
     TableId,
 )
 from polywan.core.nexthops import NexthopId, PolicyRouting
+from polywan.core.observed import Observed
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily
 
 LEAF_BITS: Final = 3
@@ -276,6 +277,20 @@ def _anchor(family: Family, layout: MarkLayout, priority: RulePriority) -> IpRul
 def _size(bits: int) -> int:
     """Priorities that a subtree over 2^bits ids takes."""
     return (1 << bits) + 1 if bits <= LEAF_BITS else 1 + 2 * _size(bits - 1)
+
+
+def dormant(routes: Iterable[Route], observed: Observed) -> frozenset[Route]:
+    """Return the routes that the kernel refuses to make now: IPv6 by a gateway that a link without carrier leads to.
+
+    It looks for the gateway, and ignore_routes_with_linkdown hides the way there. What it has it keeps.
+    """
+    dark = {name for name, link in observed.links.items() if not link.carrier}
+    return frozenset(
+        route
+        for route in (routes if dark else ())
+        if route.link in dark and route.family is Family.V6 and not route.onlink and route.via is not None
+        if not route.via.is_link_local
+    )
 
 
 def _routes(uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], fallback: TableId) -> Iterator[Route]:

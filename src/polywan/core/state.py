@@ -61,7 +61,7 @@ class State:
         unix: what added to monotonic seconds gives Unix time, as of the daemon's start.
         repairs: times of recent repairs of foreign changes.
         drift: what the last repair put right.
-        refused: operations of the last plan that the kernel refused.
+        refused: operations of the last plan that the kernel refused, and how many times in a row.
         tries: plans in a row with a refusal.
         culprit: who touched our things, as far as the kernel told, until the next repair names them.
         advice: what is odd in the configuration, though good.
@@ -99,7 +99,7 @@ class State:
     unix: float = 0.0
     repairs: tuple[float, ...] = ()
     drift: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
+    refused: Mapping[str, int] = field(default_factory=dict)
     tries: int = 0
     culprit: str = ""
     advice: tuple[str, ...] = ()
