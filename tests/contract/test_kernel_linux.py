@@ -16,7 +16,7 @@ from contract.kernels import LinuxWorld, apply, events_of, linux_world, routes, 
 from contract.values import TABLE, default, rule, sample
 from polywan.core.events import EventsLost, LinkChanged, LinkRemoved, OursTouched, WorldTouched
 from polywan.core.net import FAMILIES, Family, RulePriority, TableId
-from polywan.core.nft import NftSet, declare_text, replace_text
+from polywan.core.nft import NftSet, declare_texts, replace_text
 from polywan.core.observed import DefaultRoute
 from polywan.core.plan import AddRule, DelRoute, DelRule, NftBatch, Plan, PutRoute
 from polywan.core.routing import Route
@@ -246,7 +246,7 @@ def test_ip_shows_where_a_rule_goes(linux: LinuxWorld) -> None:
 def test_a_large_list_of_our_own_loses_no_event_and_has_the_table_read_again(linux: LinuxWorld) -> None:
     apply(linux, NftBatch(replace_text(sample())))
     prefixes = frozenset(f"10.{n >> 8}.{n & 255}.0/24" for n in range(20_000))
-    large = declare_text({"list_4_aaaaaaaa": NftSet("type ipv4_addr; flags interval;", prefixes)})
+    large = next(declare_texts("list_4_aaaaaaaa", NftSet("type ipv4_addr; flags interval;", prefixes), most=1 << 20))
     events = events_of(linux, lambda: apply(linux, NftBatch(large)))
     assert EventsLost() not in events
     assert [event for event in events if isinstance(event, OursTouched)] == [OursTouched("table")]
@@ -255,7 +255,7 @@ def test_a_large_list_of_our_own_loses_no_event_and_has_the_table_read_again(lin
 def test_what_others_do_after_a_large_list_is_still_seen(linux: LinuxWorld) -> None:
     apply(linux, NftBatch(replace_text(sample())))
     prefixes = frozenset(f"10.0.{n}.{m}/32" for n in range(100) for m in range(100))
-    large = declare_text({"list_4_aaaaaaaa": NftSet("type ipv4_addr; flags interval;", prefixes)})
+    large = next(declare_texts("list_4_aaaaaaaa", NftSet("type ipv4_addr; flags interval;", prefixes), most=1 << 20))
 
     def act() -> None:
         apply(linux, NftBatch(large))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from polywan.core import staging
 from polywan.core.errors import KernelError
 from polywan.core.events import ConfigLoaded, Looked, ReadDone, Staging
 from polywan.core.lookups import Lookups, PrefixList
-from polywan.core.nft import declare_text
+from polywan.core.nft import PART, PIECE, declare_texts
 from polywan.core.plan import ActualState, NftBatch
 from polywan.core.state import State
 from polywan.daemon.loop import Daemon as Loop
@@ -26,7 +28,7 @@ NAME = "list_4_bbbbbbbb"
 
 
 def large(digest: str) -> PrefixList:
-    return PrefixList(digest, v4=tuple(f"10.{n >> 8}.{n & 255}.0/24" for n in range(staging.LARGE)))
+    return PrefixList(digest, v4=tuple(f"10.{n >> 8}.{n & 255}.0/24" for n in range(2 * PIECE + 1)))
 
 
 OLD, NEW = large("aaaaaaaa"), large("bbbbbbbb")
@@ -36,6 +38,11 @@ def running() -> Daemon:
     daemon = Daemon(config(2, rules=[{"list": PATH, "uplink": "u2"}]), world(2))
     daemon.feed(Looked(known(OLD)))
     return daemon
+
+
+def pieces(daemon: Daemon, found: PrefixList | None = None) -> list[str]:
+    ahead = staging.ahead([found or NEW], daemon.state)
+    return [text for name, nftset in ahead.items() for text in declare_texts(name, nftset)]
 
 
 def known(found: PrefixList) -> Lookups:
@@ -140,15 +147,51 @@ def test_the_loop_declares_large_lists_and_takes_back_what_was_refused(tmp_path:
 def test_a_declaration_leaves_what_else_is_there() -> None:
     daemon = running()
     assert daemon.state.desired is not None
-    before = transact(None, daemon.state.desired.nft.render())
-    after = transact(before, declare_text(staging.ahead([NEW], daemon.state)))
+    before = after = transact(None, daemon.state.desired.nft.render())
+    for text in pieces(daemon):
+        after = transact(after, text)
     assert before is not None
     assert after is not None
     assert {**before.sets, NAME: frozenset()} == after.sets
     assert (before.chains, before.maps) == (after.chains, after.maps)
 
 
+def test_a_list_comes_in_pieces_that_together_are_all_of_it() -> None:
+    assert len(pieces(running())) == 3
+    told = [re.findall(r"[0-9.]+/[0-9]+", text) for text in pieces(running())]
+    assert sorted(itertools.chain(*told)) == sorted(NEW.v4)
+
+
+def test_nothing_goes_on_when_the_table_was_lost_between_two_pieces() -> None:
+    daemon = running()
+    assert daemon.state.desired is not None
+    first, *rest = pieces(daemon)
+    transact(transact(None, daemon.state.desired.nft.render()), first)
+    table = transact(None, daemon.state.desired.nft.render())
+    for text in rest:
+        with pytest.raises(KernelError):
+            transact(table, text)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_list_that_was_left_half_declared_is_declared_anew_or_removed(*, wanted: bool) -> None:
+    daemon = running()
+    torn = (NAME, f"{PART}4_bbbbbbbb")
+    if wanted:
+        daemon.feed(Looked(known(NEW)))
+    (text,) = texts(daemon, ReadDone(world(2), holding(daemon, *torn)))
+    assert f"delete set inet polywan {torn[1]}" in text
+    assert (f"flush set inet polywan {NAME}" in text, "10.0.1.0/24" in text) == (wanted, wanted)
+    assert (f"delete set inet polywan {NAME}" in text) is not wanted
+
+
+def test_a_list_that_is_being_staged_is_not_taken_for_a_torn_one() -> None:
+    daemon = running()
+    daemon.feed(Staging(frozenset({NAME})))
+    assert texts(daemon, ReadDone(world(2), holding(daemon, NAME, f"{PART}4_bbbbbbbb"))) == []
+
+
 def test_an_element_that_is_no_prefix_is_refused() -> None:
     bad = PrefixList("dddddddd", v4=("nonsense",) * staging.LARGE)
     with pytest.raises(KernelError):
-        transact(None, declare_text(staging.ahead([bad], running().state)))
+        transact(None, pieces(running(), bad)[0])

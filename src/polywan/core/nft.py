@@ -7,7 +7,7 @@ back changes its spelling (``& 0xffffc0ff | 0x100`` returns as ``& 0xffffc1ff | 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import blake2s
 from typing import Final, TypeAlias
@@ -18,6 +18,12 @@ TABLE: Final = "inet polywan"
 UNREAD: Final = ("list_", "affinity_", "dns_")
 """Beginnings of the names of sets and maps whose elements are never compared: prefix lists, whose name says what is
 in them, and those that packets or a resolver fill."""
+
+PART: Final = "part_"
+"""Beginning of the name of a set that stands beside a list as long as that is not whole."""
+
+PIECE: Final = 2000
+"""Elements that are declared at a time: libnftables and the kernel take 20 ms for them, and keep others waiting."""
 
 Key: TypeAlias = int | str
 """Key of a map or member of a set: a number (mark, slot) or a name (interface)."""
@@ -151,9 +157,31 @@ def delete_text() -> str:
     return f"add table {TABLE}\ndelete table {TABLE}\n"
 
 
-def declare_text(sets: Mapping[str, NftSet]) -> str:
-    """One transaction that declares sets with their elements; whatever else the table holds stays."""
-    return "\n".join([f"table {TABLE} {{", *_filled(sets, {}), "}"]) + "\n"
+def declare_texts(name: str, nftset: NftSet, most: int = PIECE) -> Iterator[str]:
+    """Yield transactions that declare a set piece by piece; whatever else the table holds stays.
+
+    Nobody waits for more than one of them. A set of another name stands beside it until the last one (`partial`),
+    and each but the first asks for it, so that nothing goes on after the table was lost in between.
+
+    Args:
+        name: the set's; it begins with ``list_``.
+        nftset: the set.
+        most: elements of a piece.
+    """
+    elements, mark = _ordered(nftset.elements), name.replace("list_", PART, 1)
+    starts = range(0, max(len(elements), 1), most)
+    for start in starts:
+        first, last = start == starts[0], start == starts[-1]
+        piece = {name: replace(nftset, elements=frozenset(elements[start : start + most]))}
+        lines = [] if first else [f"flush set {TABLE} {mark}"]
+        lines += [f"table {TABLE} {{", *_filled(piece | ({} if last else {mark: NftSet("type mark;")}), {}), "}"]
+        lines += [f"delete set {TABLE} {mark}"] if last and not first else []
+        yield "\n".join(lines) + "\n"
+
+
+def partial(sets: Iterable[str]) -> frozenset[str]:
+    """Return which sets are not whole: they are being declared, or whoever did that was interrupted."""
+    return frozenset(name.replace(PART, "list_", 1) for name in sets if name.startswith(PART))
 
 
 def change_text(desired: NftTable, actual: NftState | None) -> str:
@@ -171,7 +199,12 @@ def change_text(desired: NftTable, actual: NftState | None) -> str:
 
 def _changes(desired: NftTable, actual: NftState) -> Iterator[str]:
     """Declare what is new, fill what differs, then remove what nothing refers to any more."""
-    sets = {n: s for n, s in desired.sets.items() if n not in actual.sets or _differs(n, s.elements, actual.sets[n])}
+    torn = partial(actual.sets)
+    sets = {
+        n: s
+        for n, s in desired.sets.items()
+        if n not in actual.sets or n in torn or _differs(n, s.elements, actual.sets[n])
+    }
     maps = {n: m for n, m in desired.maps.items() if n not in actual.maps or _differs(n, m.elements, actual.maps[n])}
     chains = [
         name

@@ -13,7 +13,7 @@ from typing import Final
 from polywan.core.conditions import list_set
 from polywan.core.lookups import PrefixList
 from polywan.core.net import FAMILIES
-from polywan.core.nft import NftSet
+from polywan.core.nft import NftSet, partial
 from polywan.core.plan import ActualState
 from polywan.core.state import State
 from polywan.core.steering import prefix_set
@@ -39,7 +39,8 @@ def unseen(actual: ActualState, staged: frozenset[str]) -> ActualState:
     """Return what the kernel holds without the sets that nothing needs yet."""
     if actual.nft is None or staged.isdisjoint(actual.nft.sets):
         return actual
-    sets = {name: elements for name, elements in actual.nft.sets.items() if name not in staged}
+    hidden = staged | {mark for mark in actual.nft.sets if partial([mark]) & staged}
+    sets = {name: elements for name, elements in actual.nft.sets.items() if name not in hidden}
     return replace(actual, nft=replace(actual.nft, sets=sets))
 
 

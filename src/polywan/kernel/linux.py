@@ -53,7 +53,7 @@ _GONE: Final = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EAFNOSU
 """Refusals of a removal that mean: it is not there, which is what was wanted."""
 
 
-LOUD: Final = 1 << 16
+LOUD: Final = 1 << 14
 """Characters of an nft transaction of ours from which its notifications are too many to be worth hearing."""
 
 
