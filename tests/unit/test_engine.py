@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
+
+import pytest
 
 from polywan.core import engine
 from polywan.core.effects import Apply, Cut, Level, Note, Read, Remember, StartProbe, Strays
@@ -235,6 +238,16 @@ def test_a_route_that_is_refused_once_may_have_met_a_link_that_just_went_down() 
     assert levels == [[Level.INFO], [Level.ERROR], [], []]
 
 
+def test_a_transaction_that_somebody_took_the_table_from_is_tried_again_before_it_is_an_error() -> None:
+    daemon = Daemon(config(1), world(1))
+    op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, NftBatch))
+    for number, expected in ((2, [[Level.INFO], [Level.ERROR]]), (22, [[Level.ERROR], []])):
+        report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, number, "refused"),))
+        told = [[e.level for e in daemon.feed(Applied(report)) if isinstance(e, Note)] for _ in range(2)]
+        assert told == expected
+        daemon.feed(Applied(replace(report, failures=())))
+
+
 def test_a_route_that_no_carrier_lets_the_kernel_take_is_made_when_it_is_back_and_kept_meanwhile() -> None:
     def routes(plans: list[Apply]) -> set[Family]:
         return {op.route.family for p in plans for op in p.plan.ops if isinstance(op, PutRoute) and op.route.link}
@@ -325,6 +338,25 @@ def test_what_was_dead_before_a_restart_stays_dead_until_it_answers() -> None:
     first = Daemon(config(2), world(2))
     fail_probes(first, "u1", Family.V4)
     second = Daemon(config(2), world(2), first.state.actual)
+    assert serving(second) == ["u2"]
+    assert second.plans() == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"rules": [{"to": ["192.0.2.1"], "only": ["u1"]}]}, id="served still where nobody else may"),
+        pytest.param({"policies": {"default": {"tiers": [["u1", "u2"]], "on_down": "move"}}}, id="only moved"),
+        pytest.param({"policies": {"default": {"tiers": [["u1", "u2"]], "on_down": "keep"}}}, id="nothing cut"),
+    ],
+)
+def test_what_was_down_and_not_dead_before_a_restart_stays_down_too(more: dict[str, Any]) -> None:
+    first = Daemon(config(2, (), **more), world(2))
+    fail_probes(first, "u1", Family.V4)
+    assert first.state.actual is not None
+    assert first.state.actual.nft is not None
+    assert 0x100 not in first.state.actual.nft.sets["dead_4"]
+    second = Daemon(config(2, (), **more), world(2), first.state.actual)
     assert serving(second) == ["u2"]
     assert second.plans() == []
 

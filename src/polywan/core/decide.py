@@ -139,13 +139,11 @@ def _follow(
         elif known is None and state.ready:
             result[key] = hl.initial(Health.DOWN, "new here: has to answer first", now)
         elif known is None:
-            # The first decision of this daemon: what was dead stays so, everything else goes on working.
-            dead = actual.nft is not None and state.numbers[name].mark in actual.nft.sets.get(
-                f"dead_{family}", frozenset()
-            )
-            dead = dead and not leave.leaving(state.memory, key)
-            cause = "was down before the daemon started" if dead else "has a path"
-            first = hl.initial(Health.DOWN if dead else Health.UP, cause, now)
+            # The first decision of this daemon: what was down stays so, everything else goes on working.
+            sets = actual.nft.sets if actual.nft is not None else {}
+            down = state.numbers[name].mark in sets.get(f"down_{family}", frozenset())
+            cause = "was down before the daemon started" if down else "has a path"
+            first = hl.initial(Health.DOWN if down else Health.UP, cause, now)
             # It was up once: what died has to hold its return, before a restart as well as after.
             result[key] = replace(first, next=now + _phase(state, key), proven=True)
         else:

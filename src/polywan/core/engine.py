@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from errno import ENOENT
 from typing import Final, assert_never
 
 from polywan.config import Config
@@ -46,7 +47,7 @@ from polywan.core.events import (
 from polywan.core.health import Health, ProbeOrder, ProbeState
 from polywan.core.net import FAMILIES, IPAddress
 from polywan.core.observed import Observed
-from polywan.core.plan import ApplyReport, Op, PutNexthop, PutRoute, describe
+from polywan.core.plan import ApplyReport, Failure, PutNexthop, PutRoute, describe
 from polywan.core.reach import Path, UplinkFamily
 from polywan.core.state import State, Sweep
 from polywan.core.tuning import ALL_RP_FILTER, build_sysctls
@@ -272,20 +273,22 @@ def _count(state: State, event: ProbeResult, blame: Blame, now: float) -> tuple[
 def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, tuple[Effect, ...]]:
     if not report.failures:
         return read_soon(replace(state, applied=report, refused={}, tries=0), now), ()
-    refused = {f"{describe(f.op)}: {f.message}": f.op for f in report.failures}
+    refused = {f"{describe(f.op)}: {f.message}": f for f in report.failures}
     times = {text: state.refused.get(text, 0) + 1 for text in refused}
     first, longest = RETRY
     retry = now + min(longest, first * 2**state.tries)
-    notes = tuple(note for text, op in refused.items() for note in _refusal(op, text, times[text]))
+    notes = tuple(note for text, failure in refused.items() for note in _refusal(failure, text, times[text]))
     return replace(state, applied=report, refused=times, tries=state.tries + 1, read_at=retry), notes
 
 
-def _refusal(op: Op, text: str, times: int) -> Iterator[Note]:
+def _refusal(failure: Failure, text: str, times: int) -> Iterator[Note]:
     """Tell of an operation that was refused so many times in a row.
 
-    A link that goes down takes routes and next hops with it, so the first time may only mean that it was faster.
+    The first time may only mean that somebody was faster: a link that went down and took routes and next hops with it,
+    another program that took what the operation refers to.
     """
-    patience = 1 if isinstance(op, PutNexthop | PutRoute) else 0
+    raced = failure.errno == ENOENT or isinstance(failure.op, PutNexthop | PutRoute)
+    patience = 1 if raced else 0
     if times == 1 + patience:
         yield Note(Level.ERROR, "apply.refused", text)
     elif times == patience:

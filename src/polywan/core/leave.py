@@ -42,12 +42,6 @@ def remember(memory: Memory, leavings: Leavings, unix: float) -> Memory:
     return replace(memory, orders=orders, leaving=leaving)
 
 
-def leaving(memory: Memory, key: UplinkFamily) -> bool:
-    """True when the uplink was left, by itself or by hand: in the dead set it may be for that, and be well."""
-    order = memory.orders.get(key[0])
-    return key in memory.leaving or (order is not None and order.verb is Verb.DRAIN)
-
-
 def notes(state: State, leavings: Leavings) -> Iterator[Note]:
     """Tell what began and what ended since the decision before."""
     for (name, family), leaving in leavings.items():

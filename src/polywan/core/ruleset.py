@@ -17,6 +17,7 @@ chain; where a choice depends on the family there is one map per family.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
@@ -24,6 +25,7 @@ from polywan.core.given import ROOM, RulesetInput, unmarked
 from polywan.core.net import FAMILIES, Family, MarkLayout
 from polywan.core.nft import Chain, Hook, Key, NftMap, NftRule, NftSet, NftTable
 from polywan.core.policies import policy_chains, policy_maps
+from polywan.core.reach import UplinkFamily
 from polywan.core.select import policies_of
 from polywan.core.steering import steering_chains, steering_sets
 from polywan.core.translation import translation_chains, translation_sets
@@ -51,11 +53,19 @@ def _sets(given: RulesetInput) -> dict[str, NftSet]:
     }
     sets |= {**steering_sets(given), **translation_sets(given)}
     sets |= {f"dead_{family}": NftSet(f"type mark; {ROOM}", _dead_marks(given, family)) for family in FAMILIES}
+    sets |= {
+        f"down_{family}": NftSet(f"type mark; {ROOM}", _marks(given, given.selection.down, family))
+        for family in FAMILIES
+    }
     return sets
 
 
 def _dead_marks(given: RulesetInput, family: Family) -> frozenset[Key]:
-    return frozenset(int(given.numbers[name].mark) for name, f in given.selection.dead if f is family) | given.retired
+    return _marks(given, given.selection.dead, family) | given.retired
+
+
+def _marks(given: RulesetInput, keys: Iterable[UplinkFamily], family: Family) -> frozenset[Key]:
+    return frozenset(int(given.numbers[name].mark) for name, f in keys if f is family)
 
 
 def _maps(given: RulesetInput) -> dict[str, NftMap]:

@@ -63,11 +63,13 @@ class Selection:
         choices: who serves, by policy and family.
         dead: uplinks whose connections are ended, or choose again.
         moved: uplinks that are lost as well, but whose TCP is left alone; everything else chooses again.
+        down: uplinks that do not answer, whoever serves; the kernel keeps this for the daemon that starts next.
     """
 
     choices: Mapping[tuple[str, Family], Choice]
     dead: frozenset[UplinkFamily]
     moved: frozenset[UplinkFamily] = frozenset()
+    down: frozenset[UplinkFamily] = frozenset()
 
 
 def policies_of(config: Config) -> dict[str, Policy]:
@@ -148,6 +150,7 @@ def select(
         choices,
         dead=frozenset(key for key in lost if words[key[0]] == "reset"),
         moved=frozenset(key for key in lost if words[key[0]] == "move"),
+        down=frozenset(key for key in reach if key in health and health[key].health is Health.DOWN),
     )
 
 
