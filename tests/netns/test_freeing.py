@@ -23,7 +23,7 @@ from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, STREAM_PORT
 from polywan.lab.topology import LAN_CLIENT, SERVERS
-from polywan.lab.traffic import Connection, Opened, error_name, exchange, open_connections
+from polywan.lab.traffic import Connection, Opened, connect, error_name, exchange, open_connections
 
 if TYPE_CHECKING:
     from netlab import BuildLab, StartDaemon
@@ -241,6 +241,33 @@ def test_idle_connections_are_reset_at_once_and_no_others(
             assert len(ends) == 50
             assert_reset(ends)
             await still_work(opened, 1)
+
+    with_servers(lab, story)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_rule_that_lets_no_other_uplink_serve_keeps_nobody_elses_connections_on_the_dead_one(
+    lab: Lab, start_daemon: StartDaemon, family: Family
+) -> None:
+    kept_in = SERVERS[family][1]
+    rule = f'\n[[rules]]\nto = "{kept_in}"\nonly = ["isp1"]\n'
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)) + rule)
+
+    async def story() -> None:
+        with closing(await open_connections(lab, 30, SERVERS[family][0])) as opened:
+            doomed = sockets_on(opened, 1)
+            ends = await after_verdict(daemon, 1, family, doomed, lambda: lab.blackhole(1))
+            assert_reset(ends)
+            await still_work(opened, 1)
+        refused, _ = await connect(lab, kept_in)
+        assert refused.error in ("EHOSTUNREACH", "ENETUNREACH", "ECONNREFUSED")
+        lab.unblackhole(1)
+        told = f"only isp1 (IPv{family:d}): no healthy uplink; serving by one that answers again"
+        assert await asyncio.to_thread(daemon.wait_log, lambda text: told in text, PATIENCE)
+        served, connection = await connect(lab, kept_in)
+        assert (served.uplink, connection is not None) == (1, True)
+        if connection is not None:
+            connection.close()
 
     with_servers(lab, story)
 

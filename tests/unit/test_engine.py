@@ -345,7 +345,6 @@ def test_what_was_dead_before_a_restart_stays_dead_until_it_answers() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        pytest.param({"rules": [{"to": ["192.0.2.1"], "only": ["u1"]}]}, id="served still where nobody else may"),
         pytest.param({"policies": {"default": {"tiers": [["u1", "u2"]], "on_down": "move"}}}, id="only moved"),
         pytest.param({"policies": {"default": {"tiers": [["u1", "u2"]], "on_down": "keep"}}}, id="nothing cut"),
     ],

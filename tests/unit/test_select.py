@@ -124,3 +124,16 @@ def test_hash_slots_move_only_towards_the_uplink_that_grows() -> None:
         assert all(new in (old, "a") for old, new in zip(before, after, strict=True))
         assert before.count("a") < after.count("a")
     assert owners[-1] == [("a", "b", "c")[i] for i in rendezvous((("a", 3), ("b", 2), ("c", 1)))]
+
+
+def test_a_policy_whose_uplinks_are_down_while_others_answer_refuses_and_holds_nobody_back() -> None:
+    more = {"policies": {"default": {"tiers": [["a", "b"]]}, "own": {"tiers": [["a"]]}}}
+    given = Config.model_validate({**config(["a", "b"]).model_dump(by_alias=True, exclude_defaults=True), **more})
+    lost = chosen(given, {"a": DOWN})
+    assert lost.choices["own", Family.V4].members == ()
+    assert lost.dead == {("a", Family.V4)}
+    back = chosen(given, {"a": replace(DOWN, good=1)})
+    assert back.choices["own", Family.V4].members == (("a", 1),)
+    nobody = chosen(given, {"a": DOWN, "b": DOWN}, before=chosen(given, {}))
+    assert nobody.choices["own", Family.V4].members == (("a", 1),)
+    assert nobody.dead == frozenset()

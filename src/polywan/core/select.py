@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from hashlib import blake2s
 from types import MappingProxyType
@@ -139,13 +139,16 @@ def select(
     keep their connections.
     """
     active = [f for f in FAMILIES if any(family is f for _, family in reach)]
+    healthy = {f for name, f in reach if available(config, orders, name) and usable((name, f), reach, health)}
     choices: dict[tuple[str, Family], Choice] = {}
     for name, policy in policies_of(config).items():
         for family in active:
             before = previous.choices.get((name, family)) if previous else None
-            choices[name, family] = _choose(config, policy, family, reach, health, before, orders, ramps, found)
+            choice = _choose(config, policy, family, reach, health, orders, ramps, found)
+            tiers = _linked(config, policy, family, reach, orders)
+            choices[name, family] = choice or _forced(tiers, health, family, before, known=family in healthy)
     words = on_down(config)
-    lost = _lost(config, reach, health, choices, orders)
+    lost = _lost(config, reach, health, choices, orders, healthy)
     return Selection(
         choices,
         dead=frozenset(key for key in lost if words[key[0]] == "reset"),
@@ -178,19 +181,12 @@ def _choose(
     family: Family,
     reach: Mapping[UplinkFamily, Reach],
     health: Mapping[UplinkFamily, ProbeState],
-    before: Choice | None,
     orders: Mapping[str, Order],
     ramps: Mapping[UplinkFamily, int],
     found: Findings,
-) -> Choice:
-    tiers = [
-        [
-            (m.uplink, config.member_weight(m))
-            for m in tier
-            if available(config, orders, m.uplink) and isinstance(reach.get((m.uplink, family)), Path)
-        ]
-        for tier in policy.tiers
-    ]
+) -> Choice | None:
+    """Who serves, as far as the network is well somewhere; None when it is not."""
+    tiers = _linked(config, policy, family, reach, orders)
     for index, tier in enumerate(policy.tiers):
         up = tuple(
             m for m in tiers[index] if usable((m[0], family), reach, health) and (m[0], family) not in found.unfit
@@ -201,7 +197,25 @@ def _choose(
             parts = {name: ramps[name, family] for name, _ in well if (name, family) in ramps}
             members = ramp.scaled(well, parts)
             return Choice(members=members, tier=index, reason=f"{told}{_but(up, well, members, parts)}")
-    return _unfit(tiers, reach, health, family) or _forced(tiers, health, family, before)
+    return _unfit(tiers, reach, health, family)
+
+
+def _linked(
+    config: Config,
+    policy: Policy,
+    family: Family,
+    reach: Mapping[UplinkFamily, Reach],
+    orders: Mapping[str, Order],
+) -> list[list[tuple[str, int]]]:
+    """Who of each tier may serve and has a path, with the weight."""
+    return [
+        [
+            (m.uplink, config.member_weight(m))
+            for m in tier
+            if available(config, orders, m.uplink) and isinstance(reach.get((m.uplink, family)), Path)
+        ]
+        for tier in policy.tiers
+    ]
 
 
 def _but(up: Members, well: Members, members: Members, parts: Mapping[str, int]) -> str:
@@ -232,8 +246,15 @@ def _forced(
     health: Mapping[UplinkFamily, ProbeState],
     family: Family,
     before: Choice | None,
+    *,
+    known: bool,
 ) -> Choice:
-    """Nobody is healthy: whoever begins to answer, else the last good choice, else the first tier with a link."""
+    """Nobody is healthy: whoever begins to answer, else the last good choice, else the first tier with a link.
+
+    With `known` others are healthy, who may not serve here: then it is these uplinks that are down, and not the
+    targets. Whoever answers serves; otherwise connections are refused at once instead of hanging, and those that the
+    uplinks carry for others are let go.
+    """
     for index, tier in enumerate(tiers):
         answering = tuple(m for m in tier if (m[0], family) in health and health[m[0], family].good)
         if answering:
@@ -243,6 +264,8 @@ def _forced(
                 reason="no healthy uplink; serving by one that answers again",
                 forced=True,
             )
+    if known:
+        return Choice(members=(), tier=None, reason="none of its uplinks answers, others do; the last resort applies")
     kept = {u for u, _ in before.members} if before else set()
     for index, tier in enumerate(tiers):
         last_good = tuple(m for m in tier if m[0] in kept)
@@ -265,13 +288,13 @@ def _lost(
     health: Mapping[UplinkFamily, ProbeState],
     choices: Mapping[tuple[str, Family], Choice],
     orders: Mapping[str, Order],
+    healthy: Collection[Family],
 ) -> frozenset[UplinkFamily]:
     """Uplinks whose connections are let go: down while another of the family is healthy, and serving nobody.
 
     A disabled uplink is not probed and keeps its connections as long as it has a path. So does one that failed at the
     same moment as all the others (`together.py`).
     """
-    healthy = {f for name, f in reach if available(config, orders, name) and usable((name, f), reach, health)}
     serving = {(name, family) for (_, family), choice in choices.items() for name, _ in choice.members}
     return frozenset(
         key
