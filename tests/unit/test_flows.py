@@ -337,6 +337,8 @@ def test_a_stray_has_no_mark_no_answer_and_no_translation() -> None:
     assert stray(lost)
     assert stray(lost._replace(protocol=6, state="SYN_SENT"))
     assert not stray(lost._replace(protocol=6, state="ESTABLISHED"))
+    assert not stray(lost._replace(protocol=6, state="ESTABLISHED", packets_down=1))
+    assert stray(lost._replace(protocol=6, state="ESTABLISHED", packets_down=0))
     assert not stray(lost._replace(state="ASSURED"))
     assert not stray(lost._replace(mark=0x100))
     assert not stray(lost._replace(reply_destination="100.64.1.2"))

@@ -81,11 +81,13 @@ def stray(flow: Flow) -> bool:
     """True for what cannot have a way back: without a mark, untranslated, and never answered.
 
     So are connections whose first packet came while there was no rule set: the kernel gives neither mark nor
-    translation later (nf_nat runs for first packets only), and a sender that repeats keeps the entry alive.
+    translation later (nf_nat runs for first packets only), and a sender that repeats keeps the entry alive. TCP that
+    was taken up in the middle then (nf_conntrack_tcp_loose) counts as established from its first packet on.
     """
     forth = (flow.client, flow.client_port, flow.destination, flow.port)
     back = (flow.reply_destination, flow.reply_destination_port, flow.reply_source, flow.reply_source_port)
-    return not flow.mark and flow.state in _UNANSWERED and forth == back
+    unanswered = flow.state in _UNANSWERED or flow.packets_down == 0
+    return not flow.mark and unanswered and forth == back
 
 
 COLUMNS: Final = (*Flow._fields, "uplink")
