@@ -19,7 +19,7 @@ from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import state_of
 from polywan.core.plan import ActualState, DesiredState, Plan, SetSysctl, describe, diff
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, reach
-from polywan.core.select import Selection, select, titles_of
+from polywan.core.select import Selection, select, unserved
 from polywan.core.state import State, Sweep
 from polywan.core.views import UplinkState, UplinkView, view
 
@@ -262,8 +262,7 @@ def _notes(state: State, config: Config, views: Mapping[str, UplinkView], select
         if before is None or before.state is not seen.state:
             level = Level.INFO if seen.state in CALM else Level.WARNING
             yield Note(level, f"uplink.{seen.state}", f"{name} is {seen.state}: {seen.reason}")
-    titles = titles_of(config)
-    for (policy, family), choice in selection.choices.items():
-        old = state.selection.choices.get((policy, family)) if state.selection else None
-        if choice.reason != (old.reason if old else "") and (choice.forced or not choice.members):
-            yield Note(Level.WARNING, "policy.forced", f"{titles[policy]} (IPv{family}): {choice.reason}")
+    for key, told in unserved(config, selection).items():
+        old = state.selection.choices.get(key) if state.selection else None
+        if selection.choices[key].reason != (old.reason if old else ""):
+            yield Note(Level.WARNING, "policy.forced", told)

@@ -106,6 +106,16 @@ def titles_of(config: Config) -> dict[str, str]:
     return {name: made.get(name, f"policy {name}") for name in policies_of(config)}
 
 
+def unserved(config: Config, selection: Selection) -> dict[tuple[str, Family], str]:
+    """Tell which policies nobody well serves, and what happens instead."""
+    titles = titles_of(config)
+    return {
+        (policy, family): f"{titles[policy]} (IPv{family}): {choice.reason}"
+        for (policy, family), choice in selection.choices.items()
+        if choice.forced or not choice.members
+    }
+
+
 def _policy_of(config: Config, rule: SteeringRule) -> Policy:
     if rule.policy is None and rule.uplink is None:
         return config.only_policy(rule.only)
@@ -264,6 +274,10 @@ def _forced(
                 reason="no healthy uplink; serving by one that answers again",
                 forced=True,
             )
+    if not any(tiers):
+        return Choice(
+            members=(), tier=None, reason="none of its uplinks is in use and has a link; the last resort applies"
+        )
     if known:
         return Choice(members=(), tier=None, reason="none of its uplinks answers, others do; the last resort applies")
     kept = {u for u, _ in before.members} if before else set()
@@ -276,10 +290,8 @@ def _forced(
                 reason="no healthy uplink; the last good choice stays",
                 forced=True,
             )
-    for index, tier in enumerate(tiers):
-        if tier:
-            return Choice(members=tuple(tier), tier=index, reason="no healthy uplink; trying every link", forced=True)
-    return Choice(members=(), tier=None, reason="no uplink has a link; the last resort applies")
+    index, linked = next((index, tier) for index, tier in enumerate(tiers) if tier)
+    return Choice(members=tuple(linked), tier=index, reason="no healthy uplink; trying every link", forced=True)
 
 
 def _lost(

@@ -14,7 +14,7 @@ from polywan.core.layers import Layer, LayerState, LayerVerdict, Spent
 from polywan.core.nat6 import side_of
 from polywan.core.net import FAMILIES, Family
 from polywan.core.reach import NoPath
-from polywan.core.select import DIRECT, Choice, Selection, policies_of, titles_of
+from polywan.core.select import DIRECT, Choice, Selection, policies_of, titles_of, unserved
 from polywan.core.state import State
 from polywan.core.views import UplinkState, judge_family
 
@@ -85,7 +85,7 @@ def document(
             *state.warnings,
             *(f"the kernel refused: {text}" for text in state.refused),
             *map(together.told, together.failed_at_once(state.health)),
-            *_forced(state),
+            *forced(state),
             *(f"target {target} answers by no uplink: not counted against them" for target in state.blame.blamed),
         ],
         "apply_ms": round(1000 * state.applied.seconds, 2) if state.applied else None,
@@ -248,15 +248,9 @@ def _policies(config: Config, selection: Selection) -> list[dict[str, Any]]:
     return result
 
 
-def _forced(state: State) -> list[str]:
-    if state.selection is None or state.config is None:
-        return []
-    titles = titles_of(state.config)
-    return [
-        f"{titles[policy]} (IPv{family}): {choice.reason}"
-        for (policy, family), choice in state.selection.choices.items()
-        if choice.forced or not choice.members
-    ]
+def forced(state: State) -> Iterable[str]:
+    """Return which policies nobody well serves, for people."""
+    return unserved(state.config, state.selection).values() if state.config and state.selection else ()
 
 
 def _gateway(state: State, name: str, family: Family) -> str | None:

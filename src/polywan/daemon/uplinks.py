@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
@@ -15,7 +15,7 @@ from polywan.core.errors import ControlError
 from polywan.core.events import Ordered, TestAsked
 from polywan.core.findings import report, tested
 from polywan.core.layers import LayerVerdict
-from polywan.core.state import State
+from polywan.core.status import forced
 from polywan.core.views import UplinkState
 from polywan.daemon.loop import Daemon
 
@@ -49,10 +49,10 @@ class Uplinks:
             ControlError: no such uplink (404), or no such deadline (400).
         """
         self._check(name)
-        before = set(_unserved(self._daemon.state))
+        before = set(forced(self._daemon.state))
         await self._daemon.settle(Ordered(name, verb, _seconds(deadline)))
         state = self._daemon.state
-        warnings = [text for text in _unserved(state) if text not in before]
+        warnings = [text for text in forced(state) if text not in before]
         if state.config is not None and name in state.config.uplinks and not state.config.uplinks[name].enabled:
             warnings.append(f"{name} has enabled = false in the configuration, which comes first")
         return {**self._seen(name), "warnings": warnings}
@@ -103,14 +103,6 @@ def _seconds(deadline: str | None) -> float:
     except PydanticCustomError as error:
         context = error.context or {}
         raise ControlError(f"deadline: {context['message']}", 400) from error
-
-
-def _unserved(state: State) -> Iterator[str]:
-    """Tell which policies nobody well serves, in the words of `status`."""
-    if state.selection is not None:
-        for (policy, family), choice in state.selection.choices.items():
-            if choice.forced or not choice.members:
-                yield f"policy {policy} (IPv{family}): {choice.reason}"
 
 
 def _verdict(state: str, layers: Collection[str]) -> str:
