@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from polywan.core import passive
 from polywan.core.compile import layout_of
 from polywan.core.effects import Effect, Level, Note
 from polywan.core.events import Signs
+from polywan.core.evolve import replace
 from polywan.core.health import Health
 from polywan.core.passive import Opening
 from polywan.core.reach import Path, UplinkFamily

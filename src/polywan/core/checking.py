@@ -8,7 +8,6 @@ while the rounds say that the network works, and while the layer is broken.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from ipaddress import ip_address
 from math import inf
 from typing import Final
@@ -18,6 +17,7 @@ from polywan.config import Config, HealthSettings
 from polywan.core import blame as bl
 from polywan.core.effects import Effect, Level, Note, StartCheck
 from polywan.core.events import CheckResult, ProbeResult
+from polywan.core.evolve import replace
 from polywan.core.findings import findings
 from polywan.core.health import Health, ProbeState, ProbeTarget
 from polywan.core.layers import (

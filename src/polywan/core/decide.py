@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Final
 
 from polywan.config import Config
@@ -13,6 +12,7 @@ from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
 from polywan.core.conflicts import conflicts
 from polywan.core.effects import Apply, Cut, Effect, Level, Note, Remember, Strays
+from polywan.core.evolve import replace
 from polywan.core.findings import findings
 from polywan.core.health import Health, ProbeState
 from polywan.core.net import FAMILIES, Family

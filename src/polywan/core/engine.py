@@ -11,7 +11,6 @@ Rules of the engine:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from errno import ENOENT
 from typing import Final, assert_never
 
@@ -44,6 +43,7 @@ from polywan.core.events import (
     Tick,
     WorldTouched,
 )
+from polywan.core.evolve import replace
 from polywan.core.health import Health, ProbeOrder, ProbeState
 from polywan.core.net import FAMILIES, IPAddress
 from polywan.core.observed import Observed

@@ -15,7 +15,7 @@ still has the whole timeout to answer.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -23,6 +23,7 @@ from polywan.config import HealthSettings
 from polywan.core import damping as dm
 from polywan.core import quality as ql
 from polywan.core.damping import Damping
+from polywan.core.evolve import replace
 from polywan.core.net import Family, IPAddress
 from polywan.core.quality import Quality
 
@@ -76,9 +77,9 @@ class Round:
     failed: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ProbeState:
-    """What is known of one uplink in one family.
+    """What is known of one uplink in one family; without slots, for `evolve.replace`.
 
     Attributes:
         since: time of the last change of `health`.

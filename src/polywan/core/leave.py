@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from polywan.config import Config
 from polywan.core import drain
@@ -12,6 +11,7 @@ from polywan.core.compile import Memory, layout_of
 from polywan.core.drain import Leavings, Situation
 from polywan.core.effects import Effect, Empty, Level, Look, Note, Remember
 from polywan.core.events import LeftSeen, Ordered
+from polywan.core.evolve import replace
 from polywan.core.health import ProbeState
 from polywan.core.reach import Path, Reach, UplinkFamily
 from polywan.core.select import Selection

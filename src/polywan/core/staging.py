@@ -7,10 +7,10 @@ engine does not see it among what the kernel holds: neither to remove it, nor to
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
 from polywan.core.conditions import list_set
+from polywan.core.evolve import replace
 from polywan.core.lookups import PrefixList
 from polywan.core.net import FAMILIES
 from polywan.core.nft import NftSet, partial

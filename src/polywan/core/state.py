@@ -34,9 +34,11 @@ class Sweep:
     tcp: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class State:
     """Everything the daemon knows; `None` means not known yet. Times are monotonic seconds.
+
+    Without slots, for `evolve.replace`.
 
     Attributes:
         numbers, probing: mark, table, priorities and health settings of every uplink, from config and memory.

@@ -10,11 +10,11 @@ answered anyway, and all of them once it is. The loss of a link itself never com
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Final
 
 from polywan.config import HealthSettings
 from polywan.core import health as hl
+from polywan.core.evolve import replace
 from polywan.core.health import Health, ProbeState
 from polywan.core.net import FAMILIES, Family
 from polywan.core.reach import UplinkFamily

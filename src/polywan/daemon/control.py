@@ -126,7 +126,21 @@ class _PeerProtocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the daemon has them."""
+    """uvicorn without its own signal handlers, which the daemon has, and without waking up ten times a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopped = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Serve until `stop`."""
+        await self.on_tick(0)
+        await self._stopped.wait()
+
+    def stop(self) -> None:
+        """Let `serve` come to its end."""
+        self.should_exit = True
+        self._stopped.set()
 
     @contextmanager
     def capture_signals(self) -> Any:
@@ -286,6 +300,7 @@ async def serving(api: Api, runtime_dir: Path) -> AsyncIterator[None]:
         lifespan="off",
         log_config=None,
         access_log=False,
+        date_header=False,  # it would stand still
         timeout_graceful_shutdown=2,
     )
     server = _Server(config)
@@ -293,7 +308,7 @@ async def serving(api: Api, runtime_dir: Path) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        server.should_exit = True
+        server.stop()
         with suppress(asyncio.CancelledError):
             await task
         listener.close()
