@@ -162,9 +162,9 @@ class Sim:
                 self.ever_cut = True
             case Look() | Empty():
                 self._leave(effect)
-            case Strays(mask):
+            case Strays():
                 for family in FAMILIES:
-                    self.kernel.drop(0, mask, family, stray)
+                    self.kernel.drop(0, 0, family, stray)
             case Remember(memory):
                 self.memory = memory
             case Note(_, event, text):

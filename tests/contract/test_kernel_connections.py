@@ -108,6 +108,12 @@ def test_chosen_connections_of_one_mark_and_family_are_dropped_tcp_too(world: Wo
     )
 
 
+def test_without_a_mask_marks_do_not_matter(world: World) -> None:
+    world.track([Entry(mark=mark, port=1 + place) for place, mark in enumerate((0, 0x100, 0x8200))])
+    assert world.kernel.drop(0, 0, Family.V4, lambda flow: flow.client_port != 2) == 2
+    assert [flow.client_port for flow in world.kernel.flows(MASK)] == [2]
+
+
 def test_dropping_what_nobody_has_is_fine(world: World) -> None:
     assert world.kernel.drop(0x100, MASK, Family.V4, lambda _: True) == 0
 

@@ -320,7 +320,7 @@ def test_clearing_what_makes_no_sense_is_refused(address: str | None, policy: st
     assert refused.value.status == status
 
 
-def test_a_stray_has_no_mark_no_answer_and_no_translation() -> None:
+def test_a_stray_has_no_answer_and_no_translation() -> None:
     lost = Flow(
         family=Family.V4,
         protocol=17,
@@ -340,7 +340,7 @@ def test_a_stray_has_no_mark_no_answer_and_no_translation() -> None:
     assert not stray(lost._replace(protocol=6, state="ESTABLISHED", packets_down=1))
     assert stray(lost._replace(protocol=6, state="ESTABLISHED", packets_down=0))
     assert not stray(lost._replace(state="ASSURED"))
-    assert not stray(lost._replace(mark=0x100))
+    assert stray(lost._replace(mark=0x100))
     assert not stray(lost._replace(reply_destination="100.64.1.2"))
     assert not stray(lost._replace(reply_destination_port=1024))
     assert not stray(lost._replace(reply_source="192.168.1.9"))

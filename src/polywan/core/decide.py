@@ -87,7 +87,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     if plan:
         effects.append(Apply(plan))
         if actual.nft is None:
-            effects.append(Strays(layout_of(config).mask))
+            effects.append(Strays())
     sweeps, cuts = _cuts(state, config, selection, now)
     effects += cuts
     effects += leave.notes(state, leavings)

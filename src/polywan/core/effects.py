@@ -99,13 +99,7 @@ class Empty:
 
 @dataclass(frozen=True, slots=True)
 class Strays:
-    """Forget connections that began while there was no rule set and found no way (`flows.stray`): they choose anew.
-
-    Attributes:
-        mask: bits of the mark that are ours.
-    """
-
-    mask: int
+    """Forget connections that began while there was no rule set and found no way (`flows.stray`): they choose anew."""
 
 
 @dataclass(frozen=True, slots=True)

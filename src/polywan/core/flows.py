@@ -78,16 +78,17 @@ _UNANSWERED: Final = frozenset({"SYN_SENT", "UNREPLIED"})
 
 
 def stray(flow: Flow) -> bool:
-    """True for what cannot have a way back: without a mark, untranslated, and never answered.
+    """True for what may have no way back: untranslated, and never answered.
 
-    So are connections whose first packet came while there was no rule set: the kernel gives neither mark nor
-    translation later (nf_nat runs for first packets only), and a sender that repeats keeps the entry alive. TCP that
-    was taken up in the middle then (nf_conntrack_tcp_loose) counts as established from its first packet on.
+    So are connections whose first packet came while there was no rule set: the kernel does not translate them later
+    (it does so before an entry is confirmed, or never), and a sender that repeats keeps the entry alive. A repeated
+    packet may have got it a mark by now. TCP that was taken up in the middle then (nf_conntrack_tcp_loose) counts as
+    established from its first packet on. Whoever needs no translation loses an entry that was worth nothing yet.
     """
     forth = (flow.client, flow.client_port, flow.destination, flow.port)
     back = (flow.reply_destination, flow.reply_destination_port, flow.reply_source, flow.reply_source_port)
     unanswered = flow.state in _UNANSWERED or flow.packets_down == 0
-    return not flow.mark and unanswered and forth == back
+    return unanswered and forth == back
 
 
 COLUMNS: Final = (*Flow._fields, "uplink")

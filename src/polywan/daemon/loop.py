@@ -240,9 +240,9 @@ class Daemon:
                 if not self._refused and effect not in self._cutting:
                     self._cutting.add(effect)
                     self._spawn(self._cut(effect)).add_done_callback(lambda _: self._cutting.discard(effect))
-            case Strays(mask):
+            case Strays():
                 if not self._refused:
-                    self._spawn(self._forget_strays(mask))
+                    self._spawn(self._forget_strays())
             case Look() | Empty():
                 self._spawn(self._leave(effect))
 
@@ -297,9 +297,9 @@ class Daemon:
                 *(cut.uplink, cut.family, freed.forgotten, freed.told - freed.silent, freed.told, freed.ended),
             )
 
-    async def _forget_strays(self, mask: int) -> None:
+    async def _forget_strays(self) -> None:
         def forget() -> int:
-            return sum(self._kernel.drop(0, mask, family, stray) for family in FAMILIES)
+            return sum(self._kernel.drop(0, 0, family, stray) for family in FAMILIES)
 
         try:
             if gone := await asyncio.to_thread(forget):

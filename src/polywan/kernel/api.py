@@ -111,6 +111,8 @@ class Tracker(Protocol):
     def drop(self, mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -> int:
         """Forget connections of the mark in one family for which `doomed` is true, of every protocol; return how many.
 
+        With a mask of 0, those of all marks.
+
         Raises:
             KernelError: the kernel refused.
         """
