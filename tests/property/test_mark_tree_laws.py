@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.core.allocate import END, FWMARK
+from polywan.core.allocate import END, FWMARK, PAST
 from polywan.core.net import Family, MarkLayout, TableId
 from polywan.core.routing import IpRule, mark_tree
 
@@ -56,8 +56,10 @@ def test_priorities_rise_within_their_block_and_every_goto_leads_forward_to_a_ru
     assert priorities == sorted(set(priorities))
     assert priorities[0] >= 6000 + FWMARK
     assert priorities[-1] == 6000 + END
-    for rule in rules:
+    *inner, end = rules
+    for rule in inner:
         assert rule.goto is None or (rule.goto in priorities and rule.goto > rule.priority)
+    assert end.goto == 6000 + PAST
 
 
 @given(st.integers(1, 254))

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from polywan.cli import group
 from polywan.core import explain
-from polywan.core.ask import RouteAnswer
+from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.lookups import ControlGroup, Lookups
-from polywan.core.net import TABLE_MAIN, Family, TableId
+from polywan.core.net import TABLE_MAIN, Family, TableId, family_of
 from polywan.core.packet import Packet
 from polywan.core.question import Question, QuestionError, parse
 from polywan.core.scene import Scene, Trace
@@ -313,6 +313,25 @@ def test_the_source_of_the_box_is_the_one_that_routing_takes(target: str) -> Non
     assert told["source"] in ("100.64.1.2", "2001:db8:64:1::2")
     assert told["agrees"] is True
     assert [uplink["name"] for uplink in told["uplinks"]] == ["u1", "u2"]
+
+
+@pytest.mark.parametrize("target", ["192.0.2.10", "2001:db8:192::10"])
+@pytest.mark.parametrize("device", [None, "lan0"])
+def test_the_question_what_would_happen_without_us_passes_all_our_rules(target: str, device: str | None) -> None:
+    given = world(2)
+    kernel = FakeKernel(
+        links=[*given.links.values(), replace(given.links["wan1"], name="lan0", index=9)],
+        addresses=given.addresses,
+        defaults=given.defaults,
+    )
+    daemon = Daemon(config(2), given)
+    for plan in daemon.plans():
+        kernel.apply(plan.plan)
+    to = ip_address(target)
+    asked = kernel.ask(RouteQuery(family=family_of(to), destination=to, mark=0x3F00, in_interface=device))
+    assert (asked.kind, asked.table) == ("unicast", TABLE_MAIN)
+    lost = kernel.ask(RouteQuery(family=family_of(to), destination=to, mark=0x0700, in_interface=device))
+    assert lost.kind == "blackhole"
 
 
 def test_an_unknown_device_is_named_beside_those_there_are() -> None:

@@ -199,7 +199,14 @@ def _rules(
         )
         for before in (RulePriority(base + QUESTION + 1), specific):
             yield IpRule(family=family, priority=before, table=TABLE_MAIN, suppress_prefixlength=0)
-        yield _anchor(family, layout, RulePriority(base + PAST))
+        # It decides nothing: a `goto` needs a rule to arrive at. It finds specific routes for an unused mark.
+        yield IpRule(
+            family=family,
+            priority=RulePriority(base + PAST),
+            table=TABLE_MAIN,
+            mark=(layout.mask, layout.mask),
+            suppress_prefixlength=0,
+        )
         yield from marks
         # Behind the tree and not in each table: a packet of this box has its first route before its mark, and with
         # the source of an uplink that is cut off it goes on to main from that uplink's table.
@@ -264,14 +271,9 @@ def mark_tree(family: Family, tables: Mapping[int, TableId], layout: MarkLayout,
             *upper,
         ]
 
-    return [*subtree(0, max(LEAF_BITS, max(tables).bit_length()), base + FWMARK), _anchor(family, layout, end)]
-
-
-def _anchor(family: Family, layout: MarkLayout, priority: RulePriority) -> IpRule:
-    """A rule that decides nothing: a `goto` needs one to arrive at. It finds specific routes for an unused mark."""
-    return IpRule(
-        family=family, priority=priority, table=TABLE_MAIN, mark=(layout.mask, layout.mask), suppress_prefixlength=0
-    )
+    # The question of a forwarded packet comes by here, and must not meet the silent end.
+    past = IpRule(family=family, priority=end, goto=RulePriority(base + PAST), mark=(layout.mask, layout.mask))
+    return [*subtree(0, max(LEAF_BITS, max(tables).bit_length()), base + FWMARK), past]
 
 
 def _size(bits: int) -> int:
