@@ -35,6 +35,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,20 @@ from polywan.config.values import Duration
 from polywan.core import engine, plan
 from polywan.core.admin import Verb
 from polywan.core.compile import Memory
-from polywan.core.effects import Apply, Cut, Effect, Empty, Look, Note, Read, Remember, StartCheck, StartProbe, Strays
+from polywan.core.effects import (
+    Apply,
+    Cut,
+    Effect,
+    Empty,
+    Look,
+    Misplaced,
+    Note,
+    Read,
+    Remember,
+    StartCheck,
+    StartProbe,
+    Strays,
+)
 from polywan.core.events import (
     Applied,
     CheckResult,
@@ -57,7 +71,7 @@ from polywan.core.events import (
     TestAsked,
     Tick,
 )
-from polywan.core.flows import PROTOCOLS, stray
+from polywan.core.flows import PROTOCOLS, stray, translated_to
 from polywan.core.health import ProbeOrder
 from polywan.core.layers import CheckOrder, Layer
 from polywan.core.net import FAMILIES, Family
@@ -162,13 +176,20 @@ class Sim:
                 self.ever_cut = True
             case Look() | Empty():
                 self._leave(effect)
-            case Strays():
-                for family in FAMILIES:
-                    self.kernel.drop(0, 0, family, stray)
+            case Strays() | Misplaced():
+                self._forget(effect)
             case Remember(memory):
                 self.memory = memory
             case Note(_, event, text):
                 self.log.append(f"{event}: {text}")
+
+    def _forget(self, effect: Strays | Misplaced) -> None:
+        if isinstance(effect, Misplaced):
+            wrong = partial(translated_to, addresses=effect.others)
+            self.kernel.drop(effect.mark, effect.mask, effect.family, wrong)
+            return
+        for family in FAMILIES:
+            self.kernel.drop(0, 0, family, stray)
 
     def _leave(self, effect: Look | Empty) -> None:
         """Nothing pauses here: connections of uplinks that are left stay until they are forgotten."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -268,6 +269,32 @@ def test_tcp_that_was_taken_up_while_the_rule_set_was_gone_does_not_go_on_untran
             # Whoever meets its old uplink again goes on, as if nothing had been; the server resets the others.
             assert {type(end) for end in ends} <= {str, ConnectionResetError}
             assert spoofed(lab) == before
+
+    with_servers(lab, story)
+
+
+def test_a_flow_that_was_given_another_links_address_while_its_own_was_exchanged_is_let_go(
+    lab: Lab, start_daemon: StartDaemon
+) -> None:
+    daemon = start_daemon(
+        lab, configuration(lab.topology, (1, 1, 1)) + '[policies.default]\ntiers = [["isp1"], ["isp2"]]\n'
+    )
+    own = lab.topology.uplink(1).addresses[Family.V6].own
+    prefix = f"{own.ip + 7}/{own.network.prefixlen}"
+
+    async def story() -> None:
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGSTOP)
+        lab.router.ip([f"address del {own} dev wan1"])
+        with udp_socket(lab, SERVERS[Family.V6][0]) as call:
+            with pytest.raises(TimeoutError):
+                await exchange(lab, call, "into the void", 0.2)
+            assert spoofed(lab) == 1
+            lab.router.ip([f"address add {prefix} dev wan1 nodad"])
+            daemon.process.send_signal(signal.SIGCONT)
+            told = "had another link's address"
+            assert await asyncio.to_thread(daemon.wait_log, lambda text: told in text, 5.0) is not None
+            assert await exchange(lab, call, "again") is not None
 
     with_servers(lab, story)
 

@@ -1,13 +1,13 @@
 """What the engine does on each event; the kernel is perfect here (tests/scenario has the other one)."""
 
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
 import pytest
 
 from polywan.core import engine
-from polywan.core.effects import Apply, Cut, Level, Note, Read, Remember, StartProbe, Strays
+from polywan.core.effects import Apply, Cut, Level, Misplaced, Note, Read, Remember, StartProbe, Strays
 from polywan.core.events import (
     Applied,
     ConfigLoaded,
@@ -173,6 +173,25 @@ def test_a_gateway_that_main_forgot_is_remembered() -> None:
     daemon.feed(ReadDone(bare, daemon.state.actual or ActualState()))
     assert serving(daemon) == ["u1", "u2"]
     assert daemon.state.memory.gateways["u1", Family.V4] == ip_address("100.64.1.1")
+
+
+def test_whoever_was_given_another_links_address_while_addresses_were_exchanged_is_let_go() -> None:
+    def addressed(ip: str) -> list[Misplaced]:
+        given = world(2)
+        moved = tuple(
+            replace(a, ip=ip_interface(ip)) if a.link == "wan1" and a.ip.version == 4 else a for a in given.addresses
+        )
+        assert daemon.state.actual is not None
+        effects = daemon.feed(ReadDone(replace(given, addresses=moved), daemon.state.actual))
+        return [e for e in effects if isinstance(e, Misplaced)]
+
+    daemon = Daemon(config(2), world(2))
+    assert not [e for e in daemon.effects if isinstance(e, Misplaced)]
+    (wrong,) = addressed("100.64.1.77/24")
+    assert (wrong.uplink, wrong.mark, wrong.family) == ("u1", 0x100, Family.V4)
+    assert "100.64.2.2" in wrong.others
+    assert "100.64.1.77" not in wrong.others
+    assert addressed("100.64.1.77/24") == []
 
 
 def test_a_changed_gateway_is_followed() -> None:

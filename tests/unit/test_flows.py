@@ -18,7 +18,7 @@ from polywan.cli.units import duration, size
 from polywan.core.affinity import Kept, map_of
 from polywan.core.compile import Memory, numbers_of
 from polywan.core.errors import ControlError
-from polywan.core.flows import COLUMNS, OTHER, Flow, Row, Totals, Wanted, listed, stray, wanted_of
+from polywan.core.flows import COLUMNS, OTHER, Flow, Row, Totals, Wanted, listed, stray, translated_to, wanted_of
 from polywan.core.net import Family
 from polywan.core.state import State
 from polywan.daemon.tracking import Tracking
@@ -318,6 +318,13 @@ def test_clearing_what_makes_no_sense_is_refused(address: str | None, policy: st
     with pytest.raises(ControlError) as refused:
         asyncio.run(tracking(FakeTracker()).clear(address, policy))
     assert refused.value.status == status
+
+
+def test_what_was_translated_to_an_address_is_told_from_what_has_it_itself() -> None:
+    flow = Flow(Family.V4, 17, "192.168.1.2", 1000, "192.0.2.1", 53, reply_destination="100.64.1.2")
+    assert translated_to(flow, {"100.64.1.2"})
+    assert not translated_to(flow, {"100.64.2.2"})
+    assert not translated_to(flow._replace(client="100.64.1.2"), {"100.64.1.2"})
 
 
 def test_a_stray_has_no_answer_and_no_translation() -> None:

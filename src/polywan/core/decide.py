@@ -11,12 +11,13 @@ from polywan.core import leave, ramp, retire, together
 from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
 from polywan.core.conflicts import conflicts
-from polywan.core.effects import Apply, Cut, Effect, Level, Note, Remember, Strays
+from polywan.core.effects import Apply, Cut, Effect, Level, Misplaced, Note, Remember, Strays
 from polywan.core.evolve import replace
 from polywan.core.findings import findings
 from polywan.core.health import Health, ProbeState
 from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import state_of
+from polywan.core.observed import Observed
 from polywan.core.plan import ActualState, DesiredState, Plan, SetSysctl, describe, diff
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, reach
 from polywan.core.select import Selection, select, unserved
@@ -88,6 +89,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         effects.append(Apply(plan))
         if actual.nft is None:
             effects.append(Strays())
+    effects += _misplaced(state, config, observed, ways)
     sweeps, cuts = _cuts(state, config, selection, now)
     effects += cuts
     effects += leave.notes(state, leavings)
@@ -178,6 +180,21 @@ def _dead_already(state: State) -> frozenset[UplinkFamily]:
     if nft is None:
         return frozenset(keys)
     return frozenset(k for k in keys if state.numbers[k[0]].mark in nft.sets.get(f"dead_{k[1]}", frozenset()))
+
+
+def _misplaced(
+    state: State, config: Config, observed: Observed, ways: Mapping[UplinkFamily, Reach]
+) -> Iterator[Misplaced]:
+    """Uplinks whose addresses have changed: what began in between may carry another link's."""
+    for (name, family), way in ways.items():
+        before = state.reach.get((name, family))
+        known = before.path if isinstance(before, NoPath) else before
+        if before is None or not isinstance(way, Path) or (known is not None and known.addresses == way.addresses):
+            continue
+        if config.uplinks[name].nat == "masquerade":
+            others = {a.ip.ip for a in observed.addresses if a.link != way.link} - set(way.addresses)
+            mark, mask = state.numbers[name].mark, layout_of(config).mask
+            yield Misplaced(name, mark, mask, family, frozenset(map(str, others)))
 
 
 def second_cuts(state: State, config: Config, due: Iterable[Sweep]) -> tuple[Cut, ...]:

@@ -103,6 +103,24 @@ class Strays:
 
 
 @dataclass(frozen=True, slots=True)
+class Misplaced:
+    """Forget connections of an uplink that carry the address of another link: they choose anew.
+
+    The kernel translates to any address of the box when the link has none, which is so for a moment when an address is
+    exchanged, and an entry keeps what it was given.
+
+    Attributes:
+        others: the box's addresses on other links.
+    """
+
+    uplink: str
+    mark: int
+    mask: int
+    family: Family
+    others: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Remember:
     """Write this to disk before anything that follows it."""
 
@@ -118,4 +136,4 @@ class Note:
     text: str
 
 
-Effect: TypeAlias = Apply | Read | StartProbe | StartCheck | Cut | Look | Empty | Strays | Remember | Note
+Effect: TypeAlias = Apply | Read | StartProbe | StartCheck | Cut | Look | Empty | Strays | Misplaced | Remember | Note

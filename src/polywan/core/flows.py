@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, assert_never, get_args
@@ -89,6 +89,11 @@ def stray(flow: Flow) -> bool:
     back = (flow.reply_destination, flow.reply_destination_port, flow.reply_source, flow.reply_source_port)
     unanswered = flow.state in _UNANSWERED or flow.packets_down == 0
     return unanswered and forth == back
+
+
+def translated_to(flow: Flow, addresses: Collection[str]) -> bool:
+    """True for a connection whose source was translated to one of the addresses."""
+    return flow.reply_destination != flow.client and flow.reply_destination in addresses
 
 
 COLUMNS: Final = (*Flow._fields, "uplink")

@@ -22,6 +22,7 @@ from polywan.core.effects import (
     Empty,
     Level,
     Look,
+    Misplaced,
     Note,
     Read,
     Remember,
@@ -31,9 +32,9 @@ from polywan.core.effects import (
 )
 from polywan.core.errors import KernelError, PolywanError
 from polywan.core.events import Applied, ConfigLoaded, Event, ReadDone, Staging, Tick
-from polywan.core.flows import stray
+from polywan.core.flows import Flow, stray, translated_to
 from polywan.core.lookups import PrefixList
-from polywan.core.net import FAMILIES
+from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import declare_texts
 from polywan.core.plan import NftBatch, Plan
 from polywan.core.state import State
@@ -221,7 +222,7 @@ class Daemon:
                 self._prober.start(order)
             case StartCheck(order):
                 self._prober.check(order)
-            case Cut() | Strays() | Look() | Empty():
+            case Cut() | Strays() | Misplaced() | Look() | Empty():
                 self._track(effect)
             case Remember(memory):
                 try:
@@ -233,7 +234,7 @@ class Daemon:
             case _:
                 assert_never(effect)
 
-    def _track(self, effect: Cut | Strays | Look | Empty) -> None:
+    def _track(self, effect: Cut | Strays | Misplaced | Look | Empty) -> None:
         match effect:
             case Cut():
                 # Without the dead marks nobody would meet a reset; one that is under way finds what comes meanwhile.
@@ -242,7 +243,10 @@ class Daemon:
                     self._spawn(self._cut(effect)).add_done_callback(lambda _: self._cutting.discard(effect))
             case Strays():
                 if not self._refused:
-                    self._spawn(self._forget_strays())
+                    self._spawn(self._forget(0, 0, stray, "began without a rule set"))
+            case Misplaced(uplink, mark, mask, family, others):
+                wrong = partial(translated_to, addresses=others)
+                self._spawn(self._forget(mark, mask, wrong, f"of {uplink} had another link's address", family))
             case Look() | Empty():
                 self._spawn(self._leave(effect))
 
@@ -297,15 +301,15 @@ class Daemon:
                 *(cut.uplink, cut.family, freed.forgotten, freed.told - freed.silent, freed.told, freed.ended),
             )
 
-    async def _forget_strays(self) -> None:
+    async def _forget(self, mark: int, mask: int, doomed: Callable[[Flow], bool], told: str, *families: Family) -> None:
         def forget() -> int:
-            return sum(self._kernel.drop(0, 0, family, stray) for family in FAMILIES)
+            return sum(self._kernel.drop(mark, mask, family, doomed) for family in families or FAMILIES)
 
         try:
             if gone := await asyncio.to_thread(forget):
-                log.info("forgot %d connections that began without a rule set: they choose anew", gone)
+                log.info("forgot %d connections that %s: they choose anew", gone, told)
         except KernelError as error:
-            log.error("strays.failed: %s", error)
+            log.error("forget.failed: %s", error)
 
     @property
     def troubles(self) -> tuple[str, ...]:
