@@ -351,3 +351,4 @@ def test_a_stray_has_no_answer_and_no_translation() -> None:
     assert not stray(lost._replace(reply_destination="100.64.1.2"))
     assert not stray(lost._replace(reply_destination_port=1024))
     assert not stray(lost._replace(reply_source="192.168.1.9"))
+    assert stray(lost._replace(protocol=6, state="SYN_RECV", reply_source="192.168.1.9"))

@@ -84,11 +84,12 @@ def stray(flow: Flow) -> bool:
     (it does so before an entry is confirmed, or never), and a sender that repeats keeps the entry alive. A repeated
     packet may have got it a mark by now. TCP that was taken up in the middle then (nf_conntrack_tcp_loose) counts as
     established from its first packet on. Whoever needs no translation loses an entry that was worth nothing yet.
+    So does a handshake under way: one from outside has no mark, and its answers would leave by main's uplink.
     """
     forth = (flow.client, flow.client_port, flow.destination, flow.port)
     back = (flow.reply_destination, flow.reply_destination_port, flow.reply_source, flow.reply_source_port)
     unanswered = flow.state in _UNANSWERED or flow.packets_down == 0
-    return unanswered and forth == back
+    return flow.state == "SYN_RECV" or (unanswered and forth == back)
 
 
 def translated_to(flow: Flow, addresses: Collection[str]) -> bool:
