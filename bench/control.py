@@ -51,7 +51,13 @@ SHARED: Final = {
 
 _PLANE: Final = Path(__file__).with_name("plane.py")
 _HOME: Final = Path("/run/polywan-bench")
-_QUICK_BACK: Final[dict[str, str | int]] = {"interval": "200ms", "timeout": "200ms", "rise": 1, "hold_down": "0s"}
+_QUICK_BACK: Final[dict[str, str | int]] = {
+    "interval": "200ms",
+    "timeout": "200ms",
+    "rise": 1,
+    "hold_down": "0s",
+    "slow_start": "0s",
+}
 _NFTABLES_GROUP, _NEWSETELEM, _DELSETELEM, _NEWGEN = 7, 0x0A0C, 0x0A0E, 0x0A0F
 
 
