@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from hashlib import blake2s
 from typing import Final, TypeAlias
 
@@ -67,12 +67,17 @@ class Hook:
         return f"type {self.type} hook {self.hook} priority {self.priority}; policy accept;"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chain:
-    """A chain: attached to a hook, or reached by jumps only."""
+    """A chain: attached to a hook, or reached by jumps only; most are the same objects in every decision."""
 
     rules: tuple[NftRule, ...]
     hook: Hook | None = None
+
+    @cached_property
+    def state(self) -> ChainState:
+        """What the kernel should show of it."""
+        return ChainState(tuple(rule.comment for rule in self.rules), self.hook)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,7 @@ class NftState:
 def state_of(table: NftTable) -> NftState:
     """Return what the kernel should show once `table` is in force."""
     return NftState(
-        chains={n: ChainState(tuple(r.comment for r in c.rules), c.hook) for n, c in table.chains.items()},
+        chains={name: chain.state for name, chain in table.chains.items()},
         sets={n: frozenset() if unread(n) else s.elements for n, s in table.sets.items()},
         maps={n: {} if unread(n) else dict(m.elements) for n, m in table.maps.items()},
     )
@@ -209,7 +214,7 @@ def _changes(desired: NftTable, actual: NftState) -> Iterator[str]:
     chains = [
         name
         for name, chain in desired.chains.items()
-        if name not in actual.chains or tuple(r.comment for r in chain.rules) != actual.chains[name].rules
+        if name not in actual.chains or chain.state.rules != actual.chains[name].rules
     ]
     yield from _declared(desired, [name for name in chains if name not in actual.chains])
     # Emptied all at once, before anything is filled: an element refers to a chain, and a rule to a set.
