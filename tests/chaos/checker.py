@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from chaos.expected import Calendar, acted, make_calendar
+from chaos.expected import Calendar, make_calendar
 from chaos.history import Deed, Flow, History, Span, any_meets, merged, outside
 from chaos.plan import Kind
 from polywan.lab.traffic import Attempt
@@ -160,19 +160,8 @@ class _Judge:
             # Packets that were under way when the rule set went are counted a moment later.
             if any_meets(self.calendar.open, before.at - 0.5, after.at):
                 continue
-            spoofed = {n: c for n, c in after.spoofed.items() if not self._exchanged(n, before.at - 0.5, after.at)}
-            yield from self._grown("I2", "packets with a foreign source", before.spoofed, spoofed, after.at)
+            yield from self._grown("I2", "packets with a foreign source", before.spoofed, after.spoofed, after.at)
             yield from self._grown("I3", "packets of the class kept in", before.forbidden, after.forbidden, after.at)
-
-    def _exchanged(self, uplink: int, begin: float, end: float) -> bool:
-        """True when the uplink had no address for a moment: the kernel gives what begins then another link's."""
-        return any(
-            deed.action.kind in (Kind.READDRESS, Kind.REMAKE)
-            and deed.action.uplink == uplink
-            and deed.begun <= end
-            and begin <= acted(self.history, deed.done, self.rules.loss)
-            for deed in self.history.deeds
-        )
 
     def _grown(
         self, invariant: str, what: str, before: Mapping[int, int], after: Mapping[int, int], at: float

@@ -177,15 +177,6 @@ def test_without_a_rule_set_foreign_sources_are_nobodys_fault_until_it_must_be_b
     assert found(run) == ["I2"]
 
 
-@pytest.mark.parametrize(("uplink", "at", "expected"), [(1, 11.0, []), (1, 13.0, ["I2"]), (2, 11.0, ["I2"])])
-def test_while_an_uplink_has_no_address_the_kernel_may_take_another_links(
-    uplink: int, at: float, expected: list[str]
-) -> None:
-    run = history(deed(10.2, Kind.READDRESS, 1))
-    run.samples += [Sample(at - 1.0, {uplink: 0}, {}), Sample(at, {uplink: 1}, {})]
-    assert found(run) == expected
-
-
 def test_what_is_kept_in_must_not_be_seen_elsewhere() -> None:
     run = history(*CUT)
     run.samples += [Sample(10.0, {}, {2: 0}), Sample(11.0, {}, {2: 1})]

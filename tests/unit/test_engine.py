@@ -267,6 +267,17 @@ def test_a_transaction_that_somebody_took_the_table_from_is_tried_again_before_i
         daemon.feed(Applied(replace(report, failures=())))
 
 
+def test_a_transaction_that_is_refused_in_another_way_each_time_is_told_from_the_second_time_on() -> None:
+    daemon = Daemon(config(1), world(1))
+    op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, NftBatch))
+    told = []
+    for number in range(3):
+        failure = Failure(op, 2, f"nothing of the name {number}")
+        report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(failure,))
+        told.append([e.level for e in daemon.feed(Applied(report)) if isinstance(e, Note)])
+    assert told == [[Level.INFO], [Level.ERROR], [Level.ERROR]]
+
+
 def test_a_route_that_no_carrier_lets_the_kernel_take_is_made_when_it_is_back_and_kept_meanwhile() -> None:
     def routes(plans: list[Apply]) -> set[Family]:
         return {op.route.family for p in plans for op in p.plan.ops if isinstance(op, PutRoute) and op.route.link}

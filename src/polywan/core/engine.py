@@ -275,20 +275,22 @@ def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, 
         return read_soon(replace(state, applied=report, refused={}, tries=0), now), ()
     refused = {f"{describe(f.op)}: {f.message}": f for f in report.failures}
     times = {text: state.refused.get(text, 0) + 1 for text in refused}
-    first, longest = RETRY
-    retry = now + min(longest, first * 2**state.tries)
-    notes = tuple(note for text, failure in refused.items() for note in _refusal(failure, text, times[text]))
+    soon, longest = RETRY
+    retry = now + min(longest, soon * 2**state.tries)
+    notes = tuple(
+        note for text, f in refused.items() for note in _refusal(f, text, times[text], first=times[text] > state.tries)
+    )
     return replace(state, applied=report, refused=times, tries=state.tries + 1, read_at=retry), notes
 
 
-def _refusal(failure: Failure, text: str, times: int) -> Iterator[Note]:
-    """Tell of an operation that was refused so many times in a row.
+def _refusal(failure: Failure, text: str, times: int, *, first: bool) -> Iterator[Note]:
+    """Tell of an operation that was refused so many times in a row, since the `first` plan that was or a later one.
 
-    The first time may only mean that somebody was faster: a link that went down and took routes and next hops with it,
-    another program that took what the operation refers to.
+    That first time may only mean that somebody was faster: a link that went down and took routes and next hops with
+    it, another program that took what the operation refers to.
     """
     raced = failure.errno == ENOENT or isinstance(failure.op, PutNexthop | PutRoute)
-    patience = 1 if raced else 0
+    patience = 1 if raced and first else 0
     if times == 1 + patience:
         yield Note(Level.ERROR, "apply.refused", text)
     elif times == patience:

@@ -154,8 +154,8 @@ def select(
     for name, policy in policies_of(config).items():
         for family in active:
             before = previous.choices.get((name, family)) if previous else None
-            choice = _choose(config, policy, family, reach, health, orders, ramps, found)
             tiers = _linked(config, policy, family, reach, orders)
+            choice = _choose(policy, tiers, family, reach, health, ramps, found)
             choices[name, family] = choice or _forced(tiers, health, family, before, known=family in healthy)
     words = on_down(config)
     lost = _lost(config, reach, health, choices, orders, healthy)
@@ -186,17 +186,15 @@ def usable(key: UplinkFamily, reach: Mapping[UplinkFamily, Reach], health: Mappi
 
 
 def _choose(
-    config: Config,
     policy: Policy,
+    tiers: list[list[tuple[str, int]]],
     family: Family,
     reach: Mapping[UplinkFamily, Reach],
     health: Mapping[UplinkFamily, ProbeState],
-    orders: Mapping[str, Order],
     ramps: Mapping[UplinkFamily, int],
     found: Findings,
 ) -> Choice | None:
-    """Who serves, as far as the network is well somewhere; None when it is not."""
-    tiers = _linked(config, policy, family, reach, orders)
+    """Who of the linked tiers serves, as far as the network is well somewhere; None when it is not."""
     for index, tier in enumerate(policy.tiers):
         up = tuple(
             m for m in tiers[index] if usable((m[0], family), reach, health) and (m[0], family) not in found.unfit
