@@ -189,7 +189,7 @@ class Sim:
             self.kernel.drop(effect.mark, effect.mask, effect.family, wrong)
             return
         for family in FAMILIES:
-            self.kernel.drop(0, 0, family, stray)
+            self.kernel.drop(0, 0, family, partial(stray, 0.0))
 
     def _leave(self, effect: Look | Empty) -> None:
         """Nothing pauses here: connections of uplinks that are left stay until they are forgotten."""

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from netlab import with_servers
 from polywan.core.errors import ControlError
+from polywan.core.flows import stray
 from polywan.core.net import Family
+from polywan.kernel import conntrack
 from polywan.lab.daemon import Daemon
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
@@ -194,3 +200,28 @@ def test_a_policy_that_does_not_exist_is_refused(lab: Lab, start_daemon: StartDa
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     with pytest.raises(ControlError, match='no policy "nobody"'):
         daemon.client.affinity("nobody")
+
+
+def test_only_what_began_before_the_rule_set_is_a_stray(lab: Lab) -> None:
+    lab.router.nft("table inet firewall { chain c { type filter hook output priority 0; ct state new counter; }; }")
+    moment = 0.002  # More than an age may be short.
+
+    def speak(*ports: int) -> None:
+        with lab.router.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for port in ports:
+                sock.sendto(b"hello", (str(SERVERS[Family.V4][0]), port))
+
+    def left() -> set[int | None]:
+        return {flow.port for flow in conntrack.flows(0)}
+
+    with lab.router.entered():
+        speak(1)
+        Path("/proc/sys/net/netfilter/nf_conntrack_timestamp").write_text("1")
+        speak(2, 3)
+        time.sleep(moment)
+        ruled = time.monotonic()
+        time.sleep(moment)
+        speak(4)
+        assert left() == {1, 2, 3, 4}
+        assert conntrack.drop(0, 0, Family.V4, partial(stray, time.monotonic() - ruled)) == 3
+        assert left() == {4}

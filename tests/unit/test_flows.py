@@ -328,14 +328,21 @@ def test_what_was_translated_to_an_address_is_told_from_what_has_it_itself() -> 
 
 def test_a_stray_has_no_answer_and_no_translation() -> None:
     lost = flow(protocol=17, reply_destination="192.168.1.5", state="UNREPLIED", packets_down=None)
-    assert stray(lost)
-    assert stray(lost._replace(protocol=6, state="SYN_SENT"))
-    assert not stray(lost._replace(protocol=6, state="ESTABLISHED"))
-    assert not stray(lost._replace(protocol=6, state="ESTABLISHED", packets_down=1))
-    assert stray(lost._replace(protocol=6, state="ESTABLISHED", packets_down=0))
-    assert not stray(lost._replace(state="ASSURED"))
-    assert stray(lost._replace(mark=0x100))
-    assert not stray(lost._replace(reply_destination="100.64.1.2"))
-    assert not stray(lost._replace(reply_destination_port=1024))
-    assert not stray(lost._replace(reply_source="192.168.1.9"))
-    assert stray(lost._replace(protocol=6, state="SYN_RECV", reply_source="192.168.1.9"))
+    assert stray(1.0, lost)
+    assert stray(1.0, lost._replace(protocol=6, state="SYN_SENT"))
+    assert not stray(1.0, lost._replace(protocol=6, state="ESTABLISHED"))
+    assert not stray(1.0, lost._replace(protocol=6, state="ESTABLISHED", packets_down=1))
+    assert stray(1.0, lost._replace(protocol=6, state="ESTABLISHED", packets_down=0))
+    assert not stray(1.0, lost._replace(state="ASSURED"))
+    assert stray(1.0, lost._replace(mark=0x100))
+    assert not stray(1.0, lost._replace(reply_destination="100.64.1.2"))
+    assert not stray(1.0, lost._replace(reply_destination_port=1024))
+    assert not stray(1.0, lost._replace(reply_source="192.168.1.9"))
+    assert stray(1.0, lost._replace(protocol=6, state="SYN_RECV", reply_source="192.168.1.9"))
+
+
+@pytest.mark.parametrize(("age", "doomed"), [(None, True), (5.0, True), (1.0, True), (0.9995, True), (0.99, False)])
+def test_what_began_under_the_rule_set_is_no_stray(age: float | None, doomed: bool) -> None:
+    lost = flow(protocol=17, reply_destination="192.168.1.5", state="UNREPLIED", packets_down=None, age=age)
+    assert stray(1.0, lost) is doomed
+    assert stray(1.0, lost._replace(protocol=6, state="SYN_RECV")) is doomed

@@ -77,15 +77,25 @@ class Flow(NamedTuple):
 _UNANSWERED: Final = frozenset({"SYN_SENT", "UNREPLIED"})
 
 
-def stray(flow: Flow) -> bool:
-    """True for what may have no way back: untranslated, and never answered.
+_DOUBT: Final = 0.001
+"""Seconds by which an age may be short: it is cut to milliseconds."""
+
+
+def stray(ruled: float, flow: Flow) -> bool:
+    """True for what may have no way back: begun before the rule set, untranslated, and never answered.
 
     So are connections whose first packet came while there was no rule set: the kernel does not translate them later
     (it does so before an entry is confirmed, or never), and a sender that repeats keeps the entry alive. A repeated
     packet may have got it a mark by now. TCP that was taken up in the middle then (nf_conntrack_tcp_loose) counts as
     established from its first packet on. Whoever needs no translation loses an entry that was worth nothing yet.
     So does a handshake under way: one from outside has no mark, and its answers would leave by main's uplink.
+
+    Args:
+        ruled: seconds since the rule set is there.
+        flow: the connection; one without an age began before polywan asked for ages.
     """
+    if flow.age is not None and flow.age < ruled - _DOUBT:
+        return False
     forth = (flow.client, flow.client_port, flow.destination, flow.port)
     back = (flow.reply_destination, flow.reply_destination_port, flow.reply_source, flow.reply_source_port)
     unanswered = flow.state in _UNANSWERED or flow.packets_down == 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from polywan.core import alarms, engine, staging
 from polywan.core.compile import layout_of
@@ -49,6 +49,9 @@ log = logging.getLogger("polywan")
 LEVELS = {Level.INFO: logging.INFO, Level.WARNING: logging.WARNING, Level.ERROR: logging.ERROR}
 READS = 4
 """Reads in a row before the result is taken although notifications keep coming."""
+
+Doomed: TypeAlias = Callable[[float, Flow], bool]
+"""Whether a connection is to be forgotten, given the seconds since that was decided."""
 
 FRESH = 0.5
 """Seconds for which a measurement of traffic is shown again instead of being taken anew."""
@@ -243,10 +246,10 @@ class Daemon:
                     self._spawn(self._cut(effect)).add_done_callback(lambda _: self._cutting.discard(effect))
             case Strays():
                 if not self._refused:
-                    self._spawn(self._forget(0, 0, stray, "began without a rule set"))
+                    self._forget(0, 0, stray, "began without a rule set")
             case Misplaced(uplink, mark, mask, family, others):
-                wrong = partial(translated_to, addresses=others)
-                self._spawn(self._forget(mark, mask, wrong, f"of {uplink} had another link's address", family))
+                told = f"of {uplink} had another link's address"
+                self._forget(mark, mask, lambda _, flow: translated_to(flow, others), told, family)
             case Look() | Empty():
                 self._spawn(self._leave(effect))
 
@@ -301,15 +304,21 @@ class Daemon:
                 *(cut.uplink, cut.family, freed.forgotten, freed.told - freed.silent, freed.told, freed.ended),
             )
 
-    async def _forget(self, mark: int, mask: int, doomed: Callable[[Flow], bool], told: str, *families: Family) -> None:
-        def forget() -> int:
-            return sum(self._kernel.drop(mark, mask, family, doomed) for family in families or FAMILIES)
+    def _forget(self, mark: int, mask: int, doomed: Doomed, told: str, *families: Family) -> None:
+        now = time.monotonic()
 
-        try:
-            if gone := await asyncio.to_thread(forget):
-                log.info("forgot %d connections that %s: they choose anew", gone, told)
-        except KernelError as error:
-            log.error("forget.failed: %s", error)
+        def forget() -> int:
+            wanted = partial(doomed, time.monotonic() - now)
+            return sum(self._kernel.drop(mark, mask, family, wanted) for family in families or FAMILIES)
+
+        async def forgetting() -> None:
+            try:
+                if gone := await asyncio.to_thread(forget):
+                    log.info("forgot %d connections that %s: they choose anew", gone, told)
+            except KernelError as error:
+                log.error("forget.failed: %s", error)
+
+        self._spawn(forgetting())
 
     @property
     def troubles(self) -> tuple[str, ...]:
