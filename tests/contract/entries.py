@@ -11,13 +11,14 @@ from polywan.core.net import Family
 from polywan.kernel.netlink import CREATE, EXCL, NETFILTER, NetlinkSocket, Request, attribute
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "sctp": 132}
-TCP_STATES = {1: "SYN_SENT", 2: "SYN_RECV", 3: "ESTABLISHED", 9: "SYN_SENT2"}
+TCP_STATES = {1: "SYN_SENT", 2: "SYN_RECV", 3: "ESTABLISHED", 5: "CLOSE_WAIT", 8: "CLOSE", 9: "SYN_SENT2"}
 NESTED = 0x8000
+SEEN_REPLY, CONFIRMED = 2, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A tracked connection; `state` is TCP's number (1 SYN_SENT, 3 ESTABLISHED, 9 SYN_SENT2)."""
+    """A tracked connection; `state` is TCP's number; with a timeout of 0 seconds it is gone as soon as it is met."""
 
     family: Family = Family.V4
     protocol: str = "udp"
@@ -25,6 +26,8 @@ class Entry:
     port: int = 1024
     state: int = 3
     zone: int = 0
+    timeout: int = 600
+    answered: bool = False
 
 
 def create(entries: Sequence[Entry]) -> None:
@@ -67,7 +70,9 @@ def _tuple(entry: Entry, kind: int, *, reply: bool) -> bytes:
 def _request(entry: Entry) -> Request:
     body = struct.pack("BBH", 2 if entry.family is Family.V4 else 10, 0, 0)
     body += _tuple(entry, 1, reply=False) + _tuple(entry, 2, reply=True)
-    body += attribute(7, struct.pack(">I", 600)) + attribute(8, struct.pack(">I", entry.mark))
+    body += attribute(7, struct.pack(">I", entry.timeout)) + attribute(8, struct.pack(">I", entry.mark))
+    if entry.answered:
+        body += attribute(3, struct.pack(">I", CONFIRMED | SEEN_REPLY))
     if entry.zone:
         body += attribute(18, struct.pack(">H", entry.zone))
     if entry.protocol == "tcp":

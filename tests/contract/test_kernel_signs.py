@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +14,8 @@ from contract.values import MASK
 from polywan.core.events import Signs
 from polywan.core.net import FAMILIES, Family
 from polywan.core.passive import SAMPLE
+from polywan.kernel.passive import Ear
+from polywan.kernel.vanished import Vanished
 
 PATIENCE = 5.0
 
@@ -131,3 +134,43 @@ def test_closing_ends_the_stream_whether_it_waits_or_works(linux: LinuxWorld) ->
             assert await ended is None
 
     asyncio.run(story())
+
+
+class Pauses(Vanished):
+    """Notes when nothing is to be told, and when again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[bool] = []
+
+    def pause(self, *, paused: bool) -> None:
+        if [paused] != self.seen[-1:]:
+            self.seen.append(paused)
+        super().pause(paused=paused)
+
+
+@pytest.mark.netns
+def test_the_end_of_connections_is_not_told_while_very_many_begin(linux: LinuxWorld) -> None:
+    pauses = Pauses()
+    ear, ports = Ear(pauses), itertools.count(1)
+
+    def many() -> None:
+        while True not in pauses.seen:
+            linux.track([tcp(next(ports)) for _ in range(200)])
+
+    async def hear() -> None:
+        async for _ in ear.stream():
+            pass
+
+    async def story() -> None:
+        ear.listen(MASK)
+        hearing = asyncio.create_task(hear())
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.to_thread(many)
+            while pauses.seen[-1]:
+                await asyncio.sleep(0.01)
+        ear.close()
+        await hearing
+
+    asyncio.run(story())
+    assert pauses.seen == [False, True, False]

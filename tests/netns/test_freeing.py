@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from netlab import BuildLab, StartDaemon
 
 FAMILIES: Final = [Family.V4, Family.V6]
-FAULTS: Final = ["carrier", "silent"]
+FAULTS: Final = ["carrier", "device down", "device gone", "silent"]
 
 MASK: Final = 0x3F00
 """The default `mark_mask`; all of it is the mark that no uplink has."""
@@ -45,6 +45,10 @@ FIRST_THEN_SECOND: Final = '[policies.default]\ntiers = [["isp1"], ["isp2"], ["i
 def break_uplink(lab: Lab, number: int, fault: str) -> None:
     if fault == "carrier":
         lab.cut(number)
+    elif fault == "device down":
+        lab.router.ip([f"link set wan{number} down"])
+    elif fault == "device gone":
+        lab.router.ip([f"link delete wan{number}"])
     else:
         lab.blackhole(number)
 
@@ -293,14 +297,17 @@ def test_stalled_downloads_and_running_uploads_are_reset(lab: Lab, start_daemon:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_firewall_on_either_end_changes_nothing(lab: Lab, start_daemon: StartDaemon, family: Family) -> None:
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_firewall_on_either_end_changes_nothing(
+    lab: Lab, start_daemon: StartDaemon, family: Family, fault: str
+) -> None:
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     firewall(lab.client, "input")
     firewall(lab.server, "input")
 
     async def story() -> None:
         with closing(await open_connections(lab, 40, SERVERS[family][0])) as opened:
-            ends = await after_verdict(daemon, 1, family, sockets_on(opened, 1), lambda: lab.blackhole(1))
+            ends = await after_verdict(daemon, 1, family, sockets_on(opened, 1), lambda: break_uplink(lab, 1, fault))
             assert_reset(ends)
             await still_work(opened, 1)
 
@@ -317,8 +324,9 @@ def test_the_boxs_own_sockets_are_ended(lab: Lab, start_daemon: StartDaemon, fam
             doomed = sockets_on(opened, 1)
             ends = await after_verdict(daemon, 1, family, doomed, lambda: break_uplink(lab, 1, fault))
             assert_reset(ends, "ECONNABORTED")
-            # All have the address of the first uplink, whatever carries them.
-            await still_work(opened, 1)
+            # All have the address of the first uplink, whatever carries them, unless that went with its device.
+            if lab.router.run(["ip", "address", "show", "to", str(doomed[0].getsockname()[0])], check=False).stdout:
+                await still_work(opened, 1)
 
     with_servers(lab, story)
 

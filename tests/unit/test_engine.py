@@ -336,6 +336,7 @@ def test_a_restart_goes_on_letting_go_of_what_a_reload_removed_and_it_ends() -> 
     assert before.state.actual is not None
     after = Daemon(config(1), world(2), before.state.actual)
     assert after.plans() == []
+    assert set(after.state.retired) == {0x200}
     assert after.state.desired is not None
     assert 0x200 in after.state.desired.nft.sets["dead_4"].elements
     after.now = engine.deadline(after.state)

@@ -61,7 +61,9 @@ def _sets(given: RulesetInput) -> dict[str, NftSet]:
 
 
 def _dead_marks(given: RulesetInput, family: Family) -> frozenset[Key]:
-    return _marks(given, given.selection.dead, family) | given.retired
+    """Marks whose connections are cut; with any, the one that is never given out: see `kernel/vanished.py`."""
+    marks = _marks(given, given.selection.dead, family) | given.retired
+    return marks | {given.layout.mask} if marks else marks
 
 
 def _marks(given: RulesetInput, keys: Iterable[UplinkFamily], family: Family) -> frozenset[Key]:

@@ -33,6 +33,15 @@ class Freed:
     ended: int = 0
     problems: tuple[str, ...] = ()
 
+    def __add__(self, other: Freed) -> Freed:
+        return Freed(
+            forgotten=self.forgotten + other.forgotten,
+            told=self.told + other.told,
+            silent=self.silent + other.silent,
+            ended=self.ended + other.ended,
+            problems=tuple(dict.fromkeys((*self.problems, *other.problems))),
+        )
+
 
 class Kernel(Protocol):
     """What forwards packets; all but `events` are synchronous and short, and may be called from a worker thread."""
@@ -94,6 +103,7 @@ class Tracker(Protocol):
         """Let go of the connections of a mark in one family; the dead mark must be in force. Takes up to 0.1 s.
 
         What is not TCP, and TCP that was never answered (SYN_SENT), is forgotten: its next packet chooses again.
+        TCP that the kernel forgot by itself within the last seconds, as it does when a device goes down, is ended too.
 
         Args:
             mark: theirs, under `mask`.

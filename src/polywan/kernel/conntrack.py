@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,21 +14,42 @@ from polywan.core.errors import KernelError
 from polywan.core.flows import Flow
 from polywan.core.net import Family
 from polywan.kernel.flows import Decoder, Layouts
-from polywan.kernel.netlink import NETFILTER, NetlinkSocket, Request, attribute, attributes
+from polywan.kernel.netlink import (
+    CREATE,
+    EXCL,
+    NETFILTER,
+    Message,
+    NetlinkSocket,
+    Refusal,
+    Request,
+    attribute,
+    attributes,
+)
 from polywan.kernel.nudge import End
 
 # linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h.
+_NEW: Final = 1 << 8
 _GET: Final = 1 << 8 | 1
 _DELETE: Final = 1 << 8 | 2
 _GET_STATISTICS: Final = 1 << 8 | 5
 
-_ORIGINAL, _MARK, _ID, _ZONE, _MARK_MASK = 1, 8, 12, 18, 21
+MARK: Final = 8
+TCP_STATE: Final = (4, 1, 1)
+"""Path of a TCP connection's state: types of attributes from outside in."""
+
+OPEN_STATES: Final = (3, 5)
+"""Least and most of the states between the handshake and the last word: ESTABLISHED, FIN_WAIT, CLOSE_WAIT."""
+
+_ORIGINAL, _REPLY, _STATUS, _TIMEOUT, _ID, _ZONE, _MARK_MASK = 1, 2, 3, 7, 12, 18, 21
+_FLAGS_ORIGINAL, _FLAGS_REPLY = 4, 5
 _NESTED: Final = 0x8000
+_SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8  # nf_conntrack_common.h
+_LIBERAL: Final = b"\x08\x08"  # IP_CT_TCP_FLAG_BE_LIBERAL and its mask: nobody knows the windows any more
 
 _TCP: Final = 6
 _UNANSWERED: Final = frozenset({1, 9})  # SYN_SENT, SYN_SENT2 (nf_conntrack_tcp.h)
 _OPEN: Final = frozenset({2, 3, 4, 5, 6})  # SYN_RECV, ESTABLISHED, FIN_WAIT, CLOSE_WAIT, LAST_ACK
-_PROTOCOL, _STATE, _MARKED = 0, 10, 12  # places among the values of `flows.Layout.read`
+_PROTOCOL, _STATUS_BITS, _STATE, _MARKED = 0, 9, 10, 12  # places among the values of `flows.Layout.read`
 
 _ANY: Final = bytes(4)  # struct nfgenmsg; its first byte is the address family
 _GENERIC: Final = {Family.V4: b"\x02\0\0\0", Family.V6: b"\x0a\0\0\0"}
@@ -201,10 +223,61 @@ def cuttable(values: Sequence[Any]) -> bool:
 def deletion(body: bytes) -> Request:
     """Request that deletes exactly this entry: its original tuple, zone and id."""
     entry = attributes(body, 4)
-    parts = attribute(_ORIGINAL | _NESTED, entry.get(_ORIGINAL, b""))
-    parts += b"".join(attribute(kind, entry[kind]) for kind in (_ZONE, _ID) if kind in entry)
-    return Request(_DELETE, 0, body[:4] + parts)
+    exactly = attribute(_ID, entry[_ID]) if _ID in entry else b""
+    return Request(_DELETE, 0, body[:4] + _tuple_of(entry) + exactly)
+
+
+def restore(bodies: Iterable[bytes], mask: int, seconds: int) -> int:
+    """Put TCP connections back that the kernel has forgotten, untranslated; return how many are there.
+
+    One that has been taken up in the middle meanwhile, without any answer, is replaced: it leads nowhere.
+
+    Args:
+        bodies: as the kernel told of their end.
+        mask: bits of the mark that are ours; all of them are set from now on.
+        seconds: how long they stay when nothing comes.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    wanted = [_restoration(body, mask, seconds) for body in bodies]
+    with NetlinkSocket(NETFILTER) as netlink:
+        refusals = netlink.batch(wanted)
+        taken = [w for w, r in zip(wanted, refusals, strict=True) if r is not None and r.errno == errno.EEXIST]
+        idle = [w for w in taken if _is_unanswered(netlink.query(_GET, _named(w.body)))]
+        again = netlink.batch([r for w in idle for r in (Request(_DELETE, 0, _named(w.body)), w)])
+    return refusals.count(None) + again[1::2].count(None)
+
+
+def _restoration(body: bytes, mask: int, seconds: int) -> Request:
+    entry = attributes(body, 4)
+    before = _BIG.unpack(entry[MARK])[0] if len(entry.get(MARK, b"")) == 4 else 0
+    parts = _tuple_of(entry)
+    parts += attribute(_REPLY | _NESTED, entry.get(_REPLY, b""))
+    parts += attribute(MARK, _BIG.pack(before | mask))
+    parts += attribute(_TIMEOUT, _BIG.pack(seconds))
+    parts += attribute(_STATUS, _BIG.pack(_SEEN_REPLY | _ASSURED | _CONFIRMED))
+    outer, inner, state = TCP_STATE
+    tcp = attribute(state, bytes([OPEN_STATES[0]]))
+    tcp += attribute(_FLAGS_ORIGINAL, _LIBERAL) + attribute(_FLAGS_REPLY, _LIBERAL)
+    parts += attribute(outer | _NESTED, attribute(inner | _NESTED, tcp))
+    return Request(_NEW, CREATE | EXCL, body[:4] + parts)
+
+
+def _named(body: bytes) -> bytes:
+    return body[:4] + _tuple_of(attributes(body, 4))
+
+
+def _tuple_of(entry: Mapping[int, bytes]) -> bytes:
+    zone = attribute(_ZONE, entry[_ZONE]) if _ZONE in entry else b""
+    return attribute(_ORIGINAL | _NESTED, entry.get(_ORIGINAL, b"")) + zone
+
+
+def _is_unanswered(answer: Message | Refusal) -> bool:
+    if isinstance(answer, Refusal):
+        return False
+    return not (Layouts().of(answer.body).read(answer.body)[_STATUS_BITS] or 0) & _SEEN_REPLY
 
 
 def _with_mark(mark: int, mask: int) -> bytes:
-    return attribute(_MARK, _BIG.pack(mark & mask)) + attribute(_MARK_MASK, _BIG.pack(mask))
+    return attribute(MARK, _BIG.pack(mark & mask)) + attribute(_MARK_MASK, _BIG.pack(mask))

@@ -45,6 +45,7 @@ from polywan.kernel.api import Freed
 from polywan.kernel.netlink import ROUTE, Message, NetlinkSocket, Refusal, Request
 from polywan.kernel.nftables import Nftables
 from polywan.kernel.passive import Ear
+from polywan.kernel.vanished import Vanished
 from polywan.kernel.watch import Watch
 
 _RoutingOp: TypeAlias = PutNexthop | DelNexthop | PutRoute | DelRoute | AddRule | DelRule
@@ -70,7 +71,8 @@ class LinuxKernel:
         self._nft = Nftables()
         self._clients = AffinityMaps()
         self._watches: list[Watch] = []
-        self._ear = Ear()
+        self._vanished = Vanished()
+        self._ear = Ear(self._vanished)
 
     def missing(self, *, multipath: bool = False) -> list[str]:
         """Return what the machine lacks; see `Kernel.missing`."""
@@ -158,11 +160,12 @@ class LinuxKernel:
 
     def cut(self, mark: int, mask: int, family: Family, *, tcp: bool = True, clients: bool = True) -> Freed:
         """Let go of connections and clients; see `Tracker.cut`."""
-        freed = freeing.free(mark, mask, family, self._own(family), tcp=tcp)
+        own = self._own(family)
+        freed = freeing.free(mark, mask, family, own, tcp=tcp)
         if clients:
             wanted = mark & mask
             self.forget(k for k in self.affinities() if k.family is family and k.mark & mask == wanted)
-        return freed
+        return freed + freeing.free_vanished(self._vanished, mark, mask, family, own) if tcp else freed
 
     def drop(self, mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -> int:
         """Forget connections; see `Tracker.drop`."""

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import struct
-from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -23,9 +21,11 @@ from polywan.core.events import Signs
 from polywan.core.flows import Flow
 from polywan.core.net import Family
 from polywan.core.passive import SAMPLE, Opening, telling
-from polywan.kernel.conntrack import deletion
+from polywan.kernel.conntrack import MARK, deletion
 from polywan.kernel.flows import Decoder
 from polywan.kernel.netlink import NETFILTER, NetlinkSocket, Refusal, messages
+from polywan.kernel.socketfilter import attach, marked
+from polywan.kernel.vanished import Vanished
 
 TICK: Final = 0.1
 """Seconds between looks, while something is going on."""
@@ -44,31 +44,13 @@ _BUFFER: Final = 1 << 15
 
 _GROUP_NEW: Final = 1  # NFNLGRP_CONNTRACK_NEW, linux/netfilter/nfnetlink_compat.h
 _GET: Final = 1 << 8 | 1
-_SOL_SOCKET, _RCVBUF, _ATTACH_FILTER = 1, 8, 26
-_SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _NO_ENOBUFS = 270, 1, 2, 5
-
-_FPROG: Final = struct.Struct("@HP")  # struct sock_fprog
+_SOL_SOCKET, _RCVBUF = 1, 8
+_SOL_NETLINK, _NO_ENOBUFS = 270, 5
 
 _IN_VAIN: Final = frozenset({"SYN_SENT", "UNREPLIED"})
 
 
 _Decode: TypeAlias = Callable[[bytes], Flow | None]
-
-
-def _filter(mask: int) -> array[int]:
-    """Program (struct sock_filter, bpf(4)) that passes events whose mark has a bit of the mask."""
-    program = [
-        (0x00, 0, 0, 20),  # A = offset of the first attribute, behind nlmsghdr and nfgenmsg
-        (0x01, 0, 0, 8),  # X = CTA_MARK
-        (0x20, 0, 0, 0xFFFFF00C),  # A = SKF_AD_NLATTR: offset of that attribute, or 0
-        (0x15, 3, 0, 0),  # none: drop
-        (0x07, 0, 0, 0),  # X = A
-        (0x40, 0, 0, 4),  # A = the mark
-        (0x45, 1, 0, mask),  # a bit of ours: pass
-        (0x06, 0, 0, 0),
-        (0x06, 0, 0, 0xFFFFFFFF),
-    ]
-    return array("Q", b"".join(struct.pack("=HBBI", *step) for step in program))
 
 
 @dataclass(slots=True)
@@ -81,9 +63,14 @@ class _Asked:
 
 
 class Ear:
-    """Hears of new connections; all but `close` from the thread of one event loop."""
+    """Hears of new connections; all but `close` from the thread of one event loop.
 
-    def __init__(self) -> None:
+    Args:
+        vanished: is kept listening along, unless so much begins that hearing of every end would cost too much.
+    """
+
+    def __init__(self, vanished: Vanished) -> None:
+        self._vanished = vanished
         self._mask = 0
         self._tuned = 0
         self._events: NetlinkSocket | None = None
@@ -91,6 +78,7 @@ class Ear:
         self._asked: dict[int, _Asked] = {}
         self._serial = 0
         self._heard = 0
+        self._glancing = False
         self._closed = False
         self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
@@ -138,22 +126,26 @@ class Ear:
 
     async def _sound(self, loop: asyncio.AbstractEventLoop, wake: asyncio.Event) -> None:
         """Wait until there is something to hear, or something to do."""
-        source = self._events
-        if source is not None:
+        sources: Sequence[NetlinkSocket | Vanished] = () if self._events is None else (self._events, self._vanished)
+        for source in sources:
             loop.add_reader(source, wake.set)
         try:
             await wake.wait()
         finally:
-            if source is not None:
+            for source in sources:
                 loop.remove_reader(source)
 
     async def _rest(self) -> None:
-        if self._heard < MANY or self._events is None:
+        many = self._heard >= MANY
+        # A glance that hears as many as a whole look stands for ten times more of them.
+        self._vanished.pause(paused=many and self._glancing)
+        self._glancing = many
+        if not many or self._events is None:
             await asyncio.sleep(TICK)
             return
-        self._events.set_option(_SOL_NETLINK, _DROP_MEMBERSHIP, _GROUP_NEW)
+        self._events.unsubscribe([_GROUP_NEW])
         await asyncio.sleep(TICK - GLANCE)
-        self._events.set_option(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NEW)
+        self._events.subscribe([_GROUP_NEW])
         await asyncio.sleep(GLANCE)
 
     def _tune(self) -> None:
@@ -166,13 +158,14 @@ class Ear:
             return
         self._questions = NetlinkSocket(NETFILTER)
         self._events = source = NetlinkSocket(NETFILTER)
-        program = _filter(self._mask)
-        source.set_option(_SOL_SOCKET, _ATTACH_FILTER, _FPROG.pack(len(program), program.buffer_info()[0]))
+        attach(source, marked(MARK, self._mask))
         source.set_option(_SOL_SOCKET, _RCVBUF, _BUFFER)
         source.set_option(_SOL_NETLINK, _NO_ENOBUFS, 1)
-        source.set_option(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NEW)
+        source.subscribe([_GROUP_NEW])
+        self._vanished.listen(self._mask)
 
     def _release(self) -> None:
+        self._vanished.listen(0)
         for source in (self._events, self._questions):
             if source is not None:
                 source.close()
@@ -182,6 +175,7 @@ class Ear:
 
     def _look(self, now: float) -> Signs | None:
         """Take down what began since the last look, and ask about what was taken down."""
+        self._vanished.keep()
         bodies = self._drain()
         self._heard = len(bodies)
         # Messages of one look are alike: what one decoder learns of the first serves for the others.
