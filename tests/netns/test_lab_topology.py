@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -83,6 +84,21 @@ def test_a_repaired_uplink_leads_out_again(lab_of: BuildLab, trunk: bool, family
     lab.restore(1)
     # The kernel may need a moment to act on the carrier: the first SYN can be lost, the second is not.
     assert by_uplink(lab, 1, family, patience=4.0) == 1
+
+
+def test_a_repair_leaves_everybody_the_addresses_they_had(lab_of: BuildLab) -> None:
+    lab = lab_of(2)
+
+    def addresses() -> set[tuple[str, str, str]]:
+        shown = {ns.name: json.loads(ns.run(["ip", "-json", "address"]).stdout) for ns in (lab.router, lab.provider(1))}
+        return {
+            (n, link["ifname"], a["local"]) for n, links in shown.items() for link in links for a in link["addr_info"]
+        }
+
+    before = addresses()
+    lab.cut(1)
+    lab.restore(1)
+    assert addresses() == before
 
 
 @pytest.mark.needs("ping")

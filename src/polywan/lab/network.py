@@ -67,6 +67,8 @@ class Lab:
         """Bring back the carrier, and what a DHCP client would bring back; return the monotonic time."""
         uplink = self.topology.uplink(number)
         moment = self._set_cable(uplink, up=True)
+        if not self.topology.trunk:
+            Namespace(uplink.provider).ip(recipe.provider_cable(self.topology, uplink.provider))
         self.router.ip(recipe.bring_up(uplink))
         return moment
 

@@ -117,13 +117,22 @@ def provider(topology: Topology, name: str) -> Iterator[str]:
     number = topology.providers.index(name) + 1
     yield "link set lo up"
     yield from _start("core", topology, "fe80::1")
-    yield from _start("wan", topology, "fe80::1", _arp(topology, name))
+    yield from provider_cable(topology, name)
     for family in topology.families:
         yield f"address add {_transit(number, family, 1)} dev core{_AT_ONCE[family]}"
         yield f"route add default via {_transit(number, family, 2).partition('/')[0]}"
     for uplink in topology.uplinks:
         if uplink.provider == name:
             yield from _customer(topology, uplink)
+
+
+def provider_cable(topology: Topology, name: str) -> Iterator[str]:
+    """Set up the provider's side of the cable; safe to repeat.
+
+    The kernel keeps addresses of a device that is down, but not its link-local one; without that it cannot ask for
+    customers by neighbour discovery.
+    """
+    yield from _start("wan", topology, "fe80::1", _arp(topology, name))
 
 
 def _customer(topology: Topology, uplink: LabUplink) -> Iterator[str]:
@@ -172,7 +181,7 @@ def _start(device: str, topology: Topology, local: str, options: str = "") -> It
     """Bring a device up with a link-local address of our own: the kernel would make one when it finds the time."""
     yield f"link set dev {device} addrgenmode none {options}up"
     if Family.V6 in topology.families:
-        yield f"address add {local}/64 dev {device} nodad"
+        yield f"address replace {local}/64 dev {device} nodad"
 
 
 def _arp(topology: Topology, name: str) -> str:
