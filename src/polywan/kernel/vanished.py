@@ -55,7 +55,7 @@ class Returned(NamedTuple):
 
 
 class Vanished:
-    """Remembers for a moment which open TCP connections the kernel forgot; for several threads."""
+    """Remembers for a moment which open TCP connections the kernel forgot; `put_back` is for any thread at any time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -87,21 +87,21 @@ class Vanished:
 
     def pause(self, *, paused: bool) -> None:
         """Have the kernel tell nothing for a while, or go on."""
-        with self._lock:
-            if self._source is None or paused is self._paused:
-                return
+        if self._source is not None and paused is not self._paused:
             self._paused = paused
             (self._source.unsubscribe if paused else self._source.subscribe)([_GROUP])
 
     def fileno(self) -> int:
         """File descriptor that can be read when there is something to `keep`; -1 while nothing is listened to."""
-        with self._lock:
-            return -1 if self._source is None else self._source.fileno()
+        return -1 if self._source is None else self._source.fileno()
 
     def keep(self) -> None:
-        """Make room for what is told next: take what is there, but not for long."""
-        with self._lock:
-            self._take(_GLANCE)
+        """Make room for what is told next: take what is there, but not for long, and do not wait for `put_back`."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._take(_GLANCE)
+            finally:
+                self._lock.release()
 
     def put_back(self, mark: int, mask: int, family: Family) -> Returned:
         """Put back what vanished of a mark in a family of late, with a mark of all the bits in `mask`.
