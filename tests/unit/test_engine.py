@@ -88,6 +88,18 @@ def test_stragglers_are_swept_once_more() -> None:
     assert [e for e in daemon.feed(Tick()) if isinstance(e, Cut)] == []
 
 
+def test_what_a_refused_transaction_had_no_dead_marks_for_is_cut_as_soon_as_one_is_taken() -> None:
+    daemon = Daemon(config(2), world(2))
+    (lost,) = daemon.plans(daemon.carrier(1, carrier=False))
+    refused = ApplyReport(plan=lost.plan, done=0, failures=(Failure(lost.plan.ops[-1], 2, "no such table"),))
+    daemon.feed(Applied(refused))
+    taken = daemon.feed(Applied(ApplyReport(plan=lost.plan, done=1)))
+    assert {e.uplink for e in taken if isinstance(e, Cut)} == {"u1"}
+    assert not any(isinstance(e, Cut) for e in daemon.feed(Tick()))
+    daemon.now = 1.0
+    assert {e.uplink for e in daemon.feed(Tick()) if isinstance(e, Cut)} == {"u1"}
+
+
 def test_the_last_link_is_never_cut() -> None:
     daemon = Daemon(config(1), world(1))
     effects = daemon.carrier(1, carrier=False)

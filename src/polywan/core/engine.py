@@ -272,7 +272,10 @@ def _count(state: State, event: ProbeResult, blame: Blame, now: float) -> tuple[
 
 def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, tuple[Effect, ...]]:
     if not report.failures:
-        return read_soon(replace(state, applied=report, refused={}, tries=0), now), ()
+        # What a refused transaction had no dead marks for was not cut then.
+        late = tuple(replace(sweep, at=now) for sweep in state.sweeps) if state.tries else ()
+        state = replace(state, applied=report, refused={}, tries=0, sweeps=(*state.sweeps, *late))
+        return read_soon(state, now), ()
     refused = {f"{describe(f.op)}: {f.message}": f for f in report.failures}
     times = {text: state.refused.get(text, 0) + 1 for text in refused}
     soon, longest = RETRY
