@@ -17,7 +17,7 @@ import pytest
 
 from netlab import with_servers
 from polywan.core.errors import ControlError
-from polywan.core.flows import stray
+from polywan.core.flows import BLUR, stray
 from polywan.core.net import Family
 from polywan.kernel import conntrack
 from polywan.lab.daemon import Daemon
@@ -204,7 +204,6 @@ def test_a_policy_that_does_not_exist_is_refused(lab: Lab, start_daemon: StartDa
 
 def test_only_what_began_before_the_rule_set_is_a_stray(lab: Lab) -> None:
     lab.router.nft("table inet firewall { chain c { type filter hook output priority 0; ct state new counter; }; }")
-    moment = 0.002  # More than an age may be short.
 
     def speak(*ports: int) -> None:
         with lab.router.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -218,9 +217,9 @@ def test_only_what_began_before_the_rule_set_is_a_stray(lab: Lab) -> None:
         speak(1)
         Path("/proc/sys/net/netfilter/nf_conntrack_timestamp").write_text("1")
         speak(2, 3)
-        time.sleep(moment)
+        time.sleep(BLUR)
         ruled = time.monotonic()
-        time.sleep(moment)
+        time.sleep(BLUR)
         speak(4)
         assert left() == {1, 2, 3, 4}
         assert conntrack.drop(0, 0, Family.V4, partial(stray, time.monotonic() - ruled)) == 3

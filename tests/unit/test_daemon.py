@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
@@ -16,8 +17,8 @@ from polywan.core.admin import Verb
 from polywan.core.compile import Memory
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature, Problem
 from polywan.core.events import ConfigLoaded, WorldTouched
-from polywan.core.flows import Wanted
-from polywan.core.net import Family
+from polywan.core.flows import Flow, Wanted
+from polywan.core.net import FAMILIES, Family
 from polywan.core.observed import Observed
 from polywan.core.plan import ActualState
 from polywan.core.question import QuestionError
@@ -33,13 +34,17 @@ from worlds import config, link, world
 
 
 def with_daemon(
-    state_dir: Path, story: Callable[[Daemon, FakeKernel], Awaitable[None]], memory: Memory | None = None
+    state_dir: Path,
+    story: Callable[[Daemon, FakeKernel], Awaitable[None]],
+    memory: Memory | None = None,
+    prepare: Callable[[FakeKernel], None] = lambda _: None,
 ) -> None:
-    """Run a story beside a daemon of three uplinks that is ready."""
+    """Run a story beside a daemon of three uplinks that is ready; `prepare` comes before it starts."""
 
     async def play() -> None:
         given = world(3)
         kernel = FakeKernel(links=given.links.values(), addresses=given.addresses, defaults=given.defaults)
+        prepare(kernel)
         daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(memory=memory or Memory()), state_dir)
         daemon.post(ConfigLoaded(config(3)))
         runner = asyncio.create_task(daemon.run())
@@ -111,6 +116,29 @@ def test_what_was_read_before_a_decision_of_our_own_is_not_taken_for_the_work_of
 
     with_daemon(tmp_path, story)
     assert "drift.repaired" not in caplog.text
+
+
+def test_who_began_after_the_rule_set_keeps_its_connection_however_long_the_search_takes(tmp_path: Path) -> None:
+    searches: list[tuple[float, int]] = []
+
+    def slowly(kernel: FakeKernel) -> None:
+        drop = kernel.drop
+
+        def search(mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -> int:
+            began = searches[0][0] if searches else time.monotonic()
+            age = int(1000 * (time.monotonic() - began)) / 1000
+            kernel.connections_list = [Connection(mark=0, family=family, state="UNREPLIED", age=age)]
+            searches.append((began, drop(mark, mask, family, doomed)))
+            time.sleep(0.02)
+            return 0
+
+        kernel.drop = search  # type: ignore[method-assign] # the time that it takes is the point
+
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        await until(lambda: len(searches) == len(FAMILIES))
+        assert [gone for _, gone in searches] == [0, 0]
+
+    with_daemon(tmp_path, story, prepare=slowly)
 
 
 def test_an_effect_that_fails_in_a_way_nobody_thought_of_ends_the_daemon_instead_of_being_lost(tmp_path: Path) -> None:

@@ -77,8 +77,8 @@ class Flow(NamedTuple):
 _UNANSWERED: Final = frozenset({"SYN_SENT", "UNREPLIED"})
 
 
-_DOUBT: Final = 0.001
-"""Seconds by which an age may be short: it is cut to milliseconds."""
+BLUR: Final = 0.002
+"""Seconds after which ages, which are cut to milliseconds, tell what began before a moment from what began after it."""
 
 
 def stray(ruled: float, flow: Flow) -> bool:
@@ -91,10 +91,10 @@ def stray(ruled: float, flow: Flow) -> bool:
     So does a handshake under way: one from outside has no mark, and its answers would leave by main's uplink.
 
     Args:
-        ruled: seconds since the rule set is there.
+        ruled: seconds since the rule set is there; at least `BLUR`.
         flow: the connection; one without an age began before polywan asked for ages.
     """
-    if flow.age is not None and flow.age < ruled - _DOUBT:
+    if flow.age is not None and flow.age < ruled - BLUR / 2:
         return False
     forth = (flow.client, flow.client_port, flow.destination, flow.port)
     back = (flow.reply_destination, flow.reply_destination_port, flow.reply_source, flow.reply_source_port)

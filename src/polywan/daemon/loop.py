@@ -32,7 +32,7 @@ from polywan.core.effects import (
 )
 from polywan.core.errors import KernelError, PolywanError
 from polywan.core.events import Applied, ConfigLoaded, Event, ReadDone, Staging, Tick
-from polywan.core.flows import Flow, stray, translated_to
+from polywan.core.flows import BLUR, Flow, stray, translated_to
 from polywan.core.lookups import PrefixList
 from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import declare_texts
@@ -308,8 +308,11 @@ class Daemon:
         now = time.monotonic()
 
         def forget() -> int:
-            wanted = partial(doomed, time.monotonic() - now)
-            return sum(self._kernel.drop(mark, mask, family, wanted) for family in families or FAMILIES)
+            time.sleep(BLUR)
+            return sum(
+                self._kernel.drop(mark, mask, family, partial(doomed, time.monotonic() - now))
+                for family in families or FAMILIES
+            )
 
         async def forgetting() -> None:
             try:
