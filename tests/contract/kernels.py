@@ -54,6 +54,7 @@ class World(Protocol):
     def flush_ruleset(self) -> None: ...
     def set_rp_filter(self, value: str) -> None: ...
     def track(self, entries: Sequence[Entry]) -> None: ...
+    def expire(self, entries: Sequence[Entry]) -> None: ...
     def keep(self, clients: Sequence[Kept]) -> None: ...
     def forward(self) -> None: ...
 
@@ -125,6 +126,10 @@ class FakeWorld:
             )
             for e in entries
         )
+
+    def expire(self, entries: Sequence[Entry]) -> None:
+        self.track(entries)
+        self.kernel.expire(self.kernel.connections_list[-len(entries) :])
 
     def keep(self, clients: Sequence[Kept]) -> None:
         self.kernel.kept_list += clients
@@ -208,6 +213,11 @@ class LinuxWorld:
 
     def track(self, entries: Sequence[Entry]) -> None:
         create(entries)
+
+    def expire(self, entries: Sequence[Entry]) -> None:
+        create([replace(entry, timeout=0) for entry in entries])
+        for _ in self.kernel.flows(0):
+            pass  # The kernel forgets what has expired when it meets it.
 
     def keep(self, clients: Sequence[Kept]) -> None:
         maps: dict[str, list[Kept]] = {}

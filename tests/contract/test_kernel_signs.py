@@ -14,6 +14,7 @@ from contract.values import MASK
 from polywan.core.events import Signs
 from polywan.core.net import FAMILIES, Family
 from polywan.core.passive import SAMPLE
+from polywan.kernel.api import Freed
 from polywan.kernel.passive import Ear
 from polywan.kernel.vanished import Vanished
 
@@ -83,6 +84,23 @@ def test_of_many_a_few_of_each_mark_are_told(world: World) -> None:
     signs = heard(world, lambda: world.track(entries), enough=opened(2 * SAMPLE))
     assert sorted(o.mark for o in signs.opened) == [0x100] * SAMPLE + [0x200] * SAMPLE
     assert len({o.number for o in signs.opened}) == 2 * SAMPLE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_open_tcp_that_the_kernel_forgot_while_somebody_listened_is_ended_with_a_cut(
+    world: World, family: Family
+) -> None:
+    other = next(f for f in FAMILIES if f is not family)
+    theirs = [Entry(mark=0x100, family=family), tcp(2, 0x200, family, state=3), tcp(3, family=other, state=3)]
+    freed: list[Freed] = []
+
+    def forget() -> None:
+        world.expire([tcp(1, family=family, state=3), *theirs])
+        freed.extend(world.kernel.cut(0x100, MASK, family) for _ in range(2))
+        world.track([tcp(9, 0x300)])
+
+    heard(world, lambda: world.track([tcp(8, 0x300)]), forget, enough=opened(2))
+    assert [(f.told, f.forgotten, f.ended) for f in freed] == [(1, 0, 0), (0, 0, 0)]
 
 
 @pytest.fixture

@@ -35,12 +35,11 @@ def memory(linux: LinuxWorld) -> Iterator[Vanished]:
 
 
 def tcp(port: int, mark: int = 0x100, family: Family = Family.V4, state: int = 3) -> Entry:
-    return Entry(protocol="tcp", port=port, mark=mark, family=family, state=state, timeout=0)
+    return Entry(protocol="tcp", port=port, mark=mark, family=family, state=state)
 
 
 def expire(linux: LinuxWorld, *entries: Entry) -> None:
-    """Have the kernel forget: it does when it meets what has expired."""
-    linux.track(entries)
+    linux.expire(entries)
     assert kept(linux) == []
 
 
@@ -63,7 +62,7 @@ def test_open_tcp_of_one_mark_and_family_comes_back_with_the_mark_that_nobody_ha
 
 
 def test_what_has_ended_or_is_no_tcp_does_not_come_back(linux: LinuxWorld, memory: Vanished) -> None:
-    expire(linux, tcp(1, state=1), tcp(2, state=CLOSED), Entry(mark=0x100, port=3, timeout=0))
+    expire(linux, tcp(1, state=1), tcp(2, state=CLOSED), Entry(mark=0x100, port=3))
     assert memory.put_back(0x100, MASK, Family.V4).connections == 0
 
 

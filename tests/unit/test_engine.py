@@ -88,6 +88,25 @@ def test_stragglers_are_swept_once_more() -> None:
     assert [e for e in daemon.feed(Tick()) if isinstance(e, Cut)] == []
 
 
+@pytest.mark.parametrize(
+    ("event", "soon"),
+    [
+        (LinkChanged(link(1, carrier=False)), set()),
+        (LinkChanged(replace(link(1, carrier=False), up=False)), {"u1"}),
+        (LinkRemoved("wan1"), {"u1"}),
+    ],
+)
+def test_what_the_kernel_forgets_with_a_device_is_looked_for_soon(
+    event: LinkChanged | LinkRemoved, soon: set[str]
+) -> None:
+    daemon = Daemon(config(2), world(2))
+    daemon.feed(event)
+    daemon.now = 0.05
+    assert {e.uplink for e in daemon.feed(Tick()) if isinstance(e, Cut)} == soon
+    daemon.now = 1.0
+    assert {e.uplink for e in daemon.feed(Tick()) if isinstance(e, Cut)} == {"u1"}
+
+
 def test_what_a_refused_transaction_had_no_dead_marks_for_is_cut_as_soon_as_one_is_taken() -> None:
     daemon = Daemon(config(2), world(2))
     (lost,) = daemon.plans(daemon.carrier(1, carrier=False))

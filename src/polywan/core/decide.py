@@ -27,6 +27,9 @@ from polywan.core.views import UplinkState, UplinkView, view
 SWEEP: Final = 1.0
 """Seconds after which connections of a dead uplink are looked for once more: those born during the switch."""
 
+SOON: Final = 0.05
+"""The same for a device that is out of order: by then the kernel has forgotten what it does with it."""
+
 REPAIRS: Final = 5
 """Repairs within `REPAIR_WINDOW` seconds that are made at once; more of them is a fight with another program."""
 
@@ -90,7 +93,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         if actual.nft is None:
             effects.append(Strays())
     effects += _misplaced(state, config, observed, ways)
-    sweeps, cuts = _cuts(state, config, selection, now)
+    sweeps, cuts = _cuts(state, config, observed, selection, now)
     effects += cuts
     effects += leave.notes(state, leavings)
     if recalled is memory is not state.memory:
@@ -161,7 +164,9 @@ def _phase(state: State, key: UplinkFamily) -> float:
     return state.probing[name].interval * turn / TURNS
 
 
-def _cuts(state: State, config: Config, selection: Selection, now: float) -> tuple[tuple[Sweep, ...], tuple[Cut, ...]]:
+def _cuts(
+    state: State, config: Config, observed: Observed, selection: Selection, now: float
+) -> tuple[tuple[Sweep, ...], tuple[Cut, ...]]:
     """Connections to let go of now, after the new path is in force, and once more a little later."""
     before = state.selection or Selection({}, _dead_already(state))
     fresh = sorted((selection.dead - before.dead) | (selection.moved - before.moved))
@@ -170,7 +175,18 @@ def _cuts(state: State, config: Config, selection: Selection, now: float) -> tup
         Cut(name, state.numbers[name].mark, mask, family, tcp=(name, family) in selection.dead)
         for name, family in fresh
     )
-    return tuple(Sweep(now + SWEEP, c.uplink, c.mark, c.family, c.tcp) for c in cuts), cuts
+    sweeps = (
+        Sweep(now + wait, c.uplink, c.mark, c.family, c.tcp)
+        for c in cuts
+        for wait in ((SOON, SWEEP) if _forgets(observed, config.uplinks[c.uplink].interface, c.family) else (SWEEP,))
+    )
+    return tuple(sweeps), cuts
+
+
+def _forgets(observed: Observed, device: str, family: Family) -> bool:
+    """True where the kernel forgets what was masqueraded: a device that is gone, down, or has lost its address."""
+    link = observed.links.get(device)
+    return link is None or not link.up or not any(observed.addresses_of(device, family))
 
 
 def _dead_already(state: State) -> frozenset[UplinkFamily]:

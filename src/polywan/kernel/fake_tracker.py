@@ -50,12 +50,14 @@ class FakeTracker:
 
     Attributes:
         connections_list: tracked connections; append to it at will.
+        expired_list: open TCP that the kernel forgot by itself of late.
         kept_list: clients that keep their uplink, likewise.
         listening: mask of the connections that somebody wants to hear of.
     """
 
     def __init__(self) -> None:
         self.connections_list: list[Connection] = []
+        self.expired_list: list[Connection] = []
         self.kept_list: list[Kept] = []
         self.listening = 0
         self._signs: asyncio.Queue[Signs] = asyncio.Queue()
@@ -69,7 +71,19 @@ class FakeTracker:
         if clients:
             self.forget([k for k in self.kept_list if k.family is family and k.mark & mask == mark & mask])
         told = len(meant) - len(doomed) if tcp else 0
-        return Freed(forgotten=len(doomed), told=told, silent=told)
+        freed = Freed(forgotten=len(doomed), told=told, silent=told)
+        return freed + self._forgotten(mark, mask, family) if tcp else freed
+
+    def _forgotten(self, mark: int, mask: int, family: Family) -> Freed:
+        ended = [c for c in self.expired_list if c.family is family and c.mark & mask == mark & mask]
+        self.expired_list = [c for c in self.expired_list if not any(c is gone for gone in ended)]
+        return Freed(told=len(ended), silent=len(ended))
+
+    def expire(self, connections: Iterable[Connection]) -> None:
+        """Forget connections as the kernel does by itself; open TCP is remembered for a cut."""
+        gone = list(connections)
+        self.connections_list = [c for c in self.connections_list if not any(c is g for g in gone)]
+        self.expired_list += [c for c in gone if c.protocol == "tcp" and c.answered]
 
     def drop(self, mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -> int:
         """Forget connections; see `Tracker.drop`."""

@@ -20,9 +20,6 @@ from polywan.kernel.vanished import Vanished
 WAIT: Final = 0.025
 """Seconds that answers are given before it is looked who is left; most take less than one millisecond."""
 
-LATE: Final = 0.05
-"""Seconds after which it is looked again for connections that the kernel forgets by itself: it needs a while."""
-
 AT_ONCE: Final = 2000
 """Segments up to which turns are not waited for: looking who is left costs up to 15 ms, with a large table."""
 
@@ -55,17 +52,14 @@ def free(mark: int, mask: int, family: Family, own: Collection[bytes], *, tcp: b
 
 
 def free_vanished(vanished: Vanished, mark: int, mask: int, family: Family, own: Collection[bytes]) -> Freed:
-    """Let go of the TCP connections of a mark that the kernel forgot of late, or forgets now; see `free`.
+    """Let go of the TCP connections of a mark that the kernel forgot of late, or meanwhile; see `free`.
 
     Raises:
         KernelError: the kernel refused.
     """
     freed = Freed()
-    for wait in (0.0, LATE):
-        time.sleep(wait)
-        back = vanished.put_back(mark, mask, family)
-        if back.connections:
-            freed += free(mask, mask, family, {*own, *back.own}, tcp=True)
+    while (back := vanished.put_back(mark, mask, family)).connections:
+        freed += free(mask, mask, family, {*own, *back.own}, tcp=True)
     return freed
 
 
