@@ -11,10 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from asking import mac_of
 from lanclients import many_clients
 from netlab import with_servers
 from polywan.config import ConfigError, load_text
@@ -118,6 +120,7 @@ class Planned:
     """A connection to be opened: by which end, from where to where, and what rules may look at."""
 
     own: bool
+    mac: str
     protocol: Literal["tcp", "udp"]
     source: str
     port: int
@@ -135,7 +138,7 @@ class Planned:
             "source_port": str(self.port),
             "dscp": str(self.dscp),
         }
-        return words | ({"mark": str(self.mark), "user": "0", "group": "0"} if self.own else {})
+        return words | ({"mark": str(self.mark), "user": "0", "group": "0"} if self.own else {"mac": self.mac})
 
     async def open(self, lab: Lab) -> int | None:
         """Open it and return the uplink that the server saw; None when it was refused or came to nothing."""
@@ -162,10 +165,13 @@ class Planned:
             return lab.topology.number_of(ip_address(seen))
 
 
-def _planned(chance: random.Random, clients: dict[Family, list[str]], own: dict[Family, list[str]]) -> Planned:
+def _planned(
+    chance: random.Random, mac: str, clients: dict[Family, list[str]], own: dict[Family, list[str]]
+) -> Planned:
     family, at_home = chance.choice([Family.V4, Family.V6]), chance.random() < 0.4
     return Planned(
         own=at_home,
+        mac=mac,
         protocol=chance.choice(["tcp", "udp"]),
         source=chance.choice(["", "", *own[family]] if at_home else clients[family]),
         port=next(_ports),
@@ -175,13 +181,16 @@ def _planned(chance: random.Random, clients: dict[Family, list[str]], own: dict[
     )
 
 
-def _file(lab: Lab, chance: random.Random, algorithm: str) -> str:
-    """A random file that the loader takes: some policies, some rules; the policy `default` has that algorithm."""
+def _file(lab: Lab, chance: random.Random, algorithm: str, more: list[str]) -> str:
+    """A random file that the loader takes: some policies, some rules; the policy `default` has that algorithm.
+
+    Rules may have the conditions in `more` beside those that need nothing of this lab.
+    """
     for _ in range(1000):
         parts = [configuration(lab.topology, [chance.choice([1, 2, 3]) for _ in lab.topology.uplinks])]
         policies = {"default": algorithm, "other": chance.choice(ALGORITHMS), "third": chance.choice(ALGORITHMS)}
         parts += [_policy(chance, name, algorithm) for name, algorithm in policies.items()]
-        parts += [_rule(chance, list(policies)) for _ in range(chance.randrange(5))]
+        parts += [_rule(chance, list(policies), more) for _ in range(chance.randrange(5))]
         text = "\n".join(parts)
         with suppress(ConfigError):
             load_text(text)
@@ -199,7 +208,7 @@ def _policy(chance: random.Random, name: str, algorithm: str) -> str:
     return "\n".join(lines)
 
 
-def _rule(chance: random.Random, policies: list[str]) -> str:
+def _rule(chance: random.Random, policies: list[str], more: list[str]) -> str:
     where = chance.choice(
         [
             f'policy = "{chance.choice(policies)}"',
@@ -211,12 +220,15 @@ def _rule(chance: random.Random, policies: list[str]) -> str:
             'action = "block"',
         ]
     )
-    wanted, unwanted = list(_conditions(chance, 2)), list(_conditions(chance, 1)) if chance.random() < 0.4 else []
+    wanted, unwanted = list(_conditions(chance, 2, more)), []
+    if chance.random() < 0.4:
+        unwanted = list(_conditions(chance, 1, more))
     return "\n".join(["[[rules]]", where, *wanted, f"not = {{ {', '.join(unwanted)} }}" if unwanted else ""])
 
 
-def _conditions(chance: random.Random, most: int) -> Iterator[str]:
+def _conditions(chance: random.Random, most: int, more: list[str]) -> Iterator[str]:
     known = [
+        *more,
         'to = "198.51.100.0/24"',
         'to = ["203.0.113.10", "2001:db8:198::/48"]',
         'from = ["192.168.15.104/30", "2001:db8:15::68/126"]',
@@ -236,8 +248,24 @@ def _conditions(chance: random.Random, most: int) -> Iterator[str]:
     yield from (text for text in chosen if len(keys) == len(set(keys)) and (most > 1 or "\n" not in text))
 
 
-def test_connections_go_where_the_tracer_says(lab: Lab, start_daemon: StartDaemon) -> None:
+def _of_this_lab(mac: str, folder: Path) -> list[str]:
+    """Conditions that need its client's MAC, and files with prefixes."""
+    files = {"some": "198.51.100.0/25\n2001:db8:198::/64\n", "others": "# none here\n192.0.2.0/24\n203.0.113.0/24\n"}
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return [
+        f'mac = "{mac}"',
+        f'mac = ["{mac}", "02:00:00:00:99:99"]',
+        'mac = "02:00:00:00:99:99"',
+        *(f'list = "{folder / name}"' for name in files),
+        f"list = {json.dumps([str(folder / name) for name in files])}",
+    ]
+
+
+def test_connections_go_where_the_tracer_says(lab: Lab, start_daemon: StartDaemon, tmp_path: Path) -> None:
     chance = random.Random(7)
+    mac = mac_of(lab.client, "eth0")
+    more = _of_this_lab(mac, tmp_path)
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     clients = {family: many_clients(lab, family, 12) for family in (Family.V4, Family.V6)}
     own = {f: [str(u.addresses[f].own.ip) for u in lab.topology.uplinks] for f in (Family.V4, Family.V6)}
@@ -245,11 +273,11 @@ def test_connections_go_where_the_tracer_says(lab: Lab, start_daemon: StartDaemo
 
     async def story() -> None:
         for number in range(CONFIGURATIONS):
-            text = _file(lab, chance, ALGORITHMS[number % len(ALGORITHMS)])
+            text = _file(lab, chance, ALGORITHMS[number % len(ALGORITHMS)], more)
             daemon.config.write_text(text)
             await asyncio.to_thread(daemon.client.reload)
             for _ in range(CONNECTIONS):
-                planned = _planned(chance, clients, own)
+                planned = _planned(chance, mac, clients, own)
                 told = await asyncio.to_thread(daemon.client.why, planned.words())
                 seen = await planned.open(lab)
                 story = "\n".join([*told["text"], repr(planned), f"really: {seen}", text])
