@@ -277,7 +277,10 @@ def test_a_rule_that_lets_no_other_uplink_serve_keeps_nobody_elses_connections_o
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stalled_downloads_and_running_uploads_are_reset(lab: Lab, start_daemon: StartDaemon, family: Family) -> None:
+@pytest.mark.parametrize("fault", FAULTS)
+def test_stalled_downloads_and_running_uploads_are_reset(
+    lab: Lab, start_daemon: StartDaemon, family: Family, fault: str
+) -> None:
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
 
     async def story() -> None:
@@ -287,7 +290,7 @@ def test_stalled_downloads_and_running_uploads_are_reset(lab: Lab, start_daemon:
             greeted = [await opening(lab, sock) for sock in loading]
             doomed = [sock for number, sock in greeted if number == 1]
             senders = [asyncio.create_task(sending(sock)) for sock in sockets_on(opened, 1)]
-            ends = await after_verdict(daemon, 1, family, doomed, lambda: lab.blackhole(1))
+            ends = await after_verdict(daemon, 1, family, doomed, lambda: break_uplink(lab, 1, fault))
             known = await asyncio.to_thread(verdict, daemon, 1, family)
             assert_reset(ends)
             assert_reset(sorted((at - known, how) for at, how in await asyncio.gather(*senders)))

@@ -41,10 +41,8 @@ OPEN_STATES: Final = (3, 5)
 """Least and most of the states between the handshake and the last word: ESTABLISHED, FIN_WAIT, CLOSE_WAIT."""
 
 _ORIGINAL, _REPLY, _STATUS, _TIMEOUT, _ID, _ZONE, _MARK_MASK = 1, 2, 3, 7, 12, 18, 21
-_FLAGS_ORIGINAL, _FLAGS_REPLY = 4, 5
 _NESTED: Final = 0x8000
 _SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8  # nf_conntrack_common.h
-_LIBERAL: Final = b"\x08\x08"  # IP_CT_TCP_FLAG_BE_LIBERAL and its mask: nobody knows the windows any more
 
 _TCP: Final = 6
 _UNANSWERED: Final = frozenset({1, 9})  # SYN_SENT, SYN_SENT2 (nf_conntrack_tcp.h)
@@ -258,9 +256,8 @@ def _restoration(body: bytes, mask: int, seconds: int) -> Request:
     parts += attribute(_TIMEOUT, _BIG.pack(seconds))
     parts += attribute(_STATUS, _BIG.pack(_SEEN_REPLY | _ASSURED | _CONFIRMED))
     outer, inner, state = TCP_STATE
-    tcp = attribute(state, bytes([OPEN_STATES[0]]))
-    tcp += attribute(_FLAGS_ORIGINAL, _LIBERAL) + attribute(_FLAGS_REPLY, _LIBERAL)
-    parts += attribute(outer | _NESTED, attribute(inner | _NESTED, tcp))
+    tcp = attribute(inner | _NESTED, attribute(state, bytes([OPEN_STATES[0]])))
+    parts += attribute(outer | _NESTED, tcp)
     return Request(_NEW, CREATE | EXCL, body[:4] + parts)
 
 
