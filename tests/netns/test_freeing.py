@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Self
 
@@ -38,6 +39,9 @@ FREED: Final = 0.2
 """Seconds after the verdict within which a connection has to be free."""
 
 PATIENCE: Final = 10.0
+
+TICK: Final = 0.01
+"""Seconds between looks whether this process runs at all."""
 
 FIRST_THEN_SECOND: Final = '[policies.default]\ntiers = [["isp1"], ["isp2"], ["isp3"]]\n'
 
@@ -87,16 +91,49 @@ async def ending(sock: socket.socket) -> tuple[float, str]:
         return time.monotonic(), error_name(failure)
 
 
+class Stalls:
+    """Notes when this process was kept from running: whatever it measures meanwhile is late by as much."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, float]] = []
+
+    async def __aenter__(self) -> Self:
+        self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.sleep(2 * TICK)  # So that the last stall is known.
+        self._watching.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(TICK)
+            self._seen.append((before, time.monotonic() - before - TICK))
+
+    def net(self, since: float, until: float) -> float:
+        """Seconds between two times without those in which this process did not run; for afterwards."""
+        stalls = ((max(since, began), min(until, began + TICK + late)) for began, late in self._seen if late > TICK)
+        return until - since - sum(max(0.0, end - begin) for begin, end in stalls)
+
+
 async def after_verdict(
-    daemon: Daemon, number: int, family: Family, doomed: Sequence[socket.socket], fault: Callable[[], object]
+    daemon: Daemon,
+    number: int,
+    family: Family,
+    doomed: Sequence[socket.socket],
+    fault: Callable[[], object],
+    *,
+    senders: Sequence[socket.socket] = (),
 ) -> list[tuple[float, str]]:
-    """Break an uplink under connections that only listen; return seconds after the verdict and the end of each."""
-    readers = [asyncio.create_task(ending(sock)) for sock in doomed]
+    """Break an uplink under connections that listen or send; return seconds after the verdict and the end of each."""
+    users = [asyncio.create_task(end) for end in (*map(ending, doomed), *map(sending, senders))]
     await asyncio.sleep(0)
-    await asyncio.to_thread(fault)
-    known = await asyncio.to_thread(verdict, daemon, number, family)
-    ends = await asyncio.gather(*readers)
-    return sorted((at - known, how) for at, how in ends)
+    async with Stalls() as stalls:
+        await asyncio.to_thread(fault)
+        known = await asyncio.to_thread(verdict, daemon, number, family)
+        ends = await asyncio.gather(*users)
+    return sorted((stalls.net(known, at), how) for at, how in ends)
 
 
 def assert_reset(ends: Sequence[tuple[float, str]], how: str = "ECONNRESET") -> None:
@@ -289,11 +326,9 @@ def test_stalled_downloads_and_running_uploads_are_reset(
             opened = closing_all.enter_context(closing(await open_connections(lab, 6, SERVERS[family][0])))
             greeted = [await opening(lab, sock) for sock in loading]
             doomed = [sock for number, sock in greeted if number == 1]
-            senders = [asyncio.create_task(sending(sock)) for sock in sockets_on(opened, 1)]
-            ends = await after_verdict(daemon, 1, family, doomed, lambda: break_uplink(lab, 1, fault))
-            known = await asyncio.to_thread(verdict, daemon, 1, family)
-            assert_reset(ends)
-            assert_reset(sorted((at - known, how) for at, how in await asyncio.gather(*senders)))
+            senders = sockets_on(opened, 1)
+            broken = partial(break_uplink, lab, 1, fault)
+            assert_reset(await after_verdict(daemon, 1, family, doomed, broken, senders=senders))
             await still_work(opened, 1)
 
     with_servers(lab, story)
@@ -391,12 +426,17 @@ def test_datagrams_and_pings_take_another_uplink_at_once(
             talker = await flow(lab, family, 51821, stack)
             pinger = stack.enter_context(Pinger(lab, family))
             await pinger.echo(2.0)
-            break_uplink(lab, 1, fault)
-            talk = asyncio.create_task(until_moved(lab, talker))
-            known = await asyncio.to_thread(verdict, daemon, 1, family)
-            assert await talk - known < FREED
-            assert await exchange(lab, quiet, "still me", patience=FREED) == 2
-            await pinger.echo(FREED)
+            async with Stalls() as stalls:
+                break_uplink(lab, 1, fault)
+                talk = asyncio.create_task(until_moved(lab, talker))
+                known = await asyncio.to_thread(verdict, daemon, 1, family)
+                moved = await talk
+                began = time.monotonic()
+                assert await exchange(lab, quiet, "still me", patience=PATIENCE) == 2
+                await pinger.echo(PATIENCE)
+                answered = time.monotonic()
+            assert stalls.net(known, moved) < FREED
+            assert stalls.net(began, answered) < FREED
 
     with_servers(lab, story)
 
