@@ -224,10 +224,11 @@ class _Judge:
                 or not self._somebody(fault.uplink, fault.begun, early.end)
             ):
                 continue
-            users = (a for a in self.history.attempts if a.ok and a.uplink == fault.uplink and a.started in early)
-            if (first := next(users, None)) is not None:
-                text = f"was used {first.started - fault.mended:+.2f} s after it was mended"
-                yield self._say("I7", first.started, f"isp{fault.uplink}", text)
+            # The last SYN is what chose: earlier ones may have gone by another uplink, which died meanwhile.
+            used = (a.connected for a in self.history.attempts if a.ok and a.uplink == fault.uplink)
+            if (first := next((at for at in used if at is not None and at in early), None)) is not None:
+                text = f"was used {first - fault.mended:+.2f} s after it was mended"
+                yield self._say("I7", first, f"isp{fault.uplink}", text)
 
     def daemon_lives(self) -> Iterator[Violation]:
         """I9: the daemon ends only when it is killed, gets ready, and has nothing to complain of."""

@@ -259,6 +259,9 @@ def test_an_uplink_is_not_used_again_before_its_hold_down() -> None:
     run = history(*CUT)
     run.attempts += [attempt(10.2), attempt(31.5)]
     assert found(run) == []
+    late = replace(attempt(30.5, ended=31.5), connected=31.5)
+    run.attempts.append(late)
+    assert found(run) == [], "its first SYN went by another uplink"
     run.attempts.append(attempt(30.5))
     assert found(run) == ["I7"]
 
