@@ -103,6 +103,11 @@ def test_open_tcp_that_the_kernel_forgot_while_somebody_listened_is_ended_with_a
     assert [(f.told, f.forgotten, f.ended) for f in freed] == [(1, 0, 0), (0, 0, 0)]
 
 
+def test_what_the_kernel_forgot_while_nobody_listened_is_not_known(world: World) -> None:
+    world.expire([tcp(1, state=3)])
+    assert world.kernel.cut(0x100, MASK, Family.V4).told == 0
+
+
 @pytest.fixture
 def linux() -> Iterator[LinuxWorld]:
     with linux_world() as world:

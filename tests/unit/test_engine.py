@@ -34,7 +34,7 @@ from polywan.core.plan import (
 )
 from polywan.core.policies import slot_map
 from polywan.core.retire import RETIREMENT
-from polywan.core.tuning import Sysctl
+from polywan.core.tuning import EVENTS, Sysctl
 from polywan.core.views import UplinkState
 from worlds import Daemon, config, link, world
 
@@ -427,6 +427,17 @@ def test_settings_are_remembered_before_they_are_changed() -> None:
     daemon = Daemon(config(1), world(1), ActualState(sysctls={path: "1"}))
     assert daemon.state.memory.originals == {path: "1"}
     assert any(isinstance(op, SetSysctl) and op.sysctl.value == "0" for op in daemon.plans()[0].plan.ops)
+
+
+@pytest.mark.parametrize(
+    ("value", "passive", "warned"), [("0", True, True), ("0", False, False), ("1", True, False), ("2", True, False)]
+)
+def test_connection_tracking_that_tells_nothing_is_warned_of_when_somebody_wants_to_hear(
+    value: str, passive: bool, warned: bool
+) -> None:
+    daemon = Daemon(config(1, (), health={"passive": passive}), world(1), ActualState(sysctls={EVENTS: value}))
+    assert any("nf_conntrack_events is 0" in warning for warning in daemon.state.warnings) is warned
+    assert EVENTS in engine.sysctl_paths(daemon.state, daemon.state.observed)
 
 
 def test_strict_filtering_of_the_whole_box_is_outweighed_by_loose() -> None:

@@ -175,7 +175,8 @@ class HealthSettings(Model):
     passive: Annotated[bool, Flag()] = Field(
         default=True,
         description="Watch whether new connections get answers, and probe at once when suddenly none does. Default "
-        "true: under load a silent death is noticed in a fraction of `interval`.",
+        "true: under load a silent death is noticed in a fraction of `interval`. Unless it is false for every uplink, "
+        "idle connections of a device that goes down are freed, too.",
     )
     checks: _Checks = Field(
         default=(),

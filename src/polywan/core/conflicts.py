@@ -1,4 +1,4 @@
-"""Find policy rules of other programs that are in our way, and say what to change."""
+"""Find policy rules and settings of others that are in our way, and say what to change."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from polywan.config import Config
 from polywan.core.allocate import FALLBACK, PAST
 from polywan.core.plan import ActualState, describe_rule
+from polywan.core.tuning import EVENTS
 
 BAND = PAST
 """Width of the priority band that polywan uses, counted from `global.priority`."""
@@ -16,7 +17,12 @@ MASKS = (0x3F00, 0xFF00, 0x3F_0000, 0x3F00_0000, 0x3F)
 
 
 def conflicts(config: Config, actual: ActualState) -> Iterator[str]:
-    """Yield one sentence per conflict with a rule of somebody else."""
+    """Yield one sentence per conflict with a rule or a setting of somebody else."""
+    if actual.sysctls.get(EVENTS) == "0" and any(config.health_of(name).passive for name in config.uplinks):
+        yield (
+            f"{EVENTS.replace('/', '.')} is 0: silence under load is noticed by probes alone, and idle connections of "
+            "a device that goes down are not freed; set it to 1 or 2"
+        )
     low = config.global_.priority
     mask = config.global_.mark_mask
     for rule in actual.foreign_rules:

@@ -50,7 +50,7 @@ from polywan.core.observed import Observed
 from polywan.core.plan import ApplyReport, Failure, PutNexthop, PutRoute, describe
 from polywan.core.reach import Path, UplinkFamily
 from polywan.core.state import State, Sweep
-from polywan.core.tuning import ALL_RP_FILTER, build_sysctls
+from polywan.core.tuning import ALL_RP_FILTER, EVENTS, build_sysctls
 
 FOLD: Final = 0.02
 """Seconds within which further notifications share one read."""
@@ -321,7 +321,7 @@ def sysctl_paths(state: State, observed: Observed | None) -> tuple[str, ...]:
     if state.config is None or observed is None:
         return ()
     wanted = (sysctl.path for sysctl in build_sysctls(state.config, observed, {}))
-    return tuple(dict.fromkeys((*wanted, ALL_RP_FILTER)))
+    return tuple(dict.fromkeys((*wanted, ALL_RP_FILTER, EVENTS)))
 
 
 def _probed(state: State) -> Iterator[tuple[UplinkFamily, ProbeState]]:

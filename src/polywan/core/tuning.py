@@ -28,6 +28,9 @@ class Sysctl:
 ALL_RP_FILTER: Final = "net/ipv4/conf/all/rp_filter"
 """What holds for every device at least; read, never written."""
 
+EVENTS: Final = "net/netfilter/nf_conntrack_events"
+"""Whether connection tracking tells of its entries: 0 never, 1 always, 2 if anybody listens; read, never written."""
+
 HASH_POLICIES: Final = ("net/ipv4/fib_multipath_hash_policy", "net/ipv6/fib_multipath_hash_policy")
 """What the kernel chooses a nexthop by: 0 addresses, 1 addresses, protocol and ports, 2 and 3 special cases."""
 

@@ -80,10 +80,10 @@ class FakeTracker:
         return Freed(told=len(ended), silent=len(ended))
 
     def expire(self, connections: Iterable[Connection]) -> None:
-        """Forget connections as the kernel does by itself; open TCP is remembered for a cut."""
+        """Forget connections as the kernel does by itself; open TCP that somebody hears of is remembered for a cut."""
         gone = list(connections)
         self.connections_list = [c for c in self.connections_list if not any(c is g for g in gone)]
-        self.expired_list += [c for c in gone if c.protocol == "tcp" and c.answered]
+        self.expired_list += [c for c in gone if c.mark & self.listening and c.protocol == "tcp" and c.answered]
 
     def drop(self, mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -> int:
         """Forget connections; see `Tracker.drop`."""

@@ -38,6 +38,7 @@ _BATCH_BEGIN, _BATCH_END = 0x10, 0x11  # linux/netfilter/nfnetlink.h
 _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1
 _DROP_MEMBERSHIP: Final = 2
+_NO_ENOBUFS: Final = 5
 _CAP_ACK: Final = 10
 _EXT_ACK: Final = 11
 _GET_STRICT_CHK: Final = 12
@@ -160,10 +161,7 @@ class NetlinkSocket:
         self._sequence = 0
 
     def _set_up(self, groups: Sequence[int]) -> None:
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        except PermissionError:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        self._make_room(_BUFFER)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEOUT)
         for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
             try:
@@ -172,6 +170,21 @@ class NetlinkSocket:
                 continue
         self._socket.bind((0, 0))
         self.subscribe(groups)
+
+    def _make_room(self, size: int) -> None:
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+    def bear_loss(self, size: int) -> None:
+        """Receive into a buffer of that many bytes, which the kernel doubles; what does not fit is lost in silence.
+
+        Raises:
+            KernelError: the kernel refused.
+        """
+        self._make_room(size)
+        self.set_option(_SOL_NETLINK, _NO_ENOBUFS, 1)
 
     def subscribe(self, groups: Sequence[int]) -> None:
         """Receive what is sent to these multicast groups.

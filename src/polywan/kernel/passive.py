@@ -44,8 +44,6 @@ _BUFFER: Final = 1 << 15
 
 _GROUP_NEW: Final = 1  # NFNLGRP_CONNTRACK_NEW, linux/netfilter/nfnetlink_compat.h
 _GET: Final = 1 << 8 | 1
-_SOL_SOCKET, _RCVBUF = 1, 8
-_SOL_NETLINK, _NO_ENOBUFS = 270, 5
 
 _IN_VAIN: Final = frozenset({"SYN_SENT", "UNREPLIED"})
 
@@ -159,8 +157,7 @@ class Ear:
         self._questions = NetlinkSocket(NETFILTER)
         self._events = source = NetlinkSocket(NETFILTER)
         attach(source, marked(MARK, self._mask))
-        source.set_option(_SOL_SOCKET, _RCVBUF, _BUFFER)
-        source.set_option(_SOL_NETLINK, _NO_ENOBUFS, 1)
+        source.bear_loss(_BUFFER)
         source.subscribe([_GROUP_NEW])
         self._vanished.listen(self._mask)
 

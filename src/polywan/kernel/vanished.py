@@ -13,7 +13,6 @@ from collections import deque
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from polywan.core.errors import KernelError
 from polywan.core.net import Family
 from polywan.kernel import conntrack
 from polywan.kernel.flows import Layouts
@@ -36,8 +35,6 @@ _GLANCE: Final = 1000
 """Messages that are taken by whoever only keeps the buffer empty."""
 
 _GROUP: Final = 3  # NFNLGRP_CONNTRACK_DESTROY, linux/netfilter/nfnetlink_compat.h
-_SOL_SOCKET, _RCVBUFFORCE = 1, 33
-_SOL_NETLINK, _NO_ENOBUFS = 270, 5
 
 
 class Gone(NamedTuple):
@@ -79,9 +76,7 @@ class Vanished:
             self._source = source = NetlinkSocket(NETFILTER)
             steps = [*spontaneous(), *marked(conntrack.MARK, mask)]
             attach(source, [*steps, *between(conntrack.TCP_STATE, *conntrack.OPEN_STATES)])
-            source.set_option(_SOL_NETLINK, _NO_ENOBUFS, 1)
-            with suppress(KernelError):
-                source.set_option(_SOL_SOCKET, _RCVBUFFORCE, _BUFFER)
+            source.bear_loss(_BUFFER)
             source.subscribe([_GROUP])
             self._paused = False
 
