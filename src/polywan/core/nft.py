@@ -6,6 +6,7 @@ back changes its spelling (``& 0xffffc0ff | 0x100`` returns as ``& 0xffffc1ff | 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -15,9 +16,12 @@ from typing import Final, TypeAlias
 TABLE: Final = "inet polywan"
 """Family and name of the one table that is ours (nft(8))."""
 
-UNREAD: Final = ("list_", "affinity_", "dns_")
-"""Beginnings of the names of sets and maps whose elements are never compared: prefix lists, whose name says what is
-in them, and those that packets or a resolver fill."""
+UNREAD: Final = ("list_", "theirs_", "affinity_", "dns_")
+"""Beginnings of the names of sets and maps whose elements are never compared: prefix lists and destinations of others,
+whose names say what is in them, and those that packets or a resolver fill."""
+
+QUOTABLE: Final = re.compile(r"[A-Za-z0-9_.@+-]{1,15}")
+"""Names of devices that mean themselves in quotes: the kernel takes names that would end the text or stand for many."""
 
 PART: Final = "part_"
 """Beginning of the name of a set that stands beside a list as long as that is not whole."""

@@ -11,7 +11,6 @@ So a negated condition that cannot be seen (the user of a forwarded packet) excl
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,7 +30,7 @@ from polywan.core.conditions import (
 from polywan.core.given import REFUSAL, RulesetInput, unmarked
 from polywan.core.lookups import Lookups, PrefixList
 from polywan.core.net import FAMILIES, Family, MarkLayout
-from polywan.core.nft import Chain, Hook, Key, NftRule, NftSet
+from polywan.core.nft import QUOTABLE, Chain, Hook, Key, NftRule, NftSet
 from polywan.core.select import policy_name
 
 BEFORE_MANGLE: Final = -151
@@ -42,8 +41,6 @@ MOST_INSIDE: Final = 16384
 
 MOST_RESOLVED: Final = 65536
 """Addresses that a set has room for which dnsmasq fills."""
-
-_QUOTABLE: Final = re.compile(r"[A-Za-z0-9_.@+-]{1,15}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,8 +172,7 @@ def _inside(given: RulesetInput) -> frozenset[Key]:
     """Devices that do not lead to the Internet: no uplink's, and with nobody's default route or pieces of one."""
     outside = {u.interface for u in given.config.uplinks.values()} | {d.link for d in given.observed.defaults}
     outside |= given.observed.wide
-    # The kernel takes names for a device that would end the text or stand for many.
-    known = sorted(name for name in given.observed.links if name not in outside and _QUOTABLE.fullmatch(name))
+    known = sorted(name for name in given.observed.links if name not in outside and QUOTABLE.fullmatch(name))
     return frozenset(["lo", *known][:MOST_INSIDE])
 
 

@@ -1,0 +1,380 @@
+"""What policy rules of other programs decide: as nft chains for the first packets that are forwarded, and on paper.
+
+nft cannot ask for a route with input device, protocol and port, so that the rules themselves are written down as
+chains. Where a rule leads to a table, the destinations are written down for which the table's longest prefix is a
+route that decides: not `throw`, and nothing that the rule suppresses. See docs/design/neighbours.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2s
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, Literal, TypeAlias
+
+from polywan.core.foreign import TABLE_LOCAL, WHOLE, Destination, ForeignRule
+from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPAddress, IPNetwork, TableId
+from polywan.core.nft import QUOTABLE, Chain, NftRule, NftSet
+from polywan.core.packet import Packet
+
+Tables: TypeAlias = Mapping[TableId, tuple[Destination, ...]]
+_Spans: TypeAlias = tuple[tuple[int, int], ...]
+
+ENTRY: Final = "theirs"
+"""Name of the chain to jump to, and beginning of the names of all its parts and sets."""
+
+MOST_TARGETS: Final = 6
+"""Rules that `goto` may lead to, by family: the kernel follows 16 chains, and those that lead here are some of them."""
+
+MOST_INLINE: Final = 16
+"""Destinations that stand in the rule itself; any more are a named set."""
+
+_EVERY: Final = frozenset(FAMILIES)
+_MAIN_RULE: Final = 32766
+_REFUSALS: Final = ("blackhole", "unreachable", "prohibit")
+_WITH_PORTS: Final = "meta l4proto { 6, 17, 33, 132, 136 }"
+_WITHOUT_PORTS: Final = "meta l4proto != { 6, 17, 33, 132, 136 }"
+_TOS: Final = 0x1C
+"""Bits of the TOS byte that an IPv4 rule compares (IPTOS_RT_MASK)."""
+
+
+def matches(rule: ForeignRule, packet: Packet) -> bool:
+    """Tell whether the kernel would find that a rule matches, for a packet that is bound to no device."""
+    if rule.family is not packet.family or rule.unknown:
+        return False
+    return _holds(rule, packet) is not rule.invert
+
+
+def _holds(rule: ForeignRule, packet: Packet) -> bool:
+    # The kernel looks a forwarded packet up in the name of user 0.
+    user = packet.user if packet.in_interface is None else 0
+    return (
+        not (rule.l3mdev or rule.oif is not None or rule.tun_id is not None)
+        and (rule.from_ is None or packet.source in rule.from_)
+        and (rule.to is None or packet.destination in rule.to)
+        and (rule.iif is None or rule.iif == (packet.in_interface or "lo"))
+        and (rule.mark is None or (rule.mark[0] ^ packet.mark) & rule.mark[1] == 0)
+        and (rule.tos is None or packet.dscp << 2 & (_TOS if rule.family is Family.V4 else 0xFC) == rule.tos)
+        and (rule.dscp is None or packet.dscp == rule.dscp)
+        and (rule.ipproto is None or packet.protocol == rule.ipproto)
+        and _in_range(packet.source_port, rule.sport)
+        and _in_range(packet.port, rule.dport)
+        and _in_range(user, rule.uidrange)
+    )
+
+
+def _in_range(value: int | None, ends: tuple[int, int] | None) -> bool:
+    return ends is None or (value is not None and ends[0] <= value <= ends[1])
+
+
+def decides(
+    rules: Iterable[ForeignRule],
+    tables: Tables,
+    packet: Packet,
+    *,
+    main: frozenset[Family] = _EVERY,
+) -> ForeignRule | Literal["main"] | None:
+    """Return the rule of others that decides where a packet goes, as `theirs_chains` does.
+
+    Args:
+        rules: as `Observed` has them.
+        tables: likewise.
+        packet: with the mark that others have given it, and without bits of ours.
+        main: families in which main has a default route.
+
+    Returns:
+        "main" when a rule of theirs leads to main, and None when no rule has a say: both are ours to balance.
+    """
+    jump = 0
+    for rule in _sorted(rules, packet.family, main):
+        if rule.priority < jump or not matches(rule, packet):
+            continue
+        if rule.action == "goto":
+            jump = jump if rule.unresolved or rule.goto is None else rule.goto
+        elif _ends(rule, main):
+            return "main"
+        elif rule.action in _REFUSALS or (rule.action == "table" and _found(rule, tables, packet)):
+            return rule
+    return None
+
+
+def _found(rule: ForeignRule, tables: Tables, packet: Packet) -> bool:
+    return any(
+        (sender is None or packet.source in sender)
+        and any(low <= int(packet.destination) <= high for low, high in spans)
+        for sender, spans in _decided(rule, tables)
+    )
+
+
+def _sorted(rules: Iterable[ForeignRule], family: Family, main: frozenset[Family]) -> list[ForeignRule]:
+    """Rules of a family in the order of their priority; where main has a default, none comes after main's rule."""
+    found = (rule for rule in rules if rule.family is family)
+    return sorted((r for r in found if family not in main or r.priority < _MAIN_RULE), key=lambda rule: rule.priority)
+
+
+def _ends(rule: ForeignRule, main: frozenset[Family]) -> bool:
+    """True when main decides, by any of its routes."""
+    return rule.action == "table" and rule.table == TABLE_MAIN and rule.family in main and not _suppresses(rule)
+
+
+def _suppresses(rule: ForeignRule) -> bool:
+    return rule.suppress_prefixlength is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Given:
+    """What chains and sets depend on. Tables are compared as objects: hashing thousands of prefixes takes too long."""
+
+    rules: tuple[ForeignRule, ...]
+    tables: tuple[tuple[TableId, tuple[Destination, ...]], ...]
+    verdict: str
+    main: frozenset[Family]
+
+    def __hash__(self) -> int:
+        return hash((self.rules, tuple((t, id(known)) for t, known in self.tables), self.verdict, self.main))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Given)
+            and (self.rules, self.verdict, self.main) == (other.rules, other.verdict, other.main)
+            and [(t, id(known)) for t, known in self.tables] == [(t, id(known)) for t, known in other.tables]
+        )
+
+
+def theirs_chains(
+    rules: Sequence[ForeignRule], tables: Tables, *, verdict: str = "accept", main: frozenset[Family] = _EVERY
+) -> dict[str, Chain]:
+    """Return chain `theirs` and its parts: for first packets that are forwarded, after destination translation.
+
+    Jump to `theirs` with the packet as others have left it: no bit of ours on its mark. It returns for what main
+    decides. There is no chain `theirs`, and nothing to jump to, when no rule of others can decide anything. Its
+    deepest part is 2 + MOST_TARGETS chains down. Sets that it refers to are those of `theirs_sets`.
+
+    Args:
+        rules: as `Observed` has them.
+        tables: likewise.
+        verdict: what becomes of a packet that a rule of others decides, in the words of nft(8).
+        main: families in which main has a default route; elsewhere a rule that leads to main decides nothing.
+    """
+    return dict(_compiled(_Given(tuple(rules), tuple(tables.items()), verdict, main))[0])
+
+
+def theirs_sets(
+    rules: Sequence[ForeignRule], tables: Tables, *, verdict: str = "accept", main: frozenset[Family] = _EVERY
+) -> dict[str, NftSet]:
+    """Return the sets that the chains of the same arguments refer to; their names say what is in them."""
+    return dict(_compiled(_Given(tuple(rules), tuple(tables.items()), verdict, main))[1])
+
+
+@lru_cache(maxsize=4)
+def _compiled(given: _Given) -> tuple[Mapping[str, Chain], Mapping[str, NftSet]]:
+    chains: dict[str, Chain] = {}
+    sets: dict[str, NftSet] = {}
+    entry: list[NftRule] = []
+    for family in FAMILIES:
+        parts = _Parts(given, family, sets).chains()
+        if parts:
+            name = f"{ENTRY}_{family}"
+            entry.append(NftRule(f"meta nfproto {family.nfproto} goto {name}", "what policy rules of others decide"))
+            chains |= parts
+    return ({ENTRY: Chain(tuple(entry)), **chains}, sets) if entry else ({}, {})
+
+
+class _Parts:
+    """The chains of one family: one for its first rules, and one more for each rule that a `goto` leads to."""
+
+    def __init__(self, given: _Given, family: Family, sets: dict[str, NftSet]) -> None:
+        self._given = given
+        self._tables = dict(given.tables)
+        self._rules = _sorted(given.rules, family, given.main)
+        self._family = family
+        self._sets = sets
+
+    def chains(self) -> dict[str, Chain]:
+        targets = self._targets()
+        starts = [0, *targets]
+        parts: dict[str, Chain] = {}
+        name = f"{ENTRY}_{self._family}"
+        for start, end in zip(starts, [*targets, None], strict=True):
+            lines, ended = self._lines(self._rules[start:end], targets)
+            if end is not None and not ended:
+                lines.append(NftRule(f"goto {self._part(self._rules[end])}", "next rules"))
+            while end is None and lines and lines[-1].text.endswith("return"):
+                lines.pop()
+            parts[name] = Chain(tuple(lines))
+            name = self._part(self._rules[end]) if end is not None else ""
+        decided = any(line.text.endswith(self._given.verdict) for part in parts.values() for line in part.rules)
+        return parts if decided else {}
+
+    def _targets(self) -> list[int]:
+        """Where in the list each `goto` arrives; further ones than there is room for lead nowhere."""
+        found = {self._arrival(rule) for rule in self._rules if rule.action == "goto"}
+        return sorted(at for at in found if at is not None)[:MOST_TARGETS]
+
+    def _arrival(self, rule: ForeignRule) -> int | None:
+        """Place of the first rule with the priority that a `goto` names, or a later one; None when there is none."""
+        if rule.unresolved or rule.goto is None:
+            return None
+        return next((at for at, r in enumerate(self._rules) if r.priority >= (rule.goto or 0)), None)
+
+    def _part(self, rule: ForeignRule) -> str:
+        return f"{ENTRY}_{self._family}_{rule.priority}"
+
+    def _lines(self, rules: Sequence[ForeignRule], targets: Sequence[int]) -> tuple[list[NftRule], bool]:
+        """Return the lines of some rules, and whether no packet comes past them."""
+        lines: list[NftRule] = []
+        for rule in rules:
+            alternatives = _conditions(rule)
+            for where, outcome, why in self._outcomes(rule, targets):
+                for condition in alternatives:
+                    text = " ".join(filter(None, (condition, where, outcome)))
+                    lines.append(NftRule(text, f"rule {rule.priority}: {why}"))
+                if "" in alternatives and not where:
+                    return lines, True
+        return lines, False
+
+    def _outcomes(self, rule: ForeignRule, targets: Sequence[int]) -> Iterator[tuple[str, str, str]]:
+        """Yield what becomes of a packet that the rule matches: with which addresses, the verdict, and why."""
+        if rule.action in _REFUSALS:
+            yield "", self._given.verdict, rule.action
+        elif rule.action == "goto" and not rule.unresolved:
+            at = self._arrival(rule)
+            if at is None:
+                yield "", "return", "past all others"
+            elif at in targets:
+                yield "", f"goto {self._part(self._rules[at])}", f"goto {rule.goto}"
+        elif _ends(rule, self._given.main):
+            yield "", "return", "main decides"
+        elif rule.action == "table":
+            for sender, spans in _decided(rule, self._tables):
+                source = f"{_word(self._family)} saddr {sender}" if sender is not None else ""
+                where = f"{source} {self._to(rule, spans)}".strip()
+                yield where, self._given.verdict, f"lookup {rule.table}"
+
+    def _to(self, rule: ForeignRule, spans: _Spans) -> str:
+        if spans == ((0, (1 << self._family.host_length) - 1),):
+            return ""
+        elements = [_range(self._family, span) for span in spans]
+        if len(elements) <= MOST_INLINE:
+            return f"{_word(self._family)} daddr {{ {', '.join(elements)} }}"
+        digest = blake2s("\n".join(elements).encode(), digest_size=4).hexdigest()
+        name = f"{ENTRY}_{self._family}_{rule.table}_{digest}"
+        kind = "ipv4_addr" if self._family is Family.V4 else "ipv6_addr"
+        self._sets[name] = NftSet(f"type {kind}; flags interval;", frozenset(elements))
+        return f"{_word(self._family)} daddr @{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Selector:
+    """One selector as nft text, and what holds when it does not: one of several texts."""
+
+    text: str
+    negated: tuple[str, ...]
+
+
+def _conditions(rule: ForeignRule) -> tuple[str, ...]:
+    """Return when the rule matches a forwarded packet: texts of which one has to hold; () when it never does."""
+    named = rule.iif is None or QUOTABLE.fullmatch(rule.iif)
+    if rule.unknown or not named:
+        return ()
+    never = rule.oif is not None or rule.l3mdev or rule.tun_id is not None or rule.iif == "lo"
+    # The kernel looks a forwarded packet up in the name of user 0.
+    never = never or not _in_range(0, rule.uidrange)
+    if never:
+        return ("",) if rule.invert else ()
+    selectors = list(_selectors(rule))
+    if rule.invert:
+        return tuple(text for selector in selectors for text in selector.negated)
+    return (" ".join(selector.text for selector in selectors),)
+
+
+def _selectors(rule: ForeignRule) -> Iterator[_Selector]:
+    word = _word(rule.family)
+    if rule.iif is not None:
+        yield _plain("iifname", f'"{rule.iif}"')
+    if rule.mark is not None and rule.mark[1]:
+        value, mask = rule.mark[0] & rule.mark[1], rule.mark[1]
+        yield _plain("meta mark" if mask == WHOLE else f"meta mark & {mask:#010x}", f"{value:#010x}")
+    for end, network in (("saddr", rule.from_), ("daddr", rule.to)):
+        if network is not None:
+            yield _plain(f"{word} {end}", str(network))
+    if rule.tos is not None and rule.family is Family.V4:
+        # Of IPv4 the upper three bits of the byte count for nothing.
+        yield _plain(f"@nh,8,8 & {_TOS:#04x}", f"{rule.tos:#04x}")
+    elif rule.tos is not None:
+        yield _plain("ip6 dscp", f"{rule.tos >> 2:#04x}")
+    if rule.dscp is not None:
+        yield _plain(f"{word} dscp", f"{rule.dscp:#04x}")
+    if rule.ipproto is not None:
+        yield _plain("meta l4proto", f"{rule.ipproto}")
+    for end, ports in (("sport", rule.sport), ("dport", rule.dport)):
+        if ports is not None:
+            span = f"{ports[0]}" if ports[0] == ports[1] else f"{ports[0]}-{ports[1]}"
+            yield _Selector(f"{_WITH_PORTS} th {end} {span}", (_WITHOUT_PORTS, f"{_WITH_PORTS} th {end} != {span}"))
+
+
+def _plain(key: str, value: str) -> _Selector:
+    return _Selector(f"{key} == {value}" if "&" in key else f"{key} {value}", (f"{key} != {value}",))
+
+
+def _word(family: Family) -> str:
+    return "ip" if family is Family.V4 else "ip6"
+
+
+def _range(family: Family, span: tuple[int, int]) -> str:
+    low, high = (_address(family, end) for end in span)
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _address(family: Family, number: int) -> IPAddress:
+    return IPv4Address(number) if family is Family.V4 else IPv6Address(number)
+
+
+def _decided(rule: ForeignRule, tables: Tables) -> Iterator[tuple[IPNetwork | None, _Spans]]:
+    """Yield the addresses that a rule's table decides, for every sender and for some."""
+    if rule.table is None or rule.table in (TABLE_MAIN, TABLE_LOCAL):
+        return  # local addresses and main's specific routes are left alone elsewhere
+    known = [d for d in tables.get(rule.table, ()) if d.prefix.version == rule.family and d.kind != "large"]
+    for sender in dict.fromkeys([None, *(d.from_ for d in known)]):
+        if spans := _spans((d for d in known if d.from_ == sender), rule.suppress_prefixlength):
+            yield sender, spans
+
+
+def _spans(known: Iterable[Destination], suppressed: int | None) -> _Spans:
+    """Return the addresses, first and last of each range, whose longest prefix is a route that decides."""
+    found: list[tuple[int, int]] = []
+    around: list[tuple[int, bool]] = []
+    at = 0
+
+    def until(end: int, *, decided: bool) -> None:
+        nonlocal at
+        if decided and end >= at:
+            if found and found[-1][1] == at - 1:
+                found[-1] = (found[-1][0], end)
+            else:
+                found.append((at, end))
+        at = max(at, end + 1)
+
+    def close() -> None:
+        last, decided = around.pop()
+        until(last, decided=decided)
+
+    for first, _, last, decided in sorted(_extents(known, suppressed)):
+        while around and around[-1][0] < first:
+            close()
+        until(first - 1, decided=bool(around) and around[-1][1])
+        around.append((last, decided))
+    while around:
+        close()
+    return tuple(found)
+
+
+def _extents(known: Iterable[Destination], suppressed: int | None) -> Iterator[tuple[int, int, int, bool]]:
+    for d in known:
+        length = d.prefix.prefixlen
+        # A refusal is no route that could be suppressed.
+        decided = d.kind in _REFUSALS or (d.kind != "throw" and (suppressed is None or length > suppressed))
+        first = int(d.prefix.network_address)
+        yield first, length, first + (1 << d.prefix.max_prefixlen - length) - 1, decided
