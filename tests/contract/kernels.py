@@ -19,7 +19,8 @@ from typing import Protocol
 from contract.entries import TCP_STATES, Entry, create
 from polywan.core.affinity import Kept
 from polywan.core.events import KernelEvent, LinkChanged
-from polywan.core.net import TABLE_MAIN, Family, IPNetwork
+from polywan.core.foreign import Destination, ForeignRule
+from polywan.core.net import TABLE_MAIN, Family, IPNetwork, TableId
 from polywan.core.nexthops import Nexthop, NexthopId, NexthopObject
 from polywan.core.observed import Address, DefaultRoute, Link
 from polywan.core.plan import DesiredState, Op, Plan
@@ -45,7 +46,8 @@ class World(Protocol):
     def add_link(self, name: str) -> None: ...
     def add_default(self, default: DefaultRoute) -> None: ...
     def add_foreign_route(self, to: IPNetwork, link: str, table: int = TABLE_MAIN) -> None: ...
-    def add_foreign_rule(self, rule: IpRule) -> None: ...
+    def add_foreign_rule(self, rule: ForeignRule) -> None: ...
+    def add_destination(self, table: int, to: Destination) -> None: ...
     def add_foreign_nexthop(self, nexthop: Nexthop) -> None: ...
     def foreign_nexthops(self) -> list[int]: ...
     def delete_nexthop(self, ident: NexthopId) -> None: ...
@@ -90,8 +92,11 @@ class FakeWorld:
     def add_foreign_route(self, to: IPNetwork, link: str, table: int = TABLE_MAIN) -> None:
         self.kernel.add_wide(to, link)
 
-    def add_foreign_rule(self, rule: IpRule) -> None:
+    def add_foreign_rule(self, rule: ForeignRule) -> None:
         self.kernel.add_foreign_rule(rule)
+
+    def add_destination(self, table: int, to: Destination) -> None:
+        self.kernel.add_destination(TableId(table), to)
 
     def add_foreign_nexthop(self, nexthop: Nexthop) -> None:
         self.kernel.add_foreign_nexthop(nexthop)
@@ -186,8 +191,14 @@ class LinuxWorld:
     def add_foreign_route(self, to: IPNetwork, link: str, table: int = TABLE_MAIN) -> None:
         self._ip(f"-{to.version} route add {to} dev {link} table {table}")
 
-    def add_foreign_rule(self, rule: IpRule) -> None:
-        self._ip(f"-{rule.family} rule add pref {rule.priority} from {rule.from_} lookup {rule.table}")
+    def add_foreign_rule(self, rule: ForeignRule) -> None:
+        words = rule.text().removeprefix("-6 ").partition(": ")[2].removesuffix(" [unresolved]")
+        words = words.removesuffix(" lookup [l3mdev-table]")
+        self._ip(f"-{rule.family} rule add pref {rule.priority} {words}")
+
+    def add_destination(self, table: int, to: Destination) -> None:
+        device = f"dev {to.link}" if to.link else ""
+        self._ip(f"-{to.prefix.version} route add {to.kind} {to.prefix} {device} table {table}")
 
     def add_foreign_nexthop(self, nexthop: Nexthop) -> None:
         self._ip(f"-{nexthop.family} nexthop add id {nexthop.id} via {nexthop.via} dev {nexthop.link} protocol static")

@@ -236,7 +236,7 @@ def test_what_belongs_to_others_is_seen_and_left_alone(world: World) -> None:
     apply(world, *diff(state, world.kernel.read(settings(state))).ops)
     apply(world, *removal(world.kernel.read(()), ()).ops)
     assert set(world.kernel.observe().defaults) == set(FOREIGN_DEFAULTS)
-    assert set(world.kernel.read(()).foreign_rules) == set(FOREIGN_RULES)
+    assert set(world.kernel.observe().rules) == set(FOREIGN_RULES)
 
 
 @pytest.mark.parametrize("to", ["0.0.0.0/1", "128.0.0.0/1", "8.0.0.0/7", "2000::/3", "::/1", "8000::/1"])
@@ -262,7 +262,7 @@ def test_a_link_that_is_removed_takes_its_pieces_along(world: World, to: str) ->
 
 
 def test_the_kernels_own_rules_are_nobodys(world: World) -> None:
-    assert world.kernel.read(()).foreign_rules == ()
+    assert world.kernel.observe().rules == ()
 
 
 def test_links_are_seen_with_their_state(world: World) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from contract.kernels import RP_FILTER
+from polywan.core.foreign import ForeignRule
 from polywan.core.net import FAMILIES, WORST_METRIC, Family, IPAddress, RulePriority, TableId
 from polywan.core.nft import Chain, Hook, NftMap, NftRule, NftSet, NftTable
 from polywan.core.observed import DefaultRoute
@@ -116,7 +117,7 @@ FOREIGN_DEFAULTS = [
     DefaultRoute(family=f, link=f"up{n}", via=gateway(f, n), metric=100 + n) for f in FAMILIES for n in (1, 2)
 ]
 FOREIGN_RULES = [
-    IpRule(family=f, priority=RulePriority(5000), table=TableId(77), from_=ip_network(network))
+    ForeignRule(family=f, priority=RulePriority(5000), table=TableId(77), from_=ip_network(network))
     for f, network in zip(FAMILIES, ("192.0.2.0/24", "2001:db8:77::/48"), strict=True)
 ]
 

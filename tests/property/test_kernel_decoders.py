@@ -19,7 +19,7 @@ from polywan.core.net import FAMILIES, Family, IPAddress, RulePriority, TableId
 from polywan.core.nexthops import MOST_WEIGHT, Nexthop, NexthopGroup, NexthopId, NexthopObject
 from polywan.core.nft import Chain, Hook, NftMap, NftRule, NftSet, NftTable, change_text, replace_text, state_of
 from polywan.core.routing import IpRule, Route
-from polywan.kernel import affinity, ask, conntrack, elements, nftables, sockets
+from polywan.kernel import affinity, ask, conntrack, elements, foreign, nftables, sockets
 from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.fake_nft import transact
@@ -133,6 +133,9 @@ DECODERS: list[Callable[[bytes], object]] = [
     lambda body: rt.decode_routes(body, NAMES),
     lambda body: nh.decode_nexthop(body, NAMES),
     nh.touched_nexthop,
+    foreign.decode_rule,
+    foreign.table_of,
+    lambda body: foreign.decode_route(body, NAMES),
     lambda body: conntrack.cuttable(layout_of(body).read(body)),
     lambda body: conntrack.inside_of(*conntrack.ends_of(layout_of(body).read(body))),
     sockets.identity,

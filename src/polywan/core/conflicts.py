@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from polywan.config import Config
 from polywan.core.allocate import FALLBACK, PAST
-from polywan.core.plan import ActualState, describe_rule
+from polywan.core.foreign import ForeignRule
+from polywan.core.plan import ActualState
 from polywan.core.tuning import EVENTS
 
 BAND = PAST
@@ -16,7 +17,7 @@ MASKS = (0x3F00, 0xFF00, 0x3F_0000, 0x3F00_0000, 0x3F)
 """Mark masks to propose, in this order; Kubernetes, Tailscale and Calico take bits 14 to 19 and 16 to 31."""
 
 
-def conflicts(config: Config, actual: ActualState) -> Iterator[str]:
+def conflicts(config: Config, actual: ActualState, rules: Iterable[ForeignRule]) -> Iterator[str]:
     """Yield one sentence per conflict with a rule or a setting of somebody else."""
     if actual.sysctls.get(EVENTS) == "0" and any(config.health_of(name).passive for name in config.uplinks):
         yield (
@@ -25,21 +26,22 @@ def conflicts(config: Config, actual: ActualState) -> Iterator[str]:
         )
     low = config.global_.priority
     mask = config.global_.mark_mask
-    for rule in actual.foreign_rules:
+    rules = tuple(rules)
+    for rule in rules:
         if low <= rule.priority <= low + BAND or rule.priority == FALLBACK:
             yield (
-                f"another program's policy rule stands among ours: {describe_rule(rule)}; "
+                f"another program's policy rule stands among ours: {rule.text()}; "
                 f"set global.priority to a free band of {BAND + 1} (ours begins at {low})"
             )
         if rule.mark is not None and rule.mark[1] != 0xFFFF_FFFF and rule.mark[1] & mask:
-            free = _free_mask(actual)
+            free = _free_mask(rules)
             advice = f"set global.mark_mask = {free:#x}" if free else "no usual mask is free: choose one by hand"
-            yield f"another program uses mark bits of ours ({mask:#x}): {describe_rule(rule)}; {advice}"
+            yield f"another program uses mark bits of ours ({mask:#x}): {rule.text()}; {advice}"
 
 
-def _free_mask(actual: ActualState) -> int | None:
+def _free_mask(rules: Iterable[ForeignRule]) -> int | None:
     taken = 0
-    for rule in actual.foreign_rules:
+    for rule in rules:
         if rule.mark is not None and rule.mark[1] != 0xFFFF_FFFF:
             taken |= rule.mark[1]
     return next((m for m in MASKS if not m & taken), None)

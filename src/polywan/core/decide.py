@@ -123,7 +123,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         repairs=(*_recent(state, now), now) if tampered else _recent(state, now),
         drift=_drift(plan) if tampered else state.drift,
         culprit="" if after_read else state.culprit,
-        warnings=(*state.advice, *conflicts(config, actual), *state.lookups.problems),
+        warnings=(*state.advice, *conflicts(config, actual, observed.rules), *state.lookups.problems),
     )
     return state, tuple(effects)
 

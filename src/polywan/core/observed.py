@@ -1,4 +1,4 @@
-"""The world as the kernel shows it: links, addresses and the default routes of others."""
+"""The world as the kernel shows it: links, addresses, and the default routes and policy rules of others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
 
+from polywan.core.foreign import Destination, ForeignRule
 from polywan.core.net import TABLE_MAIN, Family, IPAddress, IPInterface, IPNetwork, TableId, family_of
 
 
@@ -83,12 +84,16 @@ class Observed:
 
     Attributes:
         wide: links with a route of others to a large part of the Internet (`is_wide`), in any table.
+        rules: policy rules of others (without the kernel's own three), in the order in which they are tried.
+        tables: what the tables that `rules` name know, but main and local; one without routes is left out.
     """
 
     links: Mapping[str, Link]
     addresses: tuple[Address, ...] = ()
     defaults: tuple[DefaultRoute, ...] = ()
     wide: frozenset[str] = frozenset()
+    rules: tuple[ForeignRule, ...] = ()
+    tables: Mapping[TableId, tuple[Destination, ...]] = field(default_factory=dict)
     _global: Mapping[tuple[str, Family], tuple[IPInterface, ...]] = field(init=False, repr=False, compare=False)
     _routes: Mapping[tuple[str, Family], tuple[DefaultRoute, ...]] = field(init=False, repr=False, compare=False)
     sourced: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -154,6 +159,8 @@ class Observed:
                 addresses=tuple(a for a in self.addresses if a.link != link.name or family_of(a.ip) is Family.V4),
                 defaults=tuple(d for d in self.defaults if d.link != link.name),
                 wide=self.wide - {link.name},
+                rules=self.rules,
+                tables=_without(self.tables, link.name),
             )
         changed = copy(self)
         object.__setattr__(changed, "links", {**self.links, link.name: link})
@@ -166,7 +173,17 @@ class Observed:
             addresses=tuple(a for a in self.addresses if a.link != name),
             defaults=tuple(d for d in self.defaults if d.link != name),
             wide=self.wide - {name},
+            rules=self.rules,
+            tables=_without(self.tables, name),
         )
+
+
+def _without(tables: Mapping[TableId, tuple[Destination, ...]], link: str) -> Mapping[TableId, tuple[Destination, ...]]:
+    """Leave out what leads by a link; tables that know nothing of it stay the same objects."""
+    return {
+        table: tuple(d for d in known if d.link != link) if any(d.link == link for d in known) else known
+        for table, known in tables.items()
+    }
 
 
 def links_by_name(links: Iterable[Link]) -> dict[str, Link]:

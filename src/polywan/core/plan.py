@@ -31,7 +31,7 @@ class DesiredState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActualState:
-    """What the kernel holds of ours, and the rules of others that may be in our way.
+    """What the kernel holds of ours.
 
     Attributes:
         nexthops: nexthop objects and groups with our protocol number.
@@ -39,7 +39,6 @@ class ActualState:
         rules: policy rules with our protocol number.
         nft: our table, or None when it does not exist.
         sysctls: present values of the settings that were asked for; absent when the file does not exist.
-        foreign_rules: policy rules of others (without the kernel's own three).
     """
 
     nexthops: frozenset[NexthopObject] = frozenset()
@@ -47,7 +46,6 @@ class ActualState:
     rules: frozenset[IpRule] = frozenset()
     nft: NftState | None = None
     sysctls: Mapping[str, str] = field(default_factory=dict)
-    foreign_rules: tuple[IpRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

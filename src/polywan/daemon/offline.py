@@ -16,6 +16,7 @@ from polywan.core import engine
 from polywan.core.effects import Apply, Effect
 from polywan.core.errors import PolywanError
 from polywan.core.events import ConfigLoaded, ReadDone
+from polywan.core.foreign import ForeignRule
 from polywan.core.lookups import NOTHING, Lookups
 from polywan.core.nexthops import Nexthop, NexthopGroup
 from polywan.core.nft import ChainState, Key, NftState
@@ -42,7 +43,11 @@ class NftRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """A machine as a value: what `plan --record` writes and `plan --observed` reads."""
+    """A machine as a value: what `plan --record` writes and `plan --observed` reads.
+
+    Attributes:
+        foreign_rules: where recordings of old have the policy rules of others; new ones have them in `observed`.
+    """
 
     observed: Observed
     lookups: Lookups = NOTHING
@@ -69,8 +74,29 @@ class Recording:
             rules=frozenset(self.rules),
             nft=nft,
             sysctls=self.sysctls,
-            foreign_rules=self.foreign_rules,
         )
+
+    def world(self) -> Observed:
+        """Return the part that is not; older recordings had the policy rules of others beside it."""
+        if not self.foreign_rules:
+            return self.observed
+        return replace(self.observed, rules=tuple(map(_foreign, self.foreign_rules)))
+
+
+def _foreign(rule: IpRule) -> ForeignRule:
+    return ForeignRule(
+        family=rule.family,
+        priority=rule.priority,
+        action="table" if rule.goto is None else "goto",
+        table=rule.table,
+        goto=rule.goto,
+        invert=rule.invert,
+        from_=rule.from_,
+        iif=rule.iif,
+        oif=rule.oif,
+        mark=rule.mark,
+        suppress_prefixlength=rule.suppress_prefixlength,
+    )
 
 
 def recording(observed: Observed, actual: ActualState, lookups: Lookups = NOTHING) -> Recording:
@@ -89,7 +115,6 @@ def recording(observed: Observed, actual: ActualState, lookups: Lookups = NOTHIN
         groups=tuple(n for n in actual.nexthops if isinstance(n, NexthopGroup)),
         routes=tuple(actual.routes),
         rules=tuple(actual.rules),
-        foreign_rules=actual.foreign_rules,
         sysctls=dict(actual.sysctls),
         nft=nft,
     )
@@ -160,7 +185,7 @@ def _first_decision(config: Config, state_dir: Path, observed: Path | None) -> t
             given = parse(observed.read_bytes(), str(observed))
         except OSError as error:
             raise PolywanError(f"cannot read {observed}: {error.strerror}") from error
-        world, actual = given.observed, given.actual()
+        world, actual = given.world(), given.actual()
         lookups = _recorded(given.lookups, asyncio.run(look_once(config, None)))
     else:
         world, actual = _read(config)

@@ -55,7 +55,7 @@ class Kernel(Protocol):
         ...
 
     def observe(self) -> Observed:
-        """Read links, addresses and the default routes of others.
+        """Read links, addresses, and the default routes and policy rules of others.
 
         Raises:
             KernelError: the kernel refused to show them.
@@ -63,7 +63,7 @@ class Kernel(Protocol):
         ...
 
     def read(self, sysctls: Sequence[str]) -> ActualState:
-        """Read what is ours, the policy rules of others, and the named settings that exist.
+        """Read what is ours, and the named settings that exist.
 
         Raises:
             KernelError: the kernel refused to show them.

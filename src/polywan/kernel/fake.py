@@ -11,7 +11,8 @@ from typing import assert_never
 from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError
 from polywan.core.events import EventsLost, KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
-from polywan.core.net import Family, IPAddress, IPNetwork, family_of
+from polywan.core.foreign import Destination, ForeignRule
+from polywan.core.net import Family, IPAddress, IPNetwork, TableId, family_of
 from polywan.core.nexthops import Nexthop, NexthopId, NexthopObject
 from polywan.core.nft import NftState
 from polywan.core.observed import Address, DefaultRoute, Link, Observed, is_wide, links_by_name
@@ -100,7 +101,8 @@ class FakeKernel(FakeTracker):
         self.nexthops = FakeNexthops()
         self.foreign_nexthops: list[NexthopObject] = []
         self.rules: list[IpRule] = []
-        self.foreign_rules: list[IpRule] = []
+        self.foreign_rules: list[ForeignRule] = []
+        self.tables: dict[TableId, tuple[Destination, ...]] = {}
         self.nft: NftState | None = None
         self.sysctls = dict(sysctls or {})
         self.writes = 0
@@ -119,7 +121,17 @@ class FakeKernel(FakeTracker):
             addresses=tuple(self.addresses),
             defaults=tuple(self.defaults),
             wide=frozenset(link for to, link in self.wide if is_wide(to)),
+            rules=tuple(sorted(self.foreign_rules, key=lambda rule: rule.priority)),
+            tables=self._named(),
         )
+
+    def _named(self) -> Mapping[TableId, tuple[Destination, ...]]:
+        wanted = {(rule.family, rule.table) for rule in self.foreign_rules}
+        found = {
+            table: tuple(d for d in known if (family_of(d.prefix), table) in wanted)
+            for table, known in self.tables.items()
+        }
+        return {table: known for table, known in found.items() if known}
 
     def read(self, sysctls: Sequence[str]) -> ActualState:
         """Return what is ours; see `Kernel.read`."""
@@ -129,7 +141,6 @@ class FakeKernel(FakeTracker):
             rules=frozenset(self.rules),
             nft=self.nft,
             sysctls={path: self.sysctls[path] for path in sysctls if path in self.sysctls},
-            foreign_rules=tuple(self.foreign_rules),
         )
 
     def apply(self, plan: Plan) -> ApplyReport:
@@ -226,7 +237,9 @@ class FakeKernel(FakeTracker):
             addresses=self.addresses,
             defaults=self.defaults,
             routes=self.routes.values(),
-            rules=(*self.rules, *self.foreign_rules),
+            rules=self.rules,
+            foreign_rules=self.foreign_rules,
+            tables=self.tables,
             nexthops=self.nexthops.objects,
         )
         return answer(query, tables)
@@ -319,7 +332,13 @@ class FakeKernel(FakeTracker):
         self.foreign_nexthops.append(nexthop)
         self.emit(WorldTouched("nexthop"))
 
-    def add_foreign_rule(self, rule: IpRule) -> None:
+    def add_destination(self, table: TableId, to: Destination) -> None:
+        """Let a table of others know a destination; the kernel tells of it, and who asks hears where a rule leads."""
+        self.tables[table] = (*self.tables.get(table, ()), to)
+        if any((rule.family, rule.table) == (family_of(to.prefix), table) for rule in self.foreign_rules):
+            self.emit(WorldTouched("route"))
+
+    def add_foreign_rule(self, rule: ForeignRule) -> None:
         """Install somebody else's policy rule."""
         self.foreign_rules.append(rule)
         self.emit(WorldTouched("rule"))

@@ -8,15 +8,23 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from polywan.core.ask import RouteAnswer, RouteQuery
+from polywan.core.ask import AnswerKind, RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError
+from polywan.core.foreign import Destination, ForeignRule, RouteKind
 from polywan.core.net import TABLE_MAIN, Family, IPAddress, IPNetwork, RulePriority, TableId, family_of
 from polywan.core.nexthops import Nexthop, NexthopGroup, NexthopId, NexthopObject
 from polywan.core.observed import Address, DefaultRoute, Link
+from polywan.core.packet import Packet
 from polywan.core.routing import IpRule, Route
+from polywan.core.theirs import matches
 
 _TABLE_LOCAL: Final = TableId(255)
 _MAIN_RULE: Final = RulePriority(32766)
+_REFUSALS: Final[Mapping[str, AnswerKind]] = {
+    "blackhole": "blackhole",
+    "unreachable": "unreachable",
+    "prohibit": "prohibit",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +36,8 @@ class Tables:
     defaults: Collection[DefaultRoute]
     routes: Collection[Route]
     rules: Collection[IpRule]
+    foreign_rules: Collection[ForeignRule]
+    tables: Mapping[TableId, Collection[Destination]]
     nexthops: Mapping[NexthopId, NexthopObject]
 
 
@@ -38,6 +48,7 @@ class _Found:
     link: str | None
     via: IPAddress | None = None
     source: IPAddress | None = None
+    kind: RouteKind = "unicast"
 
 
 def answer(query: RouteQuery, tables: Tables) -> RouteAnswer:
@@ -53,17 +64,22 @@ def answer(query: RouteQuery, tables: Tables) -> RouteAnswer:
         return RouteAnswer(kind="local", link="lo", source=source, table=_TABLE_LOCAL, prefix=query.family.host_length)
     main = IpRule(family=query.family, priority=_MAIN_RULE, table=TABLE_MAIN)
     jump = 0
-    for rule in sorted((*tables.rules, main), key=lambda r: r.priority):
+    rules: list[IpRule | ForeignRule] = [*tables.rules, *tables.foreign_rules, main]
+    for rule in sorted(rules, key=lambda r: r.priority):
         if rule.family is not query.family or rule.priority < jump or not _matches(rule, query):
             continue
+        if isinstance(rule, ForeignRule) and rule.action in _REFUSALS:
+            return RouteAnswer(kind=_REFUSALS[rule.action])
         if rule.goto is not None:
             jump = rule.goto
             continue
         found = _look_up(query, rule.table or TABLE_MAIN, tables)
-        if found is None or found.to.prefixlen <= (-1 if (s := rule.suppress_prefixlength) is None else s):
+        if found is None or found.kind == "throw":
             continue
         if found.link is None:
-            return RouteAnswer(kind="blackhole")
+            return RouteAnswer(kind=_REFUSALS.get(found.kind, "blackhole"))
+        if found.to.prefixlen <= (-1 if (s := rule.suppress_prefixlength) is None else s):
+            continue
         source = _source(query, found.source or _address_on(found.link, query.family, tables))
         return RouteAnswer(
             kind="unicast",
@@ -76,7 +92,9 @@ def answer(query: RouteQuery, tables: Tables) -> RouteAnswer:
     return RouteAnswer(kind="none")
 
 
-def _matches(rule: IpRule, query: RouteQuery) -> bool:
+def _matches(rule: IpRule | ForeignRule, query: RouteQuery) -> bool:
+    if isinstance(rule, ForeignRule):
+        return rule.action not in ("nop", "other") and matches(rule, _packet(query))
     same = (
         (rule.mark is None or query.mark & rule.mark[1] == rule.mark[0])
         and (rule.from_ is None or (query.source is not None and query.source in rule.from_))
@@ -84,6 +102,21 @@ def _matches(rule: IpRule, query: RouteQuery) -> bool:
         and rule.oif is None
     )
     return same is not rule.invert
+
+
+def _packet(query: RouteQuery) -> Packet:
+    anywhere = query.family.default.network_address
+    return Packet(
+        family=query.family,
+        source=anywhere if query.source is None else query.source,
+        destination=query.destination,
+        protocol=query.protocol or 0,
+        source_port=query.source_port,
+        port=query.port,
+        in_interface=query.in_interface,
+        mark=query.mark,
+        user=query.uid or 0,
+    )
 
 
 def _look_up(query: RouteQuery, table: TableId, tables: Tables) -> _Found | None:
@@ -104,6 +137,9 @@ def _routes(family: Family, table: TableId, tables: Tables) -> Iterable[_Found]:
     for d in tables.defaults:
         if d.family is family and d.table == table:
             yield _Found(to=everything, metric=d.metric, link=d.link, via=d.via)
+    for known in tables.tables.get(table, ()):
+        if known.prefix.version == family and known.from_ is None:
+            yield _Found(to=known.prefix, metric=0, link=known.link, kind=known.kind)
     for r in tables.routes:
         if r.family is family and r.table == table:
             hop = _first(r.nexthop, tables.nexthops) if r.nexthop is not None else None

@@ -18,9 +18,10 @@ from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.events import KernelEvent, Signs
 from polywan.core.flows import Flow
-from polywan.core.net import FAMILIES, Family
+from polywan.core.foreign import Destination, ForeignRule
+from polywan.core.net import FAMILIES, Family, TableId
 from polywan.core.nexthops import Nexthop
-from polywan.core.observed import Link, Observed, links_by_name
+from polywan.core.observed import DefaultRoute, Link, Observed, links_by_name
 from polywan.core.plan import (
     ActualState,
     AddRule,
@@ -37,7 +38,7 @@ from polywan.core.plan import (
     SetSysctl,
 )
 from polywan.kernel import ask as asking
-from polywan.kernel import conntrack, freeing, needs, sysctl
+from polywan.kernel import conntrack, foreign, freeing, needs, sysctl
 from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.affinity import AffinityMaps
@@ -71,6 +72,8 @@ class LinuxKernel:
         self._nft = Nftables()
         self._clients = AffinityMaps()
         self._watches: list[Watch] = []
+        self._tables = foreign.Tables()
+        self._watched: frozenset[foreign.TableKey] = frozenset()
         self._vanished = Vanished()
         self._ear = Ear(self._vanished)
 
@@ -85,16 +88,43 @@ class LinuxKernel:
         names = {link.index: link.name for link in links}
         addresses = [rt.decode_address(m.body, names) for m in self._dump(rt.GETADDR, rt.get_addresses())]
         routes = [m.body for family in FAMILIES for m in self._routes(family, ours=False)]
-        defaults = (default for body in routes for default in rt.decode_defaults(body, names))
+        rules = self._foreign_rules()
+        defaults = tuple(dict.fromkeys(d for body in routes for d in rt.decode_defaults(body, names)))
         return Observed(
             links=links_by_name(links),
             addresses=tuple(dict.fromkeys(a for a in addresses if a is not None)),
-            defaults=tuple(dict.fromkeys(defaults)),
+            defaults=defaults,
             wide=frozenset(link for body in routes for link in rt.decode_wide(body, names)),
+            rules=rules,
+            tables=self._known(rules, names, defaults),
         )
 
+    def _foreign_rules(self) -> tuple[ForeignRule, ...]:
+        found = (
+            (family, foreign.decode_rule(m.body))
+            for family in FAMILIES
+            for m in self._dump(rt.GETRULE, rt.get_rules(family))
+        )
+        return tuple(rule for family, rule in found if rule is not None and rule.family is family)
+
+    def _known(
+        self, rules: Iterable[ForeignRule], names: Mapping[int, str], defaults: tuple[DefaultRoute, ...]
+    ) -> Mapping[TableId, tuple[Destination, ...]]:
+        """Read the tables that rules of others name, and hear of their routes from before that on."""
+        wanted = frozenset((rule.family, rule.table) for rule in rules if rule.table is not None) - foreign.APART
+        self._watch_tables(wanted)
+        tables = self._tables.read(wanted, names, defaults)
+        # Of a table with too many routes, the defaults count; those are heard of anyway.
+        self._watch_tables(frozenset(key for key in wanted if not foreign.large(tables.get(key[1], ()), key[0])))
+        return tables
+
+    def _watch_tables(self, wanted: frozenset[foreign.TableKey]) -> None:
+        self._watched = wanted
+        for watch in self._watches:
+            watch.know_tables(wanted)
+
     def read(self, sysctls: Sequence[str]) -> ActualState:
-        """Read what is ours and what may be in its way; see `Kernel.read`."""
+        """Read what is ours; see `Kernel.read`."""
         names = {link.index: link.name for link in self._links()}
         rules = [
             rule
@@ -114,7 +144,6 @@ class LinuxKernel:
             rules=frozenset(r.rule for r in rules if r.ours),
             nft=self._nft.list_table(),
             sysctls={path: value for path in sysctls if (value := sysctl.read(path)) is not None},
-            foreign_rules=tuple(r.rule for r in rules if not r.ours),
         )
 
     def apply(self, plan: Plan) -> ApplyReport:
@@ -208,6 +237,7 @@ class LinuxKernel:
     def events(self) -> AsyncIterator[KernelEvent]:
         """Subscribe now and return the stream; see `Kernel.events`."""
         watch = Watch(self._netlink.port, self._links)
+        watch.know_tables(self._watched)
         self._watches.append(watch)
         return watch.stream()
 

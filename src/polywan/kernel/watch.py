@@ -17,6 +17,7 @@ from polywan.core.nft import TABLE
 from polywan.core.observed import Link
 from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
+from polywan.kernel.foreign import TableKey, table_of
 from polywan.kernel.netlink import NETFILTER, ROUTE, Message, NetlinkSocket, attributes, messages, text
 
 # Multicast groups (linux/rtnetlink.h, linux/netfilter/nfnetlink.h).
@@ -70,13 +71,18 @@ def _netfilter_port(fd: int) -> int | None:
 
 
 class Translator:
-    """Turns messages into events; remembers what tells renamed links and foreign transactions."""
+    """Turns messages into events; remembers what tells renamed links and foreign transactions.
+
+    Attributes:
+        tables: those whose routes of any kind matter, since a rule of others leads to them.
+    """
 
     def __init__(self, own_port: int, own_nft_port: Callable[[int], bool], links: Iterable[Link]) -> None:
         self._own_port = own_port
         self._own_nft_port = own_nft_port
         self._nft_ports: dict[int, bool] = {}
         self._table_touched = False
+        self.tables: frozenset[TableKey] = frozenset()
         self.know(links)
 
     def know(self, links: Iterable[Link]) -> None:
@@ -93,6 +99,8 @@ class Translator:
                 return [WorldTouched("address")]
             case rt.NEWROUTE | rt.DELROUTE:
                 ours = rt.touched_route(message.body)
+                if ours is None and self.tables and table_of(message.body) in self.tables:
+                    ours = False
                 return [] if ours is None else self._touched("route", message, ours=ours)
             case rt.NEWRULE | rt.DELRULE:
                 rule = rt.decode_rule(message.body)
@@ -163,6 +171,10 @@ class Watch:
         self._closed = False
         self._missed = False
         self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def know_tables(self, tables: frozenset[TableKey]) -> None:
+        """Tell of every route of these tables from now on; may be called from any thread."""
+        self._translator.tables = tables
 
     def close(self) -> None:
         """End the stream; may be called from any thread."""
