@@ -493,5 +493,5 @@ def test_what_speaks_in_the_name_of_others_never_leaves_by_an_uplink(lab: Lab, s
     for family in FAMILIES:
         verdict(daemon, 1, family)
         with lab.router.entered():
-            nudge([End(SERVERS[family][0].packed, 7, LAN_CLIENT[family].ip.packed, 7)], family, MASK, 0)
+            nudge([End(SERVERS[family][0].packed, 7, LAN_CLIENT[family].ip.packed, 7)], family, 0)
     assert all(seen.spoofed == 0 for seen in lab.all_seen().values())

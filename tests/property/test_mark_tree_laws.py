@@ -5,9 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.core.allocate import END, FWMARK, PAST
+from polywan.core.ahead import blocks
+from polywan.core.allocate import END, FWMARK
+from polywan.core.band import mark_tree
 from polywan.core.net import Family, MarkLayout, TableId
-from polywan.core.routing import IpRule, mark_tree
+from polywan.core.routing import IpRule
 
 MASKS = st.sampled_from([0x3F00, 0xFF00, 0x00FF0000, 0x55555555])
 
@@ -20,7 +22,7 @@ def walk(rules: list[IpRule], mark: int) -> tuple[TableId | None, int]:
         met += 1
         matches = rule.mark is None or mark & rule.mark[1] == rule.mark[0]
         if matches and rule.goto is not None:
-            at = next(i for i, other in enumerate(rules) if other.priority == rule.goto)
+            at = next((i for i, other in enumerate(rules) if other.priority == rule.goto), len(rules))
             continue
         if matches:
             return rule.table, met
@@ -55,11 +57,18 @@ def test_priorities_rise_within_their_block_and_every_goto_leads_forward_to_a_ru
     priorities = [rule.priority for rule in rules]
     assert priorities == sorted(set(priorities))
     assert priorities[0] >= 6000 + FWMARK
-    assert priorities[-1] == 6000 + END
-    *inner, end = rules
-    for rule in inner:
-        assert rule.goto is None or (rule.goto in priorities and rule.goto > rule.priority)
-    assert end.goto == 6000 + PAST
+    assert priorities[-1] < 6000 + END
+    for rule in rules:
+        assert rule.goto is None or (rule.goto in {*priorities, 6000 + END} and rule.goto > rule.priority)
+
+
+@given(st.sets(st.integers(1, 62), min_size=1), MASKS, st.integers(0, 0xFFFFFFFF))
+def test_the_blocks_hold_the_marks_of_their_ids_and_no_others(ids: set[int], mask: int, foreign: int) -> None:
+    layout = MarkLayout(mask)
+    found = blocks(ids, layout)
+    for number in range(1 << min(8, mask.bit_count())):
+        word = layout.spread(number) | foreign & layout.keep
+        assert any(word & m == v for v, m in found) is (number in ids)
 
 
 @given(st.integers(1, 254))

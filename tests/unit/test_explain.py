@@ -18,6 +18,7 @@ from polywan.core.lookups import ControlGroup, Lookups
 from polywan.core.net import TABLE_MAIN, Family, TableId, family_of
 from polywan.core.packet import Packet
 from polywan.core.question import Question, QuestionError, parse
+from polywan.core.routing import first_table
 from polywan.core.scene import Scene, Trace
 from polywan.core.trace import trace
 from polywan.daemon.why import live, recorded, scene_of
@@ -248,9 +249,9 @@ def proof(told: Trace, there: Scene, answer: RouteAnswer) -> explain.Proof:
     return explain.compare(there, told, dict.fromkeys(explain.queries(there, told), answer))[0]
 
 
-def test_the_question_without_us_carries_the_mark_that_nobody_has() -> None:
+def test_the_question_without_us_carries_no_bit_of_ours() -> None:
     there = scene()
-    assert explain.first_query(packet(mark=0x10000), there).mark == 0x13F00
+    assert explain.first_query(packet(mark=0x10000), there).mark == 0x10000
     assert explain.first_query(own(mark=0x10100), there).mark == 0x10000
 
 
@@ -317,7 +318,8 @@ def test_the_source_of_the_box_is_the_one_that_routing_takes(target: str) -> Non
 
 @pytest.mark.parametrize("target", ["192.0.2.10", "2001:db8:192::10"])
 @pytest.mark.parametrize("device", [None, "lan0"])
-def test_the_question_what_would_happen_without_us_passes_all_our_rules(target: str, device: str | None) -> None:
+@pytest.mark.parametrize("mark", [0, 0x0700, 0x8000])
+def test_a_packet_without_a_mark_of_ours_passes_all_our_rules(target: str, device: str | None, mark: int) -> None:
     given = world(2)
     kernel = FakeKernel(
         links=[*given.links.values(), replace(given.links["wan1"], name="lan0", index=9)],
@@ -328,10 +330,9 @@ def test_the_question_what_would_happen_without_us_passes_all_our_rules(target: 
     for plan in daemon.plans():
         kernel.apply(plan.plan)
     to = ip_address(target)
-    asked = kernel.ask(RouteQuery(family=family_of(to), destination=to, mark=0x3F00, in_interface=device))
-    assert (asked.kind, asked.table) == ("unicast", TABLE_MAIN)
-    lost = kernel.ask(RouteQuery(family=family_of(to), destination=to, mark=0x0700, in_interface=device))
-    assert lost.kind == "blackhole"
+    asked = kernel.ask(RouteQuery(family=family_of(to), destination=to, mark=mark, in_interface=device))
+    first = first_table(TableId(6000)) if device is None and to.version == 4 else TABLE_MAIN
+    assert (asked.kind, asked.link, asked.table) == ("unicast", "wan1", first)
 
 
 def test_an_unknown_device_is_named_beside_those_there_are() -> None:

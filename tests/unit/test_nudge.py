@@ -64,7 +64,7 @@ class Refuses(socket.socket):
 
 
 def test_without_the_right_to_raw_sockets_the_rest_is_done_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conntrack, "find", lambda *_: iter([Found(inside=[(END4,)])]))
+    monkeypatch.setattr(conntrack, "find", lambda *_, **__: iter([Found(inside=[(END4,)])]))
     monkeypatch.setattr(conntrack, "delete", len)
     monkeypatch.setattr("polywan.kernel.nudge.socket.socket", Refuses)
     freed = freeing.free(0x100, MASK, Family.V4, frozenset(), tcp=True)
@@ -78,7 +78,7 @@ def test_what_cannot_be_ended_is_made_to_speak(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object) -> list[bool]:
         raise KernelError("end sockets", 95, "Operation not supported")
 
-    monkeypatch.setattr(conntrack, "find", lambda *_: iter([Found(own=[(END4, Request(0, 0, b""))])]))
+    monkeypatch.setattr(conntrack, "find", lambda *_, **__: iter([Found(own=[(END4, Request(0, 0, b""))])]))
     monkeypatch.setattr(conntrack, "delete", len)
     monkeypatch.setattr(sockets, "destroy", refuse)
     monkeypatch.setattr(freeing, "nudge", lambda ends, *_: spoken.extend(ends))
@@ -90,7 +90,7 @@ def test_what_cannot_be_ended_is_made_to_speak(monkeypatch: pytest.MonkeyPatch) 
 
 def test_without_tcp_established_connections_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Found(doomed=[Request(0, 0, b"")], inside=[(END4,)], own=[(END4, Request(0, 0, b""))])
-    monkeypatch.setattr(conntrack, "find", lambda *_: iter([found]))
+    monkeypatch.setattr(conntrack, "find", lambda *_, **__: iter([found]))
     monkeypatch.setattr(conntrack, "delete", len)
     freed = freeing.free(0x100, MASK, Family.V4, frozenset(), tcp=False)
     assert (freed.forgotten, freed.told, freed.ended) == (1, 0, 0)

@@ -48,7 +48,7 @@ def test_rules_are_tried_in_order_and_the_default_policy_is_last() -> None:
     assert steer == [
         "meta nfproto ipv4 ip daddr { 198.51.100.0/24 } goto policy_uplink_u2",
         "meta l4proto tcp tcp dport { 25 } reject with icmpx type admin-prohibited",
-        'iifname { "lan0" } meta mark set meta mark & 0xffffc0ff accept',
+        'iifname { "lan0" } goto unmarked',
         "goto policy_default",
     ]
 
@@ -140,7 +140,7 @@ def test_the_kill_switch_follows_the_rules_up_to_the_last_with_only() -> None:
     )
     hook = given.chains["only"].hook
     assert hook is not None
-    assert (hook.hook, hook.priority) == ("postrouting", -151)
+    assert (hook.hook, hook.priority) == ("postrouting", -153)
     assert leaving(given) == [
         "meta nfproto ipv4 ip daddr { 198.51.100.0/24 } accept",
         'iifname { "lan0" } oifname { "wan1", "wan3" } accept',

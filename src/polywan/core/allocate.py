@@ -15,16 +15,24 @@ from polywan.core.net import Mark, MarkLayout, RulePriority, TableId
 # Offsets of the blocks of policy rules within the priority band of 900; each has room for `MOST` uplinks.
 FORWARDED: Final = 0
 QUESTION: Final = 1
+BOUND: Final = 3
 OIF: Final = 10
-SPECIFIC: Final = 265
+UNMARKED: Final = 265
+ENTRY: Final = 266
+WORDS: Final = 267
+SPECIFIC: Final = 268
 FWMARK: Final = 270
 END: Final = 600
-STOP: Final = 601
 FROM: Final = 610
+SOURCE: Final = 609
 PAST: Final = 899
 
 MOST: Final = 254
 """Uplinks that the blocks have room for."""
+
+FIRST_SPECIFIC: Final = RulePriority(32764)
+FIRST_ROUTE: Final = RulePriority(32765)
+"""Just before main (32766): where the box's own packets get the first route that nobody else decides."""
 
 FALLBACK: Final = RulePriority(32800)
 """Behind main (32766) and default (32767): serves only when nobody else has a default route."""

@@ -8,7 +8,10 @@ from typing import Final
 
 from polywan.config import Config
 from polywan.core.admin import Order
+from polywan.core.ahead import ahead_of
 from polywan.core.allocate import Numbers, allocate, numbers
+from polywan.core.band import build_rules
+from polywan.core.first import first_routes
 from polywan.core.given import RulesetInput
 from polywan.core.lookups import Lookups
 from polywan.core.net import FAMILIES, IPAddress, MarkLayout, TableId
@@ -16,7 +19,7 @@ from polywan.core.nexthops import build_nexthops, multipath
 from polywan.core.observed import Observed
 from polywan.core.plan import DesiredState
 from polywan.core.reach import Reach, UplinkFamily, unbound_links
-from polywan.core.routing import build_routes, build_rules, dormant, routings
+from polywan.core.routing import build_routes, dormant, routings
 from polywan.core.ruleset import build
 from polywan.core.select import Selection, marked_policies
 from polywan.core.tuning import build_sysctls
@@ -108,6 +111,8 @@ def compile_state(
     """
     layout = layout_of(config)
     fallback = TableId(config.global_.table_base)
+    marks = {int(number.mark) for number in (*given.values(), *policy_marks.values())}
+    ahead = ahead_of(observed.rules, layout, marks, config.global_.priority)
     devices = {name: uplink.interface for name, uplink in config.uplinks.items()}
     sources = {name: uplink.source for name, uplink in config.uplinks.items()}
     table = build(
@@ -122,18 +127,20 @@ def compile_state(
             lookups=lookups,
             observed=observed,
             reach=reach,
+            words={family: ahead.words(family) for family in FAMILIES},
             main_links={family: unbound_links(observed, reach, given, family) for family in FAMILIES},
         )
     )
     uplinks = routings(reach, given, devices, sources)
     policies = multipath(config, policy_marks, given, reach, selection)
     families = tuple(sorted({family for _, family in reach}))
-    routes = build_routes(uplinks, policies, families, fallback)
+    first = first_routes(observed, reach, frozenset(devices.values()), fallback)
+    routes = build_routes(uplinks, policies, families, fallback, first, realms=observed.realms)
     return DesiredState(
         nexthops=build_nexthops(policies),
         routes=routes,
         dormant=dormant(routes, observed),
-        rules=build_rules(uplinks, policies, families, layout, config.global_.priority, fallback),
+        rules=build_rules(uplinks, policies, families, layout, config.global_.priority, fallback, ahead),
         nft=table,
         sysctls=tuple(build_sysctls(config, observed, current)),
     )

@@ -93,7 +93,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         if actual.nft is None:
             effects.append(Strays())
     effects += _misplaced(state, config, observed, ways)
-    sweeps, cuts = _cuts(state, config, observed, selection, now)
+    sweeps, cuts = _cuts(state, config, observed, ways, selection, now)
     effects += cuts
     effects += leave.notes(state, leavings)
     if recalled is memory is not state.memory:
@@ -165,14 +165,26 @@ def _phase(state: State, key: UplinkFamily) -> float:
 
 
 def _cuts(
-    state: State, config: Config, observed: Observed, selection: Selection, now: float
+    state: State,
+    config: Config,
+    observed: Observed,
+    ways: Mapping[UplinkFamily, Reach],
+    selection: Selection,
+    now: float,
 ) -> tuple[tuple[Sweep, ...], tuple[Cut, ...]]:
     """Connections to let go of now, after the new path is in force, and once more a little later."""
     before = state.selection or Selection({}, _dead_already(state))
     fresh = sorted((selection.dead - before.dead) | (selection.moved - before.moved))
     mask = layout_of(config).mask
     cuts = tuple(
-        Cut(name, state.numbers[name].mark, mask, family, tcp=(name, family) in selection.dead)
+        Cut(
+            name,
+            state.numbers[name].mark,
+            mask,
+            family,
+            (name, family) in selection.dead,
+            inbound=_gone(ways, name, family),
+        )
         for name, family in fresh
     )
     sweeps = (
@@ -181,6 +193,10 @@ def _cuts(
         for wait in ((SOON, SWEEP) if _forgets(observed, config.uplinks[c.uplink].interface, c.family) else (SWEEP,))
     )
     return tuple(sweeps), cuts
+
+
+def _gone(ways: Mapping[UplinkFamily, Reach], name: str, family: Family) -> bool:
+    return not isinstance(ways.get((name, family)), Path)
 
 
 def _forgets(observed: Observed, device: str, family: Family) -> bool:
@@ -219,7 +235,7 @@ def second_cuts(state: State, config: Config, due: Iterable[Sweep]) -> tuple[Cut
     lost = selection.dead | selection.moved if selection else frozenset()
     mask = layout_of(config).mask
     return tuple(
-        Cut(s.uplink, s.mark, mask, s.family, s.tcp, clients=True)
+        Cut(s.uplink, s.mark, mask, s.family, s.tcp, clients=True, inbound=_gone(state.reach, s.uplink, s.family))
         for s in due
         if (s.uplink, s.family) in lost or s.mark in state.retired
     )

@@ -55,6 +55,8 @@ class Cut:
         tcp: established TCP is ended as well; it needs the mark to be dead already.
         clients: those that affinity keeps there are forgotten too. Not in the first moment: whoever connects again
             meanwhile has a new entry, which nobody could tell from the old one.
+        inbound: so are those that came in from outside: the link itself is gone. On a link that is silent they may well
+            be answered.
     """
 
     uplink: str
@@ -63,6 +65,7 @@ class Cut:
     family: Family
     tcp: bool = True
     clients: bool = False
+    inbound: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,11 +49,9 @@ class Proof:
 def first_query(packet: Packet, scene: Scene) -> RouteQuery:
     """Return the question behind `Scene.without_us`: what happens without polywan?
 
-    Forwarded packets carry the mark that is never given out, which leads past our policy rules; the box's own are
-    routed before anything of ours sees them.
+    Packets without bits of ours pass our policy rules as if they were not there.
     """
-    foreign = packet.mark & scene.layout.keep
-    return _query(packet, foreign if packet.in_interface is None else foreign | scene.layout.mask)
+    return _query(packet, packet.mark & scene.layout.keep)
 
 
 def queries(scene: Scene, trace: Trace) -> dict[str, RouteQuery]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
@@ -11,6 +11,7 @@ from polywan.config import Config
 from polywan.core.allocate import Numbers
 from polywan.core.lookups import NOTHING, Lookups
 from polywan.core.net import Family, MarkLayout
+from polywan.core.nft import NftRule
 from polywan.core.observed import Observed
 from polywan.core.reach import Reach, UplinkFamily
 from polywan.core.select import Selection
@@ -36,6 +37,7 @@ class RulesetInput:
         own: IPv4 addresses of this box, as far as others can reach them.
         main_links: links by which main's own default leaves, per family; where a socket that was bound to
             its uplink cannot be told from one that was not.
+        words: marks with bits of ours that policy rules of others compare as a whole, per family.
         lookups: what rules refer to outside of the file.
         observed: the world.
         reach: how each uplink can be used.
@@ -49,11 +51,24 @@ class RulesetInput:
     retired: frozenset[int] = frozenset()
     own: frozenset[IPv4Address] = frozenset()
     main_links: Mapping[Family, frozenset[str]]
+    words: Mapping[Family, tuple[int, ...]] = field(default_factory=dict)
     lookups: Lookups = NOTHING
     observed: Observed
     reach: Mapping[UplinkFamily, Reach]
 
 
-def unmarked(layout: MarkLayout) -> str:
-    """Verdict that lets a packet pass without a choice; takes off the mark that `fresh` asked its question with."""
-    return f"meta mark set meta mark & {layout.keep:#010x} accept"
+UNMARKED: Final = "goto unmarked"
+"""Verdict that leaves a packet alone: the chain takes off the mark that `fresh` asked its question with."""
+
+
+def words_of(given: RulesetInput) -> tuple[int, ...]:
+    """Return the whole-word marks of others that have bits of ours, of both families."""
+    return tuple(sorted({word for words in given.words.values() for word in words}))
+
+
+def restored(layout: MarkLayout, words: Iterable[int]) -> tuple[NftRule, ...]:
+    """Return the rules that put back what our bits have taken from a mark of others, once these are off."""
+    return tuple(
+        NftRule(f"meta mark {word & layout.keep:#010x} meta mark set {word:#010x}", "another program's mark, whole")
+        for word in words
+    )

@@ -20,6 +20,9 @@ RulePriority = NewType("RulePriority", int)
 PROTOCOL: Final = 200
 """Stamp on every route and policy rule of ours (rtnetlink(7) rtm_protocol; 200 has no name in iproute2)."""
 
+NUDGE: Final = 0x5057_0001
+"""Priority (SO_PRIORITY, socket(7)) of what is sent in a server's name to make idle clients speak; nobody else's."""
+
 TABLE_MAIN: Final = TableId(254)
 WORST_METRIC: Final = 0x7FFF_FFFF
 """Metric of the `blackhole` default: loses against every route that leads somewhere."""
@@ -83,9 +86,13 @@ class MarkLayout:
         """
         if not 1 <= number <= self.capacity:
             raise CapacityError(f"mark mask {self.mask:#x} has room for {self.capacity} uplinks, not {number}")
+        return Mark(self.spread(number))
+
+    def spread(self, number: int) -> int:
+        """Spread the lowest bits of a number over the mask's bits; what does not fit is left out."""
         value, rest = 0, number
         for bit in range(32):
             if self.mask >> bit & 1:
                 value |= (rest & 1) << bit
                 rest >>= 1
-        return Mark(value)
+        return value

@@ -19,7 +19,7 @@ from typing import Final
 from polywan.config import Affinity, Policy
 from polywan.config.steering import Algorithm
 from polywan.core.balance import HASH_SLOTS, MAX_SLOTS, SEED, rendezvous, slots
-from polywan.core.given import REFUSAL, ROOM, RulesetInput, unmarked
+from polywan.core.given import REFUSAL, ROOM, UNMARKED, RulesetInput
 from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import Chain, Key, NftMap, NftRule
 from polywan.core.select import Choice, policies_of
@@ -145,7 +145,7 @@ def _active(given: RulesetInput, name: str) -> list[Family]:
 
 
 def _policy(given: RulesetInput, name: str, policy: Policy) -> Iterator[NftRule]:
-    resort = REFUSAL.get(policy.last_resort) or unmarked(given.layout)
+    resort = REFUSAL.get(policy.last_resort) or UNMARKED
     for family in FAMILIES:
         choice = given.selection.choices.get((name, family))
         selector = f"meta nfproto {family.nfproto}"
@@ -277,7 +277,7 @@ def _by(given: RulesetInput, name: str, policy: Policy) -> Iterator[NftRule]:
             yield NftRule(f"{selector} numgen inc mod {count} vmap @{slot_map(name, family)}", "each packet in turn")
             yield NftRule(f"{selector} goto carry_{choice.members[0][0]}", "never without a choice")
         else:
-            yield NftRule(f"{selector} {REFUSAL.get(policy.last_resort) or unmarked(given.layout)}", "last resort")
+            yield NftRule(f"{selector} {REFUSAL.get(policy.last_resort) or UNMARKED}", "last resort")
 
 
 def _marks(given: RulesetInput, mark: int) -> str:

@@ -1,49 +1,18 @@
-"""Policy rules and routes: what polywan asks of the kernel's routing, as values, and how they are built.
-
-The lookup of a packet, by priority within the band (default 6000)::
-
-    +0     not from this box: straight to +265
-    +1     the question of chain fresh, "what would happen without us?": straight past our rules
-    +2     main without its defaults, as +265, before sockets that are bound to a device
-    +10…   bound to a device: its uplink's table
-    +265   main without its defaults: specific routes win, no table is ever copied
-    +270…  packet mark: its uplink's table, or the table of a multipath policy (`nexthops.py`)
-    +601   any mark that found no way there: `blackhole`, so that marked traffic never leaks to main
-    +610…  from an uplink's address, or by this box from its prefix: its table; behind the marks, because a
-           packet of this box has its source before its mark
-    …      the rules of others, then main
-    32800  behind main and default: any uplink, so that the box always has a first route
-"""
+"""Routes of ours as values, and how they are built: each uplink's table, and the tables around it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import ip_network
 from typing import Final
 
-from polywan.core.allocate import (
-    END,
-    FALLBACK,
-    FORWARDED,
-    FROM,
-    FWMARK,
-    MOST,
-    OIF,
-    PAST,
-    QUESTION,
-    SPECIFIC,
-    STOP,
-    Numbers,
-)
+from polywan.core.allocate import MOST, Numbers
 from polywan.core.net import (
-    TABLE_MAIN,
     WORST_METRIC,
     Family,
     IPAddress,
     IPNetwork,
-    MarkLayout,
     RulePriority,
     TableId,
 )
@@ -51,8 +20,10 @@ from polywan.core.nexthops import NexthopId, PolicyRouting
 from polywan.core.observed import Observed
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily
 
-LEAF_BITS: Final = 3
-"""Uplinks are told apart one by one in blocks of 2^LEAF_BITS; a rule that does not match costs 2.6 ns."""
+REALM_FIRST: Final = 0x5057
+REALM_BOUND: Final = 0x5058
+"""Realms of IPv4 routes (ip-route(8)). The first marks a first route of the box's own packets that nobody but main's
+default has decided; the second one that the packet's own address or device has, by an uplink's table."""
 
 DEFAULT_METRIC: Final = 1
 """Metric of the default in an uplink's or a policy's own table; anything better than the `blackhole` one."""
@@ -71,6 +42,7 @@ class Route:
         onlink: the next hop is not covered by a connected route; reach it anyway (RTNH_F_ONLINK).
         source: preferred source address for the box's own traffic.
         nexthop: group that says device and next hop, in place of `link` and `via`.
+        realm: what ``rt classid`` of nft(8) sees of packets that take the route (RTA_FLOW, IPv4 only); 0 for none.
     """
 
     family: Family
@@ -81,6 +53,7 @@ class Route:
     onlink: bool = False
     source: IPAddress | None = None
     nexthop: NexthopId | None = None
+    realm: int = 0
 
     @property
     def key(self) -> tuple[Family, TableId, int, str | None]:
@@ -151,82 +124,34 @@ def routings(
 # Most decisions change who is chosen, not how it is routed: the last few results are kept, as the same objects,
 # so that comparing them with what the kernel holds costs nothing.
 @lru_cache(maxsize=4)
-def build_rules(
-    uplinks: tuple[UplinkRouting, ...],
-    policies: tuple[PolicyRouting, ...],
-    families: tuple[Family, ...],
-    layout: MarkLayout,
-    base: int,
-    fallback: TableId,
-) -> frozenset[IpRule]:
-    """Return the policy rules of every active family."""
-    numbers = [*(uplink.numbers for uplink in uplinks), *(policy.numbers for policy in policies)]
-    tables = {number.id: number.table for number in numbers}
-    return frozenset(_rules(uplinks, tables, families, layout, base, fallback))
-
-
-@lru_cache(maxsize=4)
 def build_routes(
     uplinks: tuple[UplinkRouting, ...],
     policies: tuple[PolicyRouting, ...],
     families: tuple[Family, ...],
     fallback: TableId,
+    first: frozenset[Route],
+    *,
+    realms: bool,
 ) -> frozenset[Route]:
     """Return each uplink's table, the fallback table and each multipath policy's table, for every active family.
 
     An uplink without carrier keeps its route (the kernel ignores it meanwhile): its return is one event shorter.
+
+    Args:
+        uplinks: what the uplinks' routes are made of.
+        policies: likewise, of multipath policies.
+        families: those in use.
+        fallback: number of the table that leads by any uplink.
+        first: first routes of the box's own packets.
+        realms: nft can tell the realm of a route.
     """
-    return frozenset((*_routes(uplinks, families, fallback), *_group_routes(policies, families)))
+    routes = _routes(uplinks, families, fallback, realms=realms)
+    return frozenset((*routes, *_group_routes(policies, families), *first))
 
 
-def _rules(
-    uplinks: tuple[UplinkRouting, ...],
-    tables: Mapping[int, TableId],
-    families: tuple[Family, ...],
-    layout: MarkLayout,
-    base: int,
-    fallback: TableId,
-) -> Iterator[IpRule]:
-    for family in families:
-        marks = mark_tree(family, tables, layout, base)
-        specific = RulePriority(base + SPECIFIC)
-        yield IpRule(family=family, priority=RulePriority(base + FORWARDED), goto=specific, iif="lo", invert=True)
-        yield IpRule(
-            family=family,
-            priority=RulePriority(base + QUESTION),
-            goto=RulePriority(base + PAST),
-            mark=(layout.mask, layout.mask),
-        )
-        for before in (RulePriority(base + QUESTION + 1), specific):
-            yield IpRule(family=family, priority=before, table=TABLE_MAIN, suppress_prefixlength=0)
-        # It decides nothing: a `goto` needs a rule to arrive at. It finds specific routes for an unused mark.
-        yield IpRule(
-            family=family,
-            priority=RulePriority(base + PAST),
-            table=TABLE_MAIN,
-            mark=(layout.mask, layout.mask),
-            suppress_prefixlength=0,
-        )
-        yield from marks
-        # Behind the tree and not in each table: a packet of this box has its first route before its mark, and with
-        # the source of an uplink that is cut off it goes on to main from that uplink's table.
-        yield IpRule(
-            family=family,
-            priority=RulePriority(base + STOP),
-            table=stop_table(fallback),
-            mark=(0, layout.mask),
-            invert=True,
-        )
-        yield IpRule(family=family, priority=FALLBACK, table=fallback)
-        for uplink in uplinks:
-            table, priority = uplink.numbers.table, uplink.numbers.priority
-            yield IpRule(family=family, priority=priority(OIF), table=table, oif=uplink.device)
-            path = uplink.path(family)
-            for address in dict.fromkeys(path.addresses) if path else ():
-                yield IpRule(family=family, priority=priority(FROM), table=table, from_=ip_network(address))
-            # What others route for the inside (a VPN's rules) must not be caught by its source: the box's own only.
-            for prefix in path.prefixes if path else ():
-                yield IpRule(family=family, priority=priority(FROM), table=table, from_=prefix, iif="lo")
+def first_table(fallback: TableId) -> TableId:
+    """Return the table that holds the first route of the box's own packets (`first.py`)."""
+    return TableId(fallback + MOST + 2)
 
 
 def stop_table(fallback: TableId) -> TableId:
@@ -234,51 +159,9 @@ def stop_table(fallback: TableId) -> TableId:
     return TableId(fallback + MOST + 1)
 
 
-def mark_tree(family: Family, tables: Mapping[int, TableId], layout: MarkLayout, base: int) -> list[IpRule]:
-    """Return the rules, by priority, that lead a mark to its uplink's or policy's table in steps that grow with log N.
-
-    Ids are kept in blocks of 2^LEAF_BITS. Above the blocks, each rule tests one bit of the id and goes to the
-    upper half when it is set; what falls through is the lower half. A block ends in a `goto` past the tree, so
-    that no packet falls into its neighbour. A rule keeps its priority as long as the tree keeps its height.
-    """
-    end = RulePriority(base + END)
-
-    def leaf(low: int, at: int) -> list[IpRule]:
-        rules = [
-            IpRule(
-                family=family,
-                priority=RulePriority(at + ident - low),
-                table=tables[ident],
-                mark=(layout.mark(ident), layout.mask),
-            )
-            for ident in range(low, low + (1 << LEAF_BITS))
-            if ident in tables
-        ]
-        return [*rules, IpRule(family=family, priority=RulePriority(at + (1 << LEAF_BITS)), goto=end)] if rules else []
-
-    def subtree(low: int, bits: int, at: int) -> list[IpRule]:
-        if bits <= LEAF_BITS:
-            return leaf(low, at)
-        half = 1 << (bits - 1)
-        lower = subtree(low, bits - 1, at + 1)
-        upper = subtree(low + half, bits - 1, at + 1 + _size(bits - 1))
-        if not upper:
-            return lower
-        bit = layout.mark(half)
-        return [
-            IpRule(family=family, priority=RulePriority(at), goto=upper[0].priority, mark=(bit, bit)),
-            *lower,
-            *upper,
-        ]
-
-    # The question of a forwarded packet comes by here, and must not meet the silent end.
-    past = IpRule(family=family, priority=end, goto=RulePriority(base + PAST), mark=(layout.mask, layout.mask))
-    return [*subtree(0, max(LEAF_BITS, max(tables).bit_length()), base + FWMARK), past]
-
-
-def _size(bits: int) -> int:
-    """Priorities that a subtree over 2^bits ids takes."""
-    return (1 << bits) + 1 if bits <= LEAF_BITS else 1 + 2 * _size(bits - 1)
+def _realm(*, own: bool) -> int:
+    """Return the realm of a default route: in an uplink's own table, or in one that leads by any."""
+    return REALM_BOUND if own else REALM_FIRST
 
 
 def dormant(routes: Iterable[Route], observed: Observed) -> frozenset[Route]:
@@ -295,7 +178,9 @@ def dormant(routes: Iterable[Route], observed: Observed) -> frozenset[Route]:
     )
 
 
-def _routes(uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], fallback: TableId) -> Iterator[Route]:
+def _routes(
+    uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], fallback: TableId, *, realms: bool
+) -> Iterator[Route]:
     for family in families:
         yield Route(family=family, table=stop_table(fallback), metric=WORST_METRIC, link=None)
         for uplink in uplinks:
@@ -313,6 +198,7 @@ def _routes(uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], fa
                     via=path.via,
                     onlink=path.onlink,
                     source=source,
+                    realm=_realm(own=table == number.table) if realms and family is Family.V4 else 0,
                 )
 
 

@@ -17,22 +17,31 @@ chain; where a choice depends on the family there is one map per family.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Final
 
-from polywan.core.given import ROOM, RulesetInput, unmarked
-from polywan.core.net import FAMILIES, Family, MarkLayout
+from polywan.core.first import ours_to_balance
+from polywan.core.given import ROOM, UNMARKED, RulesetInput, restored, words_of
+from polywan.core.net import FAMILIES, NUDGE, Family, MarkLayout
 from polywan.core.nft import Chain, Hook, Key, NftMap, NftRule, NftSet, NftTable
+from polywan.core.observed import Observed
 from polywan.core.policies import policy_chains, policy_maps
-from polywan.core.reach import UplinkFamily
+from polywan.core.reach import Path, UplinkFamily
+from polywan.core.routing import REALM_BOUND, REALM_FIRST
 from polywan.core.select import policies_of
 from polywan.core.steering import steering_chains, steering_sets
+from polywan.core.theirs import ENTRY, theirs_chains, theirs_sets
 from polywan.core.translation import translation_chains, translation_sets
 from polywan.core.via import via_chains, via_entry, via_maps
 
 RAW: Final = -300
-MANGLE: Final = -150
+
+LAST: Final = 100
+"""Priority in prerouting and output: after marks, translation and filters of others, whoever was loaded first."""
+
+BEFORE_OTHERS: Final = -152
+"""Priority after routing: before mangle (-150), so that others compare their own marks, without bits of ours."""
 
 
 def build(given: RulesetInput) -> NftTable:
@@ -47,11 +56,14 @@ def _sets(given: RulesetInput) -> dict[str, NftSet]:
         "uplinks": NftSet(f"type ifname; {ROOM}", devices),
         # Loopback carries the resets that this box sends to its own sockets.
         "outer": NftSet(f"type ifname; {ROOM}", devices | {"lo"}),
-        "uplink_routes": NftSet(f"typeof fib daddr oifname; {ROOM}", devices),
         "own": NftSet("type ipv4_addr; size 4096;", frozenset(map(str, given.own))),
         "clamped": NftSet(f"type ifname; {ROOM}", clamped),
     }
+    known = given.observed
     sets |= {**steering_sets(given), **translation_sets(given)}
+    sets |= theirs_sets(known.rules, known.tables, main=_with_default(known))
+    sets["ours"] = NftSet(f"type mark; {ROOM}", frozenset(int(n.mark) for n in given.numbers.values()))
+    sets |= {f"gone_{family}": NftSet(f"type mark; {ROOM}", _gone_marks(given, family)) for family in FAMILIES}
     sets |= {f"dead_{family}": NftSet(f"type mark; {ROOM}", _dead_marks(given, family)) for family in FAMILIES}
     sets |= {
         f"down_{family}": NftSet(f"type mark; {ROOM}", _marks(given, given.selection.down, family))
@@ -64,6 +76,12 @@ def _dead_marks(given: RulesetInput, family: Family) -> frozenset[Key]:
     """Marks whose connections are cut; with any, the one that is never given out: see `kernel/vanished.py`."""
     marks = _marks(given, given.selection.dead, family) | given.retired
     return marks | {given.layout.mask} if marks else marks
+
+
+def _gone_marks(given: RulesetInput, family: Family) -> frozenset[Key]:
+    """Those of the dead marks whose link cannot carry anything: what came in by it is cut as well."""
+    lost = [key for key in given.selection.dead if not isinstance(given.reach.get(key), Path)]
+    return _dead_marks(given, family) & (_marks(given, lost, family) | given.retired | {given.layout.mask})
 
 
 def _marks(given: RulesetInput, keys: Iterable[UplinkFamily], family: Family) -> frozenset[Key]:
@@ -90,8 +108,8 @@ def _maps(given: RulesetInput) -> dict[str, NftMap]:
 def _chains(given: RulesetInput) -> dict[str, Chain]:
     dead = tuple(family for family in FAMILIES if _dead_marks(given, family))
     spread = _sprayed(given)
-    chains = {**_hooked(given.layout.mask, dead, sprayed=bool(spread)), **_shared(given.layout)}
-    chains |= {**steering_chains(given), **translation_chains(given), **policy_chains(given)}
+    chains = {**_hooked(given.layout, dead, words_of(given), sprayed=bool(spread)), **_shared(given)}
+    chains |= {**_of_others(given), **steering_chains(given), **translation_chains(given), **policy_chains(given)}
     chains |= {**via_chains(given), "local": Chain((*via_entry(given), *chains["local"].rules))}
     for name in given.config.uplinks:
         mark, translates = given.numbers[name].mark, given.config.uplinks[name].nat != "none"
@@ -110,17 +128,18 @@ def _sprayed(given: RulesetInput) -> dict[str, tuple[int, ...]]:
 
 
 @cache
-def _hooked(mask: int, dead: tuple[Family, ...], *, sprayed: bool) -> dict[str, Chain]:
+def _hooked(layout: MarkLayout, dead: tuple[Family, ...], words: tuple[int, ...], *, sprayed: bool) -> dict[str, Chain]:
     """The chains that every packet meets.
 
     Args:
-        mask: our bits of the marks.
+        layout: our bits of the marks.
         dead: families in which some uplink is dead.
+        words: whole-word marks of others that have bits of ours.
         sprayed: some policy deals out single packets.
     """
-    ours = f"ct mark & {mask:#010x}"
+    ours = f"ct mark & {layout.mask:#010x}"
     # Every later packet meets these first, so they are there only while something is dead.
-    cut = tuple(NftRule(f"meta nfproto {f.nfproto} {ours} @dead_{f} goto cut", "its uplink is dead") for f in dead)
+    cut = tuple(rule for family in dead for rule in _cutting(ours, family))
     spray = (NftRule(f"ct direction original {ours} vmap @spray", "dealt out one by one"),) if sprayed else ()
     prerouting = (
         *cut,
@@ -138,43 +157,91 @@ def _hooked(mask: int, dead: tuple[Family, ...], *, sprayed: bool) -> dict[str, 
     )
     output = (
         NftRule("oifname != @uplinks accept", "does not leave by an uplink"),
-        NftRule(f"meta mark & {mask:#010x} != 0 accept", "a socket that chose for itself, as probes do"),
         *cut,
+        NftRule("meta mark @ours accept", "a socket that chose for itself, as probes do"),
         NftRule(f"{ours} vmap @restore", "already chosen"),
         NftRule("ct state new goto local", "first packet of a connection of this box"),
     )
+    # Routing is over: what others compare from here on is their own mark.
+    clean = NftRule(f"{ours} != 0 meta mark set meta mark & {layout.keep:#010x}", "routed: our bits come off")
+    cleaned = (clean, *restored(layout, words))
     postrouting = (
+        NftRule(f"iif 0 {clean.text}", clean.why),
+        *restored(layout, words),
         NftRule("tcp flags & (syn | rst) == syn jump clamp", "only SYNs carry a segment size"),
         NftRule("oifname vmap @guards", "leaves by an uplink: is it the right one?"),
     )
     return {
-        **({"nudge": _nudge(mask)} if dead else {}),
-        "prerouting": Chain(prerouting, Hook("filter", "prerouting", MANGLE)),
-        "output": Chain(output, Hook("route", "output", MANGLE)),
-        "postrouting": Chain(postrouting, Hook("filter", "postrouting", MANGLE)),
+        **({"nudge": _nudge()} if dead else {}),
+        "prerouting": Chain(prerouting, Hook("filter", "prerouting", LAST)),
+        "output": Chain(output, Hook("route", "output", LAST)),
+        "input": Chain(cleaned, Hook("filter", "input", BEFORE_OTHERS)),
+        "forward": Chain(cleaned, Hook("filter", "forward", BEFORE_OTHERS)),
+        "postrouting": Chain(postrouting, Hook("filter", "postrouting", BEFORE_OTHERS)),
     }
 
 
-def _nudge(mask: int) -> Chain:
-    """What `kernel/nudge.py` sends in the name of servers, with the mark that is never given out."""
+def _cutting(ours: str, family: Family) -> Iterator[NftRule]:
+    """Who has to let go: all of a line that is gone, and what this side began on one that is silent."""
+    selector = f"meta nfproto {family.nfproto}"
+    # What came in by a silent line was not chosen for it, and may well be answered there: a port forward.
+    yield NftRule(f"{selector} ct direction original {ours} @dead_{family} goto cut", "its uplink is dead")
+    yield NftRule(f"{selector} {ours} @gone_{family} goto cut", "its uplink is gone")
+
+
+def _nudge() -> Chain:
+    """What `kernel/nudge.py` sends in the name of servers."""
     rules = (
-        NftRule(f"meta mark {mask:#010x} oifname @uplinks drop", "speaks in the name of somebody outside"),
-        NftRule(f"meta mark {mask:#010x} notrack", "its connection has other numbers"),
+        NftRule(f"meta priority {NUDGE:x} oifname @uplinks drop", "speaks in the name of somebody outside"),
+        NftRule(f"meta priority {NUDGE:x} notrack", "its connection has other numbers"),
     )
     return Chain(rules, Hook("filter", "output", RAW))
 
 
-@cache
-def _shared(layout: MarkLayout) -> dict[str, Chain]:
-    ask = f"meta mark set meta mark | {layout.mask:#010x}"
+def _asking(given: RulesetInput) -> Iterator[NftRule]:
+    """Does main know more about the destination than a default?
+
+    With the mark that is never given out, the lookup meets main's specific routes and nothing else.
+    """
+    ask = f"meta mark set meta mark | {given.layout.mask:#010x} fib daddr . mark oif missing goto steer"
+    devices = {u.interface for u in given.config.uplinks.values()}
+    open_ = [family for family in FAMILIES if ours_to_balance(given.observed, devices, family)]
+    for family in open_:
+        selector = "" if len(open_) == len(FAMILIES) else f"meta nfproto {family.nfproto} "
+        yield NftRule(f"{selector}{ask}", "main's default decides, by an uplink or not at all")
+        if not selector:
+            return
+
+
+def _theirs(given: RulesetInput) -> Iterator[NftRule]:
+    if ENTRY in _of_others(given):
+        yield NftRule(f"jump {ENTRY}", "what policy rules of others decide is theirs")
+
+
+def _of_others(given: RulesetInput) -> dict[str, Chain]:
+    known = given.observed
+    return theirs_chains(known.rules, known.tables, main=_with_default(known))
+
+
+def _with_default(observed: Observed) -> frozenset[Family]:
+    return frozenset(family for family in FAMILIES if observed.main_default_links(family))
+
+
+def _shared(given: RulesetInput) -> dict[str, Chain]:
+    layout, words = given.layout, words_of(given)
+    strangers = f"meta mark & {layout.mask:#010x} != 0"
+    if words:
+        strangers += f" meta mark != {{ {', '.join(f'{word:#010x}' for word in words)} }}"
+    stranger = NftRule(f"{strangers} accept", "another program's mark, with bits of ours: left alone")
+    here = NftRule("fib daddr type { local, broadcast, multicast } accept", "for this box, or stays on its link")
     fresh = (
         NftRule("ip saddr @own goto forged", "claims to come from this box"),
         NftRule("iifname vmap @arrival", "from outside: replies go back the way it came"),
-        # With the mark that is never given out the lookup skips our own policy rules: what would happen without us?
-        NftRule(f"{ask} fib daddr . mark oifname @uplink_routes goto steer", "without us it would leave by an uplink"),
-        NftRule(f"fib daddr type local {unmarked(layout)}", "for this box"),
-        NftRule("fib daddr . mark oif missing goto steer", "without us there is no way: an uplink may know one"),
-        NftRule(unmarked(layout), "goes where the routing tables say"),
+        stranger,
+        here,
+        *_theirs(given),
+        *_asking(given),
+        NftRule(UNMARKED, "goes where the routing tables say"),
     )
     forged = (
         NftRule('iifname "lo" accept', "it does"),
@@ -183,11 +250,10 @@ def _shared(layout: MarkLayout) -> dict[str, Chain]:
     local = (
         # How a DHCPv6 client gets an uplink its addresses: refused with everything else, IPv6 would never come.
         NftRule("ip6 daddr { fe80::/10, ff00::/8 } accept", "stays on its link: nothing to choose"),
-        *(
-            NftRule(f"meta nfproto {f.nfproto} oifname vmap @bound_{f}", "bound to an uplink by device or address")
-            for f in FAMILIES
-        ),
-        NftRule("goto steer", "the box follows the same policies"),
+        here,
+        NftRule("udp sport 68 udp dport 67 accept", "a DHCP client renews with the server of its own link"),
+        stranger,
+        *_own(given),
     )
     cut = (
         NftRule("iifname @outer accept", "towards the inside or this box: may still arrive"),
@@ -199,13 +265,44 @@ def _shared(layout: MarkLayout) -> dict[str, Chain]:
         NftRule("oifname @clamped tcp option maxseg size set rt mtu", "segments fit the uplink"),
         NftRule("iifname @clamped tcp option maxseg size set rt mtu", "segments fit the uplink"),
     )
+    off = NftRule(f"meta mark set meta mark & {layout.keep:#010x}", "our bits come off")
     return {
         "fresh": Chain(fresh),
         "forged": Chain(forged),
         "local": Chain(local),
+        "unmarked": Chain((off, *restored(layout, words), NftRule("accept", "left alone"))),
         "cut": Chain(cut),
         "clamp": Chain(clamp),
     }
+
+
+def _own(given: RulesetInput) -> Iterator[NftRule]:
+    """Who has decided the first route of a packet of this box (`core/first.py`)?"""
+    if given.observed.realms:
+        yield NftRule(f"meta nfproto ipv4 rt classid {REALM_FIRST} goto steer", "main's default: ours to balance")
+        bound = f"meta nfproto ipv4 rt classid {REALM_BOUND} oifname vmap @arrival"
+        yield NftRule(bound, "bound to an uplink by device or address")
+        yield NftRule("meta nfproto ipv4 accept", "decided by somebody else, or by a specific route")
+    else:
+        yield from _near(given, Family.V4)
+        yield NftRule("meta nfproto ipv4 oifname vmap @bound_4", "bound to an uplink by device or address")
+    yield from _near(given, Family.V6)
+    yield NftRule("meta nfproto ipv6 oifname vmap @bound_6", "bound to an uplink by device or address")
+    yield NftRule("goto steer", "the box follows the same policies")
+
+
+def _near(given: RulesetInput, family: Family) -> Iterator[NftRule]:
+    """The networks of the uplinks' own links, where no realm tells that a specific route leads there."""
+    near = sorted(
+        f'{address.network} . "{uplink.interface}"'
+        for uplink in given.config.uplinks.values()
+        for address in set(given.observed.addresses_of(uplink.interface, family))
+        if address.network.prefixlen < family.host_length
+    )
+    if near:
+        word = "ip" if family is Family.V4 else "ip6"
+        elements = ", ".join(dict.fromkeys(near))
+        yield NftRule(f"{word} daddr . oifname {{ {elements} }} accept", "the uplink's own network")
 
 
 @cache
@@ -228,7 +325,7 @@ def _uplink(
         NftRule(f"ct mark {mark:#010x} accept", f"on {name}"),
         NftRule(f"{ours} == {mark:#010x} accept", f"on {name}, beside the bits of others"),
         *(NftRule(f"{ours} == {m:#010x} accept", "dealt out one by one") for m in sprayed),
-        NftRule(f"ct status ! confirmed {ours} != 0 goto to_{name}", "routed here by something more specific"),
+        NftRule(f"ct status ! confirmed {ours} != 0 {on_connection} accept", "routed here by something more specific"),
         NftRule(f"{ours} != 0 counter drop", "belongs to another uplink"),
         # Connection tracking does not translate what it calls invalid: it would leave with an inside source.
         *((NftRule("iif != 0 ct state invalid counter drop", "would leave untranslated"),) if translates else ()),

@@ -27,13 +27,13 @@ from polywan.core.conditions import (
     list_set,
     match_lines,
 )
-from polywan.core.given import REFUSAL, RulesetInput, unmarked
+from polywan.core.given import REFUSAL, UNMARKED, RulesetInput
 from polywan.core.lookups import Lookups, PrefixList
 from polywan.core.net import FAMILIES, Family, MarkLayout
 from polywan.core.nft import QUOTABLE, Chain, Hook, Key, NftRule, NftSet
 from polywan.core.select import policy_name
 
-BEFORE_MANGLE: Final = -151
+BEFORE_LEAVING: Final = -153
 """Priority of chain `only`. A chain of its own hook, so that `accept` is the end of it and of nothing else."""
 
 MOST_INSIDE: Final = 16384
@@ -82,7 +82,7 @@ def _chains(given: _Rules) -> Mapping[str, Chain]:
     chains: dict[str, Chain] = {}
     for number, rule in enumerate(given.config.rules, start=1):
         wanted, unwanted = _conditions(given, rule)
-        verdict, why = _verdict(given, rule), _why(number, wanted)
+        verdict, why = _verdict(rule), _why(number, wanted)
         if unwanted:
             chains[f"rule_{number}"] = Chain((*_excluded(number, unwanted), NftRule(verdict, f"rule {number}")))
             verdict = f"jump rule_{number}"
@@ -100,10 +100,10 @@ def _sets(given: _Rules) -> Mapping[str, NftSet]:
     return sets
 
 
-def _verdict(given: _Rules, rule: SteeringRule) -> str:
+def _verdict(rule: SteeringRule) -> str:
     if rule.action is None:
         return f"goto policy_{policy_name(rule)}"
-    return unmarked(given.layout) if rule.action == "bypass" else REFUSAL["prohibit"]
+    return UNMARKED if rule.action == "bypass" else REFUSAL["prohibit"]
 
 
 def _conditions(given: _Rules, rule: SteeringRule) -> tuple[tuple[Condition, ...], tuple[Condition, ...]]:
@@ -143,14 +143,14 @@ def _only_chains(given: _Rules) -> dict[str, Chain]:
             only += [NftRule(f"{text} jump only_{number}".strip(), f"rule {number}") for text in match_lines(wanted)]
         else:
             only += [line for text in match_lines(wanted) for line in _leaving(given, number, rule, text)]
-    return {"only": Chain(tuple(only), Hook("filter", "postrouting", BEFORE_MANGLE)), **chains}
+    return {"only": Chain(tuple(only), Hook("filter", "postrouting", BEFORE_LEAVING)), **chains}
 
 
 def _exempt(mask: int) -> Iterator[NftRule]:
     yield NftRule("oifname @inside accept", "stays inside")
     # A packet of the box with our mark, but a connection without, has it from its socket: polywan's own choices
     # are always written to both.
-    own = f"iif 0 ct mark & {mask:#010x} == 0 meta mark & {mask:#010x} != 0"
+    own = f"iif 0 ct mark & {mask:#010x} == 0 meta mark @ours"
     yield NftRule(f"{own} accept", "a socket that chose for itself, as probes do")
     # Without these a link has no IPv6 at all, and its probes fail. The kernel never forwards to addresses of the link,
     # and a forwarded packet's hop limit is below 255.

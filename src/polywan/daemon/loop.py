@@ -290,7 +290,8 @@ class Daemon:
             self.post(seen)
 
     async def _cut(self, cut: Cut) -> None:
-        work = partial(self._kernel.cut, cut.mark, cut.mask, cut.family, tcp=cut.tcp, clients=cut.clients)
+        whom = {"tcp": cut.tcp, "clients": cut.clients, "inbound": cut.inbound}
+        work = partial(self._kernel.cut, cut.mark, cut.mask, cut.family, **whom)
         try:
             freed = await asyncio.to_thread(work)
         except KernelError as error:

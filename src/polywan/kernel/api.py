@@ -99,7 +99,9 @@ class Kernel(Protocol):
 class Tracker(Protocol):
     """What the kernel remembers of connections and clients; synchronous, for a worker thread: there may be many."""
 
-    def cut(self, mark: int, mask: int, family: Family, *, tcp: bool = True, clients: bool = True) -> Freed:
+    def cut(
+        self, mark: int, mask: int, family: Family, *, tcp: bool = True, clients: bool = True, inbound: bool = True
+    ) -> Freed:
         """Let go of the connections of a mark in one family; the dead mark must be in force. Takes up to 0.1 s.
 
         What is not TCP, and TCP that was never answered (SYN_SENT), is forgotten: its next packet chooses again.
@@ -112,6 +114,7 @@ class Tracker(Protocol):
             tcp: end established TCP as well. Forwarded connections are made to speak, and so meet the reset of the
                 dead mark, which carries their sequence numbers; sockets of this box are ended.
             clients: forget clients that keep the mark's uplink, too; they are not counted.
+            inbound: let go of what came in from outside to an address of this box, too.
 
         Raises:
             KernelError: the kernel refused to show connections.

@@ -47,7 +47,7 @@ _SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8  # nf_conntrack_common.h
 _TCP: Final = 6
 _UNANSWERED: Final = frozenset({1, 9})  # SYN_SENT, SYN_SENT2 (nf_conntrack_tcp.h)
 _OPEN: Final = frozenset({2, 3, 4, 5, 6})  # SYN_RECV, ESTABLISHED, FIN_WAIT, CLOSE_WAIT, LAST_ACK
-_PROTOCOL, _STATUS_BITS, _STATE, _MARKED = 0, 9, 10, 12  # places among the values of `flows.Layout.read`
+_PROTOCOL, _CALLED, _STATUS_BITS, _STATE, _MARKED = 0, 3, 9, 10, 12  # places among the values of `flows.Layout.read`
 
 _ANY: Final = bytes(4)  # struct nfgenmsg; its first byte is the address family
 _GENERIC: Final = {Family.V4: b"\x02\0\0\0", Family.V6: b"\x0a\0\0\0"}
@@ -113,7 +113,7 @@ class Found:
     own: list[tuple[End, Request]] = field(default_factory=list)
 
 
-def find(mark: int, mask: int, family: Family, own: Collection[bytes]) -> Iterator[Found]:
+def find(mark: int, mask: int, family: Family, own: Collection[bytes], *, inbound: bool = True) -> Iterator[Found]:
     """Yield the connections of a mark in a family while they are read, a few hundred at a time.
 
     Args:
@@ -121,6 +121,7 @@ def find(mark: int, mask: int, family: Family, own: Collection[bytes]) -> Iterat
         mask: bits of the mark that are ours.
         family: theirs.
         own: addresses of this box, packed.
+        inbound: yield what came in from outside, to one of these addresses, too.
 
     Raises:
         KernelError: the kernel refused; while iterating.
@@ -132,6 +133,8 @@ def find(mark: int, mask: int, family: Family, own: Collection[bytes]) -> Iterat
             values = layouts.of(body).read(body)
             # Kernels that do not filter by mask would hand out everybody's.
             if (values[_MARKED] or 0) & mask != mark & mask:
+                continue
+            if not inbound and values[_CALLED] in own:
                 continue
             if cuttable(values):
                 found.doomed.append(deletion(body))

@@ -52,6 +52,7 @@ class FakeTracker:
         connections_list: tracked connections; append to it at will.
         expired_list: open TCP that the kernel forgot by itself of late.
         kept_list: clients that keep their uplink, likewise.
+        here: addresses of this box that connections from outside were sent to.
         listening: mask of the connections that somebody wants to hear of.
     """
 
@@ -59,13 +60,17 @@ class FakeTracker:
         self.connections_list: list[Connection] = []
         self.expired_list: list[Connection] = []
         self.kept_list: list[Kept] = []
+        self.here: frozenset[str] = frozenset()
         self.listening = 0
         self._signs: asyncio.Queue[Signs] = asyncio.Queue()
         self._serial = 0
 
-    def cut(self, mark: int, mask: int, family: Family, *, tcp: bool = True, clients: bool = True) -> Freed:
+    def cut(
+        self, mark: int, mask: int, family: Family, *, tcp: bool = True, clients: bool = True, inbound: bool = True
+    ) -> Freed:
         """Forget connections and clients; nobody is there to be made to speak. See `Tracker.cut`."""
         meant = [c for c in self.connections_list if c.family is family and c.mark & mask == mark & mask]
+        meant = [c for c in meant if inbound or c.destination not in self.here]
         doomed = [c for c in meant if c.protocol != "tcp" or not c.answered]
         self.connections_list = [c for c in self.connections_list if not any(c is gone for gone in doomed)]
         if clients:

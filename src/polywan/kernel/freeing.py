@@ -24,22 +24,23 @@ AT_ONCE: Final = 2000
 """Segments up to which turns are not waited for: looking who is left costs up to 15 ms, with a large table."""
 
 
-def free(mark: int, mask: int, family: Family, own: Collection[bytes], *, tcp: bool) -> Freed:
+def free(mark: int, mask: int, family: Family, own: Collection[bytes], *, tcp: bool, inbound: bool = True) -> Freed:
     """Let go of the connections of a mark in a family; see `Tracker.cut`.
 
     Args:
         mark: theirs, under `mask`.
-        mask: bits of the mark that are ours; all of them together are the mark of what is sent.
+        mask: bits of the mark that are ours.
         family: theirs.
         own: addresses of this box, packed.
         tcp: end established TCP as well.
+        inbound: let go of what came in from outside, too.
 
     Raises:
         KernelError: the kernel refused to show connections.
     """
-    work = _Work(family, mask, tcp=tcp)
+    work = _Work(family, tcp=tcp)
     for turn in range(TURNS):
-        told = work.take(conntrack.find(mark, mask, family, own), turn)
+        told = work.take(conntrack.find(mark, mask, family, own, inbound=inbound), turn)
         if not told or work.mute:
             return work.freed(silent=len(told))
         if len(told) * TURNS <= AT_ONCE:
@@ -48,7 +49,9 @@ def free(mark: int, mask: int, family: Family, own: Collection[bytes], *, tcp: b
         time.sleep(WAIT)
         if len(told) * TURNS <= AT_ONCE:
             break
-    return work.freed(silent=sum(len(f.inside) + len(f.own) for f in conntrack.find(mark, mask, family, own)))
+    return work.freed(
+        silent=sum(len(f.inside) + len(f.own) for f in conntrack.find(mark, mask, family, own, inbound=inbound))
+    )
 
 
 def free_vanished(vanished: Vanished, mark: int, mask: int, family: Family, own: Collection[bytes]) -> Freed:
@@ -70,9 +73,9 @@ class _Work:
         mute: nobody can be made to speak.
     """
 
-    def __init__(self, family: Family, mark: int, *, tcp: bool) -> None:
+    def __init__(self, family: Family, *, tcp: bool) -> None:
         self.mute = False
-        self._family, self._mark, self._tcp = family, mark, tcp
+        self._family, self._tcp = family, tcp
         self._forgotten = self._told = self._ended = 0
         self._problems: list[str] = []
 
@@ -95,7 +98,7 @@ class _Work:
         """Make ends speak."""
         try:
             if not self.mute:
-                nudge(ends, self._family, self._mark, turn)
+                nudge(ends, self._family, turn)
         except KernelError as e:
             self.mute = True
             self._problems.append(f"idle TCP is reset only when it next sends: {e}")

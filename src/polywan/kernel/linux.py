@@ -70,6 +70,7 @@ class LinuxKernel:
         self._netlink = NetlinkSocket(ROUTE)
         self._lock = threading.Lock()
         self._nft = Nftables()
+        self._has_realms: bool | None = None
         self._clients = AffinityMaps()
         self._watches: list[Watch] = []
         self._tables = foreign.Tables()
@@ -95,6 +96,7 @@ class LinuxKernel:
             addresses=tuple(dict.fromkeys(a for a in addresses if a is not None)),
             defaults=defaults,
             wide=frozenset(link for body in routes for link in rt.decode_wide(body, names)),
+            realms=self._realms(),
             rules=rules,
             tables=self._known(rules, names, defaults),
         )
@@ -187,10 +189,12 @@ class LinuxKernel:
             if refusal is not None and not _as_wanted(op, refusal)
         ]
 
-    def cut(self, mark: int, mask: int, family: Family, *, tcp: bool = True, clients: bool = True) -> Freed:
+    def cut(
+        self, mark: int, mask: int, family: Family, *, tcp: bool = True, clients: bool = True, inbound: bool = True
+    ) -> Freed:
         """Let go of connections and clients; see `Tracker.cut`."""
         own = self._own(family)
-        freed = freeing.free(mark, mask, family, own, tcp=tcp)
+        freed = freeing.free(mark, mask, family, own, tcp=tcp, inbound=inbound)
         if clients:
             wanted = mark & mask
             self.forget(k for k in self.affinities() if k.family is family and k.mark & mask == wanted)
@@ -256,6 +260,11 @@ class LinuxKernel:
         names = {link.index: link.name for link in self._links()}
         found = (rt.decode_address(m.body, names) for m in self._dump(rt.GETADDR, rt.get_addresses()))
         return frozenset(a.ip.ip.packed for a in found if a is not None and a.ip.version == family)
+
+    def _realms(self) -> bool:
+        if self._has_realms is None:
+            self._has_realms = needs.has_realms(self._nft)
+        return self._has_realms
 
     def _links(self) -> list[Link]:
         found = (rt.decode_link(m.body) for m in self._dump(rt.GETLINK, rt.get_links()))

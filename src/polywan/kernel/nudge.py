@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from polywan.core.errors import KernelError
-from polywan.core.net import Family
+from polywan.core.net import NUDGE, Family
 
 TURNS: Final = 4
 """How many different segments there are for one end; one of them is old in both of its numbers.
@@ -69,13 +69,12 @@ def segment(end: End, turn: int) -> bytes:
     return ip + tcp
 
 
-def nudge(ends: Sequence[End], family: Family, mark: int, turn: int) -> None:
+def nudge(ends: Sequence[End], family: Family, turn: int) -> None:
     """Send one segment to each end, all of one family; blocks for as long as that takes.
 
     Args:
         ends: whom to make speak, a few hundred at most.
         family: theirs.
-        mark: packet mark that leads past our policy rules, and that the chain `nudge` knows.
         turn: see `segment`.
 
     Raises:
@@ -85,7 +84,7 @@ def nudge(ends: Sequence[End], family: Family, mark: int, turn: int) -> None:
         return
     try:
         with socket.socket(_AF[family], socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as raw:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, NUDGE)
             began = time.monotonic()
             _send(raw, ends, family, turn)
             time.sleep(max(0.0, began + len(ends) * _EACH - time.monotonic()))
