@@ -27,7 +27,8 @@ def table(rules: list[dict[str, Any]], lookups: Lookups | None = None, extra: tu
 
 
 def texts(given: NftTable, chain: str) -> list[str]:
-    return [rule.text for rule in given.chains[chain].rules]
+    """Return a chain's rules, but for the one that no rule of the file has made."""
+    return [rule.text for rule in given.chains[chain].rules if "@kept" not in rule.text]
 
 
 def whys(given: NftTable, chain: str) -> list[str]:

@@ -30,7 +30,8 @@ PAST: Final = 899
 MOST: Final = 254
 """Uplinks that the blocks have room for."""
 
-FIRST_SPECIFIC: Final = RulePriority(32764)
+FIRST_SPECIFIC: Final = RulePriority(32763)
+FIRST_TCP: Final = RulePriority(32764)
 FIRST_ROUTE: Final = RulePriority(32765)
 """Just before main (32766): where the box's own packets get the first route that nobody else decides."""
 

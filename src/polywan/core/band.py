@@ -16,7 +16,7 @@ The lookup of a packet, by priority within the band (default 6000)::
     +610…  from an uplink's address, or by this box from its prefix: its table; behind the marks, because a
            packet of this box has its source before its mark
     …      the rules of others
-    32764  of this box: main without its defaults, then a copy of main's best default with our realm (`first.py`)
+    32763  of this box: main without its defaults, then a copy of main's best default with our realm (`first.py`)
     …      main
     32800  behind main and default: any uplink, so that the box always has a first route
 """
@@ -36,6 +36,7 @@ from polywan.core.allocate import (
     FALLBACK,
     FIRST_ROUTE,
     FIRST_SPECIFIC,
+    FIRST_TCP,
     FORWARDED,
     FROM,
     FWMARK,
@@ -50,6 +51,8 @@ from polywan.core.allocate import (
 from polywan.core.net import TABLE_MAIN, Family, MarkLayout, RulePriority, TableId
 from polywan.core.nexthops import PolicyRouting
 from polywan.core.routing import IpRule, UplinkRouting, first_table, stop_table
+
+_TCP: Final = 6
 
 LEAF_BITS: Final = 3
 """Uplinks are told apart one by one in blocks of 2^LEAF_BITS; a rule that does not match costs 2.6 ns."""
@@ -136,6 +139,8 @@ def _uplink_rules(family: Family, uplinks: tuple[UplinkRouting, ...]) -> Iterato
 def _behind(family: Family, fallback: TableId) -> Iterator[IpRule]:
     yield IpRule(family=family, priority=FALLBACK, table=fallback)
     yield IpRule(family=family, priority=FIRST_SPECIFIC, table=TABLE_MAIN, iif="lo", suppress_prefixlength=0)
+    tcp = first_table(fallback, tcp=True)
+    yield IpRule(family=family, priority=FIRST_TCP, table=tcp, iif="lo", ipproto=_TCP)
     yield IpRule(family=family, priority=FIRST_ROUTE, table=first_table(fallback), iif="lo")
 
 

@@ -11,7 +11,7 @@ from polywan.core.admin import Order
 from polywan.core.ahead import ahead_of
 from polywan.core.allocate import Numbers, allocate, numbers
 from polywan.core.band import build_rules
-from polywan.core.first import first_routes
+from polywan.core.first import first_routes, has_source
 from polywan.core.given import RulesetInput
 from polywan.core.lookups import Lookups
 from polywan.core.net import FAMILIES, IPAddress, MarkLayout, TableId
@@ -127,6 +127,7 @@ def compile_state(
             lookups=lookups,
             observed=observed,
             reach=reach,
+            unbound_source=has_source(config, observed),
             words={family: ahead.words(family) for family in FAMILIES},
             main_links={family: unbound_links(observed, reach, given, family) for family in FAMILIES},
         )
@@ -134,7 +135,7 @@ def compile_state(
     uplinks = routings(reach, given, devices, sources)
     policies = multipath(config, policy_marks, given, reach, selection)
     families = tuple(sorted({family for _, family in reach}))
-    first = first_routes(observed, reach, frozenset(devices.values()), fallback)
+    first = first_routes(config, observed, reach, given, fallback)
     routes = build_routes(uplinks, policies, families, fallback, first, realms=observed.realms)
     return DesiredState(
         nexthops=build_nexthops(policies),

@@ -4,13 +4,19 @@ The kernel routes a packet of this box before any chain sees it. Chain `output` 
 decided, which is ours to balance, or anything else: a bound socket, a specific route, a rule of another program. So the
 default that decides last is a copy of main's in a table of ours, with a realm, which nft reads (``rt classid``). The
 copy is a route of its own: the kernel keeps one cached route for all that share a next hop and its realm.
+
+A TCP socket is routed twice when it connects, and the second time it looks as if it were bound to the address that the
+first route has given it. So for TCP the copy prefers a source that no uplink has; translation makes it the uplink's.
+UDP sockets that are connected are in doubt: a server on all addresses must not answer with such a source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
-from polywan.core.net import TABLE_MAIN, Family, TableId
+from polywan.config import Config
+from polywan.core.allocate import Numbers
+from polywan.core.net import TABLE_LOCAL, TABLE_MAIN, UNBOUND_SOURCE, Family, IPAddress, TableId
 from polywan.core.observed import DefaultRoute, Observed
 from polywan.core.reach import Path, Reach, UplinkFamily
 from polywan.core.routing import DEFAULT_METRIC, REALM_FIRST, Route, first_table
@@ -32,25 +38,69 @@ def ours_to_balance(observed: Observed, devices: Collection[str], family: Family
     return not links or not links.isdisjoint(devices)
 
 
+def has_source(config: Config, observed: Observed) -> bool:
+    """True when the box's own TCP may begin with a source that no uplink has: whoever carries it translates.
+
+    Not beside IPsec, whose policies know the box by its real addresses, nor beside rules of the file that do.
+    """
+    devices = (uplink.interface for uplink in config.uplinks.values())
+    own = [address.ip for device in devices for address in observed.addresses_of(device, Family.V4)]
+    asked = (network for rule in config.rules for match in (rule, rule.not_) for network in match.from_)
+    named = any(UNBOUND_SOURCE not in network and any(address in network for address in own) for network in asked)
+    return (
+        observed.realms
+        and not observed.ipsec
+        and not named
+        and all(uplink.nat != "none" for uplink in config.uplinks.values())
+    )
+
+
 def first_routes(
-    observed: Observed, ways: Mapping[UplinkFamily, Reach], devices: Collection[str], fallback: TableId
+    config: Config,
+    observed: Observed,
+    ways: Mapping[UplinkFamily, Reach],
+    numbers: Mapping[str, Numbers],
+    fallback: TableId,
 ) -> frozenset[Route]:
-    """Return the copy of main's best default that carries our realm; nothing while main's leaves by no uplink."""
+    """Return the copies of main's best default that carry our realm; nothing while main's leaves by no uplink.
+
+    Without a default in main, that of the uplink with the lowest number serves TCP, as in the fallback table.
+    """
+    return frozenset(_first(config, observed, ways, numbers, fallback)) if observed.realms else frozenset()
+
+
+def _first(
+    config: Config,
+    observed: Observed,
+    ways: Mapping[UplinkFamily, Reach],
+    numbers: Mapping[str, Numbers],
+    fallback: TableId,
+) -> Iterator[Route]:
+    devices = {u.interface for u in config.uplinks.values()}
+    found = {numbers[name].id: way for (name, f), way in ways.items() if f is Family.V4 and name in numbers}
+    paths = [way for _, way in sorted(found.items(), key=lambda item: item[0]) if isinstance(way, Path)]
     best = main_default(observed, Family.V4)
-    if best is None or best.link not in devices or not observed.realms:
-        return frozenset()
-    paths = (way for (_, f), way in ways.items() if f is Family.V4 and isinstance(way, Path) and way.link == best.link)
-    onlink = any(path.onlink for path in paths if path.via == best.via)
-    return frozenset(
-        {
-            Route(
-                family=Family.V4,
-                table=first_table(fallback),
-                metric=DEFAULT_METRIC,
-                link=best.link,
-                via=best.via,
-                onlink=onlink,
-                realm=REALM_FIRST,
-            )
-        }
+    if best is not None and best.link in devices:
+        onlink = any(path.onlink for path in paths if (path.link, path.via) == (best.link, best.via))
+        yield _route(first_table(fallback), best.link, best.via, onlink=onlink)
+    elif best is None and paths:
+        best = DefaultRoute(family=Family.V4, link=paths[0].link, via=paths[0].via)
+        onlink = paths[0].onlink
+    else:
+        return
+    if has_source(config, observed):
+        yield Route(family=Family.V4, table=TABLE_LOCAL, metric=0, link="lo", local=UNBOUND_SOURCE)
+        yield _route(first_table(fallback, tcp=True), best.link, best.via, onlink=onlink, source=UNBOUND_SOURCE)
+
+
+def _route(table: TableId, link: str, via: IPAddress | None, *, onlink: bool, source: IPAddress | None = None) -> Route:
+    return Route(
+        family=Family.V4,
+        table=table,
+        metric=DEFAULT_METRIC,
+        link=link,
+        via=via,
+        onlink=onlink,
+        source=source,
+        realm=REALM_FIRST,
     )

@@ -37,6 +37,7 @@ class RulesetInput:
         own: IPv4 addresses of this box, as far as others can reach them.
         main_links: links by which main's own default leaves, per family; where a socket that was bound to
             its uplink cannot be told from one that was not.
+        unbound_source: the box's own TCP that is bound to nothing has a source that no uplink has (`first.py`).
         words: marks with bits of ours that policy rules of others compare as a whole, per family.
         lookups: what rules refer to outside of the file.
         observed: the world.
@@ -51,6 +52,7 @@ class RulesetInput:
     retired: frozenset[int] = frozenset()
     own: frozenset[IPv4Address] = frozenset()
     main_links: Mapping[Family, frozenset[str]]
+    unbound_source: bool = False
     words: Mapping[Family, tuple[int, ...]] = field(default_factory=dict)
     lookups: Lookups = NOTHING
     observed: Observed

@@ -23,6 +23,10 @@ PROTOCOL: Final = 200
 NUDGE: Final = 0x5057_0001
 """Priority (SO_PRIORITY, socket(7)) of what is sent in a server's name to make idle clients speak; nobody else's."""
 
+UNBOUND_SOURCE: Final = IPv4Address("192.0.0.8")
+"""Source of the box's own TCP connections that are bound to nothing, until it is translated (RFC 7600, section 4.8)."""
+
+TABLE_LOCAL: Final = TableId(255)
 TABLE_MAIN: Final = TableId(254)
 WORST_METRIC: Final = 0x7FFF_FFFF
 """Metric of the `blackhole` default: loses against every route that leads somewhere."""

@@ -84,6 +84,7 @@ class Observed:
 
     Attributes:
         wide: links with a route of others to a large part of the Internet (`is_wide`), in any table.
+        ipsec: IPsec has a policy for packets that leave (ip-xfrm(8)).
         realms: nft can tell the realm of a packet's route (``rt classid``, CONFIG_IP_ROUTE_CLASSID).
         rules: policy rules of others (without the kernel's own three), in the order in which they are tried.
         tables: what the tables that `rules` name know, but main and local; one without routes is left out.
@@ -94,6 +95,7 @@ class Observed:
     defaults: tuple[DefaultRoute, ...] = ()
     wide: frozenset[str] = frozenset()
     realms: bool = True
+    ipsec: bool = False
     rules: tuple[ForeignRule, ...] = ()
     tables: Mapping[TableId, tuple[Destination, ...]] = field(default_factory=dict)
     _global: Mapping[tuple[str, Family], tuple[IPInterface, ...]] = field(init=False, repr=False, compare=False)
@@ -162,6 +164,7 @@ class Observed:
                 defaults=tuple(d for d in self.defaults if d.link != link.name),
                 wide=self.wide - {link.name},
                 realms=self.realms,
+                ipsec=self.ipsec,
                 rules=self.rules,
                 tables=_without(self.tables, link.name),
             )
@@ -177,6 +180,7 @@ class Observed:
             defaults=tuple(d for d in self.defaults if d.link != name),
             wide=self.wide - {name},
             realms=self.realms,
+            ipsec=self.ipsec,
             rules=self.rules,
             tables=_without(self.tables, name),
         )

@@ -284,7 +284,7 @@ def describe_nexthop(nexthop: NexthopObject) -> str:
 def describe_route(route: Route) -> str:
     """The route in the words of ``ip route``."""
     words = ["-6" if route.family is Family.V6 else "-4"]
-    words.append("blackhole default" if route.blackhole else "default")
+    words.append(f"local {route.local}" if route.local else "blackhole default" if route.blackhole else "default")
     if route.nexthop is not None:
         words.append(f"nhid {route.nexthop}")
     if route.via:
@@ -309,6 +309,7 @@ def describe_rule(rule: IpRule) -> str:
     words += [f"fwmark {rule.mark[0]:#x}/{rule.mark[1]:#x}"] if rule.mark else []
     words += [f"iif {rule.iif}"] if rule.iif else []
     words += [f"oif {rule.oif}"] if rule.oif else []
+    words += [f"ipproto {rule.ipproto}"] if rule.ipproto else []
     table = "main" if rule.table == TABLE_MAIN else rule.table
     words.append(f"goto {rule.goto}" if rule.goto is not None else f"lookup {table}")
     if rule.suppress_prefixlength is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv4Address
 from typing import Final
 
 from polywan.core.allocate import MOST, Numbers
@@ -42,6 +43,7 @@ class Route:
         onlink: the next hop is not covered by a connected route; reach it anyway (RTNH_F_ONLINK).
         source: preferred source address for the box's own traffic.
         nexthop: group that says device and next hop, in place of `link` and `via`.
+        local: not a default: the address is this box's own, in table local, on no device.
         realm: what ``rt classid`` of nft(8) sees of packets that take the route (RTA_FLOW, IPv4 only); 0 for none.
     """
 
@@ -54,6 +56,7 @@ class Route:
     source: IPAddress | None = None
     nexthop: NexthopId | None = None
     realm: int = 0
+    local: IPv4Address | None = None
 
     @property
     def key(self) -> tuple[Family, TableId, int, str | None]:
@@ -63,7 +66,7 @@ class Route:
     @property
     def blackhole(self) -> bool:
         """True when what comes here is dropped."""
-        return self.link is None and self.nexthop is None
+        return self.link is None and self.nexthop is None and self.local is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,7 @@ class IpRule:
         from_: source prefix, or None.
         oif: output interface of the lookup (sockets bound to a device), or None.
         iif: input interface of the lookup; "lo" means traffic of the box itself.
+        ipproto: protocol number (IANA), or None.
         invert: match when the selectors do not (``ip rule add not …``).
         suppress_prefixlength: refuse routes of this prefix length or shorter (0: "no default routes").
     """
@@ -87,6 +91,7 @@ class IpRule:
     from_: IPNetwork | None = None
     oif: str | None = None
     iif: str | None = None
+    ipproto: int | None = None
     invert: bool = False
     suppress_prefixlength: int | None = None
 
@@ -149,9 +154,9 @@ def build_routes(
     return frozenset((*routes, *_group_routes(policies, families), *first))
 
 
-def first_table(fallback: TableId) -> TableId:
-    """Return the table that holds the first route of the box's own packets (`first.py`)."""
-    return TableId(fallback + MOST + 2)
+def first_table(fallback: TableId, *, tcp: bool = False) -> TableId:
+    """Return the table that holds the first route of the box's own packets, or of its own TCP (`first.py`)."""
+    return TableId(fallback + MOST + (3 if tcp else 2))
 
 
 def stop_table(fallback: TableId) -> TableId:

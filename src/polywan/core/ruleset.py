@@ -23,7 +23,7 @@ from typing import Final
 
 from polywan.core.first import ours_to_balance
 from polywan.core.given import ROOM, UNMARKED, RulesetInput, restored, words_of
-from polywan.core.net import FAMILIES, NUDGE, Family, MarkLayout
+from polywan.core.net import FAMILIES, NUDGE, UNBOUND_SOURCE, Family, MarkLayout
 from polywan.core.nft import Chain, Hook, Key, NftMap, NftRule, NftSet, NftTable
 from polywan.core.observed import Observed
 from polywan.core.policies import policy_chains, policy_maps
@@ -56,7 +56,10 @@ def _sets(given: RulesetInput) -> dict[str, NftSet]:
         "uplinks": NftSet(f"type ifname; {ROOM}", devices),
         # Loopback carries the resets that this box sends to its own sockets.
         "outer": NftSet(f"type ifname; {ROOM}", devices | {"lo"}),
-        "own": NftSet("type ipv4_addr; size 4096;", frozenset(map(str, given.own))),
+        "own": NftSet(
+            "type ipv4_addr; size 4096;",
+            frozenset(map(str, given.own | ({UNBOUND_SOURCE} if given.unbound_source else set()))),
+        ),
         "clamped": NftSet(f"type ifname; {ROOM}", clamped),
     }
     known = given.observed
@@ -98,6 +101,7 @@ def _maps(given: RulesetInput) -> dict[str, NftMap]:
         "arrival": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto to_{n}" for d, n in by_device.items()}),
         "guards": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto guard_{n}" for d, n in by_device.items()}),
     }
+    maps["kept"] = NftMap(f"type ifname : verdict; {ROOM}", _kept(given) if given.observed.realms else {})
     for family in FAMILIES:
         main = given.main_links.get(family, frozenset())
         bound: dict[Key, str] = {d: f"goto to_{n}" for d, n in by_device.items() if d not in main}
@@ -191,9 +195,11 @@ def _cutting(ours: str, family: Family) -> Iterator[NftRule]:
 
 def _nudge() -> Chain:
     """What `kernel/nudge.py` sends in the name of servers."""
+    # In the words of tc(8): a handle's two halves, in hexadecimal.
+    sent = f"meta priority {NUDGE >> 16:x}:{NUDGE & 0xFFFF:x}"
     rules = (
-        NftRule(f"meta priority {NUDGE:x} oifname @uplinks drop", "speaks in the name of somebody outside"),
-        NftRule(f"meta priority {NUDGE:x} notrack", "its connection has other numbers"),
+        NftRule(f"{sent} oifname @uplinks drop", "speaks in the name of somebody outside"),
+        NftRule(f"{sent} notrack", "its connection has other numbers"),
     )
     return Chain(rules, Hook("filter", "output", RAW))
 
@@ -253,7 +259,8 @@ def _shared(given: RulesetInput) -> dict[str, Chain]:
         here,
         NftRule("udp sport 68 udp dport 67 accept", "a DHCP client renews with the server of its own link"),
         stranger,
-        *_own(given),
+        # Apart from this chain, which names control groups: a failover must not name one that is gone.
+        NftRule("goto first", "who has decided its first route?"),
     )
     cut = (
         NftRule("iifname @outer accept", "towards the inside or this box: may still arrive"),
@@ -270,17 +277,25 @@ def _shared(given: RulesetInput) -> dict[str, Chain]:
         "fresh": Chain(fresh),
         "forged": Chain(forged),
         "local": Chain(local),
+        "first": Chain(tuple(_first(given))),
         "unmarked": Chain((off, *restored(layout, words), NftRule("accept", "left alone"))),
         "cut": Chain(cut),
         "clamp": Chain(clamp),
     }
 
 
-def _own(given: RulesetInput) -> Iterator[NftRule]:
+def _first(given: RulesetInput) -> Iterator[NftRule]:
     """Who has decided the first route of a packet of this box (`core/first.py`)?"""
     if given.observed.realms:
+        yield NftRule(f"ip saddr {UNBOUND_SOURCE} goto steer", "TCP that is bound to nothing: ours to balance")
         yield NftRule(f"meta nfproto ipv4 rt classid {REALM_FIRST} goto steer", "main's default: ours to balance")
         bound = f"meta nfproto ipv4 rt classid {REALM_BOUND} oifname vmap @arrival"
+        # A socket that is connected has an address without having asked for one, and TCP has a source of its own.
+        doubtful = "meta l4proto { tcp, udp }" if not given.unbound_source else "meta l4proto udp"
+        links = ", ".join(f'"{link}"' for link in sorted(_unbound(given)))
+        if links:
+            text = f"meta nfproto ipv4 rt classid {REALM_BOUND} {doubtful} oifname {{ {links} }} goto steer"
+            yield NftRule(text, "perhaps bound: by rules; without one, UDP stays here")
         yield NftRule(bound, "bound to an uplink by device or address")
         yield NftRule("meta nfproto ipv4 accept", "decided by somebody else, or by a specific route")
     else:
@@ -289,6 +304,18 @@ def _own(given: RulesetInput) -> Iterator[NftRule]:
     yield from _near(given, Family.V6)
     yield NftRule("meta nfproto ipv6 oifname vmap @bound_6", "bound to an uplink by device or address")
     yield NftRule("goto steer", "the box follows the same policies")
+
+
+def _unbound(given: RulesetInput) -> frozenset[str]:
+    devices = {u.interface for u in given.config.uplinks.values()}
+    return given.main_links.get(Family.V4, frozenset()) & devices
+
+
+def _kept(given: RulesetInput) -> dict[Key, str]:
+    """Uplinks that keep UDP which may have chosen them by address: those of main's default, while they live."""
+    lost = given.selection.dead | given.selection.down
+    by_device = {u.interface: name for name, u in given.config.uplinks.items()}
+    return {d: f"goto to_{by_device[d]}" for d in _unbound(given) if (by_device[d], Family.V4) not in lost}
 
 
 def _near(given: RulesetInput, family: Family) -> Iterator[NftRule]:

@@ -31,6 +31,7 @@ from polywan.core.given import REFUSAL, UNMARKED, RulesetInput
 from polywan.core.lookups import Lookups, PrefixList
 from polywan.core.net import FAMILIES, Family, MarkLayout
 from polywan.core.nft import QUOTABLE, Chain, Hook, Key, NftRule, NftSet
+from polywan.core.routing import REALM_BOUND
 from polywan.core.select import policy_name
 
 BEFORE_LEAVING: Final = -153
@@ -50,27 +51,28 @@ class _Rules:
     config: Config
     lookups: Lookups
     layout: MarkLayout
+    realms: bool
 
     def __hash__(self) -> int:
-        return hash((id(self.config), id(self.lookups), self.layout))
+        return hash((id(self.config), id(self.lookups), self.layout, self.realms))
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, _Rules)
             and self.config is other.config
             and self.lookups is other.lookups
-            and self.layout == other.layout
+            and (self.layout, self.realms) == (other.layout, other.realms)
         )
 
 
 def steering_chains(given: RulesetInput) -> dict[str, Chain]:
     """Return chain `steer`, which tries the rules in file order, and the chains of the kill switch."""
-    return dict(_chains(_Rules(given.config, given.lookups, given.layout)))
+    return dict(_chains(_Rules(given.config, given.lookups, given.layout, given.observed.realms)))
 
 
 def steering_sets(given: RulesetInput) -> dict[str, NftSet]:
     """Return the sets that rules refer to."""
-    sets = dict(_sets(_Rules(given.config, given.lookups, given.layout)))
+    sets = dict(_sets(_Rules(given.config, given.lookups, given.layout, given.observed.realms)))
     if any(rule.only for rule in given.config.rules):
         sets["inside"] = NftSet(f"type ifname; size {MOST_INSIDE};", _inside(given))
     return sets
@@ -87,6 +89,9 @@ def _chains(given: _Rules) -> Mapping[str, Chain]:
             chains[f"rule_{number}"] = Chain((*_excluded(number, unwanted), NftRule(verdict, f"rule {number}")))
             verdict = f"jump rule_{number}"
         steer += [NftRule(f"{text} {verdict}".strip(), why) for text in match_lines(wanted)]
+    if given.realms:
+        doubtful = f"meta nfproto ipv4 meta l4proto udp rt classid {REALM_BOUND} oifname vmap @kept"
+        steer.append(NftRule(doubtful, "no rule matched, and perhaps bound to this uplink's address"))
     steer.append(NftRule("goto policy_default", "no rule matched"))
     return {"steer": Chain(tuple(steer)), **chains, **_only_chains(given)}
 

@@ -210,7 +210,7 @@ class FakeKernel(FakeTracker):
     def _check_route(self, route: Route) -> None:
         if route.nexthop is not None and route.nexthop not in self.nexthops.objects:
             raise refusal(errno.EINVAL)
-        if route.link is None:
+        if route.link is None or route.local is not None:
             return
         link = self.links.get(route.link)
         if link is None:
@@ -219,7 +219,8 @@ class FakeKernel(FakeTracker):
             self._check_gateway(route.via, link)
         if not link.up:
             raise refusal(errno.ENETDOWN)
-        if route.source is not None and all(a.ip.ip != route.source for a in self.addresses):
+        here = {a.ip.ip for a in self.addresses} | {r.local for r in self.routes.values()}
+        if route.source is not None and route.source not in here:
             raise refusal(errno.EINVAL)
 
     def _check_gateway(self, via: IPAddress, link: Link) -> None:

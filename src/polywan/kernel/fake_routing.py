@@ -99,6 +99,7 @@ def _matches(rule: IpRule | ForeignRule, query: RouteQuery) -> bool:
         (rule.mark is None or query.mark & rule.mark[1] == rule.mark[0])
         and (rule.from_ is None or (query.source is not None and query.source in rule.from_))
         and (rule.iif is None or rule.iif == (query.in_interface or "lo"))
+        and (rule.ipproto is None or rule.ipproto == query.protocol)
         and rule.oif is None
     )
     return same is not rule.invert
@@ -141,7 +142,7 @@ def _routes(family: Family, table: TableId, tables: Tables) -> Iterable[_Found]:
         if known.prefix.version == family and known.from_ is None:
             yield _Found(to=known.prefix, metric=0, link=known.link, kind=known.kind)
     for r in tables.routes:
-        if r.family is family and r.table == table:
+        if r.family is family and r.table == table and r.local is None:
             hop = _first(r.nexthop, tables.nexthops) if r.nexthop is not None else None
             link, via = (hop.link, hop.via) if hop is not None else (r.link, r.via)
             yield _Found(to=everything, metric=r.metric, link=link, via=via, source=r.source)

@@ -19,7 +19,7 @@ from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.events import KernelEvent, Signs
 from polywan.core.flows import Flow
 from polywan.core.foreign import Destination, ForeignRule
-from polywan.core.net import FAMILIES, Family, TableId
+from polywan.core.net import FAMILIES, UNBOUND_SOURCE, Family, TableId
 from polywan.core.nexthops import Nexthop
 from polywan.core.observed import DefaultRoute, Link, Observed, links_by_name
 from polywan.core.plan import (
@@ -38,7 +38,7 @@ from polywan.core.plan import (
     SetSysctl,
 )
 from polywan.kernel import ask as asking
-from polywan.kernel import conntrack, foreign, freeing, needs, sysctl
+from polywan.kernel import conntrack, foreign, freeing, ipsec, needs, sysctl
 from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.affinity import AffinityMaps
@@ -97,6 +97,7 @@ class LinuxKernel:
             defaults=defaults,
             wide=frozenset(link for body in routes for link in rt.decode_wide(body, names)),
             realms=self._realms(),
+            ipsec=ipsec.in_use(),
             rules=rules,
             tables=self._known(rules, names, defaults),
         )
@@ -259,7 +260,8 @@ class LinuxKernel:
     def _own(self, family: Family) -> frozenset[bytes]:
         names = {link.index: link.name for link in self._links()}
         found = (rt.decode_address(m.body, names) for m in self._dump(rt.GETADDR, rt.get_addresses()))
-        return frozenset(a.ip.ip.packed for a in found if a is not None and a.ip.version == family)
+        addresses = {a.ip.ip for a in found if a is not None} | {UNBOUND_SOURCE}
+        return frozenset(address.packed for address in addresses if address.version == family)
 
     def _realms(self) -> bool:
         if self._has_realms is None:

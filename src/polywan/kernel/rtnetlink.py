@@ -48,13 +48,14 @@ _IFA_UNUSABLE: Final = 0x40 | 0x08  # tentative: not yet ours; dadfailed: somebo
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 2, 4, 5, 6, 7
 _RTA_FLOW: Final = 11
 _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA, _RTA_NH_ID = 9, 15, 18, 30
-_RTN_UNICAST, _RTN_BLACKHOLE = 1, 6
-_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
+_RTN_UNICAST, _RTN_LOCAL, _RTN_BLACKHOLE = 1, 2, 6
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST, _SCOPE_ANY = 0, 253, 254, 255
 ONLINK: Final = 4
 """RTNH_F_ONLINK, of routes, their next hops and nexthop objects."""
 _CLONED: Final = 0x200
 _FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK = 2, 3, 4, 6, 10
 _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME, _FRA_PROTOCOL = 14, 15, 16, 17, 21
+_FRA_IP_PROTO: Final = 22
 _ACT_TABLE, _ACT_GOTO = 1, 2
 _INVERT: Final = 2
 _NOT_SET: Final = 0xFFFF_FFFF
@@ -94,6 +95,8 @@ def del_route(route: Route, index: int) -> Request:
 
 
 def _route(route: Route, index: int, *, deleting: bool) -> bytes:
+    if route.local is not None:
+        return _local(route.local, index)
     kind = _RTN_BLACKHOLE if route.blackhole else _RTN_UNICAST
     local = route.family is Family.V4 and route.link is not None and route.via is None
     scope = _SCOPE_ANY if deleting else _SCOPE_LINK if local else _SCOPE_UNIVERSE
@@ -112,6 +115,11 @@ def _route(route: Route, index: int, *, deleting: bool) -> bytes:
     if route.realm and not deleting:
         body += number(_RTA_FLOW, route.realm)
     return body
+
+
+def _local(address: IPv4Address, index: int) -> bytes:
+    head = _ROUTE.pack(AF[Family.V4], 32, 0, 0, TABLE_LOCAL, PROTOCOL, _SCOPE_HOST, _RTN_LOCAL, 0)
+    return head + attribute(_RTA_DST, address.packed) + number(_RTA_OIF, index)
 
 
 def _gateway(family: Family, via: IPAddress) -> bytes:
@@ -153,6 +161,8 @@ def _rule(rule: IpRule) -> bytes:
         body += attribute(_FRA_IIFNAME, rule.iif.encode() + b"\0")
     if rule.oif is not None:
         body += attribute(_FRA_OIFNAME, rule.oif.encode() + b"\0")
+    if rule.ipproto is not None:
+        body += attribute(_FRA_IP_PROTO, bytes((rule.ipproto,)))
     if rule.suppress_prefixlength is not None:
         body += number(_FRA_SUPPRESS_PREFIXLEN, rule.suppress_prefixlength)
     return body
@@ -298,6 +308,8 @@ def decode_wide(body: bytes, names: Mapping[int, str]) -> list[str]:
 
 def decode_routes(body: bytes, names: Mapping[int, str]) -> list[Route]:
     """Decode RTM_NEWROUTE into routes of ours; several only after somebody else appended next hops."""
+    if (own := _own_address(body)) is not None:
+        return [own]
     route = _route_in(body)
     if route is None or route.protocol != PROTOCOL or route.kind not in {_RTN_UNICAST, _RTN_BLACKHOLE}:
         return []
@@ -323,6 +335,19 @@ def decode_routes(body: bytes, names: Mapping[int, str]) -> list[Route]:
         for h in route.hops
         if blackhole or h.link in names
     ]
+
+
+def _own_address(body: bytes) -> Route | None:
+    """Decode the one route of ours that is no default: an address of this box on no device."""
+    if len(body) < _ROUTE.size:
+        return None
+    af, to, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
+    if (af, to, table, protocol, kind) != (AF[Family.V4], 32, TABLE_LOCAL, PROTOCOL, _RTN_LOCAL):
+        return None
+    address = decode_ip(attributes(body, _ROUTE.size).get(_RTA_DST, b""))
+    if not isinstance(address, IPv4Address):
+        return None
+    return Route(family=Family.V4, table=TableId(TABLE_LOCAL), metric=0, link="lo", local=address)
 
 
 def touched_route(body: bytes) -> bool | None:
@@ -362,6 +387,7 @@ def decode_rule(body: bytes) -> DecodedRule | None:
         from_=_network(found.get(_FRA_SRC, b""), length) if length else None,
         oif=text(found[_FRA_OIFNAME]) if _FRA_OIFNAME in found else None,
         iif=text(found[_FRA_IIFNAME]) if _FRA_IIFNAME in found else None,
+        ipproto=found[_FRA_IP_PROTO][0] if len(found.get(_FRA_IP_PROTO, b"")) == 1 else None,
         invert=bool(flags & _INVERT),
         suppress_prefixlength=None if suppress == _NOT_SET else suppress,
     )
