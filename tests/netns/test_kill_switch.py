@@ -143,6 +143,30 @@ def test_rules_that_are_deleted_under_traffic_let_nothing_out(
 
 
 @pytest.mark.parametrize("alive", [True, False], ids=["with the daemon", "without"])
+def test_what_a_rule_says_by_addresses_and_devices_holds_while_our_table_is_flushed(
+    lab: Lab, start_daemon: StartDaemon, *, alive: bool
+) -> None:
+    by_address = rule(f"from = [{LIMITED}]", 'in_interface = "lan0"', to='only = ["isp2"]')
+    daemon = started(lab, start_daemon, rule('from = "192.168.15.77"', to='uplink = "isp3"') + by_address)
+    watch(lab)
+
+    async def story() -> None:
+        ask = Asker(lab)
+        await limited_by_its_uplink(ask)
+        if not alive:
+            daemon.kill()
+        for _ in range(5):
+            storm = asyncio.create_task(hammer(ask, 0.3))
+            await asyncio.sleep(0.05)
+            lab.router.nft("flush ruleset\n")
+            watched = asyncio.create_task(hammer(ask, 0.2))
+            await asyncio.gather(storm, watched)
+
+    with_servers(lab, story)
+    assert elsewhere(lab, 2) == {"limited": 0, "answers": 0}
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["with the daemon", "without"])
 def test_when_every_allowed_uplink_is_down_nothing_leaves(
     lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor, *, alive: bool
 ) -> None:

@@ -25,6 +25,7 @@ FWMARK: Final = 270
 END: Final = 600
 FROM: Final = 610
 SOURCE: Final = 609
+LOCK: Final = 866
 PAST: Final = 899
 
 MOST: Final = 254

@@ -40,6 +40,7 @@ from polywan.core.allocate import (
     FORWARDED,
     FROM,
     FWMARK,
+    LOCK,
     OIF,
     PAST,
     QUESTION,
@@ -48,8 +49,10 @@ from polywan.core.allocate import (
     UNMARKED,
     WORDS,
 )
+from polywan.core.lock import Locked
 from polywan.core.net import TABLE_MAIN, Family, MarkLayout, RulePriority, TableId
 from polywan.core.nexthops import PolicyRouting
+from polywan.core.observed import WIDE
 from polywan.core.routing import IpRule, UplinkRouting, first_table, stop_table
 
 _TCP: Final = 6
@@ -69,15 +72,18 @@ def build_rules(
     base: int,
     fallback: TableId,
     ahead: Ahead,
+    locked: tuple[tuple[Family, tuple[Locked, ...]], ...] = (),
 ) -> frozenset[IpRule]:
     """Return the policy rules of every active family."""
+    held = dict(locked)
     numbers = [*(uplink.numbers for uplink in uplinks), *(policy.numbers for policy in policies)]
     tables = {number.id: number.table for number in numbers}
     return frozenset(
         rule
         for family in families
         for rule in (
-            *_passing(family, layout, base, fallback, ahead.words(family)),
+            *_passing(family, layout, base, fallback, ahead.words(family), locked=bool(held.get(family))),
+            *_lock_rules(family, held.get(family, ()), uplinks, base, fallback),
             *mark_tree(family, tables, layout, base),
             *_stops(family, tables, layout, base, fallback),
             *_uplink_rules(family, uplinks),
@@ -88,7 +94,7 @@ def build_rules(
 
 
 def _passing(
-    family: Family, layout: MarkLayout, base: int, fallback: TableId, words: tuple[int, ...]
+    family: Family, layout: MarkLayout, base: int, fallback: TableId, words: tuple[int, ...], *, locked: bool
 ) -> Iterator[IpRule]:
     """Who passes our rules by, and the question of chain fresh."""
 
@@ -102,7 +108,7 @@ def _passing(
     yield IpRule(family=family, priority=at(QUESTION + 1), table=stop_table(fallback), mark=asked)
     yield IpRule(family=family, priority=at(BOUND), table=main, suppress_prefixlength=0)
     yield IpRule(family=family, priority=at(UNMARKED), goto=at(SOURCE), mark=unmarked)
-    yield IpRule(family=family, priority=at(ENTRY), goto=at(PAST), mark=unmarked)
+    yield IpRule(family=family, priority=at(ENTRY), goto=at(LOCK + 1 if locked else PAST), mark=unmarked)
     for word in words:
         yield IpRule(family=family, priority=at(WORDS), goto=at(PAST), mark=(word, 0xFFFF_FFFF))
     yield IpRule(family=family, priority=at(SPECIFIC), table=main, suppress_prefixlength=0)
@@ -134,6 +140,36 @@ def _uplink_rules(family: Family, uplinks: tuple[UplinkRouting, ...]) -> Iterato
         # What others route for the inside (a VPN's rules) must not be caught by its source: the box's own only.
         for prefix in path.prefixes if path else ():
             yield IpRule(family=family, priority=priority(FROM), table=table, from_=prefix, iif="lo")
+
+
+def _lock_rules(
+    family: Family, locked: tuple[Locked, ...], uplinks: tuple[UplinkRouting, ...], base: int, fallback: TableId
+) -> Iterator[IpRule]:
+    """The second lock of the kill switch, for packets that are forwarded: see `lock.py`."""
+    if not locked:
+        return
+
+    def at(offset: int) -> RulePriority:
+        return RulePriority(base + LOCK + offset)
+
+    past = RulePriority(base + PAST)
+    yield IpRule(family=family, priority=at(0), goto=past, iif="lo")
+    # A `goto` needs a rule to arrive at, and the file's first rule may be for the other family.
+    yield IpRule(family=family, priority=at(1), goto=past, iif="lo")
+    end = 2 + len(locked)
+    blocks_of = {only: end + 1 + 3 * n for n, only in enumerate(dict.fromkeys(x.only for x in locked if x.only))}
+    for number, rule in enumerate(locked):
+        target = at(blocks_of[rule.only]) if rule.only else past
+        for s in rule.selectors:
+            yield IpRule(family=family, priority=at(2 + number), goto=target, from_=s.from_, to=s.to, iif=s.iif)
+    yield IpRule(family=family, priority=at(end), goto=past)
+    for only, place in blocks_of.items():
+        # Pieces of a default route lead elsewhere just as a default does.
+        yield IpRule(family=family, priority=at(place), table=TABLE_MAIN, suppress_prefixlength=WIDE[family])
+        for uplink in uplinks:
+            if uplink.name in only:
+                yield IpRule(family=family, priority=at(place + 1), table=uplink.numbers.table)
+        yield IpRule(family=family, priority=at(place + 2), table=stop_table(fallback))
 
 
 def _behind(family: Family, fallback: TableId) -> Iterator[IpRule]:

@@ -13,6 +13,7 @@ from polywan.core.allocate import Numbers, allocate, numbers
 from polywan.core.band import build_rules
 from polywan.core.first import first_routes, has_source
 from polywan.core.given import RulesetInput
+from polywan.core.lock import locks
 from polywan.core.lookups import Lookups
 from polywan.core.net import FAMILIES, IPAddress, MarkLayout, TableId
 from polywan.core.nexthops import build_nexthops, multipath
@@ -141,7 +142,7 @@ def compile_state(
         nexthops=build_nexthops(policies),
         routes=routes,
         dormant=dormant(routes, observed),
-        rules=build_rules(uplinks, policies, families, layout, config.global_.priority, fallback, ahead),
+        rules=build_rules(uplinks, policies, families, layout, config.global_.priority, fallback, ahead, locks(config)),
         nft=table,
         sysctls=tuple(build_sysctls(config, observed, current)),
     )

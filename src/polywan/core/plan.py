@@ -242,7 +242,7 @@ def _rank(op: Op) -> tuple[object, ...]:
 
 
 def _rule_text(rule: IpRule) -> str:
-    return f"{rule.from_}|{rule.oif}|{rule.mark}|{rule.table}|{rule.goto}"
+    return f"{rule.from_}|{rule.to}|{rule.iif}|{rule.oif}|{rule.mark}|{rule.table}|{rule.goto}"
 
 
 def describe(op: Op) -> str:
@@ -306,6 +306,7 @@ def describe_rule(rule: IpRule) -> str:
     words = ["-6" if rule.family is Family.V6 else "-4", f"{rule.priority}:"]
     words += ["not"] if rule.invert else []
     words.append(f"from {rule.from_ or 'all'}")
+    words += [f"to {rule.to}"] if rule.to else []
     words += [f"fwmark {rule.mark[0]:#x}/{rule.mark[1]:#x}"] if rule.mark else []
     words += [f"iif {rule.iif}"] if rule.iif else []
     words += [f"oif {rule.oif}"] if rule.oif else []

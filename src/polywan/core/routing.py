@@ -76,6 +76,7 @@ class IpRule:
     Attributes:
         mark: (value, mask) of the packet mark, or None.
         from_: source prefix, or None.
+        to: destination prefix, or None.
         oif: output interface of the lookup (sockets bound to a device), or None.
         iif: input interface of the lookup; "lo" means traffic of the box itself.
         ipproto: protocol number (IANA), or None.
@@ -89,6 +90,7 @@ class IpRule:
     goto: RulePriority | None = None
     mark: tuple[int, int] | None = None
     from_: IPNetwork | None = None
+    to: IPNetwork | None = None
     oif: str | None = None
     iif: str | None = None
     ipproto: int | None = None
@@ -100,6 +102,7 @@ class IpRule:
 class UplinkRouting:
     """What the routing of one uplink depends on; a family without a path has rules, and no route."""
 
+    name: str
     numbers: Numbers
     device: str
     source: IPAddress | None
@@ -121,7 +124,7 @@ def routings(
     for (name, family), way in reach.items():
         ways[name].append((family, way.path if isinstance(way, NoPath) else way))
     return tuple(
-        UplinkRouting(numbers=number, device=devices[name], source=sources[name], paths=tuple(ways[name]))
+        UplinkRouting(name=name, numbers=number, device=devices[name], source=sources[name], paths=tuple(ways[name]))
         for name, number in numbers.items()
     )
 

@@ -99,6 +99,7 @@ def _matches(rule: IpRule | ForeignRule, query: RouteQuery) -> bool:
         (rule.mark is None or query.mark & rule.mark[1] == rule.mark[0])
         and (rule.from_ is None or (query.source is not None and query.source in rule.from_))
         and (rule.iif is None or rule.iif == (query.in_interface or "lo"))
+        and (rule.to is None or query.destination in rule.to)
         and (rule.ipproto is None or rule.ipproto == query.protocol)
         and rule.oif is None
     )

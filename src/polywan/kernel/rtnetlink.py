@@ -55,6 +55,7 @@ ONLINK: Final = 4
 _CLONED: Final = 0x200
 _FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK = 2, 3, 4, 6, 10
 _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME, _FRA_PROTOCOL = 14, 15, 16, 17, 21
+_FRA_DST: Final = 1
 _FRA_IP_PROTO: Final = 22
 _ACT_TABLE, _ACT_GOTO = 1, 2
 _INVERT: Final = 2
@@ -147,7 +148,8 @@ def _rule(rule: IpRule) -> bytes:
     length = rule.from_.prefixlen if rule.from_ is not None else 0
     action = _ACT_GOTO if rule.goto is not None else _ACT_TABLE
     flags = _INVERT if rule.invert else 0
-    body = _ROUTE.pack(AF[rule.family], 0, length, 0, _table_byte(rule.table or 0), 0, 0, action, flags)
+    to = rule.to.prefixlen if rule.to is not None else 0
+    body = _ROUTE.pack(AF[rule.family], to, length, 0, _table_byte(rule.table or 0), 0, 0, action, flags)
     body += number(_FRA_PRIORITY, rule.priority) + attribute(_FRA_PROTOCOL, bytes((PROTOCOL,)))
     if rule.table is not None:
         body += number(_FRA_TABLE, rule.table)
@@ -157,6 +159,8 @@ def _rule(rule: IpRule) -> bytes:
         body += number(_FRA_FWMARK, rule.mark[0]) + number(_FRA_FWMASK, rule.mark[1])
     if rule.from_ is not None:
         body += attribute(_FRA_SRC, rule.from_.network_address.packed)
+    if rule.to is not None:
+        body += attribute(_FRA_DST, rule.to.network_address.packed)
     if rule.iif is not None:
         body += attribute(_FRA_IIFNAME, rule.iif.encode() + b"\0")
     if rule.oif is not None:
@@ -385,6 +389,7 @@ def decode_rule(body: bytes) -> DecodedRule | None:
         goto=RulePriority(u32(found.get(_FRA_GOTO, b""))) if action == _ACT_GOTO else None,
         mark=_mark(found),
         from_=_network(found.get(_FRA_SRC, b""), length) if length else None,
+        to=_network(found.get(_FRA_DST, b""), to) if to else None,
         oif=text(found[_FRA_OIFNAME]) if _FRA_OIFNAME in found else None,
         iif=text(found[_FRA_IIFNAME]) if _FRA_IIFNAME in found else None,
         ipproto=found[_FRA_IP_PROTO][0] if len(found.get(_FRA_IP_PROTO, b"")) == 1 else None,
