@@ -88,6 +88,7 @@ def _query(packet: Packet, mark: int) -> RouteQuery:
         protocol=packet.protocol,
         source_port=packet.source_port,
         port=packet.port,
+        dscp=packet.dscp,
     )
 
 
