@@ -21,7 +21,7 @@ from polywan.lab.topology import LAN_CLIENT, LAN_ROUTER, SERVERS
 from polywan.lab.traffic import connect
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon
+    from netlab import StartDaemon, WaitFor
 
 FAMILIES = [Family.V4, Family.V6]
 CLIENT = {family: str(address.ip) for family, address in LAN_CLIENT.items()}
@@ -68,10 +68,17 @@ def test_what_comes_in_by_an_uplink_is_answered_by_it(daemon: Daemon, lab: Lab, 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_specific_route_wins_also_by_the_gateway_of_mains_default(daemon: Daemon, lab: Lab, family: Family) -> None:
+@pytest.mark.parametrize("source", ["client", "-"])
+def test_a_specific_route_is_left_alone_also_by_the_gateway_of_mains_default(
+    daemon: Daemon, lab: Lab, family: Family, source: str
+) -> None:
     lab.router.ip([f"route add {SERVER[family]} via {lab.topology.uplink(1).addresses[family].gateway}"])
-    told = why(daemon, CLIENT[family], SERVER[family])
-    assert (uplinks(told), told["specific_route"], told["agrees"]) == ({"isp1": 1}, True, True)
+    told = why(daemon, CLIENT[family] if source == "client" else source, SERVER[family])
+    if family is Family.V6 and source == "-":
+        assert (uplinks(told), told["specific_route"], told["agrees"]) == ({"isp1": 1}, True, True)
+    else:
+        assert (told["fate"], told["interface"]) == ("main", "wan1")
+        assert (told["uplinks"], told["specific_route"], told["agrees"]) == ([], True, True)
 
 
 def test_a_rule_that_is_gone_is_noticed(daemon: Daemon, lab: Lab) -> None:
@@ -86,8 +93,42 @@ def test_a_rule_that_is_gone_is_noticed(daemon: Daemon, lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_rule_of_others_ahead_of_ours_is_noticed(daemon: Daemon, lab: Lab, family: Family) -> None:
+def test_a_rule_that_leads_to_main_changes_nothing(daemon: Daemon, lab: Lab, family: Family, wait_for: WaitFor) -> None:
     lab.router.run(["ip", f"-{family:d}", "rule", "add", "priority", "100", "lookup", "main"])
+    told = wait_for(lambda: found if (found := why(daemon, CLIENT[family], SERVER[family]))["agrees"] else None)
+    assert told is not None
+    assert uplinks(told) == {"isp1": 0.5, "isp2": 0.25, "isp3": 0.25}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("source", ["client", "-"])
+def test_a_rule_of_others_that_decides_is_named(
+    daemon: Daemon, lab: Lab, family: Family, source: str, wait_for: WaitFor
+) -> None:
+    by = "dport 443 lookup 200"
+    lab.router.run(["ip", f"-{family:d}", "route", "add", "default", "dev", "lan0", "table", "200"])
+    lab.router.run(
+        ["ip", f"-{family:d}", "rule", "add", "priority", "100", *by.replace("dport", "ipproto tcp dport").split()]
+    )
+
+    def known() -> dict[str, Any] | None:
+        told = why(daemon, CLIENT[family] if source == "client" else source, target(SERVER[family], 443))
+        return told if "rule of another program: " in told["reason"] else None
+
+    told = wait_for(known)
+    assert told is not None
+    assert (told["interface"], told["agrees"]) == ("lan0", True)
+    assert "100: from all ipproto tcp dport 443 lookup 200" in told["reason"]
+    assert len(why(daemon, CLIENT[family], target(SERVER[family], 80))["uplinks"]) == 3
+
+
+def target(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_rule_of_others_that_nobody_can_get_ahead_of_is_noticed(daemon: Daemon, lab: Lab, family: Family) -> None:
+    lab.router.run(["ip", f"-{family:d}", "rule", "add", "priority", "1", "lookup", "main"])
     told = why(daemon, CLIENT[family], SERVER[family])
     assert told["agrees"] is False
     troubles = {answer["uplink"]: answer["trouble"] for answer in told["kernel"]}
@@ -110,7 +151,7 @@ def test_the_command_tells_the_story_and_ends_with_the_conclusion(daemon: Daemon
 
 
 def test_a_disagreement_is_exit_9(daemon: Daemon, lab: Lab) -> None:
-    lab.router.run(["ip", "rule", "add", "priority", "100", "lookup", "main"])
+    lab.router.run(["ip", "rule", "add", "priority", "1", "lookup", "main"])
     done = polywan(daemon, lab, "-", SERVER[Family.V4], "--json")
     assert done.returncode == 9
     assert json.loads(done.stdout)["agrees"] is False

@@ -116,7 +116,9 @@ def test_every_packet_has_a_story_that_can_be_told(
 def test_what_may_be_chosen_is_what_the_table_holds(packet: Packet, policies: dict[str, Any]) -> None:
     daemon = Daemon(config(3, [3, 2, 1], policies=policies), world(3))
     scene = scene_of(daemon.state)
-    told = trace(scene, replace(packet, in_interface="lan0", destination=_far(packet.family), source=_near(packet)))
+    mark = packet.mark & scene.layout.keep
+    asked = replace(packet, in_interface="lan0", mark=mark, destination=_far(packet.family), source=_near(packet))
+    told = trace(scene, asked)
     choice = scene.selection.choices["default", packet.family]
     policy = policies_of(scene.config)["default"]
     slots = {choice.members[i][0] for i in slots_of(policy, packet.family, choice)}

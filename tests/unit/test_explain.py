@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from polywan.cli import group
 from polywan.core import explain
 from polywan.core.ask import RouteAnswer, RouteQuery
+from polywan.core.foreign import Destination, ForeignRule
 from polywan.core.lookups import ControlGroup, Lookups
-from polywan.core.net import TABLE_MAIN, Family, TableId, family_of
+from polywan.core.net import TABLE_MAIN, Family, RulePriority, TableId, family_of
 from polywan.core.packet import Packet
 from polywan.core.question import Question, QuestionError, parse
 from polywan.core.routing import first_table
@@ -27,6 +28,8 @@ from worlds import Daemon, config, world
 
 CASES = Path(__file__).parents[1] / "golden/cases"
 MAIN = RouteAnswer(kind="unicast", link="wan1", via=ip_address("100.64.1.1"), table=TABLE_MAIN, prefix=0)
+FIRST = replace(MAIN, table=first_table(TableId(6000)))
+"""What the box's own packets meet in place of main's default."""
 
 
 def scene(count: int = 2, **more: Any) -> Scene:
@@ -138,11 +141,85 @@ def test_what_makes_no_sense_is_refused_with_what_was_expected(words: dict[str, 
 # ---- before the rules
 
 
-def test_the_way_without_us_decides_whether_it_is_ours() -> None:
-    elsewhere = RouteAnswer(kind="unicast", link="tun0", table=TableId(77), prefix=0)
-    told = trace(replace(scene(), without_us=elsewhere), packet())
+def seen(there: Scene, **more: Any) -> Scene:
+    """The scene with more in the world."""
+    return replace(there, observed=replace(there.observed, **more))
+
+
+def by_others(link: str = "tun0", **selectors: Any) -> dict[str, Any]:
+    """A world in which another program's rule leads to a default by a link."""
+    given: dict[str, Any] = {"family": Family.V4, "priority": RulePriority(100), "table": TableId(77)}
+    to = Destination(prefix=ip_network("0.0.0.0/0"), link=link)
+    return {"rules": (ForeignRule(**(given | selectors)),), "tables": {TableId(77): (to,)}}
+
+
+def test_where_main_leads_by_no_uplink_it_is_not_ours() -> None:
+    there = scene()
+    main = [replace(d, link="tun0") for d in there.observed.defaults]
+    links = {**there.observed.links, "tun0": replace(there.observed.links["wan1"], name="tun0", index=9)}
+    elsewhere = replace(seen(there, defaults=tuple(main), links=links), without_us=replace(MAIN, link="tun0"))
+    told = trace(elsewhere, packet())
     assert (told.fate, told.link) == ("main", "tun0")
     assert "which is no uplink" in told.reason
+
+
+@pytest.mark.parametrize("link", ["tun0", "wan2"])
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("given", [packet(), own(mark=0x40000)])
+def test_what_a_rule_of_others_decides_is_left_alone_and_the_rule_is_named(
+    given: Packet, link: str, asked: bool
+) -> None:
+    there = seen(scene(), **by_others(link))
+    if asked:
+        there = replace(there, without_us=replace(MAIN, link=link, table=TableId(77)))
+    told = trace(there, given)
+    assert (told.fate, told.link, told.specific, told.ways) == ("main", link, False, ())
+    assert "rule of another program: 100: from all lookup 77" in lines(told)
+    assert lines(told).endswith(f"leaves by {link}, as without polywan")
+
+
+def test_a_rule_of_others_that_does_not_match_changes_nothing() -> None:
+    there = seen(scene(), **by_others(ipproto=17))
+    assert trace(there, packet()).candidates == {"u1", "u2"}
+    assert trace(there, packet(protocol=17)).fate == "main"
+
+
+@pytest.mark.parametrize(("action", "fate"), [("unreachable", "refused"), ("blackhole", "dropped")])
+def test_what_a_rule_of_others_refuses_is_refused_by_it(action: str, fate: str) -> None:
+    there = seen(scene(), **by_others(action=action, table=None))
+    told = trace(there, packet())
+    assert told.fate == fate
+    assert f"rule of another program: 100: from all {action}" in lines(told)
+
+
+def test_another_programs_mark_with_bits_of_ours_is_left_alone_unless_a_rule_names_it() -> None:
+    given = packet(mark=0xCA6C)
+    told = trace(replace(scene(), without_us=MAIN), given)
+    assert (told.fate, told.link) == ("main", "wan1")
+    assert "0xca6c is another program's" in told.reason
+    named = seen(scene(), **by_others(mark=(0xCA6C, 0xFFFF_FFFF), invert=True))
+    assert trace(replace(named, without_us=MAIN), given).candidates == {"u1", "u2"}
+    assert explain.queries(named, trace(replace(named, without_us=MAIN), given))["u2"].mark == 0xC26C
+
+
+def test_a_dhcp_client_is_left_alone() -> None:
+    asks = own(protocol=17, source_port=68, port=67)
+    told = trace(replace(scene(), without_us=FIRST), asks)
+    assert (told.fate, told.link) == ("main", "wan1")
+
+
+def test_the_first_route_of_the_box_is_asked_for_without_the_source_that_it_will_get() -> None:
+    there = scene()
+    assert explain.first_query(own(), there).source is None
+    assert explain.first_query(own(bound=True), there).source == own().source
+    assert explain.first_query(packet(), there).source == packet().source
+
+
+def test_an_ipv6_socket_that_is_bound_to_another_uplink_than_mains_is_told_as_such() -> None:
+    bound = RouteAnswer(kind="unicast", link="wan2", table=TableId(6002), prefix=0)
+    ends = {"source": ip_address("2001:db8:64:2::2"), "destination": ip_address("2001:db8:203::10")}
+    told = trace(replace(scene(), without_us=bound), own(family=Family.V6, bound=True, **ends))
+    assert (told.fate, set(told.candidates)) == ("bound", {"u2"})
 
 
 def test_without_any_way_an_uplink_may_know_one() -> None:
@@ -162,20 +239,21 @@ def test_a_first_route_beside_mains_default_shows_a_bound_socket() -> None:
 
 
 @pytest.mark.parametrize("given", [packet(), own()])
-def test_a_specific_route_of_main_wins_over_the_policy(given: Packet) -> None:
+def test_a_specific_route_of_main_is_left_alone(given: Packet) -> None:
     told = trace(replace(scene(), without_us=replace(MAIN, prefix=24)), given)
-    assert (told.specific, set(told.candidates)) == (True, {"u1"})
+    assert (told.fate, told.specific, told.link, told.ways) == ("main", True, "wan1", ())
     assert "specific route by wan1" in lines(told)
 
 
-def test_a_specific_route_of_somebody_elses_table_does_not() -> None:
-    told = trace(replace(scene(), without_us=replace(MAIN, table=TableId(77), prefix=24)), packet())
-    assert told.candidates == {"u1", "u2"}
+def test_a_specific_route_of_somebody_elses_table_counts_only_where_a_rule_leads_there() -> None:
+    there = replace(scene(), without_us=replace(MAIN, table=TableId(77), prefix=24))
+    assert trace(there, packet()).candidates == {"u1", "u2"}
+    assert trace(seen(there, **by_others("wan1")), packet()).fate == "main"
 
 
 def test_programs_of_exec_leave_by_their_uplink_or_not_at_all() -> None:
     groups = {name: ControlGroup(name, 1, 1) for name in ("polywan", "polywan/u2")}
-    there = replace(scene(), lookups=Lookups(cgroups=groups), without_us=MAIN)
+    there = replace(scene(), lookups=Lookups(cgroups=groups), without_us=FIRST)
     assert trace(there, own(cgroup="polywan/u2/shell")).candidates == {"u2"}
     assert trace(there, own(cgroup="polywan/u1")).fate == "refused"
     assert trace(there, own(cgroup="elsewhere")).candidates == {"u1", "u2"}
@@ -249,10 +327,11 @@ def proof(told: Trace, there: Scene, answer: RouteAnswer) -> explain.Proof:
     return explain.compare(there, told, dict.fromkeys(explain.queries(there, told), answer))[0]
 
 
-def test_the_question_without_us_carries_no_bit_of_ours() -> None:
+def test_the_question_without_us_carries_the_marks_of_others_as_they_are_and_none_of_ours() -> None:
     there = scene()
     assert explain.first_query(packet(mark=0x10000), there).mark == 0x10000
-    assert explain.first_query(own(mark=0x10100), there).mark == 0x10000
+    assert explain.first_query(packet(mark=0xCA6C), there).mark == 0xCA6C
+    assert explain.first_query(own(mark=0x100), there).mark == 0
 
 
 def test_each_way_is_asked_for_with_its_mark() -> None:

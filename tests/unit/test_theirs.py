@@ -6,11 +6,12 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from polywan.core.destinations import Tables
 from polywan.core.foreign import Destination, ForeignRule
 from polywan.core.net import FAMILIES, Family, IPNetwork, RulePriority, TableId
 from polywan.core.nft import UNREAD
 from polywan.core.packet import Packet
-from polywan.core.theirs import MOST_INLINE, MOST_TARGETS, Tables, decides, theirs_chains, theirs_sets
+from polywan.core.theirs import MOST_INLINE, MOST_TARGETS, decides, own_chains, theirs_chains, theirs_sets
 
 DEFAULT = {TableId(200): (Destination(prefix=ip_network("0.0.0.0/0"), link="wan1"),)}
 SITE = ip_network("10.0.0.0/8")
@@ -194,6 +195,37 @@ def test_each_family_has_its_own_chains_and_the_verdict_is_the_callers() -> None
 def test_the_same_rules_make_the_same_chains() -> None:
     rules = (rule(100, from_=SITE), rule(200))
     assert theirs_chains(rules, DEFAULT) == theirs_chains(list(rules), dict(DEFAULT))
+
+
+def own_lines(*rules: ForeignRule, tables: Tables = DEFAULT) -> list[str]:
+    found = own_chains(rules, tables, frozenset({Family.V4}))
+    return [line.text for line in found["theirs_own_4"].rules]
+
+
+@pytest.mark.parametrize(
+    ("deciding", "line"),
+    [
+        (rule(iif="lo"), "accept"),
+        (rule(iif="lan0", invert=True), "accept"),
+        (rule(uidrange=(1000, 2000)), "meta skuid 1000-2000 accept"),
+        (rule(uidrange=(7, 7), invert=True), "meta skuid != 7 accept"),
+        (rule(mark=(7, 0xFF)), "meta mark & 0x000000ff == 0x00000007 accept"),
+    ],
+)
+def test_packets_of_the_box_are_told_by_user_and_come_by_loopback(deciding: ForeignRule, line: str) -> None:
+    assert own_lines(deciding) == [line]
+
+
+@pytest.mark.parametrize("harmless", [rule(iif="lan0"), rule(iif="lo", invert=True), rule(oif="tun0")])
+def test_packets_of_the_box_come_by_no_other_device(harmless: ForeignRule) -> None:
+    assert own_chains((harmless,), DEFAULT, frozenset(FAMILIES)) == {}
+
+
+def test_chains_for_the_box_are_made_for_the_families_that_are_asked_for() -> None:
+    table = {TableId(200): tuple(Destination(prefix=family.default) for family in FAMILIES)}
+    rules = (rule(), rule(family=Family.V6, priority=300), goto(100, 300, family=Family.V6, iif="lo"))
+    chains = own_chains(rules, table, frozenset({Family.V6}))
+    assert list(chains) == ["theirs_own", "theirs_own_6", "theirs_own_6_300"]
 
 
 def packet(source: str, destination: str, **fields: object) -> Packet:

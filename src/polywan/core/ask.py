@@ -27,6 +27,7 @@ class RouteQuery:
         uid: of the socket's owner, of the box's own packets only; None for the asker's own.
         protocol: number (IANA); routing looks at it only where a policy rule does. None for not said.
         source_port, port: likewise; None for not said.
+        dscp: the six upper bits of the TOS byte or traffic class.
     """
 
     family: Family
@@ -38,6 +39,7 @@ class RouteQuery:
     protocol: int | None = None
     source_port: int | None = None
     port: int | None = None
+    dscp: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,7 +123,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         repairs=(*_recent(state, now), now) if tampered else _recent(state, now),
         drift=_drift(plan) if tampered else state.drift,
         culprit="" if after_read else state.culprit,
-        warnings=(*state.advice, *conflicts(config, actual, observed.rules), *state.lookups.problems),
+        warnings=(*state.advice, *conflicts(config, actual, observed, _marks(state)), *state.lookups.problems),
     )
     return state, tuple(effects)
 
@@ -193,6 +193,11 @@ def _cuts(
         for wait in ((SOON, SWEEP) if _forgets(observed, config.uplinks[c.uplink].interface, c.family) else (SWEEP,))
     )
     return tuple(sweeps), cuts
+
+
+def _marks(state: State) -> frozenset[int]:
+    """Marks that are in use."""
+    return frozenset(int(number.mark) for number in (*state.numbers.values(), *state.policy_marks.values()))
 
 
 def _gone(ways: Mapping[UplinkFamily, Reach], name: str, family: Family) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from polywan.core.ask import RouteAnswer, RouteQuery
@@ -49,9 +49,10 @@ class Proof:
 def first_query(packet: Packet, scene: Scene) -> RouteQuery:
     """Return the question behind `Scene.without_us`: what happens without polywan?
 
-    Packets without bits of ours pass our policy rules as if they were not there.
+    Packets without bits of ours pass our policy rules as if they were not there. A mark of another program is asked
+    about as it is, since others may compare it as a whole.
     """
-    return _query(packet, packet.mark & scene.layout.keep)
+    return _routed_first(packet, _mark_of_others(scene, packet))
 
 
 def queries(scene: Scene, trace: Trace) -> dict[str, RouteQuery]:
@@ -72,9 +73,21 @@ def queries(scene: Scene, trace: Trace) -> dict[str, RouteQuery]:
             )
             return {trace.ways[0].uplink: answer}
         case "main":
-            return {"": _query(packet, foreign)}
+            return {"": _routed_first(packet, _mark_of_others(scene, packet))}
         case "here" | "refused" | "dropped":
             return {}
+
+
+def _mark_of_others(scene: Scene, packet: Packet) -> int:
+    own = packet.in_interface is None and scene.holder(packet.mark) is not None
+    return packet.mark & scene.layout.keep if own else packet.mark
+
+
+def _routed_first(packet: Packet, mark: int) -> RouteQuery:
+    """What the kernel is asked before the packet of an unbound socket has a source."""
+    unbound = packet.in_interface is None and not packet.bound
+    query = _query(packet, mark)
+    return replace(query, source=None) if unbound else query
 
 
 def _query(packet: Packet, mark: int) -> RouteQuery:
@@ -88,6 +101,7 @@ def _query(packet: Packet, mark: int) -> RouteQuery:
         protocol=packet.protocol,
         source_port=packet.source_port,
         port=packet.port,
+        dscp=packet.dscp,
     )
 
 

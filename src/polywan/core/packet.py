@@ -19,6 +19,7 @@ class Packet:
         mark: bits of the packet mark that others set.
         user, group: numbers, of the box's own only.
         cgroup: path below the cgroup root, of the box's own only.
+        bound: the socket is bound to the source, of the box's own only; otherwise routing has chosen it.
         at: Unix time, seconds.
     """
 
@@ -35,4 +36,5 @@ class Packet:
     user: int | None = None
     group: int | None = None
     cgroup: str | None = None
+    bound: bool = False
     at: int = 0

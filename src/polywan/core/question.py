@@ -62,13 +62,14 @@ class Question:
         """The family of both addresses."""
         return family_of(self.destination)
 
-    def packet(self, source: IPAddress, in_interface: str | None, now: int) -> Packet:
+    def packet(self, source: IPAddress, in_interface: str | None, now: int, *, bound: bool = False) -> Packet:
         """Return the connection's first packet.
 
         Args:
             source: the question's own, or the one that the box would take.
             in_interface: device it arrives by; None for the box's own.
             now: Unix time, seconds, unless the question names another.
+            bound: the box's socket is bound to the source.
         """
         return Packet(
             family=self.family,
@@ -84,6 +85,7 @@ class Question:
             user=self.user,
             group=self.group,
             cgroup=self.cgroup,
+            bound=bound,
             at=now if self.at is None else self.at,
         )
 

@@ -8,15 +8,18 @@ from ipaddress import IPv6Address
 from typing import Literal, TypeAlias
 
 from polywan.config import Config
+from polywan.core.ahead import ahead_of
 from polywan.core.allocate import Numbers
 from polywan.core.ask import RouteAnswer
+from polywan.core.foreign import ForeignRule
 from polywan.core.lookups import Lookups
 from polywan.core.nat6 import translated
-from polywan.core.net import Family, IPAddress, MarkLayout
+from polywan.core.net import FAMILIES, Family, IPAddress, MarkLayout, TableId
 from polywan.core.observed import Observed
 from polywan.core.packet import Packet
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily
 from polywan.core.select import Selection
+from polywan.core.theirs import decides
 
 Fate: TypeAlias = Literal["uplink", "bound", "outside", "main", "here", "refused", "dropped"]
 """What becomes of a connection: chosen an uplink for, bound to one by its socket, come in by one, left to the routing
@@ -48,6 +51,37 @@ class Scene:
     def layout(self) -> MarkLayout:
         """The bits of marks that are ours."""
         return MarkLayout(self.config.global_.mark_mask)
+
+    @property
+    def fallback(self) -> TableId:
+        """Number of the table that leads by any uplink."""
+        return TableId(self.config.global_.table_base)
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """The uplinks' devices."""
+        return frozenset(uplink.interface for uplink in self.config.uplinks.values())
+
+    def realms(self, family: Family) -> bool:
+        """True where the realm of its first route tells who has decided about a packet of this box."""
+        return family is Family.V4 and self.observed.realms
+
+    def holder(self, mark: int) -> str | None:
+        """Name of the uplink whose mark this is, with no bit more."""
+        return next((name for name, number in self.numbers.items() if number.mark == mark), None)
+
+    def strange(self, packet: Packet) -> bool:
+        """True when another program's mark has bits of ours, and no rule of others names it as a whole."""
+        if not packet.mark & self.layout.mask:
+            return False
+        marks = {int(number.mark) for number in (*self.numbers.values(), *self.policy_marks.values())}
+        ahead = ahead_of(self.observed.rules, self.layout, marks, self.config.global_.priority)
+        return all(packet.mark not in ahead.words(family) for family in FAMILIES)
+
+    def decided_by(self, packet: Packet) -> ForeignRule | Literal["main"] | None:
+        """Return the policy rule of others that decides about the packet, as in `theirs.decides`."""
+        main = frozenset(family for family in FAMILIES if self.observed.main_default_links(family))
+        return decides(self.observed.rules, self.observed.tables, packet, main=main)
 
     def by_device(self, device: str | None) -> str | None:
         """Name of the uplink with that device."""
@@ -120,7 +154,8 @@ class Trace:
         served_by: the policy in words, since policies made for single rules have names that say little.
         affinity: the uplink was kept from an earlier connection.
         native: an IPv6 source that not every uplink may carry decided, before the algorithm.
-        specific: the policy's choice is overruled by a specific route of main, by the only one of `ways`.
+        specific: a specific route of main by an uplink has decided; where it came after the policy's choice, by the
+            only one of `ways`.
         ways: the uplinks that it may take; exactly one unless the choice is a matter of turns or chance.
         link: device by which it leaves when nobody chose, as far as known.
         notes: what this answer leaves out.

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2s
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal
 
-from polywan.core.foreign import TABLE_LOCAL, WHOLE, Destination, ForeignRule
-from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPAddress, IPNetwork, TableId
+from polywan.core.destinations import REFUSALS, Spans, Tables, decided, whole
+from polywan.core.foreign import WHOLE, Destination, ForeignRule
+from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPAddress, TableId
 from polywan.core.nft import QUOTABLE, Chain, NftRule, NftSet
 from polywan.core.packet import Packet
 
-Tables: TypeAlias = Mapping[TableId, tuple[Destination, ...]]
-_Spans: TypeAlias = tuple[tuple[int, int], ...]
-
 ENTRY: Final = "theirs"
-"""Name of the chain to jump to, and beginning of the names of all its parts and sets."""
+"""Name of the chain to jump to for forwarded packets, and beginning of the names of its parts and of all sets."""
+
+OWN_ENTRY: Final = "theirs_own"
+"""The same for packets of this box."""
 
 MOST_TARGETS: Final = 6
 """Rules that `goto` may lead to, by family: the kernel follows 16 chains, and those that lead here are some of them."""
@@ -32,8 +33,8 @@ MOST_INLINE: Final = 16
 """Destinations that stand in the rule itself; any more are a named set."""
 
 _EVERY: Final = frozenset(FAMILIES)
-_MAIN_RULE: Final = 32766
-_REFUSALS: Final = ("blackhole", "unreachable", "prohibit")
+MAIN_RULE: Final = 32766
+"""Priority of the kernel's own rule that leads to main."""
 _WITH_PORTS: Final = "meta l4proto { 6, 17, 33, 132, 136 }"
 _WITHOUT_PORTS: Final = "meta l4proto != { 6, 17, 33, 132, 136 }"
 _TOS: Final = 0x1C
@@ -95,7 +96,7 @@ def decides(
             jump = jump if rule.unresolved or rule.goto is None else rule.goto
         elif _ends(rule, main):
             return "main"
-        elif rule.action in _REFUSALS or (rule.action == "table" and _found(rule, tables, packet)):
+        elif rule.action in REFUSALS or (rule.action == "table" and _found(rule, tables, packet)):
             return rule
     return None
 
@@ -104,14 +105,14 @@ def _found(rule: ForeignRule, tables: Tables, packet: Packet) -> bool:
     return any(
         (sender is None or packet.source in sender)
         and any(low <= int(packet.destination) <= high for low, high in spans)
-        for sender, spans in _decided(rule, tables)
+        for sender, spans in decided(rule, tables)
     )
 
 
 def _sorted(rules: Iterable[ForeignRule], family: Family, main: frozenset[Family]) -> list[ForeignRule]:
     """Rules of a family in the order of their priority; where main has a default, none comes after main's rule."""
     found = (rule for rule in rules if rule.family is family)
-    return sorted((r for r in found if family not in main or r.priority < _MAIN_RULE), key=lambda rule: rule.priority)
+    return sorted((r for r in found if family not in main or r.priority < MAIN_RULE), key=lambda rule: rule.priority)
 
 
 def _ends(rule: ForeignRule, main: frozenset[Family]) -> bool:
@@ -131,14 +132,15 @@ class _Given:
     tables: tuple[tuple[TableId, tuple[Destination, ...]], ...]
     verdict: str
     main: frozenset[Family]
+    own: frozenset[Family] | None
 
     def __hash__(self) -> int:
-        return hash((self.rules, tuple((t, id(known)) for t, known in self.tables), self.verdict, self.main))
+        return hash((self.rules, tuple((t, id(known)) for t, known in self.tables), self.verdict, self.main, self.own))
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, _Given)
-            and (self.rules, self.verdict, self.main) == (other.rules, other.verdict, other.main)
+            and (self.rules, self.verdict, self.main, self.own) == (other.rules, other.verdict, other.main, other.own)
             and [(t, id(known)) for t, known in self.tables] == [(t, id(known)) for t, known in other.tables]
         )
 
@@ -158,14 +160,30 @@ def theirs_chains(
         verdict: what becomes of a packet that a rule of others decides, in the words of nft(8).
         main: families in which main has a default route; elsewhere a rule that leads to main decides nothing.
     """
-    return dict(_compiled(_Given(tuple(rules), tuple(tables.items()), verdict, main))[0])
+    return dict(_compiled(_Given(tuple(rules), tuple(tables.items()), verdict, main, None))[0])
 
 
 def theirs_sets(
     rules: Sequence[ForeignRule], tables: Tables, *, verdict: str = "accept", main: frozenset[Family] = _EVERY
 ) -> dict[str, NftSet]:
     """Return the sets that the chains of the same arguments refer to; their names say what is in them."""
-    return dict(_compiled(_Given(tuple(rules), tuple(tables.items()), verdict, main))[1])
+    return dict(_compiled(_Given(tuple(rules), tuple(tables.items()), verdict, main, None))[1])
+
+
+def own_chains(
+    rules: Sequence[ForeignRule],
+    tables: Tables,
+    families: frozenset[Family],
+    *,
+    verdict: str = "accept",
+    main: frozenset[Family] = _EVERY,
+) -> dict[str, Chain]:
+    """Return chain `theirs_own` and its parts, for first packets of this box in these families.
+
+    The same as `theirs_chains` otherwise, and with the same sets. Jump to it in output, where the kernel has made the
+    first route already, by the mark that the packet has; sockets that are bound to a device are not looked at.
+    """
+    return dict(_compiled(_Given(tuple(rules), tuple(tables.items()), verdict, main, families))[0])
 
 
 @lru_cache(maxsize=4)
@@ -173,13 +191,14 @@ def _compiled(given: _Given) -> tuple[Mapping[str, Chain], Mapping[str, NftSet]]
     chains: dict[str, Chain] = {}
     sets: dict[str, NftSet] = {}
     entry: list[NftRule] = []
-    for family in FAMILIES:
+    start = ENTRY if given.own is None else OWN_ENTRY
+    for family in FAMILIES if given.own is None else sorted(given.own):
         parts = _Parts(given, family, sets).chains()
         if parts:
-            name = f"{ENTRY}_{family}"
+            name = f"{start}_{family}"
             entry.append(NftRule(f"meta nfproto {family.nfproto} goto {name}", "what policy rules of others decide"))
             chains |= parts
-    return ({ENTRY: Chain(tuple(entry)), **chains}, sets) if entry else ({}, {})
+    return ({start: Chain(tuple(entry)), **chains}, sets) if entry else ({}, {})
 
 
 class _Parts:
@@ -190,13 +209,14 @@ class _Parts:
         self._tables = dict(given.tables)
         self._rules = _sorted(given.rules, family, given.main)
         self._family = family
+        self._start = ENTRY if given.own is None else OWN_ENTRY
         self._sets = sets
 
     def chains(self) -> dict[str, Chain]:
         targets = self._targets()
         starts = [0, *targets]
         parts: dict[str, Chain] = {}
-        name = f"{ENTRY}_{self._family}"
+        name = f"{self._start}_{self._family}"
         for start, end in zip(starts, [*targets, None], strict=True):
             lines, ended = self._lines(self._rules[start:end], targets)
             if end is not None and not ended:
@@ -220,13 +240,13 @@ class _Parts:
         return next((at for at, r in enumerate(self._rules) if r.priority >= (rule.goto or 0)), None)
 
     def _part(self, rule: ForeignRule) -> str:
-        return f"{ENTRY}_{self._family}_{rule.priority}"
+        return f"{self._start}_{self._family}_{rule.priority}"
 
     def _lines(self, rules: Sequence[ForeignRule], targets: Sequence[int]) -> tuple[list[NftRule], bool]:
         """Return the lines of some rules, and whether no packet comes past them."""
         lines: list[NftRule] = []
         for rule in rules:
-            alternatives = _conditions(rule)
+            alternatives = _conditions(rule, own=self._given.own is not None)
             for where, outcome, why in self._outcomes(rule, targets):
                 for condition in alternatives:
                     text = " ".join(filter(None, (condition, where, outcome)))
@@ -237,7 +257,7 @@ class _Parts:
 
     def _outcomes(self, rule: ForeignRule, targets: Sequence[int]) -> Iterator[tuple[str, str, str]]:
         """Yield what becomes of a packet that the rule matches: with which addresses, the verdict, and why."""
-        if rule.action in _REFUSALS:
+        if rule.action in REFUSALS:
             yield "", self._given.verdict, rule.action
         elif rule.action == "goto" and not rule.unresolved:
             at = self._arrival(rule)
@@ -248,13 +268,13 @@ class _Parts:
         elif _ends(rule, self._given.main):
             yield "", "return", "main decides"
         elif rule.action == "table":
-            for sender, spans in _decided(rule, self._tables):
+            for sender, spans in decided(rule, self._tables):
                 source = f"{_word(self._family)} saddr {sender}" if sender is not None else ""
                 where = f"{source} {self._to(rule, spans)}".strip()
                 yield where, self._given.verdict, f"lookup {rule.table}"
 
-    def _to(self, rule: ForeignRule, spans: _Spans) -> str:
-        if spans == ((0, (1 << self._family.host_length) - 1),):
+    def _to(self, rule: ForeignRule, spans: Spans) -> str:
+        if spans == whole(self._family):
             return ""
         elements = [_range(self._family, span) for span in spans]
         if len(elements) <= MOST_INLINE:
@@ -274,17 +294,20 @@ class _Selector:
     negated: tuple[str, ...]
 
 
-def _conditions(rule: ForeignRule) -> tuple[str, ...]:
-    """Return when the rule matches a forwarded packet: texts of which one has to hold; () when it never does."""
+def _conditions(rule: ForeignRule, *, own: bool) -> tuple[str, ...]:
+    """Return when the rule matches a packet, forwarded or of this box: one of the texts has to hold; () for never."""
     named = rule.iif is None or QUOTABLE.fullmatch(rule.iif)
     if rule.unknown or not named:
         return ()
-    never = rule.oif is not None or rule.l3mdev or rule.tun_id is not None or rule.iif == "lo"
+    never = rule.oif is not None or rule.l3mdev or rule.tun_id is not None
+    never = never or (rule.iif is not None and (rule.iif == "lo") is not own)
     # The kernel looks a forwarded packet up in the name of user 0.
-    never = never or not _in_range(0, rule.uidrange)
-    if never:
+    if never or (not own and not _in_range(0, rule.uidrange)):
         return ("",) if rule.invert else ()
     selectors = list(_selectors(rule))
+    if own and rule.uidrange is not None:
+        low, high = rule.uidrange
+        selectors.append(_plain("meta skuid", f"{low}-{high}" if low != high else f"{low}"))
     if rule.invert:
         return tuple(text for selector in selectors for text in selector.negated)
     return (" ".join(selector.text for selector in selectors),)
@@ -292,7 +315,7 @@ def _conditions(rule: ForeignRule) -> tuple[str, ...]:
 
 def _selectors(rule: ForeignRule) -> Iterator[_Selector]:
     word = _word(rule.family)
-    if rule.iif is not None:
+    if rule.iif not in (None, "lo"):
         yield _plain("iifname", f'"{rule.iif}"')
     if rule.mark is not None and rule.mark[1]:
         value, mask = rule.mark[0] & rule.mark[1], rule.mark[1]
@@ -330,51 +353,3 @@ def _range(family: Family, span: tuple[int, int]) -> str:
 
 def _address(family: Family, number: int) -> IPAddress:
     return IPv4Address(number) if family is Family.V4 else IPv6Address(number)
-
-
-def _decided(rule: ForeignRule, tables: Tables) -> Iterator[tuple[IPNetwork | None, _Spans]]:
-    """Yield the addresses that a rule's table decides, for every sender and for some."""
-    if rule.table is None or rule.table in (TABLE_MAIN, TABLE_LOCAL):
-        return  # local addresses and main's specific routes are left alone elsewhere
-    known = [d for d in tables.get(rule.table, ()) if d.prefix.version == rule.family and d.kind != "large"]
-    for sender in dict.fromkeys([None, *(d.from_ for d in known)]):
-        if spans := _spans((d for d in known if d.from_ == sender), rule.suppress_prefixlength):
-            yield sender, spans
-
-
-def _spans(known: Iterable[Destination], suppressed: int | None) -> _Spans:
-    """Return the addresses, first and last of each range, whose longest prefix is a route that decides."""
-    found: list[tuple[int, int]] = []
-    around: list[tuple[int, bool]] = []
-    at = 0
-
-    def until(end: int, *, decided: bool) -> None:
-        nonlocal at
-        if decided and end >= at:
-            if found and found[-1][1] == at - 1:
-                found[-1] = (found[-1][0], end)
-            else:
-                found.append((at, end))
-        at = max(at, end + 1)
-
-    def close() -> None:
-        last, decided = around.pop()
-        until(last, decided=decided)
-
-    for first, _, last, decided in sorted(_extents(known, suppressed)):
-        while around and around[-1][0] < first:
-            close()
-        until(first - 1, decided=bool(around) and around[-1][1])
-        around.append((last, decided))
-    while around:
-        close()
-    return tuple(found)
-
-
-def _extents(known: Iterable[Destination], suppressed: int | None) -> Iterator[tuple[int, int, int, bool]]:
-    for d in known:
-        length = d.prefix.prefixlen
-        # A refusal is no route that could be suppressed.
-        decided = d.kind in _REFUSALS or (d.kind != "throw" and (suppressed is None or length > suppressed))
-        first = int(d.prefix.network_address)
-        yield first, length, first + (1 << d.prefix.max_prefixlen - length) - 1, decided

@@ -7,6 +7,7 @@ here asks the kernel: its answers come in with the `Scene`, and `core/explain.py
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Network
@@ -14,19 +15,34 @@ from typing import Final
 
 from polywan.config import SteeringRule
 from polywan.config.matching import DAYS
-from polywan.core.ask import RouteAnswer
+from polywan.core.ask import UNKNOWN_TABLE, AnswerKind, RouteAnswer
 from polywan.core.conditions import conditions
+from polywan.core.destinations import destination
+from polywan.core.first import ours_to_balance
 from polywan.core.flows import PROTOCOL_NAMES
+from polywan.core.foreign import ForeignRule
 from polywan.core.lookups import VIA, Lookups, via_group
-from polywan.core.net import TABLE_MAIN, Family
+from polywan.core.net import TABLE_MAIN
 from polywan.core.packet import Packet
 from polywan.core.picking import choose
-from polywan.core.reach import Path
+from polywan.core.reach import Path, unbound_links
+from polywan.core.routing import first_table
 from polywan.core.scene import Scene, Trace, Tried, way
 from polywan.core.select import policy_name, served_by
 from polywan.core.via import serves
 
 _ON_LINK: Final = (IPv6Network("fe80::/10"), IPv6Network("ff00::/8"))
+_DHCP: Final = (17, 68, 67)
+"""Protocol and ports of a DHCP client's packets to its server."""
+_STRANGE: Final = (
+    "its mark {:#x} is another program's and has bits of ours: left alone, for nobody could tell them apart"
+)
+_REFUSALS: Final = ("unreachable", "prohibit", "blackhole", "none")
+_REFUSED: Final[Mapping[str, AnswerKind]] = {
+    "unreachable": "unreachable",
+    "prohibit": "prohibit",
+    "blackhole": "blackhole",
+}
 
 
 def trace(scene: Scene, packet: Packet) -> Trace:
@@ -38,7 +54,7 @@ def trace(scene: Scene, packet: Packet) -> Trace:
 
 def _steered(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace:
     found = _steer(scene, packet)
-    overruling = _specific(scene, packet, first)
+    overruling = scene.by_device(first.link) if _is_specific(scene, packet, first) else None
     if found.fate == "uplink" and overruling is not None:
         only = way(scene, packet, overruling)
         return replace(found, specific=True, pick=None, affinity=False, native=False, notes=(), ways=(only,))
@@ -48,25 +64,39 @@ def _steered(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace:
 
 
 def expected(scene: Scene, packet: Packet) -> RouteAnswer:
-    """Guess what the kernel would answer without us, from addresses and default routes alone."""
-    own = [a for a in scene.observed.addresses if a.ip.ip == packet.destination]
-    if own:
+    """Guess what the kernel would answer without us, from addresses, default routes and rules of others alone."""
+    observed = scene.observed
+    if any(a.ip.ip == packet.destination for a in observed.addresses):
         return RouteAnswer(kind="local", link="lo")
     if packet.destination.is_multicast:
         return RouteAnswer(kind="multicast")
-    connected = [a for a in scene.observed.addresses if packet.destination in a.ip.network]
-    usable = [a for a in connected if a.link in scene.observed.links and scene.observed.links[a.link].usable]
+    if isinstance(rule := scene.decided_by(packet), ForeignRule):
+        return _led(scene, packet, rule)
+    connected = [a for a in observed.addresses if packet.destination in a.ip.network]
+    usable = [a for a in connected if a.link in observed.links and observed.links[a.link].usable]
     if usable:
         best = max(usable, key=lambda a: a.ip.network.prefixlen)
         return RouteAnswer(kind="unicast", link=best.link, table=TABLE_MAIN, prefix=best.ip.network.prefixlen)
-    if packet.in_interface is None and (bound := _by_source(scene, packet)) is not None:
+    own = packet.in_interface is None
+    if packet.bound and (bound := _by_source(scene, packet)) is not None:
         return bound
-    main = [d for d in scene.observed.defaults if d.family is packet.family and d.table == TABLE_MAIN]
-    usable_main = [d for d in main if d.link in scene.observed.links and scene.observed.links[d.link].usable]
+    main = [d for d in observed.defaults if d.family is packet.family and d.table == TABLE_MAIN]
+    usable_main = [d for d in main if d.link in observed.links and observed.links[d.link].usable]
     if not usable_main:
         return RouteAnswer(kind="none")
     chosen = min(usable_main, key=lambda d: d.metric)
-    return RouteAnswer(kind="unicast", link=chosen.link, via=chosen.via, table=TABLE_MAIN, prefix=0)
+    by_uplink = own and scene.realms(packet.family) and scene.by_device(chosen.link) is not None
+    table = first_table(scene.fallback) if by_uplink else TABLE_MAIN
+    return RouteAnswer(kind="unicast", link=chosen.link, via=chosen.via, table=table, prefix=0)
+
+
+def _led(scene: Scene, packet: Packet, rule: ForeignRule) -> RouteAnswer:
+    known = destination(rule, scene.observed.tables, packet)
+    refusal = _REFUSED.get(rule.action) or (_REFUSED.get(known.kind) if known is not None else None)
+    if refusal is not None or known is None:
+        return RouteAnswer(kind=refusal or "none")
+    table = rule.table or UNKNOWN_TABLE
+    return RouteAnswer(kind="unicast", link=known.link, table=table, prefix=known.prefix.prefixlen)
 
 
 def _by_source(scene: Scene, packet: Packet) -> RouteAnswer | None:
@@ -86,41 +116,96 @@ def _arriving(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace | None:
     if (arrival := scene.by_device(packet.in_interface)) is not None:
         reason = f"it arrives by {arrival}: answers go back by it"
         return Trace(packet=packet, fate="outside", reason=reason, ways=(way(scene, packet, arrival),))
+    if scene.strange(packet):
+        return _left(packet, first, _STRANGE.format(packet.mark))
     if first.kind == "local":
-        return Trace(packet=packet, fate="here", reason="it is for this box itself")
+        told = Trace(packet=packet, fate="here", reason="it is for this box itself")
+        return replace(told, notes=("where another program translates the destination, ask about the new one",))
     if first.kind in ("broadcast", "multicast"):
         return Trace(packet=packet, fate="main", reason=f"a {first.kind} address: not ours", link=first.link)
-    if first.kind == "unicast" and scene.by_device(first.link) is None:
-        return Trace(packet=packet, fate="main", reason=_elsewhere(first), link=first.link)
+    if isinstance(rule := scene.decided_by(packet), ForeignRule):
+        return _by_others(packet, rule, first)
+    if _is_specific(scene, packet, first):
+        return _by_specific(scene, packet, first)
+    if not ours_to_balance(scene.observed, scene.devices, packet.family):
+        return _left(packet, first, _elsewhere(first))
     return None
 
 
 def _leaving(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace | None:
     """What chains `output` and `local` settle before the rules; routing comes before them."""
+    rule = scene.decided_by(packet)
     if first.kind == "local":
         return Trace(packet=packet, fate="here", reason="it is for this box itself")
-    if first.kind in ("unreachable", "prohibit", "blackhole", "none"):
+    if first.kind in _REFUSALS:
+        if isinstance(rule, ForeignRule):
+            return _by_others(packet, rule, first)
         return Trace(packet=packet, fate="refused", reason=f"the box has no route for it ({first.kind})")
     by = scene.by_device(first.link)
     if by is None:
-        return Trace(packet=packet, fate="main", reason=_elsewhere(first), link=first.link)
-    if ours := packet.mark & scene.layout.mask:
-        holder = next((n for n, number in scene.numbers.items() if number.mark == ours), None)
-        if holder is None:
-            reason = f"its socket has set mark {ours:#x}, which no uplink has"
-            return Trace(packet=packet, fate="main", reason=reason, link=first.link)
+        if isinstance(rule, ForeignRule) and first.table == rule.table:
+            return _by_others(packet, rule, first)
+        return _left(packet, first, _elsewhere(first))
+    if (holder := scene.holder(packet.mark)) is not None:
         reason = f"its socket has set the mark of {holder} itself"
         return Trace(packet=packet, fate="bound", reason=reason, ways=(way(scene, packet, holder),))
     if (via := _via(scene, packet)) is not None:
         return via
-    if packet.family is Family.V6 and any(packet.destination in n for n in _ON_LINK):
-        return Trace(packet=packet, fate="main", reason="it stays on its link", link=first.link)
-    if first.link not in scene.observed.main_default_links(packet.family):
-        specific = _specific(scene, packet, first) == by
-        reason = "main has a specific route by" if specific else "its socket is bound to"
-        told = Trace(packet=packet, fate="bound", reason=f"{reason} {by}", ways=(way(scene, packet, by),))
-        return replace(told, specific=specific)
-    return None
+    if first.kind in ("broadcast", "multicast") or any(packet.destination in n for n in _ON_LINK):
+        return _left(packet, first, "it stays on its link")
+    if (packet.protocol, packet.source_port, packet.port) == _DHCP:
+        return _left(packet, first, "a DHCP client asks the server of its own link")
+    if scene.strange(packet):
+        return _left(packet, first, _STRANGE.format(packet.mark))
+    return _decided(scene, packet, first, by)
+
+
+def _decided(scene: Scene, packet: Packet, first: RouteAnswer, by: str) -> Trace | None:
+    """Who has decided the first route of a packet of this box that leaves by an uplink; None for main's default."""
+    rule = scene.decided_by(packet)
+    if scene.realms(packet.family):
+        if first.table in (first_table(scene.fallback), scene.fallback):
+            return None
+        if any(number.table == first.table for number in scene.numbers.values()):
+            return _bound(scene, packet, by)
+        if isinstance(rule, ForeignRule):
+            return _by_others(packet, rule, first)
+        return _by_specific(scene, packet, first)
+    near = (ip.network for ip in scene.observed.addresses_of(str(first.link), packet.family))
+    if any(packet.destination in network for network in near):
+        return _by_specific(scene, packet, first)
+    main = unbound_links(scene.observed, scene.reach, scene.numbers, packet.family)
+    if first.link in main:
+        return None
+    specific = _is_specific(scene, packet, first)
+    reason = f"main has a specific route by {by}" if specific else f"its socket is bound to {by}"
+    if isinstance(rule, ForeignRule) and first.table == rule.table:
+        reason = f"rule of another program: {rule.text()}"
+    return replace(_bound(scene, packet, by), reason=reason, specific=specific)
+
+
+def _bound(scene: Scene, packet: Packet, by: str) -> Trace:
+    reason = f"its socket is bound to {by}"
+    return Trace(packet=packet, fate="bound", reason=reason, ways=(way(scene, packet, by),))
+
+
+def _left(packet: Packet, first: RouteAnswer, reason: str) -> Trace:
+    return Trace(packet=packet, fate="main", reason=reason, link=first.link)
+
+
+def _by_others(packet: Packet, rule: ForeignRule, first: RouteAnswer) -> Trace:
+    reason = f"rule of another program: {rule.text()}"
+    if first.kind in _REFUSALS:
+        silent = "blackhole" in (first.kind, rule.action)
+        return Trace(packet=packet, fate="dropped" if silent else "refused", reason=reason)
+    return _left(packet, first, reason)
+
+
+def _by_specific(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace:
+    if scene.by_device(first.link) is None:
+        return _left(packet, first, _elsewhere(first))
+    told = _left(packet, first, f"main has a specific route by {first.link}: not ours")
+    return replace(told, specific=True)
 
 
 def _via(scene: Scene, packet: Packet) -> Trace | None:
@@ -140,14 +225,14 @@ def _elsewhere(first: RouteAnswer) -> str:
     return f"without polywan it leaves by {first.link}, which is no uplink: not ours"
 
 
-def _specific(scene: Scene, packet: Packet, first: RouteAnswer) -> str | None:
-    """Uplink by which main has more than a default for the destination: it wins over every mark."""
+def _is_specific(scene: Scene, packet: Packet, first: RouteAnswer) -> bool:
+    """True when main has more than a default for the destination: it decides."""
     if first.kind != "unicast" or first.table != TABLE_MAIN:
-        return None
+        return False
     prefix = first.prefix
     if prefix is None:
         prefix = expected(scene, packet).prefix
-    return scene.by_device(first.link) if prefix else None
+    return bool(prefix)
 
 
 def _steer(scene: Scene, packet: Packet) -> Trace:
@@ -172,7 +257,7 @@ def _tried(scene: Scene, packet: Packet) -> tuple[Tried, ...]:
 def _watched(scene: Scene, found: Trace) -> Trace:
     """The kill switch (chain `only`): what the rule's uplinks do not carry leaves by nobody, whoever sent it there."""
     packet = found.packet
-    chosen_by_socket = packet.in_interface is None and packet.mark & scene.layout.mask
+    chosen_by_socket = packet.in_interface is None and scene.holder(packet.mark) is not None
     if found.fate not in ("uplink", "bound", "main") or chosen_by_socket:
         return found
     tried = found.tried or _tried(scene, packet)

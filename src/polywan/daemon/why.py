@@ -28,7 +28,7 @@ MOST_FLOWS: Final = 20
 """Connections that are told of when the question leaves a port open."""
 
 _ANY: Final[Mapping[Family, IPAddress]] = {Family.V4: IPv4Address(0), Family.V6: IPv6Address(0)}
-_RECORDED: Final = "told from a recording: static routes, policy rules of others and affinity are not in it"
+_RECORDED: Final = "told from a recording: static routes and affinity are not in it"
 
 
 def scene_of(state: State) -> Scene:
@@ -105,7 +105,8 @@ def _completed(scene: Scene, question: Question, now: int, ask: Ask | None) -> t
     if question.in_interface is not None:
         return question.packet(question.source, question.in_interface, now), ()
     if question.source in own:
-        return question.packet(question.source, None, now), ("the source is this box's own: a socket bound to it",)
+        told = question.packet(question.source, None, now, bound=True)
+        return told, ("the source is this box's own: a socket bound to it",)
     link = _towards(scene, question, ask)
     if link is None:
         raise QuestionError(f"no route leads to {question.source}: say by --in-interface where it arrives")
@@ -130,8 +131,7 @@ def _towards(scene: Scene, question: Question, ask: Ask | None) -> str | None:
     back = Packet(family=question.family, source=_ANY[question.family], destination=question.source, protocol=0)
     if ask is None:
         return expected(scene, back).link
-    query = RouteQuery(family=question.family, destination=question.source, mark=scene.layout.mask)
-    return ask(query).link
+    return ask(RouteQuery(family=question.family, destination=question.source)).link
 
 
 def _affinity(scene: Scene, packet: Packet, kept: Iterable[Kept]) -> dict[str, str]:

@@ -54,13 +54,17 @@ def question(query: RouteQuery, index: int, *, match: bool = False) -> bytes:
     # IPv6 always names the table, and refuses a question with this flag.
     flags = (_LOOKUP_TABLE if query.family is Family.V4 else 0) | (_FIB_MATCH if match else 0)
     source = b"" if query.source is None else attribute(_SRC, query.source.packed)
-    body = _ROUTE.pack(_AF[query.family], length, length if source else 0, 0, 0, 0, 0, 0, flags)
+    tos = query.dscp << 2
+    body = _ROUTE.pack(_AF[query.family], length, length if source else 0, tos, 0, 0, 0, 0, flags)
     body += attribute(_DST, query.destination.packed) + source
     if index:
         body += number(_IIF, index)
     if query.mark:
         body += number(_MARK, query.mark)
-    if query.uid is not None and not index:
+    if index:
+        # Forwarded packets are looked up in the name of user 0; a question about one of IPv6 would be in nobody's.
+        body += number(_UID, 0)
+    elif query.uid is not None:
         body += number(_UID, query.uid)
     if query.protocol in _ACCEPTED[query.family]:
         body += attribute(_IP_PROTO, bytes((query.protocol,)))

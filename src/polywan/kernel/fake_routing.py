@@ -116,6 +116,7 @@ def _packet(query: RouteQuery) -> Packet:
         source_port=query.source_port,
         port=query.port,
         in_interface=query.in_interface,
+        dscp=query.dscp,
         mark=query.mark,
         user=query.uid or 0,
     )
