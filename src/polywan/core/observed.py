@@ -84,6 +84,7 @@ class Observed:
 
     Attributes:
         wide: links with a route of others to a large part of the Internet (`is_wide`), in any table.
+        xfrm: the kernel can do IPsec (CONFIG_XFRM).
         realms: nft can tell the realm of a packet's route (``rt classid``, CONFIG_IP_ROUTE_CLASSID).
         rules: policy rules of others (without the kernel's own three), in the order in which they are tried.
         tables: what the tables that `rules` name know, but main and local; one without routes is left out.
@@ -93,6 +94,7 @@ class Observed:
     addresses: tuple[Address, ...] = ()
     defaults: tuple[DefaultRoute, ...] = ()
     wide: frozenset[str] = frozenset()
+    xfrm: bool = True
     realms: bool = True
     rules: tuple[ForeignRule, ...] = ()
     tables: Mapping[TableId, tuple[Destination, ...]] = field(default_factory=dict)
@@ -161,6 +163,7 @@ class Observed:
                 addresses=tuple(a for a in self.addresses if a.link != link.name or family_of(a.ip) is Family.V4),
                 defaults=tuple(d for d in self.defaults if d.link != link.name),
                 wide=self.wide - {link.name},
+                xfrm=self.xfrm,
                 realms=self.realms,
                 rules=self.rules,
                 tables=_without(self.tables, link.name),
@@ -176,6 +179,7 @@ class Observed:
             addresses=tuple(a for a in self.addresses if a.link != name),
             defaults=tuple(d for d in self.defaults if d.link != name),
             wide=self.wide - {name},
+            xfrm=self.xfrm,
             realms=self.realms,
             rules=self.rules,
             tables=_without(self.tables, name),
