@@ -51,6 +51,18 @@ def _qdisc(kind: str) -> Callable[[], bool]:
     return probe
 
 
+def _esp() -> bool:
+    """Ask for a security association, in a namespace of its own."""
+    spare = Namespace("feature")
+    spare.create()
+    try:
+        ends = "src 192.0.2.3 dst 192.0.2.4 proto esp spi 256 mode tunnel"
+        cipher = ["aead", "rfc4106(gcm(aes))", "0x" + "11" * 20, "128"]
+        return spare.run(["ip", "xfrm", "state", "add", *ends.split(), *cipher], check=False).returncode == 0
+    finally:
+        spare.delete()
+
+
 def _control_groups() -> bool:
     """Ask for one in a rule, make one and remove it again."""
     try:
@@ -72,6 +84,7 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "vrf": (_link("vrf table 10"), "this kernel has no VRF"),
     "wireguard": (_link("wireguard"), "this kernel has no WireGuard"),
     "gre": (_link("gre local 192.0.2.1 remote 192.0.2.2"), "this kernel has no GRE tunnels"),
+    "esp": (_esp, "this kernel has no ESP (CONFIG_INET_ESP), so no IPsec"),
     "bridge": (_link("bridge"), "this kernel has no bridges"),
     "cgroup2": (_control_groups, "kernel lacks control groups (version 2) that rules and this user can use"),
     "netem": (_qdisc("netem"), "this kernel has no netem"),

@@ -85,6 +85,7 @@ class Observed:
     Attributes:
         wide: links with a route of others to a large part of the Internet (`is_wide`), in any table.
         ipsec: IPsec has a policy for packets that leave (ip-xfrm(8)).
+        xfrm: the kernel can do IPsec (CONFIG_XFRM).
         realms: nft can tell the realm of a packet's route (``rt classid``, CONFIG_IP_ROUTE_CLASSID).
         rules: policy rules of others (without the kernel's own three), in the order in which they are tried.
         tables: what the tables that `rules` name know, but main and local; one without routes is left out.
@@ -94,6 +95,7 @@ class Observed:
     addresses: tuple[Address, ...] = ()
     defaults: tuple[DefaultRoute, ...] = ()
     wide: frozenset[str] = frozenset()
+    xfrm: bool = True
     realms: bool = True
     ipsec: bool = False
     rules: tuple[ForeignRule, ...] = ()
@@ -163,6 +165,7 @@ class Observed:
                 addresses=tuple(a for a in self.addresses if a.link != link.name or family_of(a.ip) is Family.V4),
                 defaults=tuple(d for d in self.defaults if d.link != link.name),
                 wide=self.wide - {link.name},
+                xfrm=self.xfrm,
                 realms=self.realms,
                 ipsec=self.ipsec,
                 rules=self.rules,
@@ -179,6 +182,7 @@ class Observed:
             addresses=tuple(a for a in self.addresses if a.link != name),
             defaults=tuple(d for d in self.defaults if d.link != name),
             wide=self.wide - {name},
+            xfrm=self.xfrm,
             realms=self.realms,
             ipsec=self.ipsec,
             rules=self.rules,

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Final
 
+from polywan.core import ipsec
 from polywan.core.first import ours_to_balance
 from polywan.core.given import ROOM, UNMARKED, RulesetInput, restored, words_of
 from polywan.core.net import FAMILIES, NUDGE, UNBOUND_SOURCE, Family, MarkLayout
@@ -117,7 +118,8 @@ def _chains(given: RulesetInput) -> dict[str, Chain]:
     chains |= {**via_chains(given), "local": Chain((*via_entry(given), *chains["local"].rules))}
     for name in given.config.uplinks:
         mark, translates = given.numbers[name].mark, given.config.uplinks[name].nat != "none"
-        chains.update(_uplink(name, mark, given.layout, spread.get(name, ()), translates=translates))
+        known = given.observed.xfrm
+        chains.update(_uplink(name, mark, given.layout, spread.get(name, ()), translates=translates, xfrm=known))
     return chains
 
 
@@ -242,7 +244,7 @@ def _shared(given: RulesetInput) -> dict[str, Chain]:
     here = NftRule("fib daddr type { local, broadcast, multicast } accept", "for this box, or stays on its link")
     fresh = (
         NftRule("ip saddr @own goto forged", "claims to come from this box"),
-        NftRule("iifname vmap @arrival", "from outside: replies go back the way it came"),
+        NftRule(f"{ipsec.from_outside(given)}iifname vmap @arrival", "from outside: replies go back the way it came"),
         stranger,
         here,
         *_theirs(given),
@@ -257,6 +259,7 @@ def _shared(given: RulesetInput) -> dict[str, Chain]:
         # How a DHCPv6 client gets an uplink its addresses: refused with everything else, IPv6 would never come.
         NftRule("ip6 daddr { fe80::/10, ff00::/8 } accept", "stays on its link: nothing to choose"),
         here,
+        *ipsec.of_this_box(given),
         NftRule("udp sport 68 udp dport 67 accept", "a DHCP client renews with the server of its own link"),
         stranger,
         # Apart from this chain, which names control groups: a failover must not name one that is gone.
@@ -334,7 +337,7 @@ def _near(given: RulesetInput, family: Family) -> Iterator[NftRule]:
 
 @cache
 def _uplink(
-    name: str, mark: int, layout: MarkLayout, sprayed: tuple[int, ...], *, translates: bool
+    name: str, mark: int, layout: MarkLayout, sprayed: tuple[int, ...], *, translates: bool, xfrm: bool
 ) -> tuple[tuple[str, Chain], ...]:
     """The two chains of an uplink; verdict maps lead here, since nft 1.0.6 cannot compute a masked mark from a map.
 
@@ -353,6 +356,7 @@ def _uplink(
         NftRule(f"{ours} == {mark:#010x} accept", f"on {name}, beside the bits of others"),
         *(NftRule(f"{ours} == {m:#010x} accept", "dealt out one by one") for m in sprayed),
         NftRule(f"ct status ! confirmed {ours} != 0 {on_connection} accept", "routed here by something more specific"),
+        *ipsec.let_out(xfrm=xfrm),
         NftRule(f"{ours} != 0 counter drop", "belongs to another uplink"),
         # Connection tracking does not translate what it calls invalid: it would leave with an inside source.
         *((NftRule("iif != 0 ct state invalid counter drop", "would leave untranslated"),) if translates else ()),

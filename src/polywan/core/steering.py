@@ -28,6 +28,7 @@ from polywan.core.conditions import (
     match_lines,
 )
 from polywan.core.given import REFUSAL, UNMARKED, RulesetInput
+from polywan.core.ipsec import let_out
 from polywan.core.lookups import Lookups, PrefixList
 from polywan.core.net import FAMILIES, Family, MarkLayout
 from polywan.core.nft import QUOTABLE, Chain, Hook, Key, NftRule, NftSet
@@ -52,27 +53,32 @@ class _Rules:
     lookups: Lookups
     layout: MarkLayout
     realms: bool
+    xfrm: bool
 
     def __hash__(self) -> int:
-        return hash((id(self.config), id(self.lookups), self.layout, self.realms))
+        return hash((id(self.config), id(self.lookups), self.layout, self.realms, self.xfrm))
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, _Rules)
             and self.config is other.config
             and self.lookups is other.lookups
-            and (self.layout, self.realms) == (other.layout, other.realms)
+            and (self.layout, self.realms, self.xfrm) == (other.layout, other.realms, other.xfrm)
         )
+
+
+def _rules(given: RulesetInput) -> _Rules:
+    return _Rules(given.config, given.lookups, given.layout, given.observed.realms, given.observed.xfrm)
 
 
 def steering_chains(given: RulesetInput) -> dict[str, Chain]:
     """Return chain `steer`, which tries the rules in file order, and the chains of the kill switch."""
-    return dict(_chains(_Rules(given.config, given.lookups, given.layout, given.observed.realms)))
+    return dict(_chains(_rules(given)))
 
 
 def steering_sets(given: RulesetInput) -> dict[str, NftSet]:
     """Return the sets that rules refer to."""
-    sets = dict(_sets(_Rules(given.config, given.lookups, given.layout, given.observed.realms)))
+    sets = dict(_sets(_rules(given)))
     if any(rule.only for rule in given.config.rules):
         sets["inside"] = NftSet(f"type ifname; size {MOST_INSIDE};", _inside(given))
     return sets
@@ -139,7 +145,7 @@ def _only_chains(given: _Rules) -> dict[str, Chain]:
     last = max((n for n, rule in enumerate(given.config.rules, start=1) if rule.only), default=0)
     if not last:
         return {}
-    only = [*_exempt(given.layout.mask)]
+    only = [*_exempt(given.layout.mask), *let_out(xfrm=given.xfrm)]
     chains: dict[str, Chain] = {}
     for number, rule in enumerate(given.config.rules[:last], start=1):
         wanted, unwanted = _conditions(given, rule)

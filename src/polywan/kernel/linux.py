@@ -96,6 +96,7 @@ class LinuxKernel:
             addresses=tuple(dict.fromkeys(a for a in addresses if a is not None)),
             defaults=defaults,
             wide=frozenset(link for body in routes for link in rt.decode_wide(body, names)),
+            xfrm=sysctl.read("net/core/xfrm_acq_expires") is not None,
             realms=self._realms(),
             ipsec=ipsec.in_use(),
             rules=rules,
