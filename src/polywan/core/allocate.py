@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from polywan.config import numbering
 from polywan.core.errors import CapacityError
 from polywan.core.net import Mark, MarkLayout, RulePriority, TableId
 
@@ -23,8 +24,8 @@ STOP: Final = 601
 FROM: Final = 610
 PAST: Final = 899
 
-MOST: Final = 254
-"""Uplinks that the blocks have room for."""
+MOST: Final = numbering.MOST
+"""Numbers that the blocks have room for."""
 
 FALLBACK: Final = RulePriority(32800)
 """Behind main (32766) and default (32767): serves only when nobody else has a default route."""
@@ -40,7 +41,7 @@ def allocate(names: Iterable[str], remembered: Mapping[str, int], layout: MarkLa
         CapacityError: more names than the mark mask has room for.
     """
     names = list(names)
-    capacity = min(layout.capacity, MOST)
+    capacity = numbering.capacity(layout.mask)
     if len(names) > capacity:
         raise CapacityError(f"mark mask {layout.mask:#x} has room for {capacity} uplinks, not {len(names)}")
     ids = {n: i for n, i in remembered.items() if 1 <= i <= capacity}

@@ -6,6 +6,7 @@ uvicorn would make the socket world-writable, so it is bound here and handed ove
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import struct
@@ -25,6 +26,8 @@ from polywan.core.admin import Verb
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature
 from polywan.core.flows import Wanted, wanted_of
 from polywan.core.question import QuestionError
+
+log = logging.getLogger("polywan")
 
 SOCKET = "control.sock"
 _UCRED = struct.Struct("3i")
@@ -55,6 +58,7 @@ class Api(Protocol):
 
         Raises:
             ConfigError: the file is bad; the old configuration stays in force.
+            ControlError: likewise, for a reason that nobody thought of.
         """
         ...
 
@@ -179,8 +183,6 @@ def application(api: Api) -> Starlette:
     async def via(request: Request) -> Response:
         try:
             return JSONResponse(await api.via(request.path_params["name"]))
-        except ControlError as error:
-            return _error(error.status, str(error))
         except MissingFeature as error:
             return _error(501, str(error))
 
@@ -188,12 +190,12 @@ def application(api: Api) -> Starlette:
         routes=[
             *_tracking(api),
             *_uplinks(api),
-            Route("/v1/status", status),
-            Route("/v1/show/{what}", show),
+            Route("/v1/status", _told(status)),
+            Route("/v1/show/{what}", _told(show)),
             Route("/v1/why", _told(why)),
-            Route("/v1/reload", _writer(reload), methods=["POST"]),
-            Route("/v1/down", _writer(down), methods=["POST"]),
-            Route("/v1/via/{name:path}", _writer(via), methods=["POST"]),
+            Route("/v1/reload", _writer(_told(reload)), methods=["POST"]),
+            Route("/v1/down", _writer(_told(down)), methods=["POST"]),
+            Route("/v1/via/{name:path}", _writer(_told(via)), methods=["POST"]),
         ]
     )
 
@@ -250,6 +252,10 @@ def _told(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Reques
             return _error(error.status, str(error))
         except KernelError as error:
             return _error(500, str(error))
+        except Exception as error:
+            log.error("control.failed: %s: %s: %s", request.url.path, type(error).__name__, error)
+            log.debug("control.failed: where", exc_info=error)
+            return _error(500, f"polywan failed to answer: {type(error).__name__}: {error}")
 
     return careful
 

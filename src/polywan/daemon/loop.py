@@ -90,7 +90,7 @@ class Daemon:
         self._sample: Sample | None = None
         self._measuring = asyncio.Lock()
         self._staging = asyncio.Lock()
-        self._settling: list[asyncio.Event] = []
+        self._settling: list[tuple[Event, asyncio.Future[None]]] = []
         self._leavers = Leavers(kernel, time.monotonic, lambda: self.state.leavings)
         self.feeds: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.ready = asyncio.Event()
@@ -127,12 +127,16 @@ class Daemon:
             log.info("staged %d sets in %.1f ms", len(sets), 1000 * seconds)
 
     async def settle(self, event: Event) -> None:
-        """Hand the loop an event and wait until the kernel was read back after it."""
+        """Hand the loop an event and wait until the kernel was read back after it.
+
+        Raises:
+            Exception: what preparing a configuration raised, if the event is one; nothing has changed then.
+        """
         self._notices += 1
-        settled = asyncio.Event()
-        self._settling.append(settled)
+        settled = asyncio.get_running_loop().create_future()
+        self._settling.append((event, settled))
         self.post(event)
-        await settled.wait()
+        await settled
 
     async def run(self) -> None:
         """Take events until cancelled; sockets stay open for whoever closes kernel and prober.
@@ -197,7 +201,12 @@ class Daemon:
             self._timer = loop.call_at(min(max(at, loop.time()), loop.time() + 3600.0), self._drain)
 
     def _step(self, event: Event, now: float) -> None:
-        self.state, effects = engine.step(self.state, event, now)
+        try:
+            self.state, effects = engine.step(self.state, event, now)
+        except Exception as error:
+            if not self._refuse(event, error):
+                raise
+            return
         for effect in effects:
             self._perform(effect)
         if isinstance(event, ConfigLoaded):
@@ -205,10 +214,21 @@ class Daemon:
         if self.state.ready:
             self.ready.set()
         if isinstance(event, ReadDone):
-            for settled in self._settling:
-                settled.set()
+            for _, settled in self._settling:
+                if not settled.done():
+                    settled.set_result(None)
             self._settling.clear()
             self.on_settled()
+
+    def _refuse(self, event: Event, error: Exception) -> bool:
+        """Let whoever brings a configuration have what preparing it raised; the one in force goes on."""
+        waiting = next((w for e, w in self._settling if e is event and isinstance(e, ConfigLoaded)), None)
+        if waiting is None or not self.state.ready:
+            return False
+        self._settling = [(e, w) for e, w in self._settling if w is not waiting]
+        if not waiting.done():
+            waiting.set_exception(error)
+        return True
 
     def _perform(self, effect: Effect) -> None:
         match effect:
