@@ -9,7 +9,7 @@
     ├── NotPermitted    the process may not change networking                   (exit 5)
     ├── CapacityError   more uplinks than the mark mask has room for            (exit 3)
     ├── ListError       a file of prefixes cannot be read                       (never ends a program)
-    ├── BusyError       another daemon holds the runtime directory              (exit 1)
+    ├── BusyError       another daemon runs here already                        (exit 1)
     └── ControlError    the daemon cannot be reached or refused                 (exit 4 or 1)
 """
 
@@ -57,7 +57,7 @@ class CapacityError(PolywanError):
 
 
 class BusyError(PolywanError):
-    """Another daemon holds this runtime directory."""
+    """Another daemon runs in this network namespace, or holds this runtime directory."""
 
 
 class ControlError(PolywanError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from polywan import __version__
+from polywan import __version__, presence
 from polywan.config import Loaded, load_with_warnings
 from polywan.core.admin import Verb
 from polywan.core.conditions import dnsmasq_lines
@@ -199,7 +199,8 @@ def locked(runtime_dir: Path) -> Iterator[None]:
             file.seek(0)
             holder = printable(file.read(20).strip()) or "unknown"
             raise BusyError(
-                f"another daemon (pid {holder}) holds {runtime_dir}; stop it, or give this one its own --runtime-dir"
+                f"another daemon (pid {holder}) holds the runtime directory {runtime_dir}: stop that one first; "
+                "a daemon of another network namespace needs a directory of its own"
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -243,11 +244,11 @@ def run(places: Places, *, verbose: bool = False) -> None:
     Raises:
         ConfigError: the file is bad.
         MissingFeature: the machine lacks something.
-        BusyError: another daemon holds the runtime directory.
+        BusyError: another daemon runs in this network namespace, or holds the runtime directory.
     """
     setup_logging(verbose=verbose)
     loaded = load_with_warnings(places.config)
-    with locked(places.runtime_dir):
+    with presence.only_one(places.runtime_dir), locked(places.runtime_dir):
         try:
             asyncio.run(_serve(loaded, places))
         except ExceptionGroup as group:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from polywan import presence
 from polywan.config import Config, load
 from polywan.core import engine
 from polywan.core.effects import Apply, Effect
@@ -202,7 +203,7 @@ def remove_without_daemon(runtime_dir: Path, state_dir: Path) -> dict[str, Any]:
     """
     kernel = _kernel()
     try:
-        with locked(runtime_dir):
+        with presence.only_one(runtime_dir), locked(runtime_dir):
             return remove(kernel, state_dir)
     finally:
         kernel.close()
