@@ -99,14 +99,24 @@ class Client:
         """Make the daemon probe an uplink now, and return what each layer says."""
         return self._request("POST", f"/v1/uplinks/{quote(uplink, safe='')}/test")
 
+    def plan(self, files: Mapping[str, str], namespace: str) -> dict[str, Any]:
+        """Return what a configuration, the texts of its files by name, would change now: ops, warnings.
+
+        Status 409 of the error: the daemon runs in another network namespace.
+
+        Raises:
+            ConfigError: the configuration is bad.
+        """
+        return self._request("POST", "/v1/plan", json.dumps({"files": dict(files), "namespace": namespace}))
+
     def down(self) -> dict[str, Any]:
         """Make the daemon leave the kernel as found and end."""
         return self._request("POST", "/v1/down")
 
-    def _request(self, method: str, path: str) -> dict[str, Any]:
+    def _request(self, method: str, path: str, text: str | None = None) -> dict[str, Any]:
         connection = _Connection(self._path, self._timeout)
         try:
-            connection.request(method, path)
+            connection.request(method, path, text)
             response = connection.getresponse()
             body = json.loads(response.read() or b"{}")
         except PermissionError as error:

@@ -37,6 +37,12 @@ class Presence:
     runtime_dir: Path
 
 
+def namespace() -> str:
+    """Return what tells this process's network namespace from others."""
+    seen = Path("/proc/self/ns/net").stat()
+    return f"{seen.st_dev}:{seen.st_ino}"
+
+
 def found() -> Presence | None:
     """Return the daemon of this network namespace, if one runs."""
     try:

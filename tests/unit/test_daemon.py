@@ -197,6 +197,10 @@ class Api:
     def show(self, what: str) -> dict[str, Any] | None:
         return {"text": f"{what}\n"} if what == "nft" else None
 
+    async def plan(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.calls.append(f"plan {asked}")
+        return {"ops": [], "warnings": []}
+
     async def reload(self) -> dict[str, Any]:
         self.calls.append("reload")
         raise ConfigError([Problem("f.toml:3", "uplinks.a", "is bad", "mend it")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path as FilePath
@@ -66,11 +66,38 @@ def load_with_warnings(path: FilePath) -> Loaded:
         ConfigError: with every problem that was found.
     """
     problems: list[Problem] = []
-    sources = []
-    for file in (path, *_drop_ins(path.parent / "conf.d", problems)):
-        text = _file_text(file, problems)
-        source = _parsed(text, str(file), problems) if text is not None else None
-        sources += [source] if source else []
+    return _loaded_texts(_texts(path, problems), problems)
+
+
+def file_texts(path: FilePath) -> dict[str, str]:
+    """Return what a configuration is read from, by file, in order; `load_texts` makes of it what `load` does.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    problems: list[Problem] = []
+    texts = _texts(path, problems)
+    if problems:
+        raise ConfigError(problems)
+    return texts
+
+
+def load_texts(texts: Mapping[str, str]) -> Loaded:
+    """Read a configuration from what `file_texts` returned, maybe elsewhere.
+
+    Raises:
+        ConfigError: with every problem that was found.
+    """
+    return _loaded_texts(texts, [])
+
+
+def _texts(path: FilePath, problems: list[Problem]) -> dict[str, str]:
+    files = (path, *_drop_ins(path.parent / "conf.d", problems))
+    return {str(file): text for file in files if (text := _file_text(file, problems)) is not None}
+
+
+def _loaded_texts(texts: Mapping[str, str], problems: list[Problem]) -> Loaded:
+    sources = [source for name, text in texts.items() if (source := _parsed(text, name, problems))]
     if problems:
         raise ConfigError(problems)
     return _loaded(sources)

@@ -6,6 +6,7 @@ uvicorn would make the socket world-writable, so it is bound here and handed ove
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -59,6 +60,16 @@ class Api(Protocol):
         Raises:
             ConfigError: the file is bad; the old configuration stays in force.
             ControlError: likewise, for a reason that nobody thought of.
+        """
+        ...
+
+    async def plan(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Tell what a configuration would change in the kernel now; `asked` as in `daemon/planning.py`.
+
+        Raises:
+            ControlError: another network namespace is meant, or those are no files.
+            ConfigError: the configuration is bad.
+            KernelError: the kernel cannot be read.
         """
         ...
 
@@ -170,13 +181,6 @@ def application(api: Api) -> Starlette:
         except KernelError as error:
             return _error(502, str(error))
 
-    async def reload(_: Request) -> Response:
-        try:
-            return JSONResponse(await api.reload())
-        except ConfigError as error:
-            problems = [{"where": p.where, "key": p.key, "message": p.message, "hint": p.hint} for p in error.problems]
-            return JSONResponse({"error": str(error), "problems": problems}, status_code=422)
-
     async def down(_: Request) -> Response:
         return JSONResponse(await api.down())
 
@@ -188,16 +192,35 @@ def application(api: Api) -> Starlette:
 
     return Starlette(
         routes=[
+            *_configuring(api),
             *_tracking(api),
             *_uplinks(api),
             Route("/v1/status", _told(status)),
             Route("/v1/show/{what}", _told(show)),
             Route("/v1/why", _told(why)),
-            Route("/v1/reload", _writer(_told(reload)), methods=["POST"]),
             Route("/v1/down", _writer(_told(down)), methods=["POST"]),
             Route("/v1/via/{name:path}", _writer(_told(via)), methods=["POST"]),
         ]
     )
+
+
+def _configuring(api: Api) -> list[Route]:
+    async def reload(_: Request) -> Response:
+        return JSONResponse(await api.reload())
+
+    async def plan(request: Request) -> Response:
+        try:
+            asked = json.loads(await request.body())
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict):
+            return _error(400, "expected a JSON object with files and namespace")
+        return JSONResponse(await api.plan(asked))
+
+    return [
+        Route("/v1/reload", _writer(_told(reload)), methods=["POST"]),
+        Route("/v1/plan", _writer(_told(plan)), methods=["POST"]),
+    ]
 
 
 def _tracking(api: Api) -> list[Route]:
@@ -250,6 +273,9 @@ def _told(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Reques
             return await handler(request)
         except ControlError as error:
             return _error(error.status, str(error))
+        except ConfigError as error:
+            problems = [{"where": p.where, "key": p.key, "message": p.message, "hint": p.hint} for p in error.problems]
+            return JSONResponse({"error": str(error), "problems": problems}, status_code=422)
         except KernelError as error:
             return _error(500, str(error))
         except Exception as error:

@@ -33,7 +33,7 @@ from polywan.core.plan import describe_nexthop, describe_route, describe_rule, r
 from polywan.core.state import State
 from polywan.core.status import document
 from polywan.core.tuning import Sysctl, wants_multipath
-from polywan.daemon import store, via, why
+from polywan.daemon import planning, store, via, why
 from polywan.daemon.control import serving
 from polywan.daemon.lookups import LookupWatcher
 from polywan.daemon.loop import Daemon, printable
@@ -107,6 +107,10 @@ class Service:
     async def why(self, words: Mapping[str, str]) -> dict[str, Any]:
         """Explain which way a connection would take."""
         return await asyncio.to_thread(why.live, self._daemon.state, self._kernel, words, int(time.time()))
+
+    async def plan(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Tell what a configuration would change now."""
+        return await planning.plan(self._daemon, self._kernel, asked)
 
     async def begin(self, loaded: Loaded) -> None:
         """Put the first configuration in force, once what it refers to is known."""
