@@ -26,6 +26,11 @@ def _with(path: str, words: Mapping[str, str]) -> str:
     return f"{path}?{urlencode(words)}" if words else path
 
 
+def _told(error: Exception) -> str:
+    """Say what went wrong without the number that Python puts before it."""
+    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+
+
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -121,11 +126,12 @@ class Client:
             body = json.loads(response.read() or b"{}")
         except PermissionError as error:
             raise ControlError(
-                f"{self._path}: permission denied; ask as root or as a member of its group", 403
+                f"{self._path}: permission denied: use sudo, or join the group of the socket (`polywan`)", 403
             ) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ControlError(
-                f"no daemon answers at {self._path} ({error}); is `polywan run` running, and is this its --runtime-dir?"
+                f"no daemon answers at {self._path} ({_told(error)}); is `polywan run` running, and is this its "
+                "--runtime-dir?"
             ) from error
         finally:
             connection.close()

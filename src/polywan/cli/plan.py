@@ -23,10 +23,10 @@ from polywan.core.plan import describe
 @options.state
 @click.option(
     "--observed",
-    type=click.Path(path_type=Path),
+    type=options.path,
     help="Plan against a recording instead of this machine; needs no root and no Linux networking.",
 )
-@click.option("--record", type=click.Path(path_type=Path), help="Write a recording of this machine to FILE and stop.")
+@click.option("--record", type=options.path, help="Write a recording of this machine to FILE and stop.")
 @options.as_json
 @click.pass_context
 def command(

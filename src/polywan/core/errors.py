@@ -4,6 +4,7 @@
 
     PolywanError
     ├── ConfigError     the file is wrong; carries every problem at once        (exit 3)
+    │   └── UnreadableError   this user may not read it                         (exit 5)
     ├── KernelError     the kernel refused an operation; carries its errno      (exit 1 or 5)
     ├── MissingFeature  a kernel feature or tool is absent; says the package    (exit 1)
     ├── NotPermitted    the process may not change networking                   (exit 5)
@@ -15,7 +16,7 @@
 
 from __future__ import annotations
 
-from polywan.config.errors import ConfigError, PolywanError, Problem
+from polywan.config.errors import ConfigError, PolywanError, Problem, UnreadableError
 
 __all__ = [
     "BusyError",
@@ -27,6 +28,7 @@ __all__ = [
     "NotPermitted",
     "PolywanError",
     "Problem",
+    "UnreadableError",
 ]
 
 

@@ -302,7 +302,7 @@ def _writer(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
     async def guarded(request: Request) -> Response:
         uid = request.client.port if request.client else -1
         if uid not in (0, os.geteuid()):
-            return _error(403, "only root and the daemon's own user may change things")
+            return _error(403, "only root and the daemon's own user may do that: use sudo")
         return await handler(request)
 
     return guarded

@@ -194,8 +194,10 @@ def locked(runtime_dir: Path) -> Iterator[None]:
         runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
         file = (runtime_dir / "lock").open("a+")
     except OSError as error:
-        kind = NotPermitted if isinstance(error, PermissionError) else PolywanError
-        raise kind(f"cannot use the runtime directory {runtime_dir}: {error.strerror}") from error
+        told = f"cannot use the runtime directory {runtime_dir}: {error.strerror}"
+        if isinstance(error, PermissionError):
+            raise NotPermitted(f"{told}: use sudo, or the service") from error
+        raise PolywanError(told) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
