@@ -7,14 +7,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 
 from polywan.core import alarms, engine, staging
-from polywan.core.compile import layout_of
 from polywan.core.effects import (
     Apply,
     Cut,
@@ -41,6 +39,7 @@ from polywan.core.state import State
 from polywan.core.status import Traffic
 from polywan.daemon import store
 from polywan.daemon.leaving import Leavers
+from polywan.daemon.traffic import Meter
 from polywan.kernel.api import Machine
 from polywan.probe.api import Prober
 
@@ -52,17 +51,6 @@ READS = 4
 
 Doomed: TypeAlias = Callable[[float, Flow], bool]
 """Whether a connection is to be forgotten, given the seconds since that was decided."""
-
-FRESH = 0.5
-"""Seconds for which a measurement of traffic is shown again instead of being taken anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Byte counters of links at a time, and the rates since the sample before."""
-
-    at: float
-    traffic: Mapping[str, Traffic]
 
 
 class Daemon:
@@ -87,8 +75,7 @@ class Daemon:
         self._halted = False
         self._writes = 0
         self._notices = 0
-        self._sample: Sample | None = None
-        self._measuring = asyncio.Lock()
+        self._meter = Meter(kernel, lambda: self.state)
         self._staging = asyncio.Lock()
         self._settling: list[tuple[Event, asyncio.Future[None]]] = []
         self._leavers = Leavers(kernel, time.monotonic, lambda: self.state.leavings)
@@ -151,6 +138,7 @@ class Daemon:
                 group.create_task(self._feed_kernel())
                 group.create_task(self._feed_prober())
                 group.create_task(self._feed_signs())
+                group.create_task(self._meter.run())
                 for feed in self.feeds:
                     group.create_task(feed())
                 await self._failed
@@ -349,32 +337,8 @@ class Daemon:
         return (f"probes cannot be sent: {self._prober.problem}",) if self._prober.problem else ()
 
     async def traffic(self) -> Mapping[str, Traffic]:
-        """Measure connections and bytes by uplink; rates are since the last measurement at least `FRESH` ago."""
-        async with self._measuring:
-            now = asyncio.get_running_loop().time()
-            last = self._sample
-            if last is not None and now - last.at < FRESH:
-                return last.traffic
-            config = self.state.config
-            if config is None:
-                return {}
-            observed = await asyncio.to_thread(self._kernel.observe)
-            counts = await asyncio.to_thread(self._kernel.connections, layout_of(config).mask)
-            traffic = {}
-            for name, uplink in config.uplinks.items():
-                link = observed.links.get(uplink.interface)
-                rx, tx = (link.rx_bytes, link.tx_bytes) if link else (0, 0)
-                before = last.traffic.get(name, Traffic()) if last else Traffic(rx_bytes=rx, tx_bytes=tx)
-                span = now - last.at if last else 1.0
-                traffic[name] = Traffic(
-                    connections=counts.get(self.state.numbers[name].mark, 0),
-                    rx_bytes=rx,
-                    tx_bytes=tx,
-                    rx_bps=max(0.0, 8 * (rx - before.rx_bytes) / span),
-                    tx_bps=max(0.0, 8 * (tx - before.tx_bytes) / span),
-                )
-            self._sample = Sample(now, traffic)
-            return traffic
+        """Return connections, bytes and rates by uplink."""
+        return await self._meter.traffic()
 
 
 def printable(text: str) -> str:
