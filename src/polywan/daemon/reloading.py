@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from polywan.config import Config, Loaded, load_with_warnings
+from polywan.core.changes import changes
 from polywan.core.errors import CapacityError, ConfigError, ControlError, Problem
 from polywan.core.events import ConfigLoaded
 from polywan.core.lookups import Lookups
@@ -79,8 +80,15 @@ class Reloader:
             raise
         plans = self._daemon.state.generation - before.generation
         elapsed = 1000 * (time.perf_counter() - began)
-        log.info("reload: %d plans carried out in %.1f ms", plans, elapsed)
-        return {"generation": self._daemon.state.generation, "changed": plans > 0, "ms": round(elapsed, 2)}
+        told = changes(before.config, loaded.config) if before.config is not None else ()
+        what = "; ".join(told) or "the file says what it said before"
+        log.info("reload: %s; %d plans carried out in %.1f ms", printable(what), plans, elapsed)
+        return {
+            "generation": self._daemon.state.generation,
+            "changed": plans > 0,
+            "ms": round(elapsed, 2),
+            "changes": list(told),
+        }
 
 
 def _named(error: Exception) -> str:
