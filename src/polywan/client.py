@@ -26,6 +26,11 @@ def _with(path: str, words: Mapping[str, str]) -> str:
     return f"{path}?{urlencode(words)}" if words else path
 
 
+def _told(error: Exception) -> str:
+    """Say what went wrong without the number that Python puts before it."""
+    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+
+
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -99,23 +104,34 @@ class Client:
         """Make the daemon probe an uplink now, and return what each layer says."""
         return self._request("POST", f"/v1/uplinks/{quote(uplink, safe='')}/test")
 
+    def plan(self, files: Mapping[str, str], namespace: str) -> dict[str, Any]:
+        """Return what a configuration, the texts of its files by name, would change now: ops, warnings.
+
+        Status 409 of the error: the daemon runs in another network namespace.
+
+        Raises:
+            ConfigError: the configuration is bad.
+        """
+        return self._request("POST", "/v1/plan", json.dumps({"files": dict(files), "namespace": namespace}))
+
     def down(self) -> dict[str, Any]:
         """Make the daemon leave the kernel as found and end."""
         return self._request("POST", "/v1/down")
 
-    def _request(self, method: str, path: str) -> dict[str, Any]:
+    def _request(self, method: str, path: str, text: str | None = None) -> dict[str, Any]:
         connection = _Connection(self._path, self._timeout)
         try:
-            connection.request(method, path)
+            connection.request(method, path, text)
             response = connection.getresponse()
             body = json.loads(response.read() or b"{}")
         except PermissionError as error:
             raise ControlError(
-                f"{self._path}: permission denied; ask as root or as a member of its group", 403
+                f"{self._path}: permission denied: use sudo, or join the group of the socket (`polywan`)", 403
             ) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ControlError(
-                f"no daemon answers at {self._path} ({error}); is `polywan run` running, and is this its --runtime-dir?"
+                f"no daemon answers at {self._path} ({_told(error)}); is `polywan run` running, and is this its "
+                "--runtime-dir?"
             ) from error
         finally:
             connection.close()

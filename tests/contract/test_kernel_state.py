@@ -289,3 +289,9 @@ def test_a_link_that_goes_down_loses_its_routes(world: World, family: Family) ->
 
 def test_this_machine_lacks_nothing(world: World) -> None:
     assert world.kernel.missing() == []
+
+
+def test_every_device_has_counters_by_its_name(world: World) -> None:
+    found = world.kernel.counters()
+    assert {"up1", "up2"} <= set(found)
+    assert all(received >= 0 and sent >= 0 for received, sent in found.values())

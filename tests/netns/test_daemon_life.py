@@ -470,3 +470,19 @@ def test_a_table_that_was_flushed_while_its_cable_is_out_is_back_with_the_cable(
     assert daemon.wait_log(lambda text: "drift.repaired" in text, 5.0) is not None
     lab.restore(1)
     wait_for(lambda: kernel(lab) == whole, what="the kernel as it was")
+
+
+def test_a_second_daemon_of_the_same_namespace_is_refused_whatever_its_directories(
+    lab: Lab, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    before = kernel(lab)
+    done = command(lab, "run", "--config", str(daemon.config), "--runtime-dir", str(tmp_path / "run"),
+                   "--state-dir", str(tmp_path / "state"))  # fmt: skip
+    assert done.returncode == 1
+    assert daemon.process is not None
+    assert f"(pid {daemon.process.pid}, runtime directory {daemon.runtime})" in done.stderr
+    left = command(lab, "down", "--runtime-dir", str(tmp_path / "run"), "--state-dir", str(tmp_path / "state"))
+    assert left.returncode == 1
+    assert "another daemon" in left.stderr
+    assert kernel(lab) == before

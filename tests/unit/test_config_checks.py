@@ -339,3 +339,37 @@ def test_a_translation_of_ipv6_that_would_not_happen_is_refused(nat: str, nat6: 
 def test_names_of_policies_that_are_made_for_rules_are_reserved(beginning: str) -> None:
     assert beginning in RESERVED
     assert [f[0] for f in found(BOTH + policy().replace("web", f"{beginning}x"))] == [f"policies.{beginning}x"]
+
+
+def many(count: int, mask: str = "") -> str:
+    return "".join(f'[uplinks.w{i}]\ninterface = "w{i}"\n' for i in range(count)) + mask
+
+
+def test_policies_with_a_mark_of_their_own_need_room_beside_the_uplinks() -> None:
+    policy = '[policies.m]\nalgorithm = "multipath"\ntiers = [["w0", "w1"]]\n'
+    assert len(load_text(many(61) + policy).uplinks) == 61
+    assert found(many(62) + policy) == [
+        (
+            "policies.m",
+            "0x3f00 has room for 62 marks, but 62 uplinks and 1 multipath or per-packet policies (m) need 63",
+            "mark_mask = 0x3f80 has room for 126, if nobody else uses the added bits",
+        )
+    ]
+
+
+def test_a_rule_that_makes_a_policy_of_a_marked_one_needs_room_too() -> None:
+    policy = '[policies.m]\nalgorithm = "multipath"\ntiers = [["w0", "w1"]]\n'
+    rule = '[[rules]]\npolicy = "m"\nonly = ["w1"]\n'
+    assert [f[0] for f in found(many(61) + policy + rule)] == ["rules[0]"]
+
+
+def test_no_mask_makes_room_for_more_than_254() -> None:
+    wide = "[global]\nmark_mask = 0x3fff00\n"
+    assert len(load_text(many(254, wide)).uplinks) == 254
+    assert found(many(255, wide)) == [
+        (
+            "global.mark_mask",
+            "polywan has room for 254 uplinks, but there are 255",
+            "254 is the most, whatever the mask",
+        )
+    ]

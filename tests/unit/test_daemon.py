@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from polywan.client import Client
+from polywan.config import Config
 from polywan.core.admin import Verb
 from polywan.core.compile import Memory
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature, Problem
@@ -168,6 +170,20 @@ def test_traffic_counts_connections_by_their_mark(tmp_path: Path) -> None:
     with_daemon(tmp_path, story)
 
 
+def test_an_uplink_that_is_pointed_at_another_device_has_no_rate_of_the_difference(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        kernel.links["wan3"] = replace(kernel.links["wan3"], rx_bytes=10**15, tx_bytes=10**15)
+        await daemon.traffic()
+        swapped = {"u1": {"interface": "wan3"}, "u3": {"interface": "wan1"}, "u2": {"interface": "wan2"}}
+        await daemon.settle(ConfigLoaded(Config.model_validate({"uplinks": swapped})))
+        daemon._meter._shown = None
+        traffic = await daemon.traffic()
+        assert traffic["u1"].rx_bytes == 10**15
+        assert {(t.rx_bps, t.tx_bps) for t in traffic.values()} == {(0.0, 0.0)}
+
+    with_daemon(tmp_path, story)
+
+
 def test_a_state_directory_that_cannot_be_written_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -196,6 +212,10 @@ class Api:
 
     def show(self, what: str) -> dict[str, Any] | None:
         return {"text": f"{what}\n"} if what == "nft" else None
+
+    async def plan(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.calls.append(f"plan {asked}")
+        return {"ops": [], "warnings": []}
 
     async def reload(self) -> dict[str, Any]:
         self.calls.append("reload")

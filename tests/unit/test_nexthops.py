@@ -48,8 +48,8 @@ from polywan.core.plan import (
 )
 from polywan.core.routing import Route
 from polywan.core.tuning import HASH_POLICIES, build_sysctls
-from polywan.daemon.main import demand
 from polywan.daemon.offline import dump, parse, recording
+from polywan.daemon.reloading import demand
 from polywan.kernel import conntrack, needs
 from polywan.kernel import nexthops as nh
 from polywan.kernel.fake import FakeKernel

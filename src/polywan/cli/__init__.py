@@ -98,9 +98,18 @@ def exit_code(error: Exception) -> int:
     """Exit code for an error of polywan's own."""
     import errno
 
-    from polywan.core.errors import CapacityError, ConfigError, ControlError, KernelError, NotPermitted
+    from polywan.core.errors import (
+        CapacityError,
+        ConfigError,
+        ControlError,
+        KernelError,
+        NotPermitted,
+        UnreadableError,
+    )
 
     match error:
+        case UnreadableError():
+            return 5
         case ConfigError() | CapacityError():
             return 3
         case ControlError(status=0):

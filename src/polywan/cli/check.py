@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from polywan.cli import options
+from polywan.cli import exit_code, options
 from polywan.config import Config, listfile, load_with_warnings
 from polywan.config.listfile import ListError
 from polywan.core import prefixes
@@ -39,7 +39,7 @@ def command(ctx: click.Context, config_path: Path, as_json: bool) -> None:
             click.echo(str(error), err=True)
             count = len(error.problems)
             click.echo(f"{count} problem{'s' if count != 1 else ''}; nothing was changed", err=True)
-        ctx.exit(3)
+        ctx.exit(exit_code(error))
     config = loaded.config
     policies = config.resolved_policies()
     warnings = [*loaded.warnings, *_lists(config)]

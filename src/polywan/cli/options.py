@@ -9,25 +9,26 @@ import click
 DEFAULT_CONFIG = Path("/etc/polywan/polywan.toml")
 DEFAULT_STATE = Path("/var/lib/polywan")
 
-_path = click.Path(path_type=Path)
+path = click.Path(path_type=Path, readable=False)
+"""A path that is not looked at here: whoever opens it says what is wrong in better words than click."""
 
 config = click.option(
     "--config",
     "-c",
     "config_path",
-    type=_path,
+    type=path,
     default=DEFAULT_CONFIG,
     show_default=True,
     help="The configuration; conf.d/*.toml beside it is read too.",
 )
 runtime = click.option(
     "--runtime-dir",
-    type=_path,
+    type=path,
     envvar="POLYWAN_RUNTIME_DIR",
     default=None,
     help="Where the daemon listens.  [default: $POLYWAN_RUNTIME_DIR or /run/polywan]",
 )
 state = click.option(
-    "--state-dir", type=_path, default=DEFAULT_STATE, show_default=True, help="What the daemon remembers."
+    "--state-dir", type=path, default=DEFAULT_STATE, show_default=True, help="What the daemon remembers."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")

@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
+from polywan import presence
 from polywan.cli import options
-from polywan.config import load
-from polywan.core.plan import Plan, describe
+from polywan.client import Client
+from polywan.client import runtime_dir as resolve
+from polywan.config import Config, file_texts, load
+from polywan.core.errors import ControlError
+from polywan.core.plan import describe
 
 
 @click.command(name="plan")
 @options.config
+@options.runtime
 @options.state
 @click.option(
     "--observed",
-    type=click.Path(path_type=Path),
+    type=options.path,
     help="Plan against a recording instead of this machine; needs no root and no Linux networking.",
 )
-@click.option("--record", type=click.Path(path_type=Path), help="Write a recording of this machine to FILE and stop.")
+@click.option("--record", type=options.path, help="Write a recording of this machine to FILE and stop.")
 @options.as_json
 @click.pass_context
 def command(
     ctx: click.Context,
     config_path: Path,
+    runtime_dir: Path | None,
     state_dir: Path,
     observed: Path | None,
     record: Path | None,
     as_json: bool,
 ) -> None:
     """Show what would change in the kernel, in the order in which it would be done. Changes nothing.
+
+    Beside a running daemon this is what `reload` would change, and nothing means that the kernel is as it should be.
 
     Exits with 9 when something would change, 0 when nothing would.
 
@@ -48,17 +57,31 @@ def command(
         offline.record(config, record)
         click.echo(f"recorded to {record}", err=True)
         return
-    plan, warnings = offline.plan(config, state_dir, observed)
-    for warning in warnings:
+    done = (_beside_daemon(config_path, runtime_dir) if observed is None else None) or _alone(
+        config, state_dir, observed
+    )
+    for warning in done["warnings"]:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(_as_json(plan) if as_json else _as_text(plan))
-    ctx.exit(9 if plan else 0)
+    ops = done["ops"]
+    facts = json.dumps({"changes": len(ops), "ops": ops}, indent=2)
+    click.echo(facts if as_json else "\n".join(op["text"] for op in ops) or "nothing to change")
+    ctx.exit(9 if ops else 0)
 
 
-def _as_json(plan: Plan) -> str:
-    ops = [{"op": type(op).__name__, "text": describe(op)} for op in plan.ops]
-    return json.dumps({"changes": len(ops), "ops": ops}, indent=2)
+def _beside_daemon(config: Path, given: Path | None) -> dict[str, Any] | None:
+    """Ask the daemon of this network namespace, which knows who is in slow start or stands by; None without one."""
+    here = presence.found()
+    directory = here.runtime_dir if here and not given else resolve(given)
+    try:
+        return Client(directory).plan(file_texts(config), presence.namespace())
+    except ControlError as error:
+        if error.status in {0, 404, 409}:
+            return None
+        raise
 
 
-def _as_text(plan: Plan) -> str:
-    return "\n".join(map(describe, plan.ops)) if plan else "nothing to change"
+def _alone(config: Config, state_dir: Path, observed: Path | None) -> dict[str, Any]:
+    from polywan.daemon import offline
+
+    plan, warnings = offline.plan(config, state_dir, observed)
+    return {"ops": [{"op": type(op).__name__, "text": describe(op)} for op in plan.ops], "warnings": warnings}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,7 +29,14 @@ def command(runtime_dir: Path | None, as_json: bool) -> None:
     done = Client(resolve(runtime_dir)).reload()
     if as_json:
         click.echo(json.dumps(done, indent=2))
-    elif done["changed"]:
-        click.echo(f"in force: generation {done['generation']}, {done['ms']} ms")
     else:
-        click.echo("nothing to change")
+        click.echo(text(done))
+
+
+def text(done: dict[str, Any]) -> str:
+    """Return what a reload has put in force, for people."""
+    what = "; ".join(done["changes"])
+    if not done["changed"]:
+        return f"in force: {what}; nothing to change in the kernel" if what else "nothing to change"
+    ended = f"generation {done['generation']}, {done['ms']} ms"
+    return f"in force: {what}; {ended}" if what else f"in force: {ended}"

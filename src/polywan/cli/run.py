@@ -14,7 +14,8 @@ from polywan.client import runtime_dir as resolve
 @options.config
 @options.runtime
 @options.state
-def command(config_path: Path, runtime_dir: Path | None, state_dir: Path) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Log what helps to find a fault in polywan itself, too.")
+def command(config_path: Path, runtime_dir: Path | None, state_dir: Path, verbose: bool) -> None:
     """Run the daemon in the foreground; systemd runs this.
 
     It logs to stderr, reloads on SIGHUP, and on SIGTERM or Ctrl-C leaves the data plane forwarding:
@@ -27,4 +28,4 @@ def command(config_path: Path, runtime_dir: Path | None, state_dir: Path) -> Non
     """
     from polywan.daemon.main import Places, run
 
-    run(Places(config_path, resolve(runtime_dir), state_dir))
+    run(Places(config_path, resolve(runtime_dir), state_dir), verbose=verbose)

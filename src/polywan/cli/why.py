@@ -33,7 +33,7 @@ from polywan.core.errors import ControlError
 @click.option("--at", metavar="TIME", help="When it begins, as 2026-03-01T08:00; local time unless it has an offset.")
 @click.option("--flow", is_flag=True, help="Tell of live connections of this kind first.")
 @options.runtime
-@click.option("--observed", type=click.Path(path_type=Path), help="Ask a recording (`plan --record`), not the daemon.")
+@click.option("--observed", type=options.path, help="Ask a recording (`plan --record`), not the daemon.")
 @options.config
 @options.state
 @options.as_json

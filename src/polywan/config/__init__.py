@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from polywan.config.errors import ConfigError, Problem
-    from polywan.config.loader import Loaded, load, load_text, load_with_warnings
+    from polywan.config.loader import Loaded, file_texts, load, load_text, load_texts, load_with_warnings
     from polywan.config.model import (
         Affinity,
         Bandwidth,
@@ -34,8 +34,10 @@ _HOME = {
     "ConfigError": "errors",
     "Loaded": "loader",
     "Problem": "errors",
+    "file_texts": "loader",
     "load": "loader",
     "load_text": "loader",
+    "load_texts": "loader",
     "load_with_warnings": "loader",
 }
 
@@ -58,8 +60,10 @@ __all__ = [
     "SteeringRule",
     "Uplink",
     "Window",
+    "file_texts",
     "load",
     "load_text",
+    "load_texts",
     "load_with_warnings",
 ]
 

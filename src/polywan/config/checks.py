@@ -8,12 +8,13 @@ from typing import Final
 from polywan.config.check_rules import check_rules
 from polywan.config.faults import Fault, Path, shown, suggest
 from polywan.config.model import GlobalSettings, merged_health
+from polywan.config.numbering import DIRECT, MOST, ONLY, capacity, marked
 from polywan.config.parts import Parts
 from polywan.config.steering import Affinity, Algorithm, Policy
 from polywan.config.uplink import HealthSettings, Snat, Uplink
 from polywan.config.values import span
 
-RESERVED: Final = ("uplink_", "only_")
+RESERVED: Final = (DIRECT, ONLY)
 """Beginnings of the names of policies that polywan makes for rules with `uplink` and with `only`."""
 
 _LOOKED_AT: Final = {"http": "http_url", "script": "script"}
@@ -25,7 +26,6 @@ _WANTED: Final = {
 }
 
 _SYSTEM_TABLES: Final = range(253, 256)
-_MOST_UPLINKS: Final = 1000
 
 _UNKEPT: Final[dict[Algorithm, str]] = {
     "source": "a hash of the source keeps each client on its uplink already",
@@ -60,7 +60,8 @@ def check(parts: Parts) -> Iterator[Fault]:
             yield from _algorithm(("policies", name), policy, parts.uplinks)
     yield from check_rules(parts)
     if parts.global_:
-        yield from _room(parts.global_, len(parts.uplinks))
+        yield from _room(parts.global_, parts)
+        yield from _tables(parts.global_)
 
 
 def _devices(uplinks: Mapping[str, Uplink | None]) -> Iterator[Fault]:
@@ -255,14 +256,37 @@ def _keys_lacking(link: Uplink) -> list[str]:
     return ['nat = "none"']
 
 
-def _room(settings: GlobalSettings, uplinks: int) -> Iterator[Fault]:
+def _room(settings: GlobalSettings, parts: Parts) -> Iterator[Fault]:
     mask = settings.mark_mask
-    room = _capacity(mask)
-    if uplinks > room:
-        wider = _widened(mask, uplinks)
-        hint = f"mark_mask = {wider:#x} has room for {_capacity(wider)}, if nobody else uses the added bits"
-        yield Fault(("global", "mark_mask"), f"{mask:#x} has room for {room} uplinks, but there are {uplinks}", hint)
-    tables = range(settings.table_base, settings.table_base + min(room, _MOST_UPLINKS) + 1)
+    room = capacity(mask)
+    policies = list(marked(parts.policies, parts.rules))
+    wanted = len(parts.uplinks) + len(policies)
+    if wanted <= room:
+        return
+    limit = f"{mask:#x} has room for {room}" if room < MOST else f"polywan has room for {room}"
+    told = f"{limit} uplinks, but there are {len(parts.uplinks)}"
+    if policies:
+        named = ", ".join(name for name, _ in policies[:3]) + (", …" if len(policies) > 3 else "")
+        have = f"{len(parts.uplinks)} uplinks and {len(policies)} multipath or per-packet policies ({named})"
+        told = f"{limit} marks, but {have} need {wanted}"
+    # The line that does not fit any more helps more than that of a mask that nobody wrote.
+    places: list[Path] = [*(("uplinks", name) for name in parts.uplinks), *(place for _, place in policies)]
+    yield Fault(
+        ("global", "mark_mask") if "mark_mask" in settings.model_fields_set else places[room],
+        told,
+        _more_room(mask, wanted),
+    )
+
+
+def _more_room(mask: int, wanted: int) -> str:
+    if wanted > MOST:
+        return f"{MOST} is the most, whatever the mask"
+    wider = _widened(mask, wanted)
+    return f"mark_mask = {wider:#x} has room for {capacity(wider)}, if nobody else uses the added bits"
+
+
+def _tables(settings: GlobalSettings) -> Iterator[Fault]:
+    tables = range(settings.table_base, settings.table_base + capacity(settings.mark_mask) + 1)
     if any(t in tables for t in _SYSTEM_TABLES):
         yield Fault(
             ("global", "table_base"),
@@ -271,15 +295,11 @@ def _room(settings: GlobalSettings, uplinks: int) -> Iterator[Fault]:
         )
 
 
-def _capacity(mask: int) -> int:
-    return int((1 << mask.bit_count()) - 2)
-
-
-def _widened(mask: int, uplinks: int) -> int:
+def _widened(mask: int, wanted: int) -> int:
     """Add bits to the mask until there is room: below it first, since 0x4000 and 0x8000 are kube-proxy's."""
     lowest = (mask & -mask).bit_length() - 1
     for bit in [*range(lowest - 1, -1, -1), *range(lowest + 1, 32)]:
-        if _capacity(mask) >= uplinks:
+        if capacity(mask) >= wanted:
             break
         mask |= 1 << bit
     return mask

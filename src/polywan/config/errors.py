@@ -37,3 +37,7 @@ class ConfigError(PolywanError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(p) for p in problems))
         self.problems = tuple(problems)
+
+
+class UnreadableError(ConfigError):
+    """The configuration may not be read by this user; nothing else is known to be wrong with it."""

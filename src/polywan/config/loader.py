@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path as FilePath
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from polywan.config.checks import check
 from polywan.config.coverage import never_matching
-from polywan.config.errors import ConfigError, Problem
+from polywan.config.errors import ConfigError, Problem, UnreadableError
 from polywan.config.faults import Fault, Path, dotted
 from polywan.config.model import Config
 from polywan.config.reading import read_parts
@@ -22,6 +22,7 @@ _LARGEST: Final = 16 * 1024 * 1024
 
 _DEEPEST: Final = 8
 _PLACE: Final = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
+_NOT_ALLOWED: Final = "use sudo, or let this user read it"
 _NOT_TOML: Final = "syntax"
 
 _SYNTAX_HINTS: Final = (
@@ -66,13 +67,43 @@ def load_with_warnings(path: FilePath) -> Loaded:
         ConfigError: with every problem that was found.
     """
     problems: list[Problem] = []
-    sources = []
-    for file in (path, *_drop_ins(path.parent / "conf.d", problems)):
-        text = _file_text(file, problems)
-        source = _parsed(text, str(file), problems) if text is not None else None
-        sources += [source] if source else []
+    return _loaded_texts(_texts(path, problems), problems)
+
+
+def file_texts(path: FilePath) -> dict[str, str]:
+    """Return what a configuration is read from, by file, in order; `load_texts` makes of it what `load` does.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    problems: list[Problem] = []
+    texts = _texts(path, problems)
+    _refuse(problems)
+    return texts
+
+
+def load_texts(texts: Mapping[str, str]) -> Loaded:
+    """Read a configuration from what `file_texts` returned, maybe elsewhere.
+
+    Raises:
+        ConfigError: with every problem that was found.
+    """
+    return _loaded_texts(texts, [])
+
+
+def _refuse(problems: Sequence[Problem]) -> None:
     if problems:
-        raise ConfigError(problems)
+        raise (UnreadableError if all(p.hint == _NOT_ALLOWED for p in problems) else ConfigError)(problems)
+
+
+def _texts(path: FilePath, problems: list[Problem]) -> dict[str, str]:
+    files = (path, *_drop_ins(path.parent / "conf.d", problems))
+    return {str(file): text for file in files if (text := _file_text(file, problems)) is not None}
+
+
+def _loaded_texts(texts: Mapping[str, str], problems: list[Problem]) -> Loaded:
+    sources = [source for name, text in texts.items() if (source := _parsed(text, name, problems))]
+    _refuse(problems)
     return _loaded(sources)
 
 
@@ -217,7 +248,7 @@ def _unreadable(file: FilePath, error: Exception) -> Problem:
     if isinstance(error, FileNotFoundError):
         hint = 'five lines are enough: [uplinks.NAME] with interface = "…" for each link'
     elif isinstance(error, PermissionError):
-        hint = "the user that runs polywan must be allowed to read it"
+        hint = _NOT_ALLOWED
     return Problem(str(file), "file", f"cannot be read: {reason.lower()}", hint)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from polywan.config import numbering
 from polywan.core.errors import CapacityError
 from polywan.core.net import Mark, MarkLayout, RulePriority, TableId
 
@@ -28,8 +29,8 @@ SOURCE: Final = 609
 LOCK: Final = 866
 PAST: Final = 899
 
-MOST: Final = 254
-"""Uplinks that the blocks have room for."""
+MOST: Final = numbering.MOST
+"""Numbers that the blocks have room for."""
 
 FIRST_SPECIFIC: Final = RulePriority(32763)
 FIRST_TCP: Final = RulePriority(32764)
@@ -50,7 +51,7 @@ def allocate(names: Iterable[str], remembered: Mapping[str, int], layout: MarkLa
         CapacityError: more names than the mark mask has room for.
     """
     names = list(names)
-    capacity = min(layout.capacity, MOST)
+    capacity = numbering.capacity(layout.mask)
     if len(names) > capacity:
         raise CapacityError(f"mark mask {layout.mask:#x} has room for {capacity} uplinks, not {len(names)}")
     ids = {n: i for n, i in remembered.items() if 1 <= i <= capacity}

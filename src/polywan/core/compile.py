@@ -35,6 +35,7 @@ class Memory:
 
     Attributes:
         ids: number of every uplink and of policies that need one, those no longer configured included.
+        devices: network device of every uplink in `ids`; `core/renaming.py` tells by it what became of a name.
         gateways: last known next hop per uplink and family.
         originals: values that kernel settings had before polywan's first write, by path.
         orders: what people have said about uplinks by hand, those no longer configured included.
@@ -42,6 +43,7 @@ class Memory:
     """
 
     ids: Mapping[str, int] = field(default_factory=dict)
+    devices: Mapping[str, str] = field(default_factory=dict)
     gateways: Mapping[UplinkFamily, IPAddress] = field(default_factory=dict)
     originals: Mapping[str, str] = field(default_factory=dict)
     orders: Mapping[str, Order] = field(default_factory=dict)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from polywan.config import Config
+from polywan.core import drift, leave, ramp, retire, together
 from polywan.core import health as hl
-from polywan.core import leave, ramp, retire, together
 from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
 from polywan.core.conflicts import conflicts
@@ -18,7 +18,7 @@ from polywan.core.health import Health, ProbeState
 from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import state_of
 from polywan.core.observed import Observed
-from polywan.core.plan import ActualState, DesiredState, Plan, SetSysctl, describe, diff
+from polywan.core.plan import ActualState, DesiredState, Op, Plan, SetSysctl, diff
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, reach
 from polywan.core.select import Selection, select, unserved
 from polywan.core.state import State, Sweep
@@ -77,7 +77,9 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         lookups=state.lookups,
     )
     plan = diff(desired, actual)
-    tampered = after_read and desired == state.desired and not state.refused and _by_others(plan, state.memory)
+    new = drift.fresh(state.devices, observed) if after_read else frozenset()
+    foreign = drift.by_others(plan, state.memory.originals, new)
+    tampered = after_read and desired == state.desired and not state.refused and bool(foreign)
     if tampered and (wait := _too_many(state, now)):
         return replace(state, read_at=now + wait), ()
     views = {
@@ -101,7 +103,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     effects += _notes(state, config, views, selection)
     effects += _at_once(state, probes)
     if tampered:
-        effects.append(_repaired(plan, state.culprit))
+        effects.append(_repaired(foreign, state.culprit))
     state = replace(
         state,
         memory=recalled,
@@ -121,7 +123,8 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         generation=state.generation + bool(plan),
         sweeps=(*state.sweeps, *sweeps),
         repairs=(*_recent(state, now), now) if tampered else _recent(state, now),
-        drift=_drift(plan) if tampered else state.drift,
+        devices=drift.indexes(observed) if after_read else state.devices,
+        drift=drift.mended(foreign, now) if tampered else state.drift,
         culprit="" if after_read else state.culprit,
         warnings=(*state.advice, *conflicts(config, actual, observed, _marks(state)), *state.lookups.problems),
     )
@@ -254,11 +257,6 @@ def _retired(state: State, config: Config, actual: ActualState, now: float) -> r
     return retire.found(actual.nft, layout_of(config), given, now)
 
 
-def _by_others(plan: Plan, memory: Memory) -> bool:
-    """True when something was undone that we had done: a setting's first write is none of that."""
-    return any(not isinstance(op, SetSysctl) or op.sysctl.path in memory.originals for op in plan.ops)
-
-
 def _recall(memory: Memory, plan: Plan) -> Memory:
     """Keep the values that settings had before our first write."""
     first = {
@@ -294,12 +292,8 @@ def _too_many(state: State, now: float) -> float:
     return max(0.0, recent[-1] + PATIENCE - now)
 
 
-def _drift(plan: Plan) -> tuple[str, ...]:
-    return tuple(describe(op).split("\n", 1)[0] for op in plan.ops)
-
-
-def _repaired(plan: Plan, culprit: str) -> Note:
-    what = "; ".join(_drift(plan)[:4]) + ("; …" if len(plan.ops) > 4 else "")
+def _repaired(ops: tuple[Op, ...], culprit: str) -> Note:
+    what = "; ".join(one.text for one in drift.mended(ops[:4], 0.0)) + ("; …" if len(ops) > 4 else "")
     by = f" (changed by {culprit})" if culprit else ""
     return Note(Level.WARNING, "drift.repaired", f"put right what somebody else changed{by}: {what}")
 

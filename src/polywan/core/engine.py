@@ -15,11 +15,9 @@ from errno import ENOENT
 from typing import Final, assert_never
 
 from polywan.config import Config
-from polywan.core import alarms, checking, leave, retire, staging, together
+from polywan.core import alarms, checking, leave, reconfigure, retire, staging, together
 from polywan.core import health as hl
-from polywan.core.allocate import allocate
 from polywan.core.blame import Blame
-from polywan.core.compile import layout_of, numbered, numbers_of, policy_marks_of
 from polywan.core.decide import decide, second_cuts
 from polywan.core.effects import Effect, Level, Note, Read, Remember, StartProbe
 from polywan.core.events import (
@@ -49,7 +47,7 @@ from polywan.core.net import FAMILIES, IPAddress
 from polywan.core.observed import Observed
 from polywan.core.plan import ApplyReport, Failure, PutNexthop, PutRoute, describe
 from polywan.core.reach import Path, UplinkFamily
-from polywan.core.state import State, Sweep
+from polywan.core.state import State
 from polywan.core.tuning import ALL_RP_FILTER, EVENTS, build_sysctls
 
 FOLD: Final = 0.02
@@ -109,8 +107,8 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
         case ConfigLoaded(config, warnings, lookups=lookups):
             notes = tuple(Note(Level.WARNING, "config.odd", text) for text in warnings)
             state = replace(state, advice=warnings, lookups=state.lookups if lookups is None else lookups)
-            state, effects = _take_config(staging.arrived(state), config, now)
-            return state, (*effects, *notes), True
+            state, effects = reconfigure.take(staging.arrived(state), config, now)
+            return read_soon(state, now), (*effects, *notes), True
         case ReadDone(observed, actual):
             staged = state.staged if actual.nft is not None else frozenset()
             actual = staging.unseen(actual, staged)
@@ -185,36 +183,6 @@ def read_soon(state: State, now: float) -> State:
     """Ask for a read: now when the last one is long ago, otherwise once `FOLD` has passed since."""
     at = max(now, state.last_read + FOLD)
     return replace(state, read_at=at if state.read_at is None else min(at, state.read_at))
-
-
-def _take_config(state: State, config: Config, now: float) -> tuple[State, tuple[Effect, ...]]:
-    memory = replace(state.memory, ids=allocate(numbered(config), state.memory.ids, layout_of(config)))
-    effects: tuple[Effect, ...] = () if memory == state.memory else (Remember(memory),)
-    names = numbered(config)
-    removed = [n for n in numbered(state.config) if n not in names] if state.config else []
-    layout = layout_of(config)
-    sweeps = [
-        Sweep(now, name, layout.mark(memory.ids[name]), family)
-        for name in removed
-        if name in memory.ids
-        for family in FAMILIES
-    ]
-    health = {key: s for key, s in state.health.items() if key[0] in config.uplinks}
-    state = replace(
-        state,
-        config=config,
-        memory=memory,
-        numbers=numbers_of(config, memory.ids),
-        policy_marks=policy_marks_of(config, memory.ids),
-        retired=retire.removed(
-            state.retired, {sweep.mark for sweep in sweeps}, {layout.mark(memory.ids[n]) for n in names}, now
-        ),
-        probing={name: config.health_of(name) for name in config.uplinks},
-        health=health,
-        blame=checking.kept_blame(state, config),
-        sweeps=(*state.sweeps, *sweeps),
-    )
-    return read_soon(state, now), effects
 
 
 def _learn(state: State) -> tuple[State, tuple[Effect, ...]]:

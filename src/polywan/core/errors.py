@@ -4,18 +4,19 @@
 
     PolywanError
     ├── ConfigError     the file is wrong; carries every problem at once        (exit 3)
+    │   └── UnreadableError   this user may not read it                         (exit 5)
     ├── KernelError     the kernel refused an operation; carries its errno      (exit 1 or 5)
     ├── MissingFeature  a kernel feature or tool is absent; says the package    (exit 1)
     ├── NotPermitted    the process may not change networking                   (exit 5)
     ├── CapacityError   more uplinks than the mark mask has room for            (exit 3)
     ├── ListError       a file of prefixes cannot be read                       (never ends a program)
-    ├── BusyError       another daemon holds the runtime directory              (exit 1)
+    ├── BusyError       another daemon runs here already                        (exit 1)
     └── ControlError    the daemon cannot be reached or refused                 (exit 4 or 1)
 """
 
 from __future__ import annotations
 
-from polywan.config.errors import ConfigError, PolywanError, Problem
+from polywan.config.errors import ConfigError, PolywanError, Problem, UnreadableError
 
 __all__ = [
     "BusyError",
@@ -27,6 +28,7 @@ __all__ = [
     "NotPermitted",
     "PolywanError",
     "Problem",
+    "UnreadableError",
 ]
 
 
@@ -57,7 +59,7 @@ class CapacityError(PolywanError):
 
 
 class BusyError(PolywanError):
-    """Another daemon holds this runtime directory."""
+    """Another daemon runs in this network namespace, or holds this runtime directory."""
 
 
 class ControlError(PolywanError):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from hashlib import blake2s
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from polywan.config import Config, Policy, SteeringRule
+from polywan.config import Config, Policy, SteeringRule, numbering
 from polywan.config.model import DEFAULT_POLICY
 from polywan.config.steering import OnDown
 from polywan.core import ramp
@@ -18,11 +17,10 @@ from polywan.core.layers import SOUND, Findings
 from polywan.core.net import FAMILIES, Family
 from polywan.core.reach import Path, Reach, UplinkFamily
 
-DIRECT = "uplink_"
-"""Prefix of the policies made for rules that name an uplink: prefer it, else what the default policy offers."""
-
-ONLY = "only_"
-"""Prefix of the policies made for rules with `only`: a digest of the uplinks, then the policy that is limited."""
+DIRECT: Final = numbering.DIRECT
+ONLY: Final = numbering.ONLY
+MARKED: Final = numbering.MARKED
+policy_name = numbering.policy_name
 
 Members: TypeAlias = tuple[tuple[str, int], ...]
 
@@ -33,9 +31,6 @@ NO_ORDERS: Final[Mapping[str, Order]] = MappingProxyType({})
 """Nobody has said anything about an uplink by hand."""
 
 _HARSHEST: Final[tuple[OnDown, ...]] = ("reset", "move", "keep")
-
-MARKED = frozenset({"multipath", "per-packet"})
-"""Algorithms whose connections carry a mark of the policy until, or as long as, no uplink is theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +76,6 @@ def policies_of(config: Config) -> dict[str, Policy]:
     return policies
 
 
-def policy_name(rule: SteeringRule) -> str:
-    """Return the name of the policy that a rule without an action sends its connections to."""
-    base = rule.policy or (DIRECT + rule.uplink if rule.uplink is not None else "")
-    if not rule.only:
-        return base
-    digest = blake2s(" ".join(rule.only).encode(), digest_size=4).hexdigest()
-    return f"{ONLY}{digest}_{base}" if base else f"{ONLY}{digest}"
-
-
 def served_by(rule: SteeringRule) -> str:
     """Say in words who serves a rule without an action; the names of policies made for rules say little."""
     if rule.uplink is not None:
@@ -130,7 +116,7 @@ def _policy_of(config: Config, rule: SteeringRule) -> Policy:
 
 def marked_policies(config: Config) -> tuple[str, ...]:
     """Return the policies that need a number of their own."""
-    return tuple(name for name, policy in policies_of(config).items() if policy.algorithm in MARKED)
+    return tuple(name for name, _ in numbering.marked(config.policies, config.rules))
 
 
 def select(

@@ -10,6 +10,7 @@ from polywan.core.allocate import Numbers
 from polywan.core.blame import Blame
 from polywan.core.compile import Memory
 from polywan.core.drain import Leavings
+from polywan.core.drift import Mended
 from polywan.core.health import ProbeState
 from polywan.core.layers import Checks
 from polywan.core.lookups import NOTHING, Lookups
@@ -62,6 +63,7 @@ class State:
         leavings: uplinks that are being left.
         unix: what added to monotonic seconds gives Unix time, as of the daemon's start.
         repairs: times of recent repairs of foreign changes.
+        devices: index of every device at the last read; one that was made anew has another.
         drift: what the last repair put right.
         refused: operations of the last plan that the kernel refused, and how many times in a row.
         tries: plans in a row with a refusal.
@@ -100,7 +102,8 @@ class State:
     leavings: Leavings = field(default_factory=dict)
     unix: float = 0.0
     repairs: tuple[float, ...] = ()
-    drift: tuple[str, ...] = ()
+    devices: Mapping[str, int] = field(default_factory=dict)
+    drift: tuple[Mended, ...] = ()
     refused: Mapping[str, int] = field(default_factory=dict)
     tries: int = 0
     culprit: str = ""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from polywan.config import Config
-from polywan.core import alarms, checking, together
+from polywan.core import alarms, checking, drift, together
 from polywan.core.drain import NEVER
 from polywan.core.layers import Layer, LayerState, LayerVerdict, Spent
 from polywan.core.nat6 import side_of
@@ -80,7 +80,7 @@ def document(
         "ready": state.ready,
         "uplinks": uplinks,
         "policies": policies,
-        "drift": list(state.drift),
+        "drift": list(drift.shown(state.drift, config, now)),
         "warnings": [
             *state.warnings,
             *(f"the kernel refused: {text}" for text in state.refused),

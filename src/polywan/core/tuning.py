@@ -48,7 +48,8 @@ def build_sysctls(config: Config, observed: Observed, current: Mapping[str, str]
     Args:
         config: the file.
         observed: the world.
-        current: present values, of which `ALL_RP_FILTER` and `HASH_POLICIES` matter.
+        current: present values, of which `ALL_RP_FILTER`, `HASH_POLICIES` and accept_ra matter; those that are not
+            known yet count as the kernel's defaults.
     """
     yield Sysctl("net/ipv4/conf/all/accept_local", "1")
     # The kernel takes the larger of this device's value and all's. Strict filtering (1) ignores marks and drops
@@ -69,9 +70,12 @@ def build_sysctls(config: Config, observed: Observed, current: Mapping[str, str]
             # Two links in one network: each answers ARP for its own address only.
             yield Sysctl(f"net/ipv4/conf/{device}/arp_ignore", "1")
             yield Sysctl(f"net/ipv4/conf/{device}/arp_announce", "2")
-        if forwarding:
-            # A forwarding box ignores router advertisements unless told otherwise.
-            yield Sysctl(f"net/ipv6/conf/{device}/accept_ra", "2")
+        if forwarding and (uplink.families is None or "ipv6" in uplink.families):
+            # A forwarding box ignores router advertisements unless told otherwise (2). 0 is somebody's decision: a
+            # static address, or a network manager that reads advertisements by itself.
+            path = f"net/ipv6/conf/{device}/accept_ra"
+            if current.get(path, "1") != "0":
+                yield Sysctl(path, "2")
     for path in ACCOUNTING:
         yield Sysctl(path, "1")
     if forwarding:

@@ -6,6 +6,8 @@ uvicorn would make the socket world-writable, so it is bound here and handed ove
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
 import socket
 import struct
@@ -25,6 +27,8 @@ from polywan.core.admin import Verb
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature
 from polywan.core.flows import Wanted, wanted_of
 from polywan.core.question import QuestionError
+
+log = logging.getLogger("polywan")
 
 SOCKET = "control.sock"
 _UCRED = struct.Struct("3i")
@@ -55,6 +59,17 @@ class Api(Protocol):
 
         Raises:
             ConfigError: the file is bad; the old configuration stays in force.
+            ControlError: likewise, for a reason that nobody thought of.
+        """
+        ...
+
+    async def plan(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Tell what a configuration would change in the kernel now; `asked` as in `daemon/planning.py`.
+
+        Raises:
+            ControlError: another network namespace is meant, or those are no files.
+            ConfigError: the configuration is bad.
+            KernelError: the kernel cannot be read.
         """
         ...
 
@@ -166,36 +181,46 @@ def application(api: Api) -> Starlette:
         except KernelError as error:
             return _error(502, str(error))
 
-    async def reload(_: Request) -> Response:
-        try:
-            return JSONResponse(await api.reload())
-        except ConfigError as error:
-            problems = [{"where": p.where, "key": p.key, "message": p.message, "hint": p.hint} for p in error.problems]
-            return JSONResponse({"error": str(error), "problems": problems}, status_code=422)
-
     async def down(_: Request) -> Response:
         return JSONResponse(await api.down())
 
     async def via(request: Request) -> Response:
         try:
             return JSONResponse(await api.via(request.path_params["name"]))
-        except ControlError as error:
-            return _error(error.status, str(error))
         except MissingFeature as error:
             return _error(501, str(error))
 
     return Starlette(
         routes=[
+            *_configuring(api),
             *_tracking(api),
             *_uplinks(api),
-            Route("/v1/status", status),
-            Route("/v1/show/{what}", show),
+            Route("/v1/status", _told(status)),
+            Route("/v1/show/{what}", _told(show)),
             Route("/v1/why", _told(why)),
-            Route("/v1/reload", _writer(reload), methods=["POST"]),
-            Route("/v1/down", _writer(down), methods=["POST"]),
-            Route("/v1/via/{name:path}", _writer(via), methods=["POST"]),
+            Route("/v1/down", _writer(_told(down)), methods=["POST"]),
+            Route("/v1/via/{name:path}", _writer(_told(via)), methods=["POST"]),
         ]
     )
+
+
+def _configuring(api: Api) -> list[Route]:
+    async def reload(_: Request) -> Response:
+        return JSONResponse(await api.reload())
+
+    async def plan(request: Request) -> Response:
+        try:
+            asked = json.loads(await request.body())
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict):
+            return _error(400, "expected a JSON object with files and namespace")
+        return JSONResponse(await api.plan(asked))
+
+    return [
+        Route("/v1/reload", _writer(_told(reload)), methods=["POST"]),
+        Route("/v1/plan", _writer(_told(plan)), methods=["POST"]),
+    ]
 
 
 def _tracking(api: Api) -> list[Route]:
@@ -248,8 +273,15 @@ def _told(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Reques
             return await handler(request)
         except ControlError as error:
             return _error(error.status, str(error))
+        except ConfigError as error:
+            problems = [{"where": p.where, "key": p.key, "message": p.message, "hint": p.hint} for p in error.problems]
+            return JSONResponse({"error": str(error), "problems": problems}, status_code=422)
         except KernelError as error:
             return _error(500, str(error))
+        except Exception as error:
+            log.error("control.failed: %s: %s: %s", request.url.path, type(error).__name__, error)
+            log.debug("control.failed: where", exc_info=error)
+            return _error(500, f"polywan failed to answer: {type(error).__name__}: {error}")
 
     return careful
 
@@ -270,7 +302,7 @@ def _writer(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
     async def guarded(request: Request) -> Response:
         uid = request.client.port if request.client else -1
         if uid not in (0, os.geteuid()):
-            return _error(403, "only root and the daemon's own user may change things")
+            return _error(403, "only root and the daemon's own user may do that: use sudo")
         return await handler(request)
 
     return guarded

@@ -7,14 +7,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 
 from polywan.core import alarms, engine, staging
-from polywan.core.compile import layout_of
 from polywan.core.effects import (
     Apply,
     Cut,
@@ -41,6 +39,7 @@ from polywan.core.state import State
 from polywan.core.status import Traffic
 from polywan.daemon import store
 from polywan.daemon.leaving import Leavers
+from polywan.daemon.traffic import Meter
 from polywan.kernel.api import Machine
 from polywan.probe.api import Prober
 
@@ -52,17 +51,6 @@ READS = 4
 
 Doomed: TypeAlias = Callable[[float, Flow], bool]
 """Whether a connection is to be forgotten, given the seconds since that was decided."""
-
-FRESH = 0.5
-"""Seconds for which a measurement of traffic is shown again instead of being taken anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Byte counters of links at a time, and the rates since the sample before."""
-
-    at: float
-    traffic: Mapping[str, Traffic]
 
 
 class Daemon:
@@ -87,10 +75,9 @@ class Daemon:
         self._halted = False
         self._writes = 0
         self._notices = 0
-        self._sample: Sample | None = None
-        self._measuring = asyncio.Lock()
+        self._meter = Meter(kernel, lambda: self.state)
         self._staging = asyncio.Lock()
-        self._settling: list[asyncio.Event] = []
+        self._settling: list[tuple[Event, asyncio.Future[None]]] = []
         self._leavers = Leavers(kernel, time.monotonic, lambda: self.state.leavings)
         self.feeds: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.ready = asyncio.Event()
@@ -127,12 +114,16 @@ class Daemon:
             log.info("staged %d sets in %.1f ms", len(sets), 1000 * seconds)
 
     async def settle(self, event: Event) -> None:
-        """Hand the loop an event and wait until the kernel was read back after it."""
+        """Hand the loop an event and wait until the kernel was read back after it.
+
+        Raises:
+            Exception: what preparing a configuration raised, if the event is one; nothing has changed then.
+        """
         self._notices += 1
-        settled = asyncio.Event()
-        self._settling.append(settled)
+        settled = asyncio.get_running_loop().create_future()
+        self._settling.append((event, settled))
         self.post(event)
-        await settled.wait()
+        await settled
 
     async def run(self) -> None:
         """Take events until cancelled; sockets stay open for whoever closes kernel and prober.
@@ -147,6 +138,7 @@ class Daemon:
                 group.create_task(self._feed_kernel())
                 group.create_task(self._feed_prober())
                 group.create_task(self._feed_signs())
+                group.create_task(self._meter.run())
                 for feed in self.feeds:
                     group.create_task(feed())
                 await self._failed
@@ -197,7 +189,12 @@ class Daemon:
             self._timer = loop.call_at(min(max(at, loop.time()), loop.time() + 3600.0), self._drain)
 
     def _step(self, event: Event, now: float) -> None:
-        self.state, effects = engine.step(self.state, event, now)
+        try:
+            self.state, effects = engine.step(self.state, event, now)
+        except Exception as error:
+            if not self._refuse(event, error):
+                raise
+            return
         for effect in effects:
             self._perform(effect)
         if isinstance(event, ConfigLoaded):
@@ -205,10 +202,21 @@ class Daemon:
         if self.state.ready:
             self.ready.set()
         if isinstance(event, ReadDone):
-            for settled in self._settling:
-                settled.set()
+            for _, settled in self._settling:
+                if not settled.done():
+                    settled.set_result(None)
             self._settling.clear()
             self.on_settled()
+
+    def _refuse(self, event: Event, error: Exception) -> bool:
+        """Let whoever brings a configuration have what preparing it raised; the one in force goes on."""
+        waiting = next((w for e, w in self._settling if e is event and isinstance(e, ConfigLoaded)), None)
+        if waiting is None or not self.state.ready:
+            return False
+        self._settling = [(e, w) for e, w in self._settling if w is not waiting]
+        if not waiting.done():
+            waiting.set_exception(error)
+        return True
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -330,32 +338,8 @@ class Daemon:
         return (f"probes cannot be sent: {self._prober.problem}",) if self._prober.problem else ()
 
     async def traffic(self) -> Mapping[str, Traffic]:
-        """Measure connections and bytes by uplink; rates are since the last measurement at least `FRESH` ago."""
-        async with self._measuring:
-            now = asyncio.get_running_loop().time()
-            last = self._sample
-            if last is not None and now - last.at < FRESH:
-                return last.traffic
-            config = self.state.config
-            if config is None:
-                return {}
-            observed = await asyncio.to_thread(self._kernel.observe)
-            counts = await asyncio.to_thread(self._kernel.connections, layout_of(config).mask)
-            traffic = {}
-            for name, uplink in config.uplinks.items():
-                link = observed.links.get(uplink.interface)
-                rx, tx = (link.rx_bytes, link.tx_bytes) if link else (0, 0)
-                before = last.traffic.get(name, Traffic()) if last else Traffic(rx_bytes=rx, tx_bytes=tx)
-                span = now - last.at if last else 1.0
-                traffic[name] = Traffic(
-                    connections=counts.get(self.state.numbers[name].mark, 0),
-                    rx_bytes=rx,
-                    tx_bytes=tx,
-                    rx_bps=max(0.0, 8 * (rx - before.rx_bytes) / span),
-                    tx_bps=max(0.0, 8 * (tx - before.tx_bytes) / span),
-                )
-            self._sample = Sample(now, traffic)
-            return traffic
+        """Return connections, bytes and rates by uplink."""
+        return await self._meter.traffic()
 
 
 def printable(text: str) -> str:

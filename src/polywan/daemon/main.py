@@ -10,36 +10,35 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from polywan import __version__
-from polywan.config import Config, Loaded, load_with_warnings
+from polywan import __version__, presence
+from polywan.config import Loaded, load_with_warnings
 from polywan.core.admin import Verb
 from polywan.core.conditions import dnsmasq_lines
 from polywan.core.errors import (
     BusyError,
     ConfigError,
+    ControlError,
     KernelError,
     MissingFeature,
     NotPermitted,
     PolywanError,
-    Problem,
 )
-from polywan.core.events import ConfigLoaded
 from polywan.core.flows import Wanted
-from polywan.core.lookups import Lookups
 from polywan.core.plan import describe_nexthop, describe_route, describe_rule, removal
 from polywan.core.state import State
 from polywan.core.status import document
 from polywan.core.tuning import Sysctl, wants_multipath
-from polywan.daemon import store, via, why
+from polywan.daemon import planning, store, via, why
 from polywan.daemon.control import serving
-from polywan.daemon.lookups import PATIENCE, LookupWatcher
+from polywan.daemon.lookups import LookupWatcher
 from polywan.daemon.loop import Daemon, printable
 from polywan.daemon.notify import notify
+from polywan.daemon.reloading import Reloader
 from polywan.daemon.resolver import SystemResolver
 from polywan.daemon.tracking import Tracking
 from polywan.daemon.uplinks import Uplinks
@@ -70,7 +69,7 @@ class Service:
         self._tracking = Tracking(kernel, lambda: daemon.state)
         self._uplinks = Uplinks(daemon)
         self._started = asyncio.get_running_loop().time()
-        self._reloading = asyncio.Lock()
+        self._reloader = Reloader(daemon, kernel, lookups, places.config)
         self.stop = asyncio.Event()
 
     async def status(self) -> dict[str, Any]:
@@ -109,37 +108,17 @@ class Service:
         """Explain which way a connection would take."""
         return await asyncio.to_thread(why.live, self._daemon.state, self._kernel, words, int(time.time()))
 
+    async def plan(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Tell what a configuration would change now."""
+        return await planning.plan(self._daemon, self._kernel, asked)
+
     async def begin(self, loaded: Loaded) -> None:
         """Put the first configuration in force, once what it refers to is known."""
-        async with self._reloading:
-            self._daemon.post(taken_in(loaded, await self._lookups.follow(loaded.config, PATIENCE)))
+        await self._reloader.begin(loaded)
 
     async def reload(self) -> dict[str, Any]:
         """Read the file again; a bad one changes nothing."""
-        async with self._reloading:
-            notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-            try:
-                loaded = await asyncio.to_thread(load_with_warnings, self._places.config)
-                await asyncio.to_thread(
-                    demand, self._kernel, loaded.config, self._daemon.state.config, self._places.config
-                )
-                lookups = await self._lookups.follow(loaded.config)
-                before = self._daemon.state.generation
-                began = time.perf_counter()
-                await self._daemon.settle(taken_in(loaded, lookups))
-            except ConfigError as error:
-                log.error("reload.refused: the old configuration stays in force\n%s", error)
-                raise
-            finally:
-                notify("READY=1")
-            plans = self._daemon.state.generation - before
-            elapsed = 1000 * (time.perf_counter() - began)
-            log.info("reload: %d plans carried out in %.1f ms", plans, elapsed)
-            return {
-                "generation": self._daemon.state.generation,
-                "changed": plans > 0,
-                "ms": round(elapsed, 2),
-            }
+        return await self._reloader.reload()
 
     async def down(self) -> dict[str, Any]:
         """Stop deciding, then remove what is ours; the answer is sent before the process ends."""
@@ -150,7 +129,7 @@ class Service:
 
     async def via(self, name: str) -> dict[str, Any]:
         """Look at the control group of an uplink's programs; answer when the kernel asks for it."""
-        async with self._reloading:
+        async with self._reloader.busy:
             return await via.look(self._daemon, self._lookups.refresh, name)
 
     async def flows(self, wanted: Wanted) -> list[bytes]:
@@ -174,28 +153,9 @@ class Service:
         return await self._uplinks.test(name)
 
     async def hangup(self) -> None:
-        """SIGHUP: reload; a bad file is in the log already."""
-        try:
+        """SIGHUP: reload; why it was refused is in the log already."""
+        with suppress(ConfigError, ControlError):
             await self.reload()
-        except ConfigError:
-            return
-
-
-def taken_in(loaded: Loaded, lookups: Lookups) -> ConfigLoaded:
-    """Return the event that puts a configuration in force, with what people should know about it."""
-    return ConfigLoaded(loaded.config, tuple(map(str, loaded.warnings)), lookups=lookups)
-
-
-def demand(kernel: Kernel, config: Config, before: Config | None, file: Path) -> None:
-    """Refuse a new configuration that asks for more of the kernel than the one before it did.
-
-    Raises:
-        ConfigError: the kernel does not have it.
-    """
-    if not wants_multipath(config) or (before is not None and wants_multipath(before)):
-        return
-    if lacking := kernel.missing(multipath=True):
-        raise ConfigError([Problem(str(file), "policies", f"this machine lacks {line}") for line in lacking])
 
 
 def lack(lines: list[str]) -> PolywanError:
@@ -234,8 +194,10 @@ def locked(runtime_dir: Path) -> Iterator[None]:
         runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
         file = (runtime_dir / "lock").open("a+")
     except OSError as error:
-        kind = NotPermitted if isinstance(error, PermissionError) else PolywanError
-        raise kind(f"cannot use the runtime directory {runtime_dir}: {error.strerror}") from error
+        told = f"cannot use the runtime directory {runtime_dir}: {error.strerror}"
+        if isinstance(error, PermissionError):
+            raise NotPermitted(f"{told}: use sudo, or the service") from error
+        raise PolywanError(told) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -243,7 +205,8 @@ def locked(runtime_dir: Path) -> Iterator[None]:
             file.seek(0)
             holder = printable(file.read(20).strip()) or "unknown"
             raise BusyError(
-                f"another daemon (pid {holder}) holds {runtime_dir}; stop it, or give this one its own --runtime-dir"
+                f"another daemon (pid {holder}) holds the runtime directory {runtime_dir}: stop that one first; "
+                "a daemon of another network namespace needs a directory of its own"
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -251,21 +214,25 @@ def locked(runtime_dir: Path) -> Iterator[None]:
         yield
 
 
-def setup_logging() -> None:
-    """Log to stderr; under systemd each line begins with its syslog priority (sd-daemon(3))."""
+def setup_logging(*, verbose: bool = False) -> None:
+    """Log to stderr; under systemd each line begins with its syslog priority (sd-daemon(3)).
+
+    Args:
+        verbose: add what helps to find a fault in polywan itself.
+    """
     handler = logging.StreamHandler(sys.stderr)
     under_systemd = "JOURNAL_STREAM" in os.environ
     handler.setFormatter(
         _Formatter("%(message)s" if under_systemd else "%(asctime)s %(levelname)s %(message)s", under_systemd)
     )
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 class _Formatter(logging.Formatter):
     """Adds the journal's priority prefix."""
 
-    PRIORITY: ClassVar = {logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
+    PRIORITY: ClassVar = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
 
     def __init__(self, fmt: str, prefixed: bool) -> None:  # noqa: FBT001 - the one thing that varies
         super().__init__(fmt)
@@ -277,18 +244,29 @@ class _Formatter(logging.Formatter):
         return f"<{self.PRIORITY.get(record.levelno, 6)}>{text}" if self._prefixed else text
 
 
-def run(places: Places) -> None:
+def run(places: Places, *, verbose: bool = False) -> None:
     """Run the daemon in the foreground until SIGTERM, SIGINT or `down`; the data plane keeps forwarding.
 
     Raises:
         ConfigError: the file is bad.
         MissingFeature: the machine lacks something.
-        BusyError: another daemon holds the runtime directory.
+        BusyError: another daemon runs in this network namespace, or holds the runtime directory.
     """
-    setup_logging()
+    setup_logging(verbose=verbose)
     loaded = load_with_warnings(places.config)
-    with locked(places.runtime_dir):
-        asyncio.run(_serve(loaded, places))
+    with presence.only_one(places.runtime_dir), locked(places.runtime_dir):
+        try:
+            asyncio.run(_serve(loaded, places))
+        except ExceptionGroup as group:
+            raise _only_cause(group) from group
+
+
+def _only_cause(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the error that a task group has wrapped, if there is one only: that one has words and an exit code."""
+    error: Exception = group
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 async def _serve(loaded: Loaded, places: Places) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from polywan import presence
 from polywan.config import Config, load
 from polywan.core import engine
 from polywan.core.effects import Apply, Effect
-from polywan.core.errors import PolywanError
+from polywan.core.errors import NotPermitted, PolywanError
 from polywan.core.events import ConfigLoaded, ReadDone
 from polywan.core.foreign import ForeignRule
 from polywan.core.lookups import NOTHING, Lookups
@@ -153,7 +154,7 @@ def record(config: Config, path: Path) -> None:
     try:
         path.write_bytes(dump(recording(observed, actual, asyncio.run(look_once(config, SystemResolver())))))
     except OSError as error:
-        raise PolywanError(f"cannot write {path}: {error.strerror}") from error
+        raise _refused("write", path, error) from error
 
 
 def plan(config: Config, state_dir: Path, observed: Path | None) -> tuple[Plan, tuple[str, ...]]:
@@ -184,7 +185,7 @@ def _first_decision(config: Config, state_dir: Path, observed: Path | None) -> t
         try:
             given = parse(observed.read_bytes(), str(observed))
         except OSError as error:
-            raise PolywanError(f"cannot read {observed}: {error.strerror}") from error
+            raise _refused("read", observed, error) from error
         world, actual = given.world(), given.actual()
         lookups = _recorded(given.lookups, asyncio.run(look_once(config, None)))
     else:
@@ -193,6 +194,13 @@ def _first_decision(config: Config, state_dir: Path, observed: Path | None) -> t
     memory, warning = store.load(state_dir)
     state, _ = engine.step(State(memory=memory), ConfigLoaded(config, lookups=lookups), 0.0)
     return *engine.step(state, ReadDone(world, actual), 0.0), warning
+
+
+def _refused(what: str, path: Path, error: OSError) -> PolywanError:
+    told = f"cannot {what} {path}: {error.strerror}"
+    return (
+        NotPermitted(f"{told}: use sudo, or another file") if isinstance(error, PermissionError) else PolywanError(told)
+    )
 
 
 def _recorded(there: Lookups, here: Lookups) -> Lookups:
@@ -227,7 +235,7 @@ def remove_without_daemon(runtime_dir: Path, state_dir: Path) -> dict[str, Any]:
     """
     kernel = _kernel()
     try:
-        with locked(runtime_dir):
+        with presence.only_one(runtime_dir), locked(runtime_dir):
             return remove(kernel, state_dir)
     finally:
         kernel.close()

@@ -56,6 +56,7 @@ def forget(state_dir: Path) -> None:
 def _encode(memory: Memory) -> dict[str, Any]:
     return {
         "ids": dict(memory.ids),
+        "devices": dict(memory.devices),
         "gateways": [[name, int(family), str(via)] for (name, family), via in memory.gateways.items()],
         "originals": dict(memory.originals),
         "orders": {
@@ -71,7 +72,8 @@ def _decode(raw: Any) -> Memory:
         ids={str(n): int(i) for n, i in raw["ids"].items()},
         gateways={(str(n), Family(f)): ip_address(v) for n, f, v in raw["gateways"]},
         originals={str(p): str(v) for p, v in raw["originals"].items()},
-        # Files of older versions have neither.
+        # Files of older versions have none of these.
+        devices={str(n): str(d) for n, d in raw.get("devices", {}).items()},
         orders={str(n): _order(o) for n, o in raw.get("orders", {}).items()},
         leaving={(str(n), Family(f)): _seconds(since) for n, f, since in raw.get("leaving", [])},
     )

@@ -71,6 +71,14 @@ class Kernel(Protocol):
         """
         ...
 
+    def counters(self) -> Mapping[str, tuple[int, int]]:
+        """Return bytes received and sent by every device since it was made, by name; cheap enough for every second.
+
+        Raises:
+            KernelError: the kernel does not show them.
+        """
+        ...
+
     def apply(self, plan: Plan) -> ApplyReport:
         """Carry out the plan in order; an operation that fails is reported and the others go on.
 

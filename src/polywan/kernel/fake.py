@@ -114,6 +114,10 @@ class FakeKernel(FakeTracker):
         """Return what the constructor was told."""
         return list(self._missing)
 
+    def counters(self) -> Mapping[str, tuple[int, int]]:
+        """Return what the links say; see `Kernel.counters`."""
+        return {link.name: (link.rx_bytes, link.tx_bytes) for link in self.links.values()}
+
     def observe(self) -> Observed:
         """Return the world; see `Kernel.observe`."""
         return Observed(

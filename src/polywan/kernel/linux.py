@@ -38,7 +38,7 @@ from polywan.core.plan import (
     SetSysctl,
 )
 from polywan.kernel import ask as asking
-from polywan.kernel import conntrack, foreign, freeing, ipsec, needs, sysctl
+from polywan.kernel import conntrack, counters, foreign, freeing, ipsec, needs, sysctl
 from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.affinity import AffinityMaps
@@ -82,6 +82,10 @@ class LinuxKernel:
         """Return what the machine lacks; see `Kernel.missing`."""
         with self._lock:
             return needs.missing(self._netlink, self._nft, multipath=multipath)
+
+    def counters(self) -> Mapping[str, tuple[int, int]]:
+        """Read /proc/net/dev; see `Kernel.counters`."""
+        return counters.read()
 
     def observe(self) -> Observed:
         """Read links first, then what refers to them; see `Kernel.observe`."""

@@ -1,0 +1,112 @@
+"""Put a configuration in force: at the start, and by `reload`, which takes a new one whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from polywan.config import Config, Loaded, load_with_warnings
+from polywan.core.changes import changes
+from polywan.core.errors import CapacityError, ConfigError, ControlError, Problem
+from polywan.core.events import ConfigLoaded
+from polywan.core.lookups import Lookups
+from polywan.core.tuning import wants_multipath
+from polywan.daemon.lookups import PATIENCE, LookupWatcher
+from polywan.daemon.loop import Daemon, printable
+from polywan.daemon.notify import notify
+from polywan.kernel.api import Kernel
+
+log = logging.getLogger("polywan")
+
+
+class Reloader:
+    """Reads the file and hands the loop what is in it.
+
+    Attributes:
+        busy: held while a configuration is put in force.
+    """
+
+    def __init__(self, daemon: Daemon, kernel: Kernel, lookups: LookupWatcher, file: Path) -> None:
+        self._daemon = daemon
+        self._kernel = kernel
+        self._lookups = lookups
+        self._file = file
+        self.busy = asyncio.Lock()
+
+    async def begin(self, loaded: Loaded) -> None:
+        """Put the first configuration in force, once what it refers to is known."""
+        async with self.busy:
+            self._daemon.post(taken_in(loaded, await self._lookups.follow(loaded.config, PATIENCE)))
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the file again; what is wrong with it, in whatever way, changes nothing.
+
+        Raises:
+            ConfigError: the file is bad, or asks for what there is not.
+            ControlError: it could not be put in force for a reason that nobody thought of.
+        """
+        async with self.busy:
+            notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            try:
+                return await self._put_in_force()
+            except ConfigError as error:
+                log.error("reload.refused: the old configuration stays in force\n%s", error)
+                raise
+            except Exception as error:
+                told = f"the old configuration stays in force, the new one cannot be prepared: {_named(error)}"
+                log.error("reload.refused: %s", printable(told))
+                log.debug("reload.refused: where it failed", exc_info=error)
+                raise ControlError(f"{told}; `polywan run -v` logs where it failed", 500) from error
+            finally:
+                notify("READY=1")
+
+    async def _put_in_force(self) -> dict[str, Any]:
+        loaded = await asyncio.to_thread(load_with_warnings, self._file)
+        before = self._daemon.state
+        await asyncio.to_thread(demand, self._kernel, loaded.config, before.config, self._file)
+        began = time.perf_counter()
+        try:
+            lookups = await self._lookups.follow(loaded.config)
+            began = time.perf_counter()
+            await self._daemon.settle(taken_in(loaded, lookups))
+        except Exception as error:
+            if before.config is not None:
+                await self._lookups.follow(before.config)
+            if isinstance(error, CapacityError):
+                raise ConfigError([Problem(str(self._file), "global.mark_mask", str(error))]) from error
+            raise
+        plans = self._daemon.state.generation - before.generation
+        elapsed = 1000 * (time.perf_counter() - began)
+        told = changes(before.config, loaded.config) if before.config is not None else ()
+        what = "; ".join(told) or "the file says what it said before"
+        log.info("reload: %s; %d plans carried out in %.1f ms", printable(what), plans, elapsed)
+        return {
+            "generation": self._daemon.state.generation,
+            "changed": plans > 0,
+            "ms": round(elapsed, 2),
+            "changes": list(told),
+        }
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip(": ")
+
+
+def taken_in(loaded: Loaded, lookups: Lookups) -> ConfigLoaded:
+    """Return the event that puts a configuration in force, with what people should know about it."""
+    return ConfigLoaded(loaded.config, tuple(map(str, loaded.warnings)), lookups=lookups)
+
+
+def demand(kernel: Kernel, config: Config, before: Config | None, file: Path) -> None:
+    """Refuse a new configuration that asks for more of the kernel than the one before it did.
+
+    Raises:
+        ConfigError: the kernel does not have it.
+    """
+    if not wants_multipath(config) or (before is not None and wants_multipath(before)):
+        return
+    if lacking := kernel.missing(multipath=True):
+        raise ConfigError([Problem(str(file), "policies", f"this machine lacks {line}") for line in lacking])

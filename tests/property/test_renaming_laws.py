@@ -1,0 +1,140 @@
+"""An uplink is its device: names may change in any way, what is known follows the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polywan.config import Config
+from polywan.core.admin import Verb
+from polywan.core.effects import Apply, Cut, Note, Remember
+from polywan.core.events import ConfigLoaded, Ordered, ProbeResult, ReadDone
+from polywan.core.health import Health
+from polywan.core.net import FAMILIES, Family
+from polywan.core.plan import ActualState, NftBatch
+from polywan.core.state import State
+from polywan.daemon import store
+from worlds import Daemon, world
+
+DEVICES = ["wan1", "wan2", "wan3", "wan4"]
+NAMES = ["u1", "u2", "u3", "u4", "fibre", "lte"]
+
+namings = st.permutations(NAMES).map(lambda names: dict(zip(names, DEVICES, strict=False)))
+
+
+def config(names: Mapping[str, str]) -> Config:
+    return Config.model_validate({"uplinks": {name: {"interface": device} for name, device in names.items()}})
+
+
+def marks(state: State) -> dict[str, int]:
+    """The mark of every device."""
+    assert state.config is not None
+    return {state.config.uplinks[name].interface: number.mark for name, number in state.numbers.items()}
+
+
+def health(state: State) -> dict[tuple[str, Family], tuple[Health, float, float | None]]:
+    assert state.config is not None
+    return {
+        (state.config.uplinks[name].interface, family): (probes.health, probes.since, probes.rtt)
+        for (name, family), probes in state.health.items()
+    }
+
+
+def since(state: State) -> dict[str, tuple[str, float]]:
+    assert state.config is not None
+    return {state.config.uplinks[n].interface: (view.state, view.since) for n, view in state.views.items()}
+
+
+@settings(deadline=None, max_examples=60)
+@given(namings, st.lists(namings, min_size=1, max_size=4), st.sets(st.integers(1, 4), max_size=3))
+def test_another_name_for_the_same_device_moves_nothing_and_resets_nothing(
+    first: dict[str, str], later: list[dict[str, str]], pulled: set[int]
+) -> None:
+    daemon = Daemon(config(first), world(4))
+    for number in sorted(pulled):
+        daemon.carrier(number, carrier=False)
+    for names in later:
+        daemon.now += 0.01
+        before = daemon.state
+        effects = daemon.feed(ConfigLoaded(config(names)))
+        assert marks(daemon.state) == marks(before)
+        assert health(daemon.state) == health(before)
+        assert since(daemon.state) == since(before)
+        assert not [e for e in effects if isinstance(e, Cut)]
+        assert daemon.state.retired == {}
+        # Chains are called after uplinks; routes, policy rules and settings are those of before.
+        assert all(isinstance(op, NftBatch) for e in effects if isinstance(e, Apply) for op in e.plan.ops)
+        assert {(e.event) for e in effects if isinstance(e, Note)} <= {"uplink.renamed", "policy.forced"}
+
+
+@settings(deadline=None, max_examples=40)
+@given(namings, namings)
+def test_names_that_change_while_no_daemon_runs_change_nothing_either(
+    first: dict[str, str], second: dict[str, str]
+) -> None:
+    one = Daemon(config(first), world(4))
+    kept = [e.memory for e in one.effects if isinstance(e, Remember)][-1]
+    other = State(memory=store._decode(store._encode(kept)))
+    daemon = Daemon.__new__(Daemon)
+    daemon.now, daemon.state, daemon.effects = 0.0, other, []
+    daemon.feed(ConfigLoaded(config(second)))
+    daemon.feed(ReadDone(world(4), one.state.actual or ActualState()))
+    assert marks(daemon.state) == marks(one.state)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.dictionaries(st.sampled_from(NAMES), st.sampled_from(DEVICES), min_size=1), min_size=2, max_size=6))
+def test_no_mark_ever_comes_into_the_hands_of_another_device(history: list[dict[str, str]]) -> None:
+    seen: dict[int, str] = {}
+    daemon: Daemon | None = None
+    for raw in history:
+        names = {name: device for device, name in {device: name for name, device in raw.items()}.items()}
+        if daemon is None:
+            daemon = Daemon(config(names), world(4))
+        else:
+            daemon.feed(ConfigLoaded(config(names)))
+        for device, mark in marks(daemon.state).items():
+            assert seen.setdefault(mark, device) == device
+
+
+def test_a_name_that_means_another_device_starts_anew() -> None:
+    daemon = Daemon(config({"fibre": "wan1", "dsl": "wan2"}), world(3))
+    before = marks(daemon.state)
+    effects = daemon.feed(ConfigLoaded(config({"fibre": "wan1", "dsl": "wan3"})))
+    assert marks(daemon.state)["wan3"] not in before.values()
+    assert daemon.state.health["dsl", Family.V4].cause == "new here: has to answer first"
+    assert {(e.mark) for e in effects if isinstance(e, Cut)} >= {before["wan2"]}
+    told = [e.text for e in effects if isinstance(e, Note) and e.event == "uplink.renamed"]
+    assert told == ["dsl is another device now, wan3 instead of wan2: it starts anew"]
+
+
+def test_the_device_gets_its_number_back_when_it_returns_under_whatever_name() -> None:
+    daemon = Daemon(config({"fibre": "wan1", "dsl": "wan2"}), world(3))
+    before = marks(daemon.state)
+    daemon.feed(ConfigLoaded(config({"fibre": "wan1", "dsl": "wan3"})))
+    daemon.feed(ConfigLoaded(config({"fibre": "wan1", "dsl": "wan3", "old": "wan2"})))
+    assert marks(daemon.state)["wan2"] == before["wan2"]
+
+
+def test_results_that_are_under_way_when_names_are_exchanged_count_for_nobody() -> None:
+    daemon = Daemon(config({"a": "wan1", "b": "wan2"}), world(2))
+    daemon.now = 0.5
+    daemon.feed(ReadDone(world(2), daemon.state.actual or ActualState()))
+    before = {key: (probes.bad, probes.rtt) for key, probes in daemon.state.health.items()}
+    numbers = {key: probes.number for key, probes in daemon.state.health.items()}
+    daemon.feed(ConfigLoaded(config({"b": "wan1", "a": "wan2"})))
+    for key, number in numbers.items():
+        for target in daemon.state.probing[key[0]].targets:
+            if target.version == key[1]:
+                daemon.feed(ProbeResult(uplink=key[0], family=key[1], round=number, target=target, rtt=None))
+    after = {key: (probes.bad, probes.rtt) for key, probes in daemon.state.health.items()}
+    assert after == {(name, f): before[other, f] for name, other in (("a", "b"), ("b", "a")) for f in FAMILIES}
+
+
+def test_people_s_orders_follow_the_device() -> None:
+    daemon = Daemon(config({"fibre": "wan1", "dsl": "wan2"}), world(2))
+    daemon.feed(Ordered("dsl", Verb.DISABLE, 600.0))
+    daemon.feed(ConfigLoaded(config({"dsl": "wan1", "fibre": "wan2"})))
+    assert set(daemon.state.memory.orders) == {"fibre"}
