@@ -48,7 +48,7 @@ from polywan.core.health import Health, ProbeOrder, ProbeState
 from polywan.core.net import FAMILIES, IPAddress
 from polywan.core.observed import Observed
 from polywan.core.plan import ApplyReport, Failure, PutNexthop, PutRoute, describe
-from polywan.core.reach import Path, UplinkFamily
+from polywan.core.reach import Path, UplinkFamily, patience, seen_gateway
 from polywan.core.state import State, Sweep
 from polywan.core.tuning import ALL_RP_FILTER, EVENTS, build_sysctls
 
@@ -231,11 +231,10 @@ def _learn(state: State) -> tuple[State, tuple[Effect, ...]]:
 
 def _seen_gateways(config: Config, observed: Observed) -> Iterator[tuple[UplinkFamily, IPAddress]]:
     for name, uplink in config.uplinks.items():
-        for family in FAMILIES:
-            for route in observed.defaults_of(uplink.interface, family):
-                if route.via is not None:
-                    yield (name, family), route.via
-                    break
+        if (link := observed.links.get(uplink.interface)) is not None:
+            for family in FAMILIES:
+                if (via := seen_gateway(link, family, observed)) is not None:
+                    yield (name, family), via
 
 
 def _take_result(state: State, event: ProbeResult, now: float) -> tuple[State, tuple[Effect, ...], bool]:
@@ -356,7 +355,7 @@ def _start_probes(state: State, now: float) -> tuple[State, list[Effect]]:
                     interface=config.uplinks[name].interface,
                     mark=state.numbers[name].mark,
                     round=health[key].number,
-                    timeout=alarms.timeout(state, key, now),
+                    timeout=max(alarms.timeout(state, key, now), patience(state.reach.get(key), state.observed)),
                     targets=targets,
                 )
             )

@@ -21,6 +21,8 @@ class Link:
         point_to_point: has a peer instead of neighbours (IFF_POINTOPOINT or IFF_NOARP): no `via` in its routes.
         mtu: bytes.
         kind: the driver's name, as "veth", "macvlan", "ppp"; empty for hardware.
+        master: index of the link that this one belongs to, as a port does to its bridge; 0 for none (IFLA_MASTER).
+        member_of: kind of that link, as "bridge", "bond", "team", "vrf" (IFLA_INFO_SLAVE_KIND).
         rx_bytes, tx_bytes: counters since the link was made; no difference between two links.
     """
 
@@ -31,6 +33,8 @@ class Link:
     point_to_point: bool = False
     mtu: int = 1500
     kind: str = ""
+    master: int = 0
+    member_of: str = ""
     rx_bytes: int = field(default=0, compare=False)
     tx_bytes: int = field(default=0, compare=False)
 
@@ -53,7 +57,9 @@ class DefaultRoute:
     """A default route that somebody else installed (a DHCP client, pppd, router advertisements, an admin).
 
     Attributes:
+        via: next hop; None where the route names the device alone.
         source: it serves packets from this prefix only (``default from PREFIX``, IPv6); None serves all.
+        preferred: the source address that it asks for (``src ADDRESS``).
     """
 
     family: Family
@@ -62,6 +68,7 @@ class DefaultRoute:
     metric: int = 0
     table: TableId = TABLE_MAIN
     source: IPNetwork | None = None
+    preferred: IPAddress | None = None
 
 
 WIDE: Final = {Family.V4: 7, Family.V6: 6}
@@ -120,6 +127,21 @@ class Observed:
         """This box's addresses, by whichever link, that lie within one of the networks."""
         found = (a.ip for (link, _), ips in self._global.items() if link != "lo" for a in ips)
         return tuple(dict.fromkeys(ip for ip in found if any(ip in network for network in networks)))
+
+    def owns(self, address: IPAddress) -> bool:
+        """True when it is an address of this box, by whichever link."""
+        return any(a.ip.ip == address for a in self.addresses)
+
+    def masters_of(self, link: Link) -> tuple[Link, ...]:
+        """The links that the link belongs to, from its own master upwards; one that is not known is left out."""
+        if not link.master:
+            return ()
+        by_index = {other.index: other for other in self.links.values()}
+        found: list[Link] = []
+        while (master := by_index.get(link.master)) is not None and master not in found:
+            found.append(master)
+            link = master
+        return tuple(found)
 
     def own_ipv4(self) -> frozenset[IPv4Address]:
         """Every IPv4 address of this box that others can reach."""

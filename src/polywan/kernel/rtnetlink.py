@@ -42,7 +42,8 @@ _HOP: Final = struct.Struct("=HBBi")
 _BYTES: Final = struct.Struct("=16xQQ")
 
 _IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x8, 0x10, 0x80, 0x10000
-_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_STATS64, _INFO_KIND = 3, 4, 18, 23, 1
+_IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_STATS64 = 3, 4, 10, 18, 23
+_INFO_KIND, _INFO_SLAVE_KIND = 1, 4
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_UNUSABLE: Final = 0x40 | 0x08  # tentative: not yet ours; dadfailed: somebody else's
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 2, 4, 5, 6, 7
@@ -167,6 +168,7 @@ def decode_link(body: bytes) -> Link | None:
     statistics = found.get(_IFLA_STATS64, b"")
     received, sent = _BYTES.unpack_from(statistics) if len(statistics) >= _BYTES.size else (0, 0)
     peer = bool(flags & (_IFF_POINTOPOINT | _IFF_NOARP)) and not flags & _IFF_LOOPBACK
+    about = attributes(found.get(_IFLA_LINKINFO, b""))
     return Link(
         index=index,
         name=text(found[_IFLA_IFNAME]),
@@ -174,7 +176,9 @@ def decode_link(body: bytes) -> Link | None:
         carrier=bool(flags & _IFF_LOWER_UP),
         point_to_point=peer,
         mtu=u32(found[_IFLA_MTU]),
-        kind=text(attributes(found.get(_IFLA_LINKINFO, b"")).get(_INFO_KIND, b"")),
+        kind=text(about.get(_INFO_KIND, b"")),
+        master=u32(found.get(_IFLA_MASTER, b"")),
+        member_of=text(about.get(_INFO_SLAVE_KIND, b"")),
         rx_bytes=received,
         tx_bytes=sent,
     )
@@ -278,6 +282,7 @@ def decode_defaults(body: bytes, names: Mapping[int, str]) -> list[DefaultRoute]
             metric=route.metric,
             table=TableId(route.table),
             source=route.from_,
+            preferred=route.source,
         )
         for h in route.hops
         if h.link in names and route.table != TABLE_LOCAL
