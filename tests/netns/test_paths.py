@@ -8,6 +8,7 @@ import pytest
 
 from netlab import with_servers
 from polywan.core.net import Family
+from polywan.lab.daemon import Daemon
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
@@ -99,3 +100,32 @@ def test_a_port_of_a_bridge_names_the_bridge(lab_of: BuildLab, start_daemon: Sta
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1)))
     lab.router.ip(["link add br0 type bridge", "link set br0 up", "link set wan1 master br0"])
     wait_for(lambda: "port of bridge br0: name br0" in daemon.client.status()["uplinks"][0]["reason"])
+
+
+def warned(daemon: Daemon, *words: str) -> bool:
+    return any(all(word in line for word in words) for line in daemon.client.status()["warnings"])
+
+
+def test_a_default_by_a_device_that_is_not_named_is_told_while_it_is_there(
+    lab_of: BuildLab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    lab = lab_of(2)
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1)))
+    assert not warned(daemon, "balanced")
+    lab.router.ip(["link add mgmt0 type veth peer name far0", "link set mgmt0 up", "link set far0 up"])
+    lab.router.ip(["route add default dev mgmt0 metric 5"])
+    wait_for(lambda: warned(daemon, "nothing is balanced in IPv4", "mgmt0"))
+    assert daemon.wait_log(lambda line: "caution: nothing is balanced" in line, 5.0)
+    lab.router.ip(["route del default dev mgmt0", "route add 0.0.0.0/1 dev mgmt0", "route add 128.0.0.0/1 dev mgmt0"])
+    wait_for(lambda: warned(daemon, "nothing is balanced in IPv4", "0.0.0.0/1 and 128.0.0.0/1", "mgmt0"))
+    lab.router.ip(["link del mgmt0"])
+    wait_for(lambda: not warned(daemon, "mgmt0"))
+
+
+def test_a_firewall_that_drops_by_policy_is_named(
+    lab_of: BuildLab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    lab = lab_of(2)
+    lab.router.nft("table inet fw { chain drops { type filter hook forward priority 0; policy drop; }; }\n")
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1)))
+    wait_for(lambda: warned(daemon, "chain drops of table inet fw", "lan0"))

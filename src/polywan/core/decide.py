@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from polywan.config import Config
+from polywan.core import cautions as cautious
 from polywan.core import health as hl
 from polywan.core import leave, ramp, retire, together
 from polywan.core.admin import off
@@ -102,6 +103,10 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     effects += _at_once(state, probes)
     if tampered:
         effects.append(_repaired(plan, state.culprit))
+    cautions = state.cautions
+    if after_read or not state.ready:
+        cautions = tuple(cautious.cautions(config, observed, actual, ways, state.cautions))
+        effects += (Note(Level.WARNING, "caution", text) for text in cautious.fresh(cautions, state.cautions))
     state = replace(
         state,
         memory=recalled,
@@ -123,7 +128,8 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         repairs=(*_recent(state, now), now) if tampered else _recent(state, now),
         drift=_drift(plan) if tampered else state.drift,
         culprit="" if after_read else state.culprit,
-        warnings=(*state.advice, *conflicts(config, actual), *state.lookups.problems),
+        cautions=cautions,
+        warnings=(*state.advice, *conflicts(config, actual), *cautions, *state.lookups.problems),
     )
     return state, tuple(effects)
 

@@ -19,6 +19,7 @@ from polywan.core import alarms, checking, leave, retire, staging, together
 from polywan.core import health as hl
 from polywan.core.allocate import allocate
 from polywan.core.blame import Blame
+from polywan.core.cautions import SETTINGS
 from polywan.core.compile import layout_of, numbered, numbers_of, policy_marks_of
 from polywan.core.decide import decide, second_cuts
 from polywan.core.effects import Effect, Level, Note, Read, Remember, StartProbe
@@ -320,7 +321,7 @@ def sysctl_paths(state: State, observed: Observed | None) -> tuple[str, ...]:
     if state.config is None or observed is None:
         return ()
     wanted = (sysctl.path for sysctl in build_sysctls(state.config, observed, {}))
-    return tuple(dict.fromkeys((*wanted, ALL_RP_FILTER, EVENTS)))
+    return tuple(dict.fromkeys((*wanted, ALL_RP_FILTER, EVENTS, *SETTINGS)))
 
 
 def _probed(state: State) -> Iterator[tuple[UplinkFamily, ProbeState]]:

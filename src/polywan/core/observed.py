@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
 
+from polywan.core.leases import Lease
 from polywan.core.net import TABLE_MAIN, Family, IPAddress, IPInterface, IPNetwork, TableId, family_of
 
 
@@ -60,6 +61,7 @@ class DefaultRoute:
         via: next hop; None where the route names the device alone.
         source: it serves packets from this prefix only (``default from PREFIX``, IPv6); None serves all.
         preferred: the source address that it asks for (``src ADDRESS``).
+        advertised: a router put it there by itself (router advertisement, RFC 4861).
     """
 
     family: Family
@@ -69,6 +71,7 @@ class DefaultRoute:
     table: TableId = TABLE_MAIN
     source: IPNetwork | None = None
     preferred: IPAddress | None = None
+    advertised: bool = False
 
 
 WIDE: Final = {Family.V4: 7, Family.V6: 6}
@@ -84,18 +87,31 @@ def is_wide(network: IPNetwork) -> bool:
     return 0 < network.prefixlen <= WIDE[family_of(network)] and not network.is_multicast
 
 
+@dataclass(frozen=True, slots=True)
+class WideRoute:
+    """A route of others to a large part of the Internet (`is_wide`)."""
+
+    to: IPNetwork
+    link: str
+    table: TableId = TABLE_MAIN
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """Everything about the world that a decision may depend on; plain values, so that it can be recorded.
 
     Attributes:
         wide: links with a route of others to a large part of the Internet (`is_wide`), in any table.
+        parts: these routes.
+        leases: by link, what a DHCP client knows of a router that no default route leads to.
     """
 
     links: Mapping[str, Link]
     addresses: tuple[Address, ...] = ()
     defaults: tuple[DefaultRoute, ...] = ()
     wide: frozenset[str] = frozenset()
+    parts: tuple[WideRoute, ...] = ()
+    leases: Mapping[str, Lease] = field(default_factory=dict)
     _global: Mapping[tuple[str, Family], tuple[IPInterface, ...]] = field(init=False, repr=False, compare=False)
     _routes: Mapping[tuple[str, Family], tuple[DefaultRoute, ...]] = field(init=False, repr=False, compare=False)
     sourced: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -176,6 +192,8 @@ class Observed:
                 addresses=tuple(a for a in self.addresses if a.link != link.name or family_of(a.ip) is Family.V4),
                 defaults=tuple(d for d in self.defaults if d.link != link.name),
                 wide=self.wide - {link.name},
+                parts=tuple(p for p in self.parts if p.link != link.name),
+                leases=self.leases,
             )
         changed = copy(self)
         object.__setattr__(changed, "links", {**self.links, link.name: link})
@@ -188,6 +206,8 @@ class Observed:
             addresses=tuple(a for a in self.addresses if a.link != name),
             defaults=tuple(d for d in self.defaults if d.link != name),
             wide=self.wide - {name},
+            parts=tuple(p for p in self.parts if p.link != name),
+            leases=self.leases,
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
+from polywan.core.forwarding import ForwardChain
 from polywan.core.net import TABLE_MAIN, Family
 from polywan.core.nexthops import Nexthop, NexthopGroup, NexthopObject
 from polywan.core.nft import NftState, NftTable, change_text, delete_text
@@ -40,6 +41,7 @@ class ActualState:
         nft: our table, or None when it does not exist.
         sysctls: present values of the settings that were asked for; absent when the file does not exist.
         foreign_rules: policy rules of others (without the kernel's own three).
+        chains: chains of others that may drop what is forwarded.
     """
 
     nexthops: frozenset[NexthopObject] = frozenset()
@@ -48,6 +50,7 @@ class ActualState:
     nft: NftState | None = None
     sysctls: Mapping[str, str] = field(default_factory=dict)
     foreign_rules: tuple[IpRule, ...] = ()
+    chains: tuple[ForwardChain, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from polywan.config import Config, Uplink
 from polywan.core.allocate import Numbers
+from polywan.core.leases import Lease
 from polywan.core.nat6 import prefixes_of
 from polywan.core.net import FAMILIES, Family, IPAddress, IPInterface, family_of
 from polywan.core.observed import Link, Observed
@@ -123,7 +124,12 @@ def _judge(
         return NoPath(reason="no carrier", path=path)
     if not sourced:
         return NoPath(reason=_sourceless(uplink, family))
-    return path or NoPath(reason=f"{_word(family)} gateway not known yet: no default route by {link.name} in any table")
+    return path or NoPath(reason=_routerless(link, family))
+
+
+def _routerless(link: Link, family: Family) -> str:
+    offers = ", and no router offers itself" if family is Family.V6 else ""
+    return f"{_word(family)} gateway not known yet: no default route by {link.name} in any table{offers}"
 
 
 def _sourceless(uplink: Uplink, family: Family) -> str:
@@ -253,16 +259,24 @@ def _next_hop(
         return _Hop(None if seen.is_unspecified else seen)
     # The kernel forgets static default routes when a link goes down; the gateway is still the same one
     # as long as it lies in a network of the link.
-    known = remembered.get((name, family))
-    if known is None:
-        return None
     networks = [a.network for a in observed.addresses_of(link.name, family)]
-    if known.is_unspecified:
-        return _Hop(None) if networks else None
-    unnumbered = not networks and bool(lent(uplink, family, observed))
-    if known.is_link_local or unnumbered or any(known in network for network in networks):
-        return _Hop(known)
-    return None
+    if (known := remembered.get((name, family))) is not None:
+        if known.is_unspecified and networks:
+            return _Hop(None)
+        unnumbered = not networks and bool(lent(uplink, family, observed))
+        if known.is_link_local or unnumbered or any(known in network for network in networks):
+            return _Hop(known)
+    return _Hop(lease.router) if (lease := lease_of(uplink, family, observed)) is not None else None
+
+
+def lease_of(uplink: Uplink, family: Family, observed: Observed) -> Lease | None:
+    """Return the lease that tells an uplink's router, when nothing that goes before it does."""
+    if family is not Family.V4 or _configured_gateway(uplink, family) is not None:
+        return None
+    lease = observed.leases.get(uplink.interface)
+    if lease is None or observed.defaults_of(uplink.interface, family):
+        return None
+    return lease if any(a.ip == lease.address for a in observed.addresses_of(uplink.interface, family)) else None
 
 
 def seen_gateway(link: Link, family: Family, observed: Observed) -> IPAddress | None:

@@ -67,7 +67,8 @@ class State:
         tries: plans in a row with a refusal.
         culprit: who touched our things, as far as the kernel told, until the next repair names them.
         advice: what is odd in the configuration, though good.
-        warnings: what the user should know, for status; `advice` is part of it.
+        cautions: why nothing may work in this world, as of the last read.
+        warnings: what the user should know, for status; `advice` and `cautions` are part of it.
     """
 
     config: Config | None = None
@@ -105,6 +106,7 @@ class State:
     tries: int = 0
     culprit: str = ""
     advice: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property

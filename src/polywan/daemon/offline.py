@@ -16,6 +16,7 @@ from polywan.core import engine
 from polywan.core.effects import Apply, Effect
 from polywan.core.errors import PolywanError
 from polywan.core.events import ConfigLoaded, ReadDone
+from polywan.core.forwarding import ForwardChain
 from polywan.core.lookups import NOTHING, Lookups
 from polywan.core.nexthops import Nexthop, NexthopGroup
 from polywan.core.nft import ChainState, Key, NftState
@@ -24,7 +25,7 @@ from polywan.core.plan import ActualState, Plan
 from polywan.core.routing import IpRule, Route
 from polywan.core.state import State
 from polywan.core.tuning import wants_multipath
-from polywan.daemon import store, why
+from polywan.daemon import leases, store, why
 from polywan.daemon.lookups import look_once
 from polywan.daemon.main import lack, locked, remove
 from polywan.daemon.resolver import SystemResolver
@@ -51,6 +52,7 @@ class Recording:
     routes: tuple[Route, ...] = ()
     rules: tuple[IpRule, ...] = ()
     foreign_rules: tuple[IpRule, ...] = ()
+    chains: tuple[ForwardChain, ...] = ()
     sysctls: dict[str, str]
     nft: NftRecord | None = None
 
@@ -70,6 +72,7 @@ class Recording:
             nft=nft,
             sysctls=self.sysctls,
             foreign_rules=self.foreign_rules,
+            chains=self.chains,
         )
 
 
@@ -90,6 +93,7 @@ def recording(observed: Observed, actual: ActualState, lookups: Lookups = NOTHIN
         routes=tuple(actual.routes),
         rules=tuple(actual.rules),
         foreign_rules=actual.foreign_rules,
+        chains=actual.chains,
         sysctls=dict(actual.sysctls),
         nft=nft,
     )
@@ -179,7 +183,7 @@ def _recorded(there: Lookups, here: Lookups) -> Lookups:
 def _read(config: Config) -> tuple[Observed, ActualState]:
     kernel = _kernel(multipath=wants_multipath(config))
     try:
-        observed = kernel.observe()
+        observed = leases.added(kernel.observe(), config)
         state = State(config=config, observed=observed)
         return observed, kernel.read(engine.sysctl_paths(state, observed))
     finally:

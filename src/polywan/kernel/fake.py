@@ -11,10 +11,11 @@ from typing import assert_never
 from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError
 from polywan.core.events import EventsLost, KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
+from polywan.core.forwarding import ForwardChain
 from polywan.core.net import Family, IPAddress, IPNetwork, family_of
 from polywan.core.nexthops import Nexthop, NexthopId, NexthopObject
 from polywan.core.nft import NftState
-from polywan.core.observed import Address, DefaultRoute, Link, Observed, is_wide, links_by_name
+from polywan.core.observed import Address, DefaultRoute, Link, Observed, WideRoute, is_wide, links_by_name
 from polywan.core.plan import (
     ActualState,
     AddRule,
@@ -101,6 +102,7 @@ class FakeKernel(FakeTracker):
         self.foreign_nexthops: list[NexthopObject] = []
         self.rules: list[IpRule] = []
         self.foreign_rules: list[IpRule] = []
+        self.chains: list[ForwardChain] = []
         self.nft: NftState | None = None
         self.sysctls = dict(sysctls or {})
         self.writes = 0
@@ -119,6 +121,7 @@ class FakeKernel(FakeTracker):
             addresses=tuple(self.addresses),
             defaults=tuple(self.defaults),
             wide=frozenset(link for to, link in self.wide if is_wide(to)),
+            parts=tuple(WideRoute(to, link) for to, link in self.wide if is_wide(to)),
         )
 
     def read(self, sysctls: Sequence[str]) -> ActualState:
@@ -130,6 +133,7 @@ class FakeKernel(FakeTracker):
             nft=self.nft,
             sysctls={path: self.sysctls[path] for path in sysctls if path in self.sysctls},
             foreign_rules=tuple(self.foreign_rules),
+            chains=tuple(self.chains),
         )
 
     def apply(self, plan: Plan) -> ApplyReport:

@@ -37,7 +37,7 @@ from polywan.core.plan import (
     SetSysctl,
 )
 from polywan.kernel import ask as asking
-from polywan.kernel import conntrack, freeing, needs, sysctl
+from polywan.kernel import chains, conntrack, freeing, needs, sysctl
 from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.affinity import AffinityMaps
@@ -86,11 +86,13 @@ class LinuxKernel:
         addresses = [rt.decode_address(m.body, names) for m in self._dump(rt.GETADDR, rt.get_addresses())]
         routes = [m.body for family in FAMILIES for m in self._routes(family, ours=False)]
         defaults = (default for body in routes for default in rt.decode_defaults(body, names))
+        parts = tuple(dict.fromkeys(part for body in routes for part in rt.decode_wide(body, names)))
         return Observed(
             links=links_by_name(links),
             addresses=tuple(dict.fromkeys(a for a in addresses if a is not None)),
             defaults=tuple(dict.fromkeys(defaults)),
-            wide=frozenset(link for body in routes for link in rt.decode_wide(body, names)),
+            wide=frozenset(part.link for part in parts),
+            parts=parts,
         )
 
     def read(self, sysctls: Sequence[str]) -> ActualState:
@@ -113,6 +115,7 @@ class LinuxKernel:
             ),
             rules=frozenset(r.rule for r in rules if r.ours),
             nft=self._nft.list_table(),
+            chains=chains.dropping(),
             sysctls={path: value for path in sysctls if (value := sysctl.read(path)) is not None},
             foreign_rules=tuple(r.rule for r in rules if not r.ours),
         )
