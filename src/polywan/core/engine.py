@@ -15,7 +15,7 @@ from errno import ENOENT
 from typing import Final, assert_never
 
 from polywan.config import Config
-from polywan.core import alarms, checking, leave, retire, staging, together
+from polywan.core import alarms, checking, leave, retire, routers, staging, together
 from polywan.core import health as hl
 from polywan.core.allocate import allocate
 from polywan.core.blame import Blame
@@ -46,10 +46,10 @@ from polywan.core.events import (
 )
 from polywan.core.evolve import replace
 from polywan.core.health import Health, ProbeOrder, ProbeState
-from polywan.core.net import FAMILIES, IPAddress
+from polywan.core.net import FAMILIES
 from polywan.core.observed import Observed
 from polywan.core.plan import ApplyReport, Failure, PutNexthop, PutRoute, describe
-from polywan.core.reach import Path, UplinkFamily, patience, seen_gateway
+from polywan.core.reach import Path, UplinkFamily, patience
 from polywan.core.state import State, Sweep
 from polywan.core.tuning import ALL_RP_FILTER, EVENTS, build_sysctls
 
@@ -115,7 +115,8 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
         case ReadDone(observed, actual):
             staged = state.staged if actual.nft is not None else frozenset()
             actual = staging.unseen(actual, staged)
-            return *_learn(replace(state, observed=observed, actual=actual, staged=staged)), True
+            after = replace(state, observed=observed, actual=actual, staged=staged)
+            return *routers.learn(after, state.observed), True
         case Staging(names):
             return replace(state, staged=names), (), False
         case LinkChanged() | LinkRemoved() | WorldTouched() | OursTouched() | EventsLost():
@@ -216,26 +217,6 @@ def _take_config(state: State, config: Config, now: float) -> tuple[State, tuple
         sweeps=(*state.sweeps, *sweeps),
     )
     return read_soon(state, now), effects
-
-
-def _learn(state: State) -> tuple[State, tuple[Effect, ...]]:
-    """Remember gateways while they can be seen: the kernel forgets static ones when a link goes down."""
-    if state.config is None or state.observed is None:
-        return state, ()
-    seen = dict(_seen_gateways(state.config, state.observed))
-    gateways = {**state.memory.gateways, **seen}
-    if gateways == state.memory.gateways:
-        return state, ()
-    memory = replace(state.memory, gateways=gateways)
-    return replace(state, memory=memory), (Remember(memory),)
-
-
-def _seen_gateways(config: Config, observed: Observed) -> Iterator[tuple[UplinkFamily, IPAddress]]:
-    for name, uplink in config.uplinks.items():
-        if (link := observed.links.get(uplink.interface)) is not None:
-            for family in FAMILIES:
-                if (via := seen_gateway(link, family, observed)) is not None:
-                    yield (name, family), via
 
 
 def _take_result(state: State, event: ProbeResult, now: float) -> tuple[State, tuple[Effect, ...], bool]:
