@@ -82,7 +82,8 @@ def _elsewhere(config: Config, observed: Observed, family: Family) -> Iterator[s
         leave = f"main's route{many} {routes} leave{'' if many else 's'} by"
         what = "nothing" if whole else "not everything"
         yield _told(what, family, leave, {part.link for part in parts}, f"remove the route{many}")
-        return
+        if whole:
+            return
     best = observed.main_default_links(family)
     if others := best - devices:
         known = (d for device in devices for d in observed.defaults_of(device, family) if d.table == TABLE_MAIN)

@@ -8,7 +8,7 @@ from typing import Final
 from polywan.config import Config
 from polywan.core import cautions as cautious
 from polywan.core import health as hl
-from polywan.core import leave, ramp, retire, together
+from polywan.core import leave, ramp, retire, routers, together
 from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
 from polywan.core.conflicts import conflicts
@@ -56,7 +56,8 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     config, observed, actual = state.config, state.observed, state.actual
     if config is None or observed is None or actual is None:
         return state, ()
-    ways = reach(config, observed, state.memory.gateways)
+    state, turning = routers.turn(state, observed, now)
+    ways = routers.applied(reach(config, observed, state.memory.gateways), state, observed)
     probes = _follow(state, config, ways, actual, now)
     paths = [key for key, way in ways.items() if isinstance(way, Path)]
     probes = together.settle(probes, state.probing, paths, now)
@@ -100,7 +101,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     if recalled is memory is not state.memory:
         effects.append(Remember(memory))
     effects += _notes(state, config, views, selection)
-    effects += _at_once(state, probes)
+    effects += (*turning, *_at_once(state, probes))
     if tampered:
         effects.append(_repaired(plan, state.culprit))
     cautions = state.cautions

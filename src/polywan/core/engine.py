@@ -163,7 +163,8 @@ def _take_probing(
         case ProbeResult():
             return _take_result(state, event, now)
         case CheckResult():
-            return checking.take_check(state, event, now)
+            after, notes, changed = checking.take_check(state, event, now)
+            return after, notes, changed or routers.due(after, (event.uplink, event.family), now)
         case TestAsked(uplink):
             return checking.ask(state, uplink, now), (), False
         case _:

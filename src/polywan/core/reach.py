@@ -163,6 +163,8 @@ def membership(link: Link, observed: Observed) -> str:
     """Return why a link cannot be an uplink although it exists: another one speaks for it; empty when none does."""
     if link.kind == "vrf":
         return f"{link.name} is a VRF, not a link; VRFs are not served"
+    if not link.master:
+        return ""
     masters = observed.masters_of(link)
     for member in (link, *masters):
         if member.member_of == "vrf":
@@ -170,8 +172,6 @@ def membership(link: Link, observed: Observed) -> str:
             return (
                 f"{member.name} belongs to VRF {vrf}: links in a VRF are not served; ip link set {member.name} nomaster"
             )
-    if not link.master:
-        return ""
     # A virtual switch has one master for all of its bridges, which says nothing about which one.
     if link.member_of == "openvswitch":
         return f"{link.name} is a port of Open vSwitch: name the bridge that has the address as the interface"
@@ -255,7 +255,8 @@ def _next_hop(
         return _Hop(None)
     if (configured := _configured_gateway(uplink, family)) is not None:
         return _Hop(configured)
-    if (seen := seen_gateway(link, family, observed)) is not None:
+    seen = seen_gateway(link, family, observed)
+    if seen is not None:
         return _Hop(None if seen.is_unspecified else seen)
     # The kernel forgets static default routes when a link goes down; the gateway is still the same one
     # as long as it lies in a network of the link.
@@ -290,6 +291,12 @@ def seen_gateway(link: Link, family: Family, observed: Observed) -> IPAddress | 
     if via is not None or not routes or link.point_to_point:
         return via
     return family.default.network_address
+
+
+def routers_of(link: Link, family: Family, observed: Observed) -> tuple[IPAddress, ...]:
+    """Return the routers of all default routes by the link, that of the best one first."""
+    found = (route.via for route in observed.defaults_of(link.name, family))
+    return tuple(dict.fromkeys(via for via in found if via is not None))
 
 
 def _word(family: Family) -> str:

@@ -1,16 +1,26 @@
-"""Remember routers while they can be seen, and forget those that say themselves that they are none any more."""
+"""The routers of a link: remembered while they can be seen, forgotten once they withdraw, and one of several in use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from math import inf
+from typing import Final
 
 from polywan.config import Config
 from polywan.core.effects import Effect, Level, Note, Remember
 from polywan.core.evolve import replace
+from polywan.core.health import Health
+from polywan.core.layers import Layer, LayerVerdict
 from polywan.core.net import FAMILIES, Family, IPAddress, family_of
 from polywan.core.observed import Observed
-from polywan.core.reach import UplinkFamily, seen_gateway
-from polywan.core.state import State
+from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, routers_of, seen_gateway
+from polywan.core.state import State, Turn
+
+NEXT: Final = 3.0
+"""Seconds that a router has to answer before the next one gets its turn."""
+
+ROUND: Final = 10.0
+"""The same where it answers, and nothing beyond it does."""
 
 
 def learn(state: State, before: Observed | None) -> tuple[State, tuple[Effect, ...]]:
@@ -67,3 +77,77 @@ def _notes(config: Config, gone: dict[UplinkFamily, IPAddress]) -> Iterator[Note
         device = config.uplinks[name].interface
         text = f"{name} (IPv{family}): the router {via} by {device} has withdrawn itself, and is not used any more"
         yield Note(Level.WARNING, "gateway.withdrawn", text)
+
+
+def turn(state: State, observed: Observed, now: float) -> tuple[State, tuple[Note, ...]]:
+    """Give the next router of a link its turn where the one in use fails; it stays until it fails itself."""
+    config = state.config
+    if config is None or not state.ready:
+        return state, ()
+    turns = {key: t for key, t in state.turns.items() if t.via in _choices(config, observed, key)}
+    known, notes = dict(state.checks.known), []
+    for key in state.health:
+        if (following := _following(state, key, observed, now)) is None:
+            continue
+        way = state.reach[key]
+        assert isinstance(way, Path)  # noqa: S101 - only a path has a router that another one can follow
+        turns[key] = Turn(following, now)
+        known[key] = {layer: seen for layer, seen in known.get(key, {}).items() if layer is not Layer.GATEWAY}
+        text = f"{key[0]} (IPv{key[1]}): the router {way.via} fails: trying {following}, the next one by {way.link}"
+        notes.append(Note(Level.WARNING, "gateway.next", text))
+    if turns == state.turns:
+        return state, ()
+    return replace(state, turns=turns, checks=replace(state.checks, known=known)), tuple(notes)
+
+
+def due(state: State, key: UplinkFamily, now: float) -> bool:
+    """True when a decision would give another router its turn."""
+    return state.observed is not None and _following(state, key, state.observed, now) is not None
+
+
+def _following(state: State, key: UplinkFamily, observed: Observed, now: float) -> IPAddress | None:
+    """Return the router after the one in use, where that fails and there is another."""
+    way = state.reach.get(key)
+    if state.config is None or not isinstance(way, Path) or way.via is None or not _fails(state, key, now):
+        return None
+    choices = _choices(state.config, observed, key)
+    if len(choices) < 2 or way.via not in choices:
+        return None
+    return choices[(choices.index(way.via) + 1) % len(choices)]
+
+
+def _fails(state: State, key: UplinkFamily, now: float) -> bool:
+    """True when an uplink's router does not answer, or nothing beyond it has for a while, and rounds fail."""
+    probes = state.health.get(key)
+    if probes is None or not probes.bad:
+        return False
+    since = state.turns[key].at if key in state.turns else -inf
+    asked = state.checks.known.get(key, {}).get(Layer.GATEWAY)
+    silent = asked is not None and asked.verdict is LayerVerdict.BROKEN and asked.checked > since
+    return (silent and now - since >= NEXT) or (probes.health is Health.DOWN and now - since >= ROUND)
+
+
+def applied(ways: dict[UplinkFamily, Reach], state: State, observed: Observed) -> dict[UplinkFamily, Reach]:
+    """Put the routers whose turn it is into the ways."""
+    for key, one in state.turns.items() if state.config is not None else ():
+        way = ways.get(key)
+        if isinstance(way, Path):
+            ways[key] = _by(way, one.via, key[1], observed)
+        elif isinstance(way, NoPath) and way.path is not None:
+            ways[key] = replace(way, path=_by(way.path, one.via, key[1], observed))
+    return ways
+
+
+def _by(path: Path, via: IPAddress, family: Family, observed: Observed) -> Path:
+    networks = (a.network for a in observed.addresses_of(path.link, family))
+    return replace(path, via=via, onlink=not (via.is_link_local or any(via in network for network in networks)))
+
+
+def _choices(config: Config, observed: Observed, key: UplinkFamily) -> tuple[IPAddress, ...]:
+    name, family = key
+    uplink = config.uplinks.get(name)
+    link = observed.links.get(uplink.interface) if uplink is not None else None
+    if uplink is None or link is None or link.point_to_point:
+        return ()
+    named: Mapping[Family, object] = {Family.V4: uplink.gateway, Family.V6: uplink.gateway6}
+    return routers_of(link, family, observed) if named[family] == "auto" else ()

@@ -13,7 +13,7 @@ from polywan.core.drain import Leavings
 from polywan.core.health import ProbeState
 from polywan.core.layers import Checks
 from polywan.core.lookups import NOTHING, Lookups
-from polywan.core.net import Family
+from polywan.core.net import Family, IPAddress
 from polywan.core.observed import Observed
 from polywan.core.passive import Watch
 from polywan.core.plan import ActualState, ApplyReport, DesiredState
@@ -34,6 +34,14 @@ class Sweep:
     tcp: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The router of several on one link that is in use instead of the first, and since when (monotonic seconds)."""
+
+    via: IPAddress
+    at: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class State:
     """Everything the daemon knows; `None` means not known yet. Times are monotonic seconds.
@@ -47,6 +55,7 @@ class State:
         retired: marks that a reload removed; who still carries one is let go for a while.
         actual: what the kernel holds of ours, as read or as just applied.
         reach, health, selection, desired: the last decision; kept to tell what a new one changes.
+        turns: links with several routers whose first one failed (`core/routers.py`).
         checks: what is known of the layers above the link; `blame`: of targets that answer nobody.
         watches: what is known of new connections of the uplinks that are up.
         views: every uplink's state as people see it.
@@ -82,6 +91,7 @@ class State:
     actual: ActualState | None = None
     reach: Mapping[UplinkFamily, Reach] = field(default_factory=dict)
     health: Mapping[UplinkFamily, ProbeState] = field(default_factory=dict)
+    turns: Mapping[UplinkFamily, Turn] = field(default_factory=dict)
     checks: Checks = field(default_factory=Checks)
     blame: Blame = field(default_factory=Blame)
     watches: Mapping[UplinkFamily, Watch] = field(default_factory=dict)
