@@ -28,6 +28,14 @@ to = "192.0.2.0/24"
 ODD = "polywan.toml:5: rules[1]: can never match"
 
 
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the machine under the tests has to say: nothing, unless a test appends to it."""
+    said: list[str] = []
+    monkeypatch.setattr("polywan.daemon.here.warnings", lambda _: said)
+    return said
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     file = tmp_path / "polywan.toml"
@@ -50,6 +58,16 @@ def test_check_lists_warnings_as_json(path: Path) -> None:
     facts = json.loads(done.stdout)
     assert (done.exit_code, done.stderr, facts["ok"]) == (0, "", True)
     assert [(w["where"], w["key"]) for w in facts["warnings"]] == [(f"{path}:5", "rules[1]")]
+
+
+def test_what_the_machine_has_to_say_is_warned_of_too(path: Path, machine: list[str]) -> None:
+    machine.append("uplink fibre: interface eth1 does not exist")
+    done = CliRunner().invoke(group, ["check", "--config", str(path)])
+    assert done.exit_code == 0
+    assert done.stderr.endswith("warning: uplink fibre: interface eth1 does not exist\n")
+    facts = json.loads(CliRunner().invoke(group, ["check", "--config", str(path), "--json"]).stdout)
+    last = {"where": "this machine", "key": "", "message": "uplink fibre: interface eth1 does not exist", "hint": ""}
+    assert facts["warnings"][-1] == last
 
 
 def test_a_good_file_has_an_empty_list_of_warnings(path: Path) -> None:

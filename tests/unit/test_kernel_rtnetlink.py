@@ -38,6 +38,14 @@ def test_links_without_neighbours_are_point_to_point(flags: int, point_to_point:
     assert link.point_to_point is point_to_point
 
 
+def test_the_link_that_another_one_belongs_to_is_decoded_with_its_kind() -> None:
+    about = attribute(18 | 0x8000, attribute(1, b"veth\0") + attribute(4, b"bridge\0") + attribute(5, b"?"))
+    body = LINK.pack(0, 1, 7, UP, 0) + attribute(3, b"wan1\0") + number(4, 1500) + number(10, 12) + about
+    link = rt.decode_link(body)
+    assert link is not None
+    assert (link.kind, link.master, link.member_of) == ("veth", 12, "bridge")
+
+
 def test_what_a_bridge_says_of_its_ports_is_no_link() -> None:
     assert rt.decode_link(link_body(UP, family=7)) is None
 

@@ -23,7 +23,8 @@ from polywan.core.lookups import PrefixList, users, wanted
 def command(ctx: click.Context, config_path: Path, as_json: bool) -> None:
     """Check the configuration: every problem at once, with file, line and key. Nothing is changed.
 
-    Warns of rules that can never match, and of lists that cannot be read; warnings do not change the exit code.
+    Warns of rules that can never match, of lists that cannot be read, and of what on this machine keeps the file from
+    working; warnings do not change the exit code.
 
     \b
     Examples:
@@ -43,11 +44,15 @@ def command(ctx: click.Context, config_path: Path, as_json: bool) -> None:
     config = loaded.config
     policies = config.resolved_policies()
     warnings = [*loaded.warnings, *_lists(config)]
+    from polywan.daemon import here
+
+    found = here.warnings(config)
     if as_json:
         facts = {"ok": True, "uplinks": list(config.uplinks), "policies": list(policies)}
-        click.echo(json.dumps({**facts, "warnings": _listed(warnings)}, indent=2))
+        told = [{"where": "this machine", "key": "", "message": text, "hint": ""} for text in found]
+        click.echo(json.dumps({**facts, "warnings": [*_listed(warnings), *told]}, indent=2))
         return
-    for warning in warnings:
+    for warning in (*warnings, *found):
         click.echo(f"warning: {warning}", err=True)
     click.echo(
         f"{config_path}: good: uplinks {len(config.uplinks)}, policies {len(policies)}, rules {len(config.rules)}"

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from polywan.config import Config
-from polywan.core import drift, leave, ramp, retire, together
+from polywan.core import cautions as cautious
+from polywan.core import drift, leave, ramp, retire, routers, together
 from polywan.core import health as hl
 from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
@@ -55,7 +56,8 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     config, observed, actual = state.config, state.observed, state.actual
     if config is None or observed is None or actual is None:
         return state, ()
-    ways = reach(config, observed, state.memory.gateways)
+    state, turning = routers.turn(state, observed, now)
+    ways = routers.applied(reach(config, observed, state.memory.gateways), state, observed)
     probes = _follow(state, config, ways, actual, now)
     paths = [key for key, way in ways.items() if isinstance(way, Path)]
     probes = together.settle(probes, state.probing, paths, now)
@@ -101,9 +103,13 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     if recalled is memory is not state.memory:
         effects.append(Remember(memory))
     effects += _notes(state, config, views, selection)
-    effects += _at_once(state, probes)
+    effects += (*turning, *_at_once(state, probes))
     if tampered:
         effects.append(_repaired(foreign, state.culprit))
+    cautions = state.cautions
+    if after_read or not state.ready:
+        cautions = tuple(cautious.cautions(config, observed, actual, ways, state.cautions))
+        effects += (Note(Level.WARNING, "caution", text) for text in cautious.fresh(cautions, state.cautions))
     state = replace(
         state,
         memory=recalled,
@@ -126,7 +132,13 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         devices=drift.indexes(observed) if after_read else state.devices,
         drift=drift.mended(foreign, now) if tampered else state.drift,
         culprit="" if after_read else state.culprit,
-        warnings=(*state.advice, *conflicts(config, actual, observed, _marks(state)), *state.lookups.problems),
+        cautions=cautions,
+        warnings=(
+            *state.advice,
+            *conflicts(config, actual, observed, _marks(state)),
+            *cautions,
+            *state.lookups.problems,
+        ),
     )
     return state, tuple(effects)
 

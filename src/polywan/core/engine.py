@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from errno import ENOENT
 from typing import Final, assert_never
 
-from polywan.config import Config
-from polywan.core import alarms, checking, leave, reconfigure, retire, staging, together
+from polywan.core import alarms, checking, leave, reconfigure, retire, routers, staging, together
 from polywan.core import health as hl
 from polywan.core.blame import Blame
+from polywan.core.cautions import SETTINGS
 from polywan.core.decide import decide, second_cuts
-from polywan.core.effects import Effect, Level, Note, Read, Remember, StartProbe
+from polywan.core.effects import Effect, Level, Note, Read, StartProbe
 from polywan.core.events import (
     Applied,
     CheckResult,
@@ -43,10 +43,9 @@ from polywan.core.events import (
 )
 from polywan.core.evolve import replace
 from polywan.core.health import Health, ProbeOrder, ProbeState
-from polywan.core.net import FAMILIES, IPAddress
 from polywan.core.observed import Observed
 from polywan.core.plan import ApplyReport, Failure, PutNexthop, PutRoute, describe
-from polywan.core.reach import Path, UplinkFamily
+from polywan.core.reach import Path, UplinkFamily, patience
 from polywan.core.state import State
 from polywan.core.tuning import ALL_RP_FILTER, EVENTS, build_sysctls
 
@@ -112,7 +111,8 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
         case ReadDone(observed, actual):
             staged = state.staged if actual.nft is not None else frozenset()
             actual = staging.unseen(actual, staged)
-            return *_learn(replace(state, observed=observed, actual=actual, staged=staged)), True
+            after = replace(state, observed=observed, actual=actual, staged=staged)
+            return *routers.learn(after, state.observed), True
         case Staging(names):
             return replace(state, staged=names), (), False
         case LinkChanged() | LinkRemoved() | WorldTouched() | OursTouched() | EventsLost():
@@ -159,7 +159,8 @@ def _take_probing(
         case ProbeResult():
             return _take_result(state, event, now)
         case CheckResult():
-            return checking.take_check(state, event, now)
+            after, notes, changed = checking.take_check(state, event, now)
+            return after, notes, changed or routers.due(after, (event.uplink, event.family), now)
         case TestAsked(uplink):
             return checking.ask(state, uplink, now), (), False
         case _:
@@ -183,27 +184,6 @@ def read_soon(state: State, now: float) -> State:
     """Ask for a read: now when the last one is long ago, otherwise once `FOLD` has passed since."""
     at = max(now, state.last_read + FOLD)
     return replace(state, read_at=at if state.read_at is None else min(at, state.read_at))
-
-
-def _learn(state: State) -> tuple[State, tuple[Effect, ...]]:
-    """Remember gateways while they can be seen: the kernel forgets static ones when a link goes down."""
-    if state.config is None or state.observed is None:
-        return state, ()
-    seen = dict(_seen_gateways(state.config, state.observed))
-    gateways = {**state.memory.gateways, **seen}
-    if gateways == state.memory.gateways:
-        return state, ()
-    memory = replace(state.memory, gateways=gateways)
-    return replace(state, memory=memory), (Remember(memory),)
-
-
-def _seen_gateways(config: Config, observed: Observed) -> Iterator[tuple[UplinkFamily, IPAddress]]:
-    for name, uplink in config.uplinks.items():
-        for family in FAMILIES:
-            for route in observed.defaults_of(uplink.interface, family):
-                if route.via is not None:
-                    yield (name, family), route.via
-                    break
 
 
 def _take_result(state: State, event: ProbeResult, now: float) -> tuple[State, tuple[Effect, ...], bool]:
@@ -289,7 +269,7 @@ def sysctl_paths(state: State, observed: Observed | None) -> tuple[str, ...]:
     if state.config is None or observed is None:
         return ()
     wanted = (sysctl.path for sysctl in build_sysctls(state.config, observed, {}))
-    return tuple(dict.fromkeys((*wanted, ALL_RP_FILTER, EVENTS)))
+    return tuple(dict.fromkeys((*wanted, ALL_RP_FILTER, EVENTS, *SETTINGS)))
 
 
 def _probed(state: State) -> Iterator[tuple[UplinkFamily, ProbeState]]:
@@ -324,7 +304,7 @@ def _start_probes(state: State, now: float) -> tuple[State, list[Effect]]:
                     interface=config.uplinks[name].interface,
                     mark=state.numbers[name].mark,
                     round=health[key].number,
-                    timeout=alarms.timeout(state, key, now),
+                    timeout=max(alarms.timeout(state, key, now), patience(state.reach.get(key), state.observed)),
                     targets=targets,
                 )
             )

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from polywan.core.foreign import Destination, ForeignRule
+from polywan.core.leases import Lease
 from polywan.core.net import TABLE_MAIN, Family, IPAddress, IPInterface, IPNetwork, TableId, family_of
 
 
@@ -22,6 +23,8 @@ class Link:
         point_to_point: has a peer instead of neighbours (IFF_POINTOPOINT or IFF_NOARP): no `via` in its routes.
         mtu: bytes.
         kind: the driver's name, as "veth", "macvlan", "ppp"; empty for hardware.
+        master: index of the link that this one belongs to, as a port does to its bridge; 0 for none (IFLA_MASTER).
+        member_of: kind of that link, as "bridge", "bond", "team", "vrf" (IFLA_INFO_SLAVE_KIND).
         rx_bytes, tx_bytes: counters since the link was made; no difference between two links.
     """
 
@@ -32,6 +35,8 @@ class Link:
     point_to_point: bool = False
     mtu: int = 1500
     kind: str = ""
+    master: int = 0
+    member_of: str = ""
     rx_bytes: int = field(default=0, compare=False)
     tx_bytes: int = field(default=0, compare=False)
 
@@ -54,7 +59,10 @@ class DefaultRoute:
     """A default route that somebody else installed (a DHCP client, pppd, router advertisements, an admin).
 
     Attributes:
+        via: next hop; None where the route names the device alone.
         source: it serves packets from this prefix only (``default from PREFIX``, IPv6); None serves all.
+        preferred: the source address that it asks for (``src ADDRESS``).
+        advertised: a router put it there by itself (router advertisement, RFC 4861).
     """
 
     family: Family
@@ -63,6 +71,8 @@ class DefaultRoute:
     metric: int = 0
     table: TableId = TABLE_MAIN
     source: IPNetwork | None = None
+    preferred: IPAddress | None = None
+    advertised: bool = False
 
 
 WIDE: Final = {Family.V4: 7, Family.V6: 6}
@@ -78,6 +88,15 @@ def is_wide(network: IPNetwork) -> bool:
     return 0 < network.prefixlen <= WIDE[family_of(network)] and not network.is_multicast
 
 
+@dataclass(frozen=True, slots=True)
+class WideRoute:
+    """A route of others to a large part of the Internet (`is_wide`)."""
+
+    to: IPNetwork
+    link: str
+    table: TableId = TABLE_MAIN
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """Everything about the world that a decision may depend on; plain values, so that it can be recorded.
@@ -89,6 +108,8 @@ class Observed:
         realms: nft can tell the realm of a packet's route (``rt classid``, CONFIG_IP_ROUTE_CLASSID).
         rules: policy rules of others (without the kernel's own three), in the order in which they are tried.
         tables: what the tables that `rules` name know, but main and local; one without routes is left out.
+        parts: these routes.
+        leases: by link, what a DHCP client knows of a router that no default route leads to.
     """
 
     links: Mapping[str, Link]
@@ -100,6 +121,8 @@ class Observed:
     ipsec: bool = False
     rules: tuple[ForeignRule, ...] = ()
     tables: Mapping[TableId, tuple[Destination, ...]] = field(default_factory=dict)
+    parts: tuple[WideRoute, ...] = ()
+    leases: Mapping[str, Lease] = field(default_factory=dict)
     _global: Mapping[tuple[str, Family], tuple[IPInterface, ...]] = field(init=False, repr=False, compare=False)
     _routes: Mapping[tuple[str, Family], tuple[DefaultRoute, ...]] = field(init=False, repr=False, compare=False)
     sourced: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -131,6 +154,21 @@ class Observed:
         """This box's addresses, by whichever link, that lie within one of the networks."""
         found = (a.ip for (link, _), ips in self._global.items() if link != "lo" for a in ips)
         return tuple(dict.fromkeys(ip for ip in found if any(ip in network for network in networks)))
+
+    def owns(self, address: IPAddress) -> bool:
+        """True when it is an address of this box, by whichever link."""
+        return any(a.ip.ip == address for a in self.addresses)
+
+    def masters_of(self, link: Link) -> tuple[Link, ...]:
+        """The links that the link belongs to, from its own master upwards; one that is not known is left out."""
+        if not link.master:
+            return ()
+        by_index = {other.index: other for other in self.links.values()}
+        found: list[Link] = []
+        while (master := by_index.get(link.master)) is not None and master not in found:
+            found.append(master)
+            link = master
+        return tuple(found)
 
     def own_ipv4(self) -> frozenset[IPv4Address]:
         """Every IPv4 address of this box that others can reach."""
@@ -170,6 +208,8 @@ class Observed:
                 ipsec=self.ipsec,
                 rules=self.rules,
                 tables=_without(self.tables, link.name),
+                parts=tuple(p for p in self.parts if p.link != link.name),
+                leases=self.leases,
             )
         changed = copy(self)
         object.__setattr__(changed, "links", {**self.links, link.name: link})
@@ -187,6 +227,8 @@ class Observed:
             ipsec=self.ipsec,
             rules=self.rules,
             tables=_without(self.tables, name),
+            parts=tuple(p for p in self.parts if p.link != name),
+            leases=self.leases,
         )
 
 

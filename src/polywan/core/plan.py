@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
+from polywan.core.forwarding import ForwardChain
 from polywan.core.net import TABLE_MAIN, Family
 from polywan.core.nexthops import Nexthop, NexthopGroup, NexthopObject
 from polywan.core.nft import NftState, NftTable, change_text, delete_text
@@ -39,6 +40,7 @@ class ActualState:
         rules: policy rules with our protocol number.
         nft: our table, or None when it does not exist.
         sysctls: present values of the settings that were asked for; absent when the file does not exist.
+        chains: chains of others that may drop what is forwarded.
     """
 
     nexthops: frozenset[NexthopObject] = frozenset()
@@ -46,6 +48,7 @@ class ActualState:
     rules: frozenset[IpRule] = frozenset()
     nft: NftState | None = None
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    chains: tuple[ForwardChain, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from polywan.core.drift import Mended
 from polywan.core.health import ProbeState
 from polywan.core.layers import Checks
 from polywan.core.lookups import NOTHING, Lookups
-from polywan.core.net import Family
+from polywan.core.net import Family, IPAddress
 from polywan.core.observed import Observed
 from polywan.core.passive import Watch
 from polywan.core.plan import ActualState, ApplyReport, DesiredState
@@ -35,6 +35,14 @@ class Sweep:
     tcp: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The router of several on one link that is in use instead of the first, and since when (monotonic seconds)."""
+
+    via: IPAddress
+    at: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class State:
     """Everything the daemon knows; `None` means not known yet. Times are monotonic seconds.
@@ -48,6 +56,7 @@ class State:
         retired: marks that a reload removed; who still carries one is let go for a while.
         actual: what the kernel holds of ours, as read or as just applied.
         reach, health, selection, desired: the last decision; kept to tell what a new one changes.
+        turns: links with several routers whose first one failed (`core/routers.py`).
         checks: what is known of the layers above the link; `blame`: of targets that answer nobody.
         watches: what is known of new connections of the uplinks that are up.
         views: every uplink's state as people see it.
@@ -69,7 +78,8 @@ class State:
         tries: plans in a row with a refusal.
         culprit: who touched our things, as far as the kernel told, until the next repair names them.
         advice: what is odd in the configuration, though good.
-        warnings: what the user should know, for status; `advice` is part of it.
+        cautions: why nothing may work in this world, as of the last read.
+        warnings: what the user should know, for status; `advice` and `cautions` are part of it.
     """
 
     config: Config | None = None
@@ -83,6 +93,7 @@ class State:
     actual: ActualState | None = None
     reach: Mapping[UplinkFamily, Reach] = field(default_factory=dict)
     health: Mapping[UplinkFamily, ProbeState] = field(default_factory=dict)
+    turns: Mapping[UplinkFamily, Turn] = field(default_factory=dict)
     checks: Checks = field(default_factory=Checks)
     blame: Blame = field(default_factory=Blame)
     watches: Mapping[UplinkFamily, Watch] = field(default_factory=dict)
@@ -108,6 +119,7 @@ class State:
     tries: int = 0
     culprit: str = ""
     advice: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property

@@ -34,10 +34,11 @@ from polywan.core.flows import BLUR, Flow, stray, translated_to
 from polywan.core.lookups import PrefixList
 from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import declare_texts
+from polywan.core.observed import Observed
 from polywan.core.plan import NftBatch, Plan
 from polywan.core.state import State
 from polywan.core.status import Traffic
-from polywan.daemon import store
+from polywan.daemon import leases, store
 from polywan.daemon.leaving import Leavers
 from polywan.daemon.traffic import Meter
 from polywan.kernel.api import Machine
@@ -282,7 +283,7 @@ class Daemon:
         for attempt in count(1):
             writes, notices = self._writes, self._notices
             try:
-                observed = await asyncio.to_thread(self._kernel.observe)
+                observed = await asyncio.to_thread(self._observe)
                 paths = engine.sysctl_paths(self.state, observed)
                 actual = await asyncio.to_thread(self._kernel.read, paths)
             except PolywanError as error:
@@ -292,6 +293,10 @@ class Daemon:
             if writes == self._writes and (notices == self._notices or attempt >= READS):
                 self.post(ReadDone(observed, actual))
                 return
+
+    def _observe(self) -> Observed:
+        observed, config = self._kernel.observe(), self.state.config
+        return observed if config is None else leases.added(observed, config)
 
     async def _leave(self, effect: Look | Empty) -> None:
         if (seen := await self._leavers.carry_out(effect)) is not None:

@@ -18,6 +18,7 @@ from polywan.core.effects import Apply, Effect
 from polywan.core.errors import NotPermitted, PolywanError
 from polywan.core.events import ConfigLoaded, ReadDone
 from polywan.core.foreign import ForeignRule
+from polywan.core.forwarding import ForwardChain
 from polywan.core.lookups import NOTHING, Lookups
 from polywan.core.nexthops import Nexthop, NexthopGroup
 from polywan.core.nft import ChainState, Key, NftState
@@ -26,7 +27,7 @@ from polywan.core.plan import ActualState, Plan
 from polywan.core.routing import IpRule, Route
 from polywan.core.state import State
 from polywan.core.tuning import wants_multipath
-from polywan.daemon import store, why
+from polywan.daemon import leases, store, why
 from polywan.daemon.lookups import look_once
 from polywan.daemon.main import lack, locked, remove
 from polywan.daemon.resolver import SystemResolver
@@ -57,6 +58,7 @@ class Recording:
     routes: tuple[Route, ...] = ()
     rules: tuple[IpRule, ...] = ()
     foreign_rules: tuple[IpRule, ...] = ()
+    chains: tuple[ForwardChain, ...] = ()
     sysctls: dict[str, str]
     nft: NftRecord | None = None
 
@@ -75,6 +77,7 @@ class Recording:
             rules=frozenset(self.rules),
             nft=nft,
             sysctls=self.sysctls,
+            chains=self.chains,
         )
 
     def world(self) -> Observed:
@@ -116,6 +119,7 @@ def recording(observed: Observed, actual: ActualState, lookups: Lookups = NOTHIN
         groups=tuple(n for n in actual.nexthops if isinstance(n, NexthopGroup)),
         routes=tuple(actual.routes),
         rules=tuple(actual.rules),
+        chains=actual.chains,
         sysctls=dict(actual.sysctls),
         nft=nft,
     )
@@ -212,7 +216,7 @@ def _recorded(there: Lookups, here: Lookups) -> Lookups:
 def _read(config: Config) -> tuple[Observed, ActualState]:
     kernel = _kernel(multipath=wants_multipath(config))
     try:
-        observed = kernel.observe()
+        observed = leases.added(kernel.observe(), config)
         state = State(config=config, observed=observed)
         return observed, kernel.read(engine.sysctl_paths(state, observed))
     finally:

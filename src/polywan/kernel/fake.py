@@ -12,10 +12,11 @@ from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError
 from polywan.core.events import EventsLost, KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
 from polywan.core.foreign import Destination, ForeignRule
+from polywan.core.forwarding import ForwardChain
 from polywan.core.net import Family, IPAddress, IPNetwork, TableId, family_of
 from polywan.core.nexthops import Nexthop, NexthopId, NexthopObject
 from polywan.core.nft import NftState
-from polywan.core.observed import Address, DefaultRoute, Link, Observed, is_wide, links_by_name
+from polywan.core.observed import Address, DefaultRoute, Link, Observed, WideRoute, is_wide, links_by_name
 from polywan.core.plan import (
     ActualState,
     AddRule,
@@ -103,6 +104,7 @@ class FakeKernel(FakeTracker):
         self.rules: list[IpRule] = []
         self.foreign_rules: list[ForeignRule] = []
         self.tables: dict[TableId, tuple[Destination, ...]] = {}
+        self.chains: list[ForwardChain] = []
         self.nft: NftState | None = None
         self.sysctls = dict(sysctls or {})
         self.writes = 0
@@ -127,6 +129,7 @@ class FakeKernel(FakeTracker):
             wide=frozenset(link for to, link in self.wide if is_wide(to)),
             rules=tuple(sorted(self.foreign_rules, key=lambda rule: rule.priority)),
             tables=self._named(),
+            parts=tuple(WideRoute(to, link) for to, link in self.wide if is_wide(to)),
         )
 
     def _named(self) -> Mapping[TableId, tuple[Destination, ...]]:
@@ -145,6 +148,7 @@ class FakeKernel(FakeTracker):
             rules=frozenset(self.rules),
             nft=self.nft,
             sysctls={path: self.sysctls[path] for path in sysctls if path in self.sysctls},
+            chains=tuple(self.chains),
         )
 
     def apply(self, plan: Plan) -> ApplyReport:

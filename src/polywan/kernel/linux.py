@@ -38,7 +38,7 @@ from polywan.core.plan import (
     SetSysctl,
 )
 from polywan.kernel import ask as asking
-from polywan.kernel import conntrack, counters, foreign, freeing, ipsec, needs, sysctl
+from polywan.kernel import chains, conntrack, counters, foreign, freeing, ipsec, needs, sysctl
 from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.affinity import AffinityMaps
@@ -95,11 +95,13 @@ class LinuxKernel:
         routes = [m.body for family in FAMILIES for m in self._routes(family, ours=False)]
         rules = self._foreign_rules()
         defaults = tuple(dict.fromkeys(d for body in routes for d in rt.decode_defaults(body, names)))
+        parts = tuple(dict.fromkeys(part for body in routes for part in rt.decode_wide(body, names)))
         return Observed(
             links=links_by_name(links),
             addresses=tuple(dict.fromkeys(a for a in addresses if a is not None)),
             defaults=defaults,
-            wide=frozenset(link for body in routes for link in rt.decode_wide(body, names)),
+            wide=frozenset(part.link for part in parts),
+            parts=parts,
             xfrm=sysctl.read("net/core/xfrm_acq_expires") is not None,
             realms=self._realms(),
             ipsec=ipsec.in_use(),
@@ -151,6 +153,7 @@ class LinuxKernel:
             ),
             rules=frozenset(r.rule for r in rules if r.ours),
             nft=self._nft.list_table(),
+            chains=chains.dropping(),
             sysctls={path: value for path in sysctls if (value := sysctl.read(path)) is not None},
         )
 

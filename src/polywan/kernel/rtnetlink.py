@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from polywan.core.net import PROTOCOL, Family, IPAddress, IPNetwork, RulePriority, TableId
 from polywan.core.nexthops import NexthopId
-from polywan.core.observed import WIDE, Address, DefaultRoute, Link, is_wide
+from polywan.core.observed import WIDE, Address, DefaultRoute, Link, WideRoute, is_wide
 from polywan.core.routing import IpRule, Route
 from polywan.kernel.netlink import CREATE, EXCL, REPLACE, Request, attribute, attributes, number, text, u32
 
@@ -42,13 +42,14 @@ _HOP: Final = struct.Struct("=HBBi")
 _BYTES: Final = struct.Struct("=16xQQ")
 
 _IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x8, 0x10, 0x80, 0x10000
-_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_STATS64, _INFO_KIND = 3, 4, 18, 23, 1
+_IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_STATS64 = 3, 4, 10, 18, 23
+_INFO_KIND, _INFO_SLAVE_KIND = 1, 4
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_UNUSABLE: Final = 0x40 | 0x08  # tentative: not yet ours; dadfailed: somebody else's
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 2, 4, 5, 6, 7
 _RTA_FLOW: Final = 11
 _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA, _RTA_NH_ID = 9, 15, 18, 30
-_RTN_UNICAST, _RTN_LOCAL, _RTN_BLACKHOLE = 1, 2, 6
+_RTN_UNICAST, _RTN_LOCAL, _RTN_BLACKHOLE, _BY_ADVERTISEMENT = 1, 2, 6, 9
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST, _SCOPE_ANY = 0, 253, 254, 255
 ONLINK: Final = 4
 """RTNH_F_ONLINK, of routes, their next hops and nexthop objects."""
@@ -184,6 +185,7 @@ def decode_link(body: bytes) -> Link | None:
     statistics = found.get(_IFLA_STATS64, b"")
     received, sent = _BYTES.unpack_from(statistics) if len(statistics) >= _BYTES.size else (0, 0)
     peer = bool(flags & (_IFF_POINTOPOINT | _IFF_NOARP)) and not flags & _IFF_LOOPBACK
+    about = attributes(found.get(_IFLA_LINKINFO, b""))
     return Link(
         index=index,
         name=text(found[_IFLA_IFNAME]),
@@ -191,7 +193,9 @@ def decode_link(body: bytes) -> Link | None:
         carrier=bool(flags & _IFF_LOWER_UP),
         point_to_point=peer,
         mtu=u32(found[_IFLA_MTU]),
-        kind=text(attributes(found.get(_IFLA_LINKINFO, b"")).get(_INFO_KIND, b"")),
+        kind=text(about.get(_INFO_KIND, b"")),
+        master=u32(found.get(_IFLA_MASTER, b"")),
+        member_of=text(about.get(_INFO_SLAVE_KIND, b"")),
         rx_bytes=received,
         tx_bytes=sent,
     )
@@ -296,18 +300,21 @@ def decode_defaults(body: bytes, names: Mapping[int, str]) -> list[DefaultRoute]
             metric=route.metric,
             table=TableId(route.table),
             source=route.from_,
+            preferred=route.source,
+            advertised=route.protocol == _BY_ADVERTISEMENT,
         )
         for h in route.hops
         if h.link in names and route.table != TABLE_LOCAL
     ]
 
 
-def decode_wide(body: bytes, names: Mapping[int, str]) -> list[str]:
-    """Return the links by which an RTM_NEWROUTE of others leads to a large part of the Internet (`is_wide`)."""
+def decode_wide(body: bytes, names: Mapping[int, str]) -> list[WideRoute]:
+    """Decode RTM_NEWROUTE into the routes of others to a large part of the Internet: one for each next hop."""
     route = _route_in(body)
     if route is None or route.to is None or route.protocol == PROTOCOL or route.kind != _RTN_UNICAST:
         return []
-    return [names[h.link] for h in route.hops if h.link in names and route.table != TABLE_LOCAL]
+    table = TableId(route.table)
+    return [WideRoute(route.to, names[h.link], table) for h in route.hops if h.link in names and table != TABLE_LOCAL]
 
 
 def decode_routes(body: bytes, names: Mapping[int, str]) -> list[Route]:

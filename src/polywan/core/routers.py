@@ -1,0 +1,153 @@
+"""The routers of a link: remembered while they can be seen, forgotten once they withdraw, and one of several in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import inf
+from typing import Final
+
+from polywan.config import Config
+from polywan.core.effects import Effect, Level, Note, Remember
+from polywan.core.evolve import replace
+from polywan.core.health import Health
+from polywan.core.layers import Layer, LayerVerdict
+from polywan.core.net import FAMILIES, Family, IPAddress, family_of
+from polywan.core.observed import Observed
+from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, routers_of, seen_gateway
+from polywan.core.state import State, Turn
+
+NEXT: Final = 3.0
+"""Seconds that a router has to answer before the next one gets its turn."""
+
+ROUND: Final = 10.0
+"""The same where it answers, and nothing beyond it does."""
+
+
+def learn(state: State, before: Observed | None) -> tuple[State, tuple[Effect, ...]]:
+    """Remember gateways after a read: the kernel forgets static ones when a link goes down.
+
+    A router whose advertised route is gone while its link is as it was has withdrawn itself, or its time is over
+    (RFC 4861, 6.3.4): what was remembered of it goes, too.
+
+    Args:
+        state: with the world as it was read.
+        before: the world until then.
+    """
+    config, observed = state.config, state.observed
+    if config is None or observed is None:
+        return state, ()
+    gone = dict(_withdrawn(config, before, observed)) if before is not None else {}
+    kept = {key: via for key, via in state.memory.gateways.items() if key not in gone}
+    gateways = {**kept, **dict(_seen(config, observed))}
+    if gateways == state.memory.gateways:
+        return state, ()
+    memory = replace(state.memory, gateways=gateways)
+    return replace(state, memory=memory), (Remember(memory), *_notes(config, gone))
+
+
+def _seen(config: Config, observed: Observed) -> Iterator[tuple[UplinkFamily, IPAddress]]:
+    for name, uplink in config.uplinks.items():
+        if (link := observed.links.get(uplink.interface)) is not None:
+            for family in FAMILIES:
+                if (via := seen_gateway(link, family, observed)) is not None:
+                    yield (name, family), via
+
+
+def _withdrawn(config: Config, before: Observed, after: Observed) -> Iterator[tuple[UplinkFamily, IPAddress]]:
+    for name, uplink in config.uplinks.items():
+        link, now = before.links.get(uplink.interface), after.links.get(uplink.interface)
+        if link is None or now is None or link.index != now.index or not (link.usable and now.usable):
+            continue
+        if after.defaults_of(link.name, Family.V6) or not _keeps_an_address(link.name, before, after):
+            continue
+        for route in before.defaults_of(link.name, Family.V6):
+            if route.advertised and route.via is not None:
+                yield (name, Family.V6), route.via
+                break
+
+
+def _keeps_an_address(link: str, before: Observed, after: Observed) -> bool:
+    """False where the link itself went away in between: with it go its addresses."""
+    then = {a.ip for a in before.addresses if a.link == link and family_of(a.ip) is Family.V6}
+    return not then or any(a.ip in then for a in after.addresses if a.link == link)
+
+
+def _notes(config: Config, gone: dict[UplinkFamily, IPAddress]) -> Iterator[Note]:
+    for (name, family), via in gone.items():
+        device = config.uplinks[name].interface
+        text = f"{name} (IPv{family}): the router {via} by {device} has withdrawn itself, and is not used any more"
+        yield Note(Level.WARNING, "gateway.withdrawn", text)
+
+
+def turn(state: State, observed: Observed, now: float) -> tuple[State, tuple[Note, ...]]:
+    """Give the next router of a link its turn where the one in use fails; it stays until it fails itself."""
+    config = state.config
+    if config is None or not state.ready:
+        return state, ()
+    turns = {key: t for key, t in state.turns.items() if t.via in _choices(config, observed, key)}
+    known, notes = dict(state.checks.known), []
+    for key in state.health:
+        if (following := _following(state, key, observed, now)) is None:
+            continue
+        way = state.reach[key]
+        assert isinstance(way, Path)  # noqa: S101 - only a path has a router that another one can follow
+        turns[key] = Turn(following, now)
+        known[key] = {layer: seen for layer, seen in known.get(key, {}).items() if layer is not Layer.GATEWAY}
+        text = f"{key[0]} (IPv{key[1]}): the router {way.via} fails: trying {following}, the next one by {way.link}"
+        notes.append(Note(Level.WARNING, "gateway.next", text))
+    if turns == state.turns:
+        return state, ()
+    return replace(state, turns=turns, checks=replace(state.checks, known=known)), tuple(notes)
+
+
+def due(state: State, key: UplinkFamily, now: float) -> bool:
+    """True when a decision would give another router its turn."""
+    return state.observed is not None and _following(state, key, state.observed, now) is not None
+
+
+def _following(state: State, key: UplinkFamily, observed: Observed, now: float) -> IPAddress | None:
+    """Return the router after the one in use, where that fails and there is another."""
+    way = state.reach.get(key)
+    if state.config is None or not isinstance(way, Path) or way.via is None or not _fails(state, key, now):
+        return None
+    choices = _choices(state.config, observed, key)
+    if len(choices) < 2 or way.via not in choices:
+        return None
+    return choices[(choices.index(way.via) + 1) % len(choices)]
+
+
+def _fails(state: State, key: UplinkFamily, now: float) -> bool:
+    """True when an uplink's router does not answer, or nothing beyond it has for a while, and rounds fail."""
+    probes = state.health.get(key)
+    if probes is None or not probes.bad:
+        return False
+    since = state.turns[key].at if key in state.turns else -inf
+    asked = state.checks.known.get(key, {}).get(Layer.GATEWAY)
+    silent = asked is not None and asked.verdict is LayerVerdict.BROKEN and asked.checked > since
+    return (silent and now - since >= NEXT) or (probes.health is Health.DOWN and now - since >= ROUND)
+
+
+def applied(ways: dict[UplinkFamily, Reach], state: State, observed: Observed) -> dict[UplinkFamily, Reach]:
+    """Put the routers whose turn it is into the ways."""
+    for key, one in state.turns.items() if state.config is not None else ():
+        way = ways.get(key)
+        if isinstance(way, Path):
+            ways[key] = _by(way, one.via, key[1], observed)
+        elif isinstance(way, NoPath) and way.path is not None:
+            ways[key] = replace(way, path=_by(way.path, one.via, key[1], observed))
+    return ways
+
+
+def _by(path: Path, via: IPAddress, family: Family, observed: Observed) -> Path:
+    networks = (a.network for a in observed.addresses_of(path.link, family))
+    return replace(path, via=via, onlink=not (via.is_link_local or any(via in network for network in networks)))
+
+
+def _choices(config: Config, observed: Observed, key: UplinkFamily) -> tuple[IPAddress, ...]:
+    name, family = key
+    uplink = config.uplinks.get(name)
+    link = observed.links.get(uplink.interface) if uplink is not None else None
+    if uplink is None or link is None or link.point_to_point:
+        return ()
+    named: Mapping[Family, object] = {Family.V4: uplink.gateway, Family.V6: uplink.gateway6}
+    return routers_of(link, family, observed) if named[family] == "auto" else ()

@@ -1,0 +1,37 @@
+"""What this machine, as it is now, has to say about a configuration; without a daemon and without privileges."""
+
+from __future__ import annotations
+
+from polywan.config import Config
+from polywan.core import cautions
+from polywan.core.errors import PolywanError
+from polywan.core.plan import ActualState
+from polywan.core.reach import reach
+from polywan.daemon import leases
+from polywan.kernel import sysctl
+from polywan.kernel.linux import LinuxKernel
+
+
+def warnings(config: Config) -> list[str]:
+    """Return what keeps the configuration from working here; nothing where the kernel does not show itself.
+
+    A file of which no device exists here is meant for another machine: then one sentence says that.
+    """
+    try:
+        kernel = LinuxKernel()
+    except PolywanError:
+        return []
+    try:
+        observed = leases.added(kernel.observe(), config)
+    except PolywanError:
+        return []
+    finally:
+        kernel.close()
+    devices = [uplink.interface for uplink in config.uplinks.values()]
+    if not any(device in observed.links for device in devices):
+        some = ", ".join([*devices[:4], *(["…"] if len(devices) > 4 else [])])
+        return [f"no interface of the file exists on this machine ({some}): what depends on them was not looked at"]
+    settings = {path: value for path in cautions.SETTINGS if (value := sysctl.read(path)) is not None}
+    ways = reach(config, observed, {})
+    found = cautions.cautions(config, observed, ActualState(sysctls=settings), ways)
+    return [*cautions.unusable(config, observed, ways), *found]
