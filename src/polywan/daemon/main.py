@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from polywan import __version__
 from polywan.config import Config, Loaded, load_with_warnings
 from polywan.core.admin import Verb
+from polywan.core.compile import Memory
 from polywan.core.conditions import dnsmasq_lines
 from polywan.core.errors import (
     BusyError,
@@ -299,7 +300,7 @@ async def _serve(loaded: Loaded, places: Places) -> None:
     if warning:
         log.warning("state.unreadable: %s", warning)
     prober = NetProber()
-    daemon = Daemon(kernel, prober, State(memory=memory, unix=time.time() - time.monotonic()), places.state_dir)
+    daemon = Daemon(kernel, prober, _first(memory), places.state_dir)
     daemon.on_settled = lambda: notify("WATCHDOG=1")
     lookups = LookupWatcher(daemon, SystemResolver())
     daemon.feeds.append(lookups.run)
@@ -322,6 +323,11 @@ async def _serve(loaded: Loaded, places: Places) -> None:
         notify("STOPPING=1")
         prober.close()
         kernel.close()
+
+
+def _first(memory: Memory) -> State:
+    """Return what a daemon knows that has just started."""
+    return State(memory=memory, unix=time.time() - time.monotonic(), zone=float(time.localtime().tm_gmtoff))
 
 
 async def _until_stopped(daemon: Daemon, service: Service, places: Places) -> None:
