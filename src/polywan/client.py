@@ -114,8 +114,9 @@ class Client:
                 f"{self._path}: permission denied; ask as root or as a member of its group", 403
             ) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
+            why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
             raise ControlError(
-                f"no daemon answers at {self._path} ({error}); is `polywan run` running, and is this its --runtime-dir?"
+                f"no daemon answers at {self._path}: {why}; is `polywan run` running, and is this its --runtime-dir?"
             ) from error
         finally:
             connection.close()

@@ -99,7 +99,7 @@ def test_a_bad_file_as_json_names_each_key(tmp_path: Path) -> None:
 def test_no_daemon_is_exit_4(tmp_path: Path) -> None:
     done = run("status", "--runtime-dir", tmp_path)
     assert done.returncode == 4
-    assert "control.sock" in done.stderr
+    assert "control.sock: no such file or directory; is `polywan run` running" in done.stderr
 
 
 def test_an_unknown_verb_is_exit_2() -> None:

@@ -47,13 +47,15 @@ def notes(state: State, leavings: Leavings) -> Iterator[Note]:
     for (name, family), leaving in leavings.items():
         old = state.leavings.get((name, family))
         if old is None or old.since != leaving.since:
-            yield Note(Level.INFO, "uplink.left", f"{name} is left (IPv{family}): {_how(leaving.pace)}")
+            yield Note(
+                Level.INFO, "uplink.left", f"connections move away from {name} (IPv{family}): {_how(leaving.pace)}"
+            )
         elif leaving.done and not old.done:
-            yield Note(Level.INFO, "uplink.empty", f"nothing is left on {name} (IPv{family})")
+            yield Note(Level.INFO, "uplink.empty", f"{name} has no connections any more (IPv{family})")
     for (name, family), old in state.leavings.items():
         if (name, family) not in leavings:
-            what = "nothing that may move is left there" if old.done else "it is needed again, or gone"
-            yield Note(Level.INFO, "uplink.kept", f"{name} is no longer left (IPv{family}): {what}")
+            what = "none that may move is left" if old.done else "it is needed again, or gone"
+            yield Note(Level.INFO, "uplink.kept", f"connections stay on {name} (IPv{family}): {what}")
 
 
 def _how(pace: drain.Pace) -> str:

@@ -36,6 +36,7 @@ from polywan.core.plan import describe_nexthop, describe_route, describe_rule, r
 from polywan.core.state import State
 from polywan.core.status import document
 from polywan.core.tuning import Sysctl, wants_multipath
+from polywan.core.words import counted
 from polywan.daemon import store, via, why
 from polywan.daemon.control import serving
 from polywan.daemon.lookups import PATIENCE, LookupWatcher
@@ -135,7 +136,7 @@ class Service:
                 notify("READY=1")
             plans = self._daemon.state.generation - before
             elapsed = 1000 * (time.perf_counter() - began)
-            log.info("reload: %d plans carried out in %.1f ms", plans, elapsed)
+            log.info("reload: %s carried out in %.1f ms", counted(plans, "plan"), elapsed)
             return {
                 "generation": self._daemon.state.generation,
                 "changed": plans > 0,
@@ -219,7 +220,7 @@ def remove(kernel: Kernel, state_dir: Path) -> dict[str, Any]:
     report = kernel.apply(plan)
     if not report.failures:
         store.forget(state_dir)
-    log.info("down: %d of %d operations", report.done, len(plan.ops))
+    log.info("down: %d of %s", report.done, counted(len(plan.ops), "operation"))
     return {"removed": report.done, "failed": [f.message for f in report.failures]}
 
 
@@ -339,7 +340,7 @@ async def _until_stopped(daemon: Daemon, service: Service, places: Places) -> No
         if ready.done():
             async with serving(service, places.runtime_dir):
                 state = daemon.state
-                log.info("ready: %d uplinks, generation %d", len(state.views), state.generation)
+                log.info("ready: %s, generation %d", counted(len(state.views), "uplink"), state.generation)
                 notify("READY=1")
                 await asyncio.wait({runner, stopper}, return_when=asyncio.FIRST_COMPLETED)
         if runner.done() and not service.stop.is_set():
