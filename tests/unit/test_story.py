@@ -8,11 +8,12 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from polywan.core import outages
-from polywan.core.effects import Note
+from polywan.core.effects import Level, Note
 from polywan.core.events import ReadDone, Tick
 from polywan.core.net import Family
 from polywan.core.observed import Address, DefaultRoute, Observed
 from polywan.core.outages import History, Outage
+from polywan.core.story import tell
 from polywan.core.views import UplinkState, UplinkView
 from worlds import Daemon, config, link, world
 
@@ -89,6 +90,14 @@ def test_what_is_told_later_wakes_the_loop_once() -> None:
     daemon.now += 1.0
     daemon.feed(Tick())
     assert daemon.state.story.at == float("inf")
+
+
+def test_a_busy_uplink_is_called_so_and_is_no_warning() -> None:
+    daemon = running()
+    busy = UplinkView(UplinkState.DEGRADED, 0.0, "busy: answers come 1.2 s late")
+    later = replace(daemon.state, views={**daemon.state.views, "u1": busy})
+    _, notes = tell(daemon.state, later, 1.0)
+    assert [(note.level, note.text) for note in notes] == [(Level.INFO, "u1 is busy: answers come 1.2 s late")]
 
 
 UP = UplinkView(UplinkState.UP, 0.0, "well")

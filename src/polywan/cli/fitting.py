@@ -41,14 +41,19 @@ def terminal_width() -> int | None:
 
 
 def shortened(text: str, room: int | None) -> str:
-    """Return a sentence of at most `room` characters: first what stands in brackets goes, then its end."""
+    """Return a sentence of at most `room` characters: first what stands in brackets goes, then its last clause."""
     if "\n" in text:
         first, *_, last = (line.strip() for line in text.splitlines())
         text = f"{first} {CUT} {last}"
     if room is None or len(text) <= room:
         return text
     bare = _ASIDE.sub("", text)
-    return bare if len(bare) <= room else bare[: max(0, room - 1)].rstrip() + CUT
+    if len(bare) <= room:
+        return bare
+    kept = bare[: max(0, room - 1)].rstrip()
+    clause = max(kept.rfind(": "), kept.rfind("; "))
+    # Rather a whole clause than the beginning of one more, as long as most of the line is used.
+    return (kept[:clause] if clause > room * 3 // 5 else kept) + CUT
 
 
 def table(columns: Mapping[str, Column], expendable: Sequence[str], width: int | None) -> list[list[str]]:

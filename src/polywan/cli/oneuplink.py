@@ -17,7 +17,8 @@ def text(uplink: Mapping[str, Any], policies: list[Mapping[str, Any]]) -> str:
     lines = [f"{uplink['name']} ({uplink['interface']}): {word(uplink)} for {age(uplink['since'])}{why}{left(uplink)}"]
     lines += _rows(_summary(uplink, policies))
     for family, known in uplink["families"].items():
-        told = "" if known["state"] == "up" else f": {told_of(known)}"
+        said = known["state"] == "up" or told_of(known) in why
+        told = "" if said else f": {told_of(known)}"
         lines.append(f"{FAMILIES[family]}: {known['state']} for {age(known['since'])}{told}")
         if known.get("held_for"):
             lines += _rows([("hold-down", known["reason"])])
@@ -71,7 +72,8 @@ def _family(known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if known["address"]:
         yield "address", known["address"]
     if known["gateway"]:
-        yield "gateway", f"{known['gateway']}{_found(known['layers'].get('gateway'))}"
+        asked = _found(known["layers"].get("gateway")).replace(f": {known['gateway']} is at", ": is at")
+        yield "gateway", f"{known['gateway']}{asked}"
     for number, target in enumerate(known["targets"]):
         yield "" if number else "targets", f"{target['target']}: {_target(target)}"
     for layer, found in known["layers"].items():

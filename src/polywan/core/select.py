@@ -289,7 +289,7 @@ def _forced(
             )
     if not any(tiers):
         return Choice(
-            members=(), tier=None, reason="none of its uplinks has a link and is in use; the last resort applies"
+            members=(), tier=None, reason="all its uplinks are without a link or out of use; the last resort applies"
         )
     if known:
         return Choice(members=(), tier=None, reason="none of its uplinks answers, others do; the last resort applies")

@@ -166,6 +166,8 @@ class _Teller:
             text += self._how_often(name, least=2) if before in SERVING else ""
         elif seen.state in SERVING and before in OUT:
             text = self._returned(name, seen)
+        elif seen.state is UplinkState.DEGRADED and seen.reason.startswith("busy"):
+            level, text = Level.INFO, f"{name} is {seen.reason}"
         elif seen.state is UplinkState.UP and before is UplinkState.DEGRADED:
             text = f"{name} is well again after {lasted(seconds)}"
         elif seen.state is UplinkState.UP:
