@@ -119,6 +119,8 @@ def unserved(config: Config, selection: Selection) -> dict[tuple[str, Family], s
 
 def unserved_policies(config: Config, selection: Selection) -> dict[str, str]:
     """Tell the same by policy: once where it is so in every family."""
+    if all(choice.members and not choice.forced for choice in selection.choices.values()):
+        return {}
     titles, found = titles_of(config), unserved(config, selection)
     told: dict[str, str] = {}
     for policy in dict.fromkeys(policy for policy, _ in found):

@@ -94,6 +94,7 @@ class _Teller:
             flaps=self._flaps,
             held=frozenset(self._held),
             waits=self._waits,
+            seen=self._new.observed,
         )
 
     def uplinks(self) -> Iterator[Note]:
@@ -110,17 +111,29 @@ class _Teller:
 
     def links(self) -> Iterator[Note]:
         """Tell of addresses and gateways."""
-        for key in self._new.reach:
+        if self._same_ends():
+            return
+        for key, way in self._new.reach.items():
+            waiting: Waiting = ("ends", f"{key[0]} {key[1]}")
+            if way == self._old.reach.get(key) and waiting not in self._old.story.waits:
+                continue
             ends, known = ends_of(self._new, key), self._ends.get(key)
             if ends is None or ends == known:
                 continue
             if known is None and not self._old.ready:
                 self._ends[key] = ends
-            elif self._due(("ends", f"{key[0]} {key[1]}"), EXCHANGE):
+            elif self._due(waiting, EXCHANGE):
                 text = _exchanged(known or Ends(None, None), ends)
                 self._ends[key] = ends
                 if text:
                     yield Note(Level.INFO, "uplink.address", f"{key[0]}: {text}")
+
+    def _same_ends(self) -> bool:
+        """True when nothing was read that could have changed them: a link's flags decide while others wait for it."""
+        seen, told = self._new.observed, self._old.story
+        if seen is None or told.seen is None or any(kind == "ends" for kind, _ in told.waits):
+            return False
+        return seen.addresses is told.seen.addresses and seen.defaults is told.seen.defaults
 
     def policies(self) -> Iterator[Note]:
         """Tell which policies nobody well serves, and which are served again."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from polywan.core.observed import Observed
 from polywan.core.reach import UplinkFamily
 from polywan.core.views import UplinkState
 
@@ -39,6 +40,7 @@ class Story:
         flaps: of uplinks that are out.
         held: uplinks of which it was told that they answer again and are held; until they serve.
         waits: what is not told yet, lest half of it be told, and when it is.
+        seen: the world that addresses and gateways were told of.
     """
 
     states: Mapping[str, tuple[UplinkState, float]] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class Story:
     flaps: Mapping[str, Flaps] = field(default_factory=dict)
     held: frozenset[str] = frozenset()
     waits: Mapping[Waiting, float] = field(default_factory=dict)
+    seen: Observed | None = None
 
     @property
     def at(self) -> float:
