@@ -68,7 +68,7 @@ class Leavers:
         gone = 0
         if asked.idle != NEVER and any(watch.idle(flow, asked.idle, now) for flow in flows):
             gone = self._tracker.drop(asked.mark, asked.mask, asked.family, moves)
-            log.info("leaving: %s of %s (IPv%d) chose anew", counted(gone, "connection"), asked.uplink, asked.family)
+            log.info("leaving: %s of %s (IPv%d) choose anew", counted(gone, "connection"), asked.uplink, asked.family)
         self._watches[name] = watch = watch.without(moved)
         return _answer(asked, len(flows) - gone, len(watch.sights))
 

@@ -252,7 +252,7 @@ class Daemon:
                 if not self._refused:
                     self._forget(0, 0, stray, "they began without a rule set")
             case Misplaced(uplink, mark, mask, family, others):
-                told = f"{uplink} had given them the address of another link"
+                told = f"they had another link's address on {uplink}"
                 self._forget(mark, mask, lambda _, flow: translated_to(flow, others), told, family)
             case Look() | Empty():
                 self._spawn(self._leave(effect))
