@@ -252,6 +252,11 @@ def test_one_connection_that_is_left_is_no_plural() -> None:
     assert lines(status(drained))[-1] == "a: drained by hand; 1 connection is left"
 
 
+def test_the_outages_of_the_day_are_one_line() -> None:
+    shown = lines(status(uplink("a", outages_today=3, last_outage_s=252.0), uplink("b"), uplink("c", outages_today=1)))
+    assert shown[-1] == "outages today: a 3 (the last 4 min 12 s), c 1"
+
+
 def test_what_is_not_known_is_a_dash() -> None:
     assert lines(status(uplink("a", rtt_ms=None, loss=None, since=None)))[1].split()[2:7] == ["-", "0", "%", "-", "-"]
 

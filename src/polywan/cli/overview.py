@@ -10,7 +10,7 @@ import click
 from polywan.cli.fitting import CUT, GAP, Column, shortened, table
 from polywan.cli.shares import percents
 from polywan.cli.units import age, duration, milliseconds, rate, seconds_since, size
-from polywan.core.words import by_family, counted
+from polywan.core.words import by_family, counted, lasted
 
 COLOURS: Final = {
     "up": "green",
@@ -157,6 +157,8 @@ def _notes(status: Mapping[str, Any]) -> Iterator[str]:
             yield f"{uplink['name']}: a better uplink serves again{left(uplink)}"
         if uplink.get("slow_start") is not None:
             yield f"{uplink['name']}: slow start: {_percent(uplink['slow_start'])} of its weight by now"
+    if told := [_outages(uplink) for uplink in status["uplinks"] if uplink.get("outages_today")]:
+        yield f"outages today: {', '.join(told)}"
     for policy in status["policies"]:
         if policy["name"] != "default" and not _plain(policy):
             yield f"{policy['title']}: {served(policy)}"
@@ -167,6 +169,11 @@ def _notes(status: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"put right: {line}" for line in drift[:MOST_REPAIRS])
     if len(drift) > MOST_REPAIRS:
         yield f"put right: {len(drift) - MOST_REPAIRS} more (polywan status --json)"
+
+
+def _outages(uplink: Mapping[str, Any]) -> str:
+    last = uplink.get("last_outage_s")
+    return f"{uplink['name']} {uplink['outages_today']}" + (f" (the last {lasted(last)})" if last is not None else "")
 
 
 def _plain(policy: Mapping[str, Any]) -> bool:
