@@ -41,7 +41,6 @@ _ABOUT: Final = (
     "them meets the fault. Times in ms after the fault: median (smallest..largest) of the runs; counts are sums. A "
     "connection was hurt when it failed or had to repeat its SYN."
 )
-_APPLIED: Final = re.compile(r"applied \d+ operations")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,9 +149,9 @@ async def _under_load(lab: Lab, daemon: Daemon, fault: Fault, number: int, wait:
         await servers.close()
     if verdict is None:
         raise LabError(f"{fault.title}: the daemon never noticed")
-    # A read-back may follow the switch at any time; both families of a fault are decided within one round of probes.
-    applied = [line.at for line in daemon.log[mark:] if _APPLIED.search(line.text) and line.at < verdict.at + 0.5]
-    return Run(at=at, verdict=verdict.at, switched=max(applied, default=verdict.at), attempts=load.attempts)
+    # A loss is told after its plan was carried out. Both families of a fault are decided within one round of probes.
+    switched = max(line.at for line in daemon.log[mark:] if _names(number)(line.text) and line.at < verdict.at + 0.5)
+    return Run(at=at, verdict=verdict.at, switched=switched, attempts=load.attempts)
 
 
 def _names(number: int) -> Callable[[str], bool]:

@@ -25,7 +25,8 @@ Then, each line beginning with ``at SECONDS``::
     expect state u1 down        expect reason u1 WORDS       expect warning WORDS
     expect cut u1               expect no cut                expect never cut (since the start)
     expect emptied u1           (names of all that were, since the start)     expect connections u1 2
-    expect no writes            (since the last line with an effect)   expect plans 10    expect log WORDS
+    expect no writes            (since the last line with an effect)   expect plans 10
+    expect log WORDS            expect told 1 WORDS          (in so many lines of the log, since the start)
 """
 
 from __future__ import annotations
@@ -348,6 +349,9 @@ class Sim:
                 assert self.writes == 0
             case ("plans", count):
                 assert self.plans == int(count), self.plans
+            case ("told", count, *text):
+                found = [line for line in self.log if " ".join(text) in line]
+                assert len(found) == int(count), self.log
             case ("log", *text):
                 assert any(" ".join(text) in line for line in self.log), self.log
             case _:

@@ -130,7 +130,7 @@ class Client:
             ) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ControlError(
-                f"no daemon answers at {self._path} ({_told(error)}); is `polywan run` running, and is this its "
+                f"no daemon answers at {self._path}: {_told(error)}; is `polywan run` running, and is this its "
                 "--runtime-dir?"
             ) from error
         finally:

@@ -6,13 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from polywan.cli import VERBS, exit_code, group
-from polywan.cli import status as status_verb
 from polywan.config import load
 from polywan.core.errors import (
     BusyError,
@@ -101,7 +99,7 @@ def test_a_bad_file_as_json_names_each_key(tmp_path: Path) -> None:
 def test_no_daemon_is_exit_4(tmp_path: Path) -> None:
     done = run("status", "--runtime-dir", tmp_path)
     assert done.returncode == 4
-    assert "control.sock" in done.stderr
+    assert "control.sock: no such file or directory; is `polywan run` running" in done.stderr
 
 
 def test_an_unknown_verb_is_exit_2() -> None:
@@ -160,41 +158,6 @@ HEAVY = ("pydantic", "starlette", "uvicorn", "rich", "asyncio", "polywan.kernel"
 def test_status_imports_nothing_heavy() -> None:
     code = f"import sys, polywan.cli.status; print([m for m in {HEAVY!r} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-def document(**changes: Any) -> dict[str, Any]:
-    uplink = {
-        "name": "fibre",
-        "state": "up",
-        "since": "2026-01-01T00:00:00.000+00:00",
-        "share": 0.75,
-        "rtt_ms": 12.34,
-        "loss": 0.0,
-        "connections": 42,
-        "rx_bps": 1_500_000,
-        "tx_bps": 900,
-        "reason": "has a path",
-    }
-    choice = {"members": [{"uplink": "fibre", "share": 0.75}], "reason": "tier 1: 1 of 1 healthy"}
-    return {
-        "uplinks": [uplink | changes],
-        "policies": [{"name": "default", "title": "policy default", "families": {"ipv4": choice}}],
-        "warnings": ["look here"],
-        "drift": [],
-    }
-
-
-def test_status_shows_a_line_an_uplink_and_the_warnings() -> None:
-    lines = status_verb.text(document()).splitlines()
-    assert lines[0].split() == list(status_verb.COLUMNS)
-    for word in ("fibre", "75.0 %", "12.3 ms", "42", "1.5 Mbit/s", "900 bit/s", "has a path"):
-        assert word in lines[1]
-    assert lines[2] == "policy default (ipv4): fibre 75 %: tier 1: 1 of 1 healthy"
-    assert "look here" in lines[3]
-
-
-def test_what_is_not_known_is_a_dash() -> None:
-    assert "-  " in status_verb.text(document(rtt_ms=None, loss=None, since=None)).splitlines()[1]
 
 
 @pytest.mark.parametrize(

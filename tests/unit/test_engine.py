@@ -162,7 +162,7 @@ def test_an_uplink_that_died_of_two_causes_names_the_family_of_each() -> None:
     assert seen.state is UplinkState.DOWN
     first, second = seen.reason.split("; ")
     assert first.startswith("IPv4: 3 rounds in a row without quorum")
-    assert second == "IPv6: no IPv6 address yet"
+    assert second == "no IPv6 address yet"
 
 
 def test_when_the_only_uplink_stops_answering_the_last_good_choice_stays() -> None:

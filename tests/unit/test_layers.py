@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from polywan.cli.status import text
+from polywan.cli.overview import text
 from polywan.config import ConfigError, load_text
 from polywan.core import engine, events, findings
 from polywan.core.checking import SELDOM, SELDOM_METERED

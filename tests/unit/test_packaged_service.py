@@ -26,3 +26,14 @@ def test_the_service_is_sandboxed_to_an_exposure_of_at_most_2_5() -> None:
 
 def test_stopping_the_service_leaves_the_kernel_forwarding() -> None:
     assert not [line for line in SERVICE.read_text("utf-8").splitlines() if line.startswith("ExecStop")]
+
+
+@pytest.mark.skipif(not can_analyze(), reason="tool missing: systemd-analyze 250 or newer (package systemd)")
+def test_systemd_finds_nothing_to_complain_of_once_the_program_is_installed(tmp_path: Path) -> None:
+    program = tmp_path / "polywan"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    unit = tmp_path / SERVICE.name
+    unit.write_text(SERVICE.read_text("utf-8").replace("=polywan ", f"={program} "))
+    done = analyze("verify", "--man=no", str(unit))
+    assert [line for line in done.stderr.splitlines() if SERVICE.name in line] == []

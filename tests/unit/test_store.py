@@ -7,6 +7,7 @@ import pytest
 from polywan.core.admin import Order, Verb
 from polywan.core.compile import Memory
 from polywan.core.net import Family
+from polywan.core.outages import History, Outage
 from polywan.daemon import store
 
 MEMORY = Memory(
@@ -18,6 +19,16 @@ MEMORY = Memory(
         "lte": Order(verb=Verb.DRAIN, since=1_800_000_000.0, until=1_800_000_600.0, empty=True),
     },
     leaving={("lte", Family.V4): 1_800_000_000.25},
+    outages={
+        "lte": History(
+            day=20833,
+            count=3,
+            last=(
+                Outage(began=1_800_000_000.0, lasted=None, reason="no carrier"),
+                Outage(began=1_799_990_000.0, lasted=12.5, reason="no carrier"),
+            ),
+        )
+    },
 )
 
 
@@ -73,3 +84,18 @@ def test_forgetting_twice_is_fine(tmp_path: Path) -> None:
     store.forget(tmp_path)
     store.forget(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [],
+        {"day": 1, "count": 1, "last": [{"began": -1, "lasted": None, "reason": ""}]},
+        {"day": 1, "count": 1, "last": [{"began": 0, "lasted": float("inf"), "reason": ""}]},
+        {"day": None, "count": 1, "last": []},
+    ],
+)
+def test_outages_that_make_no_sense_are_a_damaged_file(tmp_path: Path, history: object) -> None:
+    text = json.dumps({"ids": {}, "gateways": [], "originals": {}, "outages": {"fibre": history}})
+    (tmp_path / store.FILE).write_text(text)
+    assert store.load(tmp_path)[0] == Memory()

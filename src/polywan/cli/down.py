@@ -11,6 +11,7 @@ from polywan.cli import options
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
 from polywan.core.errors import ControlError
+from polywan.core.words import counted
 
 
 @click.command(name="down")
@@ -44,7 +45,7 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
-        click.echo(f"removed: {report['removed']} operations")
+        click.echo(f"removed: {counted(report['removed'], 'operation')}")
         for text in report["failed"]:
             click.echo(f"refused by the kernel: {text}", err=True)
     ctx.exit(1 if report["failed"] else 0)

@@ -18,6 +18,7 @@ from polywan.core.lookups import Lookups
 from polywan.core.net import FAMILIES, IPAddress, MarkLayout, TableId
 from polywan.core.nexthops import build_nexthops, multipath
 from polywan.core.observed import Observed
+from polywan.core.outages import Outages
 from polywan.core.plan import DesiredState
 from polywan.core.reach import Reach, UplinkFamily, unbound_links
 from polywan.core.routing import build_routes, dormant, routings
@@ -40,6 +41,7 @@ class Memory:
         originals: values that kernel settings had before polywan's first write, by path.
         orders: what people have said about uplinks by hand, those no longer configured included.
         leaving: since when uplinks are left by themselves, Unix seconds.
+        outages: when each uplink was lost, and for how long.
     """
 
     ids: Mapping[str, int] = field(default_factory=dict)
@@ -48,6 +50,7 @@ class Memory:
     originals: Mapping[str, str] = field(default_factory=dict)
     orders: Mapping[str, Order] = field(default_factory=dict)
     leaving: Mapping[UplinkFamily, float] = field(default_factory=dict)
+    outages: Outages = field(default_factory=dict)
 
 
 def layout_of(config: Config) -> MarkLayout:

@@ -19,11 +19,13 @@ from polywan.core.health import Health, ProbeState
 from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import state_of
 from polywan.core.observed import Observed
+from polywan.core.outages import follow as follow_outages
 from polywan.core.plan import ActualState, DesiredState, Op, Plan, SetSysctl, diff
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, reach
-from polywan.core.select import Selection, select, unserved
+from polywan.core.select import Selection, select
 from polywan.core.state import State, Sweep
-from polywan.core.views import UplinkState, UplinkView, view
+from polywan.core.story import tell
+from polywan.core.views import view
 
 SWEEP: Final = 1.0
 """Seconds after which connections of a dead uplink are looked for once more: those born during the switch."""
@@ -37,9 +39,6 @@ REPAIRS: Final = 5
 REPAIR_WINDOW: Final = 10.0
 TURNS: Final = 4
 """Parts of the probe interval over which uplinks are spread: fewer bursts of probes cost less than many wake-ups."""
-
-CALM: Final = (UplinkState.UP, UplinkState.DISABLED, UplinkState.DRAINING, UplinkState.DRAINED)
-"""States that somebody wants."""
 
 PATIENCE: Final = 2.0
 """Seconds between repairs during such a fight."""
@@ -66,6 +65,12 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     selection = select(config, ways, probes, state.selection, state.memory.orders, ramps, found)
     leavings, selection = leave.follow(state, config, ways, probes, selection, now)
     memory = leave.remember(state.memory, leavings, state.unix)
+    views = {
+        name: view(config, name, ways, probes, state.views.get(name), now, memory.orders.get(name), found)
+        for name in config.uplinks
+    }
+    account = follow_outages(memory.outages, state.views, views, now + state.unix, state.zone)
+    memory = memory if account is memory.outages else replace(memory, outages=account)
     retired = _retired(state, config, actual, now)
     desired = compile_state(
         config,
@@ -84,10 +89,6 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     tampered = after_read and desired == state.desired and not state.refused and bool(foreign)
     if tampered and (wait := _too_many(state, now)):
         return replace(state, read_at=now + wait), ()
-    views = {
-        name: view(config, name, ways, probes, state.views.get(name), now, memory.orders.get(name), found)
-        for name in config.uplinks
-    }
     effects: list[Effect] = []
     recalled = _recall(memory, plan)
     if recalled is not memory:
@@ -102,7 +103,6 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     effects += leave.notes(state, leavings)
     if recalled is memory is not state.memory:
         effects.append(Remember(memory))
-    effects += _notes(state, config, views, selection)
     effects += (*turning, *_at_once(state, probes))
     if tampered:
         effects.append(_repaired(foreign, state.culprit))
@@ -110,37 +110,41 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     if after_read or not state.ready:
         cautions = tuple(cautious.cautions(config, observed, actual, ways, state.cautions))
         effects += (Note(Level.WARNING, "caution", text) for text in cautious.fresh(cautions, state.cautions))
-    state = replace(
+    before, state = (
         state,
-        memory=recalled,
-        leavings=leavings,
-        retired=retired,
-        reach=ways,
-        health=probes,
-        wake=now,
-        checks=replace(state.checks, wake=now),
-        verdict_at=together.deadline(probes, state.probing),
-        ramps=ramps,
-        ramp_at=ramp.next_step(probes, state.probing, now),
-        selection=selection,
-        desired=desired,
-        views=views,
-        actual=_assume(desired, actual),
-        generation=state.generation + bool(plan),
-        sweeps=(*state.sweeps, *sweeps),
-        repairs=(*_recent(state, now), now) if tampered else _recent(state, now),
-        devices=drift.indexes(observed) if after_read else state.devices,
-        drift=drift.mended(foreign, now) if tampered else state.drift,
-        culprit="" if after_read else state.culprit,
-        cautions=cautions,
-        warnings=(
-            *state.advice,
-            *conflicts(config, actual, observed, _marks(state)),
-            *cautions,
-            *state.lookups.problems,
+        replace(
+            state,
+            memory=recalled,
+            leavings=leavings,
+            retired=retired,
+            reach=ways,
+            health=probes,
+            wake=now,
+            checks=replace(state.checks, wake=now),
+            verdict_at=together.deadline(probes, state.probing),
+            ramps=ramps,
+            ramp_at=ramp.next_step(probes, state.probing, now),
+            selection=selection,
+            desired=desired,
+            views=views,
+            actual=_assume(desired, actual),
+            generation=state.generation + bool(plan),
+            sweeps=(*state.sweeps, *sweeps),
+            repairs=(*_recent(state, now), now) if tampered else _recent(state, now),
+            devices=drift.indexes(observed) if after_read else state.devices,
+            drift=drift.mended(foreign, now) if tampered else state.drift,
+            culprit="" if after_read else state.culprit,
+            cautions=cautions,
+            warnings=(
+                *state.advice,
+                *conflicts(config, actual, observed, _marks(state)),
+                *cautions,
+                *state.lookups.problems,
+            ),
         ),
     )
-    return state, tuple(effects)
+    story, notes = tell(before, state, now)
+    return replace(state, story=story), (*effects, *notes)
 
 
 def _follow(
@@ -314,15 +318,3 @@ def _at_once(state: State, probes: Mapping[UplinkFamily, ProbeState]) -> Iterato
     for family in together.failed_at_once(probes):
         if family not in together.failed_at_once(state.health):
             yield Note(Level.WARNING, "uplinks.static", together.told(family))
-
-
-def _notes(state: State, config: Config, views: Mapping[str, UplinkView], selection: Selection) -> Iterator[Note]:
-    for name, seen in views.items():
-        before = state.views.get(name)
-        if before is None or before.state is not seen.state:
-            level = Level.INFO if seen.state in CALM else Level.WARNING
-            yield Note(level, f"uplink.{seen.state}", f"{name} is {seen.state}: {seen.reason}")
-    for key, told in unserved(config, selection).items():
-        old = state.selection.choices.get(key) if state.selection else None
-        if selection.choices[key].reason != (old.reason if old else ""):
-            yield Note(Level.WARNING, "policy.forced", told)

@@ -68,7 +68,7 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, .
     """Take in one event at time `now` (seconds, monotonic); return the next state and the effects, in order."""
     state, notes = _notice_gap(state, now)
     state, effects, changed = _take(state, event, now)
-    changed = changed or (state.ready and now >= min(state.verdict_at, state.ramp_at, retire.due(state.retired)))
+    changed = changed or (state.ready and now >= _decision_due(state))
     # A decision is carried out before anything else is considered: timers that are due wait for the next `Tick`.
     work = decide(state, now, after_read=isinstance(event, ReadDone)) if changed else _run_timers(state, now)
     return work[0], effects + work[1] + notes
@@ -80,8 +80,13 @@ def deadline(state: State) -> float:
     if state.read_at is not None:
         times.append(state.read_at)
     if state.ready:
-        times += [state.wake, state.checks.wake, state.verdict_at, state.ramp_at, retire.due(state.retired)]
+        times += [state.wake, state.checks.wake, _decision_due(state)]
     return min(times)
+
+
+def _decision_due(state: State) -> float:
+    """Return when time alone asks for a decision."""
+    return min(state.verdict_at, state.ramp_at, retire.due(state.retired), state.story.at)
 
 
 def _notice_gap(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:

@@ -26,6 +26,7 @@ from polywan.core.damping import Damping
 from polywan.core.evolve import replace
 from polywan.core.net import Family, IPAddress
 from polywan.core.quality import Quality
+from polywan.core.words import counted
 
 NEVER: Final = float("-inf")
 
@@ -301,7 +302,8 @@ def _good(state: ProbeState, settings: HealthSettings, sent: float, now: float) 
 def _bad(state: ProbeState, settings: HealthSettings, current: Round, now: float) -> ProbeState:
     since = state.bad_since if state.bad else current.sent
     state = replace(state, bad=state.bad + 1, bad_since=since, good=0)
-    cause = f"{state.bad} rounds in a row without quorum ({current.answered} of {current.targets} targets answered)"
+    answered = f"{current.answered} of {current.targets} targets answered"
+    cause = f"{counted(state.bad, 'round')} in a row without quorum ({answered})"
     if state.health is Health.DOWN:
         return state if state.together else replace(state, cause=cause)
     if state.bad == max(1, settings.fall - 1):

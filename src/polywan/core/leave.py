@@ -16,6 +16,7 @@ from polywan.core.health import ProbeState
 from polywan.core.reach import Path, Reach, UplinkFamily
 from polywan.core.select import Selection
 from polywan.core.state import State
+from polywan.core.words import lasted
 
 
 def follow(
@@ -47,13 +48,15 @@ def notes(state: State, leavings: Leavings) -> Iterator[Note]:
     for (name, family), leaving in leavings.items():
         old = state.leavings.get((name, family))
         if old is None or old.since != leaving.since:
-            yield Note(Level.INFO, "uplink.left", f"{name} is left (IPv{family}): {_how(leaving.pace)}")
+            yield Note(
+                Level.INFO, "uplink.left", f"connections move away from {name} (IPv{family}): {_how(leaving.pace)}"
+            )
         elif leaving.done and not old.done:
-            yield Note(Level.INFO, "uplink.empty", f"nothing is left on {name} (IPv{family})")
+            yield Note(Level.INFO, "uplink.empty", f"{name} has no connections any more (IPv{family})")
     for (name, family), old in state.leavings.items():
         if (name, family) not in leavings:
-            what = "nothing that may move is left there" if old.done else "it is needed again, or gone"
-            yield Note(Level.INFO, "uplink.kept", f"{name} is no longer left (IPv{family}): {what}")
+            what = "none is left that may move" if old.done else "it is needed again, or gone"
+            yield Note(Level.INFO, "uplink.kept", f"no more connections move away from {name} (IPv{family}): {what}")
 
 
 def _how(pace: drain.Pace) -> str:
@@ -63,7 +66,7 @@ def _how(pace: drain.Pace) -> str:
         first = f"what is not TCP moves after {pace.idle:g} s without a packet"
     else:
         first = "what is not TCP moves at once"
-    return first if pace.lasts == drain.NEVER else f"{first}, the rest is ended {pace.lasts:g} s after it began"
+    return first if pace.lasts == drain.NEVER else f"{first}, and what is left after {lasted(pace.lasts)} is ended"
 
 
 def take_order(state: State, event: Ordered, now: float) -> tuple[State, tuple[Effect, ...]]:

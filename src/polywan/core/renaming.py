@@ -73,6 +73,7 @@ def remembered(memory: Memory, config: Config) -> Memory:
         gateways=_keys_moved(memory.gateways, names),
         orders=_moved(memory.orders, names),
         leaving=_keys_moved(memory.leaving, names),
+        outages=_moved(memory.outages, names),
     )
 
 
@@ -92,6 +93,7 @@ def followed(state: State, names: Names) -> State:
         watches=_keys_moved(state.watches, names),
         views=_moved(state.views, names),
         ramps=_keys_moved(state.ramps, names),
+        turns=_keys_moved(state.turns, names),
         leavings={k: v for k, v in _keys_moved(state.leavings, names).items() if not k[0].startswith(DEVICE)},
         selection=None if state.selection is None else _selection(state.selection, names),
         sweeps=tuple(replace(sweep, uplink=names.get(sweep.uplink, sweep.uplink)) for sweep in state.sweeps),

@@ -16,6 +16,7 @@ from polywan.core.health import Health, ProbeState
 from polywan.core.layers import SOUND, Findings
 from polywan.core.net import FAMILIES, Family
 from polywan.core.reach import Path, Reach, UplinkFamily
+from polywan.core.words import by_family
 
 DIRECT: Final = numbering.DIRECT
 ONLY: Final = numbering.ONLY
@@ -100,6 +101,22 @@ def unserved(config: Config, selection: Selection) -> dict[tuple[str, Family], s
         for (policy, family), choice in selection.choices.items()
         if choice.forced or not choice.members
     }
+
+
+def unserved_policies(config: Config, selection: Selection) -> dict[str, str]:
+    """Tell the same by policy: once where it is so in every family."""
+    if all(choice.members and not choice.forced for choice in selection.choices.values()):
+        return {}
+    titles, found = titles_of(config), unserved(config, selection)
+    told: dict[str, str] = {}
+    for policy in dict.fromkeys(policy for policy, _ in found):
+        families = [family for name, family in selection.choices if name == policy]
+        lacking = [family for family in families if (policy, family) in found]
+        reasons = {f"IPv{family}": selection.choices[policy, family].reason for family in lacking}
+        same = len(lacking) == len(families) and len(set(reasons.values())) == 1
+        text = by_family(reasons) if same else "; ".join(f"{family}: {text}" for family, text in reasons.items())
+        told[policy] = f"{titles[policy]}: {text}"
+    return told
 
 
 def _policy_of(config: Config, rule: SteeringRule) -> Policy:
@@ -260,7 +277,7 @@ def _forced(
             )
     if not any(tiers):
         return Choice(
-            members=(), tier=None, reason="none of its uplinks is in use and has a link; the last resort applies"
+            members=(), tier=None, reason="all its uplinks are without a link or out of use; the last resort applies"
         )
     if known:
         return Choice(members=(), tier=None, reason="none of its uplinks answers, others do; the last resort applies")

@@ -21,6 +21,7 @@ from polywan.core.plan import ActualState, ApplyReport, DesiredState
 from polywan.core.reach import Reach, UplinkFamily
 from polywan.core.retire import Retired
 from polywan.core.select import Selection
+from polywan.core.told import NOTHING_TOLD, Story
 from polywan.core.views import UplinkView
 
 
@@ -70,7 +71,8 @@ class State:
         read_at: when the next full read is due; `last_read`: when the last one was asked for.
         sweeps: cuts to come.
         leavings: uplinks that are being left.
-        unix: what added to monotonic seconds gives Unix time, as of the daemon's start.
+        unix: what added to monotonic seconds gives Unix time, as of the daemon's start; `zone`: local time minus UTC.
+        story: what the log has told so far.
         repairs: times of recent repairs of foreign changes.
         devices: index of every device at the last read; one that was made anew has another.
         drift: what the last repair put right.
@@ -112,6 +114,8 @@ class State:
     sweeps: tuple[Sweep, ...] = ()
     leavings: Leavings = field(default_factory=dict)
     unix: float = 0.0
+    zone: float = 0.0
+    story: Story = NOTHING_TOLD
     repairs: tuple[float, ...] = ()
     devices: Mapping[str, int] = field(default_factory=dict)
     drift: tuple[Mended, ...] = ()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from polywan.config import Config
-from polywan.core import alarms, checking, drift, together
+from polywan.core import alarms, checking, detail, drift, together
 from polywan.core.drain import NEVER
 from polywan.core.layers import Layer, LayerState, LayerVerdict, Spent
 from polywan.core.nat6 import side_of
@@ -16,6 +15,7 @@ from polywan.core.net import FAMILIES, Family
 from polywan.core.reach import NoPath
 from polywan.core.select import DIRECT, Choice, Selection, policies_of, titles_of, unserved
 from polywan.core.state import State
+from polywan.core.times import iso
 from polywan.core.views import UplinkState, judge_family
 
 SCHEMA: Final = 1
@@ -65,7 +65,7 @@ def document(
         if config is None
         else [
             {
-                **_uplink(state, config, n, wall_offset, traffic.get(n, Traffic())),
+                **_uplink(state, config, n, wall_offset, traffic.get(n, Traffic()), now),
                 "unanswered": alarms.unanswered(state, n, now),
             }
             for n in config.uplinks
@@ -76,7 +76,7 @@ def document(
         "schema": SCHEMA,
         "version": version,
         "generation": state.generation,
-        "since": _iso(started + wall_offset),
+        "since": iso(started + wall_offset),
         "ready": state.ready,
         "uplinks": uplinks,
         "policies": policies,
@@ -93,11 +93,9 @@ def document(
     }
 
 
-def _iso(unix: float) -> str:
-    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds")
-
-
-def _uplink(state: State, config: Config, name: str, wall_offset: float, traffic: Traffic) -> dict[str, Any]:
+def _uplink(
+    state: State, config: Config, name: str, wall_offset: float, traffic: Traffic, now: float
+) -> dict[str, Any]:
     uplink = config.uplinks[name]
     seen = state.views.get(name)
     number = state.numbers[name]
@@ -109,7 +107,7 @@ def _uplink(state: State, config: Config, name: str, wall_offset: float, traffic
         "name": name,
         "interface": uplink.interface,
         "state": seen.state if seen else UplinkState.DOWN,
-        "since": _iso(seen.since + wall_offset) if seen else None,
+        "since": iso(seen.since + wall_offset) if seen else None,
         "reason": seen.reason if seen else "not judged yet",
         "weight": config.weight_of(name),
         "slow_start": _slow_start(state, name),
@@ -133,7 +131,8 @@ def _uplink(state: State, config: Config, name: str, wall_offset: float, traffic
         "tx_bytes": traffic.tx_bytes,
         **_probe_bytes(state.checks.spent.get(name)),
         "layers": _layers(state, name, FAMILIES, wall_offset),
-        "families": _families(state, name, wall_offset),
+        "families": _families(state, name, wall_offset, now),
+        **detail.of_uplink(state, name, wall_offset, now),
     }
 
 
@@ -172,14 +171,14 @@ def _layers(state: State, name: str, families: Iterable[Family], wall_offset: fl
         layer: {
             "state": worst[layer].verdict,
             "detail": worst[layer].detail,
-            "since": None if _BADNESS[worst[layer].verdict] == 1 else _iso(worst[layer].since + wall_offset),
+            "since": None if _BADNESS[worst[layer].verdict] == 1 else iso(worst[layer].since + wall_offset),
         }
         for layer in Layer
         if layer in worst
     }
 
 
-def _families(state: State, name: str, wall_offset: float) -> dict[str, Any]:
+def _families(state: State, name: str, wall_offset: float, now: float) -> dict[str, Any]:
     """State of each family that the uplink has, by its name in nft(8)."""
     result: dict[str, Any] = {}
     found = checking.found(state)
@@ -191,6 +190,7 @@ def _families(state: State, name: str, wall_offset: float) -> dict[str, Any]:
             "state": word,
             "reason": cause,
             "layers": _layers(state, name, [family], wall_offset),
+            **detail.of_family(state, (name, family), wall_offset, now),
         }
     return result
 
@@ -202,8 +202,8 @@ def _leaving(state: State, name: str, wall_offset: float) -> dict[str, Any] | No
         return None
     deadline = max(leaving.deadline for leaving in found)
     return {
-        "since": _iso(min(leaving.since for leaving in found) + wall_offset),
-        "deadline": None if deadline == NEVER else _iso(deadline + wall_offset),
+        "since": iso(min(leaving.since for leaving in found) + wall_offset),
+        "deadline": None if deadline == NEVER else iso(deadline + wall_offset),
         "by_hand": name in state.memory.orders,
     }
 

@@ -14,6 +14,7 @@ from polywan.core.layers import SOUND, Findings
 from polywan.core.net import FAMILIES
 from polywan.core.reach import NoPath, Reach, UplinkFamily
 from polywan.core.select import usable
+from polywan.core.words import by_family
 
 
 class UplinkState(StrEnum):
@@ -81,16 +82,15 @@ def _judge(
     down = {family: reason for family, (state, reason) in judged.items() if state is UplinkState.DOWN}
     if not down:
         poor = [(family, reason) for family, (state, reason) in judged.items() if state is UplinkState.DEGRADED]
+        if len(poor) == len(keys):
+            return UplinkState.DEGRADED, by_family({f"IPv{family}": reason for family, reason in poor})
         if poor:
-            told = (f"IPv{family}: {reason}" if len(keys) > 1 else reason for family, reason in poor)
-            return UplinkState.DEGRADED, "; ".join(told)
+            return UplinkState.DEGRADED, "; ".join(f"IPv{family}: {reason}" for family, reason in poor)
         return judged[keys[0][1]]
     if len(down) < len(keys):
         family, reason = next(iter(down.items()))
         return UplinkState.DEGRADED, f"IPv{family} down: {reason}"
-    if len(set(down.values())) == 1:
-        return UplinkState.DOWN, next(iter(down.values()))
-    return UplinkState.DOWN, "; ".join(f"IPv{family}: {reason}" for family, reason in down.items())
+    return UplinkState.DOWN, by_family({f"IPv{family}": reason for family, reason in down.items()})
 
 
 def judge_family(

@@ -13,6 +13,7 @@ from polywan.core.errors import KernelError
 from polywan.core.events import LeftSeen
 from polywan.core.flows import Flow
 from polywan.core.net import Family
+from polywan.core.words import counted
 from polywan.kernel.api import Tracker
 
 log = logging.getLogger("polywan")
@@ -67,7 +68,7 @@ class Leavers:
         gone = 0
         if asked.idle != NEVER and any(watch.idle(flow, asked.idle, now) for flow in flows):
             gone = self._tracker.drop(asked.mark, asked.mask, asked.family, moves)
-            log.info("leaving: %d connections of %s (IPv%d) choose anew", gone, asked.uplink, asked.family)
+            log.info("leaving: %s of %s (IPv%d) choose anew", counted(gone, "connection"), asked.uplink, asked.family)
         self._watches[name] = watch = watch.without(moved)
         return _answer(asked, len(flows) - gone, len(watch.sights))
 
@@ -80,7 +81,8 @@ class Leavers:
         self._watches = {i: w for i, w in self._watches.items() if i[:2] != (asked.uplink, asked.family)}
         gone = self._tracker.drop(asked.mark, asked.mask, asked.family, lambda _: self._still(asked))
         if gone:
-            log.info("leaving: %d connections of %s (IPv%d) forgotten at the end", gone, asked.uplink, asked.family)
+            told = counted(gone, "connection")
+            log.info("leaving: %s of %s (IPv%d) ended at the deadline", told, asked.uplink, asked.family)
         return _answer(asked, 0, 0)
 
 

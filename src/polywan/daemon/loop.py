@@ -38,10 +38,11 @@ from polywan.core.observed import Observed
 from polywan.core.plan import NftBatch, Plan
 from polywan.core.state import State
 from polywan.core.status import Traffic
+from polywan.core.words import counted
 from polywan.daemon import leases, store
 from polywan.daemon.leaving import Leavers
 from polywan.daemon.traffic import Meter
-from polywan.kernel.api import Machine
+from polywan.kernel.api import Freed, Machine
 from polywan.probe.api import Prober
 
 log = logging.getLogger("polywan")
@@ -112,7 +113,7 @@ class Daemon:
                 if report.failures:
                     self.post(Staging(frozenset()))
                     return
-            log.info("staged %d sets in %.1f ms", len(sets), 1000 * seconds)
+            log.info("staged %s in %.1f ms", counted(len(sets), "set"), 1000 * seconds)
 
     async def settle(self, event: Event) -> None:
         """Hand the loop an event and wait until the kernel was read back after it.
@@ -225,7 +226,10 @@ class Daemon:
                 self._writes += 1
                 report = self._kernel.apply(plan)
                 self._refused = any(isinstance(failure.op, NftBatch) for failure in report.failures)
-                log.info("applied %d operations in %.1f ms", report.done, 1000 * report.seconds)
+                # Everything at first, then what the other lines are about.
+                level = logging.INFO if self._writes == 1 else logging.DEBUG
+                done = counted(report.done, "operation")
+                log.log(level, "applied %s in %.1f ms", done, 1000 * report.seconds)
                 self.post(Applied(report))
             case Read():
                 if self._reading is None or self._reading.done():
@@ -255,9 +259,9 @@ class Daemon:
                     self._spawn(self._cut(effect)).add_done_callback(lambda _: self._cutting.discard(effect))
             case Strays():
                 if not self._refused:
-                    self._forget(0, 0, stray, "began without a rule set")
+                    self._forget(0, 0, stray, "they began without a rule set")
             case Misplaced(uplink, mark, mask, family, others):
-                told = f"of {uplink} had another link's address"
+                told = f"they had another link's address on {uplink}"
                 self._forget(mark, mask, lambda _, flow: translated_to(flow, others), told, family)
             case Look() | Empty():
                 self._spawn(self._leave(effect))
@@ -313,10 +317,7 @@ class Daemon:
         for problem in freed.problems:
             log.warning("cut.limited: %s", problem)
         if freed.forgotten or freed.told or freed.ended:
-            log.info(
-                "cut connections of %s (IPv%d): %d choose again, %d of %d idle ones reset, %d sockets ended",
-                *(cut.uplink, cut.family, freed.forgotten, freed.told - freed.silent, freed.told, freed.ended),
-            )
+            log.info("cut connections of %s (IPv%d): %s", cut.uplink, cut.family, _freed(freed))
 
     def _forget(self, mark: int, mask: int, doomed: Doomed, told: str, *families: Family) -> None:
         now = time.monotonic()
@@ -331,7 +332,7 @@ class Daemon:
         async def forgetting() -> None:
             try:
                 if gone := await asyncio.to_thread(forget):
-                    log.info("forgot %d connections that %s: they choose anew", gone, told)
+                    log.info("forgot %s, so that they choose anew: %s", counted(gone, "connection"), told)
             except KernelError as error:
                 log.error("forget.failed: %s", error)
 
@@ -345,6 +346,17 @@ class Daemon:
     async def traffic(self) -> Mapping[str, Traffic]:
         """Return connections, bytes and rates by uplink."""
         return await self._meter.traffic()
+
+
+def _freed(freed: Freed) -> str:
+    told = []
+    if freed.told:
+        told.append(f"{freed.told - freed.silent} of {counted(freed.told, 'TCP client')} reset")
+    if freed.ended:
+        told.append(f"{counted(freed.ended, 'socket')} of this box ended")
+    if freed.forgotten:
+        told.append(f"{counted(freed.forgotten, 'other')} to choose anew")
+    return ", ".join(told)
 
 
 def printable(text: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from polywan import __version__, presence
 from polywan.config import Loaded, load_with_warnings
 from polywan.core.admin import Verb
+from polywan.core.compile import Memory
 from polywan.core.conditions import dnsmasq_lines
 from polywan.core.errors import (
     BusyError,
@@ -33,6 +34,7 @@ from polywan.core.plan import describe_nexthop, describe_route, describe_rule, r
 from polywan.core.state import State
 from polywan.core.status import document
 from polywan.core.tuning import Sysctl, wants_multipath
+from polywan.core.words import counted
 from polywan.daemon import planning, store, via, why
 from polywan.daemon.control import serving
 from polywan.daemon.lookups import LookupWatcher
@@ -178,7 +180,7 @@ def remove(kernel: Kernel, state_dir: Path) -> dict[str, Any]:
     report = kernel.apply(plan)
     if not report.failures:
         store.forget(state_dir)
-    log.info("down: %d of %d operations", report.done, len(plan.ops))
+    log.info("down: %d of %s", report.done, counted(len(plan.ops), "operation"))
     return {"removed": report.done, "failed": [f.message for f in report.failures]}
 
 
@@ -277,7 +279,7 @@ async def _serve(loaded: Loaded, places: Places) -> None:
     if warning:
         log.warning("state.unreadable: %s", warning)
     prober = NetProber()
-    daemon = Daemon(kernel, prober, State(memory=memory, unix=time.time() - time.monotonic()), places.state_dir)
+    daemon = Daemon(kernel, prober, _first(memory), places.state_dir)
     daemon.on_settled = lambda: notify("WATCHDOG=1")
     lookups = LookupWatcher(daemon, SystemResolver())
     daemon.feeds.append(lookups.run)
@@ -302,6 +304,11 @@ async def _serve(loaded: Loaded, places: Places) -> None:
         kernel.close()
 
 
+def _first(memory: Memory) -> State:
+    """Return what a daemon knows that has just started."""
+    return State(memory=memory, unix=time.time() - time.monotonic(), zone=float(time.localtime().tm_gmtoff))
+
+
 async def _until_stopped(daemon: Daemon, service: Service, places: Places) -> None:
     runner = asyncio.create_task(daemon.run())
     stopper = asyncio.create_task(service.stop.wait())
@@ -311,7 +318,7 @@ async def _until_stopped(daemon: Daemon, service: Service, places: Places) -> No
         if ready.done():
             async with serving(service, places.runtime_dir):
                 state = daemon.state
-                log.info("ready: %d uplinks, generation %d", len(state.views), state.generation)
+                log.info("ready: %s, generation %d", counted(len(state.views), "uplink"), state.generation)
                 notify("READY=1")
                 await asyncio.wait({runner, stopper}, return_when=asyncio.FIRST_COMPLETED)
         if runner.done() and not service.stop.is_set():

@@ -14,6 +14,7 @@ from polywan.core.errors import CapacityError, ConfigError, ControlError, Proble
 from polywan.core.events import ConfigLoaded
 from polywan.core.lookups import Lookups
 from polywan.core.tuning import wants_multipath
+from polywan.core.words import counted
 from polywan.daemon.lookups import PATIENCE, LookupWatcher
 from polywan.daemon.loop import Daemon, printable
 from polywan.daemon.notify import notify
@@ -82,7 +83,7 @@ class Reloader:
         elapsed = 1000 * (time.perf_counter() - began)
         told = changes(before.config, loaded.config) if before.config is not None else ()
         what = "; ".join(told) or "the file says what it said before"
-        log.info("reload: %s; %d plans carried out in %.1f ms", printable(what), plans, elapsed)
+        log.info("reload: %s; %s carried out in %.1f ms", printable(what), counted(plans, "plan"), elapsed)
         return {
             "generation": self._daemon.state.generation,
             "changed": plans > 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import asdict
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ from typing import Any, Final
 from polywan.core.admin import Order, Verb
 from polywan.core.compile import Memory
 from polywan.core.net import Family
+from polywan.core.outages import History, Outage
 
 FILE = "memory.json"
 _LATEST: Final = 253_402_300_799.0  # the end of the year 9999
@@ -64,6 +66,7 @@ def _encode(memory: Memory) -> dict[str, Any]:
             for name, order in memory.orders.items()
         },
         "leaving": [[name, int(family), since] for (name, family), since in memory.leaving.items()],
+        "outages": {name: asdict(history) for name, history in memory.outages.items()},
     }
 
 
@@ -76,7 +79,20 @@ def _decode(raw: Any) -> Memory:
         devices={str(n): str(d) for n, d in raw.get("devices", {}).items()},
         orders={str(n): _order(o) for n, o in raw.get("orders", {}).items()},
         leaving={(str(n), Family(f)): _seconds(since) for n, f, since in raw.get("leaving", [])},
+        outages={str(n): _history(h) for n, h in raw.get("outages", {}).items()},
     )
+
+
+def _history(raw: Any) -> History:
+    last = (
+        Outage(
+            began=_seconds(o["began"]),
+            lasted=None if o["lasted"] is None else _seconds(o["lasted"]),
+            reason=str(o["reason"]),
+        )
+        for o in raw["last"]
+    )
+    return History(day=int(raw["day"]), count=int(raw["count"]), last=tuple(last))
 
 
 def _order(raw: Any) -> Order:

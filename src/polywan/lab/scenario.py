@@ -31,7 +31,7 @@ _POLL, _SHOW, _RECENT = 0.02, 0.25, 5.0
 _SETTLE: Final = 1.5
 _PATIENCE: Final = 30.0
 _FLOWS: Final = 30
-_APPLIED: Final = re.compile(r"applied \d+ operations in ([\d.]+) ms")
+_APPLIED: Final = re.compile(r"applied \d+ operations? in ([\d.]+) ms")
 
 
 class Audience(Protocol):

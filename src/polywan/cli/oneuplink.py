@@ -1,0 +1,101 @@
+"""What `polywan status NAME` prints: all that is known of one uplink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from polywan.cli.overview import FAMILIES, left, reason, told_of, volume, word
+from polywan.cli.units import age, milliseconds, rate, size
+from polywan.core.words import counted, lasted
+
+
+def text(uplink: Mapping[str, Any], policies: list[Mapping[str, Any]]) -> str:
+    """Return what is known of an uplink, for people; policies are those of the status document."""
+    why = "" if uplink["state"] == "up" else f": {reason(uplink)}"
+    lines = [f"{uplink['name']} ({uplink['interface']}): {word(uplink)} for {age(uplink['since'])}{why}{left(uplink)}"]
+    lines += _rows(_summary(uplink, policies))
+    for family, known in uplink["families"].items():
+        said = known["state"] == "up" or told_of(known) in why
+        told = "" if said else f": {told_of(known)}"
+        lines.append(f"{FAMILIES[family]}: {known['state']} for {age(known['since'])}{told}")
+        if known.get("held_for"):
+            lines += _rows([("hold-down", known["reason"])])
+        lines += _rows(_family(known))
+    return "\n".join(lines)
+
+
+def _rows(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> list[str]:
+    return [f"  {label:<12}{what}" for label, what in rows]
+
+
+def _summary(uplink: Mapping[str, Any], policies: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    for policy in policies:
+        if shares := _shares(policy, uplink["name"]):
+            yield "new conns", f"{shares} of {policy['title']}"
+    if uplink.get("standby"):
+        yield "new conns", "none: stands by until no better uplink is up"
+    if uplink.get("slow_start") is not None:
+        yield "slow start", f"{100 * uplink['slow_start']:.0f} % of its weight by now"
+    yield "open conns", str(uplink["connections"])
+    yield "now", f"{rate(uplink['rx_bps'])} down, {rate(uplink['tx_bps'])} up"
+    yield "in all", f"{size(uplink['rx_bytes'])} down, {size(uplink['tx_bytes'])} up, since the link was made"
+    for line in volume(uplink):
+        yield "probes", line.split(": ", 2)[2]
+    yield from _outages(uplink)
+    yield "in kernel", f"mark {uplink['mark']:#x}, table {uplink['table']}, weight {uplink['weight']}"
+
+
+def _shares(policy: Mapping[str, Any], name: str) -> str:
+    """Return the uplink's share of a policy: once where the families agree."""
+    found = {
+        FAMILIES[family]: next((m["share"] for m in choice["members"] if m["uplink"] == name), 0.0)
+        for family, choice in policy["families"].items()
+    }
+    if not any(found.values()):
+        return ""
+    shown = {family: f"{100 * share:.4g} %" for family, share in found.items()}
+    if len(set(shown.values())) == 1:
+        return next(iter(shown.values()))
+    return ", ".join(f"{percent} ({family})" for family, percent in shown.items())
+
+
+def _outages(uplink: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "outages", f"{uplink['outages_today']} today"
+    for outage in uplink["outages"]:
+        took = "not over yet" if outage["seconds"] is None else lasted(outage["seconds"])
+        yield "", f"{_moment(outage['since'])}, {took}: {outage['reason']}"
+
+
+def _family(known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if known["address"]:
+        yield "address", known["address"]
+    if known["gateway"]:
+        asked = _found(known["layers"].get("gateway")).replace(f": {known['gateway']} is at", ": is at")
+        yield "gateway", f"{known['gateway']}{asked}"
+    for number, target in enumerate(known["targets"]):
+        yield "" if number else "targets", f"{target['target']}: {_target(target)}"
+    for layer, found in known["layers"].items():
+        if layer != "gateway":
+            yield layer, _found(found).removeprefix(", ")
+
+
+def _found(layer: Mapping[str, Any] | None) -> str:
+    if layer is None:
+        return ""
+    return f", {layer['state']}" + (f": {layer['detail']}" if layer["detail"] else "")
+
+
+def _target(target: Mapping[str, Any]) -> str:
+    if target["missed"] is None:
+        return "not known yet"
+    measured = [milliseconds(target["rtt_ms"])] if target["rtt_ms"] is not None else []
+    measured += [f"loss {100 * target['loss']:.0f} %"] if target["loss"] is not None else []
+    silent = f"no answer to the last {counted(target['missed'], 'probe')}" if target["missed"] else "answers"
+    return ", ".join([silent, *measured])
+
+
+def _moment(iso: str) -> str:
+    """Return a moment in local time."""
+    return datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M:%S")

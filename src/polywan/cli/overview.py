@@ -1,0 +1,216 @@
+"""What `polywan status` prints: what is wrong, one line each; a table of all uplinks; then what else is to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+from polywan.cli.fitting import CUT, GAP, Column, shortened, table
+from polywan.cli.shares import percents
+from polywan.cli.units import age, duration, milliseconds, rate, seconds_since, size
+from polywan.core.words import by_family, counted, lasted
+
+COLOURS: Final = {
+    "up": "green",
+    "degraded": "yellow",
+    "busy": "yellow",
+    "draining": "yellow",
+    "down": "red",
+    "missing": "red",
+    "disabled": "bright_black",
+    "drained": "bright_black",
+}
+EXPENDABLE: Final = ("loss", "connections", "rtt", "for", "tx", "rx")
+"""Columns that a narrow terminal does without, the first one first."""
+
+FAMILIES: Final = {"ipv4": "IPv4", "ipv6": "IPv6"}
+MOST: Final = 8
+"""Lines about uplinks before the rest is only counted: the table below has all of them."""
+
+MOST_REPAIRS: Final = 3
+
+DIRECT: Final = "uplink_"
+"""How the names of policies begin that are made for rules with ``uplink = NAME``."""
+
+
+def text(status: Mapping[str, Any], width: int | None = None) -> str:
+    """Return the status for people, no line wider than `width`; None: as wide as it needs."""
+    wrong = list(_wrong(status))
+    alarms = [click.style(shortened(line, width), fg=colour) for line, colour in wrong]
+    notes = list(_notes(status))
+    if any(CUT in shortened(line, width) for line in (*(line for line, _ in wrong), *notes)):
+        notes.append(f"{CUT}: cut; in full: polywan status NAME, polywan status | cat")
+    lines = [*alarms, *([""] if alarms else []), *_table(status, width)]
+    return "\n".join([*lines, *(shortened(line, width) for line in notes)])
+
+
+def word(uplink: Mapping[str, Any]) -> str:
+    """Return an uplink's state in one word, or two: also whether it is busy or stands by."""
+    state = str(uplink["state"])
+    if state == "degraded" and _busy(uplink):
+        return "busy"
+    return "standing by" if state == "up" and uplink.get("standby") else state
+
+
+def reason(uplink: Mapping[str, Any]) -> str:
+    """Return why an uplink is not up, each family by itself only where they differ."""
+    families = {FAMILIES[f]: known for f, known in uplink.get("families", {}).items() if known["state"] != "up"}
+    if not families or uplink["state"] not in ("down", "degraded"):
+        return str(uplink["reason"])
+    told = {family: told_of(known) for family, known in families.items()}
+    if uplink["state"] == "down":
+        return by_family(told)
+    parts = {
+        family: f"{family} down: {told[family]}" if known["state"] == "down" else told[family]
+        for family, known in families.items()
+    }
+    if len(families) == len(uplink["families"]):
+        return by_family(parts)
+    return "; ".join(said if family in said else f"{family}: {said}" for family, said in parts.items())
+
+
+def told_of(known: Mapping[str, Any]) -> str:
+    """Return why one family is as it is: for how long it is held, when it answers again."""
+    held = known.get("held_for")
+    return f"answers again, held for {_rounded(held)} more" if held else str(known["reason"])
+
+
+def _rounded(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 120 else duration(seconds)
+
+
+def _busy(uplink: Mapping[str, Any]) -> bool:
+    poor = [known for known in uplink.get("families", {}).values() if known["state"] != "up"]
+    if not poor:
+        return str(uplink["reason"]).startswith("busy")
+    return all(known["state"] == "degraded" and str(known["reason"]).startswith("busy") for known in poor)
+
+
+def _wrong(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield lines about what is wrong, the worst first, with their colours."""
+    for states, colour in ((("down", "missing"), "red"), (("degraded",), "yellow")):
+        found = [uplink for uplink in status["uplinks"] if uplink["state"] in states]
+        for uplink in found if len(found) <= MOST else found[: MOST - 1]:
+            aside = ", standing by" if uplink.get("standby") else ""
+            yield f"{uplink['name']}: {word(uplink)} for {age(uplink['since'])}{aside}: {reason(uplink)}", colour
+        if len(found) > MOST:
+            yield f"{len(found) - MOST + 1} more uplinks are {' or '.join(states)}", colour
+    for warning in _merged(status["warnings"]):
+        yield f"warning: {warning}", "yellow"
+
+
+def _merged(warnings: Sequence[str]) -> list[str]:
+    """Return warnings without the family where both have the same one."""
+    bare = [warning.replace(" (IPv4)", "").replace(" (IPv6)", "") for warning in warnings]
+    return list(dict.fromkeys(b if bare.count(b) > 1 else w for b, w in zip(bare, warnings, strict=True)))
+
+
+def _table(status: Mapping[str, Any], width: int | None) -> list[str]:
+    uplinks = status["uplinks"]
+    if not uplinks:
+        return ["no uplinks yet"]
+    columns = {
+        "name": Column("UPLINK", [u["name"] for u in uplinks]),
+        "state": Column("STATE", [word(u) for u in uplinks]),
+        "for": Column("FOR", [age(u["since"]) for u in uplinks]),
+        **_shares(status),
+        "rtt": Column("RTT", [milliseconds(u["rtt_ms"]) for u in uplinks], number=True),
+        "loss": Column("LOSS", [_percent(u["loss"]) for u in uplinks], number=True),
+        "connections": Column("CONNS", [str(u["connections"]) for u in uplinks], number=True),
+        "rx": Column("DOWN", [rate(u["rx_bps"]) for u in uplinks], number=True),
+        "tx": Column("UP", [rate(u["tx_bps"]) for u in uplinks], number=True),
+    }
+    heading, *rows = table(columns, EXPENDABLE, width)
+    lines = [GAP.join(heading).rstrip()]
+    for uplink, cells in zip(uplinks, rows, strict=True):
+        cells[1] = click.style(cells[1], fg=COLOURS.get(word(uplink)))
+        lines.append(GAP.join(cells).rstrip())
+    return lines
+
+
+def _shares(status: Mapping[str, Any]) -> dict[str, Column]:
+    """Shares of new connections in policy `default`: one column, or one for each family where they differ."""
+    uplinks = status["uplinks"]
+    names = [policy["name"] for policy in status["policies"]]
+    heading = "SHARE" if names in ([], ["default"]) else "OF DEFAULT"
+    families = dict.fromkeys(family for uplink in uplinks for family in uplink.get("shares", {}))
+    shown = {f: percents([u.get("shares", {}).get(f, 0.0) for u in uplinks]) for f in families}
+    if not shown:
+        shown = {"": percents([u["share"] for u in uplinks])}
+    if len({tuple(cells) for cells in shown.values()}) == 1:
+        return {"share": Column(heading, next(iter(shown.values())), number=True)}
+    heading = heading.removeprefix("OF ")
+    return {family: Column(f"{heading} {FAMILIES[family][2:]}", cells, number=True) for family, cells in shown.items()}
+
+
+def _percent(part: float | None) -> str:
+    return "-" if part is None else f"{100 * part:.0f} %"
+
+
+def _notes(status: Mapping[str, Any]) -> Iterator[str]:
+    for uplink in status["uplinks"]:
+        if uplink["state"] in ("disabled", "draining", "drained"):
+            yield f"{uplink['name']}: {uplink['reason']}{left(uplink)}"
+        elif uplink.get("leaving"):
+            yield f"{uplink['name']}: a better uplink serves again{left(uplink)}"
+        if uplink.get("slow_start") is not None:
+            yield f"{uplink['name']}: slow start: {_percent(uplink['slow_start'])} of its weight by now"
+    if told := [_outages(uplink) for uplink in status["uplinks"] if uplink.get("outages_today")]:
+        yield f"outages today: {', '.join(told)}"
+    for policy in status["policies"]:
+        if policy["name"] != "default" and not _plain(policy):
+            yield f"{policy['title']}: {served(policy)}"
+    for uplink in status["uplinks"]:
+        if uplink.get("metered"):
+            yield from volume(uplink)
+    drift = status["drift"]
+    yield from (f"put right: {line}" for line in drift[:MOST_REPAIRS])
+    if len(drift) > MOST_REPAIRS:
+        yield f"put right: {len(drift) - MOST_REPAIRS} more (polywan status --json)"
+
+
+def _outages(uplink: Mapping[str, Any]) -> str:
+    last = uplink.get("last_outage_s")
+    return f"{uplink['name']} {uplink['outages_today']}" + (f" (the last {lasted(last)})" if last is not None else "")
+
+
+def _plain(policy: Mapping[str, Any]) -> bool:
+    """True for what a rule with ``uplink = NAME`` made, and that uplink serves it: nothing to tell."""
+    wanted = policy["name"].removeprefix(DIRECT)
+    if not policy["name"].startswith(DIRECT):
+        return False
+    return all([m["uplink"] for m in choice["members"]] == [wanted] for choice in policy["families"].values())
+
+
+def served(policy: Mapping[str, Any]) -> str:
+    """Return who serves a policy with which shares, each family by itself only where they differ."""
+    return by_family({FAMILIES[family]: _members(choice) for family, choice in policy["families"].items()})
+
+
+def _members(choice: Mapping[str, Any]) -> str:
+    members = choice["members"]
+    told = zip(members, percents([m["share"] for m in members]), strict=True)
+    return ", ".join(f"{m['uplink']} {percent}" for m, percent in told) or choice["reason"]
+
+
+def left(uplink: Mapping[str, Any]) -> str:
+    """Return what is to be said of the connections of an uplink that is being left."""
+    leaving = uplink.get("leaving")
+    if leaving is None:
+        return ""
+    number = uplink["connections"]
+    told = f"; {counted(number, 'connection')} {'is' if number == 1 else 'are'} left"
+    if leaving["by_hand"] or leaving["deadline"] is None:
+        return told
+    return f"{told}, ended in {duration(max(0.0, -seconds_since(leaving['deadline'])))}"
+
+
+def volume(uplink: Mapping[str, Any]) -> list[str]:
+    """Return what probing costs, where volume costs money."""
+    spent, month = uplink.get("probe_bytes", 0), uplink.get("probe_bytes_month")
+    if not spent:
+        return []
+    about = f", about {size(month)} a month" if month is not None else ""
+    return [f"{uplink['name']}: probes: {size(spent)} since start{about}"]

@@ -1,0 +1,38 @@
+"""What the log has told is the truth once nothing waits any more, whatever happened in between."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polywan.core import outages
+from polywan.core.select import unserved_policies
+from scenarios import Sim
+
+UPLINKS = 3
+STEPS = st.lists(
+    st.tuples(st.integers(1, UPLINKS), st.booleans(), st.floats(0.01, 8.0)),
+    max_size=12,
+)
+
+
+@given(STEPS)
+@settings(max_examples=25, deadline=None)
+def test_states_policies_and_outages_are_told_as_they_are_in_the_end(steps: list[tuple[int, bool, float]]) -> None:
+    sim = Sim({"uplinks": {f"u{n}": {"interface": f"wan{n}"} for n in range(1, UPLINKS + 1)}}, UPLINKS)
+    for number, carrier, seconds in steps:
+        sim.command(("carrier", f"wan{number}", "on" if carrier else "off"))
+        sim.run_until(sim.now + seconds)
+    sim.run_until(sim.now + 5.0)
+    state = sim.state
+    assert state.config is not None
+    assert state.selection is not None
+    assert state.story.waits == {}
+    assert {name: told for name, (told, _) in state.story.states.items()} == {
+        name: seen.state for name, seen in state.views.items()
+    }
+    assert state.story.policies == unserved_policies(state.config, state.selection)
+    losses = [line for line in sim.log if line.startswith("uplink.down: ")]
+    assert len(losses) == sum(history.count for history in state.memory.outages.values())
+    for name, history in state.memory.outages.items():
+        assert (history.lasting is not None) == (state.views[name].state in outages.OUT)

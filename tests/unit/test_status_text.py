@@ -1,0 +1,318 @@
+"""What `polywan status` prints, from status documents."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from polywan.cli import status as verb
+from polywan.cli.fitting import shortened, terminal_width
+from polywan.cli.oneuplink import text as in_full
+from polywan.cli.overview import text
+from polywan.client import Client
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+
+
+def family(state: str = "up", reason: str = "has a path", **more: Any) -> dict[str, Any]:
+    known = {
+        "state": state,
+        "reason": reason,
+        "layers": {},
+        "since": ago(190),
+        "address": "100.64.1.2",
+        "gateway": "100.64.1.1",
+        "share": 0.5,
+        "rtt_ms": 12.34,
+        "loss": 0.0,
+        "held_for": None,
+        "targets": [
+            {"target": "1.1.1.1", "missed": 0, "rtt_ms": 12.3, "loss": 0.0},
+            {"target": "8.8.8.8", "missed": 1, "rtt_ms": None, "loss": 1.0},
+        ],
+    }
+    return known | more
+
+
+def uplink(name: str, state: str = "up", share: float = 0.0, **more: Any) -> dict[str, Any]:
+    families = more.pop("families", None) or {"ipv4": family(state), "ipv6": family(state)}
+    known: dict[str, Any] = {
+        "name": name,
+        "interface": "wan1",
+        "state": state,
+        "since": ago(190),
+        "reason": "has a path",
+        "weight": 1,
+        "mark": 0x100,
+        "table": 6001,
+        "share": share,
+        "shares": dict.fromkeys(families, share),
+        "rtt_ms": 12.34,
+        "loss": 0.0,
+        "connections": 42,
+        "rx_bps": 12_345_678,
+        "tx_bps": 298_000,
+        "rx_bytes": 10_000,
+        "tx_bytes": 20_000,
+        "leaving": None,
+        "slow_start": None,
+        "standby": False,
+        "held_for": None,
+        "outages_today": 0,
+        "last_outage_s": None,
+        "outages": [],
+        "families": families,
+    }
+    return known | more
+
+
+def policy(name: str, members: dict[str, dict[str, float]], title: str = "", reason: str = "") -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": title or f"policy {name}",
+        "families": {
+            f: {"members": [{"uplink": n, "share": s} for n, s in shares.items()], "reason": reason}
+            for f, shares in members.items()
+        },
+    }
+
+
+def status(*uplinks: dict[str, Any], policies: tuple[dict[str, Any], ...] = (), **more: Any) -> dict[str, Any]:
+    return {"uplinks": list(uplinks), "policies": list(policies), "warnings": [], "drift": []} | more
+
+
+def lines(document: dict[str, Any], width: int | None = None) -> list[str]:
+    return click.unstyle(text(document, width)).splitlines()
+
+
+LONG = (
+    "network answers, DNS does not (1.1.1.1: no answer; 8.8.8.8: no answer; 9.9.9.9: no answer) and so on and so forth"
+)
+DOWN = {"ipv4": family("down", LONG), "ipv6": family("down", LONG + ", IPv6 too")}
+
+
+def test_when_all_is_well_there_is_a_line_for_each_uplink_and_nothing_else() -> None:
+    shown = lines(status(uplink("fibre", share=0.75), uplink("dsl", share=0.25)), 80)
+    assert [line.split()[0] for line in shown] == ["UPLINK", "fibre", "dsl"]
+    for word in ("up", "3 min", "75 %", "12.3 ms", "0 %", "42", "12.3 Mb/s", "298 kb/s"):
+        assert word in shown[1]
+
+
+def test_what_is_wrong_comes_first_with_one_line_each_the_worst_before_the_others() -> None:
+    degraded = uplink("lte", "degraded", families={"ipv4": family("degraded", "loss 50 %")})
+    down = uplink("dsl", "down", families={"ipv4": family("down", "no carrier"), "ipv6": family("down", "no carrier")})
+    shown = lines(status(uplink("fibre", share=1.0), degraded, down, warnings=["look here"]), 80)
+    assert shown[:4] == [
+        "dsl: down for 3 min: no carrier",
+        "lte: degraded for 3 min: loss 50 %",
+        "warning: look here",
+        "",
+    ]
+
+
+WORST = status(
+    uplink("fibre", share=0.5, shares={"ipv4": 0.5, "ipv6": 1.0}),
+    uplink("a-very-long-name-for-an-uplink", "down", reason=LONG, families=DOWN, rtt_ms=None, loss=None),
+    uplink("lte", standby=True, metered=True, probe_bytes=123_456_789, probe_bytes_month=163_000_000),
+    uplink("dsl", "degraded", 0.5, shares={"ipv4": 0.5, "ipv6": 0.0}, loss=1.0, rx_bps=999_949_000_000),
+    policies=(
+        policy("default", {"ipv4": {"fibre": 0.5, "dsl": 0.5}, "ipv6": {"fibre": 1.0}}),
+        policy("voip", {"ipv4": {"fibre": 0.123456, "dsl": 0.876544}, "ipv6": {}}, reason=LONG),
+    ),
+    warnings=[LONG * 3],
+    drift=["+ rule " + "x" * 100] * 9,
+)
+
+
+@pytest.mark.parametrize("width", [44, 60, 80, 100, 200])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    assert max(map(len, lines(WORST, width))) <= width
+
+
+def test_a_narrow_table_keeps_name_state_and_share() -> None:
+    for width in (44, 60, 80):
+        heading = next(line for line in lines(WORST, width) if line.startswith("UPLINK"))
+        assert {"UPLINK", "STATE", "DEFAULT"} <= set(heading.split())
+
+
+def test_everything_is_there_where_no_width_is_known() -> None:
+    assert LONG in "\n".join(lines(WORST))
+    assert not [line for line in lines(WORST) if "…" in line]
+
+
+def test_what_was_cut_says_where_it_is_told_in_full() -> None:
+    assert lines(WORST, 80)[-1] == "…: cut; in full: polywan status NAME, polywan status | cat"
+
+
+def test_a_sentence_loses_its_asides_before_its_end() -> None:
+    assert shortened(LONG, 60) == "network answers, DNS does not and so on and so forth"
+    assert shortened(LONG, 30) == "network answers, DNS does not…"
+    assert (
+        shortened("gateway answers, nothing beyond it: 6 rounds in a row", 50) == "gateway answers, nothing beyond it…"
+    )
+
+
+def test_a_refused_transaction_is_one_line() -> None:
+    shown = shortened("the kernel refused: nft\n    flush chain x\n    delete chain y: no such file", None)
+    assert shown == "the kernel refused: nft … delete chain y: no such file"
+
+
+BUSY = family("degraded", "busy: x")
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        (uplink("a"), "up"),
+        (uplink("a", standby=True), "standing by"),
+        (uplink("a", "degraded", families={"ipv4": family("degraded", "busy: answers come 1.2 s late")}), "busy"),
+        (uplink("a", "degraded", families={"ipv4": family("degraded", "loss 50 %")}), "degraded"),
+        (uplink("a", "degraded", families={"ipv4": BUSY, "ipv6": family("degraded", "busy: y")}), "busy"),
+        (uplink("a", "degraded", families={"ipv4": BUSY, "ipv6": family("down", "y")}), "degraded"),
+        (uplink("a", "drained", reason="drained by hand"), "drained"),
+    ],
+)  # fmt: skip
+def test_the_state_is_told_in_a_word(given: dict[str, Any], word: str) -> None:
+    row = next(line for line in lines(status(given)) if line.startswith("a  "))
+    assert row[8:].startswith(f"{word}  ")
+
+
+def test_a_degraded_uplink_that_is_given_nothing_stands_by() -> None:
+    poor = uplink("lte", "degraded", standby=True, families={"ipv4": family("degraded", "loss 50 %")})
+    assert lines(status(poor))[0] == "lte: degraded for 3 min, standing by: loss 50 %"
+
+
+def test_a_held_uplink_says_for_how_much_longer() -> None:
+    reason = "coming back: held down for 40 s after its first answer (lost 3 times in 5 min)"
+    held = uplink("dsl", "down", reason=reason, held_for=23.2, families={"ipv4": family("down", reason, held_for=23.2)})
+    assert lines(status(held))[0] == "dsl: down for 3 min: answers again, held for 23 s more"
+    assert reason in in_full(held, [])
+
+
+def test_families_are_told_apart_only_where_they_differ() -> None:
+    both = {"ipv4": family("down", "no carrier"), "ipv6": family("down", "no carrier")}
+    assert lines(status(uplink("a", "down", families=both)))[0] == "a: down for 3 min: no carrier"
+    differ = {"ipv4": family("down", "no IPv4 address yet"), "ipv6": family("down", "no answer")}
+    assert lines(status(uplink("a", "down", families=differ)))[0].endswith("no IPv4 address yet; IPv6: no answer")
+    one = {"ipv4": family(), "ipv6": family("down", "no answer")}
+    assert lines(status(uplink("a", "degraded", families=one)))[0].endswith(": IPv6 down: no answer")
+    poor = {"ipv4": family("degraded", "loss 50 %"), "ipv6": family()}
+    assert lines(status(uplink("a", "degraded", families=poor)))[0].endswith(": IPv4: loss 50 %")
+
+
+def test_shares_have_a_column_for_each_family_where_these_differ() -> None:
+    differ = status(
+        uplink("a", share=1.0, shares={"ipv4": 0.5, "ipv6": 1.0}),
+        uplink("b", share=0.5, shares={"ipv4": 0.5, "ipv6": 0.0}),
+    )
+    heading, first, second = lines(differ)
+    assert "SHARE v4  SHARE v6" in heading
+    assert [line.split()[4:8:2] for line in (first, second)] == [["50", "100"], ["50", "0"]]
+
+
+def test_the_share_is_called_that_of_the_default_where_rules_send_elsewhere() -> None:
+    more = (policy("default", {"ipv4": {"a": 1.0}}), policy("voip", {"ipv4": {"a": 0.6, "b": 0.4}}))
+    shown = lines(status(uplink("a", share=1.0), policies=more))
+    assert "OF DEFAULT" in shown[0]
+    assert shown[-1] == "policy voip: a 60 %, b 40 %"
+
+
+def test_a_rule_that_names_an_uplink_is_silent_while_that_uplink_serves_it() -> None:
+    title = "a, or policy default without it"
+    well = policy("uplink_a", {"ipv4": {"a": 1.0}, "ipv6": {"a": 1.0}}, title)
+    assert len(lines(status(uplink("a", share=1.0), policies=(well,)))) == 2
+    without = policy("uplink_a", {"ipv4": {"b": 1.0}, "ipv6": {"b": 1.0}}, title)
+    assert lines(status(uplink("a", share=1.0), policies=(without,)))[-1] == f"{title}: b 100 %"
+
+
+def test_a_warning_about_both_families_is_one_line() -> None:
+    warnings = [f"policy default (IPv{n}): no healthy uplink" for n in (4, 6)]
+    assert lines(status(uplink("a"), warnings=warnings))[0] == "warning: policy default: no healthy uplink"
+    assert lines(status(uplink("a"), warnings=warnings[:1]))[0] == f"warning: {warnings[0]}"
+
+
+def test_a_great_many_dead_uplinks_do_not_push_the_table_away() -> None:
+    shown = lines(status(*(uplink(f"u{n}", "down", reason="no carrier") for n in range(53))), 80)
+    assert [line.split(":")[0] for line in shown[:8]] == [
+        *(f"u{n}" for n in range(7)),
+        "46 more uplinks are down or missing",
+    ]
+
+
+def test_one_connection_that_is_left_is_no_plural() -> None:
+    leaving = {"since": ago(5), "deadline": None, "by_hand": True}
+    drained = uplink("a", "draining", reason="drained by hand", connections=1, leaving=leaving)
+    assert lines(status(drained))[-1] == "a: drained by hand; 1 connection is left"
+
+
+def test_the_outages_of_the_day_are_one_line() -> None:
+    shown = lines(status(uplink("a", outages_today=3, last_outage_s=252.0), uplink("b"), uplink("c", outages_today=1)))
+    assert shown[-1] == "outages today: a 3 (the last 4 min 12 s), c 1"
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    assert lines(status(uplink("a", rtt_ms=None, loss=None, since=None)))[1].split()[2:7] == ["-", "0", "%", "-", "-"]
+
+
+def test_all_about_one_uplink_is_told_by_family_and_target() -> None:
+    outages = [
+        {"since": ago(100), "seconds": None, "reason": "no carrier"},
+        {"since": ago(9000), "seconds": 252.0, "reason": "gateway answers, nothing beyond it"},
+    ]
+    down = family("down", LONG, address=None, gateway=None)
+    one = uplink("dsl", "degraded", outages_today=2, outages=outages, families={"ipv4": family(), "ipv6": down})
+    shown = in_full(one, [policy("default", {"ipv4": {"dsl": 0.5, "a": 0.5}, "ipv6": {"a": 1.0}})])
+    for part in (
+        f"dsl (wan1): degraded for 3 min: IPv6 down: {LONG}",
+        "50 % (IPv4), 0 % (IPv6) of policy default",
+        "outages     2 today",
+        "not over yet: no carrier",
+        "4 min 12 s: gateway answers, nothing beyond it",
+        "address     100.64.1.2",
+        "8.8.8.8: no answer to the last 1 probe, loss 100 %",
+        "IPv6: down for 3 min",
+        "mark 0x100, table 6001",
+    ):
+        assert part in shown
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = status(uplink("fibre", share=1.0), uplink("dsl", "down"))
+    monkeypatch.setattr(Client, "status", lambda _: document)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["fibre"], 0, "fibre (wan1): up"),
+        (["fibre", "--check"], 0, "fibre (wan1): up"),
+        (["dsl", "--check"], 7, "dsl (wan1): down"),
+        (["fibre", "--json"], 0, '"name": "fibre"'),
+        (["fibr"], 2, 'there is no uplink "fibr"; did you mean "fibre"?'),
+        (["zzz"], 2, "known here: dsl, fibre"),
+    ],
+)
+@pytest.mark.usefixtures("two")
+def test_an_uplink_is_asked_for_by_its_name(arguments: list[str], code: int, said: str) -> None:
+    done = CliRunner().invoke(verb.command, arguments)
+    assert (done.exit_code, said in done.output) == (code, True)
+
+
+@pytest.mark.parametrize(("said", "width"), [("60", 60), ("5", 44), ("", None), ("wide", None), ("0", None)])
+def test_the_width_is_what_columns_says(monkeypatch: pytest.MonkeyPatch, said: str, width: int | None) -> None:
+    monkeypatch.setenv("COLUMNS", said)
+    assert terminal_width() == width
+
+
+@pytest.mark.parametrize(("columns", "name"), list(product([30, 60, 80], ["a", "x" * 40])))
+def test_every_width_and_name_makes_a_table_of_whole_lines(columns: int, name: str) -> None:
+    shown = lines(status(uplink(name, share=1.0)), columns)
+    assert (len(shown), max(map(len, shown)) <= columns) == (2, True)
