@@ -10,7 +10,11 @@ Then, each line beginning with ``at SECONDS``::
 
     carrier wan1 off|on         link wan1 down|up            remove wan1
     silent u1 [ipv4|ipv6]       answer u1                    (whether probes are answered)
+    discard u1                  what is on its way and would be answered is lost as well
     loss u1 30                  latency u1 600ms             (percent of the probes; round trip: 10ms before)
+    queue u1 5s [2]             a queue fills until it takes so long, so many seconds a second; "queue u1 0s" empties it
+    traffic u1 14               kilobytes a second that come back for connections of that uplink, as long as it answers
+    flood u1 375                kilobytes a second that leave by it and bring nothing back
     mute 1.1.1.1 [u2]           unmute 1.1.1.1               (one target, for everybody or by one uplink)
     layer u1 dns no answer      what a check of that layer finds from now on, for both families ("ok": it is well)
     test u1                     somebody asks how it is
@@ -55,12 +59,14 @@ from polywan.core.effects import (
     Note,
     Read,
     Remember,
+    SeekLife,
     StartCheck,
     StartProbe,
     Strays,
 )
 from polywan.core.events import (
     Applied,
+    CameBack,
     CheckResult,
     ConfigLoaded,
     Event,
@@ -75,6 +81,7 @@ from polywan.core.events import (
 from polywan.core.flows import PROTOCOLS, stray, translated_to
 from polywan.core.health import ProbeOrder
 from polywan.core.layers import CheckOrder, Layer
+from polywan.core.life import LISTEN, Moved
 from polywan.core.net import FAMILIES, Family
 from polywan.core.state import State
 from polywan.core.status import document
@@ -108,6 +115,10 @@ class Sim:
         self.silent: set[tuple[str, Family]] = set()
         self.loss: dict[str, float] = {}
         self.latency: dict[str, float] = {}
+        self.queues: dict[str, tuple[float, float, float]] = {}
+        self.traffic: dict[str, float] = {}
+        self.floods: dict[str, tuple[float, float]] = {}
+        self._looked = 0.0
         self.muted: set[tuple[str, str | None]] = set()
         self.layers: dict[tuple[str, str], str] = {}
         self.cuts: list[str] = []
@@ -149,7 +160,10 @@ class Sim:
     def _step(self, event: Event) -> None:
         self.state, effects = engine.step(self.state, event, self.now)
         for effect in effects:
-            self._perform(effect)
+            if isinstance(effect, SeekLife):
+                self._post(self.now + 0.02, self._came_back(effect))
+            else:
+                self._perform(effect)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -165,10 +179,13 @@ class Sim:
                 usable = order.interface in (links := self.kernel.observe().links) and links[order.interface].usable
                 for place, target in enumerate(order.targets):
                     rtt = self._answer(order, place, str(target.address)) if usable else None
+                    timely = rtt if rtt is not None and rtt <= order.timeout else None
                     result = ProbeResult(
-                        uplink=order.uplink, family=order.family, round=order.round, target=target.address, rtt=rtt
+                        uplink=order.uplink, family=order.family, round=order.round, target=target.address, rtt=timely
                     )
-                    self._post(self.now + (order.timeout if rtt is None else rtt), result)
+                    self._post(self.now + (order.timeout if timely is None else timely), result)
+                    if timely is None and rtt is not None and rtt <= LISTEN:
+                        self._post(self.now + rtt, replace(result, rtt=rtt, late=True))
             case StartCheck(order):
                 self._post(*self._checked(order))
             case Cut():
@@ -231,8 +248,27 @@ class Sim:
         share = self.loss.get(name, 0.0)
         lost = int((sent + 1) * share + place / 3) > int(sent * share + place / 3)
         muted = not self.muted.isdisjoint({(target, None), (target, name)})
-        rtt = self.latency.get(name, 0.01)
-        return None if lost or muted or (name, order.family) in self.silent or rtt > order.timeout else rtt
+        rtt = self.latency.get(name, 0.01) + self._waits(name)
+        return None if lost or muted or (name, order.family) in self.silent else rtt
+
+    def _waits(self, name: str) -> float:
+        """Seconds that a packet waits which is sent now."""
+        since, most, speed = self.queues.get(name, (0.0, 0.0, 1.0))
+        return min(most, speed * (self.now - since))
+
+    def _came_back(self, effect: SeekLife) -> CameBack:
+        """What is in a queue arrives: only silence ends the packets that come back."""
+        since, self._looked = self._looked, self.now
+        span = self.now - since
+        moved = {}
+        for w in effect.watched:
+            back = 0.0 if (w.uplink, w.family) in self.silent else self.traffic.get(w.uplink, 0.0)
+            began, rate = self.floods.get(w.uplink, (0.0, 0.0))
+            total = int(1000 * rate * (self.now - began))
+            moved[w.uplink, w.family] = Moved(
+                received=int(1000 * back * span), sent=min(total, int(1000 * rate * span)), total=total
+            )
+        return CameBack(moved=moved, since=since, took=0.02)
 
     def suspend(self, seconds: float) -> None:
         """Let time pass while nothing runs: answers on their way are lost, and timers are late."""
@@ -294,7 +330,28 @@ class Sim:
             case ("suspend", seconds):
                 self.suspend(float(seconds))
             case _:
+                self._change_load(words)
+
+    def _change_load(self, words: tuple[str, ...]) -> None:
+        match words:
+            case ("queue", name, seconds, *speed):
+                self.queues[name] = (self.now, float(seconds.removesuffix("s")), float(speed[0]) if speed else 1.0)
+            case ("flood", name, rate):
+                self.floods[name] = (self.now, float(rate))
+            case ("traffic", name, rate):
+                self.traffic[name] = float(rate)
+            case ("discard", name):
+                self._discard(name)
+            case _:
                 raise ValueError(f"no such command: {' '.join(words)}")
+
+    def _discard(self, name: str) -> None:
+        self._queue = [
+            entry
+            for entry in self._queue
+            if not (isinstance(entry[2], ProbeResult) and entry[2].late and entry[2].uplink == name)
+        ]
+        heapq.heapify(self._queue)
 
     def _reload(self, change: list[str]) -> None:
         match change:

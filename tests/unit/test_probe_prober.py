@@ -113,8 +113,8 @@ def test_the_fake_notes_its_orders() -> None:
     assert fake.orders == [given]
 
 
-def test_an_answer_of_the_fake_after_the_timeout_is_none() -> None:
+def test_an_answer_of_the_fake_after_the_timeout_is_silence_and_then_late() -> None:
     slow = ip_address(TARGET)
     fake = FakeProber(lambda _order, target: 0.3 if target.address == slow else 0.1)
     found = asyncio.run(ask(fake, order(TARGET, "203.0.113.2", timeout=0.2)))
-    assert [result.rtt for result in found] == [None, 0.1]
+    assert [(result.rtt, result.late) for result in found] == [(None, False), (0.3, True), (0.1, False)]

@@ -116,8 +116,9 @@ class HealthSettings(Model):
     )
     timeout: _Timeout = Field(
         default=1.0,
-        description="Seconds a target has to answer. Default 1s: above the round trip of a satellite "
-        "link, and not longer than `interval`, so that rounds do not pile up.",
+        description="Seconds a target has to answer. Default 1s: more than a line needs that is not busy, and not "
+        "longer than `interval`, so that rounds do not pile up. Later answers are late, not lost: they make the uplink "
+        "`degraded: busy`, never down. A satellite with its long way needs no other value.",
     )
     fall: _Count = Field(
         default=3,

@@ -104,6 +104,11 @@ def take(blame: Blame, result: ProbeResult, sent: float | None, jury: Callable[[
         now: monotonic seconds.
     """
     target = result.target
+    if result.late:
+        # What was held is settled: it was no miss.
+        mine = (result.uplink, result.round, target)
+        held = tuple(h for h in blame.held if (h.result.uplink, h.result.round, h.result.target) != mine)
+        blame = replace(blame, held=held)
     blame = _noted(blame, result, now)
     if result.rtt is not None and not blame.held and target not in blame.until:
         return Ruling(blame=blame, counted=(result,))

@@ -31,6 +31,7 @@ from polywan.core.layers import (
     ordered,
     seen,
 )
+from polywan.core.life import LISTEN
 from polywan.core.net import Family, IPAddress
 from polywan.core.reach import Path, UplinkFamily
 from polywan.core.state import State
@@ -140,7 +141,13 @@ def ask(state: State, uplink: str, now: float) -> State:
 
 def troubled(probes: ProbeState) -> bool:
     """True while rounds fail, or one is undecided for so long that the next was sent early."""
-    return probes.health is Health.DOWN or probes.bad > 0 or len(probes.open) > 1
+    if probes.health is Health.DOWN or probes.bad > 0:
+        return True
+    if len(probes.open) < 2:
+        return False
+    # On a long way rounds overlap at their usual pace, too.
+    before, last = probes.open[-2:]
+    return last.sent - before.sent < 0.9 * (probes.next - last.sent)
 
 
 def weigh(state: State, event: ProbeResult, now: float) -> tuple[bl.Ruling, tuple[Effect, ...]]:
@@ -218,7 +225,8 @@ def _due(state: State, key: UplinkFamily, layer: Layer, known: LayerState) -> fl
         return inf if layer is not Layer.GATEWAY and probes.health is Health.DOWN else known.next
     if known.pending:
         # A result that never comes must not stop the checks.
-        return known.sent + 2 * _timeout(settings, layer) + 1
+        longest = _patience(settings, probes) if layer is Layer.GATEWAY else _timeout(settings, layer)
+        return known.sent + 2 * longest + 1
     return min(known.next, known.sent + _pace(state, key, layer, known))
 
 
@@ -238,6 +246,11 @@ def _pace(state: State, key: UplinkFamily, layer: Layer, known: LayerState) -> f
 
 def _timeout(settings: HealthSettings, layer: Layer) -> float:
     return settings.timeout * _TIMEOUTS[layer]
+
+
+def _patience(settings: HealthSettings, probes: ProbeState) -> float:
+    """Seconds for the gateway's answer: the question waits in this box's own queue as long as probes do."""
+    return min(_timeout(settings, Layer.GATEWAY) + (probes.quality.queue or 0.0), LISTEN)
 
 
 def _orders(state: State, key: UplinkFamily) -> Iterator[CheckOrder]:
@@ -260,7 +273,7 @@ def _orders(state: State, key: UplinkFamily) -> Iterator[CheckOrder]:
         )
 
     if way.via is not None:
-        yield replace(order(Layer.GATEWAY), gateway=way.via)
+        yield replace(order(Layer.GATEWAY), gateway=way.via, timeout=_patience(settings, state.health[key]))
     targets = _of(settings.targets, family)
     servers = targets if settings.dns_servers is None else _of(settings.dns_servers, family)
     if "dns" in settings.checks and servers:

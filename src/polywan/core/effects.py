@@ -9,6 +9,7 @@ from typing import TypeAlias
 from polywan.core.compile import Memory
 from polywan.core.health import ProbeOrder
 from polywan.core.layers import CheckOrder
+from polywan.core.life import Inside, Watched
 from polywan.core.net import Family
 from polywan.core.plan import Plan
 
@@ -45,6 +46,15 @@ class StartCheck:
     """Check one layer; answered by one `CheckResult`."""
 
     order: CheckOrder
+
+
+@dataclass(frozen=True, slots=True)
+class SeekLife:
+    """Look at connections of uplinks in doubt; answered by one `CameBack`."""
+
+    mask: int
+    watched: tuple[Watched, ...]
+    inside: Inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,4 +149,6 @@ class Note:
     text: str
 
 
-Effect: TypeAlias = Apply | Read | StartProbe | StartCheck | Cut | Look | Empty | Strays | Misplaced | Remember | Note
+Effect: TypeAlias = (
+    Apply | Read | StartProbe | StartCheck | SeekLife | Cut | Look | Empty | Strays | Misplaced | Remember | Note
+)

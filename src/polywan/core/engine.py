@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from errno import ENOENT
 from typing import Final, assert_never
 
-from polywan.core import alarms, checking, leave, reconfigure, retire, routers, staging, together
+from polywan.core import alarms, checking, leave, reconfigure, retire, routers, seeking, staging, together
 from polywan.core import health as hl
 from polywan.core.blame import Blame
 from polywan.core.cautions import SETTINGS
@@ -22,6 +22,7 @@ from polywan.core.decide import decide, second_cuts
 from polywan.core.effects import Effect, Level, Note, Read, StartProbe
 from polywan.core.events import (
     Applied,
+    CameBack,
     CheckResult,
     ConfigLoaded,
     Event,
@@ -81,6 +82,7 @@ def deadline(state: State) -> float:
         times.append(state.read_at)
     if state.ready:
         times += [state.wake, state.checks.wake, _decision_due(state)]
+        times.append(state.seek_at)
     return min(times)
 
 
@@ -125,7 +127,7 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
         case Looked(lookups):
             after = staging.arrived(replace(state, lookups=lookups))
             return read_soon(after, now), (), lookups != state.lookups
-        case ProbeResult() | CheckResult() | TestAsked():
+        case ProbeResult() | CheckResult() | TestAsked() | CameBack():
             return _take_probing(state, event, now)
         case Signs():
             return alarms.take(state, event, now)
@@ -158,7 +160,7 @@ def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, t
 
 
 def _take_probing(
-    state: State, event: ProbeResult | CheckResult | TestAsked, now: float
+    state: State, event: ProbeResult | CheckResult | TestAsked | CameBack, now: float
 ) -> tuple[State, tuple[Effect, ...], bool]:
     match event:
         case ProbeResult():
@@ -168,6 +170,9 @@ def _take_probing(
             return after, notes, changed or routers.due(after, (event.uplink, event.family), now)
         case TestAsked(uplink):
             return checking.ask(state, uplink, now), (), False
+        case CameBack():
+            state, changed = seeking.take(state, event, now)
+            return state, (), changed
         case _:
             assert_never(event)
 
@@ -209,7 +214,10 @@ def _count(state: State, event: ProbeResult, blame: Blame, now: float) -> tuple[
     key = (event.uplink, event.family)
     before = state.health[key]
     settings = state.probing[event.uplink]
-    after = hl.on_result(before, settings, event.round, event.target, event.rtt, now)
+    if event.late and event.rtt is not None:
+        after = hl.on_late(before, settings, event.target, event.rtt, now)
+    else:
+        after = hl.on_result(before, settings, event.round, event.target, event.rtt, now)
     health = {**state.health, key: after}
     wake = min(state.wake, hl.due(after, settings))
     if after.health is Health.UP and after.bad == settings.fall - 1 > before.bad:
@@ -219,7 +227,7 @@ def _count(state: State, event: ProbeResult, blame: Blame, now: float) -> tuple[
     decided = (before.good, before.bad) != (after.good, after.bad)
     changed = hl.matters(before, after, settings) or (decided and state.verdict_at < float("inf"))
     if bool(after.bad) != bool(before.bad):
-        state = checking.stir(state, now)
+        state = seeking.stir(checking.stir(state, now), now)
     return replace(state, blame=blame, health=health, wake=wake), changed
 
 
@@ -266,7 +274,8 @@ def _run_timers(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
         state = replace(state, sweeps=tuple(s for s in state.sweeps if s.at > now))
     state, probes = _start_probes(state, now)
     state, checks = checking.start_checks(state, now)
-    return state, (*effects, *probes, *checks)
+    state, looks = seeking.start(state, now)
+    return state, (*effects, *probes, *checks, *looks)
 
 
 def sysctl_paths(state: State, observed: Observed | None) -> tuple[str, ...]:
@@ -315,6 +324,8 @@ def _start_probes(state: State, now: float) -> tuple[State, list[Effect]]:
             )
         )
         state = alarms.sent(state, key)
+        if len(health[key].open) > 1:
+            state = seeking.stir(state, now)
     state = replace(state, health=health)
     ends = [min(hl.due(probes, state.probing[key[0]]), alarms.due(state, key)) for key, probes in _probed(state)]
     return replace(state, wake=min(ends, default=float("inf"))), orders

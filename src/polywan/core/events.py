@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 from polywan.config import Config
 from polywan.core.admin import Verb
 from polywan.core.layers import Layer
+from polywan.core.life import Moved
 from polywan.core.lookups import Lookups
 from polywan.core.net import Family, IPAddress
 from polywan.core.observed import Link, Observed
@@ -61,6 +63,7 @@ class ProbeResult:
     Attributes:
         round: number of the round, as given in `StartProbe`.
         rtt: seconds until the answer; None when there was none.
+        late: it came after the timeout, when the probe had been reported without an answer.
     """
 
     uplink: str
@@ -68,6 +71,7 @@ class ProbeResult:
     round: int
     target: IPAddress
     rtt: float | None
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,21 @@ class Signs:
 
     opened: tuple[Opening, ...] = ()
     answered: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameBack:
+    """A look at connections of uplinks in doubt.
+
+    Attributes:
+        moved: what their connections have moved since the look before, by uplink and family.
+        since: when that look was, monotonic seconds.
+        took: seconds of work.
+    """
+
+    moved: Mapping[tuple[str, Family], Moved]
+    since: float
+    took: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +208,7 @@ Event: TypeAlias = (
     | CheckResult
     | TestAsked
     | Signs
+    | CameBack
     | ReadDone
     | Applied
     | ConfigLoaded

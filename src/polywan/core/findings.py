@@ -10,6 +10,7 @@ from polywan.config import HealthSettings
 from polywan.core.blame import Blame
 from polywan.core.health import Health, ProbeState
 from polywan.core.layers import REQUIRED, Findings, Layer, LayerState, LayerVerdict
+from polywan.core.life import ONSET
 from polywan.core.net import FAMILIES, Family
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily
 from polywan.core.state import State
@@ -86,6 +87,9 @@ def _where(key: UplinkFamily, way: Path, probes: ProbeState, gateway: LayerState
         return None
     if gateway.well:
         return f"gateway answers, nothing beyond it: {probes.cause}"
+    if max(probes.life.at, probes.life.loaded) >= probes.bad_since - ONSET:
+        # It was busy: in a full queue of this box the question is lost like everything else.
+        return None
     question = "ARP" if key[1] is Family.V4 else "neighbour discovery"
     return f"gateway {way.via} does not answer {question} although the link is up"
 

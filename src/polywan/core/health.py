@@ -21,9 +21,11 @@ from typing import Final, Literal
 
 from polywan.config import HealthSettings
 from polywan.core import damping as dm
+from polywan.core import life as lf
 from polywan.core import quality as ql
 from polywan.core.damping import Damping
 from polywan.core.evolve import replace
+from polywan.core.life import Life, Moved
 from polywan.core.net import Family, IPAddress
 from polywan.core.quality import Quality
 from polywan.core.words import counted
@@ -99,6 +101,7 @@ class ProbeState:
         returned: when it came back from a loss of its own; None when it has been up from the start.
         waiting: since when a verdict waits for what the other uplinks do (`together.py`).
         together: it is down because all were at once, which is probably not its own doing.
+        life: signs of life that were no good round.
     """
 
     health: Health
@@ -120,6 +123,7 @@ class ProbeState:
     returned: float | None = None
     waiting: float | None = None
     together: bool = False
+    life: Life = lf.NONE
 
     @property
     def loss(self) -> float | None:
@@ -157,6 +161,17 @@ def suspect_after(state: ProbeState, settings: HealthSettings) -> float:
     return min(max(settings.interval / 4, 2 * (state.rtt or 0.0)), settings.interval)
 
 
+def timeout_of(state: ProbeState, settings: HealthSettings) -> float:
+    """Seconds that the targets of a round have which is sent now.
+
+    A long way is no loss: with the usual time of answers near `timeout`, they are given half of it in addition. An
+    uplink that is down and answers later still could never come back otherwise; there is no hurry to lose it.
+    """
+    usual = state.rtt or 0.0
+    longest = lf.LISTEN if state.health is Health.DOWN else settings.timeout * 3 / 2
+    return max(settings.timeout, min((2 if state.health is Health.DOWN else 5 / 4) * usual, longest))
+
+
 def due(state: ProbeState, settings: HealthSettings) -> float:
     """Return the time at which the next round has to be sent."""
     if state.health is Health.DOWN or not state.number or len(state.open) >= settings.fall:
@@ -174,7 +189,7 @@ def start_round(state: ProbeState, settings: HealthSettings, targets: int, now: 
     number = state.number + 1
     if len(state.quality.targets) > targets:
         state = replace(state, quality=ql.only(state.quality, settings))
-    alive = tuple(r for r in state.open if now - r.sent < 2 * settings.timeout + 1)
+    alive = tuple(r for r in state.open if now - r.sent < 2 * timeout_of(state, settings) + 1)
     return replace(
         state,
         number=number,
@@ -204,6 +219,37 @@ def on_result(
     if current.failed > current.targets - quorum:
         return _bad(replace(state, open=tuple(r for r in state.open if r.number != number)), settings, current, now)
     return replace(state, open=tuple(current if r.number == number else r for r in state.open))
+
+
+def on_late(state: ProbeState, settings: HealthSettings, target: IPAddress, rtt: float, now: float) -> ProbeState:
+    """Fold in an answer that came after its timeout: a sign of life, though its round has failed."""
+    quality = ql.overtaken(state.quality, settings, target, rtt)
+    state = replace(state, quality=quality, life=replace(state.life, late_at=now, late=rtt))
+    return _revived(state, settings, now)
+
+
+def on_moved(state: ProbeState, settings: HealthSettings, what: Moved, since: float, until: float) -> ProbeState:
+    """Take note of what its connections have moved from one look to the next, which is now."""
+    life = replace(state.life, loaded=lf.loaded_since(what, since, until))
+    if what.received:
+        # When they came is not known: not before the first look.
+        life = replace(life, back_at=max(since, life.back_at), rate=what.received / max(until - since, 0.001))
+    return _revived(replace(state, life=life), settings, until)
+
+
+def _revived(state: ProbeState, settings: HealthSettings, now: float) -> ProbeState:
+    """While there is life the worst verdict about an uplink that is up is that it is busy."""
+    if state.health is Health.DOWN or not lf.alive(state.life, settings, state.answered, now):
+        return state
+    state = replace(state, waiting=None)
+    if state.quality.busy or state.bad >= settings.fall:
+        return _busy(state, settings, now)
+    return replace(state, quality=ql.judged(state.quality, settings))
+
+
+def _busy(state: ProbeState, settings: HealthSettings, now: float) -> ProbeState:
+    told = lf.described(state.life, settings, state.quality.queue, state.cause, now)
+    return replace(state, quality=ql.judged(ql.occupied(state.quality, told), settings))
 
 
 def lose(state: ProbeState, settings: HealthSettings, cause: str, now: float) -> ProbeState:
@@ -283,10 +329,11 @@ def _good(state: ProbeState, settings: HealthSettings, sent: float, now: float) 
     since = state.good_since if state.good else sent
     answered = max(state.answered, sent)
     if state.health is Health.UP:
-        cause = state.cause if state.waiting is None else "answers again"
-        return replace(
-            state, good=state.good + 1, good_since=since, bad=0, answered=answered, waiting=None, cause=cause
-        )
+        told = state.waiting is not None or state.quality.busy
+        state = replace(state, good=state.good + 1, good_since=since, bad=0, answered=answered, waiting=None)
+        if state.quality.busy and state.good >= settings.fall:
+            state = replace(state, quality=ql.judged(ql.occupied(state.quality, ""), settings))
+        return replace(state, cause="answers again") if told else state
     state = replace(state, good=state.good + 1, good_since=since, bad=0, answered=answered)
     if state.together:
         cause = "answers again, after every uplink had failed at once"
@@ -310,7 +357,12 @@ def _bad(state: ProbeState, settings: HealthSettings, current: Round, now: float
         state = replace(state, doubted=now)
     if state.bad < settings.fall:
         return state
-    return replace(state, cause=cause, waiting=now if state.waiting is None else state.waiting)
+    state = replace(state, cause=cause)
+    if lf.alive(state.life, settings, state.answered, now):
+        return _busy(state, settings, now)
+    if state.quality.busy:
+        state = replace(state, cause=f"was busy, and nothing comes back any more: {cause}")
+    return replace(state, waiting=now if state.waiting is None else state.waiting)
 
 
 def _sample(state: ProbeState, settings: HealthSettings, target: IPAddress, rtt: float | None) -> ProbeState:

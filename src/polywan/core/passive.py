@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from polywan.config import Config, HealthSettings
 from polywan.core.flows import PROTOCOLS, Flow
-from polywan.core.health import Health, ProbeState
+from polywan.core.health import Health, ProbeState, timeout_of
 from polywan.core.net import FAMILIES, Family, IPAddress, IPNetwork
 from polywan.core.observed import Observed
 from polywan.core.reach import UplinkFamily
@@ -243,7 +243,13 @@ def _spacing(settings: HealthSettings) -> float:
 def _active(watch: Watch | None, probes: ProbeState) -> Alarm | None:
     """Return the alarm, unless it is over: the uplink has answered a round that was sent since, or is down."""
     alarm = watch.alarm if watch is not None else None
-    return alarm if alarm and probes.health is Health.UP and probes.answered < alarm.at else None
+    heard = max(probes.answered, probes.life.at)
+    return alarm if alarm and probes.health is Health.UP and heard < alarm.at else None
+
+
+def alarmed(watch: Watch | None, probes: ProbeState) -> bool:
+    """Tell whether an alarm is under way."""
+    return _active(watch, probes) is not None
 
 
 def due(watch: Watch | None, probes: ProbeState, settings: HealthSettings) -> float:
@@ -257,9 +263,10 @@ def due(watch: Watch | None, probes: ProbeState, settings: HealthSettings) -> fl
 def timeout(watch: Watch | None, probes: ProbeState, settings: HealthSettings, now: float) -> float:
     """Return the seconds that a round has which is sent now: those of an alarm end together, others have theirs."""
     alarm = _active(watch, probes)
+    usual = timeout_of(probes, settings)
     if alarm is None or alarm.rounds >= settings.fall:
-        return settings.timeout
-    return min(settings.timeout, max(LEAST_TIMEOUT, alarm.until - now))
+        return usual
+    return min(usual, max(LEAST_TIMEOUT, alarm.until - now))
 
 
 def sent(watch: Watch) -> Watch:

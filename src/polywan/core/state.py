@@ -60,6 +60,8 @@ class State:
         turns: links with several routers whose first one failed (`core/routers.py`).
         checks: what is known of the layers above the link; `blame`: of targets that answer nobody.
         watches: what is known of new connections of the uplinks that are up.
+        seek_at: when connections of uplinks in doubt are looked at next; endless while nobody is in doubt.
+        seeking: such a look is under way.
         views: every uplink's state as people see it.
         generation: number of plans carried out.
         staged: sets that are declared in the kernel ahead of their use (`core/staging.py`).
@@ -99,6 +101,8 @@ class State:
     checks: Checks = field(default_factory=Checks)
     blame: Blame = field(default_factory=Blame)
     watches: Mapping[UplinkFamily, Watch] = field(default_factory=dict)
+    seek_at: float = float("inf")
+    seeking: bool = False
     selection: Selection | None = None
     desired: DesiredState | None = None
     views: Mapping[str, UplinkView] = field(default_factory=dict)

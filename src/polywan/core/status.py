@@ -9,6 +9,7 @@ from typing import Any, Final
 from polywan.config import Config
 from polywan.core import alarms, checking, detail, drift, together
 from polywan.core.drain import NEVER
+from polywan.core.health import ProbeState
 from polywan.core.layers import Layer, LayerState, LayerVerdict, Spent
 from polywan.core.nat6 import side_of
 from polywan.core.net import FAMILIES, Family
@@ -123,6 +124,7 @@ def _uplink(
         "rtt_ms": round(1000 * best.rtt, 3) if best and best.rtt is not None else None,
         "jitter_ms": round(1000 * best.jitter, 3) if best else None,
         "loss": round(max(losses), 4) if losses else None,
+        **_lateness(probes),
         "leaving": _leaving(state, name, wall_offset),
         "connections": traffic.connections,
         "rx_bps": round(traffic.rx_bps),
@@ -133,6 +135,16 @@ def _uplink(
         "layers": _layers(state, name, FAMILIES, wall_offset),
         "families": _families(state, name, wall_offset, now),
         **detail.of_uplink(state, name, wall_offset, now),
+    }
+
+
+def _lateness(probes: Iterable[ProbeState]) -> dict[str, Any]:
+    """Share of the last probes that were answered after their timeout, 0..1, and how long answers wait in a queue."""
+    late = [p.quality.late for p in probes if p.quality.late is not None]
+    waits = [p.quality.queue for p in probes if p.quality.queue is not None]
+    return {
+        "late": round(max(late), 4) if late else None,
+        "queue_ms": round(1000 * min(waits), 1) if waits else None,
     }
 
 

@@ -128,15 +128,20 @@ def _acquitted(
 
 
 def _recently(state: ProbeState, settings: HealthSettings) -> float:
-    """From when on the answer of another uplink tells that it is this one that fails."""
-    return max(state.bad_since, state.doubted - settings.interval / 4)
+    """From when on the answer of another uplink tells that it is this one that fails.
+
+    The signs of life of busy uplinks that die at once may end an interval apart.
+    """
+    return max(state.bad_since, state.doubted - settings.interval / 4, state.life.at + settings.interval)
 
 
 def _alive(
     key: UplinkFamily, state: ProbeState, probing: Mapping[str, HealthSettings], since: float, now: float
 ) -> bool:
-    """True when an uplink has answered a round sent since then, and none of its rounds is late."""
+    """True when an uplink has answered a round sent since then, and none of its rounds is late; or shows other life."""
     settings = probing[key[0]]
+    if state.life.at >= since and state.health is Health.UP:
+        return True
     if not hl.targets_of(settings, key[1]):
         return state.health is Health.UP
     late = state.open and now - state.open[0].sent > hl.suspect_after(state, settings)

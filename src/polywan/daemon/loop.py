@@ -24,6 +24,7 @@ from polywan.core.effects import (
     Note,
     Read,
     Remember,
+    SeekLife,
     StartCheck,
     StartProbe,
     Strays,
@@ -41,6 +42,7 @@ from polywan.core.status import Traffic
 from polywan.core.words import counted
 from polywan.daemon import leases, store
 from polywan.daemon.leaving import Leavers
+from polywan.daemon.seeking import Seeker
 from polywan.daemon.traffic import Meter
 from polywan.kernel.api import Freed, Machine
 from polywan.probe.api import Prober
@@ -81,6 +83,7 @@ class Daemon:
         self._staging = asyncio.Lock()
         self._settling: list[tuple[Event, asyncio.Future[None]]] = []
         self._leavers = Leavers(kernel, time.monotonic, lambda: self.state.leavings)
+        self._seeker = Seeker(kernel, time.monotonic)
         self.feeds: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.ready = asyncio.Event()
         self.on_settled: Callable[[], None] = lambda: None
@@ -238,6 +241,8 @@ class Daemon:
                 self._prober.start(order)
             case StartCheck(order):
                 self._prober.check(order)
+            case SeekLife():
+                self._spawn(self._seek(effect))
             case Cut() | Strays() | Misplaced() | Look() | Empty():
                 self._track(effect)
             case Remember(memory):
@@ -305,6 +310,9 @@ class Daemon:
     async def _leave(self, effect: Look | Empty) -> None:
         if (seen := await self._leavers.carry_out(effect)) is not None:
             self.post(seen)
+
+    async def _seek(self, effect: SeekLife) -> None:
+        self.post(await self._seeker.look(effect))
 
     async def _cut(self, cut: Cut) -> None:
         whom = {"tcp": cut.tcp, "clients": cut.clients, "inbound": cut.inbound}

@@ -21,6 +21,9 @@ class Prober(Protocol):
     def start(self, order: ProbeOrder) -> None:
         """Send a round's probes; results arrive by `results`, every target exactly once, within the timeout.
 
+        An answer that comes after its target was reported without one, but within `life.LISTEN` seconds, is told by a
+        further result, which is `late`.
+
         Several rounds of one uplink may be under way at a time. Never raises: a link that is gone or
         a refused socket is a result without an answer.
         """

@@ -24,6 +24,9 @@ _REMEDIES: Final = {
 }
 
 
+INTERACTIVE: Final = 6
+"""TC_PRIO_INTERACTIVE (linux/pkt_sched.h): the highest that needs no privilege."""
+
 ABORT: Final = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: close() forgets the connection, with a reset if it was made (socket(7))."""
 
@@ -63,6 +66,7 @@ def link_socket(protocol: int, interface: str, mark: int) -> socket.socket:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         try:
             sock.settimeout(0)
+            prefer(sock)
             if mark:
                 set_mark(sock, mark)
             sock.bind((interface, protocol))
@@ -92,12 +96,21 @@ def _open(family: Family, kind: socket.SocketKind, protocol: int, interface: str
     try:
         sock.settimeout(0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
+        prefer(sock)
         if mark:
             set_mark(sock, mark)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def prefer(sock: socket.socket) -> None:
+    """Have the queues of this box that know priorities (pfifo_fast, prio, htb) send its packets before bulk traffic.
+
+    Nothing of that is in the packet: beyond this box probes are what other packets are.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, INTERACTIVE)
 
 
 def set_mark(sock: socket.socket, mark: int) -> None:

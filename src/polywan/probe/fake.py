@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 from polywan.core.events import CheckResult, ProbeResult
 from polywan.core.health import ProbeOrder, ProbeTarget
 from polywan.core.layers import CheckOrder
+from polywan.core.life import LISTEN
 
 
 class FakeProber:
@@ -15,7 +17,7 @@ class FakeProber:
 
     A layer is as `checks` says: well or not, and what was seen; without it every layer is well.
     Results are there as soon as `start` or `check` returns: the caller's clock, not this object, decides when it is.
-    An answer later than the order's timeout is none.
+    An answer later than the order's timeout is reported as silence, and then as late.
     """
 
     def __init__(
@@ -42,15 +44,13 @@ class FakeProber:
         self.orders.append(order)
         for target in order.targets:
             rtt = self.answers(order, target)
-            self._results.put_nowait(
-                ProbeResult(
-                    uplink=order.uplink,
-                    family=order.family,
-                    round=order.round,
-                    target=target.address,
-                    rtt=rtt if rtt is not None and rtt <= order.timeout else None,
-                )
+            timely = rtt if rtt is not None and rtt <= order.timeout else None
+            result = ProbeResult(
+                uplink=order.uplink, family=order.family, round=order.round, target=target.address, rtt=timely
             )
+            self._results.put_nowait(result)
+            if timely is None and rtt is not None and rtt <= LISTEN:
+                self._results.put_nowait(replace(result, rtt=rtt, late=True))
 
     def check(self, order: CheckOrder) -> None:
         """See `Prober.check`; the order is noted in `check_orders`."""

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import itertools
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Final, Literal, assert_never
 from polywan.core.events import CheckResult, ProbeResult
 from polywan.core.health import ProbeOrder, ProbeTarget
 from polywan.core.layers import CheckOrder, Layer
+from polywan.core.life import LISTEN
 from polywan.core.net import Family
 from polywan.probe.bound import REFUSED, SocketDeniedError
 from polywan.probe.check import carry_out
@@ -24,6 +26,9 @@ from polywan.probe.tcp import Handshake
 GRACE: Final = 0.05
 """Seconds before a probe that failed at once is reported: immediate failures must not spin the engine."""
 
+HANDSHAKES: Final = 128
+"""Handshakes that are listened to after their timeout, all uplinks together."""
+
 IDLE: Final = 60.0
 """Seconds without a probe after which a raw socket is let go: its uplink has left the configuration."""
 
@@ -32,13 +37,17 @@ Method = Literal["icmp", "tcp"]
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Probe:
-    """One target of one round under way; `alternatives` counts the methods that may still answer."""
+    """One target of one round under way; `alternatives` counts the methods that may still answer.
+
+    `overdue`: its timeout is over and reported, but an answer would still be a sign of life.
+    """
 
     order: ProbeOrder
     target: ProbeTarget
     sent: float
     alternatives: int
     abandon: list[Callable[[], None]] = field(default_factory=list)
+    overdue: bool = False
     done: bool = False
 
 
@@ -46,7 +55,8 @@ class NetProber:
     """A `Prober` over the network; all calls are made from the thread of one running event loop.
 
     Methods of a target are sent together and the first answer counts. A target whose methods have all
-    failed is reported without an answer: not before `GRACE` seconds, nor after its timeout.
+    failed is reported without an answer: not before `GRACE` seconds, nor after its timeout. After it, answers are
+    listened for until `LISTEN` is over: a queue delays them.
     """
 
     def __init__(self) -> None:
@@ -55,6 +65,7 @@ class NetProber:
         self._deadlines: list[tuple[float, int, _Probe]] = []
         self._serial = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
+        self._overdue: deque[_Probe] = deque()
         self._denied: dict[Method | Layer, str] = {}
         self._looking: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -113,6 +124,7 @@ class NetProber:
             task.cancel()
         for _, _, probe in self._deadlines:
             _abandon(probe)
+        self._overdue.clear()
         self._deadlines.clear()
         for echo in self._echoes.values():
             echo.close()
@@ -189,18 +201,35 @@ class NetProber:
 
     def _fail(self, probe: _Probe) -> None:
         probe.alternatives -= 1
-        if not probe.alternatives:
+        if not probe.alternatives and not probe.overdue:
             self._expire_at(probe.sent + min(GRACE, probe.order.timeout), probe)
 
     def _finish(self, probe: _Probe, rtt: float | None) -> None:
         if probe.done:
             return
-        probe.done = True
-        _abandon(probe)
+        late, probe.overdue = probe.overdue, rtt is None
+        if rtt is None and probe.alternatives and not late:
+            self._linger(probe)
+        else:
+            probe.done = True
+            _abandon(probe)
+        if rtt is None and late:
+            return
         order, target = probe.order, probe.target.address
         self._results.put_nowait(
-            ProbeResult(uplink=order.uplink, family=order.family, round=order.round, target=target, rtt=rtt)
+            ProbeResult(uplink=order.uplink, family=order.family, round=order.round, target=target, rtt=rtt, late=late)
         )
+
+    def _linger(self, probe: _Probe) -> None:
+        """Go on listening for an answer; of handshakes, each of which holds a socket, only to the last ones."""
+        self._expire_at(probe.sent + LISTEN, probe)
+        if "tcp" not in probe.target.methods:
+            return
+        while self._overdue and (self._overdue[0].done or len(self._overdue) >= HANDSHAKES):
+            old = self._overdue.popleft()
+            old.done = True
+            _abandon(old)
+        self._overdue.append(probe)
 
     def _expire_at(self, when: float, probe: _Probe) -> None:
         heapq.heappush(self._deadlines, (when, next(self._serial), probe))

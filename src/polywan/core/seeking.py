@@ -1,0 +1,76 @@
+"""When connections of uplinks in doubt are looked at for signs of life, and what a look changes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from polywan.core import checking, passive
+from polywan.core import health as hl
+from polywan.core.compile import layout_of
+from polywan.core.effects import SeekLife
+from polywan.core.events import CameBack
+from polywan.core.evolve import replace
+from polywan.core.health import Health
+from polywan.core.life import Inside, Watched
+from polywan.core.reach import Path, UplinkFamily
+from polywan.core.state import State
+
+PACE: Final = (0.1, 0.25)
+"""Seconds from one look to the next, a quarter of the interval within these limits."""
+
+SHARE: Final = 10
+"""A look takes at most this part of the time until the next: many connections are looked at less often."""
+
+LONGEST: Final = 1.0
+"""Seconds between two looks at most, however long they take."""
+
+
+def stir(state: State, now: float) -> State:
+    """Look at once: an uplink has come into doubt. One that is under way is followed by the next anyway."""
+    return state if state.seeking or state.seek_at < float("inf") else replace(state, seek_at=now)
+
+
+def start(state: State, now: float) -> tuple[State, tuple[SeekLife, ...]]:
+    """Order a look if one is due and there is doubt."""
+    if now < state.seek_at:
+        return state, ()
+    doubted = [key for key in state.health if _doubted(state, key)]
+    state = replace(state, seek_at=float("inf"))
+    if not doubted or state.config is None or state.observed is None:
+        return state, ()
+    own, networks = passive.inside(state.config, state.observed)
+    watched = tuple(_watched(state, key) for key in doubted)
+    return replace(state, seeking=True), (SeekLife(layout_of(state.config).mask, watched, Inside(own, networks)),)
+
+
+def take(state: State, event: CameBack, now: float) -> tuple[State, bool]:
+    """Fold in what came back; the last value says whether a new decision is needed."""
+    state = replace(state, seeking=False)
+    health = dict(state.health)
+    changed = False
+    for key, what in event.moved.items():
+        before = health.get(key)
+        if before is None or key[0] not in state.probing:
+            continue
+        settings = state.probing[key[0]]
+        health[key] = hl.on_moved(before, settings, what, event.since, now - event.took)
+        changed = changed or hl.matters(before, health[key], settings)
+    paces = [state.probing[key[0]].interval / 4 for key in health if _doubted(state, key)]
+    if not paces:
+        return replace(state, health=health), changed
+    least, most = PACE
+    wait = max(min(max(least, *paces), most), min(SHARE * event.took, LONGEST))
+    return replace(state, health=health, seek_at=now + wait), changed
+
+
+def _doubted(state: State, key: UplinkFamily) -> bool:
+    probes = state.health[key]
+    if probes.health is not Health.UP or key[0] not in state.probing or not isinstance(state.reach.get(key), Path):
+        return False
+    return checking.troubled(probes) or passive.alarmed(state.watches.get(key), probes)
+
+
+def _watched(state: State, key: UplinkFamily) -> Watched:
+    way, observed = state.reach[key], state.observed
+    own = observed.addresses_of(way.link, key[1]) if observed and isinstance(way, Path) else ()
+    return Watched(key[0], key[1], int(state.numbers[key[0]].mark), tuple(ip.network for ip in own))
