@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from polywan.core import outages
-from polywan.core.effects import Level, Note
+from polywan.core.effects import Level, Note, Remember
 from polywan.core.events import ReadDone, Tick
 from polywan.core.net import Family
 from polywan.core.observed import Address, DefaultRoute, Observed
@@ -90,6 +90,15 @@ def test_what_is_told_later_wakes_the_loop_once() -> None:
     daemon.now += 1.0
     daemon.feed(Tick())
     assert daemon.state.story.at == float("inf")
+
+
+def test_an_outage_is_written_down_once_its_connections_had_their_time() -> None:
+    daemon = running()
+    first = daemon.carrier(1, carrier=False)
+    assert not [e for e in first if isinstance(e, Remember)]
+    daemon.now += 2.0
+    written = [e for e in daemon.feed(Tick()) if isinstance(e, Remember)]
+    assert [e.memory.outages["u1"].count for e in written] == [1]
 
 
 def test_a_busy_uplink_is_called_so_and_is_no_warning() -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from polywan.config import Config
 from polywan.core import cautions as cautious
-from polywan.core import drift, leave, ramp, retire, routers, together
+from polywan.core import drift, leave, outages, ramp, retire, routers, together
 from polywan.core import health as hl
 from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
@@ -19,7 +19,6 @@ from polywan.core.health import Health, ProbeState
 from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import state_of
 from polywan.core.observed import Observed
-from polywan.core.outages import follow as follow_outages
 from polywan.core.plan import ActualState, DesiredState, Op, Plan, SetSysctl, diff
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, reach
 from polywan.core.select import Selection, select
@@ -69,8 +68,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         name: view(config, name, ways, probes, state.views.get(name), now, memory.orders.get(name), found)
         for name in config.uplinks
     }
-    account = follow_outages(memory.outages, state.views, views, now + state.unix, state.zone)
-    memory = memory if account is memory.outages else replace(memory, outages=account)
+    account = outages.follow(memory.outages, state.views, views, now + state.unix, state.zone)
     retired = _retired(state, config, actual, now)
     desired = compile_state(
         config,
@@ -114,7 +112,8 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         state,
         replace(
             state,
-            memory=recalled,
+            memory=recalled if account is recalled.outages else replace(recalled, outages=account),
+            write_at=state.write_at if account is recalled.outages else min(state.write_at, now + outages.WRITTEN),
             leavings=leavings,
             retired=retired,
             reach=ways,

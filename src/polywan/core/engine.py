@@ -19,7 +19,7 @@ from polywan.core import health as hl
 from polywan.core.blame import Blame
 from polywan.core.cautions import SETTINGS
 from polywan.core.decide import decide, second_cuts
-from polywan.core.effects import Effect, Level, Note, Read, StartProbe
+from polywan.core.effects import Effect, Level, Note, Read, Remember, StartProbe
 from polywan.core.events import (
     Applied,
     CameBack,
@@ -77,7 +77,7 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, .
 
 def deadline(state: State) -> float:
     """Return the time at which the engine wants a `Tick`, if nothing happens before."""
-    times = [state.last_read + RESYNC, leave.due(state), *(sweep.at for sweep in state.sweeps)]
+    times = [state.last_read + RESYNC, leave.due(state), state.write_at, *(sweep.at for sweep in state.sweeps)]
     if state.read_at is not None:
         times.append(state.read_at)
     if state.ready:
@@ -266,6 +266,9 @@ def _run_timers(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
     if (state.read_at is not None and state.read_at <= now) or state.last_read + RESYNC <= now:
         state = replace(state, read_at=None, last_read=now)
         effects.append(Read())
+    if state.write_at <= now:
+        state = replace(state, write_at=float("inf"))
+        effects.append(Remember(state.memory))
     if state.config is None:
         return state, tuple(effects)
     due = [sweep for sweep in state.sweeps if sweep.at <= now]

@@ -15,6 +15,9 @@ from polywan.core.views import UplinkState, UplinkView
 KEPT: Final = 5
 """Outages of an uplink that are remembered; the day's are counted all the same."""
 
+WRITTEN: Final = 2.0
+"""Seconds until the account is on disk: that may take longer than to free connections, and must not stand before it."""
+
 DAY: Final = 86400.0
 
 SERVING: Final = (UplinkState.UP, UplinkState.DEGRADED)

@@ -75,6 +75,7 @@ class State:
         leavings: uplinks that are being left.
         unix: what added to monotonic seconds gives Unix time, as of the daemon's start; `zone`: local time minus UTC.
         story: what the log has told so far.
+        write_at: when the account of outages has to be written down; endless when it is.
         repairs: times of recent repairs of foreign changes.
         devices: index of every device at the last read; one that was made anew has another.
         drift: what the last repair put right.
@@ -120,6 +121,7 @@ class State:
     unix: float = 0.0
     zone: float = 0.0
     story: Story = NOTHING_TOLD
+    write_at: float = float("inf")
     repairs: tuple[float, ...] = ()
     devices: Mapping[str, int] = field(default_factory=dict)
     drift: tuple[Mended, ...] = ()
