@@ -9,7 +9,7 @@ import pytest
 
 from polywan.core import outages
 from polywan.core.effects import Level, Note, Remember
-from polywan.core.events import ReadDone, Tick
+from polywan.core.events import ConfigLoaded, ReadDone, Tick
 from polywan.core.net import Family
 from polywan.core.observed import Address, DefaultRoute, Observed
 from polywan.core.outages import History, Outage
@@ -141,3 +141,14 @@ def test_a_few_outages_are_kept_and_all_of_the_day_are_counted() -> None:
         known = dict(outages.follow(known, {"a": DOWN}, {"a": UP}, 10.0 * n + 1, 0.0))
     assert (known["a"].count, len(known["a"].last)) == (20, outages.KEPT)
     assert known["a"].last[0].began == 190.0
+
+
+def test_another_name_for_the_same_device_is_no_return() -> None:
+    daemon = running()
+    before = len(daemon.effects)
+    again = config(2).model_dump(by_alias=True, exclude_unset=True)
+    again["uplinks"]["fibre"] = again["uplinks"].pop("u1")
+    daemon.feed(ConfigLoaded(type(config(2)).model_validate(again)))
+    see(daemon, world(2, [Family.V4]), 2.0)
+    daemon.effects = daemon.effects[before:]
+    assert told(daemon, "uplink.up") + told(daemon, "uplink.address") == []

@@ -20,6 +20,7 @@ from polywan.core.net import Family
 from polywan.core.reach import UplinkFamily
 from polywan.core.select import Choice, Selection
 from polywan.core.state import State
+from polywan.core.told import Story
 
 T = TypeVar("T")
 
@@ -92,6 +93,7 @@ def followed(state: State, names: Names) -> State:
         reach=_keys_moved(state.reach, names),
         watches=_keys_moved(state.watches, names),
         views=_moved(state.views, names),
+        story=_story(state.story, names),
         ramps=_keys_moved(state.ramps, names),
         turns=_keys_moved(state.turns, names),
         leavings={k: v for k, v in _keys_moved(state.leavings, names).items() if not k[0].startswith(DEVICE)},
@@ -150,6 +152,17 @@ def _blame(blame: Blame, names: Names) -> Blame:
     }
     held = tuple(one for one in blame.held if one.result.uplink not in names)
     return replace(blame, misses=_keys_moved(blame.misses, names), heard=heard, held=held)
+
+
+def _story(story: Story, names: Names) -> Story:
+    """What was told of an uplink was told of it under its old name: nothing of it is news."""
+    return replace(
+        story,
+        states=_moved(story.states, names),
+        ends=_keys_moved(story.ends, names),
+        flaps=_moved(story.flaps, names),
+        held=frozenset(names.get(name, name) for name in story.held),
+    )
 
 
 def _selection(selection: Selection, names: Names) -> Selection:
