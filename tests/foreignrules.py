@@ -14,20 +14,6 @@ from polywan.core.packet import Packet
 from polywan.lab.namespaces import Namespace
 
 TABLES = (201, 202, 203)
-SITES = {
-    Family.V4: ("203.0.113.0/24", "203.0.113.0/28", "203.0.113.5/32", "198.51.100.0/24", "198.51.100.64/26"),
-    Family.V6: (
-        "2001:db8:1::/48",
-        "2001:db8:1::/64",
-        "2001:db8:1::5/128",
-        "2001:db8:2::/48",
-        "2001:db8:2:8000::/49",
-    ),
-}
-SERVERS = {
-    Family.V4: ("203.0.113.5", "203.0.113.9", "203.0.113.99", "198.51.100.7", "198.51.100.77"),
-    Family.V6: ("2001:db8:1::5", "2001:db8:1::9", "2001:db8:1:7::1", "2001:db8:2::7", "2001:db8:2:8000::7"),
-}
 MARKS = (0, 0, 0x1, 0x10, 0x33, 0xCA6C, 0x8_0000)
 COMPARED = ("0x1", "0xca6c", "0x10/0xf0", "0x3/0xf", "0x80000/0xff0000", "0/0xff")
 PORTS = (25, 53, 443, 5000)
@@ -45,14 +31,23 @@ class Place:
         return (first + 40, first + 41, first + 42)
 
 
-def tables(chance: random.Random, devices: Sequence[str]) -> Iterator[tuple[Family, str]]:
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Where packets go to: networks that tables know, addresses in them, and devices that lead there."""
+
+    devices: tuple[str, ...]
+    sites: dict[Family, tuple[str, ...]]
+    servers: dict[Family, tuple[str, ...]]
+
+
+def tables(chance: random.Random, outside: Outside) -> Iterator[tuple[Family, str]]:
     """Lines of ``ip route`` that fill the tables; some know a default, some a few sites, some what they refuse."""
     for family in FAMILIES:
         for table in TABLES:
             if chance.random() < 0.5:
-                yield family, f"route add {_leads(chance, str(family.default), devices)} table {table}"
-            for site in chance.sample(SITES[family], chance.randrange(4)):
-                yield family, f"route add {_leads(chance, site, devices)} table {table}"
+                yield family, f"route add {_leads(chance, str(family.default), outside.devices)} table {table}"
+            for site in chance.sample(outside.sites[family], chance.randrange(4)):
+                yield family, f"route add {_leads(chance, site, outside.devices)} table {table}"
 
 
 def _leads(chance: random.Random, prefix: str, devices: Sequence[str]) -> str:
@@ -61,24 +56,23 @@ def _leads(chance: random.Random, prefix: str, devices: Sequence[str]) -> str:
 
 
 def rules(
-    chance: random.Random, places: Sequence[Place], many: int, low: int, high: int
+    chance: random.Random, places: Sequence[Place], outside: Outside, priorities: Sequence[int], *, ports: bool = True
 ) -> Iterator[tuple[Family, str]]:
-    """Lines of ``ip rule`` with priorities from `low` to `high`; every `goto` finds a rule."""
+    """Lines of ``ip rule`` with these priorities, lowest first; every `goto` finds a rule. `ports` are sources."""
     for family in FAMILIES:
-        priorities = sorted(chance.sample(range(low, high), many))
         for at, priority in enumerate(priorities):
-            words = " ".join(_selectors(chance, family, places))
+            words = " ".join(w for w in _selectors(chance, family, places, outside) if ports or "sport" not in w)
             does = _does(chance, priorities[at + 1 :])
             yield family, f"rule add pref {priority} {'not ' if chance.random() < 0.2 else ''}{words} {does}"
 
 
-def _selectors(chance: random.Random, family: Family, places: Sequence[Place]) -> list[str]:
+def _selectors(chance: random.Random, family: Family, places: Sequence[Place], outside: Outside) -> list[str]:
     place = chance.choice(places)
     sources = (*map(str, place.hosts(family)), place.networks[family])
     ends = chance.choice(["25", "443", "1-1000", "53-5000"])
     known = [
         f"from {chance.choice(sources)}",
-        f"to {chance.choice(SITES[family])}",
+        f"to {chance.choice(outside.sites[family])}",
         f"iif {chance.choice([place.device, place.device, 'lo'])}",
         f"fwmark {chance.choice(COMPARED)}",
         f"fwmark {chance.choice(COMPARED)}",
@@ -112,18 +106,20 @@ def carry_out(place: Namespace, lines: Iterable[tuple[Family, str]]) -> None:
         place.run(["ip", f"-{family}", "-batch", "-"], text="\n".join(mine) + "\n")
 
 
-def packets(chance: random.Random, places: Sequence[Place], many: int) -> list[Packet]:
-    """First packets of connections from the inside."""
-    return [_packet(chance, chance.choice(FAMILIES), chance.choice(places)) for _ in range(many)]
+def packets(
+    chance: random.Random, places: Sequence[Place], outside: Outside, many: int, *, ported: bool = False
+) -> list[Packet]:
+    """First packets of connections from the inside; `ported` leaves out protocols without ports."""
+    return [_packet(chance, chance.choice(FAMILIES), chance.choice(places), outside, ported) for _ in range(many)]
 
 
-def _packet(chance: random.Random, family: Family, place: Place) -> Packet:
-    protocol = chance.choice([6, 17, 17, 1 if family is Family.V4 else 58])
+def _packet(chance: random.Random, family: Family, place: Place, outside: Outside, only: bool) -> Packet:
+    protocol = chance.choice([6, 17, 17, 6 if only else 1 if family is Family.V4 else 58])
     ported = protocol in (6, 17)
     return Packet(
         family=family,
         source=chance.choice(place.hosts(family)),
-        destination=ip_address(chance.choice(SERVERS[family])),
+        destination=ip_address(chance.choice(outside.servers[family])),
         protocol=protocol,
         source_port=chance.choice(PORTS) if ported else None,
         port=chance.choice(PORTS) if ported else None,

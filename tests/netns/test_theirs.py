@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from foreignrules import TABLES, Place, carry_out, frame, packet_socket, packets, rules, tables
+from foreignrules import TABLES, Outside, Place, carry_out, frame, packet_socket, packets, rules, tables
 from polywan.core.ask import RouteQuery
 from polywan.core.foreign import ForeignRule
 from polywan.core.net import FAMILIES, TABLE_MAIN, Family
@@ -26,7 +26,23 @@ PLACES = (
     Place("lan0", {Family.V4: "10.77.0.0/24", Family.V6: "2001:db8:77::/64"}),
     Place("lan1", {Family.V4: "10.78.0.0/24", Family.V6: "2001:db8:78::/64"}),
 )
-OUT = ("out0", "tun0", "tun1")
+OUT = Outside(
+    ("out0", "tun0", "tun1"),
+    {
+        Family.V4: ("203.0.113.0/24", "203.0.113.0/28", "203.0.113.5/32", "198.51.100.0/24", "198.51.100.64/26"),
+        Family.V6: (
+            "2001:db8:1::/48",
+            "2001:db8:1::/64",
+            "2001:db8:1::5/128",
+            "2001:db8:2::/48",
+            "2001:db8:2:8000::/49",
+        ),
+    },
+    {
+        Family.V4: ("203.0.113.5", "203.0.113.9", "203.0.113.99", "198.51.100.7", "198.51.100.77"),
+        Family.V6: ("2001:db8:1::5", "2001:db8:1::9", "2001:db8:1:7::1", "2001:db8:2::7", "2001:db8:2:8000::7"),
+    },
+)
 SEEDS, RULES, PACKETS = range(20), 12, 120
 
 
@@ -46,7 +62,8 @@ class Box:
             carry_out(self.place, [(family, f"rule add pref {p} lookup {t}") for p, t in ((32766, 254), (32767, 253))])
             for table in TABLES:
                 self.place.run(["ip", f"-{family}", "route", "flush", "table", str(table)], check=False)
-        carry_out(self.place, [*tables(chance, OUT), *rules(chance, PLACES, RULES, 10, 9000)])
+        priorities = sorted(chance.sample(range(10, 9000), RULES))
+        carry_out(self.place, [*tables(chance, OUT), *rules(chance, PLACES, OUT, priorities)])
         with self.place.entered():
             return self.kernel.observe()
 
@@ -138,7 +155,7 @@ def box() -> Iterator[Box]:
             place.ip([f"link set {device.device} up", f"addr add 10.{77 + n}.0.1/24 dev {device.device}"])
             place.ip([f"addr add 2001:db8:{77 + n}::1/64 dev {device.device} nodad"])
             inside.ip([f"link set to-{device.device} up"])
-        for out in OUT:
+        for out in OUT.devices:
             ip_batch([f"link add {out} netns {place.name} type veth peer far-{out} netns {inside.name}"])
             place.ip([f"link set {out} up"])
             inside.ip([f"link set far-{out} up"])
@@ -157,7 +174,7 @@ def box() -> Iterator[Box]:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_the_kernel_decides_by_rules_of_others_is_known_on_paper_and_in_the_chains(box: Box, seed: int) -> None:
     observed = box.others_have(seed)
-    sent = packets(random.Random(f"packets {seed}"), PLACES, PACKETS)
+    sent = packets(random.Random(f"packets {seed}"), PLACES, OUT, PACKETS)
     expected = set()
     with box.place.entered():
         for number, packet in enumerate(sent, start=1):

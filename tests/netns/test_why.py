@@ -152,7 +152,7 @@ def test_the_command_tells_the_story_and_ends_with_the_conclusion(daemon: Daemon
 
 def test_a_disagreement_is_exit_9(daemon: Daemon, lab: Lab) -> None:
     lab.router.run(["ip", "rule", "add", "priority", "1", "lookup", "main"])
-    done = polywan(daemon, lab, "-", SERVER[Family.V4], "--json")
+    done = polywan(daemon, lab, CLIENT[Family.V4], SERVER[Family.V4], "--json")
     assert done.returncode == 9
     assert json.loads(done.stdout)["agrees"] is False
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from polywan.core.allocate import FALLBACK, FIRST_ROUTE, FIRST_SPECIFIC, FIRST_TCP
 from polywan.core.conflicts import conflicts
 from polywan.core.foreign import Destination, ForeignRule
 from polywan.core.net import Family, RulePriority, TableId
@@ -57,6 +58,7 @@ HOST = ip_network("192.168.15.40/32")
         rule(iif="wan1"),
         rule(suppress_prefixlength=0),
         rule(priority=33000),
+        rule(FIRST_SPECIFIC, table=254, suppress_prefixlength=0),
         rule(priority=0, from_=HOST),
         rule(priority=0, table=255),
         rule(table=999),
@@ -74,7 +76,7 @@ def test_a_rule_that_leaves_polywan_its_work_is_not_warned_of(harmless: ForeignR
         (rule(table=203), "sends everything by tun0"),
         (rule(iif="lan0"), "sends everything from lan0 by tun0"),
         (rule(from_=LAN), "sends everything from 192.168.15.0/24 by tun0"),
-        (rule(32764, mark=(0xCA6C, 0xFFFF_FFFF), invert=True), "sends everything that it matches by tun0"),
+        (rule(32764, mark=(0xCA6C, 0xFFFF_FFFF), invert=True), "sends everything without mark 0xca6c by tun0"),
     ],
 )
 def test_a_rule_that_sends_everything_elsewhere_is_named_once(taking: ForeignRule, words: str) -> None:
@@ -98,7 +100,7 @@ def test_a_rule_that_leads_to_one_uplink_is_named_with_what_to_do_instead(leadin
     assert 'let a rule of polywan say `uplink = "u2"`' in text
 
 
-@pytest.mark.parametrize("priority", [6000, 6500, 6899, 32764, 32765, 32800])
+@pytest.mark.parametrize("priority", [6000, 6500, 6899, FIRST_SPECIFIC, FIRST_TCP, FIRST_ROUTE, FALLBACK])
 def test_a_rule_among_ours_is_named(priority: int) -> None:
     (text,) = told(rule(priority, table=202))
     assert f"stands among ours: {priority}: from all lookup 202; " in text

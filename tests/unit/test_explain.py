@@ -215,6 +215,38 @@ def test_the_first_route_of_the_box_is_asked_for_without_the_source_that_it_will
     assert explain.first_query(packet(), there).source == packet().source
 
 
+BOUND_1 = replace(MAIN, table=TableId(6001))
+
+
+def test_udp_that_may_be_bound_to_mains_uplink_stays_there_unless_a_rule_matches() -> None:
+    asks = own(protocol=17, port=53, bound=True)
+    told = trace(replace(scene(), without_us=BOUND_1), asks)
+    assert (told.fate, set(told.candidates)) == ("bound", {"u1"})
+    assert "no rule matches: it stays there" in told.reason
+    by_rule = replace(scene(rules=[{"protocol": "udp", "uplink": "u2"}]), without_us=BOUND_1)
+    assert trace(by_rule, asks).candidates == {"u2"}
+
+
+def test_udp_that_is_bound_to_nothing_is_balanced_with_a_note_about_connected_sockets() -> None:
+    told = trace(replace(scene(), without_us=FIRST), own(protocol=17, port=53))
+    assert set(told.candidates) == {"u1", "u2"}
+    assert told.notes == ("a UDP socket that is connected looks bound, and stays on u1 while that lives",)
+
+
+def test_tcp_that_is_bound_to_mains_uplink_stays_there_where_unbound_tcp_has_a_source_of_its_own() -> None:
+    asks = own(bound=True)
+    assert trace(replace(scene(), without_us=BOUND_1), asks).fate == "bound"
+    uplinks = {"u1": {"interface": "wan1", "nat": "none"}, "u2": {"interface": "wan2"}}
+    doubtful = replace(scene(uplinks=uplinks), without_us=BOUND_1)
+    assert trace(doubtful, asks).candidates == {"u1", "u2"}
+
+
+def test_a_rule_from_an_address_does_not_match_before_there_is_one() -> None:
+    there = seen(scene(), **by_others(from_=ip_network("100.64.1.2/32")))
+    assert trace(there, own(protocol=17, port=53)).fate == "uplink"
+    assert trace(there, own(protocol=17, port=53, bound=True)).fate == "main"
+
+
 def test_an_ipv6_socket_that_is_bound_to_another_uplink_than_mains_is_told_as_such() -> None:
     bound = RouteAnswer(kind="unicast", link="wan2", table=TableId(6002), prefix=0)
     ends = {"source": ip_address("2001:db8:64:2::2"), "destination": ip_address("2001:db8:203::10")}

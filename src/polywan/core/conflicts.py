@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
 from polywan.config import Config
-from polywan.core.allocate import FALLBACK, FIRST_ROUTE, FIRST_SPECIFIC, PAST
+from polywan.core.allocate import FALLBACK, FIRST_ROUTE, FIRST_SPECIFIC, FIRST_TCP, PAST
 from polywan.core.destinations import Tables, everything
 from polywan.core.foreign import MOST_ROUTES, TABLE_LOCAL, WHOLE, ForeignRule
 from polywan.core.net import FAMILIES, TABLE_MAIN
@@ -19,6 +20,10 @@ BAND = PAST
 
 MASKS = (0x3F00, 0xFF00, 0x3F_0000, 0x3F00_0000, 0x3F)
 """Mark masks to propose, in this order; Kubernetes, Tailscale and Calico take bits 14 to 19 and 16 to 31."""
+
+
+_LATE = (FIRST_SPECIFIC, FIRST_TCP, FIRST_ROUTE, FALLBACK)
+"""Priorities of ours outside of the band."""
 
 
 def conflicts(config: Config, actual: ActualState, observed: Observed, marks: Collection[int]) -> Iterator[str]:
@@ -55,21 +60,35 @@ def _takes(config: Config, observed: Observed, rule: ForeignRule) -> str:
 
 def _broad(config: Config, rule: ForeignRule) -> bool:
     """True when a rule takes everything that comes from a network of the inside, or from anywhere."""
-    narrow = (rule.tos, rule.dscp, rule.ipproto, rule.sport, rule.dport, rule.uidrange, rule.oif, rule.tun_id)
-    of_uplink = rule.iif is not None and (
-        rule.iif == "lo" or rule.iif in {u.interface for u in config.uplinks.values()}
-    )
+    not_inside = rule.iif == "lo" or any(rule.iif == uplink.interface for uplink in config.uplinks.values())
     host = rule.from_ is not None and rule.from_.prefixlen == rule.from_.max_prefixlen
-    return not (of_uplink or host or any(selector is not None for selector in narrow))
+    return not (not_inside or host or _narrow(rule))
+
+
+def _narrow(rule: ForeignRule) -> bool:
+    narrow = (rule.tos, rule.dscp, rule.ipproto, rule.sport, rule.dport, rule.uidrange, rule.oif, rule.tun_id)
+    return any(selector is not None for selector in narrow)
+
+
+def _plain(rule: ForeignRule) -> ForeignRule:
+    """The same rule without selectors."""
+    return ForeignRule(
+        family=rule.family,
+        priority=rule.priority,
+        table=rule.table,
+        invert=rule.invert,
+        suppress_prefixlength=rule.suppress_prefixlength,
+        protocol=rule.protocol,
+    )
 
 
 def _what(rule: ForeignRule) -> str:
-    narrow = (rule.tos, rule.dscp, rule.ipproto, rule.sport, rule.dport, rule.uidrange, rule.oif, rule.tun_id)
-    if rule.invert or any(selector is not None for selector in narrow):
+    if rule.invert and rule.mark is not None and rule == replace(_plain(rule), mark=rule.mark):
+        return f"everything without mark {rule.mark[0]:#x}"
+    if rule.invert or _narrow(rule):
         return "everything that it matches"
-    found = (
-        "everything of this box" if rule.iif == "lo" else f"everything from {rule.iif}" if rule.iif else "everything"
-    )
+    origin = "" if rule.iif is None else " of this box" if rule.iif == "lo" else f" from {rule.iif}"
+    found = f"everything{origin}"
     return found if rule.from_ is None else f"{found} from {rule.from_}"
 
 
@@ -80,10 +99,12 @@ def _in_our_place(config: Config, rule: ForeignRule) -> str:
             f"another program's policy rule stands among ours: {rule.text()}; "
             f"set global.priority to a free band of {BAND + 1} (ours begins at {low})"
         )
-    if rule.priority in (FIRST_SPECIFIC, FIRST_ROUTE, FALLBACK):
+    # What leads to main's specific routes does as ours there.
+    specific = rule.table == TABLE_MAIN and rule.suppress_prefixlength is not None
+    if rule.priority in _LATE and not specific:
         return (
             f"another program's policy rule stands among ours: {rule.text()}; "
-            f"give it another priority than {FIRST_SPECIFIC}, {FIRST_ROUTE} and {FALLBACK}"
+            f"give it another priority than {', '.join(map(str, _LATE))}"
         )
     return ""
 

@@ -32,7 +32,7 @@ from polywan.core.reach import Path, UplinkFamily
 from polywan.core.routing import REALM_BOUND, REALM_FIRST
 from polywan.core.select import policies_of
 from polywan.core.steering import steering_chains, steering_sets
-from polywan.core.theirs import ENTRY, theirs_chains, theirs_sets
+from polywan.core.theirs import ENTRY, OWN_ENTRY, own_chains, theirs_chains, theirs_sets
 from polywan.core.translation import translation_chains, translation_sets
 from polywan.core.via import via_chains, via_entry, via_maps
 
@@ -228,7 +228,11 @@ def _theirs(given: RulesetInput) -> Iterator[NftRule]:
 
 def _of_others(given: RulesetInput) -> dict[str, Chain]:
     known = given.observed
-    return theirs_chains(known.rules, known.tables, main=_with_default(known))
+    main = _with_default(known)
+    # Where realms tell who has decided, packets of this box need none of it.
+    without_realms = frozenset(FAMILIES) - ({Family.V4} if known.realms else set())
+    own = own_chains(known.rules, known.tables, without_realms, main=main)
+    return {**theirs_chains(known.rules, known.tables, main=main), **own}
 
 
 def _with_default(observed: Observed) -> frozenset[Family]:
@@ -301,7 +305,9 @@ def _first(given: RulesetInput) -> Iterator[NftRule]:
             yield NftRule(text, "perhaps bound: by rules; without one, UDP stays here")
         yield NftRule(bound, "bound to an uplink by device or address")
         yield NftRule("meta nfproto ipv4 accept", "decided by somebody else, or by a specific route")
-    else:
+    if OWN_ENTRY in _of_others(given):
+        yield NftRule(f"jump {OWN_ENTRY}", "what policy rules of others decide is theirs")
+    if not given.observed.realms:
         yield from _near(given, Family.V4)
         yield NftRule("meta nfproto ipv4 oifname vmap @bound_4", "bound to an uplink by device or address")
     yield from _near(given, Family.V6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from typing import Literal, TypeAlias
 
@@ -20,6 +20,8 @@ from polywan.core.packet import Packet
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily
 from polywan.core.select import Selection
 from polywan.core.theirs import decides
+
+_TCP = 6
 
 Fate: TypeAlias = Literal["uplink", "bound", "outside", "main", "here", "refused", "dropped"]
 """What becomes of a connection: chosen an uplink for, bound to one by its socket, come in by one, left to the routing
@@ -81,6 +83,9 @@ class Scene:
     def decided_by(self, packet: Packet) -> ForeignRule | Literal["main"] | None:
         """Return the policy rule of others that decides about the packet, as in `theirs.decides`."""
         main = frozenset(family for family in FAMILIES if self.observed.main_default_links(family))
+        if packet.in_interface is None and not packet.bound and packet.protocol != _TCP:
+            # Routing chooses the source; of TCP alone it asks again with it.
+            packet = replace(packet, source=packet.family.default.network_address)
         return decides(self.observed.rules, self.observed.tables, packet, main=main)
 
     def by_device(self, device: str | None) -> str | None:

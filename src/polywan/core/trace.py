@@ -18,11 +18,11 @@ from polywan.config.matching import DAYS
 from polywan.core.ask import UNKNOWN_TABLE, AnswerKind, RouteAnswer
 from polywan.core.conditions import conditions
 from polywan.core.destinations import destination
-from polywan.core.first import ours_to_balance
+from polywan.core.first import has_source, ours_to_balance
 from polywan.core.flows import PROTOCOL_NAMES
 from polywan.core.foreign import ForeignRule
 from polywan.core.lookups import VIA, Lookups, via_group
-from polywan.core.net import TABLE_MAIN
+from polywan.core.net import TABLE_MAIN, UNBOUND_SOURCE
 from polywan.core.packet import Packet
 from polywan.core.picking import choose
 from polywan.core.reach import Path, unbound_links
@@ -32,7 +32,8 @@ from polywan.core.select import policy_name, served_by
 from polywan.core.via import serves
 
 _ON_LINK: Final = (IPv6Network("fe80::/10"), IPv6Network("ff00::/8"))
-_DHCP: Final = (17, 68, 67)
+_TCP, _UDP = 6, 17
+_DHCP: Final = (_UDP, 68, 67)
 """Protocol and ports of a DHCP client's packets to its server."""
 _STRANGE: Final = (
     "its mark {:#x} is another program's and has bits of ours: left alone, for nobody could tell them apart"
@@ -60,7 +61,32 @@ def _steered(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace:
         return replace(found, specific=True, pick=None, affinity=False, native=False, notes=(), ways=(only,))
     if found.fate == "main":
         return replace(found, link=first.link)
+    return _kept(scene, packet, first, found) if found.rule is None and packet.protocol == _UDP else found
+
+
+def _kept(scene: Scene, packet: Packet, first: RouteAnswer, found: Trace) -> Trace:
+    """UDP of this box that no rule matches: what may be bound to the link of main's default stays there (`steer`)."""
+    stays = _perhaps_bound(scene, packet, first)
+    lost = scene.selection.dead | scene.selection.down
+    if stays is not None and (stays, packet.family) not in lost:
+        reason = f"UDP from an address of {stays}, and no rule matches: it stays there"
+        told = Trace(packet=packet, fate="bound", reason=reason, ways=(way(scene, packet, stays),))
+        return replace(told, tried=found.tried)
+    by = scene.by_device(first.link)
+    if packet.in_interface is None and not packet.bound and by is not None and scene.realms(packet.family):
+        note = f"a UDP socket that is connected looks bound, and stays on {by} while that lives"
+        return replace(found, notes=(*found.notes, note))
     return found
+
+
+def _perhaps_bound(scene: Scene, packet: Packet, first: RouteAnswer) -> str | None:
+    """Uplink of main's default to whose address a socket seems to be bound; a connected one looks like that, too."""
+    doubtful = packet.protocol == _UDP or (packet.protocol == _TCP and not has_source(scene.config, scene.observed))
+    main = unbound_links(scene.observed, scene.reach, scene.numbers, packet.family)
+    if packet.in_interface is not None or not scene.realms(packet.family) or not doubtful or first.link not in main:
+        return None
+    by = scene.by_device(first.link)
+    return by if by is not None and first.table == scene.numbers[by].table else None
 
 
 def expected(scene: Scene, packet: Packet) -> RouteAnswer:
@@ -87,7 +113,9 @@ def expected(scene: Scene, packet: Packet) -> RouteAnswer:
     chosen = min(usable_main, key=lambda d: d.metric)
     by_uplink = own and scene.realms(packet.family) and scene.by_device(chosen.link) is not None
     table = first_table(scene.fallback) if by_uplink else TABLE_MAIN
-    return RouteAnswer(kind="unicast", link=chosen.link, via=chosen.via, table=table, prefix=0)
+    found = RouteAnswer(kind="unicast", link=chosen.link, via=chosen.via, table=table, prefix=0)
+    unbound_tcp = by_uplink and packet.protocol == _TCP and not packet.bound
+    return replace(found, source=UNBOUND_SOURCE) if unbound_tcp and has_source(scene.config, observed) else found
 
 
 def _led(scene: Scene, packet: Packet, rule: ForeignRule) -> RouteAnswer:
@@ -164,13 +192,16 @@ def _decided(scene: Scene, packet: Packet, first: RouteAnswer, by: str) -> Trace
     """Who has decided the first route of a packet of this box that leaves by an uplink; None for main's default."""
     rule = scene.decided_by(packet)
     if scene.realms(packet.family):
-        if first.table in (first_table(scene.fallback), scene.fallback):
+        firsts = (first_table(scene.fallback), first_table(scene.fallback, tcp=True), scene.fallback)
+        if first.table in firsts or _perhaps_bound(scene, packet, first) is not None:
             return None
         if any(number.table == first.table for number in scene.numbers.values()):
             return _bound(scene, packet, by)
         if isinstance(rule, ForeignRule):
             return _by_others(packet, rule, first)
         return _by_specific(scene, packet, first)
+    if isinstance(rule, ForeignRule) and first.table == rule.table:
+        return _by_others(packet, rule, first)
     near = (ip.network for ip in scene.observed.addresses_of(str(first.link), packet.family))
     if any(packet.destination in network for network in near):
         return _by_specific(scene, packet, first)
@@ -179,8 +210,6 @@ def _decided(scene: Scene, packet: Packet, first: RouteAnswer, by: str) -> Trace
         return None
     specific = _is_specific(scene, packet, first)
     reason = f"main has a specific route by {by}" if specific else f"its socket is bound to {by}"
-    if isinstance(rule, ForeignRule) and first.table == rule.table:
-        reason = f"rule of another program: {rule.text()}"
     return replace(_bound(scene, packet, by), reason=reason, specific=specific)
 
 
