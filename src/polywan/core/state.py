@@ -68,6 +68,7 @@ class State:
         refused: operations of the last plan that the kernel refused, and how many times in a row.
         tries: plans in a row with a refusal.
         culprit: who touched our things, as far as the kernel told, until the next repair names them.
+        rules_at: file and line of each rule.
         advice: what is odd in the configuration, though good.
         warnings: what the user should know, for status; `advice` is part of it.
     """
@@ -107,6 +108,7 @@ class State:
     refused: Mapping[str, int] = field(default_factory=dict)
     tries: int = 0
     culprit: str = ""
+    rules_at: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
