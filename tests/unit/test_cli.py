@@ -163,9 +163,9 @@ def test_status_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("content", "where", "message"),
     [
-        (None, "{path}: rules[0].list: ", "cannot be read: no such file or directory"),
-        ("10.0.0.0/8\n10.0.0.5/8\n", "{path}:2: rules[0].list: ", "never matches"),
-        ("x" * 17_000_000, "{path}: rules[0].list: ", "is 17 MB; a list may have 16 MiB"),
+        (None, "{path}: rule 1: list: ", "cannot be read: no such file or directory"),
+        ("10.0.0.0/8\n10.0.0.5/8\n", "{path}:2: rule 1: list: ", "never matches"),
+        ("x" * 17_000_000, "{path}: rule 1: list: ", "is 17 MB; a list may have 16 MiB"),
     ],
 )
 def test_check_warns_of_lists_that_cannot_be_read(

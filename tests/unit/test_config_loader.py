@@ -201,7 +201,7 @@ def test_a_problem_is_placed_in_the_drop_in_it_comes_from(write: Callable[..., P
         extra='\n[[rules]]\nuplink = "fibre"\n[[rules]]\nuplink = "fiber"\n[uplinks.fibre]\nweight = 0\n',
     )
     assert file_problems(path) == [
-        'DIR/conf.d/extra.toml:5: rules[2].uplink: there is no uplink "fiber" (did you mean "fibre"?)',
+        'DIR/conf.d/extra.toml:5: rule 3: uplink: there is no uplink "fiber" (did you mean "fibre"?)',
         "DIR/conf.d/extra.toml:7: uplinks.fibre.weight: expected a whole number from 1 to 1000, got 0",
     ]
 

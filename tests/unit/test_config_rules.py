@@ -100,7 +100,7 @@ def test_a_control_group_before_only_is_refused_and_both_places_are_named(key: s
     text = rule('uplink = "lte"', f'{key} = "a.slice"') + '[[rules]]\naction = "block"\nto = "192.0.2.1"\n'
     ((where, message, hint),) = found(text + '[[rules]]\nonly = "lte"\n')
     assert where == f"rules[0].{key}"
-    assert message.endswith("the other one is rules[2] at config:11")
+    assert message.endswith("the other one is rule 3 at config:11")
     assert hint == "move it behind that rule, or use user instead"
 
 
@@ -150,7 +150,9 @@ def test_a_rule_behind_one_without_conditions_never_matches(warned: Callable[[st
     text = rule('uplink = "lte"') + '[[rules]]\naction = "block"\nto = "192.0.2.0/24"\n'
     (warning,) = warned(text)
     assert (warning.where.rpartition("/")[2], warning.key) == ("polywan.toml:7", "rules[1]")
-    assert warning.message.startswith("can never match: every connection that it would match is taken before, by rules")
+    assert warning.message.startswith(
+        "can never match: every connection that it would match is taken before, by rule 1"
+    )
     assert warning.message.endswith("polywan.toml:5")
 
 
@@ -161,8 +163,8 @@ def test_both_places_of_a_warning_are_found_across_files(tmp_path: Path) -> None
     (tmp_path / "conf.d/late.toml").write_text(late, encoding="utf-8")
     (warning,) = load_with_warnings(tmp_path / "polywan.toml").warnings
     assert str(warning).replace(str(tmp_path), "DIR") == (
-        "DIR/conf.d/late.toml:2: rules[1]: can never match: every connection that it would match is taken before, by "
-        "rules[0] at DIR/polywan.toml:5 (move the narrower rule ahead of the wider one, or remove it)"
+        "DIR/conf.d/late.toml:2: rule 2: can never match: every connection that it would match is taken before, by "
+        "rule 1 at DIR/polywan.toml:5 (move the narrower rule ahead of the wider one, or remove it)"
     )
 
 

@@ -393,6 +393,19 @@ def test_an_order_is_in_force_when_it_is_answered(tmp_path: Path) -> None:
     with_daemon(tmp_path, story)
 
 
+def test_an_order_that_cannot_be_written_down_says_that_a_restart_forgets_it(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        done = await Uplinks(daemon).order("u1", Verb.DISABLE, None)
+        assert done["state"] == "disabled"
+        assert [text for text in done["warnings"] if "a restart will not know it" in text]
+        assert [text for text in daemon.troubles if "a restart will not know" in text]
+
+    with_daemon(blocked / "state", story)
+
+
 def test_an_uplink_that_is_drained_at_once_is_empty_soon(tmp_path: Path) -> None:
     async def story(daemon: Daemon, kernel: FakeKernel) -> None:
         kernel.connections_list += [Connection(mark=0x200, protocol="tcp"), Connection(mark=0x100, protocol="tcp")]

@@ -4,11 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from polywan.config import Config
 from polywan.core.admin import Order, Verb
 from polywan.core.compile import Memory
 from polywan.core.net import Family
 from polywan.core.outages import History, Outage
 from polywan.daemon import store
+from polywan.daemon.main import remove
+from polywan.kernel.fake import FakeKernel
+from worlds import Daemon, config, world
 
 MEMORY = Memory(
     ids={"fibre": 1, "lte": 2},
@@ -99,3 +103,36 @@ def test_outages_that_make_no_sense_are_a_damaged_file(tmp_path: Path, history: 
     text = json.dumps({"ids": {}, "gateways": [], "originals": {}, "outages": {"fibre": history}})
     (tmp_path / store.FILE).write_text(text)
     assert store.load(tmp_path)[0] == Memory()
+
+
+def test_a_damaged_file_costs_more_than_marks_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / store.FILE).write_text("{")
+    assert "what kernel settings were before polywan is lost: `down` cannot restore them" in store.load(tmp_path)[1]
+    assert store.lost(tmp_path)
+
+
+def test_a_file_that_is_gone_is_lost_and_one_that_is_there_is_not(tmp_path: Path) -> None:
+    assert store.lost(tmp_path)
+    store.save(tmp_path, MEMORY)
+    assert not store.lost(tmp_path)
+
+
+FORWARD = "net/ipv4/ip_forward"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_down_names_the_settings_whose_old_values_are_lost(tmp_path: Path, lost: bool) -> None:
+    given = world(2)
+    kernel = FakeKernel(links=given.links.values(), addresses=given.addresses, defaults=given.defaults)
+    kernel.sysctls = {FORWARD: "0", "net/ipv4/conf/wan1/rp_filter": "1"}
+    wanted = Config.model_validate({"uplinks": config(2).uplinks, "global": {"forwarding": True}})
+    daemon = Daemon(wanted, given, kernel.read(list(kernel.sysctls)))
+    for plan in daemon.plans():
+        kernel.apply(plan.plan)
+    assert kernel.sysctls[FORWARD] == "1"
+    if not lost:
+        store.save(tmp_path, daemon.state.memory)
+    report = remove(kernel, tmp_path)
+    assert kernel.sysctls[FORWARD] == ("1" if lost else "0")
+    assert ("net.ipv4.ip_forward = 1" in report["unrestored"]) is lost
+    assert remove(kernel, tmp_path)["unrestored"] == []

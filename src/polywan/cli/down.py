@@ -48,4 +48,10 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
         click.echo(f"removed: {counted(report['removed'], 'operation')}")
         for text in report["failed"]:
             click.echo(f"refused by the kernel: {text}", err=True)
-    ctx.exit(1 if report["failed"] else 0)
+        if report["unrestored"]:
+            click.echo(
+                "not restored, since what they were before is lost (memory.json): look whether you want", err=True
+            )
+            for text in report["unrestored"]:
+                click.echo(f"  {text}", err=True)
+    ctx.exit(1 if report["failed"] or report["unrestored"] else 0)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+_RULE: Final = re.compile(r"^rules\[([0-9]+)\](\.)?")
 
 
 class PolywanError(Exception):
@@ -16,7 +20,7 @@ class Problem:
 
     Attributes:
         where: file and line, as ``/etc/polywan/polywan.toml:12`` (the line is absent when unknown).
-        key: dotted path of the value, as ``uplinks.fibre.weight``.
+        key: dotted path of the value, as ``uplinks.fibre.weight`` or ``rules[0].port``; people see ``rule 1: port``.
         message: what is wrong and what was expected.
         hint: what to do, often "did you mean …"; empty when there is nothing to add.
     """
@@ -28,7 +32,12 @@ class Problem:
 
     def __str__(self) -> str:
         tail = f" ({self.hint})" if self.hint else ""
-        return f"{self.where}: {self.key}: {self.message}{tail}"
+        return f"{self.where}: {spoken(self.key)}: {self.message}{tail}"
+
+
+def spoken(key: str) -> str:
+    """Return a key as people read it: rules have numbers, and count from 1 wherever polywan speaks of them."""
+    return _RULE.sub(lambda found: f"rule {int(found[1]) + 1}" + (": " if found[2] else ""), key)
 
 
 class ConfigError(PolywanError):

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from polywan.config.checks import check
 from polywan.config.coverage import never_matching
-from polywan.config.errors import ConfigError, Problem, UnreadableError
+from polywan.config.errors import ConfigError, Problem, UnreadableError, spoken
 from polywan.config.faults import Fault, Path, dotted
 from polywan.config.model import Config
 from polywan.config.reading import read_parts
@@ -43,10 +43,11 @@ _SYNTAX_HINTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A good configuration, and what in it is probably not what its author meant."""
+    """A good configuration, what in it is probably not what its author meant, and file and line of each rule."""
 
     config: Config
     warnings: tuple[Problem, ...] = ()
+    rules_at: tuple[str, ...] = ()
 
 
 def load(path: FilePath) -> Config:
@@ -157,7 +158,8 @@ def _loaded(sources: Sequence[_Source]) -> Loaded:
             "global": parts.global_,
         }
     )
-    return Loaded(config, tuple(_problems(never_matching(config.rules), sources)))
+    places = tuple(_place(("rules", place), sources) for place in range(len(config.rules)))
+    return Loaded(config, tuple(_problems(never_matching(config.rules), sources)), places)
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any], depth: int = 0) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def _problems(faults: Iterable[Fault], sources: Sequence[_Source]) -> list[Probl
 def _placed(fault: Fault, sources: Sequence[_Source]) -> Problem:
     message = fault.message
     if fault.other:
-        message += f" {dotted(fault.other)} at {_place(fault.other, sources)}"
+        message += f" {spoken(dotted(fault.other))} at {_place(fault.other, sources)}"
     return Problem(_place(fault.path, sources), dotted(fault.path), message, fault.hint)
 
 

@@ -110,9 +110,10 @@ def _notice_gap(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
 def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, ...], bool]:
     """Fold the event into what is known; the last value says whether a new decision is needed."""
     match event:
-        case ConfigLoaded(config, warnings, lookups=lookups):
+        case ConfigLoaded(config, warnings, lookups=lookups, rules_at=places):
             notes = tuple(Note(Level.WARNING, "config.odd", text) for text in warnings)
-            state = replace(state, advice=warnings, lookups=state.lookups if lookups is None else lookups)
+            state = replace(state, advice=warnings, rules_at=places)
+            state = replace(state, lookups=state.lookups if lookups is None else lookups)
             state, effects = reconfigure.take(staging.arrived(state), config, now)
             return read_soon(state, now), (*effects, *notes), True
         case ReadDone(observed, actual):

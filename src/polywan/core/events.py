@@ -149,11 +149,13 @@ class ConfigLoaded:
     Attributes:
         warnings: what the loader found odd in it, for people.
         lookups: what its rules refer to, as far as it is known already; None leaves what was known before.
+        rules_at: file and line of each rule.
     """
 
     config: Config
     warnings: tuple[str, ...] = ()
     lookups: Lookups | None = field(default=None, kw_only=True)
+    rules_at: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

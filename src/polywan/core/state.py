@@ -82,6 +82,7 @@ class State:
         refused: operations of the last plan that the kernel refused, and how many times in a row.
         tries: plans in a row with a refusal.
         culprit: who touched our things, as far as the kernel told, until the next repair names them.
+        rules_at: file and line of each rule.
         advice: what is odd in the configuration, though good.
         cautions: why nothing may work in this world, as of the last read.
         warnings: what the user should know, for status; `advice` and `cautions` are part of it.
@@ -128,6 +129,7 @@ class State:
     refused: Mapping[str, int] = field(default_factory=dict)
     tries: int = 0
     culprit: str = ""
+    rules_at: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ which is asked for in so many words, accept_local (see `build_sysctls`), `ACCOUN
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,6 +87,20 @@ def build_sysctls(config: Config, observed: Observed, current: Mapping[str, str]
             # fields chosen by hand (3) are somebody's decision.
             if current.get(path, "0") in {"0", "1"}:
                 yield Sysctl(path, "1")
+
+
+def usual(devices: Iterable[str]) -> Iterator[Sysctl]:
+    """Yield the settings that are commonly wanted with these uplink devices, for whoever has lost what he wrote."""
+    yield Sysctl("net/ipv4/conf/all/accept_local", "1")
+    yield Sysctl("net/ipv4/ip_forward", "1")
+    yield Sysctl("net/ipv6/conf/all/forwarding", "1")
+    for path in ACCOUNTING:
+        yield Sysctl(path, "1")
+    for device in devices:
+        yield Sysctl(f"net/ipv4/conf/{device}/rp_filter", "2")
+        yield Sysctl(f"net/ipv4/conf/{device}/ignore_routes_with_linkdown", "1")
+        yield Sysctl(f"net/ipv6/conf/{device}/ignore_routes_with_linkdown", "1")
+        yield Sysctl(f"net/ipv6/conf/{device}/accept_ra", "2")
 
 
 def wants_multipath(config: Config) -> bool:

@@ -61,6 +61,7 @@ class Daemon:
     """Runs the engine over a kernel and a prober until it is told to stop.
 
     Attributes:
+        unsaved: why memory could not be written the last time; empty when it could.
         feeds: further sources of events, which run as long as the loop does.
     """
 
@@ -85,6 +86,7 @@ class Daemon:
         self._leavers = Leavers(kernel, time.monotonic, lambda: self.state.leavings)
         self._seeker = Seeker(kernel, time.monotonic)
         self.feeds: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self.unsaved = ""
         self.ready = asyncio.Event()
         self.on_settled: Callable[[], None] = lambda: None
 
@@ -248,8 +250,10 @@ class Daemon:
             case Remember(memory):
                 try:
                     store.save(self._state_dir, memory)
+                    self.unsaved = ""
                 except OSError as error:
-                    log.error("state.unwritable: %s; a restart may give marks anew", error)
+                    self.unsaved = f"{self._state_dir} cannot be written: {(error.strerror or str(error)).lower()}"
+                    log.error("state.unwritable: %s; a restart may give marks anew", self.unsaved)
             case Note(level, event, text):
                 log.log(LEVELS[level], "%s: %s", event, printable(text))
             case _:
@@ -348,8 +352,9 @@ class Daemon:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """What the engine cannot know: the prober has no right, or no means, to send."""
-        return (f"probes cannot be sent: {self._prober.problem}",) if self._prober.problem else ()
+        """What the engine cannot know: the prober has no right, or no means, to send; nothing can be remembered."""
+        probes = (f"probes cannot be sent: {self._prober.problem}",) if self._prober.problem else ()
+        return (*probes, f"a restart will not know what holds now: {self.unsaved}") if self.unsaved else probes
 
     async def traffic(self) -> Mapping[str, Traffic]:
         """Return connections, bytes and rates by uplink."""

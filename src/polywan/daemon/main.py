@@ -30,10 +30,10 @@ from polywan.core.errors import (
     PolywanError,
 )
 from polywan.core.flows import Wanted
-from polywan.core.plan import describe_nexthop, describe_route, describe_rule, removal
+from polywan.core.plan import ActualState, describe_nexthop, describe_route, describe_rule, removal
 from polywan.core.state import State
 from polywan.core.status import document
-from polywan.core.tuning import Sysctl, wants_multipath
+from polywan.core.tuning import Sysctl, usual, wants_multipath
 from polywan.core.words import counted
 from polywan.daemon import planning, store, via, why
 from polywan.daemon.control import serving
@@ -169,6 +169,9 @@ def lack(lines: list[str]) -> PolywanError:
 def remove(kernel: Kernel, state_dir: Path) -> dict[str, Any]:
     """Leave the kernel as found: everything stamped as ours is removed, settings get their old values back.
 
+    Returns:
+        removed: number of operations; failed: messages; unrestored: settings whose old values are lost.
+
     Raises:
         KernelError: the kernel cannot be read.
     """
@@ -176,12 +179,26 @@ def remove(kernel: Kernel, state_dir: Path) -> dict[str, Any]:
     if warning:
         log.warning("state.unreadable: %s", warning)
     sysctls = [Sysctl(path, value) for path, value in memory.originals.items()]
-    plan = removal(kernel.read([s.path for s in sysctls]), sysctls)
+    actual = kernel.read([s.path for s in sysctls])
+    unrestored = _unrestored(kernel, actual) if store.lost(state_dir) else []
+    plan = removal(actual, sysctls)
     report = kernel.apply(plan)
     if not report.failures:
         store.forget(state_dir)
     log.info("down: %d of %s", report.done, counted(len(plan.ops), "operation"))
-    return {"removed": report.done, "failed": [f.message for f in report.failures]}
+    if unrestored:
+        log.warning("down: what these were before is not known, they stay: %s", ", ".join(unrestored))
+    return {"removed": report.done, "failed": [f.message for f in report.failures], "unrestored": unrestored}
+
+
+def _unrestored(kernel: Kernel, actual: ActualState) -> list[str]:
+    """Return the settings that look like ours, if anything of ours is there: nobody knows what they were before."""
+    if not (actual.nft or actual.routes or actual.rules):
+        return []
+    devices = sorted({route.link for route in actual.routes if route.link is not None})
+    wanted = tuple(usual(devices))
+    found = kernel.read([s.path for s in wanted]).sysctls
+    return [f"{s.path.replace('/', '.')} = {s.value}" for s in wanted if found.get(s.path) == s.value]
 
 
 @contextmanager

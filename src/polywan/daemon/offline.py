@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from polywan import presence
-from polywan.config import Config, load
+from polywan.config import Config, load_with_warnings
 from polywan.core import engine
 from polywan.core.effects import Apply, Effect
 from polywan.core.errors import NotPermitted, PolywanError
@@ -179,7 +179,9 @@ def explain(config_path: Path, state_dir: Path, observed: Path, words: Mapping[s
         QuestionError: they make no sense.
         PolywanError: the configuration or the recording cannot be read.
     """
-    state, _, _ = _first_decision(load(config_path), state_dir, observed)
+    loaded = load_with_warnings(config_path)
+    state, _, _ = _first_decision(loaded.config, state_dir, observed)
+    state = replace(state, rules_at=loaded.rules_at)
     return why.recorded(state, words, int(time.time()))
 
 

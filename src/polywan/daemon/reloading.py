@@ -98,7 +98,7 @@ def _named(error: Exception) -> str:
 
 def taken_in(loaded: Loaded, lookups: Lookups) -> ConfigLoaded:
     """Return the event that puts a configuration in force, with what people should know about it."""
-    return ConfigLoaded(loaded.config, tuple(map(str, loaded.warnings)), lookups=lookups)
+    return ConfigLoaded(loaded.config, tuple(map(str, loaded.warnings)), lookups=lookups, rules_at=loaded.rules_at)
 
 
 def demand(kernel: Kernel, config: Config, before: Config | None, file: Path) -> None:

@@ -16,6 +16,9 @@ from polywan.core.net import Family
 from polywan.core.outages import History, Outage
 
 FILE = "memory.json"
+LOST: Final = (
+    "marks may be given anew, and what kernel settings were before polywan is lost: `down` cannot restore them"
+)
 _LATEST: Final = 253_402_300_799.0  # the end of the year 9999
 
 
@@ -28,7 +31,13 @@ def load(state_dir: Path) -> tuple[Memory, str]:
     except FileNotFoundError:
         return Memory(), ""
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return Memory(), f"{path} is unreadable and was ignored ({error}); marks may be given anew"
+        told = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
+        return Memory(), f"{path} is unreadable and was ignored ({told}); {LOST}"
+
+
+def lost(state_dir: Path) -> bool:
+    """True when there is no file that could tell what kernel settings were before."""
+    return not (state_dir / FILE).exists() or bool(load(state_dir)[1])
 
 
 def save(state_dir: Path, memory: Memory) -> None:

@@ -55,6 +55,8 @@ class Uplinks:
         warnings = [text for text in forced(state) if text not in before]
         if state.config is not None and name in state.config.uplinks and not state.config.uplinks[name].enabled:
             warnings.append(f"{name} has enabled = false in the configuration, which comes first")
+        if self._daemon.unsaved:
+            warnings.append(f"in force, but a restart will not know it: {self._daemon.unsaved}")
         return {**self._seen(name), "warnings": warnings}
 
     async def test(self, name: str) -> dict[str, Any]:

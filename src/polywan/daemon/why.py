@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
@@ -27,6 +28,7 @@ Ask: TypeAlias = Callable[[RouteQuery], RouteAnswer]
 MOST_FLOWS: Final = 20
 """Connections that are told of when the question leaves a port open."""
 
+_RULE_LINE: Final = re.compile(r"rule ([0-9]+): ")
 _ANY: Final[Mapping[Family, IPAddress]] = {Family.V4: IPv4Address(0), Family.V6: IPv6Address(0)}
 _RECORDED: Final = "told from a recording: static routes and affinity are not in it"
 
@@ -72,7 +74,7 @@ def live(state: State, kernel: Machine, words: Mapping[str, str], now: int) -> d
         known = (flow for flow in kernel.flows(scene.layout.mask) if _meant(scene, question, flow))
         flows = [_flow(scene, flow) for flow in islice(known, MOST_FLOWS)]
         result |= {"flows": flows, "text": [*_flow_lines(flows), *result["text"]]}
-    return _shown(result)
+    return _shown(result, state.rules_at)
 
 
 def recorded(state: State, words: Mapping[str, str], now: int) -> dict[str, Any]:
@@ -86,12 +88,22 @@ def recorded(state: State, words: Mapping[str, str], now: int) -> dict[str, Any]
     scene = scene_of(state)
     packet, notes = _completed(scene, parse(words), now, None)
     told = trace(scene, packet)
-    return _shown(explain.document(replace(told, notes=(*told.notes, *notes, _RECORDED))))
+    return _shown(explain.document(replace(told, notes=(*told.notes, *notes, _RECORDED))), state.rules_at)
 
 
-def _shown(document: dict[str, Any]) -> dict[str, Any]:
-    """Make the lines safe for a terminal: the kernel takes nearly any bytes for the name of a device."""
-    return document | {"text": [printable(line) for line in document["text"]]}
+def _shown(document: dict[str, Any], rules_at: Sequence[str]) -> dict[str, Any]:
+    """Say where rules stand, and make the lines safe for a terminal: a device's name may hold nearly any bytes."""
+
+    def placed(line: str) -> str:
+        found = _RULE_LINE.match(line)
+        number = int(found[1]) if found else 0
+        return f"rule {number} ({rules_at[number - 1]}){line[found.end(1) :]}" if found and known(number) else line
+
+    def known(number: int) -> bool:
+        return 0 < number <= len(rules_at)
+
+    rules = [rule | ({"at": rules_at[n - 1]} if known(n := rule["number"]) else {}) for rule in document["rules"]]
+    return document | {"rules": rules, "text": [printable(placed(line)) for line in document["text"]]}
 
 
 def _completed(scene: Scene, question: Question, now: int, ask: Ask | None) -> tuple[Packet, tuple[str, ...]]:
