@@ -69,30 +69,37 @@ def test_the_route_may_go_by_a_nexthop_object(lab_of: BuildLab, start_daemon: St
     with_servers(lab, story)
 
 
+@pytest.mark.parametrize("numbers", [(1,), (1, 2)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_address_may_be_that_of_the_loopback_device(
-    lab_of: BuildLab, start_daemon: StartDaemon, family: Family
+    lab_of: BuildLab, start_daemon: StartDaemon, family: Family, numbers: tuple[int, ...]
 ) -> None:
     lab = lab_of(2)
-    address = lab.topology.uplink(1).addresses[family]
-    length = family.host_length
-    lab.router.ip(
-        [
-            f"address del {address.own} dev wan1",
-            f"address add {address.own.ip}/{length} dev lo{' nodad' if family is Family.V6 else ''}",
-            f"route replace {family.default} via {address.gateway} dev wan1 onlink src {address.own.ip} metric 101",
-        ]
-    )
-    if family is Family.V6:
-        # Neighbour discovery answers for the link's own addresses only: the provider has a route by its local one.
-        lab.router.ip(["address add fe80::2/64 dev wan1 nodad"])
-        lab.provider(1).ip([f"route add {address.own.ip}/{length} via fe80::2 dev wan"])
+    for number in numbers:
+        to_loopback(lab, family, number)
     start_daemon(lab, configuration(lab.topology, (1, 1)))
 
     async def story() -> None:
         await shared(lab, family)
 
     with_servers(lab, story)
+
+
+def to_loopback(lab: Lab, family: Family, number: int) -> None:
+    """Move an uplink's address to the loopback device; its default route asks for it."""
+    address, device = lab.topology.uplink(number).addresses[family], f"wan{number}"
+    own, length = address.own.ip, family.host_length
+    lab.router.ip(
+        [
+            f"address del {address.own} dev {device}",
+            f"address add {own}/{length} dev lo{' nodad' if family is Family.V6 else ''}",
+            f"route replace {family.default} via {address.gateway} dev {device} onlink src {own} metric {100 + number}",
+        ]
+    )
+    if family is Family.V6:
+        # Neighbour discovery answers for the link's own addresses only: the provider has a route by its local one.
+        lab.router.ip([f"address add fe80::2/64 dev {device} nodad"])
+        lab.provider(number).ip([f"route add {own}/{length} via fe80::2 dev wan"])
 
 
 def test_a_port_of_a_bridge_names_the_bridge(lab_of: BuildLab, start_daemon: StartDaemon, wait_for: WaitFor) -> None:

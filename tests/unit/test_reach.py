@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -246,3 +247,25 @@ def test_connections_are_shared_with_an_uplink_whose_route_names_no_router() -> 
         ("wan2", ip_address("100.64.2.1")),
     }
     assert ip_network("100.64.1.2/32") in {rule.from_ for rule in daemon.state.desired.rules}
+
+
+@both
+def test_each_uplink_translates_by_the_address_that_it_is_lent(family: Family) -> None:
+    given = world(2, [family])
+    homes = tuple(Address("lo", ip_interface(f"{a.ip.ip}/{family.host_length}")) for a in given.addresses)
+    asked = tuple(replace(d, preferred=home.ip.ip) for d, home in zip(given.defaults, homes, strict=True))
+    links = {**given.links, "lo": Link(index=1, name="lo", up=True, carrier=True)}
+    daemon = Daemon(config(2), Observed(links=links, addresses=homes, defaults=asked))
+    assert daemon.state.desired is not None
+    rules = [rule.text for rule in daemon.state.desired.nft.chains["nat"].rules]
+    word = "ip" if family is Family.V4 else "ip6"
+    own = [f'oifname "wan{n}" meta nfproto {family.nfproto} snat {word} to {homes[n - 1].ip.ip}' for n in (1, 2)]
+    assert [rule for rule in rules if " snat " in rule] == own
+    assert rules.index(own[1]) < rules.index("oifname @masqueraded masquerade")
+
+
+@both
+def test_a_link_with_an_address_of_its_own_masquerades_as_ever(family: Family) -> None:
+    daemon = Daemon(config(2), world(2, [family]))
+    assert daemon.state.desired is not None
+    assert not any(" snat " in rule.text for rule in daemon.state.desired.nft.chains["nat"].rules)

@@ -15,6 +15,7 @@ from polywan.config import Config
 from polywan.core.balance import slots
 from polywan.core.given import ROOM, RulesetInput
 from polywan.core.ipsec import not_translated
+from polywan.core.lent import lent_addresses
 from polywan.core.nat6 import Side, claims, exchanges, inside_of, sides
 from polywan.core.nft import Chain, Hook, Key, NftRule, NftSet
 from polywan.core.observed import Observed
@@ -109,6 +110,7 @@ def _nat(given: RulesetInput) -> Iterator[NftRule]:
     yield from not_translated(given)
     known = sides(given.config, given.observed)
     yield from _nat6(known, inside_of(given.config, given.observed) if known else ())
+    yield from lent_addresses(given)
     yield NftRule("oifname @masqueraded masquerade", "the link's own address")
     for name, uplink in given.config.uplinks.items():
         if isinstance(uplink.nat, str):
