@@ -86,6 +86,10 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "gre": (_link("gre local 192.0.2.1 remote 192.0.2.2"), "this kernel has no GRE tunnels"),
     "esp": (_esp, "this kernel has no ESP (CONFIG_INET_ESP), so no IPsec"),
     "bridge": (_link("bridge"), "this kernel has no bridges"),
+    "bridge netfilter": (
+        lambda: Path("/proc/sys/net/bridge").is_dir(),
+        "this kernel has no bridge netfilter (CONFIG_BRIDGE_NETFILTER)",
+    ),
     "cgroup2": (_control_groups, "kernel lacks control groups (version 2) that rules and this user can use"),
     "netem": (_qdisc("netem"), "this kernel has no netem"),
     "ping": (_tool("ping"), "ping is absent (package iputils-ping)"),

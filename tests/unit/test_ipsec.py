@@ -58,7 +58,7 @@ def test_nothing_is_dropped_before_ipsec_was_let_pass(chain: str) -> None:
 
 def test_packets_of_the_box_that_ipsec_takes_are_not_chosen_for() -> None:
     rules = texts(table(), "local")
-    assert rules.index(f"{TAKEN} accept") < rules.index("goto steer")
+    assert rules.index(f"{TAKEN} accept") < rules.index("goto first")
 
 
 def test_only_what_did_not_come_out_of_a_tunnel_is_tied_to_the_uplink_that_it_came_by() -> None:

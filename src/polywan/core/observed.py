@@ -25,6 +25,7 @@ class Link:
         kind: the driver's name, as "veth", "macvlan", "ppp"; empty for hardware.
         master: index of the link that this one belongs to, as a port does to its bridge; 0 for none (IFLA_MASTER).
         member_of: kind of that link, as "bridge", "bond", "team", "vrf" (IFLA_INFO_SLAVE_KIND).
+        mac: link-layer address of a bridge; empty for all others.
         rx_bytes, tx_bytes: counters since the link was made; no difference between two links.
     """
 
@@ -37,6 +38,7 @@ class Link:
     kind: str = ""
     master: int = 0
     member_of: str = ""
+    mac: str = ""
     rx_bytes: int = field(default=0, compare=False)
     tx_bytes: int = field(default=0, compare=False)
 

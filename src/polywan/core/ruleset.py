@@ -22,6 +22,7 @@ from functools import cache
 from typing import Final
 
 from polywan.core import ipsec
+from polywan.core.bridged import bridged_in, bridged_out
 from polywan.core.first import ours_to_balance
 from polywan.core.given import ROOM, UNMARKED, RulesetInput, restored, words_of
 from polywan.core.net import FAMILIES, NUDGE, UNBOUND_SOURCE, Family, MarkLayout
@@ -247,6 +248,7 @@ def _shared(given: RulesetInput) -> dict[str, Chain]:
     stranger = NftRule(f"{strangers} accept", "another program's mark, with bits of ours: left alone")
     here = NftRule("fib daddr type { local, broadcast, multicast } accept", "for this box, or stays on its link")
     fresh = (
+        *bridged_in(given.observed),
         NftRule("ip saddr @own goto forged", "claims to come from this box"),
         NftRule(f"{ipsec.from_outside(given)}iifname vmap @arrival", "from outside: replies go back the way it came"),
         stranger,
@@ -276,6 +278,7 @@ def _shared(given: RulesetInput) -> dict[str, Chain]:
         NftRule("reject with icmpx type host-unreachable", "fails over at once instead of hanging"),
     )
     clamp = (
+        *bridged_out(given.observed),
         NftRule("oifname @clamped tcp option maxseg size set rt mtu", "segments fit the uplink"),
         NftRule("iifname @clamped tcp option maxseg size set rt mtu", "segments fit the uplink"),
     )

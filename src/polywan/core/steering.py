@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Final
 
 from polywan.config import Config, Match, SteeringRule
+from polywan.core.bridged import bridged_out
 from polywan.core.conditions import (
     MOST_ADDRESSES,
     Condition,
@@ -53,22 +54,23 @@ class _Rules:
     lookups: Lookups
     layout: MarkLayout
     realms: bool
-    xfrm: bool
+    passing: tuple[NftRule, ...]
 
     def __hash__(self) -> int:
-        return hash((id(self.config), id(self.lookups), self.layout, self.realms, self.xfrm))
+        return hash((id(self.config), id(self.lookups), self.layout, self.realms, self.passing))
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, _Rules)
             and self.config is other.config
             and self.lookups is other.lookups
-            and (self.layout, self.realms, self.xfrm) == (other.layout, other.realms, other.xfrm)
+            and (self.layout, self.realms, self.passing) == (other.layout, other.realms, other.passing)
         )
 
 
 def _rules(given: RulesetInput) -> _Rules:
-    return _Rules(given.config, given.lookups, given.layout, given.observed.realms, given.observed.xfrm)
+    passing = (*bridged_out(given.observed), *let_out(xfrm=given.observed.xfrm))
+    return _Rules(given.config, given.lookups, given.layout, given.observed.realms, passing)
 
 
 def steering_chains(given: RulesetInput) -> dict[str, Chain]:
@@ -145,7 +147,7 @@ def _only_chains(given: _Rules) -> dict[str, Chain]:
     last = max((n for n, rule in enumerate(given.config.rules, start=1) if rule.only), default=0)
     if not last:
         return {}
-    only = [*_exempt(given.layout.mask), *let_out(xfrm=given.xfrm)]
+    only = [*_exempt(given.layout.mask), *given.passing]
     chains: dict[str, Chain] = {}
     for number, rule in enumerate(given.config.rules[:last], start=1):
         wanted, unwanted = _conditions(given, rule)

@@ -13,6 +13,7 @@ from typing import Final
 
 from polywan.config import Config
 from polywan.core.balance import slots
+from polywan.core.bridged import bridged_out
 from polywan.core.given import ROOM, RulesetInput
 from polywan.core.ipsec import not_translated
 from polywan.core.lent import lent_addresses
@@ -107,6 +108,7 @@ def _in_turn(members: Members) -> str:
 
 
 def _nat(given: RulesetInput) -> Iterator[NftRule]:
+    yield from bridged_out(given.observed)
     yield from not_translated(given)
     known = sides(given.config, given.observed)
     yield from _nat6(known, inside_of(given.config, given.observed) if known else ())

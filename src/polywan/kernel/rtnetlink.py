@@ -42,7 +42,7 @@ _HOP: Final = struct.Struct("=HBBi")
 _BYTES: Final = struct.Struct("=16xQQ")
 
 _IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x8, 0x10, 0x80, 0x10000
-_IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_STATS64 = 3, 4, 10, 18, 23
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_STATS64 = 1, 3, 4, 10, 18, 23
 _INFO_KIND, _INFO_SLAVE_KIND = 1, 4
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_UNUSABLE: Final = 0x40 | 0x08  # tentative: not yet ours; dadfailed: somebody else's
@@ -186,6 +186,7 @@ def decode_link(body: bytes) -> Link | None:
     received, sent = _BYTES.unpack_from(statistics) if len(statistics) >= _BYTES.size else (0, 0)
     peer = bool(flags & (_IFF_POINTOPOINT | _IFF_NOARP)) and not flags & _IFF_LOOPBACK
     about = attributes(found.get(_IFLA_LINKINFO, b""))
+    kind = text(about.get(_INFO_KIND, b""))
     return Link(
         index=index,
         name=text(found[_IFLA_IFNAME]),
@@ -193,7 +194,8 @@ def decode_link(body: bytes) -> Link | None:
         carrier=bool(flags & _IFF_LOWER_UP),
         point_to_point=peer,
         mtu=u32(found[_IFLA_MTU]),
-        kind=text(about.get(_INFO_KIND, b"")),
+        kind=kind,
+        mac=found.get(_IFLA_ADDRESS, b"").hex(":") if kind == "bridge" else "",
         master=u32(found.get(_IFLA_MASTER, b"")),
         member_of=text(about.get(_INFO_SLAVE_KIND, b"")),
         rx_bytes=received,
