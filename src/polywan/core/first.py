@@ -81,16 +81,18 @@ def _first(
     paths = [way for _, way in sorted(found.items(), key=lambda item: item[0]) if isinstance(way, Path)]
     best = main_default(observed, Family.V4)
     if best is not None and best.link in devices:
-        onlink = any(path.onlink for path in paths if (path.link, path.via) == (best.link, best.via))
-        yield _route(first_table(fallback), best.link, best.via, onlink=onlink)
+        # Of several routers on the link, the one that is in use.
+        used = next((path for path in paths if path.link == best.link), None)
+        via, onlink, source = (used.via, used.onlink, used.source) if used else (best.via, False, None)
+        yield _route(first_table(fallback), best.link, via, onlink=onlink, source=source)
     elif best is None and paths:
         best = DefaultRoute(family=Family.V4, link=paths[0].link, via=paths[0].via)
-        onlink = paths[0].onlink
+        via, onlink = paths[0].via, paths[0].onlink
     else:
         return
     if has_source(config, observed):
         yield Route(family=Family.V4, table=TABLE_LOCAL, metric=0, link="lo", local=UNBOUND_SOURCE)
-        yield _route(first_table(fallback, tcp=True), best.link, best.via, onlink=onlink, source=UNBOUND_SOURCE)
+        yield _route(first_table(fallback, tcp=True), best.link, via, onlink=onlink, source=UNBOUND_SOURCE)
 
 
 def _route(table: TableId, link: str, via: IPAddress | None, *, onlink: bool, source: IPAddress | None = None) -> Route:
