@@ -202,6 +202,12 @@ def test_another_programs_mark_with_bits_of_ours_is_left_alone_unless_a_rule_nam
     assert explain.queries(named, trace(replace(named, without_us=MAIN), given))["u2"].mark == 0xC26C
 
 
+def test_another_programs_mark_with_bits_of_ours_is_refused_where_a_rule_refuses_it() -> None:
+    there = seen(scene(), **by_others(action="prohibit", table=None, ipproto=6))
+    told = trace(replace(there, without_us=RouteAnswer(kind="prohibit")), packet(mark=0xCA6C))
+    assert (told.fate, told.reason) == ("refused", "rule of another program: 100: from all ipproto tcp prohibit")
+
+
 def test_a_dhcp_client_is_left_alone() -> None:
     asks = own(protocol=17, source_port=68, port=67)
     told = trace(replace(scene(), without_us=FIRST), asks)
@@ -213,6 +219,16 @@ def test_the_first_route_of_the_box_is_asked_for_without_the_source_that_it_will
     assert explain.first_query(own(), there).source is None
     assert explain.first_query(own(bound=True), there).source == own().source
     assert explain.first_query(packet(), there).source == packet().source
+
+
+def test_tcp_over_ipv4_asks_again_with_its_source() -> None:
+    there = scene()
+    again = explain.second_query(own(), there)
+    assert again is not None
+    assert again.source == own().source
+    assert explain.second_query(own(protocol=17), there) is None
+    assert explain.second_query(own(bound=True), there) is None
+    assert explain.second_query(packet(), there) is None
 
 
 BOUND_1 = replace(MAIN, table=TableId(6001))

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.flows import PROTOCOL_NAMES
-from polywan.core.net import TABLE_MAIN
+from polywan.core.net import TABLE_MAIN, Family
 from polywan.core.packet import Packet
 from polywan.core.question import ICMP
 from polywan.core.reach import Path
@@ -17,6 +17,7 @@ from polywan.core.scene import Scene, Trace, Tried, Way
 SCHEMA: Final = 1
 """Version of the document's shape; fields are added, never changed."""
 
+_TCP: Final = 6
 _PROTOCOLS: Final = {6: "tcp", 17: "udp", 132: "sctp", 47: "gre", 50: "esp", **dict.fromkeys(ICMP.values(), "icmp")}
 _REFUSALS: Final = frozenset({"unreachable", "prohibit", "blackhole", "none"})
 _TURNS: Final = {
@@ -52,7 +53,15 @@ def first_query(packet: Packet, scene: Scene) -> RouteQuery:
     Packets without bits of ours pass our policy rules as if they were not there. A mark of another program is asked
     about as it is, since others may compare it as a whole.
     """
-    return _routed_first(packet, _mark_of_others(scene, packet))
+    query = _query(packet, _mark_of_others(scene, packet))
+    unbound = packet.in_interface is None and not packet.bound
+    return replace(query, source=None) if unbound else query
+
+
+def second_query(packet: Packet, scene: Scene) -> RouteQuery | None:
+    """Return what is asked after that, once the socket has a source: TCP over IPv4 is routed twice when it connects."""
+    twice = packet.in_interface is None and packet.family is Family.V4 and packet.protocol == _TCP
+    return _query(packet, _mark_of_others(scene, packet)) if twice and not packet.bound else None
 
 
 def queries(scene: Scene, trace: Trace) -> dict[str, RouteQuery]:
@@ -73,7 +82,7 @@ def queries(scene: Scene, trace: Trace) -> dict[str, RouteQuery]:
             )
             return {trace.ways[0].uplink: answer}
         case "main":
-            return {"": _routed_first(packet, _mark_of_others(scene, packet))}
+            return {"": second_query(packet, scene) or first_query(packet, scene)}
         case "here" | "refused" | "dropped":
             return {}
 
@@ -81,13 +90,6 @@ def queries(scene: Scene, trace: Trace) -> dict[str, RouteQuery]:
 def _mark_of_others(scene: Scene, packet: Packet) -> int:
     own = packet.in_interface is None and scene.holder(packet.mark) is not None
     return packet.mark & scene.layout.keep if own else packet.mark
-
-
-def _routed_first(packet: Packet, mark: int) -> RouteQuery:
-    """What the kernel is asked before the packet of an unbound socket has a source."""
-    unbound = packet.in_interface is None and not packet.bound
-    query = _query(packet, mark)
-    return replace(query, source=None) if unbound else query
 
 
 def _query(packet: Packet, mark: int) -> RouteQuery:

@@ -145,7 +145,7 @@ def _arriving(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace | None:
         reason = f"it arrives by {arrival}: answers go back by it"
         return Trace(packet=packet, fate="outside", reason=reason, ways=(way(scene, packet, arrival),))
     if scene.strange(packet):
-        return _left(packet, first, _STRANGE.format(packet.mark))
+        return _strange(scene, packet, first)
     if first.kind == "local":
         told = Trace(packet=packet, fate="here", reason="it is for this box itself")
         return replace(told, notes=("where another program translates the destination, ask about the new one",))
@@ -184,7 +184,7 @@ def _leaving(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace | None:
     if (packet.protocol, packet.source_port, packet.port) == _DHCP:
         return _left(packet, first, "a DHCP client asks the server of its own link")
     if scene.strange(packet):
-        return _left(packet, first, _STRANGE.format(packet.mark))
+        return _strange(scene, packet, first)
     return _decided(scene, packet, first, by)
 
 
@@ -219,15 +219,21 @@ def _bound(scene: Scene, packet: Packet, by: str) -> Trace:
 
 
 def _left(packet: Packet, first: RouteAnswer, reason: str) -> Trace:
+    if first.kind in _REFUSALS:
+        return Trace(packet=packet, fate="dropped" if first.kind == "blackhole" else "refused", reason=reason)
     return Trace(packet=packet, fate="main", reason=reason, link=first.link)
 
 
+def _strange(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace:
+    """Another program's mark that nobody could tell from ours: whoever decides without us does."""
+    rule = scene.decided_by(packet)
+    if isinstance(rule, ForeignRule) and (first.kind in _REFUSALS or first.table == rule.table):
+        return _by_others(packet, rule, first)
+    return _left(packet, first, _STRANGE.format(packet.mark))
+
+
 def _by_others(packet: Packet, rule: ForeignRule, first: RouteAnswer) -> Trace:
-    reason = f"rule of another program: {rule.text()}"
-    if first.kind in _REFUSALS:
-        silent = "blackhole" in (first.kind, rule.action)
-        return Trace(packet=packet, fate="dropped" if silent else "refused", reason=reason)
-    return _left(packet, first, reason)
+    return _left(packet, first, f"rule of another program: {rule.text()}")
 
 
 def _by_specific(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace:

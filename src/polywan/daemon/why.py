@@ -65,6 +65,8 @@ def live(state: State, kernel: Machine, words: Mapping[str, str], now: int) -> d
     with_affinity = any(policy.affinity for policy in scene.config.resolved_policies().values())
     kept = kernel.affinities() if with_affinity else ()
     first = kernel.ask(explain.first_query(packet, scene))
+    if first.kind == "unicast" and (again := explain.second_query(packet, scene)) is not None:
+        first = kernel.ask(again)
     scene = replace(scene, without_us=first, affinity=_affinity(scene, packet, kept))
     told = trace(scene, packet)
     told = replace(told, notes=(*told.notes, *notes))
