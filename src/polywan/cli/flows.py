@@ -21,7 +21,11 @@ HEADINGS = ("CLIENT", "DESTINATION", "PROTO", "STATE", "UPLINK", "AGE", "DOWN", 
 
 
 @click.command(name="flows")
-@click.option("--uplink", metavar="NAME", help='Only those by this uplink; "other" for those without one.')
+@click.option(
+    "--uplink",
+    metavar="NAME",
+    help='Only those by this uplink; "other" for those without one, "probe" for our own.',
+)
 @click.option("--client", metavar="CIDR", help="Only those of this client or network.")
 @click.option("--to", metavar="CIDR", help="Only those to this address or network.")
 @click.option("--port", metavar="N", help="Only those to this port.")

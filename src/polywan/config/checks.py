@@ -26,7 +26,8 @@ _WANTED: Final = {
 }
 
 _MEANINGS: Final = {
-    "other": "polywan says it of connections without an uplink",
+    "other": "`polywan flows` says it of connections without an uplink",
+    "probe": "`polywan flows` says it of polywan's own probes",
 }
 """Names that mean something else where people meet them."""
 
