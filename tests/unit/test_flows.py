@@ -18,12 +18,12 @@ from polywan.cli.units import duration, size
 from polywan.core.affinity import Kept, map_of
 from polywan.core.compile import Memory, numbers_of
 from polywan.core.errors import ControlError
-from polywan.core.flows import COLUMNS, OTHER, Flow, Row, Totals, Wanted, listed, stray, translated_to, wanted_of
+from polywan.core.flows import COLUMNS, OTHER, PROBE, Flow, Row, Totals, Wanted, listed, stray, translated_to, wanted_of
 from polywan.core.net import Family
 from polywan.core.state import State
-from polywan.daemon.tracking import Tracking
+from polywan.daemon.tracking import Tracking, probes_of
 from polywan.kernel.fake_tracker import Connection, FakeTracker
-from worlds import config
+from worlds import Daemon, config, world
 
 NAMES = {0x100: "fibre", 0x200: "lte"}
 
@@ -346,3 +346,17 @@ def test_what_began_under_the_rule_set_is_no_stray(age: float | None, doomed: bo
     lost = flow(protocol=17, reply_destination="192.168.1.5", state="UNREPLIED", packets_down=None, age=age)
     assert stray(1.0, lost) is doomed
     assert stray(1.0, lost._replace(protocol=6, state="SYN_RECV")) is doomed
+
+
+def test_the_daemons_own_probes_are_called_that() -> None:
+    pairs = probes_of(Daemon(config(2), world(2)).state)
+    assert ("100.64.1.2", "1.1.1.1") in pairs
+    assert ("100.64.2.2", "100.64.2.1") in pairs
+    assert ("100.64.1.2", "100.64.2.1") not in pairs
+    asked = [
+        flow(client="100.64.1.2", destination="1.1.1.1", mark=0),
+        flow(client="192.168.1.2", destination="1.1.1.1", mark=0),
+        flow(client="100.64.1.2", destination="1.1.1.1", mark=0x100),
+    ]
+    rows = list(listed(asked, Wanted(), {0x100: "fibre"}, Totals(()), pairs))
+    assert [row[-1] for row in rows] == [PROBE, OTHER, "fibre"]

@@ -8,6 +8,7 @@ import sys
 import click
 
 from polywan import __version__
+from polywan.cli.suggesting import Suggesting
 
 VERBS = {
     "lab": "try it without hardware: providers, failures and real traffic in private namespaces",
@@ -32,7 +33,7 @@ Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration invalid, 4 daemon
 unreachable, 5 permission, 6 degraded, 7 every uplink down, 9 drift found."""
 
 
-class _Lazy(click.Group):
+class _Lazy(Suggesting):
     """Imports a verb's module only when the verb is used, so that `status` starts fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -53,9 +54,18 @@ class _Lazy(click.Group):
 
 
 @click.command(name="version")
-def _version() -> None:
-    """Print the version."""
-    click.echo(f"polywan {__version__}")
+@click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
+def _version(as_json: bool) -> None:
+    """Print the version.
+
+    \b
+    Examples:
+      polywan version
+      polywan version --json
+    """
+    import json
+
+    click.echo(json.dumps({"version": __version__}) if as_json else f"polywan {__version__}")
 
 
 @click.group(cls=_Lazy, epilog=EXIT, context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,26 +82,47 @@ def group() -> None:
 
 
 def main() -> None:
-    """Run the command and turn polywan's own errors into a message and an exit code."""
+    """Run the command and turn every error into a message and an exit code."""
     from polywan.core.errors import PolywanError
 
     try:
         code = group.main(prog_name="polywan", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
     except PolywanError as error:
         click.echo(str(error), err=True)
         sys.exit(exit_code(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BrokenPipeError:
-        sys.stderr.close()
+        _drop_output()
         sys.exit(0)
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        click.echo(_unexpected(error), err=True)
+        _drop_output()
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        what = error.filename if error.filename is not None else "writing the output"
+        return f"{what}: {error.strerror.lower()}"
+    told = f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"polywan failed, which is a fault of its own ({told}); PYTHONDEVMODE=1 polywan … shows where"
+
+
+def _drop_output() -> None:
+    """Let nobody try to write what is left: Python would at its end, and complain."""
+    import os
+
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
 
 
 def exit_code(error: Exception) -> int:
@@ -114,6 +145,8 @@ def exit_code(error: Exception) -> int:
             return 3
         case ControlError(status=0):
             return 4
+        case ControlError(status=400):
+            return 2
         case ControlError(status=403) | NotPermitted():
             return 5
         case KernelError(errno=errno.EPERM | errno.EACCES):

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from polywan.cli import options
+from polywan.cli.suggesting import Suggesting
 from polywan.cli.units import duration
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
@@ -19,7 +20,7 @@ HEADINGS = ("CLIENT", "SERVER", "POLICY", "UPLINK", "FOR")
 _policy = click.option("--policy", metavar="P", help="Only those of this policy.")
 
 
-@click.group(name="affinity", invoke_without_command=True)
+@click.group(name="affinity", cls=Suggesting, invoke_without_command=True)
 @_policy
 @options.as_json
 @options.runtime
@@ -37,13 +38,14 @@ def command(ctx: click.Context, policy: str | None, as_json: bool, runtime_dir: 
     if ctx.invoked_subcommand is not None:
         ctx.obj = (policy, runtime_dir)
         return
-    clients = Client(resolve(runtime_dir)).affinity(policy)["clients"]
-    click.echo(json.dumps({"clients": clients}) if as_json else text(clients))
+    document = Client(resolve(runtime_dir)).affinity(policy)
+    clients = document["clients"]
+    click.echo(json.dumps(document) if as_json else text(clients))
     if not clients and not as_json:
         click.echo("no client keeps an uplink; policies with `affinity` keep them", err=True)
 
 
-@command.command(name="clear")
+@command.command(name="clear", short_help="Forget clients.")
 @click.argument("address", required=False)
 @click.option("--all", "everyone", is_flag=True, help="Every client.")
 @_policy

@@ -21,7 +21,11 @@ HEADINGS = ("CLIENT", "DESTINATION", "PROTO", "STATE", "UPLINK", "AGE", "DOWN", 
 
 
 @click.command(name="flows")
-@click.option("--uplink", metavar="NAME", help='Only those by this uplink; "other" for those without one.')
+@click.option(
+    "--uplink",
+    metavar="NAME",
+    help='Only those by this uplink; "other" for those without one, "probe" for our own.',
+)
 @click.option("--client", metavar="CIDR", help="Only those of this client or network.")
 @click.option("--to", metavar="CIDR", help="Only those to this address or network.")
 @click.option("--port", metavar="N", help="Only those to this port.")
@@ -34,6 +38,7 @@ HEADINGS = ("CLIENT", "DESTINATION", "PROTO", "STATE", "UPLINK", "AGE", "DOWN", 
 def command(count: bool, as_json: bool, runtime_dir: Path | None, **given: str | None) -> None:
     """List every connection that the kernel tracks: client, destination, uplink, age and bytes.
 
+    They are sorted by client, unless there are more than 5000 or --sort says otherwise.
     Sums by uplink follow on stderr. Bytes and age are known of connections that began under polywan.
 
     \b
@@ -59,6 +64,8 @@ def command(count: bool, as_json: bool, runtime_dir: Path | None, **given: str |
     rows, totals = document["flows"], document["totals"]
     if asked.sort is not None and sorts:
         rows = sorted(rows, key=order(asked.sort))[: asked.limit]
+    elif asked.limit is None and len(rows) <= MOST_SORTED:
+        rows = sorted(rows, key=order("client"))
     if count:
         click.echo(json.dumps({"totals": totals}, indent=2) if as_json else counts(totals))
     else:
@@ -69,7 +76,7 @@ def _show(document: Mapping[str, Any], *, as_json: bool) -> None:
     rows, totals = document["flows"], document["totals"]
     if as_json:
         flows = [dict(zip(document["columns"], row, strict=True)) for row in rows]
-        sys.stdout.write(json.dumps({"flows": flows, "totals": totals}) + "\n")
+        sys.stdout.write(json.dumps({"schema": document["schema"], "flows": flows, "totals": totals}) + "\n")
     else:
         sys.stdout.write(text(rows))
         # The sums belong below the list, wherever both go.

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from polywan.cli import options
+from polywan.cli.suggesting import Suggesting
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
-from polywan.core.errors import ControlError
 
 PATIENCE = 60.0
 """Seconds that the daemon may take: a test waits for the slowest check."""
@@ -21,7 +21,7 @@ EXITS = {"ok": 0, "degraded": 6, "down": 7}
 _name = click.argument("name")
 
 
-@click.group(name="uplink")
+@click.group(name="uplink", cls=Suggesting)
 def command() -> None:
     """Take an uplink out of use, take it back, or test it; for root.
 
@@ -36,7 +36,7 @@ def command() -> None:
     """
 
 
-@command.command(name="disable")
+@command.command(name="disable", short_help="No new connections, and no probes.")
 @_name
 @options.as_json
 @options.runtime
@@ -51,7 +51,7 @@ def disable(name: str, as_json: bool, runtime_dir: Path | None) -> None:
     _order(name, "disable", None, runtime_dir, as_json=as_json)
 
 
-@command.command(name="enable")
+@command.command(name="enable", short_help="Take it back into use.")
 @_name
 @options.as_json
 @options.runtime
@@ -65,7 +65,7 @@ def enable(name: str, as_json: bool, runtime_dir: Path | None) -> None:
     _order(name, "enable", None, runtime_dir, as_json=as_json)
 
 
-@command.command(name="drain")
+@command.command(name="drain", short_help="Empty it until a deadline.")
 @_name
 @click.option(
     "--deadline",
@@ -88,7 +88,7 @@ def drain(name: str, deadline: str | None, as_json: bool, runtime_dir: Path | No
     _order(name, "drain", deadline, runtime_dir, as_json=as_json)
 
 
-@command.command(name="test")
+@command.command(name="test", short_help="Probe it now; what each layer says.")
 @_name
 @options.as_json
 @options.runtime
@@ -107,12 +107,7 @@ def test(ctx: click.Context, name: str, as_json: bool, runtime_dir: Path | None)
 
 
 def _order(name: str, verb: str, deadline: str | None, runtime_dir: Path | None, *, as_json: bool) -> None:
-    try:
-        done = Client(resolve(runtime_dir), PATIENCE).order(name, verb, deadline)
-    except ControlError as error:
-        if error.status == 400:
-            raise click.UsageError(str(error)) from error
-        raise
+    done = Client(resolve(runtime_dir), PATIENCE).order(name, verb, deadline)
     click.echo(json.dumps(done, indent=2) if as_json else f"{name} is {done['state']}: {done['reason']}")
     for warning in done["warnings"]:
         click.echo(f"warning: {warning}", err=True)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from polywan.cli import options
+from polywan.cli.names import resolved
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
 from polywan.core.errors import ControlError
@@ -52,8 +53,8 @@ def command(
 ) -> None:
     """Tell which uplink a connection from SRC to DST would take: rule, policy, uplink, gateway, and the kernel's word.
 
-    SRC is an address, or - for this box itself. Nothing is sent and nothing is changed. With --observed it reads
-    files alone: no daemon, no root.
+    SRC is an address, or - for this box itself; DST is an address, or a name, which is looked up once. Nothing is
+    sent to either, and nothing is changed. With --observed it reads files alone: no daemon, no root.
 
     Exits with 9 when the kernel would do something else than polywan decided.
 
@@ -61,10 +62,14 @@ def command(
     Examples:
       polywan why 192.168.15.10 203.0.113.10:443
       polywan why - [2001:db8::1]:443 --user backup
+      polywan why - example.com:443
       polywan why 192.168.15.10 203.0.113.10:443 --flow
       polywan why 192.168.15.10 203.0.113.10 --config new.toml --observed box.json
     """
-    words = {"from": source, "to": destination, **_words(asked)}
+    target, name = resolved(destination, source)
+    if name:
+        click.echo(name, err=True)
+    words = {"from": source, "to": target, **_words(asked)}
     told = _recorded(config_path, state_dir, observed, words) if observed else _live(runtime_dir, words)
     click.echo(json.dumps(told, indent=2) if as_json else "\n".join(told["text"]))
     ctx.exit(9 if told["agrees"] is False else 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from polywan.config.check_rules import check_rules
@@ -25,6 +25,12 @@ _WANTED: Final = {
     "script": 'add script = ["/path/of/program"], which ends with 0 when all is well',
 }
 
+_MEANINGS: Final = {
+    "other": "`polywan flows` says it of connections without an uplink",
+    "probe": "`polywan flows` says it of polywan's own probes",
+}
+"""Names that mean something else where people meet them."""
+
 _SYSTEM_TABLES: Final = range(253, 256)
 
 _UNKEPT: Final[dict[Algorithm, str]] = {
@@ -46,6 +52,7 @@ def check(parts: Parts) -> Iterator[Fault]:
     """Yield what is wrong between the parts, leaving out what a part that is None might cure."""
     yield from _devices(parts.uplinks)
     yield from _weights(parts.uplinks)
+    yield from _taken(parts.uplinks)
     for name, uplink in parts.uplinks.items():
         if uplink:
             yield from _families(("uplinks", name), uplink)
@@ -62,6 +69,12 @@ def check(parts: Parts) -> Iterator[Fault]:
     if parts.global_:
         yield from _room(parts.global_, parts)
         yield from _tables(parts.global_)
+
+
+def _taken(uplinks: Iterable[str]) -> Iterator[Fault]:
+    for name in uplinks:
+        if meaning := _MEANINGS.get(name):
+            yield Fault(("uplinks", name), f"cannot be the name of an uplink: {meaning}", "take another name")
 
 
 def _devices(uplinks: Mapping[str, Uplink | None]) -> Iterator[Fault]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path as FilePath
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from polywan.config.checks import check
 from polywan.config.coverage import never_matching
@@ -228,7 +229,7 @@ def _drop_ins(folder: FilePath, problems: list[Problem]) -> list[FilePath]:
 
 def _file_text(file: FilePath, problems: list[Problem]) -> str | None:
     try:
-        with file.open("rb") as stream:
+        with _opened(file) as stream:
             content = stream.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
         problems.append(_unreadable(file, error))
@@ -242,6 +243,15 @@ def _file_text(file: FilePath, problems: list[Problem]) -> str | None:
         line = content.count(b"\n", 0, error.start) + 1
         problems.append(Problem(f"{file}:{line}", "file", "is not UTF-8 text", "save it again in the encoding UTF-8"))
         return None
+
+
+def _opened(file: FilePath) -> BinaryIO:
+    """Open a file; a pipe that nobody writes to is empty, instead of being waited for without end."""
+    if not file.is_fifo():
+        return file.open("rb")
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "rb")
 
 
 def _unreadable(file: FilePath, error: Exception) -> Problem:

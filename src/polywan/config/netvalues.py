@@ -13,6 +13,7 @@ from ipaddress import (
     IPv6Network,
     ip_address,
     ip_network,
+    summarize_address_range,
 )
 from typing import Any, Final, Literal, TypeAlias
 
@@ -29,6 +30,7 @@ PortRange: TypeAlias = tuple[int, int]
 _DEVICE: Final = re.compile(r"[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]{0,14}")
 _NO_ALIAS: Final = 'what follows the colon labels an address: name the device alone, and the address as "source"'
 _PORT: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+_RANGE: Final = re.compile(r" *([0-9A-Fa-f:.]+) *- *([0-9A-Fa-f:.]+) *")
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?\.?")
 _NAMES: Final = {4: "an IPv4 address", 6: "an IPv6 address", 0: "an IP address"}
 
@@ -112,17 +114,40 @@ class Address(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Network(Kind):
-    """A prefix; an address without a length is a prefix of that one host. `version` 0 takes both families."""
+    """A prefix; an address without a length is a prefix of that one host. `version` 0 takes both families.
+
+    With `ranges`, "FIRST-LAST" is the prefixes that make it up, as a tuple: `OneOrMany` puts them into its list.
+    """
 
     version: Literal[0, 6] = 0
+    ranges: bool = False
 
     def _expected(self) -> str:
         return 'an IPv6 prefix as "2001:db8:a::/56"' if self.version else 'an address or prefix as "192.168.15.0/24"'
 
     def _schema(self) -> dict[str, Any]:
-        return {"type": "string", "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"}
+        more = "(/[0-9]{1,3}|-[0-9A-Fa-f:.]+)?" if self.ranges else "(/[0-9]{1,3})?"
+        return {"type": "string", "pattern": f"^[0-9A-Fa-f:.]+{more}$"}
 
-    def _parse(self, raw: object) -> IPNetwork:
+    def _parse(self, raw: object) -> IPNetwork | tuple[IPNetwork, ...]:
+        if self.ranges and isinstance(raw, str) and (found := _RANGE.fullmatch(raw)):
+            return self._spanned(raw, found[1], found[2])
+        return self._prefix(raw)
+
+    def _spanned(self, raw: str, first: str, last: str) -> tuple[IPNetwork, ...]:
+        if last.isdecimal() and first.count(".") == 3:
+            raise rejection(f"{shown(raw)} is no range", f'did you mean "{first}-{first.rpartition(".")[0]}.{last}"?')
+        try:
+            low, high = ip_address(first), ip_address(last)
+        except ValueError:
+            raise self.refusal(raw) from None
+        if low.version != high.version:
+            raise rejection(f"{shown(raw)} begins and ends in different families")
+        if int(low) > int(high):
+            raise rejection(f"{shown(raw)} ends before it begins", f'did you mean "{high}-{low}"?')
+        return tuple(summarize_address_range(low, high))
+
+    def _prefix(self, raw: object) -> IPNetwork:
         if isinstance(raw, IPv4Network | IPv6Network):
             return self._checked(raw)
         if isinstance(raw, IPv4Address | IPv6Address):
@@ -241,6 +266,8 @@ class OneOrMany:
     def _distinct(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if not self.distinct:
             return values
+        if self.networks:
+            values = tuple(n for value in values for n in (value if isinstance(value, tuple) else (value,)))
         distinct = tuple(dict.fromkeys(values))
         return _outermost(distinct) if self.networks and len(distinct) > 1 else distinct
 

@@ -45,7 +45,7 @@ RuleAction: TypeAlias = Literal["bypass", "block"]
 WITH_PORTS: Final[frozenset[Protocol]] = frozenset({"tcp", "udp", "sctp"})
 """Protocols whose header begins with two port numbers."""
 
-_Networks: TypeAlias = Annotated[tuple[Annotated[IPNetwork, Network()], ...], OneOrMany(networks=True)]
+_Networks: TypeAlias = Annotated[tuple[Annotated[IPNetwork, Network(ranges=True)], ...], OneOrMany(networks=True)]
 _Ports: TypeAlias = Annotated[tuple[PortRange, ...], Ports()]
 _Devices: TypeAlias = Annotated[tuple[Interface, ...], OneOrMany()]
 _Codes: TypeAlias = Annotated[tuple[Annotated[int, Dscp()], ...], OneOrMany()]
@@ -221,9 +221,12 @@ class Match(Model):
     from_: _Networks = Field(
         default=(),
         alias="from",
-        description="Source prefixes or addresses, one or a list, both families mixed if need be. Default: any.",
+        description='Source prefixes, addresses or ranges ("192.168.1.10-192.168.1.20"), one or a list, both families '
+        "mixed if need be. Default: any.",
     )
-    to: _Networks = Field(default=(), description="Destination prefixes or addresses, one or a list. Default: any.")
+    to: _Networks = Field(
+        default=(), description="Destination prefixes, addresses or ranges, one or a list. Default: any."
+    )
     protocol: Annotated[Protocol, Choice(get_args(Protocol))] | None = Field(
         default=None, description="Transport protocol; icmp stands for ICMPv6 as well. Default: any."
     )

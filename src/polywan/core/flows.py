@@ -13,6 +13,12 @@ from polywan.core.net import Family, IPNetwork
 OTHER: Final = "other"
 """Stands for the uplink of connections that polywan gave none."""
 
+PROBE: Final = "probe"
+"""Stands for the uplink of the daemon's own probes, which no rule gives one: each is bound to the one it is about."""
+
+Pairs: TypeAlias = Collection[tuple[str, str]]
+"""Source and destination of what is not told from its mark."""
+
 PROTOCOLS: Final[Mapping[str, int]] = {
     "icmp": 1,
     "igmp": 2,
@@ -124,7 +130,7 @@ class Wanted:
     """Which connections, in which order. None asks for nothing in particular.
 
     Attributes:
-        uplink: a name, or `OTHER`.
+        uplink: a name, `OTHER` or `PROBE`.
         client, to: networks of the client and of the destination.
         port: the destination's.
         protocol: number; that of ICMP stands for ICMPv6 as well.
@@ -228,7 +234,9 @@ class Totals:
         ]
 
 
-def listed(flows: Iterable[Flow], wanted: Wanted, names: Mapping[int, str], totals: Totals) -> Iterator[Row]:
+def listed(
+    flows: Iterable[Flow], wanted: Wanted, names: Mapping[int, str], totals: Totals, probes: Pairs = ()
+) -> Iterator[Row]:
     """Yield the connections that are wanted, in the order that is wanted, and count them.
 
     Without an order they come while they are read.
@@ -238,8 +246,9 @@ def listed(flows: Iterable[Flow], wanted: Wanted, names: Mapping[int, str], tota
         wanted: which.
         names: uplinks by mark.
         totals: where they are added up; complete once the last one was yielded.
+        probes: the ends that probes have.
     """
-    found = _matching(flows, wanted, names, totals)
+    found = _matching(flows, wanted, names, totals, probes)
     if wanted.limit is None:
         yield from found if wanted.sort is None else sorted(found, key=order(wanted.sort))
     elif wanted.sort is None or wanted.limit == 0:
@@ -250,10 +259,14 @@ def listed(flows: Iterable[Flow], wanted: Wanted, names: Mapping[int, str], tota
         yield from heapq.nsmallest(wanted.limit, found, key=order(wanted.sort))
 
 
-def _matching(flows: Iterable[Flow], wanted: Wanted, names: Mapping[int, str], totals: Totals) -> Iterator[Row]:
+def _matching(
+    flows: Iterable[Flow], wanted: Wanted, names: Mapping[int, str], totals: Totals, probes: Pairs
+) -> Iterator[Row]:
     tests = list(_tests(wanted))
     for flow in flows:
         uplink = names.get(flow.mark, OTHER)
+        if not flow.mark and (flow.client, flow.destination) in probes:
+            uplink = PROBE
         if wanted.uplink not in (None, uplink) or (tests and not all(test(flow) for test in tests)):
             continue
         totals.add(flow, uplink)

@@ -154,6 +154,11 @@ class Service:
         """Probe an uplink now and tell what each layer says."""
         return await self._uplinks.test(name)
 
+    def end(self) -> None:
+        """SIGTERM, SIGINT: stop, and say what stays."""
+        log.info("stopped: the kernel goes on forwarding as it does now; `polywan down` removes what is ours")
+        self.stop.set()
+
     async def hangup(self) -> None:
         """SIGHUP: reload; why it was refused is in the log already."""
         with suppress(ConfigError, ControlError):
@@ -303,7 +308,7 @@ async def _serve(loaded: Loaded, places: Places) -> None:
     service = Service(daemon, kernel, lookups, places)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, service.stop.set)
+        loop.add_signal_handler(number, service.end)
     tasks: set[asyncio.Task[None]] = set()
 
     def hangup() -> None:

@@ -17,8 +17,9 @@ from polywan.config.faults import shown, suggest
 from polywan.core.affinity import Kept
 from polywan.core.compile import layout_of
 from polywan.core.errors import ControlError
-from polywan.core.flows import COLUMNS, MOST_SORTED, OTHER, Totals, Wanted, listed
+from polywan.core.flows import COLUMNS, MOST_SORTED, OTHER, PROBE, Pairs, Totals, Wanted, listed
 from polywan.core.net import IPNetwork
+from polywan.core.reach import Path
 from polywan.core.select import policies_of
 from polywan.core.state import State
 from polywan.kernel.api import Tracker
@@ -56,10 +57,10 @@ class Tracking:
         if wanted.sort is not None and (wanted.limit is None or wanted.limit > MOST_SORTED):
             raise ControlError(f"sort: needs a limit of at most {MOST_SORTED}", 400)
         names, mask = self._names(), self._mask()
-        if wanted.uplink is not None and wanted.uplink not in (OTHER, *names.values()):
-            raise _unknown("uplink", wanted.uplink, (*names.values(), OTHER))
+        if wanted.uplink is not None and wanted.uplink not in (OTHER, PROBE, *names.values()):
+            raise _unknown("uplink", wanted.uplink, (*names.values(), OTHER, PROBE))
         async with self._one_at_a_time:
-            return await asyncio.to_thread(self._flows, wanted, names, mask)
+            return await asyncio.to_thread(self._flows, wanted, names, mask, probes_of(self._state()))
 
     async def affinity(self, policy: str | None) -> list[bytes]:
         """Return the document of clients that keep their uplink, in pieces.
@@ -85,10 +86,10 @@ class Tracking:
         async with self._one_at_a_time:
             return {"forgotten": await asyncio.to_thread(self._clear, network, policy)}
 
-    def _flows(self, wanted: Wanted, names: Mapping[int, str], mask: int) -> list[bytes]:
+    def _flows(self, wanted: Wanted, names: Mapping[int, str], mask: int, probes: Pairs) -> list[bytes]:
         mark = next((mark for mark, name in names.items() if name == wanted.uplink), None)
         totals = Totals(names.values() if wanted.uplink is None else [wanted.uplink])
-        found = listed(self._tracker.flows(mask, mark), wanted, names, totals)
+        found = listed(self._tracker.flows(mask, mark), wanted, names, totals, probes)
         head = f'{{"schema":{SCHEMA},"columns":{json.dumps(COLUMNS)},"flows":['
         return _document(head, found, lambda: f'],"totals":{json.dumps(totals.rows())}}}')
 
@@ -123,6 +124,18 @@ class Tracking:
         known = policies_of(config) if config is not None else ()
         if policy is not None and policy not in known:
             raise _unknown("policy", policy, known)
+
+
+def probes_of(state: State) -> frozenset[tuple[str, str]]:
+    """Return source and destination of every probe: an uplink's address, and its targets and gateway."""
+    return frozenset(
+        (str(source), str(to))
+        for (name, family), way in state.reach.items()
+        if isinstance(way, Path) and name in state.probing
+        for source in way.addresses
+        for to in (*(t for t in state.probing[name].targets if t.version == family), way.via)
+        if to is not None
+    )
 
 
 def _document(head: str, rows: Iterable[object], tail: Callable[[], str]) -> list[bytes]:
