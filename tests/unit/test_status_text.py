@@ -184,6 +184,11 @@ def test_the_state_is_told_in_a_word(given: dict[str, Any], word: str) -> None:
     assert row[8:].startswith(f"{word}  ")
 
 
+def test_what_a_queue_does_to_both_families_is_said_once() -> None:
+    families = {"ipv4": family("degraded", "busy: 1.2 s late"), "ipv6": family("degraded", "busy: 1.3 s late")}
+    assert lines(status(uplink("a", "degraded", families=families)))[0] == "a: busy for 3 min: 1.2 s late"
+
+
 def test_a_degraded_uplink_that_is_given_nothing_stands_by() -> None:
     poor = uplink("lte", "degraded", standby=True, families={"ipv4": family("degraded", "loss 50 %")})
     assert lines(status(poor))[0] == "lte: degraded for 3 min, standing by: loss 50 %"

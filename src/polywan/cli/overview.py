@@ -56,6 +56,9 @@ def word(uplink: Mapping[str, Any]) -> str:
 
 def reason(uplink: Mapping[str, Any]) -> str:
     """Return why an uplink is not up, each family by itself only where they differ."""
+    if word(uplink) == "busy":
+        poor = [known["reason"] for known in uplink.get("families", {}).values() if known["state"] != "up"]
+        return str((poor or [uplink["reason"]])[0]).removeprefix("busy: ")
     families = {FAMILIES[f]: known for f, known in uplink.get("families", {}).items() if known["state"] != "up"}
     if not families or uplink["state"] not in ("down", "degraded"):
         return str(uplink["reason"])

@@ -19,7 +19,7 @@ from polywan.core.reach import NoPath, Path, UplinkFamily
 from polywan.core.select import unserved_policies
 from polywan.core.state import State
 from polywan.core.told import Ends, Flaps, Story, Waiting
-from polywan.core.views import UplinkState, UplinkView
+from polywan.core.views import BUSY, UplinkState, UplinkView
 from polywan.core.words import lasted, listed, ordinal
 
 TOGETHER: Final = 0.5
@@ -179,7 +179,7 @@ class _Teller:
             text += self._how_often(name, least=2) if before in SERVING else ""
         elif seen.state in SERVING and before in OUT:
             text = self._returned(name, seen)
-        elif seen.state is UplinkState.DEGRADED and seen.reason.startswith("busy"):
+        elif seen.state is UplinkState.DEGRADED and seen.reason.startswith(BUSY):
             level, text = Level.INFO, f"{name} is {seen.reason}"
         elif seen.state is UplinkState.UP and before is UplinkState.DEGRADED:
             text = f"{name} is well again after {lasted(seconds)}"

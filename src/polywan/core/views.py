@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from polywan.config import Config
 from polywan.core import admin
@@ -15,6 +16,9 @@ from polywan.core.net import FAMILIES
 from polywan.core.reach import NoPath, Reach, UplinkFamily
 from polywan.core.select import usable
 from polywan.core.words import by_family
+
+BUSY: Final = "busy"
+"""How the reason of an uplink begins that is degraded because it is full."""
 
 
 class UplinkState(StrEnum):
@@ -82,6 +86,9 @@ def _judge(
     down = {family: reason for family, (state, reason) in judged.items() if state is UplinkState.DOWN}
     if not down:
         poor = [(family, reason) for family, (state, reason) in judged.items() if state is UplinkState.DEGRADED]
+        if len(poor) == len(keys) and all(reason.startswith(BUSY) for _, reason in poor):
+            # One queue holds up both families; what each of them sees of it is in `families`.
+            return UplinkState.DEGRADED, poor[0][1]
         if len(poor) == len(keys):
             return UplinkState.DEGRADED, by_family({f"IPv{family}": reason for family, reason in poor})
         if poor:
