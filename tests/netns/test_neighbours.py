@@ -22,6 +22,7 @@ from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY
 from polywan.lab.topology import LAN_CLIENT, LAN_ROUTER, SERVERS
+from polywan.lab.traffic import read_line
 
 if TYPE_CHECKING:
     from netlab import BuildLab, StartDaemon, WaitFor
@@ -100,6 +101,41 @@ def test_a_whole_word_mark_is_seen_whole_by_its_program_whoever_was_first(
     counts = [int(line.split("packets ")[1].split()[0]) for line in listed.splitlines() if "packets" in line]
     assert len(counts) == 2
     assert min(counts) >= 2 * 8 * 3
+
+
+SAVING = """
+table inet other {
+  chain arriving {
+    type filter hook prerouting priority mangle;
+    iifname "lan0" meta mark set 0x1 ct mark set meta mark;
+  }
+  chain own { type route hook output priority mangle; ct mark set 0x2; }
+}
+"""
+
+
+def test_a_program_that_overwrites_the_whole_connection_mark_moves_no_connection(
+    lab_of: BuildLab, start_daemon: StartDaemon
+) -> None:
+    lab = lab_of(2)
+    told(lab, SAVING)
+    start_daemon(lab, two(lab))
+
+    async def story() -> None:
+        for namespace in (lab.client, lab.router):
+            taken = []
+            for _ in range(6):
+                with namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+                    async with asyncio.timeout(3):
+                        await asyncio.get_running_loop().sock_connect(sock, (str(SERVERS[Family.V4][0]), ECHO_PORT))
+                        seen = (await read_line(sock)).strip()
+                        for _ in range(5):
+                            await asyncio.get_running_loop().sock_sendall(sock, b"still there?\n")
+                            assert await read_line(sock)
+                taken.append(lab.topology.number_of(ip_address(seen)))
+            assert Counter(taken) == {1: 3, 2: 3}
+
+    with_servers(lab, story)
 
 
 # ---- what ends inside or here

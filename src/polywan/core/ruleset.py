@@ -103,6 +103,7 @@ def _maps(given: RulesetInput) -> dict[str, NftMap]:
         "arrival": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto to_{n}" for d, n in by_device.items()}),
         "guards": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto guard_{n}" for d, n in by_device.items()}),
     }
+    maps["addresses"] = NftMap("type ipv4_addr : verdict; size 4096;", _addresses(given))
     maps["kept"] = NftMap(f"type ifname : verdict; {ROOM}", _kept(given) if given.observed.realms else {})
     for family in FAMILIES:
         main = given.main_links.get(family, frozenset())
@@ -148,6 +149,13 @@ def _hooked(layout: MarkLayout, dead: tuple[Family, ...], words: tuple[int, ...]
     # Every later packet meets these first, so they are there only while something is dead.
     cut = tuple(rule for family in dead for rule in _cutting(ours, family))
     spray = (NftRule(f"ct direction original {ours} vmap @spray", "dealt out one by one"),) if sprayed else ()
+    # Programs that save a whole mark on the connection (CONNMARK --save-mark) take ours away with each packet. The
+    # address that it was translated to, or sent to from outside, tells the uplink all the same.
+    lost = f"ct mark != 0 {ours} == 0"
+    overwritten = (
+        NftRule(f"{lost} ct direction original ct reply ip daddr vmap @addresses", "its mark was overwritten"),
+        NftRule(f"{lost} ct direction reply ct original ip daddr vmap @addresses", "its mark was overwritten"),
+    )
     prerouting = (
         *cut,
         *spray,
@@ -159,6 +167,7 @@ def _hooked(layout: MarkLayout, dead: tuple[Family, ...], words: tuple[int, ...]
         ),
         NftRule("ct direction reply iifname @outer accept", "an answer from outside: routed by its destination"),
         NftRule(f"{ours} vmap @restore", "the same, beside the bits of others"),
+        *overwritten,
         NftRule("ct state new meta pkttype host goto fresh", "first packet of a connection"),
         NftRule("ip saddr @own goto forged", "claims to come from this box"),
     )
@@ -167,6 +176,7 @@ def _hooked(layout: MarkLayout, dead: tuple[Family, ...], words: tuple[int, ...]
         *cut,
         NftRule("meta mark @ours accept", "a socket that chose for itself, as probes do"),
         NftRule(f"{ours} vmap @restore", "already chosen"),
+        *overwritten,
         NftRule("ct state new goto local", "first packet of a connection of this box"),
     )
     # Routing is over: what others compare from here on is their own mark.
@@ -321,6 +331,15 @@ def _first(given: RulesetInput) -> Iterator[NftRule]:
 def _unbound(given: RulesetInput) -> frozenset[str]:
     devices = {u.interface for u in given.config.uplinks.values()}
     return given.main_links.get(Family.V4, frozenset()) & devices
+
+
+def _addresses(given: RulesetInput) -> dict[Key, str]:
+    """The uplinks by their own IPv4 addresses; one that two of them have tells nothing."""
+    found: dict[Key, str] = {}
+    for name, uplink in given.config.uplinks.items():
+        for address in given.observed.addresses_of(uplink.interface, Family.V4):
+            found[str(address.ip)] = "" if str(address.ip) in found else f"goto to_{name}"
+    return {address: verdict for address, verdict in found.items() if verdict}
 
 
 def _kept(given: RulesetInput) -> dict[Key, str]:
