@@ -154,6 +154,18 @@ def test_what_has_no_hosts_behind_it_is_no_lan(name: str, address: str, more: di
     assert told(with_link(world(2), name, address, **more), actual=ActualState(sysctls=OFF)) == []
 
 
+@pytest.mark.parametrize("name", ["docker0", "br-0123456789ab", "virbr0", "lxcbr0", "podman1"])
+def test_the_bridge_of_a_container_program_is_its_own_business(name: str) -> None:
+    observed = with_link(world(2), name, "172.17.0.1/16", kind="bridge")
+    chain = ForwardChain("ip", "filter", "FORWARD")
+    assert told(observed, actual=ActualState(sysctls=ON, chains=(chain,))) == []
+
+
+def test_a_bridge_of_the_administrators_is_a_lan() -> None:
+    observed = with_link(world(2), "br-lan", LAN[Family.V4], kind="bridge")
+    assert len(told(observed, actual=ActualState(sysctls=OFF))) == 1
+
+
 def test_a_host_without_a_lan_is_left_in_peace() -> None:
     assert told(world(2), actual=ActualState(sysctls=OFF)) == []
 

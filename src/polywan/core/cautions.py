@@ -6,6 +6,7 @@ What is in the way of single uplinks is their reason (`reach.py`); rules of othe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv6Network, collapse_addresses
 from typing import Final
@@ -32,6 +33,11 @@ FULL: Final = (0.9, 0.8)
 
 _UNICAST6: Final = IPv6Network("2000::/3")
 """All of the IPv6 Internet."""
+
+_INNER: Final = re.compile(
+    r"docker\d+|br-[0-9a-f]{12}|(virbr|lxcbr|lxdbr|incusbr|podman|cni|nerdctl)\d+|cni-.*|kube-.*"
+)
+"""Bridges of containers and virtual machines: who makes them sees to forwarding and to the chains for them."""
 
 _TUNNELS: Final = frozenset(
     ["wireguard", "tun", "ipip", "sit", "gre", "ip6tnl", "ip6gre", "vti", "vti6", "xfrm", "amneziawg"]
@@ -62,7 +68,9 @@ def cautions(
     yield from _full(actual.sysctls, before)
     yield from _leased(config, observed)
     yield from _gateways(config, observed)
-    yield from _no_router(config, observed, actual, ways)
+    # While a link is being set up it has no router for a moment: a box that does not forward is not told.
+    if wants_forwarding(config) or actual.sysctls.get(FORWARDING[Family.V4]) == "1":
+        yield from _no_router(config, observed, ways)
     yield from _carriers(config, observed)
 
 
@@ -150,7 +158,7 @@ def _lans(config: Config, observed: Observed, family: Family) -> list[str]:
         f"{link.name} ({network})"
         for link in sorted(observed.links.values(), key=lambda link: link.index)
         if link.usable and link.name not in {"lo", *devices} and not link.point_to_point and not link.master
-        if not observed.defaults_of(link.name, family)
+        if not observed.defaults_of(link.name, family) and not _INNER.fullmatch(link.name)
         if (network := _network_with_hosts(link, observed, family)) is not None
     ]
 
@@ -207,12 +215,8 @@ def _named(uplink: Uplink) -> Iterator[tuple[Family, str, IPAddress]]:
             yield family, key, via
 
 
-def _no_router(
-    config: Config, observed: Observed, actual: ActualState, ways: Mapping[UplinkFamily, Reach]
-) -> Iterator[str]:
-    """An uplink with an address and nobody behind it, on a box that forwards: it may be the LAN."""
-    if not wants_forwarding(config) and actual.sysctls.get(FORWARDING[Family.V4]) != "1":
-        return
+def _no_router(config: Config, observed: Observed, ways: Mapping[UplinkFamily, Reach]) -> Iterator[str]:
+    """An uplink with an address and nobody behind it: it may be the LAN."""
     for name, uplink in config.uplinks.items():
         link = observed.links.get(uplink.interface)
         if link is None or not link.usable or link.point_to_point or link.master:
@@ -250,12 +254,16 @@ def _is_tunnel(uplink: Uplink, observed: Observed) -> bool:
 
 
 def unusable(config: Config, observed: Observed, ways: Mapping[UplinkFamily, Reach]) -> Iterator[str]:
-    """Yield what a running daemon shows as an uplink's state: devices that do not exist, or that others speak for."""
+    """Yield what a running daemon shows as an uplink's state.
+
+    Devices that do not exist, or that others speak for, and those with an address and no router.
+    """
     for name, uplink in config.uplinks.items():
         link = observed.links.get(uplink.interface)
         reasons = dict.fromkeys(w.reason for (n, _), w in ways.items() if n == name and isinstance(w, NoPath))
         if link is None or link.master or link.kind == "vrf":
             yield from (f"uplink {name}: {reason}" for reason in reasons)
+    yield from _no_router(config, observed, ways)
 
 
 def fresh(now: Iterable[str], before: Collection[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from math import inf
 from typing import Final
 
 from polywan.config import Config
+from polywan.core import health as hl
 from polywan.core.effects import Effect, Level, Note, Remember
 from polywan.core.evolve import replace
 from polywan.core.health import Health
@@ -85,19 +86,22 @@ def turn(state: State, observed: Observed, now: float) -> tuple[State, tuple[Not
     if config is None or not state.ready:
         return state, ()
     turns = {key: t for key, t in state.turns.items() if t.via in _choices(config, observed, key)}
-    known, notes = dict(state.checks.known), []
+    known, health, notes = dict(state.checks.known), dict(state.health), []
     for key in state.health:
         if (following := _following(state, key, observed, now)) is None:
             continue
         way = state.reach[key]
         assert isinstance(way, Path)  # noqa: S101 - only a path has a router that another one can follow
         turns[key] = Turn(following, now)
+        # What went to the old router, and came to nothing, says nothing about the new one.
+        health[key] = hl.resume(state.health[key])
         known[key] = {layer: seen for layer, seen in known.get(key, {}).items() if layer is not Layer.GATEWAY}
         text = f"{key[0]} (IPv{key[1]}): the router {way.via} fails: trying {following}, the next one by {way.link}"
         notes.append(Note(Level.WARNING, "gateway.next", text))
     if turns == state.turns:
         return state, ()
-    return replace(state, turns=turns, checks=replace(state.checks, known=known)), tuple(notes)
+    checks = replace(state.checks, known=known)
+    return replace(state, turns=turns, health=health, checks=checks), tuple(notes)
 
 
 def due(state: State, key: UplinkFamily, now: float) -> bool:

@@ -34,4 +34,4 @@ def warnings(config: Config) -> list[str]:
     settings = {path: value for path in cautions.SETTINGS if (value := sysctl.read(path)) is not None}
     ways = reach(config, observed, {})
     found = cautions.cautions(config, observed, ActualState(sysctls=settings), ways)
-    return [*cautions.unusable(config, observed, ways), *found]
+    return list(dict.fromkeys((*cautions.unusable(config, observed, ways), *found)))
