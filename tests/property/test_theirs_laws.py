@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_network
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polywan.core.destinations import decided
 from polywan.core.foreign import Destination, ForeignRule
 from polywan.core.net import Family, RulePriority, TableId
 from polywan.core.packet import Packet
@@ -46,6 +47,8 @@ def test_a_table_decides_what_its_longest_prefix_decides(
     )
     found = decides((rule,), {TableId(7): known}, packet)
     assert (found == rule) is looked_up(known, address, suppressed)
+    spans = [spans for _, spans in decided(rule, {TableId(7): known})]
+    assert any(low <= int(address) <= high for s in spans for low, high in s) is looked_up(known, address, suppressed)
 
 
 @given(destinations(), st.none() | st.integers(0, 32))
@@ -55,8 +58,8 @@ def test_there_is_a_chain_when_anything_is_decided_and_only_then(
     rule = ForeignRule(family=Family.V4, priority=RulePriority(1), table=TableId(7), suppress_prefixlength=suppressed)
     edges = {int(end) for d in known for end in (d.prefix[0], d.prefix[-1])}
     near = [IPv4Address(e + by) for e in edges for by in (-1, 0, 1) if 0 <= e + by < 2**32]
-    decided = any(looked_up(known, address, suppressed) for address in near)
-    assert bool(theirs_chains((rule,), {TableId(7): known})) is decided
+    any_of_them = any(looked_up(known, address, suppressed) for address in near)
+    assert bool(theirs_chains((rule,), {TableId(7): known})) is any_of_them
 
 
 def test_the_whole_internet_in_two_halves_needs_no_address() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from polywan.core.foreign import TABLE_LOCAL, Destination, ForeignRule
@@ -42,14 +44,46 @@ def whole(family: Family) -> Spans:
     return ((0, (1 << family.host_length) - 1),)
 
 
-def decided(rule: ForeignRule, tables: Tables) -> Iterator[tuple[IPNetwork | None, Spans]]:
-    """Yield the addresses that a rule's table decides, for every sender and for some."""
+def decided(rule: ForeignRule, tables: Tables) -> tuple[tuple[IPNetwork | None, Spans], ...]:
+    """Return the addresses that a rule's table decides, for every sender (None) and for some."""
     if rule.table is None or rule.table in (TABLE_MAIN, TABLE_LOCAL):
-        return  # local addresses and main's specific routes are left alone elsewhere
-    known = [d for d in tables.get(rule.table, ()) if d.prefix.version == rule.family and d.kind != "large"]
-    for sender in dict.fromkeys([None, *(d.from_ for d in known)]):
-        if spans := _spans((d for d in known if d.from_ == sender), rule.suppress_prefixlength):
-            yield sender, spans
+        return ()  # local addresses and main's specific routes are left alone elsewhere
+    return _of_table(_Routes(tables.get(rule.table, ())), rule.family, rule.suppress_prefixlength)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Routes:
+    """What a table knows, compared as an object: hashing thousands of prefixes takes too long."""
+
+    known: tuple[Destination, ...]
+
+    def __hash__(self) -> int:
+        return id(self.known)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Routes) and self.known is other.known
+
+
+@lru_cache(maxsize=64)
+def _of_table(routes: _Routes, family: Family, suppressed: int | None) -> tuple[tuple[IPNetwork | None, Spans], ...]:
+    mine = [d for d in routes.known if d.prefix.version == family and d.kind != "large"]
+    senders = dict.fromkeys([None, *(d.from_ for d in mine)])
+    found = ((sender, _spans((d for d in mine if d.from_ == sender), suppressed)) for sender in senders)
+    return tuple((sender, spans) for sender, spans in found if spans)
+
+
+def decides_for(rule: ForeignRule, tables: Tables, packet: Packet) -> bool:
+    """Tell whether a rule's table decides where a packet goes: its longest prefix is no `throw`, nor suppressed."""
+    if rule.table is None or rule.table in (TABLE_MAIN, TABLE_LOCAL):
+        return False
+    found = destination(rule, tables, packet)
+    return found is not None and _decides(found, rule.suppress_prefixlength)
+
+
+def _decides(found: Destination, suppressed: int | None) -> bool:
+    # A refusal is no route that could be suppressed.
+    longer = suppressed is None or found.prefix.prefixlen > suppressed
+    return found.kind in REFUSALS or (found.kind != "throw" and longer)
 
 
 def _spans(known: Iterable[Destination], suppressed: int | None) -> Spans:
@@ -83,8 +117,5 @@ def _spans(known: Iterable[Destination], suppressed: int | None) -> Spans:
 
 def _extents(known: Iterable[Destination], suppressed: int | None) -> Iterator[tuple[int, int, int, bool]]:
     for d in known:
-        length = d.prefix.prefixlen
-        # A refusal is no route that could be suppressed.
-        decided = d.kind in REFUSALS or (d.kind != "throw" and (suppressed is None or length > suppressed))
-        first = int(d.prefix.network_address)
-        yield first, length, first + (1 << d.prefix.max_prefixlen - length) - 1, decided
+        length, first = d.prefix.prefixlen, int(d.prefix.network_address)
+        yield first, length, first + (1 << d.prefix.max_prefixlen - length) - 1, _decides(d, suppressed)

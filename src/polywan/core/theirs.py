@@ -14,9 +14,9 @@ from hashlib import blake2s
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Literal
 
-from polywan.core.destinations import REFUSALS, Spans, Tables, decided, whole
+from polywan.core.destinations import REFUSALS, Spans, Tables, decided, decides_for, whole
 from polywan.core.foreign import WHOLE, Destination, ForeignRule
-from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPAddress, TableId
+from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPAddress, IPNetwork, TableId
 from polywan.core.nft import QUOTABLE, Chain, NftRule, NftSet
 from polywan.core.packet import Packet
 
@@ -96,17 +96,9 @@ def decides(
             jump = jump if rule.unresolved or rule.goto is None else rule.goto
         elif _ends(rule, main):
             return "main"
-        elif rule.action in REFUSALS or (rule.action == "table" and _found(rule, tables, packet)):
+        elif rule.action in REFUSALS or (rule.action == "table" and decides_for(rule, tables, packet)):
             return rule
     return None
-
-
-def _found(rule: ForeignRule, tables: Tables, packet: Packet) -> bool:
-    return any(
-        (sender is None or packet.source in sender)
-        and any(low <= int(packet.destination) <= high for low, high in spans)
-        for sender, spans in decided(rule, tables)
-    )
 
 
 def _sorted(rules: Iterable[ForeignRule], family: Family, main: frozenset[Family]) -> list[ForeignRule]:
@@ -211,6 +203,7 @@ class _Parts:
         self._family = family
         self._start = ENTRY if given.own is None else OWN_ENTRY
         self._sets = sets
+        self._where: dict[tuple[TableId | None, int | None], tuple[str, ...]] = {}
 
     def chains(self) -> dict[str, Chain]:
         targets = self._targets()
@@ -268,10 +261,21 @@ class _Parts:
         elif _ends(rule, self._given.main):
             yield "", "return", "main decides"
         elif rule.action == "table":
-            for sender, spans in decided(rule, self._tables):
-                source = f"{_word(self._family)} saddr {sender}" if sender is not None else ""
-                where = f"{source} {self._to(rule, spans)}".strip()
+            for where in self._decided(rule):
                 yield where, self._given.verdict, f"lookup {rule.table}"
+
+    def _decided(self, rule: ForeignRule) -> tuple[str, ...]:
+        """Addresses that the rule's table decides, as texts; the same for every rule that leads there."""
+        key = (rule.table, rule.suppress_prefixlength)
+        if key not in self._where:
+            self._where[key] = tuple(
+                " ".join(filter(None, (self._from(sender), self._to(rule, spans))))
+                for sender, spans in decided(rule, self._tables)
+            )
+        return self._where[key]
+
+    def _from(self, sender: IPNetwork | None) -> str:
+        return "" if sender is None else f"{_word(self._family)} saddr {sender}"
 
     def _to(self, rule: ForeignRule, spans: Spans) -> str:
         if spans == whole(self._family):

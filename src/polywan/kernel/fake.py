@@ -36,7 +36,7 @@ from polywan.core.routing import IpRule, Route
 from polywan.core.tuning import Sysctl
 from polywan.kernel.fake_nexthops import FakeNexthops, refusal
 from polywan.kernel.fake_nft import transact
-from polywan.kernel.fake_routing import Tables, answer
+from polywan.kernel.fake_routing import Tables, answer, named
 from polywan.kernel.fake_tracker import FakeTracker
 
 
@@ -128,17 +128,9 @@ class FakeKernel(FakeTracker):
             defaults=tuple(self.defaults),
             wide=frozenset(link for to, link in self.wide if is_wide(to)),
             rules=tuple(sorted(self.foreign_rules, key=lambda rule: rule.priority)),
-            tables=self._named(),
+            tables=named(self.tables, self.foreign_rules),
             parts=tuple(WideRoute(to, link) for to, link in self.wide if is_wide(to)),
         )
-
-    def _named(self) -> Mapping[TableId, tuple[Destination, ...]]:
-        wanted = {(rule.family, rule.table) for rule in self.foreign_rules}
-        found = {
-            table: tuple(d for d in known if (family_of(d.prefix), table) in wanted)
-            for table, known in self.tables.items()
-        }
-        return {table: known for table, known in found.items() if known}
 
     def read(self, sysctls: Sequence[str]) -> ActualState:
         """Return what is ours; see `Kernel.read`."""

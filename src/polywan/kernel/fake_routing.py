@@ -51,6 +51,15 @@ class _Found:
     kind: RouteKind = "unicast"
 
 
+def named(
+    tables: Mapping[TableId, tuple[Destination, ...]], rules: Collection[ForeignRule]
+) -> Mapping[TableId, tuple[Destination, ...]]:
+    """Return what those tables know that rules of others lead to, in the families of the rules."""
+    wanted = {(rule.family, rule.table) for rule in rules}
+    found = {t: tuple(d for d in known if (family_of(d.prefix), t) in wanted) for t, known in tables.items()}
+    return {table: known for table, known in found.items() if known}
+
+
 def answer(query: RouteQuery, tables: Tables) -> RouteAnswer:
     """Look a packet up, rule by rule and longest prefix first.
 
