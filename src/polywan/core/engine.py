@@ -367,6 +367,7 @@ def _start_probes(state: State, now: float) -> tuple[State, list[Effect]]:
                     round=health[key].number,
                     timeout=alarms.timeout(state, key, now),
                     targets=targets,
+                    spread=hl.spread_of(probes, settings),
                 )
             )
         )
