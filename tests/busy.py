@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -11,6 +12,7 @@ from itertools import product
 from typing import Final, Literal
 
 from polywan.core.net import Family
+from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.topology import SERVERS
 
@@ -45,15 +47,28 @@ def configuration(lab: Lab, health: str = "", loaded: int | None = None) -> str:
 
 
 def narrow(lab: Lab, number: int, queue: Queue, rate: int = RATE) -> None:
-    """Give an uplink a slow line with a queue: a plain fifo behind a token bucket."""
+    """Give an uplink a slow line with a queue: a plain fifo behind a token bucket.
+
+    Neighbours are told to each other for good: their ARP would wait in that queue, too, and fail for real.
+    """
+    uplink, provider = lab.topology.uplink(number), lab.provider(number)
+    ends = uplink.addresses[Family.V4]
+    _acquaint(lab.server, f"x{number}", f"10.255.{number}.1", provider, "core")
+    _acquaint(provider, "wan", str(ends.own.ip), lab.router, uplink.interface)
+    _acquaint(lab.router, uplink.interface, str(ends.gateway), provider, "wan")
     namespace, device = {
-        "provider up": (lab.provider(number), "core"),
-        "provider down": (lab.provider(number), "wan"),
-        "box": (lab.router, lab.topology.uplink(number).interface),
+        "provider up": (provider, "core"),
+        "provider down": (provider, "wan"),
+        "box": (lab.router, uplink.interface),
     }[queue.where]
     limit = int(rate / 8 * queue.seconds)
     shape = ["tbf", "rate", f"{rate}bit", "burst", "5k", "limit", str(limit)]
     namespace.run(["tc", "qdisc", "replace", "dev", device, "root", *shape])
+
+
+def _acquaint(here: Namespace, device: str, address: str, there: Namespace, far: str) -> None:
+    mac = json.loads(there.run(["ip", "-j", "link", "show", far]).stdout)[0]["address"]
+    here.run(["ip", "neigh", "replace", address, "lladdr", mac, "dev", device, "nud", "permanent"])
 
 
 @asynccontextmanager

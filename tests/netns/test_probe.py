@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from polywan.core.events import ProbeResult
+from polywan.core.untracked import untracked_chains
 from polywan.lab.namespaces import ip_batch
 from polywan.probe.prober import GRACE, NetProber
 from probing import Method, order, take
@@ -226,3 +227,19 @@ def test_probing_53_uplinks_each_second_takes_less_than_2_percent_of_a_core(worl
 
     # The first opens the sockets; the best of the others is what it costs when nobody else takes the caches.
     assert min(world.run(seconds)[1:]) < 0.02
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_probe_that_connection_tracking_refuses_passes_by_it(world: World, version: int) -> None:
+    (chain,) = untracked_chains(0x3F00).values()
+    world.router.nft(
+        "table inet crowded {\nchain untracked {\ntype filter hook output priority raw;\n"
+        + "\n".join(rule.text for rule in chain.rules)
+        + "\n}\nchain full {\ntype filter hook output priority filter;\n"
+        "icmp type echo-request ct state != untracked drop\n"
+        "icmpv6 type echo-request ct state != untracked drop\n}\n"
+        "chain back {\ntype filter hook prerouting priority raw;\n"
+        "icmp type echo-reply drop\nicmpv6 type echo-reply drop\n}\n}\n"
+    )
+    found = world.ask(by(1, SERVER[version]), by(1, SERVER[version], number=2))
+    assert all(result.rtt is not None for result in found)

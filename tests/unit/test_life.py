@@ -109,8 +109,8 @@ def test_failed_rounds_of_an_uplink_with_signs_of_life_only_make_it_busy(setting
 
 @pytest.mark.parametrize(("settings", "limit"), [(SETTINGS, 3.0), (FAST, 1.0)], ids=["default", "fast"])
 def test_a_verdict_is_due_in_time_after_the_last_sign_of_life(settings: HealthSettings, limit: float) -> None:
-    # Rounds end at most half an interval apart.
-    assert lf.patience(settings) + settings.interval / 2 <= limit
+    # Rounds of an uplink without life end an eighth of the interval apart.
+    assert lf.patience(settings) + settings.interval / 4 <= limit
     state = hl.on_late(UP, settings, TARGETS[0], 1.4, 10.0)
     state = silent_rounds(state, settings.fall, 10.0 + lf.patience(settings), settings)
     assert state.waiting is not None

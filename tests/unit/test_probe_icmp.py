@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from polywan.core.net import Family
 from polywan.probe.icmp import EchoReply, checksum, decode_reply, encode_request
+from polywan.probe.tap import replies
 
 IP_HEADER = bytes([0x45]) + bytes(19)
 V4, V6 = Family.V4, Family.V6
@@ -54,3 +55,9 @@ def test_ip_options_are_skipped() -> None:
 def test_no_datagram_upsets_the_decoder(family: Family, datagram: bytes) -> None:
     found = decode_reply(family, datagram)
     assert found is None or len(found.payload) <= len(datagram)
+
+
+@pytest.mark.parametrize("family", [V4, V6])
+def test_the_filter_of_a_tap_has_one_step_for_each_test_and_two_verdicts(family: Family) -> None:
+    program = replies(family, 0x1234)
+    assert len(program) == {V4: 9, V6: 8}[family]

@@ -324,6 +324,7 @@ def _start_probes(state: State, now: float) -> tuple[State, list[Effect]]:
                     round=health[key].number,
                     timeout=max(alarms.timeout(state, key, now), patience(state.reach.get(key), state.observed)),
                     targets=targets,
+                    spread=hl.spread_of(probes, settings),
                 )
             )
         )

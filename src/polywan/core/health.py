@@ -32,6 +32,12 @@ from polywan.core.words import counted
 
 NEVER: Final = float("-inf")
 
+MOST_OPEN: Final = 16
+"""Rounds of a busy uplink that are under way at a time."""
+
+LEAST_PACE: Final = 0.05
+"""Seconds between rounds of a busy uplink at least."""
+
 
 class Health(StrEnum):
     """The verdict about one uplink in one family."""
@@ -57,7 +63,8 @@ class ProbeOrder:
         interface: device the sockets are bound to before anything is sent.
         mark: packet mark of the uplink, set on the sockets as well.
         round: number that every result carries back.
-        timeout: seconds a target has to answer.
+        timeout: seconds a target has to answer, from when it is asked.
+        spread: seconds over which the targets are asked one after the other.
     """
 
     uplink: str
@@ -67,6 +74,7 @@ class ProbeOrder:
     round: int
     timeout: float
     targets: tuple[ProbeTarget, ...]
+    spread: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +182,11 @@ def timeout_of(state: ProbeState, settings: HealthSettings) -> float:
 
 def due(state: ProbeState, settings: HealthSettings) -> float:
     """Return the time at which the next round has to be sent."""
-    if state.health is Health.DOWN or not state.number or len(state.open) >= settings.fall:
+    if state.health is Health.DOWN or not state.number:
+        return state.next
+    if state.quality.busy and state.bad:
+        return min(state.next, _pressed(state, settings)) if len(state.open) < MOST_OPEN else state.next
+    if len(state.open) >= settings.fall:
         return state.next
     soon = state.next - settings.interval * 3 / 4
     if state.bad:
@@ -182,6 +194,18 @@ def due(state: ProbeState, settings: HealthSettings) -> float:
     if state.open:
         return min(state.next, max(state.open[0].sent + suspect_after(state, settings), soon))
     return state.next
+
+
+def _pressed(state: ProbeState, settings: HealthSettings) -> float:
+    """When a busy uplink is asked next: sooner once it has shown no life for a while, since its queue drops probes."""
+    sent = state.next - settings.interval
+    missed = sent - state.life.at >= settings.interval / 2
+    return sent + max(settings.interval / (8 if missed else 4), LEAST_PACE)
+
+
+def spread_of(state: ProbeState, settings: HealthSettings) -> float:
+    """Seconds over which a round is spread: a full queue has room for all of a round or for none, as chance has it."""
+    return max(settings.interval / 8, LEAST_PACE) if state.quality.busy else 0.0
 
 
 def start_round(state: ProbeState, settings: HealthSettings, targets: int, now: float) -> ProbeState:

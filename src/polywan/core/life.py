@@ -70,10 +70,9 @@ NONE: Final = Life()
 def patience(settings: HealthSettings) -> float:
     """Seconds after the last sign from which on failed rounds count again.
 
-    A quarter of the interval less than the silence of an idle line takes to be noticed: the next bad round that ends
-    finds the patience at its end, so that a verdict is no later than that on an idle line.
+    As long as the silence of an idle line takes to be noticed at most, and a little more, as there is more to lose.
     """
-    return settings.interval + (settings.fall - 2) * settings.interval / 4 + settings.timeout
+    return settings.interval * (settings.fall + 3) / 4 + settings.timeout + min(settings.interval, 1.0) / 8
 
 
 def alive(life: Life, settings: HealthSettings, answered: float, now: float) -> bool:

@@ -35,6 +35,7 @@ from polywan.core.select import policies_of
 from polywan.core.steering import steering_chains, steering_sets
 from polywan.core.theirs import ENTRY, OWN_ENTRY, own_chains, theirs_chains, theirs_sets
 from polywan.core.translation import translation_chains, translation_sets
+from polywan.core.untracked import untracked_chains
 from polywan.core.via import via_chains, via_entry, via_maps
 
 RAW: Final = -300
@@ -117,6 +118,7 @@ def _chains(given: RulesetInput) -> dict[str, Chain]:
     spread = _sprayed(given)
     chains = {**_hooked(given.layout, dead, words_of(given), sprayed=bool(spread)), **_shared(given)}
     chains |= {**_of_others(given), **steering_chains(given), **translation_chains(given), **policy_chains(given)}
+    chains |= untracked_chains(given.layout.mask)
     chains |= {**via_chains(given), "local": Chain((*via_entry(given), *chains["local"].rules))}
     for name in given.config.uplinks:
         mark, translates = given.numbers[name].mark, given.config.uplinks[name].nat != "none"

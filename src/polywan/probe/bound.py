@@ -105,12 +105,15 @@ def _open(family: Family, kind: socket.SocketKind, protocol: int, interface: str
     return sock
 
 
-def prefer(sock: socket.socket) -> None:
+def prefer(sock: socket.socket, priority: int = INTERACTIVE) -> None:
     """Have the queues of this box that know priorities (pfifo_fast, prio, htb) send its packets before bulk traffic.
 
     Nothing of that is in the packet: beyond this box probes are what other packets are.
+
+    Raises:
+        OSError: EPERM for more than `INTERACTIVE` without CAP_NET_ADMIN.
     """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, INTERACTIVE)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, priority)
 
 
 def set_mark(sock: socket.socket, mark: int) -> None:

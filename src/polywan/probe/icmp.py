@@ -8,11 +8,14 @@ import secrets
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from polywan.core.net import Family, IPAddress
-from polywan.probe.bound import bound_socket, endpoint, set_mark
+from polywan.core.untracked import PRIORITY
+from polywan.probe.bound import REFUSED, bound_socket, endpoint, prefer, set_mark
+from polywan.probe.tap import Tap
 
 _HEADER: Final = struct.Struct("!BBHHH")
 _TOKEN: Final = 8
@@ -36,6 +39,9 @@ REPLIES: Final = {Family.V4: (255, 1, only(0, 1)), Family.V6: (socket.IPPROTO_IC
 _GONE: Final = {errno.ENODEV, errno.ENXIO, errno.ENETDOWN, errno.EBADF}
 _BURST: Final = 64
 """Datagrams read before others get their turn: a flood of foreign replies must not hold up the loop."""
+
+CROWDED: Final = 30.0
+"""Seconds for which probes pass by connection tracking once its table was full (`core/untracked.py`)."""
 
 _LARGEST: Final = 128
 """Bytes read of a datagram: the longest IPv4 header, ours, and more than our payload."""
@@ -111,6 +117,9 @@ class EchoSocket:
         self._identifier = secrets.randbelow(1 << 16)
         self._sequence = secrets.randbelow(1 << 16)
         self._waiting: dict[int, _Waiting] = {}
+        self._interface = interface
+        self._crowded = float("-inf")
+        self._tap: Tap | None = None
         self._sock = bound_socket(family, socket.SOCK_RAW, PROTOCOLS[family], interface, mark)
         try:
             self._sock.setsockopt(*REPLIES[family])
@@ -140,7 +149,7 @@ class EchoSocket:
         payload = (number & 0xFFFF_FFFF).to_bytes(4) + secrets.token_bytes(_TOKEN)
         request = encode_request(self._family, self._identifier, sequence, payload)
         try:
-            self._sock.sendto(request, endpoint(target))
+            self._send(request, target)
         except OSError as error:
             if error.errno in _GONE:
                 self.close()
@@ -153,11 +162,44 @@ class EchoSocket:
 
         return forget
 
+    def _send(self, request: bytes, target: IPAddress) -> None:
+        crowded = self._loop.time() < self._crowded
+        if not crowded and self._tap is not None:
+            self._tap.close()
+            self._tap = None
+        try:
+            self._transmit(request, target, tracked=not crowded)
+        except PermissionError:
+            if crowded:
+                raise
+            # A full table of connections refuses new ones: once more, past it.
+            self._tap = self._tap or self._opened()
+            self._transmit(request, target, tracked=False)
+            self._crowded = self._loop.time() + CROWDED
+
+    def _transmit(self, request: bytes, target: IPAddress, *, tracked: bool) -> None:
+        if tracked:
+            self._sock.sendto(request, endpoint(target))
+            return
+        prefer(self._sock, PRIORITY)
+        try:
+            self._sock.sendto(request, endpoint(target))
+        finally:
+            prefer(self._sock)
+
+    def _opened(self) -> Tap | None:
+        with suppress(*REFUSED):
+            return Tap(self._loop, self._interface, self._family, self._identifier, self._take)
+        return None
+
     def close(self) -> None:
         """Release the socket; probes under way stay unanswered."""
         if not self.closed:
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
+        if self._tap is not None:
+            self._tap.close()
+            self._tap = None
         self._waiting.clear()
 
     def _read(self) -> None:
@@ -170,18 +212,18 @@ class EchoSocket:
                 # An error that stays pending would wake the loop for ever; the next round opens anew.
                 self.close()
                 return
-            self._take(datagram, sender)
+            self._take(datagram, _packed(self._family, sender[0]))
             if self.closed:
                 return
 
-    def _take(self, datagram: bytes, sender: tuple[str, int]) -> None:
+    def _take(self, datagram: bytes, sender: bytes) -> None:
         reply = decode_reply(self._family, datagram)
         if reply is None or reply.identifier != self._identifier:
             return
         waiting = self._waiting.get(reply.sequence)
         if waiting is None or waiting.payload != reply.payload:
             return
-        if waiting.target != _packed(self._family, sender[0]):
+        if waiting.target != sender:
             return
         del self._waiting[reply.sequence]
         waiting.on_answer()

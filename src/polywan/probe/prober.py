@@ -6,7 +6,6 @@ import asyncio
 import heapq
 import itertools
 import socket
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,9 +25,6 @@ from polywan.probe.tcp import Handshake
 GRACE: Final = 0.05
 """Seconds before a probe that failed at once is reported: immediate failures must not spin the engine."""
 
-HANDSHAKES: Final = 128
-"""Handshakes that are listened to after their timeout, all uplinks together."""
-
 IDLE: Final = 60.0
 """Seconds without a probe after which a raw socket is let go: its uplink has left the configuration."""
 
@@ -47,6 +43,7 @@ class _Probe:
     sent: float
     alternatives: int
     abandon: list[Callable[[], None]] = field(default_factory=list)
+    handshakes: list[Callable[[], None]] = field(default_factory=list)
     overdue: bool = False
     done: bool = False
 
@@ -55,7 +52,7 @@ class NetProber:
     """A `Prober` over the network; all calls are made from the thread of one running event loop.
 
     Methods of a target are sent together and the first answer counts. A target whose methods have all
-    failed is reported without an answer: not before `GRACE` seconds, nor after its timeout. After it, answers are
+    failed is reported without an answer: not before `GRACE` seconds, nor after its timeout. After it, echoes are
     listened for until `LISTEN` is over: a queue delays them.
     """
 
@@ -65,7 +62,6 @@ class NetProber:
         self._deadlines: list[tuple[float, int, _Probe]] = []
         self._serial = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
-        self._overdue: deque[_Probe] = deque()
         self._denied: dict[Method | Layer, str] = {}
         self._looking: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -79,9 +75,19 @@ class NetProber:
         """See `Prober.start`."""
         if self._closed:
             return
+        if not order.spread:
+            self._ask(order, order.targets)
+            return
+        later = asyncio.get_running_loop().call_later
+        for place, target in enumerate(order.targets):
+            later(order.spread * place / len(order.targets), self._ask, order, (target,))
+
+    def _ask(self, order: ProbeOrder, targets: tuple[ProbeTarget, ...]) -> None:
+        if self._closed:
+            return
         now = asyncio.get_running_loop().time
-        echo = self._echo(order) if any("icmp" in target.methods for target in order.targets) else None
-        for target in order.targets:
+        echo = self._echo(order) if any("icmp" in target.methods for target in targets) else None
+        for target in targets:
             probe = _Probe(order=order, target=target, sent=now(), alternatives=len(target.methods))
             self._expire_at(probe.sent + order.timeout, probe)
             for method in target.methods:
@@ -124,7 +130,6 @@ class NetProber:
             task.cancel()
         for _, _, probe in self._deadlines:
             _abandon(probe)
-        self._overdue.clear()
         self._deadlines.clear()
         for echo in self._echoes.values():
             echo.close()
@@ -162,7 +167,7 @@ class NetProber:
             on_answer=partial(self._answer, probe),
             on_failure=partial(self._fail, probe),
         )
-        probe.abandon.append(attempt.cancel)
+        probe.handshakes.append(attempt.cancel)
         self._denied.pop("tcp", None)
 
     def _echo(self, order: ProbeOrder) -> EchoSocket | None:
@@ -221,15 +226,14 @@ class NetProber:
         )
 
     def _linger(self, probe: _Probe) -> None:
-        """Go on listening for an answer; of handshakes, each of which holds a socket, only to the last ones."""
-        self._expire_at(probe.sent + LISTEN, probe)
-        if "tcp" not in probe.target.methods:
-            return
-        while self._overdue and (self._overdue[0].done or len(self._overdue) >= HANDSHAKES):
-            old = self._overdue.popleft()
-            old.done = True
-            _abandon(old)
-        self._overdue.append(probe)
+        """Go on listening for an echo; a handshake is given up, since it holds a socket and goes on sending."""
+        probe.handshakes, given_up = [], probe.handshakes
+        for cancel in given_up:
+            cancel()
+        if probe.abandon:
+            self._expire_at(probe.sent + LISTEN, probe)
+        else:
+            probe.done = True
 
     def _expire_at(self, when: float, probe: _Probe) -> None:
         heapq.heappush(self._deadlines, (when, next(self._serial), probe))
@@ -251,6 +255,7 @@ class NetProber:
 
 
 def _abandon(probe: _Probe) -> None:
-    for abandon in probe.abandon:
+    for abandon in (*probe.abandon, *probe.handshakes):
         abandon()
     probe.abandon.clear()
+    probe.handshakes.clear()
