@@ -12,9 +12,12 @@ from worlds import Daemon, world
 
 
 def test_a_rule_is_told_with_its_file_and_line_where_that_is_known() -> None:
-    document = {"rules": [{"number": 1}, {"number": 2}], "text": ["rule 1: no, x", "rule 2: matches", "  rule 2: y"]}
+    document = {
+        "rules": [{"number": 1}, {"number": 2}],
+        "text": ["rule 1: no, x", "  rule 2: matches", "  by rule 2: y"],
+    }
     shown = why._shown(document, ("a.toml:3", "conf.d/b.toml:7"))
-    assert shown["text"] == ["rule 1 (a.toml:3): no, x", "rule 2 (conf.d/b.toml:7): matches", "  rule 2: y"]
+    assert shown["text"] == ["rule 1 (a.toml:3): no, x", "  rule 2 (conf.d/b.toml:7): matches", "  by rule 2: y"]
     assert [rule["at"] for rule in shown["rules"]] == ["a.toml:3", "conf.d/b.toml:7"]
     assert why._shown(document, ())["text"] == document["text"]
 

@@ -49,9 +49,7 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
         for text in report["failed"]:
             click.echo(f"refused by the kernel: {text}", err=True)
         if report["unrestored"]:
-            click.echo(
-                "not restored, since what they were before is lost (memory.json): look whether you want", err=True
-            )
+            click.echo("these may be ours and stay: memory.json, which knew what they were, is lost:", err=True)
             for text in report["unrestored"]:
                 click.echo(f"  {text}", err=True)
     ctx.exit(1 if report["failed"] or report["unrestored"] else 0)

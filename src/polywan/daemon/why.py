@@ -28,7 +28,7 @@ Ask: TypeAlias = Callable[[RouteQuery], RouteAnswer]
 MOST_FLOWS: Final = 20
 """Connections that are told of when the question leaves a port open."""
 
-_RULE_LINE: Final = re.compile(r"rule ([0-9]+): ")
+_RULE_LINE: Final = re.compile(r" *rule ([0-9]+)(?=: )")
 _ANY: Final[Mapping[Family, IPAddress]] = {Family.V4: IPv4Address(0), Family.V6: IPv6Address(0)}
 _RECORDED: Final = "told from a recording: static routes and affinity are not in it"
 
@@ -99,7 +99,7 @@ def _shown(document: dict[str, Any], rules_at: Sequence[str]) -> dict[str, Any]:
     def placed(line: str) -> str:
         found = _RULE_LINE.match(line)
         number = int(found[1]) if found else 0
-        return f"rule {number} ({rules_at[number - 1]}){line[found.end(1) :]}" if found and known(number) else line
+        return f"{found[0]} ({rules_at[number - 1]}){line[found.end() :]}" if found and known(number) else line
 
     def known(number: int) -> bool:
         return 0 < number <= len(rules_at)
