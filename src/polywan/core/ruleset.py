@@ -22,6 +22,7 @@ from functools import cache
 from typing import Final
 
 from polywan.core import ipsec
+from polywan.core.answers import answer_chains, answer_maps, answer_sets
 from polywan.core.bridged import bridged_in, bridged_out
 from polywan.core.first import ours_to_balance
 from polywan.core.given import ROOM, UNMARKED, RulesetInput, restored, words_of
@@ -66,7 +67,7 @@ def _sets(given: RulesetInput) -> dict[str, NftSet]:
         "clamped": NftSet(f"type ifname; {ROOM}", clamped),
     }
     known = given.observed
-    sets |= {**steering_sets(given), **translation_sets(given)}
+    sets |= {**steering_sets(given), **translation_sets(given), **answer_sets()}
     sets |= theirs_sets(known.rules, known.tables, main=_with_default(known))
     sets["ours"] = NftSet(f"type mark; {ROOM}", frozenset(int(n.mark) for n in given.numbers.values()))
     sets |= {f"gone_{family}": NftSet(f"type mark; {ROOM}", _gone_marks(given, family)) for family in FAMILIES}
@@ -110,14 +111,20 @@ def _maps(given: RulesetInput) -> dict[str, NftMap]:
         main = given.main_links.get(family, frozenset())
         bound: dict[Key, str] = {d: f"goto to_{n}" for d, n in by_device.items() if d not in main}
         maps[f"bound_{family}"] = NftMap(f"type ifname : verdict; {ROOM}", bound)
-    return {**maps, **policy_maps(given), **via_maps(given)}
+    return {**maps, **policy_maps(given), **via_maps(given), **answer_maps()}
 
 
 def _chains(given: RulesetInput) -> dict[str, Chain]:
     dead = tuple(family for family in FAMILIES if _dead_marks(given, family))
     spread = _sprayed(given)
     chains = {**_hooked(given.layout, dead, words_of(given), sprayed=bool(spread)), **_shared(given)}
-    chains |= {**_of_others(given), **steering_chains(given), **translation_chains(given), **policy_chains(given)}
+    chains |= {
+        **answer_chains(),
+        **_of_others(given),
+        **steering_chains(given),
+        **translation_chains(given),
+        **policy_chains(given),
+    }
     chains |= untracked_chains(given.layout.mask)
     chains |= {**via_chains(given), "local": Chain((*via_entry(given), *chains["local"].rules))}
     for name in given.config.uplinks:
