@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import socket
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -83,6 +84,11 @@ class Router:
                     wire.send(frame(packet, number, mac))
                 else:
                     stack.enter_context(self._own(packet))
+            arriving = {packet.source_port for packet in sent if packet.in_interface is not None}
+            deadline = time.monotonic() + 5
+            while not arriving <= set(self._elements("came")):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
             return self._seen(sent)
 
     def _own(self, packet: Packet) -> socket.socket:
@@ -100,13 +106,15 @@ class Router:
         return sock
 
     def _seen(self, sent: list[Packet]) -> dict[int, str]:
-        shown = json.loads(self.lab.router.run(["nft", "-j", "list", "set", "inet", "watching", "left"]).stdout)
-        elements = next(item["set"] for item in shown["nftables"] if "set" in item).get("elem", [])
         found: dict[int, str] = {}
-        for element in elements:
+        for element in self._elements("left"):
             port, device = element["concat"]
             found.setdefault(port - FIRST_PORT, device)
         return {number: device for number, device in found.items() if 0 < number <= len(sent)}
+
+    def _elements(self, name: str) -> list[Any]:
+        shown = json.loads(self.lab.router.run(["nft", "-j", "list", "set", "inet", "watching", name]).stdout)
+        return list(next(item["set"] for item in shown["nftables"] if "set" in item).get("elem", []))
 
 
 def _watching(sent: list[Packet]) -> str:
@@ -117,9 +125,10 @@ table inet watching {{}}
 delete table inet watching
 table inet watching {{
   set left {{ typeof th sport . meta oifname; size 4096; flags dynamic; }}
+  set came {{ typeof th sport; size 4096; flags dynamic; }}
   chain arriving {{
     type filter hook prerouting priority mangle;
-    iifname "lan0" meta l4proto {{ tcp, udp }} meta mark set th sport map {{ {marks} }}
+    iifname "lan0" meta l4proto {{ tcp, udp }} meta mark set th sport map {{ {marks} }} add @came {{ th sport }}
   }}
   chain leaving {{
     type filter hook postrouting priority 50;
