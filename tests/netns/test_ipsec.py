@@ -94,11 +94,11 @@ def peer_of(lab: Lab, family: Family, far: socket.socket) -> str:
 def listening(lab: Lab, family: Family) -> socket.socket:
     """A server in the far network."""
     length = 32 if family is Family.V4 else 128
-    lab.server.run(["ip", "addr", "replace", f"{FAR[family]}/{length}", "dev", "lo"])
+    lab.server.run(
+        ["ip", "addr", "replace", f"{FAR[family]}/{length}", "dev", "lo", *(["nodad"] if length > 32 else [])]
+    )
     far = lab.server.socket(AF[family], socket.SOCK_STREAM)
     far.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family is Family.V6:
-        far.setsockopt(socket.IPPROTO_IPV6, 26, 1)  # IPV6_FREEBIND: no wait for duplicate detection
     far.settimeout(5)
     far.bind((FAR[family], PORT))
     far.listen(16)
