@@ -399,7 +399,7 @@ class Sim:
                 assert sorted(set(self.emptied)) == names, f"emptied: {self.emptied}"
             case ("connections", name, count):
                 mark = self.state.numbers[name].mark
-                assert self.kernel.connections(0x3F00).get(mark, 0) == int(count)
+                assert self.kernel.connections(0x3F000000).get(mark, 0) == int(count)
             case ("never", "cut"):
                 assert not self.ever_cut
             case ("no", "writes"):

@@ -15,6 +15,8 @@ from polywan.core.observed import Address, DefaultRoute, Link, Observed
 from polywan.core.plan import ActualState
 from polywan.core.state import State
 
+MASK = 0x3F00
+
 
 def link(number: int, *, up: bool = True, carrier: bool = True, point_to_point: bool = False) -> Link:
     """Return the device of uplink `number`."""
@@ -41,12 +43,16 @@ def _addresses(number: int, family: Family) -> tuple[str, str]:
 
 
 def config(count: int, weights: Iterable[int] = (), **more: Any) -> Config:
-    """Return a configuration of uplinks u1 … on wan1 …; `more` are further tables of the file."""
+    """Return a configuration of uplinks u1 … on wan1 …; `more` are further tables of the file.
+
+    Its marks are under `MASK`: 0x100 is the first uplink's.
+    """
     given = dict(enumerate(weights, start=1))
     uplinks = {
         f"u{n}": {"interface": f"wan{n}", **({"weight": given[n]} if n in given else {})} for n in range(1, count + 1)
     }
-    return Config.model_validate({"uplinks": uplinks, **more})
+    settings = {"mark_mask": MASK, **more.pop("global", {})}
+    return Config.model_validate({"uplinks": uplinks, "global": settings, **more})
 
 
 class Daemon:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from netlab import StartDaemon
 
 FAMILIES = [Family.V4, Family.V6]
-MARKS = {1: 0x100, 2: 0x200, 3: 0x300}
+MARKS = {1: 0x1000000, 2: 0x2000000, 3: 0x3000000}
 
 
 def tiers(on_up: str) -> str:
@@ -57,7 +57,7 @@ async def until(predicate: Callable[[], Any], timeout: float = 15.0) -> None:
 def tracked(lab: Lab, number: int) -> int:
     """Connections of an uplink that the kernel knows, both families."""
     table = [
-        lab.router.run(["conntrack", "-L", "-f", family, "-m", f"{MARKS[number]:#x}/0x3f00"], check=True).stdout
+        lab.router.run(["conntrack", "-L", "-f", family, "-m", f"{MARKS[number]:#x}/0x3f000000"], check=True).stdout
         for family in ("ipv4", "ipv6")
     ]
     return sum(len(text.splitlines()) for text in table)

@@ -226,7 +226,7 @@ def test_the_bits_of_others_in_the_connection_mark_survive(lab: Lab, start_daemo
                 await connection.ask("later packets keep their uplink too")
             table = lab.router.run(["conntrack", "-L", "-p", "tcp"], check=True).stdout
             marks = Counter(word for word in table.split() if word.startswith("mark="))
-            assert marks == {f"mark={0x40000001 | m}": 2 for m in (0x100, 0x200, 0x300)}
+            assert marks == {f"mark={0x40000001 | m}": 2 for m in (0x1000000, 0x2000000, 0x3000000)}
 
     with_servers(lab, story)
 

@@ -407,11 +407,11 @@ def test_a_gateway_that_comes_later_is_found_by_its_event(
 
 
 def test_rules_of_others_in_our_way_are_named_and_left_alone(lab: Lab, start_daemon: StartDaemon) -> None:
-    lab.router.ip(["rule add pref 6100 fwmark 0x100/0xff00 lookup 77"])
+    lab.router.ip(["rule add pref 6100 fwmark 0x1000000/0xff000000 lookup 77"])
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     warnings = "\n".join(daemon.client.status()["warnings"])
     assert "global.priority" in warnings
-    assert "global.mark_mask = 0x3f0000" in warnings
+    assert "global.mark_mask = 0x3f00" in warnings
     assert "6100:" in lab.router.run(["ip", "rule"]).stdout
 
 

@@ -108,8 +108,10 @@ def test_the_counts_are_those_of_the_kernel_and_of_status(lab: Lab, start_daemon
             totals = {t["uplink"]: t["connections"] for t in daemon.client.flows({"limit": "0"})["totals"]}
             status = {u["name"]: u for u in daemon.client.status()["uplinks"]}
             for name, uplink in status.items():
-                shown = lab.router.run(["conntrack", "-L", "-m", f"{uplink['mark']:#x}/0x3f00"]).stdout
-                shown += lab.router.run(["conntrack", "-L", "-f", "ipv6", "-m", f"{uplink['mark']:#x}/0x3f00"]).stdout
+                shown = lab.router.run(["conntrack", "-L", "-m", f"{uplink['mark']:#x}/0x3f000000"]).stdout
+                shown += lab.router.run(
+                    ["conntrack", "-L", "-f", "ipv6", "-m", f"{uplink['mark']:#x}/0x3f000000"]
+                ).stdout
                 assert totals[name] == uplink["connections"] == len(shown.splitlines())
             assert sum(totals[name] for name in status) >= 12
 

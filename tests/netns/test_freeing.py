@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FAMILIES: Final = [Family.V4, Family.V6]
 FAULTS: Final = ["carrier", "device down", "device gone", "silent"]
 
-MASK: Final = 0x3F00
+MASK: Final = 0x3F000000
 """The default `mark_mask`; all of it is the mark that no uplink has."""
 
 FREED: Final = 0.2

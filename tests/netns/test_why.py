@@ -84,7 +84,7 @@ def test_a_specific_route_is_left_alone_also_by_the_gateway_of_mains_default(
 def test_a_rule_that_is_gone_is_noticed(daemon: Daemon, lab: Lab) -> None:
     # The daemon puts it right within milliseconds, until it has done so too often.
     for _ in range(20):
-        lab.router.run(["ip", "rule", "del", "fwmark", "0x200/0x3f00"], check=False)
+        lab.router.run(["ip", "rule", "del", "fwmark", "0x2000000/0x3f000000"], check=False)
         told = why(daemon, CLIENT[Family.V4], SERVER[Family.V4])
         if told["agrees"] is False:
             break

@@ -177,7 +177,7 @@ def test_the_configuration_of_any_size_is_valid(uplinks: int) -> None:
     assert len(config.uplinks) == uplinks
     assert (config.weight_of("isp1"), config.weight_of("isp2")) == (1, 5)
     assert (config.health.interval, config.health.rise) == (0.2, 1)
-    assert config.global_.mark_mask == (0x3F00 if uplinks <= 62 else 0xFF00)
+    assert config.global_.mark_mask == (0x3F000000 if uplinks <= 62 else 0xFF00)
 
 
 def test_the_study_names_a_figure_of_two_uplinks_for_every_tool() -> None:

@@ -351,8 +351,8 @@ def test_policies_with_a_mark_of_their_own_need_room_beside_the_uplinks() -> Non
     assert found(many(62) + policy) == [
         (
             "policies.m",
-            "0x3f00 has room for 62 marks, but 62 uplinks and 1 multipath or per-packet policies (m) need 63",
-            "mark_mask = 0x3f80 has room for 126, if nobody else uses the added bits",
+            "0x3f000000 has room for 62 marks, but 62 uplinks and 1 multipath or per-packet policies (m) need 63",
+            "mark_mask = 0x3f800000 has room for 126, if nobody else uses the added bits",
         )
     ]
 

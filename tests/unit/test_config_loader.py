@@ -309,6 +309,6 @@ q = 1
 
 def test_two_hundred_uplinks_have_their_lines() -> None:
     text = "".join(f'[uplinks.w{i}]\ninterface = "w{i}"\n' for i in range(200))
-    assert problem(text).hint.startswith("mark_mask = 0x3fc0 has room for 254")
+    assert problem(text).hint.startswith("mark_mask = 0x3fc00000 has room for 254")
     lines = key_lines(text)
     assert all(lines["uplinks", f"w{i}", "interface"] == 2 * i + 2 for i in range(200))

@@ -120,7 +120,8 @@ def test_a_control_group_behind_only_is_fine() -> None:
 )
 @pytest.mark.parametrize("prefix", ["", "not."])
 def test_bits_of_our_own_mask_cannot_be_asked_for(prefix: str, mark: str, hint: str) -> None:
-    ((where, _, way_out),) = found(rule('uplink = "lte"', f"{prefix}fwmark = {mark}"))
+    settings = "[global]\nmark_mask = 0x3f00\n"
+    ((where, _, way_out),) = found(rule('uplink = "lte"', f"{prefix}fwmark = {mark}") + settings)
     assert (where, way_out) == (f"rules[0].{prefix}fwmark", hint)
 
 

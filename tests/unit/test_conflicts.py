@@ -111,7 +111,7 @@ def test_a_rule_among_ours_is_named(priority: int) -> None:
 def test_a_mark_that_cannot_be_told_from_ours_is_named_with_a_free_mask(mark: tuple[int, int]) -> None:
     (text,) = told(rule(table=202, mark=mark))
     assert "uses mark bits of ours (0x3f00)" in text
-    assert text.endswith("set global.mark_mask = 0x3f0000")
+    assert text.endswith("set global.mark_mask = 0x3f000000")
 
 
 def test_a_mask_is_proposed_that_nobody_uses() -> None:

@@ -202,7 +202,7 @@ def test_at_the_deadline_the_mark_is_dead_and_afterwards_it_is_not() -> None:
     assert KEY in daemon.state.selection.dead
     daemon.now += drain.GRACE
     empties = [e for e in daemon.feed(Tick()) if isinstance(e, Empty)]
-    assert {(e.uplink, e.mark) for e in empties} == {("u2", 0x200)}
+    assert {(e.uplink, e.mark) for e in empties} == {("u2", 0x2000000)}
     for e in empties:
         daemon.feed(LeftSeen(uplink=e.uplink, family=e.family, since=e.since, left=0, movable=0))
     assert daemon.state.selection.dead == frozenset()

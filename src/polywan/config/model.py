@@ -58,11 +58,12 @@ class GlobalSettings(Model):
     """What concerns the whole box."""
 
     mark_mask: Annotated[int, Mask()] = Field(
-        default=0x3F00,
+        default=0x3F00_0000,
         description="Bits of the packet and connection mark that are polywan's, at least 3; n bits are "
-        "room for 2^n - 2 uplinks. All other bits are left to others. Default 0x3f00: 62 uplinks, apart "
-        "from the bits that container networks and mesh proxies commonly take, and the mask that users of "
-        "mwan3 know.",
+        "room for 2^n - 2 uplinks. All other bits are left to others. Default 0x3f000000: 62 uplinks, in bits that "
+        "neither VPN clients nor proxies, container networks and other routers' tools use in their marks "
+        "(docs/design/neighbours.md lists them). A box that an older version has set up keeps 0x3f00 until "
+        "`polywan down`.",
     )
     priority: Annotated[int, Whole(1, _MAIN_RULE - RULE_BAND)] = Field(
         default=6000,

@@ -104,7 +104,9 @@ def _passing(
     asked, unmarked = (layout.mask, layout.mask), (0, layout.mask)
     main = TABLE_MAIN
     yield IpRule(family=family, priority=at(FORWARDED), goto=at(ENTRY), iif="lo", invert=True)
-    yield IpRule(family=family, priority=at(QUESTION), table=main, mark=asked, suppress_prefixlength=0)
+    # Newer kernels' nft passes over `suppress_prefixlength` in IPv6, so there it is not asked for (`specific.py`).
+    only_specific = 0 if family is Family.V4 else None
+    yield IpRule(family=family, priority=at(QUESTION), table=main, mark=asked, suppress_prefixlength=only_specific)
     yield IpRule(family=family, priority=at(QUESTION + 1), table=stop_table(fallback), mark=asked)
     yield IpRule(family=family, priority=at(BOUND), table=main, suppress_prefixlength=0)
     yield IpRule(family=family, priority=at(UNMARKED), goto=at(SOURCE), mark=unmarked)

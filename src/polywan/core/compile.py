@@ -35,6 +35,7 @@ class Memory:
     """What outlives the daemon; `daemon/store.py` keeps it.
 
     Attributes:
+        mask: bits of marks that are ours; None when they are not in use, or an older version wrote this.
         ids: number of every uplink and of policies that need one, those no longer configured included.
         devices: network device of every uplink in `ids`; `core/renaming.py` tells by it what became of a name.
         gateways: last known next hop per uplink and family.
@@ -44,6 +45,7 @@ class Memory:
         outages: when each uplink was lost, and for how long.
     """
 
+    mask: int | None = None
     ids: Mapping[str, int] = field(default_factory=dict)
     devices: Mapping[str, str] = field(default_factory=dict)
     gateways: Mapping[UplinkFamily, IPAddress] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from polywan.core.tuning import EVENTS
 BAND = PAST
 """Width of the priority band that polywan uses, counted from `global.priority`."""
 
-MASKS = (0x3F00, 0xFF00, 0x3F_0000, 0x3F00_0000, 0x3F)
+MASKS = (0x3F00_0000, 0x3F00, 0xFF00, 0x3F_0000, 0x3F)
 """Mark masks to propose, in this order; Kubernetes, Tailscale and Calico take bits 14 to 19 and 16 to 31."""
 
 

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 TABLE: Final = "inet polywan"
 """Family and name of the one table that is ours (nft(8))."""
 
-UNREAD: Final = ("list_", "theirs_", "affinity_", "dns_", "asked_")
+UNREAD: Final = ("list_", "theirs_", "affinity_", "dns_", "asked_", "specific_")
 """Beginnings of the names of sets and maps whose elements are never compared: prefix lists and destinations of others,
 whose names say what is in them, and those that packets or a resolver fill."""
 

@@ -8,6 +8,7 @@ from polywan.core.allocate import allocate
 from polywan.core.compile import layout_of, numbered, numbers_of, policy_marks_of
 from polywan.core.effects import Effect, Level, Note, Remember
 from polywan.core.evolve import replace
+from polywan.core.maskin import settled
 from polywan.core.net import FAMILIES
 from polywan.core.state import State, Sweep
 
@@ -18,10 +19,11 @@ def take(state: State, config: Config, now: float) -> tuple[State, tuple[Effect,
     Raises:
         CapacityError: it needs more numbers than there are.
     """
+    config = settled(config, state.memory)
     layout, wanted = layout_of(config), numbered(config)
     names = renaming.renamed(state.memory, config)
     memory = renaming.remembered(state.memory, config)
-    memory = replace(memory, ids=allocate(wanted, memory.ids, layout))
+    memory = replace(memory, ids=allocate(wanted, memory.ids, layout), mask=layout.mask)
     memory = replace(memory, devices={name: device for name, device in memory.devices.items() if name in memory.ids})
     same = memory == state.memory
     told = tuple(Note(Level.INFO, "uplink.renamed", text) for text in renaming.told(state.memory, config))

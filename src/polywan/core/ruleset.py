@@ -21,20 +21,18 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Final
 
-from polywan.core import ipsec
+from polywan.core import decided, ipsec
 from polywan.core.answers import answer_chains, answer_maps, answer_sets
 from polywan.core.bridged import bridged_in, bridged_out
-from polywan.core.first import ours_to_balance
 from polywan.core.given import ROOM, UNMARKED, RulesetInput, restored, words_of
 from polywan.core.net import FAMILIES, NUDGE, UNBOUND_SOURCE, Family, MarkLayout
 from polywan.core.nft import Chain, Hook, Key, NftMap, NftRule, NftSet, NftTable
-from polywan.core.observed import Observed
 from polywan.core.policies import policy_chains, policy_maps
 from polywan.core.reach import Path, UplinkFamily
-from polywan.core.routing import REALM_BOUND, REALM_FIRST
 from polywan.core.select import policies_of
+from polywan.core.specific import specific_sets
 from polywan.core.steering import steering_chains, steering_sets
-from polywan.core.theirs import ENTRY, OWN_ENTRY, own_chains, theirs_chains, theirs_sets
+from polywan.core.theirs import theirs_sets
 from polywan.core.translation import translation_chains, translation_sets
 from polywan.core.untracked import untracked_chains
 from polywan.core.via import via_chains, via_entry, via_maps
@@ -60,6 +58,7 @@ def _sets(given: RulesetInput) -> dict[str, NftSet]:
         "uplinks": NftSet(f"type ifname; {ROOM}", devices),
         # Loopback carries the resets that this box sends to its own sockets.
         "outer": NftSet(f"type ifname; {ROOM}", devices | {"lo"}),
+        "uplink_routes": NftSet(f"typeof fib daddr oifname; {ROOM}", devices),
         "own": NftSet(
             "type ipv4_addr; size 4096;",
             frozenset(map(str, given.own | ({UNBOUND_SOURCE} if given.unbound_source else set()))),
@@ -68,7 +67,8 @@ def _sets(given: RulesetInput) -> dict[str, NftSet]:
     }
     known = given.observed
     sets |= {**steering_sets(given), **translation_sets(given), **answer_sets()}
-    sets |= theirs_sets(known.rules, known.tables, main=_with_default(known))
+    sets |= specific_sets(known, {u.interface for u in given.config.uplinks.values()})
+    sets |= theirs_sets(known.rules, known.tables, main=decided.with_default(known))
     sets["ours"] = NftSet(f"type mark; {ROOM}", frozenset(int(n.mark) for n in given.numbers.values()))
     sets |= {f"gone_{family}": NftSet(f"type mark; {ROOM}", _gone_marks(given, family)) for family in FAMILIES}
     sets |= {f"dead_{family}": NftSet(f"type mark; {ROOM}", _dead_marks(given, family)) for family in FAMILIES}
@@ -105,8 +105,8 @@ def _maps(given: RulesetInput) -> dict[str, NftMap]:
         "arrival": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto to_{n}" for d, n in by_device.items()}),
         "guards": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto guard_{n}" for d, n in by_device.items()}),
     }
-    maps["addresses"] = NftMap("type ipv4_addr : verdict; size 4096;", _addresses(given))
-    maps["kept"] = NftMap(f"type ifname : verdict; {ROOM}", _kept(given) if given.observed.realms else {})
+    maps["addresses"] = NftMap("type ipv4_addr : verdict; size 4096;", decided.addresses(given))
+    maps["kept"] = NftMap(f"type ifname : verdict; {ROOM}", decided.kept(given) if given.observed.realms else {})
     for family in FAMILIES:
         main = given.main_links.get(family, frozenset())
         bound: dict[Key, str] = {d: f"goto to_{n}" for d, n in by_device.items() if d not in main}
@@ -120,7 +120,7 @@ def _chains(given: RulesetInput) -> dict[str, Chain]:
     chains = {**_hooked(given.layout, dead, words_of(given), sprayed=bool(spread)), **_shared(given)}
     chains |= {
         **answer_chains(),
-        **_of_others(given),
+        **decided.of_others(given),
         **steering_chains(given),
         **translation_chains(given),
         **policy_chains(given),
@@ -226,39 +226,6 @@ def _nudge() -> Chain:
     return Chain(rules, Hook("filter", "output", RAW))
 
 
-def _asking(given: RulesetInput) -> Iterator[NftRule]:
-    """Does main know more about the destination than a default?
-
-    With the mark that is never given out, the lookup meets main's specific routes and nothing else.
-    """
-    ask = f"meta mark set meta mark | {given.layout.mask:#010x} fib daddr . mark oif missing goto steer"
-    devices = {u.interface for u in given.config.uplinks.values()}
-    open_ = [family for family in FAMILIES if ours_to_balance(given.observed, devices, family)]
-    for family in open_:
-        selector = "" if len(open_) == len(FAMILIES) else f"meta nfproto {family.nfproto} "
-        yield NftRule(f"{selector}{ask}", "main's default decides, by an uplink or not at all")
-        if not selector:
-            return
-
-
-def _theirs(given: RulesetInput) -> Iterator[NftRule]:
-    if ENTRY in _of_others(given):
-        yield NftRule(f"jump {ENTRY}", "what policy rules of others decide is theirs")
-
-
-def _of_others(given: RulesetInput) -> dict[str, Chain]:
-    known = given.observed
-    main = _with_default(known)
-    # Where realms tell who has decided, packets of this box need none of it.
-    without_realms = frozenset(FAMILIES) - ({Family.V4} if known.realms else set())
-    own = own_chains(known.rules, known.tables, without_realms, main=main)
-    return {**theirs_chains(known.rules, known.tables, main=main), **own}
-
-
-def _with_default(observed: Observed) -> frozenset[Family]:
-    return frozenset(family for family in FAMILIES if observed.main_default_links(family))
-
-
 def _shared(given: RulesetInput) -> dict[str, Chain]:
     layout, words = given.layout, words_of(given)
     strangers = f"meta mark & {layout.mask:#010x} != 0"
@@ -272,8 +239,8 @@ def _shared(given: RulesetInput) -> dict[str, Chain]:
         NftRule(f"{ipsec.from_outside(given)}iifname vmap @arrival", "from outside: replies go back the way it came"),
         stranger,
         here,
-        *_theirs(given),
-        *_asking(given),
+        *decided.theirs(given),
+        *decided.asking(given),
         NftRule(UNMARKED, "goes where the routing tables say"),
     )
     forged = (
@@ -306,70 +273,11 @@ def _shared(given: RulesetInput) -> dict[str, Chain]:
         "fresh": Chain(fresh),
         "forged": Chain(forged),
         "local": Chain(local),
-        "first": Chain(tuple(_first(given))),
+        "first": Chain(tuple(decided.first(given))),
         "unmarked": Chain((off, *restored(layout, words), NftRule("accept", "left alone"))),
         "cut": Chain(cut),
         "clamp": Chain(clamp),
     }
-
-
-def _first(given: RulesetInput) -> Iterator[NftRule]:
-    """Who has decided the first route of a packet of this box (`core/first.py`)?"""
-    if given.observed.realms:
-        yield NftRule(f"ip saddr {UNBOUND_SOURCE} goto steer", "TCP that is bound to nothing: ours to balance")
-        yield NftRule(f"meta nfproto ipv4 rt classid {REALM_FIRST} goto steer", "main's default: ours to balance")
-        bound = f"meta nfproto ipv4 rt classid {REALM_BOUND} oifname vmap @arrival"
-        # A socket that is connected has an address without having asked for one, and TCP has a source of its own.
-        doubtful = "meta l4proto { tcp, udp }" if not given.unbound_source else "meta l4proto udp"
-        links = ", ".join(f'"{link}"' for link in sorted(_unbound(given)))
-        if links:
-            text = f"meta nfproto ipv4 rt classid {REALM_BOUND} {doubtful} oifname {{ {links} }} goto steer"
-            yield NftRule(text, "perhaps bound: by rules; without one, UDP stays here")
-        yield NftRule(bound, "bound to an uplink by device or address")
-        yield NftRule("meta nfproto ipv4 accept", "decided by somebody else, or by a specific route")
-    if OWN_ENTRY in _of_others(given):
-        yield NftRule(f"jump {OWN_ENTRY}", "what policy rules of others decide is theirs")
-    if not given.observed.realms:
-        yield from _near(given, Family.V4)
-        yield NftRule("meta nfproto ipv4 oifname vmap @bound_4", "bound to an uplink by device or address")
-    yield from _near(given, Family.V6)
-    yield NftRule("meta nfproto ipv6 oifname vmap @bound_6", "bound to an uplink by device or address")
-    yield NftRule("goto steer", "the box follows the same policies")
-
-
-def _unbound(given: RulesetInput) -> frozenset[str]:
-    devices = {u.interface for u in given.config.uplinks.values()}
-    return given.main_links.get(Family.V4, frozenset()) & devices
-
-
-def _addresses(given: RulesetInput) -> dict[Key, str]:
-    """The uplinks by their own IPv4 addresses; one that two of them have tells nothing."""
-    found: dict[Key, str] = {}
-    for name, uplink in given.config.uplinks.items():
-        for address in given.observed.addresses_of(uplink.interface, Family.V4):
-            found[str(address.ip)] = "" if str(address.ip) in found else f"goto to_{name}"
-    return {address: verdict for address, verdict in found.items() if verdict}
-
-
-def _kept(given: RulesetInput) -> dict[Key, str]:
-    """Uplinks that keep UDP which may have chosen them by address: those of main's default, while they live."""
-    lost = given.selection.dead | given.selection.down
-    by_device = {u.interface: name for name, u in given.config.uplinks.items()}
-    return {d: f"goto to_{by_device[d]}" for d in _unbound(given) if (by_device[d], Family.V4) not in lost}
-
-
-def _near(given: RulesetInput, family: Family) -> Iterator[NftRule]:
-    """The networks of the uplinks' own links, where no realm tells that a specific route leads there."""
-    near = sorted(
-        f'{address.network} . "{uplink.interface}"'
-        for uplink in given.config.uplinks.values()
-        for address in set(given.observed.addresses_of(uplink.interface, family))
-        if address.network.prefixlen < family.host_length
-    )
-    if near:
-        word = "ip" if family is Family.V4 else "ip6"
-        elements = ", ".join(dict.fromkeys(near))
-        yield NftRule(f"{word} daddr . oifname {{ {elements} }} accept", "the uplink's own network")
 
 
 @cache

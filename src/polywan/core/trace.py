@@ -7,7 +7,7 @@ here asks the kernel: its answers come in with the `Scene`, and `core/explain.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Network
@@ -22,13 +22,14 @@ from polywan.core.first import has_source, ours_to_balance
 from polywan.core.flows import PROTOCOL_NAMES
 from polywan.core.foreign import ForeignRule
 from polywan.core.lookups import VIA, Lookups, via_group
-from polywan.core.net import TABLE_MAIN, UNBOUND_SOURCE
+from polywan.core.net import TABLE_MAIN, UNBOUND_SOURCE, Family, IPNetwork
 from polywan.core.packet import Packet
 from polywan.core.picking import choose
 from polywan.core.reach import Path, unbound_links
 from polywan.core.routing import first_table
 from polywan.core.scene import Scene, Trace, Tried, way
 from polywan.core.select import policy_name, served_by
+from polywan.core.specific import specific_networks
 from polywan.core.via import serves
 
 _ON_LINK: Final = (IPv6Network("fe80::/10"), IPv6Network("ff00::/8"))
@@ -202,8 +203,7 @@ def _decided(scene: Scene, packet: Packet, first: RouteAnswer, by: str) -> Trace
         return _by_specific(scene, packet, first)
     if isinstance(rule, ForeignRule) and first.table == rule.table:
         return _by_others(packet, rule, first)
-    near = (ip.network for ip in scene.observed.addresses_of(str(first.link), packet.family))
-    if any(packet.destination in network for network in near):
+    if any(packet.destination in network for network in _near(scene, packet, first)):
         return _by_specific(scene, packet, first)
     main = unbound_links(scene.observed, scene.reach, scene.numbers, packet.family)
     if first.link in main:
@@ -230,6 +230,12 @@ def _strange(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace:
     if isinstance(rule, ForeignRule) and (first.kind in _REFUSALS or first.table == rule.table):
         return _by_others(packet, rule, first)
     return _left(packet, first, _STRANGE.format(packet.mark))
+
+
+def _near(scene: Scene, packet: Packet, first: RouteAnswer) -> Iterable[IPNetwork]:
+    if packet.family is Family.V6:
+        return specific_networks(scene.observed, {u.interface for u in scene.config.uplinks.values()})
+    return [ip.network for ip in scene.observed.addresses_of(str(first.link), packet.family)]
 
 
 def _by_others(packet: Packet, rule: ForeignRule, first: RouteAnswer) -> Trace:

@@ -66,6 +66,7 @@ def forget(state_dir: Path) -> None:
 
 def _encode(memory: Memory) -> dict[str, Any]:
     return {
+        "mask": memory.mask,
         "ids": dict(memory.ids),
         "devices": dict(memory.devices),
         "gateways": [[name, int(family), str(via)] for (name, family), via in memory.gateways.items()],
@@ -81,6 +82,7 @@ def _encode(memory: Memory) -> dict[str, Any]:
 
 def _decode(raw: Any) -> Memory:
     return Memory(
+        mask=_mask(raw.get("mask")),
         ids={str(n): int(i) for n, i in raw["ids"].items()},
         gateways={(str(n), Family(f)): ip_address(v) for n, f, v in raw["gateways"]},
         originals={str(p): str(v) for p, v in raw["originals"].items()},
@@ -102,6 +104,14 @@ def _history(raw: Any) -> History:
         for o in raw["last"]
     )
     return History(day=int(raw["day"]), count=int(raw["count"]), last=tuple(last))
+
+
+def _mask(raw: Any) -> int | None:
+    if raw is None:
+        return None
+    if not 0 < int(raw) <= 0xFFFF_FFFF:
+        raise ValueError("a mark has 32 bits")
+    return int(raw)
 
 
 def _order(raw: Any) -> Order:

@@ -19,7 +19,7 @@ from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.events import KernelEvent, Signs
 from polywan.core.flows import Flow
 from polywan.core.foreign import Destination, ForeignRule
-from polywan.core.net import FAMILIES, UNBOUND_SOURCE, Family, TableId
+from polywan.core.net import FAMILIES, TABLE_MAIN, UNBOUND_SOURCE, Family, TableId
 from polywan.core.nexthops import Nexthop
 from polywan.core.observed import DefaultRoute, Link, Observed, links_by_name
 from polywan.core.plan import (
@@ -122,6 +122,8 @@ class LinuxKernel:
     ) -> Mapping[TableId, tuple[Destination, ...]]:
         """Read the tables that rules of others name, and hear of their routes from before that on."""
         wanted = frozenset((rule.family, rule.table) for rule in rules if rule.table is not None) - foreign.APART
+        # Of main's IPv6 routes the specific ones count, too: nft cannot be asked for them (core/specific.py).
+        wanted |= {(Family.V6, TABLE_MAIN)}
         self._watch_tables(wanted)
         tables = self._tables.read(wanted, names, defaults)
         # Of a table with too many routes, the defaults count; those are heard of anyway.

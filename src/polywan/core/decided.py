@@ -1,0 +1,112 @@
+"""Which first packets are polywan's to balance: the question of chain `fresh`, and who decided a packet of this box.
+
+See docs/design/neighbours.md: main's default would have decided, by an uplink, and nobody else has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from polywan.core.first import ours_to_balance
+from polywan.core.given import RulesetInput
+from polywan.core.net import FAMILIES, UNBOUND_SOURCE, Family
+from polywan.core.nft import Chain, Key, NftRule
+from polywan.core.observed import Observed
+from polywan.core.routing import REALM_BOUND, REALM_FIRST
+from polywan.core.specific import left_alone
+from polywan.core.theirs import ENTRY, OWN_ENTRY, own_chains, theirs_chains
+
+
+def asking(given: RulesetInput) -> Iterator[NftRule]:
+    """Does main know more about the destination than a default, or has it one that leaves by an uplink?
+
+    The mark that is never given out leads the lookup to main and to nothing else; in IPv4 to its specific routes.
+    """
+    ask = f"meta mark set meta mark | {given.layout.mask:#010x} fib daddr . mark"
+    devices = {u.interface for u in given.config.uplinks.values()}
+    if ours_to_balance(given.observed, devices, Family.V4):
+        why = "main's default decides, by an uplink or not at all"
+        yield NftRule(f"meta nfproto ipv4 {ask} oif missing goto steer", why)
+    if ours_to_balance(given.observed, devices, Family.V6):
+        yield from left_alone(given.observed, devices)
+        yield NftRule(f"meta nfproto ipv6 {ask} oifname @uplink_routes goto steer", "main's default, by an uplink")
+        yield NftRule("meta nfproto ipv6 fib daddr . mark oif missing goto steer", "main knows no way")
+
+
+def theirs(given: RulesetInput) -> Iterator[NftRule]:
+    """Yield the jump to what policy rules of others decide; nothing while none decides anything."""
+    if ENTRY in of_others(given):
+        yield NftRule(f"jump {ENTRY}", "what policy rules of others decide is theirs")
+
+
+def of_others(given: RulesetInput) -> dict[str, Chain]:
+    """Return the chains of policy rules of others, for what is forwarded and for the box's own packets."""
+    known = given.observed
+    main = with_default(known)
+    # Where realms tell who has decided, packets of this box need none of it.
+    without_realms = frozenset(FAMILIES) - ({Family.V4} if known.realms else set())
+    own = own_chains(known.rules, known.tables, without_realms, main=main)
+    return {**theirs_chains(known.rules, known.tables, main=main), **own}
+
+
+def with_default(observed: Observed) -> frozenset[Family]:
+    """Return the families in which main has a default route that works."""
+    return frozenset(family for family in FAMILIES if observed.main_default_links(family))
+
+
+def first(given: RulesetInput) -> Iterator[NftRule]:
+    """Who has decided the first route of a packet of this box (`core/first.py`)?"""
+    if given.observed.realms:
+        yield NftRule(f"ip saddr {UNBOUND_SOURCE} goto steer", "TCP that is bound to nothing: ours to balance")
+        yield NftRule(f"meta nfproto ipv4 rt classid {REALM_FIRST} goto steer", "main's default: ours to balance")
+        bound = f"meta nfproto ipv4 rt classid {REALM_BOUND} oifname vmap @arrival"
+        # A socket that is connected has an address without having asked for one, and TCP has a source of its own.
+        doubtful = "meta l4proto { tcp, udp }" if not given.unbound_source else "meta l4proto udp"
+        links = ", ".join(f'"{link}"' for link in sorted(_unbound(given)))
+        if links:
+            text = f"meta nfproto ipv4 rt classid {REALM_BOUND} {doubtful} oifname {{ {links} }} goto steer"
+            yield NftRule(text, "perhaps bound: by rules; without one, UDP stays here")
+        yield NftRule(bound, "bound to an uplink by device or address")
+        yield NftRule("meta nfproto ipv4 accept", "decided by somebody else, or by a specific route")
+    if OWN_ENTRY in of_others(given):
+        yield NftRule(f"jump {OWN_ENTRY}", "what policy rules of others decide is theirs")
+    if not given.observed.realms:
+        yield from _near(given)
+        yield NftRule("meta nfproto ipv4 oifname vmap @bound_4", "bound to an uplink by device or address")
+    yield from left_alone(given.observed, {u.interface for u in given.config.uplinks.values()})
+    yield NftRule("meta nfproto ipv6 oifname vmap @bound_6", "bound to an uplink by device or address")
+    yield NftRule("goto steer", "the box follows the same policies")
+
+
+def _unbound(given: RulesetInput) -> frozenset[str]:
+    devices = {u.interface for u in given.config.uplinks.values()}
+    return given.main_links.get(Family.V4, frozenset()) & devices
+
+
+def addresses(given: RulesetInput) -> dict[Key, str]:
+    """The uplinks by their own IPv4 addresses; one that two of them have tells nothing."""
+    found: dict[Key, str] = {}
+    for name, uplink in given.config.uplinks.items():
+        for address in given.observed.addresses_of(uplink.interface, Family.V4):
+            found[str(address.ip)] = "" if str(address.ip) in found else f"goto to_{name}"
+    return {address: verdict for address, verdict in found.items() if verdict}
+
+
+def kept(given: RulesetInput) -> dict[Key, str]:
+    """Uplinks that keep UDP which may have chosen them by address: those of main's default, while they live."""
+    lost = given.selection.dead | given.selection.down
+    by_device = {u.interface: name for name, u in given.config.uplinks.items()}
+    return {d: f"goto to_{by_device[d]}" for d in _unbound(given) if (by_device[d], Family.V4) not in lost}
+
+
+def _near(given: RulesetInput) -> Iterator[NftRule]:
+    """The networks of the uplinks' own links, where no realm tells that a specific route leads there."""
+    near = sorted(
+        f'{address.network} . "{uplink.interface}"'
+        for uplink in given.config.uplinks.values()
+        for address in set(given.observed.addresses_of(uplink.interface, Family.V4))
+        if address.network.prefixlen < Family.V4.host_length
+    )
+    if near:
+        elements = ", ".join(dict.fromkeys(near))
+        yield NftRule(f"ip daddr . oifname {{ {elements} }} accept", "the uplink's own network")
