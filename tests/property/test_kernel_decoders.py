@@ -19,7 +19,7 @@ from polywan.core.net import FAMILIES, Family, IPAddress, RulePriority, TableId
 from polywan.core.nexthops import MOST_WEIGHT, Nexthop, NexthopGroup, NexthopId, NexthopObject
 from polywan.core.nft import Chain, Hook, NftMap, NftRule, NftSet, NftTable, change_text, replace_text, state_of
 from polywan.core.routing import IpRule, Route
-from polywan.kernel import affinity, ask, conntrack, elements, foreign, nftables, sockets
+from polywan.kernel import affinity, ask, conntrack, elements, foreign, nftables, rules, sockets
 from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.fake_nft import transact
@@ -49,7 +49,7 @@ def routes(draw: st.DrawFn) -> Route:
 
 
 @st.composite
-def rules(draw: st.DrawFn) -> IpRule:
+def policy_rules(draw: st.DrawFn) -> IpRule:
     family = draw(families)
     network = IPv4Network if family is Family.V4 else IPv6Network
     prefix = st.tuples(addresses(family), st.integers(1, family.host_length))
@@ -93,9 +93,9 @@ def test_a_nexthop_decodes_to_itself(nexthop: NexthopObject) -> None:
     assert nh.touched_nexthop(body)
 
 
-@given(rules())
+@given(policy_rules())
 def test_a_rule_decodes_to_itself(rule: IpRule) -> None:
-    assert rt.decode_rule(rt.add_rule(rule).body) == (rule, True)
+    assert rules.decode_rule(rules.add_rule(rule).body) == (rule, True)
 
 
 @st.composite
@@ -124,7 +124,7 @@ def elements_of(kind: int, body: bytes) -> object:
 
 DECODERS: list[Callable[[bytes], object]] = [
     rt.decode_link,
-    rt.decode_rule,
+    rules.decode_rule,
     rt.touched_route,
     rt.family_of,
     lambda body: rt.decode_address(body, NAMES),

@@ -14,7 +14,9 @@ from click.testing import CliRunner
 from polywan.cli import group
 from polywan.core import explain
 from polywan.core.ask import RouteAnswer, RouteQuery
+from polywan.core.events import ReadDone
 from polywan.core.foreign import Destination, ForeignRule
+from polywan.core.forwarding import ForwardChain
 from polywan.core.lookups import ControlGroup, Lookups
 from polywan.core.net import TABLE_MAIN, Family, RulePriority, TableId, family_of
 from polywan.core.packet import Packet
@@ -24,7 +26,7 @@ from polywan.core.scene import Scene, Trace
 from polywan.core.trace import trace
 from polywan.daemon.why import live, recorded, scene_of
 from polywan.kernel.fake import FakeKernel
-from worlds import Daemon, config, world
+from worlds import Daemon, config, link, world
 
 CASES = Path(__file__).parents[1] / "golden/cases"
 MAIN = RouteAnswer(kind="unicast", link="wan1", via=ip_address("100.64.1.1"), table=TABLE_MAIN, prefix=0)
@@ -466,6 +468,17 @@ def test_an_unknown_device_is_named_beside_those_there_are() -> None:
     daemon, kernel = machine()
     with pytest.raises(QuestionError, match="there is no device lan7; there are wan1, wan2"):
         live(daemon.state, kernel, {"from": "192.168.15.10", "to": "203.0.113.10", "in_interface": "lan7"}, now=0)
+
+
+def test_a_chain_of_others_that_may_drop_is_named_since_routing_cannot_tell() -> None:
+    daemon, kernel = machine()
+    kernel.chains = [ForwardChain("ip", "filter", "FORWARD")]
+    kernel.set_link(replace(link(9), name="lan0"))
+    daemon.feed(ReadDone(kernel.observe(), kernel.read([])))
+    words = {"to": "203.0.113.10", "from": "192.168.15.10", "in_interface": "lan0"}
+    told = live(daemon.state, kernel, words, now=0)
+    assert any(note.startswith("chain FORWARD of table ip filter drops") for note in told["notes"])
+    assert not any("FORWARD" in note for note in live(daemon.state, kernel, {"to": "203.0.113.10"}, now=0)["notes"])
 
 
 def test_before_the_first_decision_there_is_no_answer() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from polywan.core.observed import Address, Link
 from polywan.kernel import rtnetlink as rt
+from polywan.kernel import rules
 from polywan.kernel.netlink import attribute, attributes, number, text
 
 LINK = struct.Struct("=BxHiII")
@@ -98,18 +99,18 @@ def test_the_kernels_own_rules_are_left_out() -> None:
     def builtin(table: int, priority: int) -> bytes:
         return struct.pack("=8BI", 2, 0, 0, 0, table, 0, 0, 1, 0) + number(6, priority) + number(15, table)
 
-    assert [rt.decode_rule(builtin(t, p)) for t, p in ((255, 0), (254, 32766), (253, 32767))] == [None] * 3
-    assert rt.decode_rule(builtin(254, 32765)) is not None
+    assert [rules.decode_rule(builtin(t, p)) for t, p in ((255, 0), (254, 32766), (253, 32767))] == [None] * 3
+    assert rules.decode_rule(builtin(254, 32765)) is not None
 
 
 def test_a_rule_to_a_destination_is_never_the_kernels_own() -> None:
     body = struct.pack("=8BI", 2, 24, 0, 0, 254, 0, 0, 1, 0) + number(6, 32766) + number(15, 254)
-    assert rt.decode_rule(body) is not None
+    assert rules.decode_rule(body) is not None
 
 
 def test_a_blackhole_rule_of_others_has_neither_table_nor_goto() -> None:
     body = struct.pack("=8BI", 2, 0, 0, 0, 0, 0, 0, 6, 0) + number(6, 100)
-    found = rt.decode_rule(body)
+    found = rules.decode_rule(body)
     assert found is not None
     assert (found.rule.table, found.rule.goto, found.ours) == (None, None, False)
 

@@ -11,6 +11,7 @@ from polywan.core.net import Family, RulePriority, TableId
 from polywan.core.observed import Link
 from polywan.core.routing import IpRule, Route
 from polywan.kernel import rtnetlink as rt
+from polywan.kernel import rules
 from polywan.kernel.netlink import Message, Request, attribute
 from polywan.kernel.watch import Translator
 
@@ -71,7 +72,7 @@ def test_a_route_of_ours_is_touched_by_strangers_only(request_: Request) -> None
     assert watch.route(as_notification(request_, OWN)) == []
 
 
-@pytest.mark.parametrize("request_", [rt.del_rule(RULE), rt.add_rule(RULE)], ids=["deleted", "added"])
+@pytest.mark.parametrize("request_", [rules.del_rule(RULE), rules.add_rule(RULE)], ids=["deleted", "added"])
 def test_a_rule_of_ours_is_touched_by_strangers_only(request_: Request) -> None:
     watch = translator()
     assert watch.route(as_notification(request_, STRANGER)) == [OursTouched("rule")]
@@ -80,7 +81,7 @@ def test_a_rule_of_ours_is_touched_by_strangers_only(request_: Request) -> None:
 
 def test_a_strangers_rule_and_default_route_are_the_worlds() -> None:
     watch = translator()
-    assert watch.route(as_notification(rt.add_rule(RULE), STRANGER, protocol=3)) == [WorldTouched("rule")]
+    assert watch.route(as_notification(rules.add_rule(RULE), STRANGER, protocol=3)) == [WorldTouched("rule")]
     assert watch.route(as_notification(rt.put_route(ROUTE, 0), STRANGER, protocol=3)) == [WorldTouched("route")]
 
 

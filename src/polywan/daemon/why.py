@@ -13,10 +13,11 @@ from polywan.core import explain
 from polywan.core.affinity import Kept
 from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.flows import Flow
+from polywan.core.forwarding import may_drop
 from polywan.core.net import Family, IPAddress
 from polywan.core.packet import Packet
 from polywan.core.question import Question, QuestionError, parse
-from polywan.core.scene import Scene
+from polywan.core.scene import Scene, Trace
 from polywan.core.state import State
 from polywan.core.trace import expected, trace
 from polywan.daemon.loop import printable
@@ -69,7 +70,7 @@ def live(state: State, kernel: Machine, words: Mapping[str, str], now: int) -> d
         first = kernel.ask(again)
     scene = replace(scene, without_us=first, affinity=_affinity(scene, packet, kept))
     told = trace(scene, packet)
-    told = replace(told, notes=(*told.notes, *notes))
+    told = replace(told, notes=(*told.notes, *notes, *_firewalls(state, told)))
     answers = {name: kernel.ask(query) for name, query in explain.queries(scene, told).items()}
     result = explain.document(told, explain.compare(scene, told, answers))
     if "flow" in words:
@@ -90,7 +91,17 @@ def recorded(state: State, words: Mapping[str, str], now: int) -> dict[str, Any]
     scene = scene_of(state)
     packet, notes = _completed(scene, parse(words), now, None)
     told = trace(scene, packet)
-    return _shown(explain.document(replace(told, notes=(*told.notes, *notes, _RECORDED))), state.rules_at)
+    told = replace(told, notes=(*told.notes, *notes, *_firewalls(state, told), _RECORDED))
+    return _shown(explain.document(told), state.rules_at)
+
+
+def _firewalls(state: State, told: Trace) -> Iterator[str]:
+    """Name what routing cannot tell: chains of others that drop what they do not accept."""
+    leaves = told.fate in ("uplink", "bound", "main", "outside")
+    if state.actual is None or told.packet.in_interface is None or not leaves:
+        return
+    for chain in may_drop(state.actual.chains, told.packet.family):
+        yield f"{chain} drops what none of its rules accepts; routing cannot tell whether one accepts this"
 
 
 def _shown(document: dict[str, Any], rules_at: Sequence[str]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from polywan.core.plan import (
     SetSysctl,
 )
 from polywan.kernel import ask as asking
-from polywan.kernel import chains, conntrack, counters, foreign, freeing, ipsec, needs, sysctl
+from polywan.kernel import chains, conntrack, counters, foreign, freeing, ipsec, needs, rules, sysctl
 from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.affinity import AffinityMaps
@@ -93,7 +93,7 @@ class LinuxKernel:
         names = {link.index: link.name for link in links}
         addresses = [rt.decode_address(m.body, names) for m in self._dump(rt.GETADDR, rt.get_addresses())]
         routes = [m.body for family in FAMILIES for m in self._routes(family, ours=False)]
-        rules = self._foreign_rules()
+        theirs = self._foreign_rules()
         defaults = tuple(dict.fromkeys(d for body in routes for d in rt.decode_defaults(body, names)))
         parts = tuple(dict.fromkeys(part for body in routes for part in rt.decode_wide(body, names)))
         return Observed(
@@ -105,15 +105,15 @@ class LinuxKernel:
             xfrm=sysctl.read("net/core/xfrm_acq_expires") is not None,
             realms=self._realms(),
             ipsec=ipsec.in_use(),
-            rules=rules,
-            tables=self._known(rules, names, defaults),
+            rules=theirs,
+            tables=self._known(theirs, names, defaults),
         )
 
     def _foreign_rules(self) -> tuple[ForeignRule, ...]:
         found = (
             (family, foreign.decode_rule(m.body))
             for family in FAMILIES
-            for m in self._dump(rt.GETRULE, rt.get_rules(family))
+            for m in self._dump(rt.GETRULE, rules.get_rules(family))
         )
         return tuple(rule for family, rule in found if rule is not None and rule.family is family)
 
@@ -138,11 +138,11 @@ class LinuxKernel:
     def read(self, sysctls: Sequence[str]) -> ActualState:
         """Read what is ours; see `Kernel.read`."""
         names = {link.index: link.name for link in self._links()}
-        rules = [
+        found = [
             rule
             for family in FAMILIES
-            for m in self._dump(rt.GETRULE, rt.get_rules(family))
-            if (rule := rt.decode_rule(m.body)) is not None and rule.rule.family is family
+            for m in self._dump(rt.GETRULE, rules.get_rules(family))
+            if (rule := rules.decode_rule(m.body)) is not None and rule.rule.family is family
         ]
         nexthops = (nh.decode_nexthop(m.body, names) for m in self._dump(nh.GETNEXTHOP, nh.get_nexthops()))
         return ActualState(
@@ -153,7 +153,7 @@ class LinuxKernel:
                 for m in self._routes(family, ours=True)
                 for route in rt.decode_routes(m.body, names)
             ),
-            rules=frozenset(r.rule for r in rules if r.ours),
+            rules=frozenset(r.rule for r in found if r.ours),
             nft=self._nft.list_table(),
             chains=chains.dropping(),
             sysctls={path: value for path in sysctls if (value := sysctl.read(path)) is not None},
@@ -334,9 +334,9 @@ def _request(op: _RoutingOp, indices: _Indices) -> Request | Refusal:
                 return _NO_DEVICE
             return rt.put_route(route, index) if isinstance(op, PutRoute) else rt.del_route(route, index)
         case AddRule(rule):
-            return rt.add_rule(rule)
+            return rules.add_rule(rule)
         case DelRule(rule):
-            return rt.del_rule(rule)
+            return rules.del_rule(rule)
         case _:
             assert_never(op)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.net import FAMILIES, Family
-from polywan.kernel import conntrack, sysctl
+from polywan.kernel import conntrack, rules, sysctl
 from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.netlink import NetlinkSocket
@@ -109,7 +109,7 @@ def _policy_rules(netlink: NetlinkSocket) -> Iterator[str]:
     for family in FAMILIES:
         if family is Family.V6 and not (sysctl.ROOT / "net/ipv6").exists():
             continue  # IPv6 is switched off: nothing to route
-        answers = netlink.snapshot(rt.GETRULE, rt.get_rules(family))
+        answers = netlink.snapshot(rt.GETRULE, rules.get_rules(family))
         # Without the option the kernel answers with the rules of other families.
         if not any(rt.family_of(message.body) is family for message in answers):
             yield f"policy routing for {family.nfproto} (kernel option {_POLICY_RULES[family]})"

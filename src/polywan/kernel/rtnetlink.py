@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final, NamedTuple
 
-from polywan.core.net import PROTOCOL, Family, IPAddress, IPNetwork, RulePriority, TableId
+from polywan.core.net import PROTOCOL, Family, IPAddress, IPNetwork, TableId
 from polywan.core.nexthops import NexthopId
 from polywan.core.observed import WIDE, Address, DefaultRoute, Link, WideRoute, is_wide
-from polywan.core.routing import IpRule, Route
-from polywan.kernel.netlink import CREATE, EXCL, REPLACE, Request, attribute, attributes, number, text, u32
+from polywan.core.routing import Route
+from polywan.kernel.netlink import CREATE, REPLACE, Request, attribute, attributes, number, text, u32
 
 NEWLINK: Final = 16
 DELLINK: Final = 17
@@ -54,15 +54,6 @@ _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST, _SCOPE_ANY = 0, 253, 254, 255
 ONLINK: Final = 4
 """RTNH_F_ONLINK, of routes, their next hops and nexthop objects."""
 _CLONED: Final = 0x200
-_FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK = 2, 3, 4, 6, 10
-_FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME, _FRA_PROTOCOL = 14, 15, 16, 17, 21
-_FRA_DST: Final = 1
-_FRA_IP_PROTO: Final = 22
-_ACT_TABLE, _ACT_GOTO = 1, 2
-_INVERT: Final = 2
-_NOT_SET: Final = 0xFFFF_FFFF
-
-_BUILT_IN: Final = frozenset({(0, 255), (32766, 254), (32767, 253)})
 
 
 def get_links() -> bytes:
@@ -79,11 +70,6 @@ def get_routes(family: Family, *, ours: bool) -> bytes:
     """Body of a request for everybody's unicast routes, or for ours only; old kernels send more than that."""
     protocol, kind = (PROTOCOL, 0) if ours else (0, _RTN_UNICAST)
     return _ROUTE.pack(AF[family], 0, 0, 0, 0, protocol, 0, kind, 0)
-
-
-def get_rules(family: Family) -> bytes:
-    """Body of a request for every policy rule of a family."""
-    return _ROUTE.pack(AF[family], 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def put_route(route: Route, index: int) -> Request:
@@ -103,7 +89,7 @@ def _route(route: Route, index: int, *, deleting: bool) -> bytes:
     local = route.family is Family.V4 and route.link is not None and route.via is None
     scope = _SCOPE_ANY if deleting else _SCOPE_LINK if local else _SCOPE_UNIVERSE
     flags = ONLINK if route.onlink else 0
-    body = _ROUTE.pack(AF[route.family], 0, 0, 0, _table_byte(route.table), PROTOCOL, scope, kind, flags)
+    body = _ROUTE.pack(AF[route.family], 0, 0, 0, table_byte(route.table), PROTOCOL, scope, kind, flags)
     body += number(_RTA_TABLE, route.table) + number(_RTA_PRIORITY, route.metric)
     if route.link:
         body += number(_RTA_OIF, index)
@@ -131,46 +117,9 @@ def _gateway(family: Family, via: IPAddress) -> bytes:
     return attribute(_RTA_VIA, struct.pack("=H", AF[Family(via.version)]) + via.packed)
 
 
-def _table_byte(table: int) -> int:
+def table_byte(table: int) -> int:
+    """Return what the 8-bit field of a message says of a table; greater numbers need an attribute."""
     return table if table < 256 else _TABLE_COMPAT
-
-
-def add_rule(rule: IpRule) -> Request:
-    """Request that adds the policy rule; refused with EEXIST when it is there already."""
-    return Request(NEWRULE, CREATE | EXCL, _rule(rule))
-
-
-def del_rule(rule: IpRule) -> Request:
-    """Request that removes the policy rule."""
-    return Request(DELRULE, 0, _rule(rule))
-
-
-def _rule(rule: IpRule) -> bytes:
-    length = rule.from_.prefixlen if rule.from_ is not None else 0
-    action = _ACT_GOTO if rule.goto is not None else _ACT_TABLE
-    flags = _INVERT if rule.invert else 0
-    to = rule.to.prefixlen if rule.to is not None else 0
-    body = _ROUTE.pack(AF[rule.family], to, length, 0, _table_byte(rule.table or 0), 0, 0, action, flags)
-    body += number(_FRA_PRIORITY, rule.priority) + attribute(_FRA_PROTOCOL, bytes((PROTOCOL,)))
-    if rule.table is not None:
-        body += number(_FRA_TABLE, rule.table)
-    if rule.goto is not None:
-        body += number(_FRA_GOTO, rule.goto)
-    if rule.mark is not None:
-        body += number(_FRA_FWMARK, rule.mark[0]) + number(_FRA_FWMASK, rule.mark[1])
-    if rule.from_ is not None:
-        body += attribute(_FRA_SRC, rule.from_.network_address.packed)
-    if rule.to is not None:
-        body += attribute(_FRA_DST, rule.to.network_address.packed)
-    if rule.iif is not None:
-        body += attribute(_FRA_IIFNAME, rule.iif.encode() + b"\0")
-    if rule.oif is not None:
-        body += attribute(_FRA_OIFNAME, rule.oif.encode() + b"\0")
-    if rule.ipproto is not None:
-        body += attribute(_FRA_IP_PROTO, bytes((rule.ipproto,)))
-    if rule.suppress_prefixlength is not None:
-        body += number(_FRA_SUPPRESS_PREFIXLEN, rule.suppress_prefixlength)
-    return body
 
 
 def decode_link(body: bytes) -> Link | None:
@@ -248,10 +197,10 @@ def _route_in(body: bytes) -> _Decoded | None:
     if af not in FAMILY_OF or to > WIDE[FAMILY_OF[af]] or flags & _CLONED:
         return None
     found = attributes(body, _ROUTE.size)
-    family, sender = FAMILY_OF[af], _network(found.get(_RTA_SRC, b""), from_) if from_ else None
+    family, sender = FAMILY_OF[af], decode_network(found.get(_RTA_SRC, b""), from_) if from_ else None
     if from_ and (sender is None or sender.version != family):
         return None
-    target = _network(found.get(_RTA_DST, b""), to) if to else None
+    target = decode_network(found.get(_RTA_DST, b""), to) if to else None
     if to and (target is None or target.version != family or not is_wide(target)):
         return None
     table = u32(found[_RTA_TABLE]) if _RTA_TABLE in found else table
@@ -371,58 +320,8 @@ def touched_route(body: bytes) -> bool | None:
     return route.protocol == PROTOCOL and route.to is None
 
 
-class DecodedRule(NamedTuple):
-    """A policy rule and whether it carries our protocol number."""
-
-    rule: IpRule
-    ours: bool
-
-
-def decode_rule(body: bytes) -> DecodedRule | None:
-    """Decode RTM_NEWRULE or RTM_DELRULE; None for the kernel's own three and for other families.
-
-    Rules of others may use selectors that `IpRule` has no field for; what it has is filled in.
-    """
-    if len(body) < _ROUTE.size:
-        return None
-    af, to, length, tos, table, _, _, action, flags = _ROUTE.unpack_from(body)
-    if af not in FAMILY_OF:
-        return None
-    found = attributes(body, _ROUTE.size)
-    table = u32(found[_FRA_TABLE]) if _FRA_TABLE in found else table
-    suppress = u32(found.get(_FRA_SUPPRESS_PREFIXLEN, b"\xff\xff\xff\xff"))
-    rule = IpRule(
-        family=FAMILY_OF[af],
-        priority=RulePriority(u32(found.get(_FRA_PRIORITY, b""))),
-        table=TableId(table) if action == _ACT_TABLE and table else None,
-        goto=RulePriority(u32(found.get(_FRA_GOTO, b""))) if action == _ACT_GOTO else None,
-        mark=_mark(found),
-        from_=_network(found.get(_FRA_SRC, b""), length) if length else None,
-        to=_network(found.get(_FRA_DST, b""), to) if to else None,
-        oif=text(found[_FRA_OIFNAME]) if _FRA_OIFNAME in found else None,
-        iif=text(found[_FRA_IIFNAME]) if _FRA_IIFNAME in found else None,
-        ipproto=found[_FRA_IP_PROTO][0] if len(found.get(_FRA_IP_PROTO, b"")) == 1 else None,
-        invert=bool(flags & _INVERT),
-        suppress_prefixlength=None if suppress == _NOT_SET else suppress,
-    )
-    ours = found.get(_FRA_PROTOCOL, b"") == bytes((PROTOCOL,))
-    if not ours and not to and not tos and _built_in(rule):
-        return None
-    return DecodedRule(rule, ours)
-
-
-def _built_in(rule: IpRule) -> bool:
-    plain = IpRule(family=rule.family, priority=rule.priority, table=rule.table)
-    return rule == plain and (rule.priority, rule.table) in _BUILT_IN
-
-
-def _mark(found: Mapping[int, bytes]) -> tuple[int, int] | None:
-    if _FRA_FWMARK not in found and _FRA_FWMASK not in found:
-        return None
-    return u32(found.get(_FRA_FWMARK, b"")), u32(found.get(_FRA_FWMASK, b"\xff\xff\xff\xff"))
-
-
-def _network(packed: bytes, length: int) -> IPNetwork | None:
+def decode_network(packed: bytes, length: int) -> IPNetwork | None:
+    """Decode a prefix; None when it makes no sense."""
     ip = decode_ip(packed)
     if ip is None or length > ip.max_prefixlen:
         return None

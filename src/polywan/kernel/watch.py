@@ -17,6 +17,7 @@ from polywan.core.nft import TABLE
 from polywan.core.observed import Link
 from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
+from polywan.kernel import rules
 from polywan.kernel.foreign import TableKey, table_of
 from polywan.kernel.netlink import NETFILTER, ROUTE, Message, NetlinkSocket, attributes, messages, text
 
@@ -103,7 +104,7 @@ class Translator:
                     ours = False
                 return [] if ours is None else self._touched("route", message, ours=ours)
             case rt.NEWRULE | rt.DELRULE:
-                rule = rt.decode_rule(message.body)
+                rule = rules.decode_rule(message.body)
                 return [] if rule is None else self._touched("rule", message, ours=rule.ours)
             case nh.NEWNEXTHOP | nh.DELNEXTHOP:
                 # With a nexthop of others go the IPv4 routes by it, without a word of their own.
