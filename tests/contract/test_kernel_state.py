@@ -61,6 +61,18 @@ def test_rules_of_one_priority_are_told_apart(world: World) -> None:
     assert rules(world) == {second}
 
 
+def test_a_rule_that_goes_elsewhere_comes_only_after_the_old_one_has_left(world: World) -> None:
+    target, other = (replace(rule(Family.V4), priority=RulePriority(n)) for n in (6100, 6200))
+    old, new = (
+        IpRule(family=Family.V4, priority=RulePriority(6000), goto=t.priority, iif="lo") for t in (target, other)
+    )
+    apply(world, AddRule(target), AddRule(other), AddRule(old))
+    apply(world, DelRule(old, early=True), AddRule(new))
+    assert rules(world) == {target, other, new}
+    apply(world, AddRule(old))
+    assert rules(world) == {target, other, new}
+
+
 def test_a_table_is_read_back_as_it_was_written(world: World) -> None:
     apply(world, NftBatch(replace_text(sample())))
     assert world.kernel.read(()).nft == state_of(sample())

@@ -13,7 +13,7 @@ from polywan.core.first import has_source, ours_to_balance
 from polywan.core.foreign import ForeignRule
 from polywan.core.net import TABLE_LOCAL, UNBOUND_SOURCE, Family, MarkLayout, RulePriority, TableId
 from polywan.core.observed import DefaultRoute, Observed
-from polywan.core.plan import describe_route, describe_rule
+from polywan.core.plan import describe, describe_route, describe_rule, diff
 from worlds import Daemon, config, link, world
 
 LAYOUT = MarkLayout(0x3F00)
@@ -128,3 +128,18 @@ def test_what_is_marked_goes_past_others_and_their_own_words_do_not() -> None:
     assert [describe_rule(r) for r in desired.rules if r.priority == 6267] == [
         "-4 6267: from all fwmark 0x162/0xffffffff goto 6899"
     ]
+
+
+def test_a_rule_that_only_goes_elsewhere_makes_room_for_its_successor_just_before() -> None:
+    plain, locked = (
+        Daemon(config(2, rules=rules), world(2)).state for rules in ([], [{"from": "192.168.15.40", "only": ["u2"]}])
+    )
+    assert locked.desired is not None
+    assert plain.actual is not None
+    ops = [describe(op) for op in diff(locked.desired, plain.actual).ops]
+    gone, come = (
+        ops.index(f"{sign} rule  -4 6266: from all fwmark 0x0/0x3f00 goto {at}")
+        for sign, at in (("-", 6899), ("+", 6867))
+    )
+    assert come == gone + 1
+    assert [op for op in ops if op.startswith("- rule")] == [ops[gone], ops[gone].replace("-4", "-6")]

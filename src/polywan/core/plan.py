@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, assert_never
 
 from polywan.core.forwarding import ForwardChain
@@ -96,9 +96,15 @@ class AddRule:
 
 @dataclass(frozen=True, slots=True)
 class DelRule:
-    """Remove the policy rule."""
+    """Remove the policy rule.
+
+    Attributes:
+        early: its successor differs in nothing but where it goes to. The kernel takes the two for the same rule, so
+            that one has to leave before the other comes.
+    """
 
     rule: IpRule
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +166,7 @@ def phase(op: Op) -> int:
             return 2 if isinstance(nexthop, NexthopGroup) else 1
         case PutRoute():
             return 3
-        case AddRule():
+        case AddRule() | DelRule(early=True):
             return 4
         case NftBatch():
             return 5
@@ -190,10 +196,16 @@ def diff(desired: DesiredState, actual: ActualState) -> Plan:
         ops += _left_over(desired.routes, actual.routes)
     if desired.rules is not actual.rules:
         ops += [AddRule(r) for r in desired.rules - actual.rules]
-        ops += [DelRule(r) for r in actual.rules - desired.rules]
+        twins = {anywhere(r) for r in desired.rules - actual.rules if r.goto is not None}
+        ops += [DelRule(r, early=anywhere(r) in twins) for r in actual.rules - desired.rules]
     if text := change_text(desired.nft, actual.nft):
         ops.append(NftBatch(text))
     return ordered(ops)
+
+
+def anywhere(rule: IpRule) -> IpRule:
+    """Return a rule without where it goes to: all that the kernel compares when it looks for one (fib_rules.c)."""
+    return replace(rule, goto=None)
 
 
 def _left_over(desired: frozenset[Route], actual: frozenset[Route]) -> Iterator[DelRoute]:
@@ -236,6 +248,8 @@ def _rank(op: Op) -> tuple[object, ...]:
         # Rules that divert (goto) must not exist before their targets: last priority first.
         case AddRule(rule):
             return (-rule.priority, rule.family, _rule_text(rule))
+        case DelRule(rule, early=True):
+            return (-rule.priority, rule.family, "")
         case DelRule(rule):
             return (rule.priority, rule.family, _rule_text(rule))
         case NftBatch():

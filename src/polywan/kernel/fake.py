@@ -31,6 +31,7 @@ from polywan.core.plan import (
     PutNexthop,
     PutRoute,
     SetSysctl,
+    anywhere,
 )
 from polywan.core.routing import IpRule, Route
 from polywan.core.tuning import Sysctl
@@ -171,10 +172,10 @@ class FakeKernel(FakeTracker):
             case AddRule(rule):
                 if rule.goto is not None and rule.goto <= rule.priority:
                     raise refusal(errno.EINVAL)
-                if rule not in self.rules:
+                if not any(anywhere(r) == anywhere(rule) for r in self.rules):
                     self.rules.append(rule)
             case DelRule(rule):
-                self.rules = [r for r in self.rules if r != rule]
+                self.rules = [r for r in self.rules if anywhere(r) != anywhere(rule)]
             case NftBatch(text):
                 self.nft = transact(self.nft, text)
             case _:
