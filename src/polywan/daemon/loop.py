@@ -82,7 +82,8 @@ class Daemon:
         self._notices = 0
         self._meter = Meter(kernel, lambda: self.state)
         self._staging = asyncio.Lock()
-        self._settling: list[tuple[Event, asyncio.Future[None]]] = []
+        self._handed: list[tuple[Event, asyncio.Future[None]]] = []
+        self._settling: list[asyncio.Future[None]] = []
         self._leavers = Leavers(kernel, time.monotonic, lambda: self.state.leavings)
         self._seeker = Seeker(kernel, time.monotonic)
         self.feeds: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -128,7 +129,7 @@ class Daemon:
         """
         self._notices += 1
         settled = asyncio.get_running_loop().create_future()
-        self._settling.append((event, settled))
+        self._handed.append((event, settled))
         self.post(event)
         await settled
 
@@ -209,18 +210,21 @@ class Daemon:
         if self.state.ready:
             self.ready.set()
         if isinstance(event, ReadDone):
-            for _, settled in self._settling:
+            for settled in self._settling:
                 if not settled.done():
                     settled.set_result(None)
             self._settling.clear()
             self.on_settled()
+        # Only a read after the event itself says that it has settled.
+        self._settling += [settled for handed, settled in self._handed if handed is event]
+        self._handed = [(handed, settled) for handed, settled in self._handed if handed is not event]
 
     def _refuse(self, event: Event, error: Exception) -> bool:
         """Let whoever brings a configuration have what preparing it raised; the one in force goes on."""
-        waiting = next((w for e, w in self._settling if e is event and isinstance(e, ConfigLoaded)), None)
+        waiting = next((w for e, w in self._handed if e is event and isinstance(e, ConfigLoaded)), None)
         if waiting is None or not self.state.ready:
             return False
-        self._settling = [(e, w) for e, w in self._settling if w is not waiting]
+        self._handed = [(e, w) for e, w in self._handed if w is not waiting]
         if not waiting.done():
             waiting.set_exception(error)
         return True
