@@ -185,6 +185,7 @@ class Inside:
         self._listener.bind(("::" if family is Family.V6 else "0.0.0.0", ECHO_PORT))
         self._listener.listen()
         self._stack = ExitStack()
+        self._outside: dict[int, socket.socket] = {}
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self._listener)
@@ -200,7 +201,12 @@ class Inside:
         outside = self._stack.enter_context(lab.server.socket(SOCKET_FAMILY[self._family], socket.SOCK_STREAM))
         await loop.sock_connect(outside, (str(address), port))
         inside, _ = await loop.sock_accept(self._listener)
+        self._outside[inside.fileno()] = outside
         return self._stack.enter_context(inside)
+
+    def outside(self, inside: socket.socket) -> socket.socket:
+        """Return the end outside of a session."""
+        return self._outside[inside.fileno()]
 
 
 class Pinger:
@@ -394,7 +400,7 @@ def test_a_session_on_the_box_is_ended_and_its_listener_goes_on(
     async def story() -> None:
         with Inside(lab.router, family) as inside:
             first = await inside.session(lab, 1)
-            assert_reset(await after_verdict(daemon, 1, family, [first], lambda: lab.blackhole(1)), "ECONNABORTED")
+            assert_reset(await after_verdict(daemon, 1, family, [first], lambda: lab.cut(1)), "ECONNABORTED")
             second = await inside.session(lab, 2)
             assert second.getpeername()[0] == str(SERVERS[family][0])
 
@@ -409,7 +415,41 @@ def test_a_forwarded_ports_server_is_reset(lab: Lab, start_daemon: StartDaemon, 
     async def story() -> None:
         with Inside(lab.client, family) as inside:
             waiting = [await inside.session(lab, 1, port=8080) for _ in range(5)]
-            assert_reset(await after_verdict(daemon, 1, family, waiting, lambda: lab.blackhole(1)))
+            assert_reset(await after_verdict(daemon, 1, family, waiting, lambda: lab.cut(1)))
+
+    with_servers(lab, story)
+
+
+NOTHING_BEGINS = """
+table inet half {
+  chain passing {
+    type filter hook forward priority -10;
+    iifname "wan" meta l4proto { icmp, ipv6-icmp } drop
+    iifname "wan" tcp flags & (syn | ack) == syn drop
+    iifname "wan" meta l4proto udp drop
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("inside_is_the_box", [True, False], ids=["the box", "a host"])
+def test_what_came_in_goes_on_while_only_the_targets_are_silent(
+    lab: Lab, start_daemon: StartDaemon, family: Family, *, inside_is_the_box: bool
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    lab.forward_port(8080, ECHO_PORT)
+    loop_of = asyncio.get_running_loop
+
+    async def story() -> None:
+        with Inside(lab.router if inside_is_the_box else lab.client, family) as inside:
+            port = ECHO_PORT if inside_is_the_box else 8080
+            before = await inside.session(lab, 1, port=port)
+            lab.provider(1).nft(NOTHING_BEGINS)
+            await asyncio.to_thread(verdict, daemon, 1, family)
+            for session in (before, await inside.session(lab, 1, port=port)):
+                await loop_of().sock_sendall(session, b"still here")
+                assert (await asyncio.wait_for(loop_of().sock_recv(inside.outside(session), 99), 3)) == b"still here"
 
     with_servers(lab, story)
 

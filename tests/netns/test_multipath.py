@@ -84,7 +84,7 @@ def test_the_kernel_shares_connections_of_the_lan_by_weight_and_they_stay(
             for connection in opened.connections:
                 assert await connection.ask("still by the same uplink?")
             # The policy's own mark, 0x300, is on no connection any more: each is its uplink's.
-            assert marks(two, family) == {"mark=256": seen[1], "mark=512": seen[2]}
+            assert marks(two, family) == {"mark=16777216": seen[1], "mark=33554432": seen[2]}
 
     with_servers(two, story)
     assert all(counted.spoofed == 0 for counted in two.all_seen().values())
