@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from itertools import product
 from typing import Final
 
 from chaos.load import INBOUND_PORT, KEPT_IN
@@ -38,6 +39,9 @@ tcp_port = {ECHO_PORT}
 _FOREIGN: Final = """table inet other { chain keep { type filter hook forward priority 0; policy accept; }
 }
 """
+_TUNNEL_RULES: Final = ("not fwmark 0xca6c lookup 77", "lookup main suppress_prefixlength 0")
+"""What wg-quick(8) adds, ahead of everybody's rules; its table has no route yet, so nothing must change."""
+_TUNNEL_MARKS: Final = "table inet marks"
 _SHOWN: Final = (
     ("ip", "rule"),
     ("ip", "-6", "rule"),
@@ -148,6 +152,17 @@ def _with_host(own: IPInterface, host: int) -> IPInterface:
     return (IPv4Interface if address.version == 4 else IPv6Interface)((address, own.network.prefixlen))
 
 
+def tunnel(lab: Lab, *, there: bool) -> None:
+    """Add rules and marks as VPN clients and shapers have them, or delete them."""
+    verb = "add" if there else "del"
+    for side, rule in product(("-4", "-6"), _TUNNEL_RULES):
+        lab.router.run(["ip", side, "rule", verb, *rule.split()])
+    chain = "type filter hook prerouting priority -150; policy accept;"
+    come = f'{_TUNNEL_MARKS} {{ chain shaper {{ {chain} iifname "lan0" meta mark set 0x1; }}\n}}\n'
+    # Somebody may have flushed the rule set meanwhile.
+    lab.router.nft(come if there else f"{_TUNNEL_MARKS} {{ }}\ndelete {_TUNNEL_MARKS}\n")
+
+
 def remake(lab: Lab, uplink: LabUplink) -> None:
     """Delete a macvlan device and make one of the same name, which has another index."""
     device = f"{uplink.interface} link trunk address {uplink.mac}"
@@ -181,6 +196,8 @@ def change(lab: Lab, action: Action, table: int) -> float:
             remake(lab, lab.topology.uplink(number))
         case Kind.FLUSH_TRACKING:
             lab.router.run(["conntrack", "-F"])
+        case Kind.TUNNEL_COMES | Kind.TUNNEL_GOES:
+            tunnel(lab, there=action.kind is Kind.TUNNEL_COMES)
         case _:
             return tamper(lab, action.kind, table)
     return time.monotonic()

@@ -135,7 +135,8 @@ class _Judge:
             ):
                 continue
             for flow in self.history.flows:
-                if self._stuck(flow, fault.uplink, fault.begun, limit):
+                # What is bound to the address of a lost uplink has nowhere to go.
+                if flow.role != "tunnel" and self._stuck(flow, fault.uplink, fault.begun, limit):
                     text = f"still waits {limit - fault.begun:.1f} s after isp{fault.uplink} was lost"
                     yield self._say("F", limit, flow.name, text)
 

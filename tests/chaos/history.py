@@ -80,7 +80,8 @@ class Flow:
     """One long-lived flow.
 
     Attributes:
-        role: "talk" asks and is answered, "listen" only reads what the server sends now and then.
+        role: "talk" asks and is answered, "listen" only reads what the server sends now and then; "tunnel" asks from
+            the box itself, bound to the address of its uplink, and has no other way.
         uplink: number of the uplink that it began on.
         last: time of the last answer.
         gaps: stretches without an answer that were longer than usual.
@@ -90,7 +91,7 @@ class Flow:
 
     name: str
     protocol: Literal["tcp", "udp"]
-    role: Literal["talk", "listen"]
+    role: Literal["talk", "listen", "tunnel"]
     family: Family
     uplink: int
     born: float

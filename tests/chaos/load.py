@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
@@ -12,7 +13,7 @@ from typing import Final, Literal, cast
 from chaos.history import Flow, History, Inbound, Span
 from polywan.core.net import Family
 from polywan.lab.network import Lab
-from polywan.lab.servers import ECHO_PORT, Servers, serve
+from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, Servers, serve
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import Connection, connect, error_name, exchange, read_line, udp_socket
 from polywan.lab.witness import Move
@@ -30,6 +31,7 @@ _LONG: Final = 0.9
 _AGAIN: Final = 0.3
 _UDP_PATIENCE: Final = 0.5
 _FOREVER: Final = 600.0
+_TUNNEL_BEATS: Final = 60
 _TALKERS, _LISTENERS = 4, 2
 
 
@@ -84,6 +86,7 @@ class Load:
             works = [self._talk] * _TALKERS + [self._listen] * _LISTENERS + [self._beacon] * _TALKERS
             self._tasks += [asyncio.create_task(self._again(work, family)) for work in works]
             self._tasks.append(asyncio.create_task(self._kept_in(family)))
+            self._tasks.append(asyncio.create_task(self._again(self._tunnel, family)))
             self._tasks.append(asyncio.create_task(self._from_outside(family)))
 
     async def __aexit__(self, *_: object) -> None:
@@ -103,7 +106,7 @@ class Load:
             await asyncio.sleep(_AGAIN)
 
     def _begin(
-        self, protocol: Literal["tcp", "udp"], role: Literal["talk", "listen"], family: Family, uplink: int
+        self, protocol: Literal["tcp", "udp"], role: Literal["talk", "listen", "tunnel"], family: Family, uplink: int
     ) -> Flow:
         number, now = next(self._numbers), time.monotonic()
         name = f"{protocol}{family:d} {role}er {number} of isp{uplink}"
@@ -175,6 +178,41 @@ class Load:
                         flow.moves.append(Move(time.monotonic(), by, seen))
                         by = seen
                 await asyncio.sleep(_BEAT)
+
+    async def _tunnel(self, family: Family) -> None:
+        """Ask from the box itself, bound to the address of the link of main's default; each socket for a while.
+
+        In IPv4 that chooses the uplink, but for destinations that a rule names; in IPv6 the first packet chooses.
+        """
+        home = self._lab.topology.uplink(1)
+        own = home.addresses[family].own.ip
+        with self._lab.router.socket(SOCKET_FAMILY[family], socket.SOCK_DGRAM) as sock:
+            try:
+                sock.bind((str(own), 0))
+                sock.connect((str(SERVERS[family][0]), ECHO_PORT))
+                by = await exchange(self._lab, sock, "first") if family is Family.V6 else home.number
+            except OSError:
+                # The address is just being exchanged, or nobody answers.
+                return
+            flow = self._begin("udp", "tunnel", family, by or home.number)
+            for beat in range(_TUNNEL_BEATS):
+                with suppress(OSError):
+                    seen = await exchange(self._lab, sock, f"tunnel {beat}", patience=_UDP_PATIENCE)
+                    self._answered(flow)
+                    if seen is not None and seen != flow.uplink:
+                        flow.moves.append(Move(time.monotonic(), flow.uplink, seen))
+                        break
+                if self._lab.topology.uplink(1) != home:
+                    break
+                await asyncio.sleep(_BEAT)
+            self._closed(flow)
+
+    def _closed(self, flow: Flow) -> None:
+        """Note that a flow was ended by the load itself."""
+        now = time.monotonic()
+        if now - flow.last > _LONG:
+            flow.gaps.append(Span(flow.last, now))
+        self._alive = {number: other for number, other in self._alive.items() if other is not flow}
 
     async def _kept_in(self, family: Family) -> None:
         """Send what only the first uplink may carry, each time from a new port; the providers count it."""

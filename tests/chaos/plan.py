@@ -49,6 +49,8 @@ class Kind(StrEnum):
     FLUSH_RULES = "ip rule flush protocol 200"
     FLUSH_ROUTES = "ip route flush table of"
     FLUSH_TRACKING = "conntrack -F"
+    TUNNEL_COMES = "add rules and marks as VPN clients do"
+    TUNNEL_GOES = "delete the rules and marks of the VPN client"
 
 
 FAULTS: Final = {
@@ -147,15 +149,15 @@ class _Drawing:
         self.chance, self.uplinks, self.trunk, self.end, self.settings = chance, uplinks, trunk, end, first
         self.broken_until = dict.fromkeys(range(1, uplinks + 1), 0.0)
         self.moved: set[int] = set()
-        self.dead_until = self.quiet_until = 0.0
+        self.dead_until = self.quiet_until = self.tunnel_until = 0.0
 
     def actions(self) -> Iterator[Action]:
         """Yield all, in no order: each accident comes with its repair."""
         now = MARGIN
         while (now := now + self.chance.uniform(0.3, 2.2)) < self.end - 0.5:
             draw = self.chance.choices(
-                (self._fault, self._death, self._reload, self._tampering, self._change, self._forget),
-                (8, 2, 4, 3, 2, 1),
+                (self._fault, self._death, self._reload, self._tampering, self._change, self._forget, self._tunnel),
+                (8, 2, 4, 3, 2, 1, 2),
             )[0]
             yield from draw(now)
         for number in sorted(self.moved):
@@ -224,3 +226,11 @@ class _Drawing:
 
     def _forget(self, now: float) -> Iterator[Action]:
         yield Action(now, Kind.FLUSH_TRACKING)
+
+    def _tunnel(self, now: float) -> Iterator[Action]:
+        if now < self.tunnel_until:
+            return
+        until = min(self.end, now + self.chance.uniform(0.3, 6.0))
+        self.tunnel_until = until + 0.2
+        yield Action(now, Kind.TUNNEL_COMES)
+        yield Action(until, Kind.TUNNEL_GOES)

@@ -301,6 +301,16 @@ def test_a_run_without_an_end_is_a_violation() -> None:
     assert found(history(ending=None)) == ["I9"]
 
 
+def test_a_tunnel_must_not_move_while_its_uplink_is_well_and_has_nowhere_to_go_when_it_is_lost() -> None:
+    comes = (deed(10.0, Kind.TUNNEL_COMES), deed(14.0, Kind.TUNNEL_GOES))
+    run = history(*comes)
+    run.flows.append(flow(protocol="udp", role="tunnel", moves=[Move(11.0, 1, 2)]))
+    assert found(run) == ["I1"]
+    run = history(*SILENCE)
+    run.flows.append(flow(protocol="udp", role="tunnel", gaps=[Span(10.5, 31.0)]))
+    assert found(run) == []
+
+
 @pytest.mark.parametrize("kind", [Kind.CUT, Kind.SILENCE])
 def test_a_fault_that_was_mended_before_a_daemon_could_see_it_does_not_wait_for_it(kind: Kind) -> None:
     short = (deed(10.0, kind, 1), deed(10.3, FAULTS[kind], 1))
@@ -346,7 +356,7 @@ def test_a_seed_is_the_same_plan_each_time_and_mends_what_it_breaks(seed: int) -
     assert all(MARGIN < a.at <= 60.0 for a in plan.actions)
     mends: dict[tuple[Kind, int], int] = {}
     host = dict.fromkeys(range(1, plan.uplinks + 1), 2)
-    alive = True
+    alive, tunnel = True, False
     for action in plan.actions:
         if action.kind in FAULTS:
             assert not mends.get((FAULTS[action.kind], action.uplink))
@@ -357,7 +367,11 @@ def test_a_seed_is_the_same_plan_each_time_and_mends_what_it_breaks(seed: int) -
             host[action.uplink] = action.host
         elif action.kind in (Kind.KILL, Kind.START):
             alive = action.kind is Kind.START
+        elif action.kind in (Kind.TUNNEL_COMES, Kind.TUNNEL_GOES):
+            assert tunnel is (action.kind is Kind.TUNNEL_GOES)
+            tunnel = not tunnel
     assert not mends
+    assert not tunnel
     assert alive
     assert set(host.values()) == {2}
 

@@ -139,7 +139,10 @@ def test_a_gateway_is_asked_seldom_while_all_is_well() -> None:
 
 
 def test_the_gateways_of_metered_uplinks_are_asked_more_seldom() -> None:
-    given = {"uplinks": {"u1": {"interface": "wan1", "metered": True}, "u2": {"interface": "wan2"}}}
+    given = {
+        "uplinks": {"u1": {"interface": "wan1", "metered": True}, "u2": {"interface": "wan2"}},
+        "policies": {"default": {"tiers": [["u1", "u2"]]}},
+    }
     probes = Prober(Daemon(type(config(1)).model_validate(given), world(2)))
     probes.run(SELDOM_METERED + 2)
     assert len(probes.times(Layer.GATEWAY)) == 2
@@ -305,7 +308,10 @@ def test_the_status_has_each_layer_with_its_state() -> None:
 
 
 def test_the_volume_of_probes_is_counted_and_told_for_metered_uplinks() -> None:
-    given = {"uplinks": {"u1": {"interface": "wan1", "metered": True}, "u2": {"interface": "wan2"}}}
+    given = {
+        "uplinks": {"u1": {"interface": "wan1", "metered": True}, "u2": {"interface": "wan2"}},
+        "policies": {"default": {"tiers": [["u1", "u2"]]}},
+    }
     probes = Prober(Daemon(type(config(1)).model_validate(given), world(2, [Family.V4])))
     probes.run(600)
     found = document(probes.daemon.state, "1", 0.0, 0.0, {})

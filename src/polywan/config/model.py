@@ -118,11 +118,17 @@ class Config(Model):
 
         A metered uplink has defaults of its own (`METERED_PACE`): they hold for what neither of the two says.
         """
-        general = self.health
-        if self.uplinks[uplink].metered:
-            unsaid = {key: pace for key, pace in METERED_PACE.items() if key not in general.model_fields_set}
-            general = general.model_copy(update=unsaid)
+        unsaid = {key: METERED_PACE[key] for key in self.unsaid(uplink)}
+        general = self.health.model_copy(update=unsaid) if unsaid else self.health
         return merged_health(general, self.uplinks[uplink].health)
+
+    def unsaid(self, uplink: str) -> frozenset[str]:
+        """Return the keys of `METERED_PACE` that nobody has set for this uplink; none when it is not metered."""
+        link = self.uplinks[uplink]
+        if not link.metered:
+            return frozenset()
+        said = self.health.model_fields_set
+        return frozenset(k for k in METERED_PACE if k not in said and getattr(link.health, k) is None)
 
     def weight_of(self, uplink: str) -> int:
         """Return an uplink's weight: as written, else its down bandwidth in Mbit/s (at least 1), else 1."""

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from polywan.config import Config, HealthSettings
 from polywan.core import blame as bl
+from polywan.core import resting
 from polywan.core.effects import Effect, Level, Note, StartCheck
 from polywan.core.events import CheckResult, ProbeResult
 from polywan.core.evolve import replace
@@ -238,10 +239,15 @@ def _pace(state: State, key: UplinkFamily, layer: Layer, known: LayerState) -> f
             return settings.interval if known.troubled else 0.0
         if known.verdict is LayerVerdict.BROKEN:
             return settings.interval
+        if resting.seldom_asked(state, key):
+            return resting.CHECK_PACE
         metered = state.config is not None and state.config.uplinks[key[0]].metered
         return SELDOM_METERED if metered else SELDOM
-    down = probes.health is Health.DOWN
-    return inf if down and known.verdict is not LayerVerdict.BROKEN else settings.check_interval
+    if known.verdict is LayerVerdict.BROKEN:
+        return settings.check_interval
+    if probes.health is Health.DOWN:
+        return inf
+    return resting.CHECK_PACE if resting.seldom_checked(state, key) else settings.check_interval
 
 
 def _timeout(settings: HealthSettings, layer: Layer) -> float:

@@ -7,7 +7,7 @@ from typing import Final
 
 from polywan.config import Config
 from polywan.core import cautions as cautious
-from polywan.core import drift, leave, outages, ramp, retire, routers, together
+from polywan.core import drift, leave, outages, ramp, resting, retire, routers, together
 from polywan.core import health as hl
 from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
@@ -124,6 +124,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
             ramps=ramps,
             ramp_at=ramp.next_step(probes, state.probing, now),
             selection=selection,
+            spare=resting.spare(config, selection, leavings),
             desired=desired,
             views=views,
             actual=_assume(desired, actual),

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from errno import ENOENT
 from typing import Final, assert_never
 
-from polywan.core import alarms, checking, leave, reconfigure, retire, routers, seeking, staging, together
+from polywan.core import alarms, checking, leave, reconfigure, resting, retire, routers, seeking, staging, together
 from polywan.core import health as hl
 from polywan.core.blame import Blame
 from polywan.core.cautions import SETTINGS
@@ -305,14 +305,14 @@ def _start_probes(state: State, now: float) -> tuple[State, list[Effect]]:
     for key, probes in _probed(state):
         name, family = key
         settings = state.probing[name]
-        if min(hl.due(probes, settings), alarms.due(state, key)) > now:
+        if min(resting.due(state, key), alarms.due(state, key)) > now:
             continue
         targets = hl.targets_of(settings, family)
         if not targets:
             health[key] = hl.unprobed(probes, settings, now)
             state = read_soon(state, now)
             continue
-        health[key] = hl.start_round(probes, settings, len(state.blame.counted(t.address for t in targets)), now)
+        health[key], targets = resting.start_round(state, key, targets, now)
         state = checking.paid_round(state, key, targets, now, alone=len(health[key].open) == 1)
         orders.append(
             StartProbe(
@@ -332,5 +332,5 @@ def _start_probes(state: State, now: float) -> tuple[State, list[Effect]]:
         if len(health[key].open) > 1:
             state = seeking.stir(state, now)
     state = replace(state, health=health)
-    ends = [min(hl.due(probes, state.probing[key[0]]), alarms.due(state, key)) for key, probes in _probed(state)]
+    ends = [min(resting.due(state, key), alarms.due(state, key)) for key, _ in _probed(state)]
     return replace(state, wake=min(ends, default=float("inf"))), orders

@@ -101,7 +101,7 @@ class ProbeState:
         answered: when the last good round was sent.
         number: number of the last round that was started.
         void: rounds up to this number count for nothing.
-        open: rounds under way, oldest first.
+        open: rounds under way, oldest first; `sent` is when the last one was started.
         next: time of the next round when nothing is suspect.
         quality: what was measured, and whether that makes it degraded.
         proven: it has been up before; `hold_down` guards against its flapping, not against its first start.
@@ -124,6 +124,7 @@ class ProbeState:
     number: int = 0
     void: int = 0
     open: tuple[Round, ...] = ()
+    sent: float = NEVER
     next: float = 0.0
     quality: Quality = ql.UNKNOWN
     proven: bool = False
@@ -188,7 +189,7 @@ def due(state: ProbeState, settings: HealthSettings) -> float:
         return min(state.next, _pressed(state, settings)) if len(state.open) < MOST_OPEN else state.next
     if len(state.open) >= settings.fall:
         return state.next
-    soon = state.next - settings.interval * 3 / 4
+    soon = state.sent + settings.interval / 4
     if state.bad:
         return min(state.next, soon)
     if state.open:
@@ -198,9 +199,8 @@ def due(state: ProbeState, settings: HealthSettings) -> float:
 
 def _pressed(state: ProbeState, settings: HealthSettings) -> float:
     """When a busy uplink is asked next: sooner once it has shown no life for a while, since its queue drops probes."""
-    sent = state.next - settings.interval
-    missed = sent - state.life.at >= settings.interval / 2
-    return sent + max(settings.interval / (8 if missed else 4), LEAST_PACE)
+    missed = state.sent - state.life.at >= settings.interval / 2
+    return state.sent + max(settings.interval / (8 if missed else 4), LEAST_PACE)
 
 
 def spread_of(state: ProbeState, settings: HealthSettings) -> float:
@@ -208,8 +208,8 @@ def spread_of(state: ProbeState, settings: HealthSettings) -> float:
     return max(settings.interval / 8, LEAST_PACE) if state.quality.busy else 0.0
 
 
-def start_round(state: ProbeState, settings: HealthSettings, targets: int, now: float) -> ProbeState:
-    """Note that the next round is sent now; the caller sends it. Rounds that were never reported are forgotten."""
+def start_round(state: ProbeState, settings: HealthSettings, targets: int, now: float, pace: float = 0) -> ProbeState:
+    """Note that a round is sent now, the next `pace` seconds later (0: by the interval); forget unreported ones."""
     number = state.number + 1
     if len(state.quality.targets) > targets:
         state = replace(state, quality=ql.only(state.quality, settings))
@@ -218,7 +218,8 @@ def start_round(state: ProbeState, settings: HealthSettings, targets: int, now: 
         state,
         number=number,
         open=(*alive, Round(number=number, sent=now, targets=targets)),
-        next=now + settings.interval,
+        sent=now,
+        next=now + (pace or settings.interval),
     )
 
 

@@ -57,6 +57,7 @@ class State:
         retired: marks that a reload removed; who still carries one is let go for a while.
         actual: what the kernel holds of ours, as read or as just applied.
         reach, health, selection, desired: the last decision; kept to tell what a new one changes.
+        spare: metered uplinks that no policy needs now (`core/resting.py`).
         turns: links with several routers whose first one failed (`core/routers.py`).
         checks: what is known of the layers above the link; `blame`: of targets that answer nobody.
         watches: what is known of new connections of the uplinks that are up.
@@ -106,6 +107,7 @@ class State:
     seek_at: float = float("inf")
     seeking: bool = False
     selection: Selection | None = None
+    spare: frozenset[UplinkFamily] = frozenset()
     desired: DesiredState | None = None
     views: Mapping[str, UplinkView] = field(default_factory=dict)
     generation: int = 0
