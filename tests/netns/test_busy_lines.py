@@ -26,6 +26,9 @@ QUEUES = (0.5, 1.0, 2.0, 5.0, 10.0)
 SLOW = ("rate", "2kbit", "burst", "80b", "limit", "10k")
 """A queue in which an answer to a probe takes about a quarter of a second."""
 
+LATEST = 3.3
+"""Seconds until a dead line is noticed at the latest: three rounds, and answers that were on their way when it died."""
+
 FILLED = 12.0
 """Seconds after which the loads have done their worst."""
 
@@ -75,7 +78,7 @@ def test_a_line_that_is_filled_by_traffic_with_answers_is_busy_at_worst_and_its_
             assert "busy: answers come" in uplinks(daemon)[-2]["reason"]
             # What is in a queue towards the box still arrives: only there a line is alive for longer.
             dying = busy if where != "provider down" else [1]
-            assert {n: t for n, t in (await noticed(lab, daemon, dying)).items() if t > 3.0} == {}
+            assert {n: t for n, t in (await noticed(lab, daemon, dying)).items() if t > LATEST} == {}
 
     asyncio.run(story())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from polywan.core.allocate import FALLBACK, FIRST_ROUTE, FIRST_SPECIFIC, FIRST_TCP
+from polywan.core.allocate import FALLBACK, FIRST_SPECIFIC, FIRST_TCP
 from polywan.core.conflicts import conflicts
 from polywan.core.foreign import Destination, ForeignRule
 from polywan.core.net import Family, RulePriority, TableId
@@ -100,7 +100,7 @@ def test_a_rule_that_leads_to_one_uplink_is_named_with_what_to_do_instead(leadin
     assert 'let a rule of polywan say `uplink = "u2"`' in text
 
 
-@pytest.mark.parametrize("priority", [6000, 6500, 6899, FIRST_SPECIFIC, FIRST_TCP, FIRST_ROUTE, FALLBACK])
+@pytest.mark.parametrize("priority", [6000, 6500, 6899, FIRST_SPECIFIC, FIRST_TCP, FALLBACK])
 def test_a_rule_among_ours_is_named(priority: int) -> None:
     (text,) = told(rule(priority, table=202))
     assert f"stands among ours: {priority}: from all lookup 202; " in text

@@ -310,7 +310,7 @@ def test_a_transaction_that_is_refused_in_another_way_each_time_is_told_from_the
     assert told == [[Level.INFO], [Level.ERROR], [Level.ERROR]]
 
 
-FIRST = {first_table(TableId(6000)), first_table(TableId(6000), tcp=True), TABLE_LOCAL}
+FIRST = {first_table(TableId(6000)), TABLE_LOCAL}
 """Tables with the first routes of the box's own packets, which follow main's default."""
 
 

@@ -240,15 +240,17 @@ def test_udp_that_may_be_bound_to_mains_uplink_stays_there_unless_a_rule_matches
     asks = own(protocol=17, port=53, bound=True)
     told = trace(replace(scene(), without_us=BOUND_1), asks)
     assert (told.fate, set(told.candidates)) == ("bound", {"u1"})
-    assert "no rule matches: it stays there" in told.reason
+    assert "it stays there while that lives" in told.reason
     by_rule = replace(scene(rules=[{"protocol": "udp", "uplink": "u2"}]), without_us=BOUND_1)
     assert trace(by_rule, asks).candidates == {"u2"}
 
 
-def test_udp_that_is_bound_to_nothing_is_balanced_with_a_note_about_connected_sockets() -> None:
-    told = trace(replace(scene(), without_us=FIRST), own(protocol=17, port=53))
-    assert set(told.candidates) == {"u1", "u2"}
-    assert told.notes == ("a UDP socket that is connected looks bound, and stays on u1 while that lives",)
+def test_udp_that_is_bound_to_nothing_cannot_be_told_apart_and_moves_when_that_uplink_dies() -> None:
+    asks = own(protocol=17, port=53)
+    there = replace(scene(), without_us=MAIN)
+    assert (trace(there, asks).fate, set(trace(there, asks).candidates)) == ("bound", {"u1"})
+    lost = replace(there, selection=replace(there.selection, down=frozenset({("u1", Family.V4)})))
+    assert trace(lost, asks).fate == "uplink"
 
 
 def test_tcp_that_is_bound_to_mains_uplink_stays_there_where_unbound_tcp_has_a_source_of_its_own() -> None:
@@ -261,7 +263,7 @@ def test_tcp_that_is_bound_to_mains_uplink_stays_there_where_unbound_tcp_has_a_s
 
 def test_a_rule_from_an_address_does_not_match_before_there_is_one() -> None:
     there = seen(scene(), **by_others(from_=ip_network("100.64.1.2/32")))
-    assert trace(there, own(protocol=17, port=53)).fate == "uplink"
+    assert trace(there, own(protocol=17, port=53)).fate == "bound"
     assert trace(there, own(protocol=17, port=53, bound=True)).fate == "main"
 
 
@@ -460,8 +462,7 @@ def test_a_packet_without_a_mark_of_ours_passes_all_our_rules(target: str, devic
         kernel.apply(plan.plan)
     to = ip_address(target)
     asked = kernel.ask(RouteQuery(family=family_of(to), destination=to, mark=mark, in_interface=device))
-    first = first_table(TableId(6000)) if device is None and to.version == 4 else TABLE_MAIN
-    assert (asked.kind, asked.link, asked.table) == ("unicast", "wan1", first)
+    assert (asked.kind, asked.link, asked.table) == ("unicast", "wan1", TABLE_MAIN)
 
 
 def test_an_unknown_device_is_named_beside_those_there_are() -> None:

@@ -35,24 +35,15 @@ def with_default(link_name: str, metric: int) -> Observed:
     return replace(observed, links={**observed.links, link_name: link(9)}, defaults=(*observed.defaults, other))
 
 
-def test_the_first_route_is_a_copy_of_mains_best_default_with_a_realm() -> None:
-    assert routes(world(2), 6256) == ["-4 default via 100.64.1.1 dev wan1 realm 20567 table 6256 metric 1"]
-
-
 def test_tcp_gets_a_source_that_no_uplink_has_and_that_is_this_boxs() -> None:
-    copy = "-4 default via 100.64.1.1 dev wan1 src 192.0.0.8 realm 20567 table 6257 metric 1"
-    assert routes(world(2), 6257) == [copy]
+    copy = "-4 default via 100.64.1.1 dev wan1 src 192.0.0.8 table 6256 metric 1"
+    assert routes(world(2), 6256) == [copy]
     assert routes(world(2), TABLE_LOCAL) == ["-4 local 192.0.0.8 dev lo table 255 metric 0"]
-
-
-def test_uplinks_tables_carry_another_realm_since_only_bound_packets_come_there_first() -> None:
-    assert routes(world(2), 6002) == ["-4 default via 100.64.2.1 dev wan2 realm 20568 table 6002 metric 1"]
 
 
 def test_nothing_is_copied_while_mains_default_leaves_by_no_uplink() -> None:
     observed = with_default("mgmt0", 50)
     assert routes(observed, 6256) == []
-    assert routes(observed, 6257) == []
     assert not ours_to_balance(observed, {"wan1", "wan2"}, Family.V4)
     assert ours_to_balance(observed, {"wan1", "wan2"}, Family.V6)
 
@@ -60,24 +51,22 @@ def test_nothing_is_copied_while_mains_default_leaves_by_no_uplink() -> None:
 def test_without_a_default_in_main_tcp_begins_as_by_the_fallback_table() -> None:
     observed = replace(world(2), defaults=())
     gateways = {f"u{n}": {"interface": f"wan{n}", "gateway": f"100.64.{n}.1"} for n in (1, 2)}
-    assert routes(observed, 6256, uplinks=gateways) == []
-    assert len(routes(observed, 6257, uplinks=gateways)) == 1
+    assert len(routes(observed, 6256, uplinks=gateways)) == 1
 
 
 @pytest.mark.parametrize(
     ("observed", "more"),
     [
-        (replace(world(2), realms=False), {}),
         (replace(world(2), ipsec=True), {}),
         (world(2), {"uplinks": {"u1": {"interface": "wan1", "nat": "none"}, "u2": {"interface": "wan2"}}}),
         (world(2), {"rules": [{"from": "100.64.1.2", "uplink": "u2"}]}),
         (world(2), {"rules": [{"not": {"from": "100.64.0.0/16"}, "uplink": "u2"}]}),
     ],
-    ids=["no realms", "IPsec", "an uplink that translates nothing", "a rule by address", "a rule by network"],
+    ids=["IPsec", "an uplink that translates nothing", "a rule by address", "a rule by network"],
 )
 def test_tcp_keeps_its_own_source_where_somebody_relies_on_it(observed: Observed, more: dict[str, Any]) -> None:
     assert not has_source(config(2, **more), observed)
-    assert not [line for line in routes(observed, 6257, **more) if str(UNBOUND_SOURCE) in line]
+    assert not [line for line in routes(observed, 6256, **more) if str(UNBOUND_SOURCE) in line]
 
 
 def test_a_rule_for_the_lan_says_nothing_about_the_box() -> None:

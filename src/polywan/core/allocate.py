@@ -32,10 +32,9 @@ PAST: Final = 899
 MOST: Final = numbering.MOST
 """Numbers that the blocks have room for."""
 
-FIRST_SPECIFIC: Final = RulePriority(32763)
-FIRST_TCP: Final = RulePriority(32764)
-FIRST_ROUTE: Final = RulePriority(32765)
-"""Just before main (32766): where the box's own packets get the first route that nobody else decides."""
+FIRST_SPECIFIC: Final = RulePriority(32764)
+FIRST_TCP: Final = RulePriority(32765)
+"""Just before main (32766): where the box's own TCP gets the first route that nobody else decides."""
 
 FALLBACK: Final = RulePriority(32800)
 """Behind main (32766) and default (32767): serves only when nobody else has a default route."""

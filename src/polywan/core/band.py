@@ -16,7 +16,7 @@ The lookup of a packet, by priority within the band (default 6000)::
     +610…  from an uplink's address, or by this box from its prefix: its table; behind the marks, because a
            packet of this box has its source before its mark
     …      the rules of others
-    32763  of this box: main without its defaults, then a copy of main's best default with our realm (`first.py`)
+    32764  TCP of this box: main without its defaults, then a copy of main's best default (`first.py`)
     …      main
     32800  behind main and default: any uplink, so that the box always has a first route
 """
@@ -24,6 +24,7 @@ The lookup of a packet, by priority within the band (default 6000)::
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import Final
@@ -34,7 +35,6 @@ from polywan.core.allocate import (
     END,
     ENTRY,
     FALLBACK,
-    FIRST_ROUTE,
     FIRST_SPECIFIC,
     FIRST_TCP,
     FORWARDED,
@@ -176,10 +176,9 @@ def _lock_rules(
 
 def _behind(family: Family, fallback: TableId) -> Iterator[IpRule]:
     yield IpRule(family=family, priority=FALLBACK, table=fallback)
-    yield IpRule(family=family, priority=FIRST_SPECIFIC, table=TABLE_MAIN, iif="lo", suppress_prefixlength=0)
-    tcp = first_table(fallback, tcp=True)
-    yield IpRule(family=family, priority=FIRST_TCP, table=tcp, iif="lo", ipproto=_TCP)
-    yield IpRule(family=family, priority=FIRST_ROUTE, table=first_table(fallback), iif="lo")
+    own = IpRule(family=family, priority=FIRST_SPECIFIC, table=TABLE_MAIN, iif="lo", ipproto=_TCP)
+    yield replace(own, suppress_prefixlength=0)
+    yield replace(own, priority=FIRST_TCP, table=first_table(fallback))
 
 
 def _before(

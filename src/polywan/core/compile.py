@@ -144,7 +144,7 @@ def compile_state(
     policies = multipath(config, policy_marks, given, reach, selection)
     families = tuple(sorted({family for _, family in reach}))
     first = first_routes(config, observed, reach, given, fallback)
-    routes = build_routes(uplinks, policies, families, fallback, first, realms=observed.realms)
+    routes = build_routes(uplinks, policies, families, fallback, first)
     return DesiredState(
         nexthops=build_nexthops(policies),
         routes=routes,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from polywan.config import Config
-from polywan.core.allocate import FALLBACK, FIRST_ROUTE, FIRST_SPECIFIC, FIRST_TCP, PAST
+from polywan.core.allocate import FALLBACK, FIRST_SPECIFIC, FIRST_TCP, PAST
 from polywan.core.destinations import Tables, everything
 from polywan.core.foreign import MOST_ROUTES, TABLE_LOCAL, WHOLE, ForeignRule
 from polywan.core.net import FAMILIES, TABLE_MAIN
@@ -22,7 +22,7 @@ MASKS = (0x3F00_0000, 0x3F00, 0xFF00, 0x3F_0000, 0x3F)
 """Mark masks to propose, in this order; Kubernetes, Tailscale and Calico take bits 14 to 19 and 16 to 31."""
 
 
-_LATE = (FIRST_SPECIFIC, FIRST_TCP, FIRST_ROUTE, FALLBACK)
+_LATE = (FIRST_SPECIFIC, FIRST_TCP, FALLBACK)
 """Priorities of ours outside of the band."""
 
 

@@ -12,7 +12,6 @@ from polywan.core.given import RulesetInput
 from polywan.core.net import FAMILIES, UNBOUND_SOURCE, Family
 from polywan.core.nft import Chain, Key, NftRule
 from polywan.core.observed import Observed
-from polywan.core.routing import REALM_BOUND, REALM_FIRST
 from polywan.core.specific import left_alone
 from polywan.core.theirs import ENTRY, OWN_ENTRY, own_chains, theirs_chains
 
@@ -28,7 +27,7 @@ def asking(given: RulesetInput) -> Iterator[NftRule]:
         why = "main's default decides, by an uplink or not at all"
         yield NftRule(f"meta nfproto ipv4 {ask} oif missing goto steer", why)
     if ours_to_balance(given.observed, devices, Family.V6):
-        yield from left_alone(given.observed, devices)
+        yield from left_alone(given.observed, devices, Family.V6)
         yield NftRule(f"meta nfproto ipv6 {ask} oifname @uplink_routes goto steer", "main's default, by an uplink")
         yield NftRule("meta nfproto ipv6 fib daddr . mark oif missing goto steer", "main knows no way")
 
@@ -43,9 +42,7 @@ def of_others(given: RulesetInput) -> dict[str, Chain]:
     """Return the chains of policy rules of others, for what is forwarded and for the box's own packets."""
     known = given.observed
     main = with_default(known)
-    # Where realms tell who has decided, packets of this box need none of it.
-    without_realms = frozenset(FAMILIES) - ({Family.V4} if known.realms else set())
-    own = own_chains(known.rules, known.tables, without_realms, main=main)
+    own = own_chains(known.rules, known.tables, frozenset(FAMILIES), main=main)
     return {**theirs_chains(known.rules, known.tables, main=main), **own}
 
 
@@ -56,24 +53,18 @@ def with_default(observed: Observed) -> frozenset[Family]:
 
 def first(given: RulesetInput) -> Iterator[NftRule]:
     """Who has decided the first route of a packet of this box (`core/first.py`)?"""
-    if given.observed.realms:
-        yield NftRule(f"ip saddr {UNBOUND_SOURCE} goto steer", "TCP that is bound to nothing: ours to balance")
-        yield NftRule(f"meta nfproto ipv4 rt classid {REALM_FIRST} goto steer", "main's default: ours to balance")
-        bound = f"meta nfproto ipv4 rt classid {REALM_BOUND} oifname vmap @arrival"
-        # A socket that is connected has an address without having asked for one, and TCP has a source of its own.
-        doubtful = "meta l4proto { tcp, udp }" if not given.unbound_source else "meta l4proto udp"
-        links = ", ".join(f'"{link}"' for link in sorted(_unbound(given)))
-        if links:
-            text = f"meta nfproto ipv4 rt classid {REALM_BOUND} {doubtful} oifname {{ {links} }} goto steer"
-            yield NftRule(text, "perhaps bound: by rules; without one, UDP stays here")
-        yield NftRule(bound, "bound to an uplink by device or address")
-        yield NftRule("meta nfproto ipv4 accept", "decided by somebody else, or by a specific route")
+    yield NftRule(f"ip saddr {UNBOUND_SOURCE} goto steer", "TCP that is bound to nothing: ours to balance")
+    devices = {u.interface for u in given.config.uplinks.values()}
+    for family in FAMILIES:
+        yield from left_alone(given.observed, devices, family)
     if OWN_ENTRY in of_others(given):
         yield NftRule(f"jump {OWN_ENTRY}", "what policy rules of others decide is theirs")
-    if not given.observed.realms:
-        yield from _near(given)
-        yield NftRule("meta nfproto ipv4 oifname vmap @bound_4", "bound to an uplink by device or address")
-    yield from left_alone(given.observed, {u.interface for u in given.config.uplinks.values()})
+    # On the link of main's default nothing shows whether a socket is bound, but of TCP, which has a source of its own.
+    doubtful = "meta l4proto != tcp " if given.unbound_source else ""
+    if links := ", ".join(f'"{link}"' for link in sorted(_unbound(given))):
+        text = f"meta nfproto ipv4 {doubtful}oifname {{ {links} }} goto steer"
+        yield NftRule(text, "perhaps bound: by rules; without one, all but TCP stays here")
+    yield NftRule("meta nfproto ipv4 oifname vmap @arrival", "bound to an uplink by device or address")
     yield NftRule("meta nfproto ipv6 oifname vmap @bound_6", "bound to an uplink by device or address")
     yield NftRule("goto steer", "the box follows the same policies")
 
@@ -93,20 +84,7 @@ def addresses(given: RulesetInput) -> dict[Key, str]:
 
 
 def kept(given: RulesetInput) -> dict[Key, str]:
-    """Uplinks that keep UDP which may have chosen them by address: those of main's default, while they live."""
+    """Uplinks that keep what may have chosen them by address: those of main's default, while they live."""
     lost = given.selection.dead | given.selection.down
     by_device = {u.interface: name for name, u in given.config.uplinks.items()}
     return {d: f"goto to_{by_device[d]}" for d in _unbound(given) if (by_device[d], Family.V4) not in lost}
-
-
-def _near(given: RulesetInput) -> Iterator[NftRule]:
-    """The networks of the uplinks' own links, where no realm tells that a specific route leads there."""
-    near = sorted(
-        f'{address.network} . "{uplink.interface}"'
-        for uplink in given.config.uplinks.values()
-        for address in set(given.observed.addresses_of(uplink.interface, Family.V4))
-        if address.network.prefixlen < Family.V4.host_length
-    )
-    if near:
-        elements = ", ".join(dict.fromkeys(near))
-        yield NftRule(f"ip daddr . oifname {{ {elements} }} accept", "the uplink's own network")

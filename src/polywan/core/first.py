@@ -1,25 +1,22 @@
-"""The first route of the box's own packets: how it tells who has decided it.
+"""The first route of the box's own TCP: how a socket that is bound to nothing shows it.
 
 The kernel routes a packet of this box before any chain sees it. Chain `output` must know whether main's own default has
-decided, which is ours to balance, or anything else: a bound socket, a specific route, a rule of another program. So the
-default that decides last is a copy of main's in a table of ours, with a realm, which nft reads (``rt classid``). The
-copy is a route of its own: the kernel keeps one cached route for all that share a next hop and its realm.
-
-A TCP socket is routed twice when it connects, and the second time it looks as if it were bound to the address that the
-first route has given it. So for TCP the copy prefers a source that no uplink has; translation makes it the uplink's.
-UDP sockets that are connected are in doubt: a server on all addresses must not answer with such a source.
+decided, which is ours to balance, or a socket that is bound to the very link of that default. A TCP socket is routed
+twice when it connects, and the second time it looks as if it were bound to the address that the first route gave it. So
+the default that decides TCP last is a copy of main's in a table of ours, with a preferred source that no uplink has;
+translation makes it the uplink's. Not so for other protocols: a server on all addresses must not answer with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 from polywan.config import Config
 from polywan.core.allocate import Numbers
-from polywan.core.net import TABLE_LOCAL, TABLE_MAIN, UNBOUND_SOURCE, Family, IPAddress, TableId
+from polywan.core.net import TABLE_LOCAL, TABLE_MAIN, UNBOUND_SOURCE, Family, TableId
 from polywan.core.observed import DefaultRoute, Observed
 from polywan.core.reach import Path, Reach, UplinkFamily
-from polywan.core.routing import DEFAULT_METRIC, REALM_FIRST, Route, first_table
+from polywan.core.routing import DEFAULT_METRIC, Route, first_table
 
 
 def main_default(observed: Observed, family: Family) -> DefaultRoute | None:
@@ -47,12 +44,7 @@ def has_source(config: Config, observed: Observed) -> bool:
     own = [address.ip for device in devices for address in observed.addresses_of(device, Family.V4)]
     asked = (network for rule in config.rules for match in (rule, rule.not_) for network in match.from_)
     named = any(UNBOUND_SOURCE not in network and any(address in network for address in own) for network in asked)
-    return (
-        observed.realms
-        and not observed.ipsec
-        and not named
-        and all(uplink.nat != "none" for uplink in config.uplinks.values())
-    )
+    return not observed.ipsec and not named and all(uplink.nat != "none" for uplink in config.uplinks.values())
 
 
 def first_routes(
@@ -62,47 +54,31 @@ def first_routes(
     numbers: Mapping[str, Numbers],
     fallback: TableId,
 ) -> frozenset[Route]:
-    """Return the copies of main's best default that carry our realm; nothing while main's leaves by no uplink.
+    """Return the copy of main's best default for TCP, and what makes its source this box's own.
 
-    Without a default in main, that of the uplink with the lowest number serves TCP, as in the fallback table.
+    There is none while main's default leaves by no uplink. Without a default in main, that of the uplink with the
+    lowest number serves, as in the fallback table.
     """
-    return frozenset(_first(config, observed, ways, numbers, fallback)) if observed.realms else frozenset()
-
-
-def _first(
-    config: Config,
-    observed: Observed,
-    ways: Mapping[UplinkFamily, Reach],
-    numbers: Mapping[str, Numbers],
-    fallback: TableId,
-) -> Iterator[Route]:
+    if not has_source(config, observed):
+        return frozenset()
     devices = {u.interface for u in config.uplinks.values()}
     found = {numbers[name].id: way for (name, f), way in ways.items() if f is Family.V4 and name in numbers}
     paths = [way for _, way in sorted(found.items(), key=lambda item: item[0]) if isinstance(way, Path)]
     best = main_default(observed, Family.V4)
-    if best is not None and best.link in devices:
-        # Of several routers on the link, the one that is in use.
-        used = next((path for path in paths if path.link == best.link), None)
-        via, onlink, source = (used.via, used.onlink, used.source) if used else (best.via, False, None)
-        yield _route(first_table(fallback), best.link, via, onlink=onlink, source=source)
-    elif best is None and paths:
-        best = DefaultRoute(family=Family.V4, link=paths[0].link, via=paths[0].via)
-        via, onlink = paths[0].via, paths[0].onlink
-    else:
-        return
-    if has_source(config, observed):
-        yield Route(family=Family.V4, table=TABLE_LOCAL, metric=0, link="lo", local=UNBOUND_SOURCE)
-        yield _route(first_table(fallback, tcp=True), best.link, via, onlink=onlink, source=UNBOUND_SOURCE)
-
-
-def _route(table: TableId, link: str, via: IPAddress | None, *, onlink: bool, source: IPAddress | None = None) -> Route:
-    return Route(
+    if best is not None and best.link not in devices:
+        return frozenset()
+    # Of several routers on the link, the one that is in use.
+    used = next((path for path in paths if best is None or path.link == best.link), None)
+    if used is None and best is None:
+        return frozenset()
+    link, via = (used.link, used.via) if used is not None else (best.link, best.via) if best is not None else ("", None)
+    copy = Route(
         family=Family.V4,
-        table=table,
+        table=first_table(fallback),
         metric=DEFAULT_METRIC,
         link=link,
         via=via,
-        onlink=onlink,
-        source=source,
-        realm=REALM_FIRST,
+        onlink=used is not None and used.onlink,
+        source=UNBOUND_SOURCE,
     )
+    return frozenset({copy, Route(family=Family.V4, table=TABLE_LOCAL, metric=0, link="lo", local=UNBOUND_SOURCE)})

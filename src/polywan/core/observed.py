@@ -105,9 +105,9 @@ class Observed:
 
     Attributes:
         wide: links with a route of others to a large part of the Internet (`is_wide`), in any table.
+        compared: other programs have chains behind routing, which may compare marks; True when nobody can tell.
         ipsec: IPsec has a policy for packets that leave (ip-xfrm(8)).
         xfrm: the kernel can do IPsec (CONFIG_XFRM).
-        realms: nft can tell the realm of a packet's route (``rt classid``, CONFIG_IP_ROUTE_CLASSID).
         rules: policy rules of others (without the kernel's own three), in the order in which they are tried.
         tables: what the tables that `rules` name know, but main and local; one without routes is left out.
         parts: these routes.
@@ -119,8 +119,8 @@ class Observed:
     defaults: tuple[DefaultRoute, ...] = ()
     wide: frozenset[str] = frozenset()
     xfrm: bool = True
-    realms: bool = True
     ipsec: bool = False
+    compared: bool = True
     rules: tuple[ForeignRule, ...] = ()
     tables: Mapping[TableId, tuple[Destination, ...]] = field(default_factory=dict)
     parts: tuple[WideRoute, ...] = ()
@@ -206,8 +206,8 @@ class Observed:
                 defaults=tuple(d for d in self.defaults if d.link != link.name),
                 wide=self.wide - {link.name},
                 xfrm=self.xfrm,
-                realms=self.realms,
                 ipsec=self.ipsec,
+                compared=self.compared,
                 rules=self.rules,
                 tables=_without(self.tables, link.name),
                 parts=tuple(p for p in self.parts if p.link != link.name),
@@ -225,8 +225,8 @@ class Observed:
             defaults=tuple(d for d in self.defaults if d.link != name),
             wide=self.wide - {name},
             xfrm=self.xfrm,
-            realms=self.realms,
             ipsec=self.ipsec,
+            compared=self.compared,
             rules=self.rules,
             tables=_without(self.tables, name),
             parts=tuple(p for p in self.parts if p.link != name),

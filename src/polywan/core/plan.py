@@ -310,8 +310,6 @@ def describe_route(route: Route) -> str:
         words.append(f"dev {route.link}")
     if route.source:
         words.append(f"src {route.source}")
-    if route.realm:
-        words.append(f"realm {route.realm}")
     words.append(f"table {route.table} metric {route.metric}")
     if route.onlink:
         words.append("onlink")

@@ -21,11 +21,6 @@ from polywan.core.nexthops import NexthopId, PolicyRouting
 from polywan.core.observed import Observed
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily
 
-REALM_FIRST: Final = 0x5057
-REALM_BOUND: Final = 0x5058
-"""Realms of IPv4 routes (ip-route(8)). The first marks a first route of the box's own packets that nobody but main's
-default has decided; the second one that the packet's own address or device has, by an uplink's table."""
-
 DEFAULT_METRIC: Final = 1
 """Metric of the default in an uplink's or a policy's own table; anything better than the `blackhole` one."""
 
@@ -44,7 +39,6 @@ class Route:
         source: preferred source address for the box's own traffic.
         nexthop: group that says device and next hop, in place of `link` and `via`.
         local: not a default: the address is this box's own, in table local, on no device.
-        realm: what ``rt classid`` of nft(8) sees of packets that take the route (RTA_FLOW, IPv4 only); 0 for none.
     """
 
     family: Family
@@ -55,7 +49,6 @@ class Route:
     onlink: bool = False
     source: IPAddress | None = None
     nexthop: NexthopId | None = None
-    realm: int = 0
     local: IPv4Address | None = None
 
     @property
@@ -138,8 +131,6 @@ def build_routes(
     families: tuple[Family, ...],
     fallback: TableId,
     first: frozenset[Route],
-    *,
-    realms: bool,
 ) -> frozenset[Route]:
     """Return each uplink's table, the fallback table and each multipath policy's table, for every active family.
 
@@ -151,25 +142,19 @@ def build_routes(
         families: those in use.
         fallback: number of the table that leads by any uplink.
         first: first routes of the box's own packets.
-        realms: nft can tell the realm of a route.
     """
-    routes = _routes(uplinks, families, fallback, realms=realms)
+    routes = _routes(uplinks, families, fallback)
     return frozenset((*routes, *_group_routes(policies, families), *first))
 
 
-def first_table(fallback: TableId, *, tcp: bool = False) -> TableId:
-    """Return the table that holds the first route of the box's own packets, or of its own TCP (`first.py`)."""
-    return TableId(fallback + MOST + (3 if tcp else 2))
+def first_table(fallback: TableId) -> TableId:
+    """Return the table that holds the first route of the box's own TCP (`first.py`)."""
+    return TableId(fallback + MOST + 2)
 
 
 def stop_table(fallback: TableId) -> TableId:
     """Return the table in which marks end whose own table knows no way: its one route is `blackhole`."""
     return TableId(fallback + MOST + 1)
-
-
-def _realm(*, own: bool) -> int:
-    """Return the realm of a default route: in an uplink's own table, or in one that leads by any."""
-    return REALM_BOUND if own else REALM_FIRST
 
 
 def dormant(routes: Iterable[Route], observed: Observed) -> frozenset[Route]:
@@ -186,9 +171,7 @@ def dormant(routes: Iterable[Route], observed: Observed) -> frozenset[Route]:
     )
 
 
-def _routes(
-    uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], fallback: TableId, *, realms: bool
-) -> Iterator[Route]:
+def _routes(uplinks: tuple[UplinkRouting, ...], families: tuple[Family, ...], fallback: TableId) -> Iterator[Route]:
     for family in families:
         yield Route(family=family, table=stop_table(fallback), metric=WORST_METRIC, link=None)
         for uplink in uplinks:
@@ -206,7 +189,6 @@ def _routes(
                     via=path.via,
                     onlink=path.onlink,
                     source=source,
-                    realm=_realm(own=table == number.table) if realms and family is Family.V4 else 0,
                 )
 
 

@@ -106,7 +106,7 @@ def _maps(given: RulesetInput) -> dict[str, NftMap]:
         "guards": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto guard_{n}" for d, n in by_device.items()}),
     }
     maps["addresses"] = NftMap("type ipv4_addr : verdict; size 4096;", decided.addresses(given))
-    maps["kept"] = NftMap(f"type ifname : verdict; {ROOM}", decided.kept(given) if given.observed.realms else {})
+    maps["kept"] = NftMap(f"type ifname : verdict; {ROOM}", decided.kept(given))
     for family in FAMILIES:
         main = given.main_links.get(family, frozenset())
         bound: dict[Key, str] = {d: f"goto to_{n}" for d, n in by_device.items() if d not in main}
@@ -117,7 +117,10 @@ def _maps(given: RulesetInput) -> dict[str, NftMap]:
 def _chains(given: RulesetInput) -> dict[str, Chain]:
     dead = tuple(family for family in FAMILIES if _dead_marks(given, family))
     spread = _sprayed(given)
-    chains = {**_hooked(given.layout, dead, words_of(given), sprayed=bool(spread)), **_shared(given)}
+    chains = {
+        **_hooked(given.layout, dead, words_of(given), sprayed=bool(spread), compared=given.observed.compared),
+        **_shared(given),
+    }
     chains |= {
         **answer_chains(),
         **decided.of_others(given),
@@ -145,7 +148,9 @@ def _sprayed(given: RulesetInput) -> dict[str, tuple[int, ...]]:
 
 
 @cache
-def _hooked(layout: MarkLayout, dead: tuple[Family, ...], words: tuple[int, ...], *, sprayed: bool) -> dict[str, Chain]:
+def _hooked(
+    layout: MarkLayout, dead: tuple[Family, ...], words: tuple[int, ...], *, sprayed: bool, compared: bool
+) -> dict[str, Chain]:
     """The chains that every packet meets.
 
     Args:
@@ -153,6 +158,7 @@ def _hooked(layout: MarkLayout, dead: tuple[Family, ...], words: tuple[int, ...]
         dead: families in which some uplink is dead.
         words: whole-word marks of others that have bits of ours.
         sprayed: some policy deals out single packets.
+        compared: other programs have chains behind routing, which may compare marks.
     """
     ours = f"ct mark & {layout.mask:#010x}"
     # Every later packet meets these first, so they are there only while something is dead.
@@ -201,8 +207,11 @@ def _hooked(layout: MarkLayout, dead: tuple[Family, ...], words: tuple[int, ...]
         **({"nudge": _nudge()} if dead else {}),
         "prerouting": Chain(prerouting, Hook("filter", "prerouting", LAST)),
         "output": Chain(output, Hook("route", "output", LAST)),
-        "input": Chain(cleaned, Hook("filter", "input", BEFORE_OTHERS)),
-        "forward": Chain(cleaned, Hook("filter", "forward", BEFORE_OTHERS)),
+        **(
+            {hook: Chain(cleaned, Hook("filter", hook, BEFORE_OTHERS)) for hook in ("input", "forward")}
+            if compared
+            else {}
+        ),
         "postrouting": Chain(postrouting, Hook("filter", "postrouting", BEFORE_OTHERS)),
     }
 

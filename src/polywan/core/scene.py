@@ -64,10 +64,6 @@ class Scene:
         """The uplinks' devices."""
         return frozenset(uplink.interface for uplink in self.config.uplinks.values())
 
-    def realms(self, family: Family) -> bool:
-        """True where the realm of its first route tells who has decided about a packet of this box."""
-        return family is Family.V4 and self.observed.realms
-
     def holder(self, mark: int) -> str | None:
         """Name of the uplink whose mark this is, with no bit more."""
         return next((name for name, number in self.numbers.items() if number.mark == mark), None)

@@ -1,45 +1,50 @@
-"""Which IPv6 destinations main leads to by an uplink more specifically than by a default.
+"""Which destinations main leads to by an uplink more specifically than by a default.
 
-In IPv4 the kernel is asked (`ruleset.py`, `first.py`). In IPv6 it cannot be: nft's question for a route passes over
-``suppress_prefixlength`` in newer kernels (Linux 7), and its routes have no realms.
+Of forwarded IPv4 packets the kernel is asked (`decided.py`). It cannot be asked in chain `output`, and of IPv6 not
+either: nft's question for a route passes over ``suppress_prefixlength`` in newer kernels (Linux 7).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from hashlib import blake2s
-from ipaddress import IPv6Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
-from polywan.core.net import TABLE_MAIN, Family
+from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPNetwork
 from polywan.core.nft import Key, NftRule, NftSet
 from polywan.core.observed import WIDE, Observed
 
-PREFIX: Final = "specific_6_"
-"""Beginning of the set's name; a digest of what is in it follows."""
+PREFIX: Final = "specific_"
+"""Beginning of the sets' names; the family and a digest of what is in it follow."""
 
 
-def specific_networks(observed: Observed, devices: Collection[str]) -> tuple[IPv6Network, ...]:
+def specific_networks(observed: Observed, devices: Collection[str], family: Family) -> tuple[IPNetwork, ...]:
     """Return what main leads to by these devices, but for its defaults and pieces of them; merged and in order."""
     known = (d.prefix for d in observed.tables.get(TABLE_MAIN, ()) if d.link in devices and d.kind == "unicast")
     # A recording without routes has the links' own networks all the same.
-    linked = (address.network for device in devices for address in observed.addresses_of(device, Family.V6))
-    found = (n for n in (*known, *linked) if isinstance(n, IPv6Network) and n.prefixlen > WIDE[Family.V6])
-    return tuple(collapse_addresses(found))
+    linked = (address.network for device in devices for address in observed.addresses_of(device, family))
+    found = [n for n in (*known, *linked) if n.version == family and WIDE[family] < n.prefixlen]
+    if family is Family.V4:
+        return tuple(collapse_addresses(n for n in found if isinstance(n, IPv4Network)))
+    return tuple(collapse_addresses(n for n in found if isinstance(n, IPv6Network)))
 
 
 def specific_sets(observed: Observed, devices: Collection[str]) -> dict[str, NftSet]:
-    """Return the set of these networks; none without any."""
-    found: frozenset[Key] = frozenset(map(str, specific_networks(observed, devices)))
-    return {_name(found): NftSet("type ipv6_addr; flags interval;", found)} if found else {}
+    """Return the sets of these networks; none without any."""
+    return {name: given for family in FAMILIES for name, given in _sets(observed, devices, family)}
 
 
-def left_alone(observed: Observed, devices: Collection[str]) -> Iterator[NftRule]:
+def left_alone(observed: Observed, devices: Collection[str], family: Family) -> Iterator[NftRule]:
     """Yield the rule that leaves alone what main's specific routes decide, of packets without a bit of ours."""
-    for name in specific_sets(observed, devices):
-        yield NftRule(f"ip6 daddr @{name} accept", "a specific route of main, by an uplink")
+    word = "ip" if family is Family.V4 else "ip6"
+    for name, _ in _sets(observed, devices, family):
+        yield NftRule(f"{word} daddr @{name} accept", "a specific route of main, by an uplink")
 
 
-def _name(elements: Collection[Key]) -> str:
-    text = "\n".join(sorted(map(str, elements)))
-    return PREFIX + blake2s(text.encode(), digest_size=4).hexdigest()
+def _sets(observed: Observed, devices: Collection[str], family: Family) -> Iterator[tuple[str, NftSet]]:
+    found: frozenset[Key] = frozenset(map(str, specific_networks(observed, devices, family)))
+    if found:
+        digest = blake2s("\n".join(sorted(map(str, found))).encode(), digest_size=4).hexdigest()
+        kind = "ipv4_addr" if family is Family.V4 else "ipv6_addr"
+        yield f"{PREFIX}{family}_{digest}", NftSet(f"type {kind}; flags interval;", found)

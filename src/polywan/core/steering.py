@@ -33,7 +33,6 @@ from polywan.core.ipsec import let_out
 from polywan.core.lookups import Lookups, PrefixList
 from polywan.core.net import FAMILIES, Family, MarkLayout
 from polywan.core.nft import QUOTABLE, Chain, Hook, Key, NftRule, NftSet
-from polywan.core.routing import REALM_BOUND
 from polywan.core.select import policy_name
 
 BEFORE_LEAVING: Final = -153
@@ -53,24 +52,23 @@ class _Rules:
     config: Config
     lookups: Lookups
     layout: MarkLayout
-    realms: bool
     passing: tuple[NftRule, ...]
 
     def __hash__(self) -> int:
-        return hash((id(self.config), id(self.lookups), self.layout, self.realms, self.passing))
+        return hash((id(self.config), id(self.lookups), self.layout, self.passing))
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, _Rules)
             and self.config is other.config
             and self.lookups is other.lookups
-            and (self.layout, self.realms, self.passing) == (other.layout, other.realms, other.passing)
+            and (self.layout, self.passing) == (other.layout, other.passing)
         )
 
 
 def _rules(given: RulesetInput) -> _Rules:
     passing = (*bridged_out(given.observed), *let_out(xfrm=given.observed.xfrm))
-    return _Rules(given.config, given.lookups, given.layout, given.observed.realms, passing)
+    return _Rules(given.config, given.lookups, given.layout, passing)
 
 
 def steering_chains(given: RulesetInput) -> dict[str, Chain]:
@@ -97,9 +95,9 @@ def _chains(given: _Rules) -> Mapping[str, Chain]:
             chains[f"rule_{number}"] = Chain((*_excluded(number, unwanted), NftRule(verdict, f"rule {number}")))
             verdict = f"jump rule_{number}"
         steer += [NftRule(f"{text} {verdict}".strip(), why) for text in match_lines(wanted)]
-    if given.realms:
-        doubtful = f"meta nfproto ipv4 meta l4proto udp rt classid {REALM_BOUND} oifname vmap @kept"
-        steer.append(NftRule(doubtful, "no rule matched, and perhaps bound to this uplink's address"))
+    # Before routing there is no such device: a forwarded packet passes.
+    doubtful = "meta nfproto ipv4 meta l4proto != tcp oifname vmap @kept"
+    steer.append(NftRule(doubtful, "no rule matched, and perhaps bound to this uplink's address"))
     steer.append(NftRule("goto policy_default", "no rule matched"))
     return {"steer": Chain(tuple(steer)), **chains, **_only_chains(given)}
 

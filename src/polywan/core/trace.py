@@ -7,7 +7,7 @@ here asks the kernel: its answers come in with the `Scene`, and `core/explain.py
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Network
@@ -22,7 +22,7 @@ from polywan.core.first import has_source, ours_to_balance
 from polywan.core.flows import PROTOCOL_NAMES
 from polywan.core.foreign import ForeignRule
 from polywan.core.lookups import VIA, Lookups, via_group
-from polywan.core.net import TABLE_MAIN, UNBOUND_SOURCE, Family, IPNetwork
+from polywan.core.net import TABLE_MAIN, UNBOUND_SOURCE, Family
 from polywan.core.packet import Packet
 from polywan.core.picking import choose
 from polywan.core.reach import Path, unbound_links
@@ -62,32 +62,28 @@ def _steered(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace:
         return replace(found, specific=True, pick=None, affinity=False, native=False, notes=(), ways=(only,))
     if found.fate == "main":
         return replace(found, link=first.link)
-    return _kept(scene, packet, first, found) if found.rule is None and packet.protocol == _UDP else found
+    return _kept(scene, packet, first, found) if found.rule is None and packet.protocol != _TCP else found
 
 
 def _kept(scene: Scene, packet: Packet, first: RouteAnswer, found: Trace) -> Trace:
-    """UDP of this box that no rule matches: what may be bound to the link of main's default stays there (`steer`)."""
-    stays = _perhaps_bound(scene, packet, first)
-    lost = scene.selection.dead | scene.selection.down
-    if stays is not None and (stays, packet.family) not in lost:
-        reason = f"UDP from an address of {stays}, and no rule matches: it stays there"
-        told = Trace(packet=packet, fate="bound", reason=reason, ways=(way(scene, packet, stays),))
-        return replace(told, tried=found.tried)
+    """What this box sends and no rule matches: all but TCP stays on the link of main's default (`steer`)."""
     by = scene.by_device(first.link)
-    if packet.in_interface is None and not packet.bound and by is not None and scene.realms(packet.family):
-        note = f"a UDP socket that is connected looks bound, and stays on {by} while that lives"
-        return replace(found, notes=(*found.notes, note))
-    return found
-
-
-def _perhaps_bound(scene: Scene, packet: Packet, first: RouteAnswer) -> str | None:
-    """Uplink of main's default to whose address a socket seems to be bound; a connected one looks like that, too."""
-    doubtful = packet.protocol == _UDP or (packet.protocol == _TCP and not has_source(scene.config, scene.observed))
     main = unbound_links(scene.observed, scene.reach, scene.numbers, packet.family)
-    if packet.in_interface is not None or not scene.realms(packet.family) or not doubtful or first.link not in main:
-        return None
-    by = scene.by_device(first.link)
-    return by if by is not None and first.table == scene.numbers[by].table else None
+    lost = scene.selection.dead | scene.selection.down
+    own = packet.in_interface is None and packet.family is Family.V4
+    if not own or by is None or first.link not in main or (by, packet.family) in lost:
+        return found
+    reason = f"no rule matches, and its socket may be bound to {by}: it stays there while that lives"
+    told = Trace(packet=packet, fate="bound", reason=reason, ways=(way(scene, packet, by),))
+    return replace(told, tried=found.tried)
+
+
+def _doubtful(scene: Scene, packet: Packet, first: RouteAnswer) -> bool:
+    """True when nothing shows whether a socket of this box is bound: by the link of main's default, but for TCP."""
+    main = unbound_links(scene.observed, scene.reach, scene.numbers, packet.family)
+    if first.link not in main:
+        return False
+    return packet.family is Family.V6 or packet.protocol != _TCP or not has_source(scene.config, scene.observed)
 
 
 def expected(scene: Scene, packet: Packet) -> RouteAnswer:
@@ -112,11 +108,11 @@ def expected(scene: Scene, packet: Packet) -> RouteAnswer:
     if not usable_main:
         return RouteAnswer(kind="none")
     chosen = min(usable_main, key=lambda d: d.metric)
-    by_uplink = own and scene.realms(packet.family) and scene.by_device(chosen.link) is not None
-    table = first_table(scene.fallback) if by_uplink else TABLE_MAIN
-    found = RouteAnswer(kind="unicast", link=chosen.link, via=chosen.via, table=table, prefix=0)
-    unbound_tcp = by_uplink and packet.protocol == _TCP and not packet.bound
-    return replace(found, source=UNBOUND_SOURCE) if unbound_tcp and has_source(scene.config, observed) else found
+    found = RouteAnswer(kind="unicast", link=chosen.link, via=chosen.via, table=TABLE_MAIN, prefix=0)
+    unbound = own and packet.family is Family.V4 and packet.protocol == _TCP and not packet.bound
+    if unbound and scene.by_device(chosen.link) is not None and has_source(scene.config, observed):
+        return replace(found, source=UNBOUND_SOURCE, table=first_table(scene.fallback))
+    return found
 
 
 def _led(scene: Scene, packet: Packet, rule: ForeignRule) -> RouteAnswer:
@@ -191,22 +187,16 @@ def _leaving(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace | None:
 
 def _decided(scene: Scene, packet: Packet, first: RouteAnswer, by: str) -> Trace | None:
     """Who has decided the first route of a packet of this box that leaves by an uplink; None for main's default."""
+    if packet.family is Family.V4 and first.table == first_table(scene.fallback):
+        return None
+    devices = {u.interface for u in scene.config.uplinks.values()}
+    known = any(packet.destination in n for n in specific_networks(scene.observed, devices, packet.family))
+    if known or (packet.family is Family.V4 and _is_specific(scene, packet, first)):
+        return _by_specific(scene, packet, first)
     rule = scene.decided_by(packet)
-    if scene.realms(packet.family):
-        firsts = (first_table(scene.fallback), first_table(scene.fallback, tcp=True), scene.fallback)
-        if first.table in firsts or _perhaps_bound(scene, packet, first) is not None:
-            return None
-        if any(number.table == first.table for number in scene.numbers.values()):
-            return _bound(scene, packet, by)
-        if isinstance(rule, ForeignRule):
-            return _by_others(packet, rule, first)
-        return _by_specific(scene, packet, first)
-    if isinstance(rule, ForeignRule) and first.table == rule.table:
+    if isinstance(rule, ForeignRule):
         return _by_others(packet, rule, first)
-    if any(packet.destination in network for network in _near(scene, packet, first)):
-        return _by_specific(scene, packet, first)
-    main = unbound_links(scene.observed, scene.reach, scene.numbers, packet.family)
-    if first.link in main:
+    if _doubtful(scene, packet, first):
         return None
     specific = _is_specific(scene, packet, first)
     reason = f"main has a specific route by {by}" if specific else f"its socket is bound to {by}"
@@ -230,12 +220,6 @@ def _strange(scene: Scene, packet: Packet, first: RouteAnswer) -> Trace:
     if isinstance(rule, ForeignRule) and (first.kind in _REFUSALS or first.table == rule.table):
         return _by_others(packet, rule, first)
     return _left(packet, first, _STRANGE.format(packet.mark))
-
-
-def _near(scene: Scene, packet: Packet, first: RouteAnswer) -> Iterable[IPNetwork]:
-    if packet.family is Family.V6:
-        return specific_networks(scene.observed, {u.interface for u in scene.config.uplinks.values()})
-    return [ip.network for ip in scene.observed.addresses_of(str(first.link), packet.family)]
 
 
 def _by_others(packet: Packet, rule: ForeignRule, first: RouteAnswer) -> Trace:

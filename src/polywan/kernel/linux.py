@@ -70,7 +70,6 @@ class LinuxKernel:
         self._netlink = NetlinkSocket(ROUTE)
         self._lock = threading.Lock()
         self._nft = Nftables()
-        self._has_realms: bool | None = None
         self._clients = AffinityMaps()
         self._watches: list[Watch] = []
         self._tables = foreign.Tables()
@@ -103,8 +102,8 @@ class LinuxKernel:
             wide=frozenset(part.link for part in parts),
             parts=parts,
             xfrm=sysctl.read("net/core/xfrm_acq_expires") is not None,
-            realms=self._realms(),
             ipsec=ipsec.in_use(),
+            compared=chains.after_routing(),
             rules=theirs,
             tables=self._known(theirs, names, defaults),
         )
@@ -122,8 +121,8 @@ class LinuxKernel:
     ) -> Mapping[TableId, tuple[Destination, ...]]:
         """Read the tables that rules of others name, and hear of their routes from before that on."""
         wanted = frozenset((rule.family, rule.table) for rule in rules if rule.table is not None) - foreign.APART
-        # Of main's IPv6 routes the specific ones count, too: nft cannot be asked for them (core/specific.py).
-        wanted |= {(Family.V6, TABLE_MAIN)}
+        # Of main's routes the specific ones count, too: nft cannot be asked for them (core/specific.py).
+        wanted |= {(family, TABLE_MAIN) for family in FAMILIES}
         self._watch_tables(wanted)
         tables = self._tables.read(wanted, names, defaults)
         # Of a table with too many routes, the defaults count; those are heard of anyway.
@@ -272,11 +271,6 @@ class LinuxKernel:
         found = (rt.decode_address(m.body, names) for m in self._dump(rt.GETADDR, rt.get_addresses()))
         addresses = {a.ip.ip for a in found if a is not None} | {UNBOUND_SOURCE}
         return frozenset(address.packed for address in addresses if address.version == family)
-
-    def _realms(self) -> bool:
-        if self._has_realms is None:
-            self._has_realms = needs.has_realms(self._nft)
-        return self._has_realms
 
     def _links(self) -> list[Link]:
         found = (rt.decode_link(m.body) for m in self._dump(rt.GETLINK, rt.get_links()))

@@ -20,7 +20,6 @@ _CHECK_TABLE: Final = "inet polywan_requirements_check"
 _PREROUTING: Final = "type filter hook prerouting priority -150;"
 _POSTROUTING: Final = "type filter hook postrouting priority -150;"
 _OUTPUT: Final = "type filter hook output priority -300;"
-_ROUTE: Final = "type route hook output priority 100;"
 _SRCNAT: Final = "type nat hook postrouting priority 100;"
 
 # In the hooks that the table uses: reject, for one, is allowed in prerouting since Linux 5.9 only.
@@ -85,17 +84,6 @@ def attempt(nft: Nftables, hook: str, expression: str) -> None:
         f"create table {_CHECK_TABLE}\nadd chain {_CHECK_TABLE} probe {{ {hook} }}\n"
         f"add rule {_CHECK_TABLE} probe {expression}\ndelete table {_CHECK_TABLE}\n"
     )
-
-
-def has_realms(nft: Nftables) -> bool:
-    """True when nft can tell the realm of a packet's route (CONFIG_IP_ROUTE_CLASSID), or nobody can tell whether."""
-    if not has_net_admin():
-        return True
-    try:
-        attempt(nft, _ROUTE, "rt classid 1 accept")
-    except KernelError:
-        return False
-    return True
 
 
 def _connection_tracking() -> Iterator[str]:

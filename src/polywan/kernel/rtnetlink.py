@@ -47,7 +47,6 @@ _INFO_KIND, _INFO_SLAVE_KIND = 1, 4
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_UNUSABLE: Final = 0x40 | 0x08  # tentative: not yet ours; dadfailed: somebody else's
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 2, 4, 5, 6, 7
-_RTA_FLOW: Final = 11
 _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA, _RTA_NH_ID = 9, 15, 18, 30
 _RTN_UNICAST, _RTN_LOCAL, _RTN_BLACKHOLE, _BY_ADVERTISEMENT = 1, 2, 6, 9
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST, _SCOPE_ANY = 0, 253, 254, 255
@@ -100,8 +99,6 @@ def _route(route: Route, index: int, *, deleting: bool) -> bytes:
         body += _gateway(route.family, route.via)
     if route.source is not None and not deleting:
         body += attribute(_RTA_PREFSRC, route.source.packed)
-    if route.realm and not deleting:
-        body += number(_RTA_FLOW, route.realm)
     return body
 
 
@@ -185,7 +182,6 @@ class _Decoded(NamedTuple):
     source: IPAddress | None
     nexthop: NexthopId | None
     from_: IPNetwork | None
-    realm: int
     hops: tuple[_Hop, ...]
 
 
@@ -207,8 +203,8 @@ def _route_in(body: bytes) -> _Decoded | None:
     metric = u32(found.get(_RTA_PRIORITY, b""))
     source = decode_ip(found.get(_RTA_PREFSRC, b""))
     nexthop = NexthopId(u32(found[_RTA_NH_ID])) if _RTA_NH_ID in found else None
-    realm, hops = u32(found.get(_RTA_FLOW, b"")), tuple(_hops(found, flags))
-    return _Decoded(family, target, table, protocol, kind, metric, source, nexthop, sender, realm, hops)
+    hops = tuple(_hops(found, flags))
+    return _Decoded(family, target, table, protocol, kind, metric, source, nexthop, sender, hops)
 
 
 def _hops(found: Mapping[int, bytes], flags: int) -> Iterator[_Hop]:
@@ -292,7 +288,6 @@ def decode_routes(body: bytes, names: Mapping[int, str]) -> list[Route]:
             via=h.via,
             onlink=h.onlink,
             source=route.source,
-            realm=route.realm,
         )
         for h in route.hops
         if blackhole or h.link in names

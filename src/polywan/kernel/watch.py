@@ -36,6 +36,7 @@ _NFTABLES_GROUPS: Final = (7,)
 
 _NFT: Final = 10 << 8
 _NEWGEN: Final = _NFT | 15
+_CHAINS: Final = (_NFT | 3, _NFT | 5)  # a chain comes or goes
 _NFPROTO_INET: Final = 1
 _TABLE_NAME: Final = 1  # the first attribute of every nftables object names its table
 _PROC_PID, _PROC_NAME = 2, 3
@@ -82,7 +83,7 @@ class Translator:
         self._own_port = own_port
         self._own_nft_port = own_nft_port
         self._nft_ports: dict[int, bool] = {}
-        self._table_touched = False
+        self._table_touched = self._chains_touched = False
         self.tables: frozenset[TableKey] = frozenset()
         self.know(links)
 
@@ -139,11 +140,16 @@ class Translator:
         found = {} if self._nft_ports[message.port] else attributes(message.body, 4)
         if message.kind != _NEWGEN:
             ours = message.kind & 0xFF00 == _NFT and message.body[:1] == bytes((_NFPROTO_INET,))
-            self._table_touched |= ours and found.get(_TABLE_NAME) == _OUR_TABLE
+            ours = ours and found.get(_TABLE_NAME) == _OUR_TABLE
+            self._table_touched |= ours
+            self._chains_touched |= message.kind in _CHAINS and bool(found) and not ours
             return []
         self._nft_ports.clear()
         touched, self._table_touched = self._table_touched, False
-        return [OursTouched("table", _author(found))] if touched else []
+        others, self._chains_touched = self._chains_touched, False
+        if touched:
+            return [OursTouched("table", _author(found))]
+        return [WorldTouched("chain")] if others else []
 
 
 def _author(found: dict[int, bytes]) -> str:
