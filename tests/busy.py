@@ -61,8 +61,16 @@ def narrow(lab: Lab, number: int, queue: Queue, rate: int = RATE) -> None:
         "provider down": (provider, "wan"),
         "box": (lab.router, uplink.interface),
     }[queue.where]
-    limit = int(rate / 8 * queue.seconds)
-    shape = ["tbf", "rate", f"{rate}bit", "burst", "5k", "limit", str(limit)]
+    _shape(namespace, device, queue.seconds, rate)
+
+
+def queue_in_the_box(lab: Lab, number: int, seconds: float, rate: int = RATE) -> None:
+    """Give an uplink a slow device with a queue; of many uplinks, who share a cable and so their neighbours."""
+    _shape(lab.router, lab.topology.uplink(number).interface, seconds, rate)
+
+
+def _shape(namespace: Namespace, device: str, seconds: float, rate: int) -> None:
+    shape = ["tbf", "rate", f"{rate}bit", "burst", "5k", "limit", str(int(rate / 8 * seconds))]
     namespace.run(["tc", "qdisc", "replace", "dev", device, "root", *shape])
 
 

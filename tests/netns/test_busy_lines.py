@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from busy import Load, Queue, Where, configuration, loaded, narrow
+from busy import Load, Queue, Where, configuration, loaded, narrow, queue_in_the_box
 from polywan.core.events import ProbeResult
 from polywan.core.net import Family
 from polywan.lab.daemon import Daemon
@@ -28,6 +28,8 @@ SLOW = ("rate", "2kbit", "burst", "80b", "limit", "10k")
 
 LATEST = 3.3
 """Seconds until a dead line is noticed at the latest: three rounds, and answers that were on their way when it died."""
+
+MANY = 53
 
 FILLED = 12.0
 """Seconds after which the loads have done their worst."""
@@ -95,6 +97,27 @@ def test_a_line_that_is_flooded_without_any_answer_is_busy_at_worst(
         async with loaded(lab, "udp up", list(range(1, len(QUEUES) + 1)), times=times):
             await asyncio.sleep(FILLED + 4)
             assert not [line.text for line in daemon.log if "uplink.down" in line.text]
+
+    asyncio.run(story())
+
+
+def test_fifty_three_busy_lines_are_busy_at_worst_and_the_death_of_one_is_noticed(
+    lab_of: BuildLab, start_daemon: StartDaemon
+) -> None:
+    lab = lab_of(MANY, families=[Family.V4])
+    every = list(range(1, MANY + 1))
+    for number in every:
+        queue_in_the_box(lab, number, 2.0)
+
+    async def story() -> None:
+        daemon = start_daemon(lab, configuration(lab, loaded=MANY))
+        async with loaded(lab, "tcp up", every) as broken:
+            await asyncio.sleep(FILLED)
+            assert not broken
+            assert not [line.text for line in daemon.log if "uplink.down" in line.text]
+            assert sum("busy: answers come" in uplink["reason"] for uplink in uplinks(daemon)) > MANY / 2
+            # With so many loads on one machine, rounds come late themselves.
+            assert (await noticed(lab, daemon, [7]))[7] <= 1.5 * LATEST
 
     asyncio.run(story())
 
