@@ -7,6 +7,7 @@ either: nft's question for a route passes over ``suppress_prefixlength`` in newe
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from hashlib import blake2s
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
@@ -25,6 +26,12 @@ def specific_networks(observed: Observed, devices: Collection[str], family: Fami
     # A recording without routes has the links' own networks all the same.
     linked = (address.network for device in devices for address in observed.addresses_of(device, family))
     found = [n for n in (*known, *linked) if n.version == family and WIDE[family] < n.prefixlen]
+    return _merged(frozenset(found), family)
+
+
+@lru_cache(maxsize=4)
+def _merged(found: frozenset[IPNetwork], family: Family) -> tuple[IPNetwork, ...]:
+    """Merge the networks of one family, in order. Each plan asks several times, and the answer rarely changes."""
     if family is Family.V4:
         return tuple(collapse_addresses(n for n in found if isinstance(n, IPv4Network)))
     return tuple(collapse_addresses(n for n in found if isinstance(n, IPv6Network)))
