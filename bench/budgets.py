@@ -155,16 +155,8 @@ def _footprint(uplinks: int, megabytes: float, percent: float) -> tuple[Budget, 
 def _counts() -> tuple[Budget, ...]:
     return (
         Budget(
-            what="one uplink down: nft transactions",
+            what="one uplink down: operations written",
             limit=1,
-            unit="",
-            value=most("control", "sizes", "writes", "down", "nft"),
-            timed=False,
-        ),
-        # The copy of main's default moves with main's: the new route, then the old one away (docs/adr/0035).
-        Budget(
-            what="the uplink of main's default down: operations written",
-            limit=3,
             unit="",
             value=most("control", "sizes", "writes", "down", "writes"),
             timed=False,

@@ -486,3 +486,23 @@ def test_a_second_daemon_of_the_same_namespace_is_refused_whatever_its_directori
     assert left.returncode == 1
     assert "another daemon" in left.stderr
     assert kernel(lab) == before
+
+
+def first_routes(lab: Lab) -> list[str]:
+    """The devices of the copies of main's defaults, best first."""
+    shown = lab.router.run(["ip", "-4", "route", "show", "table", "6256"], check=False).stdout.splitlines()
+    return [line.split("dev ")[1].split()[0] for line in shown]
+
+
+@pytest.mark.parametrize("order", [(3, 1, 2), (2, 3, 1), (2, 1, 3)])
+def test_the_first_route_follows_mains_defaults_when_they_change_places(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor, order: tuple[int, ...]
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    assert first_routes(lab) == ["wan1", "wan2", "wan3"]
+    for place, number in enumerate(order):
+        gateway = lab.topology.uplink(number).addresses[Family.V4].gateway
+        lab.router.run(["ip", "route", "del", "default", "dev", f"wan{number}"])
+        lab.router.ip([f"route add default via {gateway} dev wan{number} metric {1000 + place}"])
+    wait_for(lambda: first_routes(lab) == [f"wan{number}" for number in order])
+    assert daemon.client.status()["drift"] == []

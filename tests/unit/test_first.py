@@ -32,13 +32,27 @@ def foreign(priority: int, **more: Any) -> ForeignRule:
 def with_default(link_name: str, metric: int) -> Observed:
     observed = world(2)
     other = DefaultRoute(family=Family.V4, link=link_name, via=ip_address("192.0.2.1"), metric=metric)
-    return replace(observed, links={**observed.links, link_name: link(9)}, defaults=(*observed.defaults, other))
+    return replace(
+        observed,
+        links={**observed.links, link_name: replace(link(9), name=link_name)},
+        defaults=(*observed.defaults, other),
+    )
 
 
 def test_tcp_gets_a_source_that_no_uplink_has_and_that_is_this_boxs() -> None:
-    copy = "-4 default via 100.64.1.1 dev wan1 src 192.0.0.8 table 6256 metric 1"
-    assert routes(world(2), 6256) == [copy]
+    copies = [
+        "-4 default via 100.64.1.1 dev wan1 src 192.0.0.8 table 6256 metric 1",
+        "-4 default via 100.64.2.1 dev wan2 src 192.0.0.8 table 6256 metric 2",
+    ]
+    assert sorted(routes(world(2), 6256)) == copies
     assert routes(world(2), TABLE_LOCAL) == ["-4 local 192.0.0.8 dev lo table 255 metric 0"]
+
+
+@pytest.mark.parametrize("dark", ["wan1", "wan2"])
+def test_a_lost_carrier_writes_no_first_route(dark: str) -> None:
+    observed = world(2)
+    lost = observed.with_link(replace(observed.links[dark], carrier=False))
+    assert sorted(routes(lost, 6256)) == sorted(routes(observed, 6256))
 
 
 def test_nothing_is_copied_while_mains_default_leaves_by_no_uplink() -> None:
@@ -48,10 +62,19 @@ def test_nothing_is_copied_while_mains_default_leaves_by_no_uplink() -> None:
     assert ours_to_balance(observed, {"wan1", "wan2"}, Family.V6)
 
 
+def test_defaults_behind_one_that_leaves_elsewhere_are_not_copied_while_it_has_a_carrier() -> None:
+    observed = with_default("mgmt0", 101)
+    moved = (replace(d, metric={"wan1": 100, "wan2": 102}.get(d.link, d.metric)) for d in observed.defaults)
+    observed = replace(observed, defaults=tuple(moved))
+    assert [line.split()[5] for line in routes(observed, 6256)] == ["wan1"]
+    dark = observed.with_link(replace(observed.links["mgmt0"], carrier=False))
+    assert sorted(line.split()[5] for line in routes(dark, 6256)) == ["wan1", "wan2"]
+
+
 def test_without_a_default_in_main_tcp_begins_as_by_the_fallback_table() -> None:
     observed = replace(world(2), defaults=())
     gateways = {f"u{n}": {"interface": f"wan{n}", "gateway": f"100.64.{n}.1"} for n in (1, 2)}
-    assert len(routes(observed, 6256, uplinks=gateways)) == 1
+    assert sorted(line.split()[5] for line in routes(observed, 6256, uplinks=gateways)) == ["wan1", "wan2"]
 
 
 @pytest.mark.parametrize(

@@ -225,8 +225,7 @@ def test_what_is_removed_goes_from_the_mark_to_the_nexthop() -> None:
 def test_a_lost_carrier_shrinks_the_groups_before_the_nexthops_go() -> None:
     given = daemon(3, 1)
     lost = ops(given, given.carrier(1, carrier=False))
-    # The route is the first one of the box itself, which now follows another default of main.
-    assert kinds(lost) == ["+group", "+route", "nft", "-route", "-nexthop"]
+    assert kinds(lost) == ["+group", "nft", "-route", "-nexthop"]
     assert [op.nexthop for op in lost if isinstance(op, PutNexthop)] == [
         NexthopGroup(id=group_id(3, f), members=((nexthop_id(2, f), 1),)) for f in FAMILIES
     ]

@@ -3,30 +3,35 @@
 The kernel routes a packet of this box before any chain sees it. Chain `output` must know whether main's own default has
 decided, which is ours to balance, or a socket that is bound to the very link of that default. A TCP socket is routed
 twice when it connects, and the second time it looks as if it were bound to the address that the first route gave it. So
-the default that decides TCP last is a copy of main's in a table of ours, with a preferred source that no uplink has;
+the defaults that decide TCP last are copies of main's in a table of ours, with a preferred source that no uplink has;
 translation makes it the uplink's. Not so for other protocols: a server on all addresses must not answer with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from polywan.config import Config
 from polywan.core.allocate import Numbers
-from polywan.core.net import TABLE_LOCAL, TABLE_MAIN, UNBOUND_SOURCE, Family, TableId
+from polywan.core.net import TABLE_LOCAL, TABLE_MAIN, UNBOUND_SOURCE, Family, IPAddress, TableId
 from polywan.core.observed import DefaultRoute, Observed
-from polywan.core.reach import Path, Reach, UplinkFamily
+from polywan.core.reach import NoPath, Path, Reach, UplinkFamily
 from polywan.core.routing import DEFAULT_METRIC, Route, first_table
 
 
-def main_default(observed: Observed, family: Family) -> DefaultRoute | None:
-    """Return main's best default that serves every source, the first next hop of several; None when there is none.
+def copied(observed: Observed, devices: Collection[str], family: Family) -> tuple[DefaultRoute, ...]:
+    """Return main's defaults that serve every source and leave by an uplink, best first, one for each link.
 
-    Without any whose link has a carrier it is the best of the others, which the kernel passes over meanwhile.
+    Those behind another link's that has a carrier are left out: there the other one decides.
     """
-    links = observed.main_default_links(family)
     main = [d for d in observed.defaults if d.family is family and d.table == TABLE_MAIN and d.source is None]
-    return min(main, key=lambda d: (d.link not in links, d.metric), default=None)
+    found: dict[str, DefaultRoute] = {}
+    for default in sorted(main, key=lambda d: d.metric):
+        if default.link in devices:
+            found.setdefault(default.link, default)
+        elif (link := observed.links.get(default.link)) is not None and link.usable:
+            break
+    return tuple(found.values())
 
 
 def ours_to_balance(observed: Observed, devices: Collection[str], family: Family) -> bool:
@@ -54,31 +59,44 @@ def first_routes(
     numbers: Mapping[str, Numbers],
     fallback: TableId,
 ) -> frozenset[Route]:
-    """Return the copy of main's best default for TCP, and what makes its source this box's own.
+    """Return the copies of main's defaults for TCP, and what makes their source this box's own.
 
-    There is none while main's default leaves by no uplink. Without a default in main, that of the uplink with the
-    lowest number serves, as in the fallback table.
+    The kernel passes over those without a carrier as over main's own, so nothing is written when one is lost. There is
+    none while main's default leaves by no uplink. Without a default in main, the uplinks serve by number, as in the
+    fallback table.
     """
     if not has_source(config, observed):
         return frozenset()
-    devices = {u.interface for u in config.uplinks.values()}
     found = {numbers[name].id: way for (name, f), way in ways.items() if f is Family.V4 and name in numbers}
-    paths = [way for _, way in sorted(found.items(), key=lambda item: item[0]) if isinstance(way, Path)]
-    best = main_default(observed, Family.V4)
-    if best is not None and best.link not in devices:
-        return frozenset()
-    # Of several routers on the link, the one that is in use.
-    used = next((path for path in paths if best is None or path.link == best.link), None)
-    if used is None and best is None:
-        return frozenset()
-    link, via = (used.link, used.via) if used is not None else (best.link, best.via) if best is not None else ("", None)
-    copy = Route(
-        family=Family.V4,
-        table=first_table(fallback),
-        metric=DEFAULT_METRIC,
-        link=link,
-        via=via,
-        onlink=used is not None and used.onlink,
-        source=UNBOUND_SOURCE,
-    )
-    return frozenset({copy, Route(family=Family.V4, table=TABLE_LOCAL, metric=0, link="lo", local=UNBOUND_SOURCE)})
+    paths: dict[str, Path] = {}
+    for _, way in sorted(found.items(), key=lambda item: item[0]):
+        path = way.path if isinstance(way, NoPath) else way
+        if path is not None:
+            # Of several routers on the link, the one that is in use.
+            paths.setdefault(path.link, path)
+    hops = _hops(observed, {u.interface for u in config.uplinks.values()}, paths)
+    copies = {
+        Route(
+            family=Family.V4,
+            table=first_table(fallback),
+            metric=DEFAULT_METRIC + place,
+            link=link,
+            via=via,
+            onlink=onlink,
+            source=UNBOUND_SOURCE,
+        )
+        for place, (link, via, onlink) in enumerate(hops)
+    }
+    own = {Route(family=Family.V4, table=TABLE_LOCAL, metric=0, link="lo", local=UNBOUND_SOURCE)}
+    return frozenset(copies | own if copies else ())
+
+
+def _hops(
+    observed: Observed, devices: Collection[str], paths: Mapping[str, Path]
+) -> Iterator[tuple[str, IPAddress | None, bool]]:
+    """Yield link, next hop and whether it is on-link, of each route to be made, best first."""
+    if not any(d.family is Family.V4 and d.table == TABLE_MAIN and d.source is None for d in observed.defaults):
+        yield from ((path.link, path.via, path.onlink) for path in paths.values())
+    for default in copied(observed, devices, Family.V4):
+        path = paths.get(default.link)
+        yield (path.link, path.via, path.onlink) if path is not None else (default.link, default.via, False)
