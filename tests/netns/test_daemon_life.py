@@ -506,3 +506,16 @@ def test_the_first_route_follows_mains_defaults_when_they_change_places(
         lab.router.ip([f"route add default via {gateway} dev wan{number} metric {1000 + place}"])
     wait_for(lambda: first_routes(lab) == [f"wan{number}" for number in order])
     assert daemon.client.status()["drift"] == []
+
+
+def test_what_has_a_source_follows_main_while_a_dead_daemon_cannot_put_its_table_back(
+    lab: Lab, start_daemon: StartDaemon
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    daemon.kill()
+    lab.router.set_link("wan1", up=False)
+    lab.restore(1)
+    own = str(lab.topology.uplink(1).addresses[Family.V4].own.ip)
+    argv = ["ip", "-j", "route", "get", str(SERVERS[Family.V4][0]), "ipproto", "tcp"]
+    assert json.loads(lab.router.run([*argv, "from", own]).stdout)[0]["dev"] == "wan1"
+    assert json.loads(lab.router.run(argv).stdout)[0]["prefsrc"] == "192.0.0.8"

@@ -16,7 +16,7 @@ The lookup of a packet, by priority within the band (default 6000)::
     +610…  from an uplink's address, or by this box from its prefix: its table; behind the marks, because a
            packet of this box has its source before its mark
     …      the rules of others
-    32764  TCP of this box: main without its defaults, then a copy of main's best default (`first.py`)
+    32764  TCP of this box: main without its defaults, then, without a source, copies of main's defaults (`first.py`)
     …      main
     32800  behind main and default: any uplink, so that the box always has a first route
 """
@@ -50,7 +50,7 @@ from polywan.core.allocate import (
     WORDS,
 )
 from polywan.core.lock import Locked
-from polywan.core.net import TABLE_MAIN, Family, MarkLayout, RulePriority, TableId
+from polywan.core.net import TABLE_MAIN, UNBOUND_SOURCE, Family, MarkLayout, RulePriority, TableId
 from polywan.core.nexthops import PolicyRouting
 from polywan.core.observed import WIDE
 from polywan.core.routing import IpRule, UplinkRouting, first_table, stop_table
@@ -178,7 +178,10 @@ def _behind(family: Family, fallback: TableId) -> Iterator[IpRule]:
     yield IpRule(family=family, priority=FALLBACK, table=fallback)
     own = IpRule(family=family, priority=FIRST_SPECIFIC, table=TABLE_MAIN, iif="lo", ipproto=_TCP)
     yield replace(own, suppress_prefixlength=0)
-    yield replace(own, priority=FIRST_TCP, table=first_table(fallback))
+    # A source of its own is no matter of the first route: not even while a dead daemon's copies are incomplete.
+    for source in (family.default.network_address, UNBOUND_SOURCE):
+        if source.version == family:
+            yield replace(own, priority=FIRST_TCP, table=first_table(fallback), from_=ip_network(source))
 
 
 def _before(

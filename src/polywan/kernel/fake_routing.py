@@ -104,9 +104,11 @@ def answer(query: RouteQuery, tables: Tables) -> RouteAnswer:
 def _matches(rule: IpRule | ForeignRule, query: RouteQuery) -> bool:
     if isinstance(rule, ForeignRule):
         return rule.action not in ("nop", "other") and matches(rule, _packet(query))
+    # To the kernel, no source is the unspecified address.
+    source = query.family.default.network_address if query.source is None else query.source
     same = (
         (rule.mark is None or query.mark & rule.mark[1] == rule.mark[0])
-        and (rule.from_ is None or (query.source is not None and query.source in rule.from_))
+        and (rule.from_ is None or source in rule.from_)
         and (rule.iif is None or rule.iif == (query.in_interface or "lo"))
         and (rule.to is None or query.destination in rule.to)
         and (rule.ipproto is None or rule.ipproto == query.protocol)
