@@ -13,6 +13,7 @@ import pytest
 
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
+from polywan.lab.topology import SERVERS
 
 if TYPE_CHECKING:
     from netlab import StartDaemon
@@ -115,3 +116,24 @@ def test_answers_go_on_when_main_loses_the_default_that_gave_them_their_address(
         lab.cut(1)
         lab.router.run(["ip", "addr", "flush", "dev", "wan1"])
         assert [answer_to(asker, address(lab, 2)) for _ in range(3)] == [address(lab, 2)] * 3
+
+
+@pytest.mark.parametrize("bound", [True, False], ids=["bound to an address", "connected only"])
+def test_what_comes_to_another_address_does_not_change_the_source_of_a_socket_that_has_one(
+    lab: Lab, start_daemon: StartDaemon, bound: bool
+) -> None:
+    """Such as a late answer to a connection that nobody knows of any more."""
+    start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    with closing(asked(lab)) as server, closing(lab.router.socket(socket.AF_INET, socket.SOCK_DGRAM)) as box:
+        server.bind((str(SERVERS[Family.V4][0]), PORT))
+        if bound:
+            box.bind((address(lab, 1), 0))
+        box.connect(server.getsockname())
+        box.settimeout(2)
+        for _ in range(3):
+            box.send(b"x")
+            seen = server.recvfrom(100)[1]
+            assert seen[0] == address(lab, 1)
+            server.sendto(b"late", (address(lab, 2), seen[1]))
+            server.sendto(b"answer", seen)
+            assert box.recv(100) == b"answer"

@@ -20,9 +20,10 @@ def test_what_asked_at_the_source_that_an_answer_has_is_left_alone_first() -> No
     assert kept < next(n for n, text in enumerate(texts) if "ip saddr set" in text)
 
 
-def test_only_udp_from_outside_that_begins_there_is_remembered() -> None:
+def test_only_udp_from_outside_that_begins_there_is_remembered_for_sockets_without_an_address() -> None:
     texts = [rule.text for rule in answer_chains()["asked"].rules]
-    first = next(n for n, text in enumerate(texts) if text.startswith("update"))
+    first = texts.index("socket wildcard 1 goto remember")
+    assert first == len(texts) - 1
     assert [text for text in texts[:first] if text.endswith("accept")] == texts[:first]
     assert {"meta l4proto != udp accept", "iifname != @uplinks accept", "ct direction reply accept"} <= set(
         texts[:first]

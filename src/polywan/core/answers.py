@@ -36,6 +36,11 @@ def answer_chains() -> dict[str, Chain]:
         NftRule("ct direction reply accept", "an answer to this box"),
         NftRule("meta nfproto ipv6 accept", "not remembered"),
         NftRule("fib daddr type != local accept", "broadcast: no address of this box was asked"),
+        # A socket with a source of its own needs no help; and late answers to it, when tracking has forgotten what they
+        # answer, come as if they asked.
+        NftRule("socket wildcard 1 goto remember", "a socket that is bound to no address"),
+    )
+    remember = (
         NftRule(f"update @asked_pairs {{ {_AT} . ip daddr }}", "asked here"),
         NftRule(f"update @asked_at {{ {_AT} : ip daddr }}", "asked here first"),
     )
@@ -45,6 +50,7 @@ def answer_chains() -> dict[str, Chain]:
         NftRule(f"ip saddr set {_TO} map @asked_at", "names no source: answers where it was asked"),
     )
     return {
+        "remember": Chain(remember),
         "asked": Chain(asked, Hook("filter", "input", _FILTER)),
         "answers": Chain(answers, Hook("filter", "output", _BEFORE_TRACKING)),
     }

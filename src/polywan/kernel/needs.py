@@ -19,6 +19,7 @@ _CHECK_TABLE: Final = "inet polywan_requirements_check"
 
 _PREROUTING: Final = "type filter hook prerouting priority -150;"
 _POSTROUTING: Final = "type filter hook postrouting priority -150;"
+_INPUT: Final = "type filter hook input priority 0;"
 _OUTPUT: Final = "type filter hook output priority -300;"
 _SRCNAT: Final = "type nat hook postrouting priority 100;"
 
@@ -35,6 +36,12 @@ _EXPRESSIONS: Final = (
     ),
     (_OUTPUT, "notrack", "nftables exemption from connection tracking", "CONFIG_NFT_CT"),
     (_POSTROUTING, "tcp option maxseg size set rt mtu", "nftables segment size clamping", "CONFIG_NF_TABLES"),
+    (
+        _INPUT,
+        "socket wildcard 1 accept",
+        "nftables socket, with whether it is bound to an address",
+        "CONFIG_NFT_SOCKET, Linux 5.10",
+    ),
     (_SRCNAT, "masquerade", "nftables masquerade", "CONFIG_NFT_MASQ"),
     (_PREROUTING, "reject with icmpx type no-route", "nftables reject before routing", "CONFIG_NFT_REJECT_INET"),
 )
