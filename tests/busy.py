@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
@@ -14,13 +14,15 @@ from typing import Final, Literal
 from polywan.core.net import Family
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
-from polywan.lab.topology import SERVERS
+from polywan.lab.topology import SERVERS, LabUplink
 
 Where = Literal["provider up", "provider down", "box"]
 Load = Literal["tcp up", "udp up", "tcp down", "udp down"]
 
 RATE: Final = 1_000_000
 """Bits a second of a slow line."""
+
+_MAX_PACING_RATE: Final = 47  # SO_MAX_PACING_RATE (asm-generic/socket.h)
 
 FIRST_PORT: Final = 6000
 """Connections to this port and the number of an uplink take that uplink."""
@@ -40,10 +42,14 @@ def configuration(lab: Lab, health: str = "", loaded: int | None = None) -> str:
     lines = ["[global]", "forwarding = true", "[health]", f"targets = [{targets}]", health]
     for uplink in lab.topology.uplinks:
         lines += [f"[uplinks.{uplink.name}]", f'interface = "{uplink.interface}"']
-    for uplink, protocol in product(lab.topology.uplinks[:loaded], ("tcp", "udp")):
+    return "\n".join([*lines, *ways(lab.topology.uplinks[:loaded])]) + "\n"
+
+
+def ways(uplinks: Iterable[LabUplink]) -> Iterator[str]:
+    """Yield the lines of a configuration by which a load takes its uplink."""
+    for uplink, protocol in product(uplinks, ("tcp", "udp")):
         port = FIRST_PORT + uplink.number
-        lines += ["[[rules]]", f"port = {port}", f'protocol = "{protocol}"', f'uplink = "{uplink.name}"']
-    return "\n".join(lines) + "\n"
+        yield from ("[[rules]]", f"port = {port}", f'protocol = "{protocol}"', f'uplink = "{uplink.name}"')
 
 
 def narrow(lab: Lab, number: int, queue: Queue, rate: int = RATE) -> None:
@@ -61,17 +67,18 @@ def narrow(lab: Lab, number: int, queue: Queue, rate: int = RATE) -> None:
         "provider down": (provider, "wan"),
         "box": (lab.router, uplink.interface),
     }[queue.where]
-    _shape(namespace, device, queue.seconds, rate)
+    shape(namespace, device, queue.seconds, rate)
 
 
 def queue_in_the_box(lab: Lab, number: int, seconds: float, rate: int = RATE) -> None:
     """Give an uplink a slow device with a queue; of many uplinks, who share a cable and so their neighbours."""
-    _shape(lab.router, lab.topology.uplink(number).interface, seconds, rate)
+    shape(lab.router, lab.topology.uplink(number).interface, seconds, rate)
 
 
-def _shape(namespace: Namespace, device: str, seconds: float, rate: int) -> None:
-    shape = ["tbf", "rate", f"{rate}bit", "burst", "5k", "limit", str(int(rate / 8 * seconds))]
-    namespace.run(["tc", "qdisc", "replace", "dev", device, "root", *shape])
+def shape(namespace: Namespace, device: str, seconds: float, rate: int = RATE) -> None:
+    """Make a device slow, with a queue that takes so many seconds to drain."""
+    bucket = ["tbf", "rate", f"{rate}bit", "burst", "5k", "limit", str(int(rate / 8 * seconds))]
+    namespace.run(["tc", "qdisc", "replace", "dev", device, "root", *bucket])
 
 
 def _acquaint(here: Namespace, device: str, address: str, there: Namespace, far: str) -> None:
@@ -85,7 +92,7 @@ async def loaded(
 ) -> AsyncIterator[list[float]]:
     """Fill the lines of these uplinks; the list has the times at which a connection of the load broke.
 
-    UDP is sent at so many `times` the rate of the line.
+    UDP is sent at so many `times` the rate of the line, and TCP at that rate at most, whatever way it takes.
     """
     broken: list[float] = []
     with ExitStack() as stack:
@@ -99,6 +106,7 @@ async def loaded(
             for sock in (server, client):
                 sock.setblocking(False)
                 if kind is socket.SOCK_STREAM:
+                    sock.setsockopt(socket.SOL_SOCKET, _MAX_PACING_RATE, int(times * rate / 8))
                     # Fills the queue; BBR, some machines' default, would not.
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
             tasks.append(asyncio.create_task(_one(load, server, client, times * rate, broken)))

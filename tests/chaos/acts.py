@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -10,8 +11,10 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from itertools import product
 from typing import Final
 
+from busy import shape, ways
 from chaos.load import INBOUND_PORT, KEPT_IN
 from chaos.plan import Action, Kind, Settings
+from polywan.core.life import ONSET
 from polywan.core.net import FAMILIES, Family, IPInterface
 from polywan.lab import recipe
 from polywan.lab.namespaces import Namespace
@@ -24,6 +27,9 @@ TABLE: Final = "inet chaos"
 
 INTERVAL, TIMEOUT, FALL, RISE, HOLD_DOWN, HOLD_MAX = 0.3, 0.5, 3, 3, 1.0, 2.0
 """Probing of the daemon under test, in seconds and rounds."""
+
+FLOOD: Final = ONSET + 1.0
+"""Seconds by which the death of a line that is being filled may be noticed later; see docs/design/health.md."""
 
 _HEALTH: Final = f"""interval = "{1000 * INTERVAL:.0f}ms"
 timeout = "{1000 * TIMEOUT:.0f}ms"
@@ -69,6 +75,7 @@ def config_text(topology: Topology, settings: Settings, *, both_methods: bool) -
     lines += ["[policies.default]", f'algorithm = "{settings.algorithm}"', f"tiers = [[{names}]]"]
     lines += ["affinity = {}"] if settings.affinity else []
     lines += ["", "[[rules]]", _to(KEPT_IN), 'protocol = "udp"', 'only = ["isp1"]', ""]
+    lines += ways(topology.uplinks)
     if settings.favourite:
         lines += ["[[rules]]", _to(1), f'uplink = "isp{settings.favourite}"', ""]
     return "\n".join(lines)
@@ -85,6 +92,17 @@ def furnish(lab: Lab) -> None:
         Namespace(name).nft(_provider_table(lab.topology, name))
     lab.router.ip(["rule add pref 5000 fwmark 0x40000/0xc0000 lookup 52", "route add 192.0.2.0/24 dev lan0 table 52"])
     _others_tables(lab)
+    _acquaint(lab)
+
+
+def _acquaint(lab: Lab) -> None:
+    """Tell providers and servers of each other for good: their ARP would wait in the queues, and fail for real."""
+    for number, name in enumerate(lab.topology.providers, 1):
+        ends = ((lab.server, f"x{number}"), (Namespace(name), "core"))
+        for (here, device), (there, far) in (ends, ends[::-1]):
+            mac = json.loads(there.run(["ip", "-j", "link", "show", far]).stdout)[0]["address"]
+            known = json.loads(there.run(["ip", "-j", "address", "show", far]).stdout)[0]["addr_info"]
+            here.ip(f"neighbour replace {a['local']} lladdr {mac} dev {device} nud permanent" for a in known)
 
 
 def _others_tables(lab: Lab) -> None:
@@ -200,6 +218,15 @@ def change(lab: Lab, action: Action, table: int) -> float:
             tunnel(lab, there=action.kind is Kind.TUNNEL_COMES)
         case _:
             return tamper(lab, action.kind, table)
+    return time.monotonic()
+
+
+def slow(lab: Lab, action: Action) -> float:
+    """Give a provider a slow line with a queue, or take it away with all that waits in it; return when it was done."""
+    if action.queue is not None:
+        shape(lab.provider(action.uplink), "core", action.queue[0])
+    else:
+        lab.provider(action.uplink).run(["tc", "qdisc", "delete", "dev", "core", "root"])
     return time.monotonic()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -113,7 +113,7 @@ class _Judge:
 
     def _hung(self, flow: Flow, uplink: int, stage: Span, excused: list[Span]) -> Iterator[Violation]:
         """A sender that met a fault waits as long again before it repeats (RFC 6298), so that is excused as well."""
-        known = [*excused, *self.calendar.torn]
+        known = [*excused, *self.calendar.torn, *self.calendar.slow[uplink]]
         longer = [Span(s.begin, s.end + s.length + self.rules.patience) for s in known]
         for gap in flow.gaps:
             seen = Span(max(gap.begin, stage.begin), min(gap.end, stage.end))
@@ -146,7 +146,7 @@ class _Judge:
         return on and not waited and any(gap.begin <= begun + 1.0 and gap.end > limit for gap in flow.gaps)
 
     def _somebody(self, lost: int, begin: float, end: float) -> bool:
-        others = (spans for number, spans in self.calendar.broken.items() if number != lost)
+        others = ([*spans, *self.calendar.slow[n]] for n, spans in self.calendar.broken.items() if n != lost)
         return any(not any_meets(spans, begin, end) for spans in others)
 
     def _alive(self, begin: float, end: float) -> bool:
@@ -175,20 +175,35 @@ class _Judge:
     def connections_succeed(self) -> Iterator[Violation]:
         """I7, I8: a new connection succeeds while somebody is well and the daemon had its time to notice."""
         for attempt in self.history.attempts:
-            if not attempt.ok and not any_meets(self.unexpected, *self._tried(attempt)):
+            if self._late(attempt, self.calendar.slow):
+                continue
+            if not attempt.ok and not any_meets(self.unexpected, *self._tried(attempt, self.calendar.slow)):
                 text = f"failed ({attempt.error}) after {attempt.ended - attempt.started:.2f} s"
                 yield self._say("I7", attempt.started, f"new tcp{attempt.family:d}", text)
 
-    def _tried(self, attempt: Attempt) -> tuple[float, float]:
-        """The time in which everything had to be well: a timeout says nothing about its later part."""
+    def _late(self, attempt: Attempt, slow: Iterable[int]) -> bool:
+        """True when it ran out of time while one of these was slow; a refusal is no matter of a queue."""
+        spans = (span for uplink in slow for span in self.calendar.slow[uplink])
+        return attempt.error == "timeout" and any_meets(spans, attempt.started, attempt.ended)
+
+    def _tried(self, attempt: Attempt, slow: Iterable[int]) -> tuple[float, float]:
+        """The time in which everything had to be well: a timeout says nothing about its later part.
+
+        What a full line has kept waiting may be lost with that line later.
+        """
+        spans = (span for uplink in slow for span in self.calendar.slow[uplink])
+        if any_meets(spans, attempt.started, attempt.ended):
+            return attempt.started, attempt.ended
         return attempt.started, min(attempt.ended, attempt.started + self.rules.patience)
 
     def inbound_is_answered(self) -> Iterator[Violation]:
         """I4: who comes in by a healthy uplink is answered by it."""
         for inbound in self.history.inbound:
             attempt, spans = inbound.attempt, self.calendar.broken[inbound.uplink]
+            if self._late(attempt, [inbound.uplink]):
+                continue
             trouble = merged([*self.calendar.unsettled, *spans])
-            if not attempt.ok and not any_meets(trouble, *self._tried(attempt)):
+            if not attempt.ok and not any_meets(trouble, *self._tried(attempt, [inbound.uplink])):
                 name = f"inbound tcp{attempt.family:d} by isp{inbound.uplink}"
                 yield self._say("I4", attempt.started, name, f"failed ({attempt.error})")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from busy import loaded
 from chaos import acts
 from chaos.history import Deed, Ending, History, Life, Repair, Rules, Sample, Span, Vitals
 from chaos.load import Load, serving
@@ -33,6 +34,7 @@ _STALL, _TICK, _SAMPLE, _POLL = 0.3, 0.05, 1.0, 0.05
 _SHARED: Final = 30
 _LOOKS: Final = 10
 _NOMINAL: Final = 0.025
+_TIMES: Final = 1.5
 
 
 def speed() -> float:
@@ -51,6 +53,7 @@ def rules(factor: float) -> Rules:
     return Rules(
         loss=0.4 * factor,
         silence=silence + 0.6 * factor,
+        flood=acts.FLOOD,
         repair=2.0 * factor,
         answer=silence + acts.INTERVAL + 0.6 * factor,
         back=acts.HOLD_MAX + acts.RISE * acts.INTERVAL + acts.TIMEOUT + 2.0 * factor,
@@ -70,6 +73,7 @@ class Run:
         self.history = History(plan=plan, rules=rules(factor), begun=time.monotonic())
         self._tables: dict[int, int] = {}
         self._watch: asyncio.Task[None] | None = None
+        self._loads: dict[int, asyncio.Task[None]] = {}
         self._side: set[asyncio.Task[None]] = set()
         self._killing = False
 
@@ -112,9 +116,10 @@ class Run:
                 history.ended = time.monotonic()
         finally:
             history.attempts = steady.attempts
-            for watcher in watchers:
-                watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+            tasks = [*watchers, *self._loads.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _carry_out(self, action: Action) -> None:
         self.say(str(action))
@@ -136,9 +141,23 @@ class Run:
                 await self._start()
             case Kind.RELOAD | Kind.BURST:
                 await asyncio.to_thread(self._reload, action)
+            case Kind.FILL:
+                done = await asyncio.to_thread(acts.slow, self.lab, action)
+                self._loads[action.uplink] = asyncio.create_task(self._fill(action))
+                return done
+            case Kind.DRAIN:
+                load = self._loads.pop(action.uplink)
+                load.cancel()
+                await asyncio.wait([load])
+                return await asyncio.to_thread(acts.slow, self.lab, action)
             case _:
                 return await asyncio.to_thread(acts.change, self.lab, action, self._tables.get(action.uplink, 0))
         return time.monotonic()
+
+    async def _fill(self, action: Action) -> None:
+        assert action.queue is not None
+        async with loaded(self.lab, action.queue[1], [action.uplink], times=_TIMES):
+            await asyncio.Event().wait()
 
     def _reload(self, action: Action) -> None:
         assert action.settings is not None

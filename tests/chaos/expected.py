@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 
-from chaos.history import History, Span, merged
+from chaos.history import Deed, History, Span, any_meets, merged
 from chaos.plan import FAULTS, Kind
 
 BLINK = 0.05
@@ -32,6 +32,7 @@ class Calendar:
         faults: all of them, in order.
         broken: by uplink: broken, or mended and not surely in use again; nothing is asked of its flows.
         useless: by uplink: broken, or mended and maybe not even used when nobody else serves.
+        slow: by uplink: its line is full; packets come late or are lost, but nothing ends and nothing moves.
         unsettled: the daemon may not have acted yet on what was done.
         forgotten: somebody flushed connection tracking; whoever was alive is judged no more.
         torn: routes or rules of ours were gone: flows are held up.
@@ -41,6 +42,7 @@ class Calendar:
     faults: tuple[Fault, ...]
     broken: Mapping[int, list[Span]]
     useless: Mapping[int, list[Span]]
+    slow: Mapping[int, list[Span]]
     unsettled: list[Span]
     forgotten: list[Span]
     torn: list[Span]
@@ -70,7 +72,9 @@ def acted(history: History, moment: float, need: float) -> float:
 
 def make_calendar(history: History) -> Calendar:
     """Derive what can be expected from what was done."""
-    faults = tuple(_faults(history))
+    numbers = range(1, history.plan.uplinks + 1)
+    slow = {n: merged(_slow(history, n)) for n in numbers}
+    faults = tuple(_faults(history, slow))
     open_ = _after(history, (Kind.FLUSH_NFT,), history.rules.repair)
     torn = _after(history, (Kind.FLUSH_RULES, Kind.FLUSH_ROUTES), history.rules.repair)
     changes = _after(history, (Kind.READDRESS, Kind.REMAKE), history.rules.repair)
@@ -79,11 +83,11 @@ def make_calendar(history: History) -> Calendar:
     # Nothing of ours is in force before the first daemon is ready.
     first = [Span(-inf, min((life.ready for life in history.lives if life.ready is not None), default=inf))]
     unsettled = merged([*first, *lost, *open_, *torn, *forgotten, *changes, *history.stalls])
-    numbers = range(1, history.plan.uplinks + 1)
     return Calendar(
         faults=faults,
         broken={n: merged(_broken(history, faults, n, history.rules.back)) for n in numbers},
         useless={n: merged(_broken(history, faults, n, history.rules.answer)) for n in numbers},
+        slow=slow,
         unsettled=unsettled,
         forgotten=forgotten,
         torn=torn,
@@ -91,12 +95,23 @@ def make_calendar(history: History) -> Calendar:
     )
 
 
-def need_of(history: History, kind: Kind) -> float:
-    """Return how long a daemon has to notice that kind of fault."""
-    return history.rules.loss if kind in (Kind.CUT, Kind.LINK_DOWN) else history.rules.silence
+def need_of(history: History, fault: Deed, slow: Mapping[int, list[Span]]) -> float:
+    """Return how long a daemon has to notice that fault."""
+    if fault.action.kind in (Kind.CUT, Kind.LINK_DOWN):
+        return history.rules.loss
+    # The answers that a queue holds still arrive, and a line that is filled just now is given time to show its length.
+    full = any_meets(slow[fault.action.uplink], fault.begun - history.rules.silence, fault.begun)
+    return history.rules.silence + (history.rules.flood if full else 0.0)
 
 
-def _faults(history: History) -> Iterator[Fault]:
+def _slow(history: History, number: int) -> Iterator[Span]:
+    for index, deed in enumerate(history.deeds):
+        if deed.action.kind is Kind.FILL and deed.action.uplink == number:
+            later = (d for d in history.deeds[index + 1 :] if d.action.kind is Kind.DRAIN and d.action.uplink == number)
+            yield Span(deed.begun - BLINK, next((d.done for d in later), inf) + BLINK)
+
+
+def _faults(history: History, slow: Mapping[int, list[Span]]) -> Iterator[Fault]:
     for index, deed in enumerate(history.deeds):
         kind = deed.action.kind
         if kind not in FAULTS or (kind is Kind.ECHO_LOST and history.plan.both_methods):
@@ -108,10 +123,11 @@ def _faults(history: History) -> Iterator[Fault]:
         )
         mending = next(later, None)
         mended = inf if mending is None else mending.done
-        known = acted(history, deed.done, need_of(history, kind))
+        need = need_of(history, deed, slow)
+        known = acted(history, deed.done, need)
         if mending is not None:
             # A daemon that starts after the mending finds nothing to notice, unless it was noticed before.
-            known = min(known, max(mended, acted(history, mended, 0.0)) + need_of(history, kind))
+            known = min(known, max(mended, acted(history, mended, 0.0)) + need)
         yield Fault(deed.action.uplink, kind, deed.begun, mended, known)
 
 

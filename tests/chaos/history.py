@@ -181,6 +181,7 @@ class Rules:
     Attributes:
         loss: until the loss of a link itself is acted upon.
         silence: until a silent loss is noticed and acted upon.
+        flood: by which the silence of a line that is full may be noticed later.
         repair: until what others took away is back.
         answer: from the mending of an uplink until it may serve if nobody else can.
         back: from the mending of an uplink until it is surely in use again.
@@ -192,6 +193,7 @@ class Rules:
 
     loss: float
     silence: float
+    flood: float
     repair: float
     answer: float
     back: float

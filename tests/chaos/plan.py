@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal, get_args
 
 from polywan.config.steering import Algorithm
 
@@ -18,6 +18,7 @@ BURST: Final = 50
 _TAMPER_GAP: Final = 2.5
 _LONGEST_FAULT: Final = 16.0
 _ALL_DOWN: Final = 0.1
+_QUEUES: Final = (0.5, 1.5, 3.0)
 _ALGORITHMS: Final[Sequence[Algorithm]] = (
     "weighted",
     "weighted",
@@ -26,6 +27,9 @@ _ALGORITHMS: Final[Sequence[Algorithm]] = (
     "source-destination",
     "multipath",
 )
+
+Filling = Literal["tcp up", "udp up"]
+"""What fills a slow line: an upload, whose acknowledgements come back, or datagrams that nobody answers."""
 
 
 class Kind(StrEnum):
@@ -39,6 +43,8 @@ class Kind(StrEnum):
     SOUND = "let pass again what crosses"
     ECHO_LOST = "lose echo requests that cross"
     ECHO_BACK = "let pass again echo requests that cross"
+    FILL = "fill the line of"
+    DRAIN = "empty the line of"
     READDRESS = "give a new address to"
     REMAKE = "delete and make anew the device of"
     KILL = "kill -9 the daemon"
@@ -88,6 +94,7 @@ class Action:
         uplink: number of the uplink that it is about, 0 for none.
         host: last part of the new address (`READDRESS`); 2 is the one that the uplink began with.
         settings: what is reloaded (`RELOAD`, `BURST`).
+        queue: seconds that the queue of the line takes to drain, and with what it is filled (`FILL`).
     """
 
     at: float
@@ -95,10 +102,12 @@ class Action:
     uplink: int = 0
     host: int = 0
     settings: Settings | None = None
+    queue: tuple[float, Filling] | None = None
 
     def __str__(self) -> str:
         about = f" isp{self.uplink}" if self.uplink else ""
-        return f"{self.at:7.2f} s {self.kind}{about}"
+        queue = f" with {self.queue[1]}, {self.queue[0]:g} s long" if self.queue else ""
+        return f"{self.at:7.2f} s {self.kind}{about}{queue}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +157,7 @@ class _Drawing:
     def __init__(self, chance: random.Random, uplinks: int, trunk: bool, end: float, first: Settings) -> None:
         self.chance, self.uplinks, self.trunk, self.end, self.settings = chance, uplinks, trunk, end, first
         self.broken_until = dict.fromkeys(range(1, uplinks + 1), 0.0)
+        self.slow_until = dict(self.broken_until)
         self.moved: set[int] = set()
         self.dead_until = self.quiet_until = self.tunnel_until = 0.0
 
@@ -155,11 +165,17 @@ class _Drawing:
         """Yield all, in no order: each accident comes with its repair."""
         now = MARGIN
         while (now := now + self.chance.uniform(0.3, 2.2)) < self.end - 0.5:
-            draw = self.chance.choices(
-                (self._fault, self._death, self._reload, self._tampering, self._change, self._forget, self._tunnel),
-                (8, 2, 4, 3, 2, 1, 2),
-            )[0]
-            yield from draw(now)
+            drawn = {
+                self._fault: 8,
+                self._death: 2,
+                self._reload: 4,
+                self._tampering: 3,
+                self._change: 2,
+                self._forget: 1,
+                self._tunnel: 2,
+                self._fill: 2,
+            }
+            yield from self.chance.choices(tuple(drawn), tuple(drawn.values()))[0](now)
         for number in sorted(self.moved):
             yield Action(max(self.end, self.broken_until[number]), Kind.READDRESS, number, host=2)
 
@@ -223,6 +239,16 @@ class _Drawing:
             self.moved.add(number)
             yield Action(now, Kind.READDRESS, number, host=self.chance.randint(3, 9))
         self.broken_until[number] = now + 0.5
+
+    def _fill(self, now: float) -> Iterator[Action]:
+        idle = [number for number in self._well(now) if self.slow_until[number] < now]
+        # Who shares a cable shares its queue.
+        if self.trunk or not idle:
+            return
+        number, until = self.chance.choice(idle), min(self.end, now + self.chance.uniform(2.0, 14.0))
+        self.slow_until[number] = until + 0.2
+        yield Action(now, Kind.FILL, number, queue=(self.chance.choice(_QUEUES), self.chance.choice(get_args(Filling))))
+        yield Action(until, Kind.DRAIN, number)
 
     def _forget(self, now: float) -> Iterator[Action]:
         yield Action(now, Kind.FLUSH_TRACKING)

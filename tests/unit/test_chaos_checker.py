@@ -37,7 +37,9 @@ PLAN = Plan(
     first=Settings(weights=(1, 1, 1)),
     actions=(),
 )
-RULES = Rules(loss=0.5, silence=1.5, repair=2.0, answer=2.0, back=5.0, hold=0.9, free=4.0, hang=4.0, patience=1.5)
+RULES = Rules(
+    loss=0.5, silence=1.5, flood=13.0, repair=2.0, answer=2.0, back=5.0, hold=0.9, free=4.0, hang=4.0, patience=1.5
+)
 VITALS = Vitals(20, 4, 50.0)
 WELL = Ending(
     at=60.0,
@@ -325,6 +327,53 @@ def test_lost_echo_requests_do_no_harm_when_targets_are_asked_by_tcp_as_well() -
     assert found(run) == ["I1"]
 
 
+SLOW = (deed(10.0, Kind.FILL, 1), deed(30.0, Kind.DRAIN, 1))
+
+
+@pytest.mark.parametrize(
+    ("lived", "expected"),
+    [
+        pytest.param({"gaps": [Span(11.0, 35.0)]}, [], id="waits"),
+        pytest.param({"gaps": [Span(31.0, 59.0)]}, ["I1"], id="waits long after it"),
+        pytest.param({"broken": 20.0, "error": "ECONNRESET"}, ["I1"], id="is reset"),
+        pytest.param({"moves": [Move(20.0, 1, 2)]}, ["I1"], id="moves"),
+        pytest.param({"uplink": 2, "gaps": [Span(11.0, 25.0)]}, ["I1"], id="waits on another uplink"),
+    ],
+)
+def test_a_flow_of_a_full_line_may_wait_but_neither_end_nor_move(lived: dict[str, object], expected: list[str]) -> None:
+    run = history(*SLOW)
+    run.flows.append(flow(**lived))
+    assert found(run) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "started", "expected"),
+    [("timeout", 20.0, []), ("ECONNREFUSED", 20.0, ["I4", "I7"]), ("timeout", 31.0, ["I4", "I7"])],
+)
+def test_a_connection_may_run_out_of_time_while_a_line_is_full_but_is_not_refused(
+    error: str, started: float, expected: list[str]
+) -> None:
+    run = history(*SLOW)
+    tried = attempt(started, error=error, ended=started + 5.0)
+    run.attempts.append(tried)
+    run.inbound.append(Inbound(1, tried))
+    assert sorted(found(run)) == expected
+
+
+def test_a_full_line_is_no_excuse_for_who_comes_in_by_another() -> None:
+    run = history(*SLOW)
+    run.inbound.append(Inbound(2, attempt(20.0, error="timeout", ended=22.0)))
+    assert found(run) == ["I4"]
+
+
+def test_the_silence_of_a_full_line_may_be_noticed_later_and_its_loss_of_carrier_may_not() -> None:
+    silent, cut = (
+        make_calendar(history(SLOW[0], deed(20.0, kind, 1), deed(50.0, FAULTS[kind], 1), SLOW[1])).faults[0].known
+        for kind in (Kind.SILENCE, Kind.CUT)
+    )
+    assert (silent, cut) == (20.01 + RULES.silence + RULES.flood, 20.01 + RULES.loss)
+
+
 def test_who_was_not_given_the_processor_judges_nobody() -> None:
     run = history()
     run.stalls.append(Span(10.0, 13.0))
@@ -357,6 +406,7 @@ def test_a_seed_is_the_same_plan_each_time_and_mends_what_it_breaks(seed: int) -
     mends: dict[tuple[Kind, int], int] = {}
     host = dict.fromkeys(range(1, plan.uplinks + 1), 2)
     alive, tunnel = True, False
+    full: set[int] = set()
     for action in plan.actions:
         if action.kind in FAULTS:
             assert not mends.get((FAULTS[action.kind], action.uplink))
@@ -370,7 +420,11 @@ def test_a_seed_is_the_same_plan_each_time_and_mends_what_it_breaks(seed: int) -
         elif action.kind in (Kind.TUNNEL_COMES, Kind.TUNNEL_GOES):
             assert tunnel is (action.kind is Kind.TUNNEL_GOES)
             tunnel = not tunnel
+        elif action.kind in (Kind.FILL, Kind.DRAIN):
+            assert (action.uplink in full) is (action.kind is Kind.DRAIN)
+            full ^= {action.uplink}
     assert not mends
+    assert not full
     assert not tunnel
     assert alive
     assert set(host.values()) == {2}
@@ -386,6 +440,6 @@ def _kinds(choose: Callable[[Plan], bool]) -> set[Kind]:
     return {a.kind for seed in SEEDS if choose(make_plan(seed, 120.0)) for a in make_plan(seed, 120.0).actions}
 
 
-def test_every_kind_of_accident_happens_to_some_seed_and_only_macvlans_are_made_anew() -> None:
-    assert _kinds(lambda plan: plan.trunk) == set(Kind)
+def test_every_kind_of_accident_happens_to_some_seed_that_has_the_devices_for_it() -> None:
+    assert _kinds(lambda plan: plan.trunk) == set(Kind) - {Kind.FILL, Kind.DRAIN}
     assert _kinds(lambda plan: not plan.trunk) == set(Kind) - {Kind.REMAKE}
