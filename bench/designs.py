@@ -15,7 +15,7 @@ from wires import LAN, NETWORK, Wires, address, gateway, interface
 
 from polywan.config import Config
 from polywan.core import engine
-from polywan.core.effects import Apply
+from polywan.core.effects import Apply, Hold
 from polywan.core.events import ConfigLoaded, ReadDone
 from polywan.core.state import State
 from polywan.kernel.linux import LinuxKernel
@@ -93,15 +93,17 @@ def _polywan(wires: Wires) -> None:
     config = Config.model_validate(polywan_config(wires.count))
     with wires.router.entered():
         kernel = LinuxKernel()
-        try:
-            state, _ = engine.step(State(), ConfigLoaded(config), 0.0)
-            observed = kernel.observe()
-            actual = kernel.read(engine.sysctl_paths(state, observed))
-            _, effects = engine.step(state, ReadDone(observed, actual), 0.0)
-            plans = [effect.plan for effect in effects if isinstance(effect, Apply)]
-            refused = [failure for plan in plans for failure in kernel.apply(plan).failures]
-        finally:
-            kernel.close()
+        # The second table goes with it.
+        wires.ends.append(kernel.close)
+        state, _ = engine.step(State(), ConfigLoaded(config), 0.0)
+        observed = kernel.observe()
+        actual = kernel.read(engine.sysctl_paths(state, observed))
+        _, effects = engine.step(state, ReadDone(observed, actual), 0.0)
+        plans = [effect.plan for effect in effects if isinstance(effect, Apply)]
+        refused = [failure for plan in plans for failure in kernel.apply(plan).failures]
+        for effect in effects:
+            if isinstance(effect, Hold):
+                kernel.hold(effect.table)
     if not plans or refused:
         raise LabError(f"polywan's plan was refused: {refused or 'there is none'}")
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -85,10 +85,15 @@ def mac(number: int, end: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wires:
-    """A standing network; a context manager that takes it down. Methods raise `LabError` when refused."""
+    """A standing network; a context manager that takes it down. Methods raise `LabError` when refused.
+
+    Attributes:
+        ends: what else is closed with it.
+    """
 
     name: str
     count: int
+    ends: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def client(self) -> Namespace:
@@ -120,6 +125,8 @@ class Wires:
 
     def close(self) -> None:
         """Take it down."""
+        while self.ends:
+            self.ends.pop()()
         ip_batch(f"netns del {end.name}" for end in (self.router, self.client, self.far) if end.path.exists())
 
     def forget(self) -> None:

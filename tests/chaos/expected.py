@@ -36,7 +36,7 @@ class Calendar:
         unsettled: the daemon may not have acted yet on what was done.
         forgotten: somebody flushed connection tracking; whoever was alive is judged no more.
         torn: routes or rules of ours were gone: flows are held up.
-        open: the rule set was gone: nothing is translated or kept in.
+        open: the rule set was gone while no daemon held the second table: nothing is translated or kept in.
     """
 
     faults: tuple[Fault, ...]
@@ -75,14 +75,15 @@ def make_calendar(history: History) -> Calendar:
     numbers = range(1, history.plan.uplinks + 1)
     slow = {n: merged(_slow(history, n)) for n in numbers}
     faults = tuple(_faults(history, slow))
-    open_ = _after(history, (Kind.FLUSH_NFT,), history.rules.repair)
+    flushed = _after(history, (Kind.FLUSH_NFT,), history.rules.repair)
+    open_ = [span for span in flushed if not _held(history, span)]
     torn = _after(history, (Kind.FLUSH_RULES, Kind.FLUSH_ROUTES), history.rules.repair)
     changes = _after(history, (Kind.READDRESS, Kind.REMAKE), history.rules.repair)
     forgotten = _after(history, (Kind.FLUSH_TRACKING,), history.rules.repair)
     lost = [Span(fault.begun - BLINK, fault.known) for fault in faults]
     # Nothing of ours is in force before the first daemon is ready.
     first = [Span(-inf, min((life.ready for life in history.lives if life.ready is not None), default=inf))]
-    unsettled = merged([*first, *lost, *open_, *torn, *forgotten, *changes, *history.stalls])
+    unsettled = merged([*first, *lost, *flushed, *torn, *forgotten, *changes, *history.stalls])
     return Calendar(
         faults=faults,
         broken={n: merged(_broken(history, faults, n, history.rules.back)) for n in numbers},
@@ -138,6 +139,14 @@ def _broken(history: History, faults: tuple[Fault, ...], number: int, rest: floa
     for deed in history.deeds:
         if deed.action.uplink == number and deed.action.kind in (Kind.READDRESS, Kind.REMAKE):
             yield Span(deed.begun - BLINK, acted(history, deed.done, rest))
+
+
+def _held(history: History, span: Span) -> bool:
+    """True when one daemon lived all the time: its second table carries what is under way."""
+    return any(
+        life.ready is not None and life.ready <= span.begin and (life.ended is None or life.ended >= span.end)
+        for life in history.lives
+    )
 
 
 def _after(history: History, kinds: tuple[Kind, ...], need: float) -> list[Span]:

@@ -20,6 +20,7 @@ from contract.entries import TCP_STATES, Entry, create
 from polywan.core.affinity import Kept
 from polywan.core.events import KernelEvent, LinkChanged
 from polywan.core.foreign import Destination, ForeignRule
+from polywan.core.keep import KEEP
 from polywan.core.net import TABLE_MAIN, Family, IPNetwork, TableId
 from polywan.core.nexthops import Nexthop, NexthopId, NexthopObject
 from polywan.core.observed import Address, DefaultRoute, Link
@@ -54,6 +55,7 @@ class World(Protocol):
     def delete_rule(self, rule: IpRule) -> None: ...
     def delete_route(self, route: Route) -> None: ...
     def flush_ruleset(self) -> None: ...
+    def held(self) -> bool: ...
     def set_rp_filter(self, value: str) -> None: ...
     def track(self, entries: Sequence[Entry]) -> None: ...
     def expire(self, entries: Sequence[Entry]) -> None: ...
@@ -112,6 +114,9 @@ class FakeWorld:
 
     def delete_route(self, route: Route) -> None:
         self.kernel.tamper_delete_route(route)
+
+    def held(self) -> bool:
+        return self.kernel.held is not None
 
     def flush_ruleset(self) -> None:
         self.kernel.tamper_flush_nft()
@@ -215,6 +220,9 @@ class LinuxWorld:
 
     def delete_route(self, route: Route) -> None:
         self._ip(f"-{route.family} route del default table {route.table} metric {route.metric}")
+
+    def held(self) -> bool:
+        return subprocess.run(["nft", "list", "table", *KEEP.split()], check=False, capture_output=True).returncode == 0
 
     def flush_ruleset(self) -> None:
         subprocess.run(["nft", "flush", "ruleset"], check=True, capture_output=True)

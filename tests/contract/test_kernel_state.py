@@ -22,7 +22,7 @@ from contract.values import (
     sample,
 )
 from polywan.core.net import FAMILIES, TABLE_MAIN, Family, RulePriority
-from polywan.core.nft import Chain, NftRule, NftTable, delete_text, replace_text, state_of
+from polywan.core.nft import Chain, Hook, NftRule, NftTable, delete_text, replace_text, state_of
 from polywan.core.observed import Address
 from polywan.core.plan import AddRule, DelRoute, DelRule, NftBatch, Plan, PutRoute, SetSysctl, diff, removal
 from polywan.core.routing import IpRule, Route
@@ -307,3 +307,23 @@ def test_every_device_has_counters_by_its_name(world: World) -> None:
     found = world.kernel.counters()
     assert {"up1", "up2"} <= set(found)
     assert all(received >= 0 and sent >= 0 for received, sent in found.values())
+
+
+HELD = NftTable(chains={"nat": Chain((NftRule("oifname up1 masquerade", "x"),), Hook("nat", "postrouting", 101))})
+
+
+def test_a_held_table_outlasts_a_flush_and_its_next_version_and_goes_when_it_is_told(world: World) -> None:
+    world.kernel.hold(HELD)
+    world.flush_ruleset()
+    assert world.held()
+    world.kernel.hold(replace(HELD, chains={}))
+    assert world.held()
+    world.kernel.hold(None)
+    assert not world.held()
+
+
+def test_no_table_is_held_twice_nor_missed(world: World) -> None:
+    world.kernel.hold(None)
+    world.kernel.hold(HELD)
+    world.kernel.hold(HELD)
+    assert world.held()

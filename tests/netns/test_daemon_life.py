@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from netlab import with_servers
 from polywan.core.errors import ConfigError, ControlError
+from polywan.core.keep import KEEP
 from polywan.core.net import FAMILIES, Family
 from polywan.lab.network import Lab
 from polywan.lab.sandbox import LabError
@@ -34,7 +36,7 @@ def spoofed(lab: Lab) -> int:
 
 
 def kernel(lab: Lab) -> dict[str, str]:
-    """Everything of the router's networking that polywan touches, as text."""
+    """Everything of the router's networking that outlasts the daemon, as text."""
     shown = {
         " ".join(argv): lab.router.run(argv, check=False).stdout
         for argv in (
@@ -45,6 +47,8 @@ def kernel(lab: Lab) -> dict[str, str]:
             ["nft", "list", "ruleset"],
         )
     }
+    held = re.compile(rf"^table {KEEP} .*?^}}\n", re.DOTALL | re.MULTILINE)
+    shown["nft list ruleset"] = held.sub("", shown["nft list ruleset"])
     for uplink in lab.topology.uplinks:
         for key in ("rp_filter", "ignore_routes_with_linkdown", "arp_ignore", "arp_announce"):
             path = f"ipv4/conf/{uplink.interface}/{key}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asking import DSCP_EF, NOBODY, OTHER_CLIENT, Asker, mac_of, needs_users, rule, started
+from firewalls import CAUSES, TIMES, flushed
 from netlab import with_servers
 from polywan.core.net import FAMILIES, Family
 from polywan.lab.namespaces import Namespace
@@ -114,6 +115,29 @@ def test_without_the_daemon_and_without_rules_nothing_leaves_elsewhere(lab: Lab,
         for family in FAMILIES:
             assert await ask.tcp(SERVERS[family][2], patience=0.3) is None
             assert await works(ask, family) == 1
+
+    with_servers(lab, story)
+    assert elsewhere(lab, 2) == {"limited": 0, "answers": 0}
+
+
+@pytest.mark.parametrize("cause", CAUSES.values(), ids=CAUSES)
+def test_rules_that_a_firewall_flushes_under_traffic_let_nothing_out(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor, cause: str
+) -> None:
+    """By port: what policy routing cannot hold by itself."""
+    limited = (f"from = [{LIMITED}]", f"port = {ECHO_PORT}")
+    rules = [rule(*limited, f'protocol = "{protocol}"', to='only = "isp2"') for protocol in ("tcp", "udp")]
+    started(lab, start_daemon, "\n".join(rules))
+    watch(lab)
+
+    async def story() -> None:
+        ask = Asker(lab)
+        for _ in range(TIMES):
+            storm = asyncio.create_task(hammer(ask, 0.5))
+            await asyncio.sleep(0.1)
+            await flushed(lab, cause, wait_for)
+            await storm
+            await asyncio.sleep(1.5)
 
     with_servers(lab, story)
     assert elsewhere(lab, 2) == {"limited": 0, "answers": 0}

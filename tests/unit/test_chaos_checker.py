@@ -106,6 +106,8 @@ def test_a_run_in_which_nothing_happens_is_good() -> None:
         ((deed(10.0, Kind.RELOAD),), {"broken": 10.2}),
         ((deed(10.0, Kind.KILL), deed(14.0, Kind.START)), {"broken": 15.5}),
         ((deed(10.0, Kind.FLUSH_RULES),), {"gaps": [Span(10.0, 25.0)]}),
+        ((deed(10.0, Kind.FLUSH_NFT),), {"gaps": [Span(10.0, 25.0)]}),
+        ((deed(10.0, Kind.FLUSH_NFT),), {"broken": 10.1, "error": "ECONNRESET"}),
     ],
 )
 def test_a_flow_of_a_healthy_uplink_must_not_move_break_or_hang(
@@ -126,7 +128,6 @@ def test_a_flow_of_a_healthy_uplink_must_not_move_break_or_hang(
         ((deed(10.0, Kind.SILENCE, 1), deed(10.5, Kind.SOUND, 1)), {"broken": 13.0}),
         ((deed(10.0, Kind.READDRESS, 1),), {"broken": 10.3}),
         ((deed(10.0, Kind.FLUSH_TRACKING),), {"broken": 20.0}),
-        ((deed(10.0, Kind.FLUSH_NFT),), {"gaps": [Span(10.0, 60.0)]}),
         ((deed(10.0, Kind.FLUSH_RULES),), {"gaps": [Span(10.0, 12.5)]}),
     ],
 )
@@ -171,12 +172,27 @@ def test_a_provider_that_sees_a_foreign_source_is_told_with_what_was_done_before
     ]
 
 
-def test_without_a_rule_set_foreign_sources_are_nobodys_fault_until_it_must_be_back() -> None:
-    run = history(deed(10.0, Kind.FLUSH_NFT))
-    run.samples += [Sample(t, {1: count}, {}) for t, count in ((10.0, 0), (11.0, 5), (13.0, 9), (14.0, 9))]
+FLUSHED = (deed(9.0, Kind.KILL), deed(10.0, Kind.FLUSH_NFT), deed(14.0, Kind.START))
+
+
+def test_without_a_rule_set_and_a_daemon_foreign_sources_are_nobodys_fault_until_it_must_be_back() -> None:
+    run = history(*FLUSHED, lives=DEAD)
+    run.samples += [Sample(t, {1: count}, {}) for t, count in ((10.0, 0), (11.0, 5), (17.0, 9), (18.0, 9))]
     assert found(run) == []
-    run.samples.append(Sample(15.0, {1: 10}, {}))
+    run.samples.append(Sample(19.0, {1: 10}, {}))
     assert found(run) == ["I2"]
+
+
+def test_a_living_daemon_holds_sources_and_flows_while_the_rule_set_is_gone() -> None:
+    run = history(deed(10.0, Kind.FLUSH_NFT))
+    run.samples += [Sample(10.0, {1: 0}, {2: 0}), Sample(11.0, {1: 1}, {2: 1})]
+    assert found(run) == ["I2", "I3"]
+
+
+def test_nobody_holds_flows_while_the_rule_set_is_gone_and_the_daemon_too() -> None:
+    run = history(*FLUSHED, lives=DEAD)
+    run.flows.append(flow(gaps=[Span(10.0, 60.0)]))
+    assert found(run) == []
 
 
 def test_what_is_kept_in_must_not_be_seen_elsewhere() -> None:

@@ -12,10 +12,11 @@ from polywan.core import health as hl
 from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
 from polywan.core.conflicts import conflicts
-from polywan.core.effects import Apply, Cut, Effect, Level, Misplaced, Note, Remember, Strays
+from polywan.core.effects import Apply, Cut, Effect, Hold, Level, Misplaced, Note, Remember, Strays
 from polywan.core.evolve import replace
 from polywan.core.findings import findings
 from polywan.core.health import Health, ProbeState
+from polywan.core.keep import keep
 from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import state_of
 from polywan.core.observed import Observed
@@ -95,6 +96,9 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         effects.append(Apply(plan))
         if actual.nft is None:
             effects.append(Strays())
+    held = keep(desired.nft, layout_of(config).mask)
+    if held != state.held:
+        effects.append(Hold(held))
     effects += _misplaced(state, config, observed, ways)
     sweeps, cuts = _cuts(state, config, observed, ways, selection, now)
     effects += cuts
@@ -129,6 +133,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
             views=views,
             actual=_assume(desired, actual),
             generation=state.generation + bool(plan),
+            held=held,
             sweeps=(*state.sweeps, *sweeps),
             repairs=(*_recent(state, now), now) if tampered else _recent(state, now),
             devices=drift.indexes(observed) if after_read else state.devices,

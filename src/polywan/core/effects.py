@@ -11,6 +11,7 @@ from polywan.core.health import ProbeOrder
 from polywan.core.layers import CheckOrder
 from polywan.core.life import Inside, Watched
 from polywan.core.net import Family
+from polywan.core.nft import NftTable
 from polywan.core.plan import Plan
 
 
@@ -27,6 +28,13 @@ class Apply:
     """Carry out a plan now; answered by `Applied`."""
 
     plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Make this the table that others cannot flush (`core/keep.py`)."""
+
+    table: NftTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,5 +158,5 @@ class Note:
 
 
 Effect: TypeAlias = (
-    Apply | Read | StartProbe | StartCheck | SeekLife | Cut | Look | Empty | Strays | Misplaced | Remember | Note
+    Apply | Hold | Read | StartProbe | StartCheck | SeekLife | Cut | Look | Empty | Strays | Misplaced | Remember | Note
 )

@@ -108,9 +108,9 @@ class NftTable:
     sets: Mapping[str, NftSet] = field(default_factory=dict)
     maps: Mapping[str, NftMap] = field(default_factory=dict)
 
-    def render(self) -> str:
+    def render(self, name: str = TABLE, flags: str = "") -> str:
         """The table's declaration as nft reads it; chains that others jump to come first."""
-        lines = [f"table {TABLE} {{"]
+        lines = [f"table {name} {{", *([f"\t{flags}"] if flags else [])]
         for name, chain in self.chains.items():
             if chain.hook is None:
                 lines.append(f"\tchain {name} {{\n\t}}")

@@ -15,6 +15,7 @@ from polywan.core.health import ProbeState
 from polywan.core.layers import Checks
 from polywan.core.lookups import NOTHING, Lookups
 from polywan.core.net import Family, IPAddress
+from polywan.core.nft import NftTable
 from polywan.core.observed import Observed
 from polywan.core.passive import Watch
 from polywan.core.plan import ActualState, ApplyReport, DesiredState
@@ -77,6 +78,7 @@ class State:
         unix: what added to monotonic seconds gives Unix time, as of the daemon's start; `zone`: local time minus UTC.
         story: what the log has told so far.
         write_at: when the account of outages has to be written down; endless when it is.
+        held: the table that others cannot flush, as last asked for.
         repairs: times of recent repairs of foreign changes.
         devices: index of every device at the last read; one that was made anew has another.
         drift: what the last repair put right.
@@ -125,6 +127,7 @@ class State:
     zone: float = 0.0
     story: Story = NOTHING_TOLD
     write_at: float = float("inf")
+    held: NftTable | None = None
     repairs: tuple[float, ...] = ()
     devices: Mapping[str, int] = field(default_factory=dict)
     drift: tuple[Mended, ...] = ()

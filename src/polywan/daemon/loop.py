@@ -18,6 +18,7 @@ from polywan.core.effects import (
     Cut,
     Effect,
     Empty,
+    Hold,
     Level,
     Look,
     Misplaced,
@@ -41,6 +42,7 @@ from polywan.core.state import State
 from polywan.core.status import Traffic
 from polywan.core.words import counted
 from polywan.daemon import leases, store
+from polywan.daemon.holding import Holder
 from polywan.daemon.leaving import Leavers
 from polywan.daemon.seeking import Seeker
 from polywan.daemon.traffic import Meter
@@ -85,6 +87,7 @@ class Daemon:
         self._handed: list[tuple[Event, asyncio.Future[None]]] = []
         self._settling: list[asyncio.Future[None]] = []
         self._leavers = Leavers(kernel, time.monotonic, lambda: self.state.leavings)
+        self._holder = Holder(kernel)
         self._seeker = Seeker(kernel, time.monotonic)
         self.feeds: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.unsaved = ""
@@ -240,6 +243,8 @@ class Daemon:
                 done = counted(report.done, "operation")
                 log.log(level, "applied %s in %.1f ms", done, 1000 * report.seconds)
                 self.post(Applied(report))
+            case Hold(table):
+                self._holder.hold(table)
             case Read():
                 if self._reading is None or self._reading.done():
                     self._reading = self._spawn(self._read())
@@ -358,7 +363,8 @@ class Daemon:
     def troubles(self) -> tuple[str, ...]:
         """What the engine cannot know: the prober has no right, or no means, to send; nothing can be remembered."""
         probes = (f"probes cannot be sent: {self._prober.problem}",) if self._prober.problem else ()
-        return (*probes, f"a restart will not know what holds now: {self.unsaved}") if self.unsaved else probes
+        unsaved = (f"a restart will not know what holds now: {self.unsaved}",) if self.unsaved else ()
+        return (*probes, *unsaved, *([self._holder.problem] if self._holder.problem else []))
 
     async def traffic(self) -> Mapping[str, Traffic]:
         """Return connections, bytes and rates by uplink."""

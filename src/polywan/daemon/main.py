@@ -30,6 +30,7 @@ from polywan.core.errors import (
     PolywanError,
 )
 from polywan.core.flows import Wanted
+from polywan.core.keep import HELD, KEEP
 from polywan.core.plan import ActualState, describe_nexthop, describe_route, describe_rule, removal
 from polywan.core.state import State
 from polywan.core.status import document
@@ -89,7 +90,8 @@ class Service:
             return {"text": ""}
         match what:
             case "nft":
-                return {"text": state.desired.nft.render()}
+                held = state.held.render(KEEP, HELD) if state.held is not None else ""
+                return {"text": state.desired.nft.render() + held}
             case "routes":
                 nexthops = [
                     f"nexthop {describe_nexthop(n)}" for n in sorted(state.desired.nexthops, key=lambda n: n.id)
@@ -187,6 +189,7 @@ def remove(kernel: Kernel, state_dir: Path) -> dict[str, Any]:
     actual = kernel.read([s.path for s in sysctls])
     unrestored = _unrestored(kernel, actual) if store.lost(state_dir) else []
     plan = removal(actual, sysctls)
+    kernel.hold(None)
     report = kernel.apply(plan)
     if not report.failures:
         store.forget(state_dir)

@@ -11,6 +11,7 @@ from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.events import KernelEvent, Signs
 from polywan.core.flows import Flow
 from polywan.core.net import Family
+from polywan.core.nft import NftTable
 from polywan.core.observed import Observed
 from polywan.core.plan import ActualState, ApplyReport, Plan
 
@@ -84,6 +85,15 @@ class Kernel(Protocol):
 
         A route whose device is gone is a `Failure` with its errno(3); a rule that exists already, and the
         removal of something that is not there, count as done.
+        """
+        ...
+
+    def hold(self, table: NftTable | None) -> None:
+        """Make this the table that others cannot flush, for as long as this object is open; None removes it.
+
+        Raises:
+            KernelError: the kernel refused; what was there stays.
+            MissingFeature: libnftables is not there.
         """
         ...
 

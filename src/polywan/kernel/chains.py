@@ -9,6 +9,7 @@ from typing import Final
 
 from polywan.core.errors import KernelError
 from polywan.core.forwarding import ForwardChain
+from polywan.core.keep import KEEP
 from polywan.core.nft import TABLE
 from polywan.kernel.netlink import NETFILTER, Message, NetlinkSocket, attributes, text
 
@@ -16,6 +17,7 @@ _ANY_FAMILY: Final = bytes(4)
 _GET_CHAIN: Final = 10 << 8 | 4
 _FAMILIES: Final = {1: "inet", 2: "ip", 10: "ip6"}
 _TABLE, _NAME, _HOOK, _POLICY = 1, 3, 4, 5
+_OURS: Final = (TABLE, KEEP)
 _HOOK_NUMBER: Final = 1
 _FORWARD: Final = (2).to_bytes(4, "big")
 _AFTER_ROUTING: Final = tuple(hook.to_bytes(4, "big") for hook in (1, 2, 4))
@@ -50,7 +52,7 @@ def _after_routing(message: Message) -> bool:
     number = attributes(about.get(_HOOK, b"")).get(_HOOK_NUMBER)
     if number not in _AFTER_ROUTING or message.body[:1] not in _KNOWN:
         return False
-    return f"{_FAMILIES[message.body[0]]} {text(about.get(_TABLE, b''))}" != TABLE
+    return f"{_FAMILIES[message.body[0]]} {text(about.get(_TABLE, b''))}" not in _OURS
 
 
 def decode(bodies: Iterable[bytes]) -> tuple[ForwardChain, ...]:
@@ -62,6 +64,6 @@ def decode(bodies: Iterable[bytes]) -> tuple[ForwardChain, ...]:
         if hook.get(_HOOK_NUMBER) != _FORWARD or about.get(_POLICY) != _DROP or body[0] not in _FAMILIES:
             continue
         chain = ForwardChain(_FAMILIES[body[0]], text(about.get(_TABLE, b"")), text(about.get(_NAME, b"")))
-        if f"{chain.family} {chain.table}" != TABLE:
+        if f"{chain.family} {chain.table}" not in _OURS:
             found.add(chain)
     return tuple(sorted(found, key=str))

@@ -36,7 +36,7 @@ from polywan.core.plan import (
 from polywan.core.routing import IpRule, Route
 from polywan.core.tuning import Sysctl
 from polywan.kernel.fake_nexthops import FakeNexthops, refusal
-from polywan.kernel.fake_nft import transact
+from polywan.kernel.fake_nft import FakeHeld, transact
 from polywan.kernel.fake_routing import Tables, answer, named
 from polywan.kernel.fake_tracker import FakeTracker
 
@@ -76,7 +76,7 @@ class _Stream:
             self._waiting = None
 
 
-class FakeKernel(FakeTracker):
+class FakeKernel(FakeHeld, FakeTracker):
     """Behaves like Linux where the contract tests look; tests change the world by its further methods.
 
     Attributes:

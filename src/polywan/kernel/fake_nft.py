@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from polywan.core.errors import KernelError
-from polywan.core.nft import TABLE, ChainState, Hook, Key, NftState, unread
+from polywan.core.nft import TABLE, ChainState, Hook, Key, NftState, NftTable, unread
 
 MAX_COMMENT: Final = 128
 """Bytes of the longest comment nft takes."""
@@ -25,6 +25,16 @@ _RULE: Final = re.compile(rf"add rule {TABLE} ({_NAME}) (.+)")
 _COMMENT: Final = re.compile(r'(.+?)(?: comment "([^"]*)")?')
 _JUMP: Final = re.compile(rf"\b(?:goto|jump) ({_NAME})")
 _REFERENCE: Final = re.compile(rf"@({_NAME})")
+
+
+class FakeHeld:
+    """The table that others cannot flush: see `Kernel.hold`."""
+
+    held: NftTable | None = None
+
+    def hold(self, table: NftTable | None) -> None:
+        """Keep the table; see `Kernel.hold`."""
+        self.held = table
 
 
 def transact(state: NftState | None, text: str) -> NftState | None:

@@ -19,8 +19,10 @@ from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.events import KernelEvent, Signs
 from polywan.core.flows import Flow
 from polywan.core.foreign import Destination, ForeignRule
+from polywan.core.keep import hold_texts
 from polywan.core.net import FAMILIES, TABLE_MAIN, UNBOUND_SOURCE, Family, TableId
 from polywan.core.nexthops import Nexthop
+from polywan.core.nft import NftTable
 from polywan.core.observed import DefaultRoute, Link, Observed, links_by_name
 from polywan.core.plan import (
     ActualState,
@@ -168,6 +170,16 @@ class LinuxKernel:
             failures += self._apply_routing(routing) if routing else filter(None, map(self._apply_one, ops))
         done = len(plan.ops) - len(failures)
         return ApplyReport(plan=plan, done=done, failures=tuple(failures), seconds=perf_counter() - start)
+
+    def hold(self, table: NftTable | None) -> None:
+        """Keep a table that others cannot flush; see `Kernel.hold`."""
+        first, second = hold_texts(table)
+        try:
+            self._nft.run(first)
+        except KernelError as e:
+            if e.errno != errno.EOPNOTSUPP:
+                raise
+            self._nft.run(second)
 
     def _apply_one(self, op: Op) -> Failure | None:
         try:
