@@ -71,7 +71,25 @@ def test_host_bits_are_refused_with_the_prefix_that_may_be_meant() -> None:
 )  # fmt: skip
 def test_what_is_no_prefix_is_refused(entry: str) -> None:
     (fault,) = faults(entry)
-    assert fault.startswith("line 1: expected a prefix or an address, got")
+    assert fault.startswith("line 1: expected a prefix or an address")
+
+
+@pytest.mark.parametrize(
+    ("entry", "shown"),
+    [
+        ("10.0.0.0/33", True),
+        ("2001:db8::/129", True),
+        ("root:$6$rounds=5000$salt$hash:19000:0:99999:7:::", False),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----", False),
+        ("correct horse battery staple", False),
+        ("deadbeef" * 8, False),
+        ("10.0.0.0/8 token=x", False),
+    ],
+)
+def test_of_a_line_only_what_looks_like_an_address_is_shown(entry: str, shown: bool) -> None:
+    (fault,) = faults(entry)
+    assert (f'got "{entry}"' in fault) is shown
+    assert shown or entry.split(maxsplit=1)[0] not in fault
 
 
 @pytest.mark.parametrize(

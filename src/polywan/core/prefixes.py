@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ MOST_FAULTS: Final = 20
 
 _OCTETS: Final = {str(number): number for number in range(256)}
 _LENGTHS: Final = {Family.V4: {str(n): n for n in range(33)}, Family.V6: {str(n): n for n in range(129)}}
+_LIKE_ONE: Final = re.compile(r"[0-9A-Fa-f:./]{1,43}")
+"""What may be shown of a line: the name of a list may lead to a secret file, and more people see faults than may read
+it."""
+
 _ROOM: Final = 8
 """Bits of the length in a packed prefix: the network's number, then its length, so that sorting puts a prefix right
 before everything within it. Numbers, since the objects of `ipaddress` take several times as long."""
@@ -136,7 +141,8 @@ def _refuse(entry: str) -> NoReturn:
         hint = "one to a line, and # before a comment"
     elif "-" in entry:
         hint = "write a range as the prefixes it is made of"
-    raise _Bad(f"expected a prefix or an address, got {shown(entry)}", hint)
+    got = f", got {shown(entry)}" if _LIKE_ONE.fullmatch(entry) else ""
+    raise _Bad(f"expected a prefix or an address{got}", hint)
 
 
 def _text(family: Family, number: int) -> str:
