@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISDIR, S_ISREG, S_ISSOCK
 from typing import BinaryIO, Final
 
 _CAREFUL: Final = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -69,6 +69,25 @@ def open_own(folder: Path, name: str, flags: int = os.O_RDONLY, mode: int = 0o60
         return descriptor
     finally:
         os.close(within)
+
+
+def own_socket(path: Path) -> int:
+    """Return a descriptor of a socket that polywan itself keeps in a directory, to connect to by /proc/self/fd.
+
+    Raises:
+        ForeignError: it is no socket (a link, for one), has further names, or belongs to somebody else.
+        OSError: there is none.
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        told = "is not a socket" if not S_ISSOCK(status.st_mode) else foreign(status, path.parent.stat())
+        if told:
+            raise ForeignError(errno.ENOTSOCK, told, str(path))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def foreign(status: os.stat_result, folder: os.stat_result) -> str:

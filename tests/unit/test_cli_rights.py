@@ -14,7 +14,7 @@ from polywan.cli import exit_code, group, options
 from polywan.client import Client
 from polywan.config import load
 from polywan.core.errors import ControlError, NotPermitted, UnreadableError
-from polywan.daemon.main import locked
+from polywan.daemon.rundir import locked
 
 GOOD = '[uplinks.a]\ninterface = "wan1"\n'
 

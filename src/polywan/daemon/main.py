@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +20,6 @@ from polywan.core.admin import Verb
 from polywan.core.compile import Memory
 from polywan.core.conditions import dnsmasq_lines
 from polywan.core.errors import (
-    BusyError,
     ConfigError,
     ControlError,
     KernelError,
@@ -38,10 +36,11 @@ from polywan.core.words import counted
 from polywan.daemon import planning, store, via, why
 from polywan.daemon.control import serving
 from polywan.daemon.lookups import LookupWatcher
-from polywan.daemon.loop import Daemon, printable
+from polywan.daemon.loop import Daemon
 from polywan.daemon.notify import notify
 from polywan.daemon.reloading import Reloader
 from polywan.daemon.resolver import SystemResolver
+from polywan.daemon.rundir import locked
 from polywan.daemon.tracking import Tracking
 from polywan.daemon.uplinks import Uplinks
 from polywan.kernel.api import Kernel, Machine
@@ -204,38 +203,6 @@ def _unrestored(kernel: Kernel, actual: ActualState) -> list[str]:
     wanted = tuple(usual(devices))
     found = kernel.read([s.path for s in wanted]).sysctls
     return [f"{s.path.replace('/', '.')} = {s.value}" for s in wanted if found.get(s.path) == s.value]
-
-
-@contextmanager
-def locked(runtime_dir: Path) -> Iterator[None]:
-    """Hold the runtime directory for this process.
-
-    Raises:
-        BusyError: another daemon holds it.
-        PolywanError: it cannot be made or written.
-    """
-    try:
-        runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
-        file = (runtime_dir / "lock").open("a+")
-    except OSError as error:
-        told = f"cannot use the runtime directory {runtime_dir}: {error.strerror}"
-        if isinstance(error, PermissionError):
-            raise NotPermitted(f"{told}: use sudo, or the service") from error
-        raise PolywanError(told) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = printable(file.read(20).strip()) or "unknown"
-            raise BusyError(
-                f"another daemon (pid {holder}) holds the runtime directory {runtime_dir}: stop that one first; "
-                "a daemon of another network namespace needs a directory of its own"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
 
 
 def setup_logging(*, verbose: bool = False) -> None:
