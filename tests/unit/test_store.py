@@ -9,7 +9,7 @@ from polywan.config import Config
 from polywan.core.compile import Memory
 from polywan.core.net import Family
 from polywan.daemon import store
-from polywan.daemon.main import remove
+from polywan.daemon.removing import remove
 from polywan.kernel.fake import FakeKernel
 from worlds import Daemon, config, world
 

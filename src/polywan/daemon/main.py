@@ -28,22 +28,23 @@ from polywan.core.errors import (
     PolywanError,
 )
 from polywan.core.flows import Wanted
-from polywan.core.plan import ActualState, describe_nexthop, describe_route, describe_rule, removal
+from polywan.core.plan import describe_nexthop, describe_route, describe_rule
 from polywan.core.state import State
 from polywan.core.status import document
-from polywan.core.tuning import Sysctl, usual, wants_multipath
+from polywan.core.tuning import wants_multipath
 from polywan.core.words import counted
-from polywan.daemon import planning, store, via, why
+from polywan.daemon import planning, via, why
 from polywan.daemon.control import serving
 from polywan.daemon.lookups import LookupWatcher
-from polywan.daemon.loop import Daemon
+from polywan.daemon.loop import Daemon, printable
 from polywan.daemon.notify import notify
 from polywan.daemon.reloading import Reloader
+from polywan.daemon.removing import recalled, remove
 from polywan.daemon.resolver import SystemResolver
 from polywan.daemon.rundir import locked
 from polywan.daemon.tracking import Tracking
 from polywan.daemon.uplinks import Uplinks
-from polywan.kernel.api import Kernel, Machine
+from polywan.kernel.api import Machine
 from polywan.kernel.linux import LinuxKernel
 from polywan.probe.prober import NetProber
 
@@ -122,11 +123,22 @@ class Service:
         return await self._reloader.reload()
 
     async def down(self) -> dict[str, Any]:
-        """Stop deciding, then remove what is ours; the answer is sent before the process ends."""
+        """Stop deciding, then remove what is ours; the answer is sent before the process ends, whatever it is.
+
+        A daemon that goes on would put back what was removed, and one that decides nothing must not seem to run.
+        """
         self._daemon.halt()
-        report = await asyncio.to_thread(remove, self._kernel, self._places.state_dir)
-        asyncio.get_running_loop().call_later(0.05, self.stop.set)
-        return report
+        try:
+            return await asyncio.to_thread(remove, self._kernel, self._places.state_dir, self._daemon.state.memory)
+        except Exception as error:
+            told = str(error) if isinstance(error, PolywanError) else f"{type(error).__name__}: {error}".strip(": ")
+            log.error("down.failed: %s", printable(told))
+            log.debug("down.failed: where", exc_info=error)
+            raise ControlError(
+                f"not everything could be removed: {told}; the daemon ends all the same: say `polywan down` again", 500
+            ) from error
+        finally:
+            asyncio.get_running_loop().call_later(0.05, self.stop.set)
 
     async def via(self, name: str) -> dict[str, Any]:
         """Look at the control group of an uplink's programs; answer when the kernel asks for it."""
@@ -168,41 +180,6 @@ def lack(lines: list[str]) -> PolywanError:
     """Return the error for what the machine lacks; missing rights have an exit code of their own."""
     kind = NotPermitted if any("CAP_NET_ADMIN" in line for line in lines) else MissingFeature
     return kind("\n".join(f"missing: {line}" for line in lines))
-
-
-def remove(kernel: Kernel, state_dir: Path) -> dict[str, Any]:
-    """Leave the kernel as found: everything stamped as ours is removed, settings get their old values back.
-
-    Returns:
-        removed: number of operations; failed: messages; unrestored: settings whose old values are lost.
-
-    Raises:
-        KernelError: the kernel cannot be read.
-    """
-    memory, warning = store.load(state_dir)
-    if warning:
-        log.warning("state.unreadable: %s", warning)
-    sysctls = [Sysctl(path, value) for path, value in memory.originals.items()]
-    actual = kernel.read([s.path for s in sysctls])
-    unrestored = _unrestored(kernel, actual) if store.lost(state_dir) else []
-    plan = removal(actual, sysctls)
-    report = kernel.apply(plan)
-    if not report.failures:
-        store.forget(state_dir)
-    log.info("down: %d of %s", report.done, counted(len(plan.ops), "operation"))
-    if unrestored:
-        log.warning("down: what these were before is not known, they stay: %s", ", ".join(unrestored))
-    return {"removed": report.done, "failed": [f.message for f in report.failures], "unrestored": unrestored}
-
-
-def _unrestored(kernel: Kernel, actual: ActualState) -> list[str]:
-    """Return the settings that look like ours, if anything of ours is there: nobody knows what they were before."""
-    if not (actual.nft or actual.routes or actual.rules):
-        return []
-    devices = sorted({route.link for route in actual.routes if route.link is not None})
-    wanted = tuple(usual(devices))
-    found = kernel.read([s.path for s in wanted]).sysctls
-    return [f"{s.path.replace('/', '.')} = {s.value}" for s in wanted if found.get(s.path) == s.value]
 
 
 def setup_logging(*, verbose: bool = False) -> None:
@@ -264,9 +241,7 @@ async def _serve(loaded: Loaded, places: Places) -> None:
     kernel = LinuxKernel()
     if lacking := kernel.missing(multipath=wants_multipath(loaded.config)):
         raise lack(lacking)
-    memory, warning = store.load(places.state_dir)
-    if warning:
-        log.warning("state.unreadable: %s", warning)
+    memory = recalled(kernel, places.state_dir)
     prober = NetProber()
     daemon = Daemon(kernel, prober, _first(memory), places.state_dir)
     daemon.on_settled = lambda: notify("WATCHDOG=1")
