@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG, S_ISSOCK
+from stat import S_ISDIR, S_ISFIFO, S_ISREG, S_ISSOCK
 from typing import BinaryIO, Final
 
 _CAREFUL: Final = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+PATIENCE: Final = 5
+"""Seconds that the writer of a pipe may say nothing."""
 
 
 class IrregularError(OSError):
@@ -37,6 +41,49 @@ def open_regular(path: Path | str) -> BinaryIO:
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "rb")
+
+
+def content(path: Path | str, most: int, *, pipes: bool = False) -> bytes:
+    """Return what is in a file, `most` bytes at most.
+
+    Args:
+        path: also of a link.
+        most: further bytes are left.
+        pipes: take a pipe too, as a shell passes one; a writer that says nothing for `PATIENCE` seconds ends it.
+
+    Raises:
+        IrregularError: it is no regular file, or a pipe whose writer says nothing.
+        OSError: it cannot be read, or is a directory.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _CAREFUL)
+    try:
+        status = os.fstat(descriptor)
+        if pipes and S_ISFIFO(status.st_mode):
+            return _drained(descriptor, most, path)
+        _demand_regular(status, path)
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            return stream.read(most)
+    finally:
+        os.close(descriptor)
+
+
+def _drained(descriptor: int, most: int, path: Path | str) -> bytes:
+    found = b""
+    while len(found) < most:
+        try:
+            # A pipe that nobody has open for writing is at its end, which poll does not tell.
+            piece = os.read(descriptor, most - len(found))
+        except BlockingIOError:
+            waiting = select.poll()
+            waiting.register(descriptor, select.POLLIN)
+            if waiting.poll(1000 * PATIENCE):
+                continue
+            told = f"is a pipe into which nothing was written for {PATIENCE} s"
+            raise IrregularError(errno.EAGAIN, told, str(path)) from None
+        if not piece:
+            break
+        found += piece
+    return found
 
 
 def open_own(folder: Path, name: str, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
