@@ -34,14 +34,14 @@ from polywan.core.status import document
 from polywan.core.tuning import wants_multipath
 from polywan.core.words import counted
 from polywan.daemon import planning, via, why
-from polywan.daemon.control import serving
+from polywan.daemon.listening import listening
 from polywan.daemon.lookups import LookupWatcher
 from polywan.daemon.loop import Daemon, printable
 from polywan.daemon.notify import notify
 from polywan.daemon.reloading import Reloader
 from polywan.daemon.removing import recalled, remove
 from polywan.daemon.resolver import SystemResolver
-from polywan.daemon.rundir import locked
+from polywan.daemon.rundir import Held, locked
 from polywan.daemon.tracking import Tracking
 from polywan.daemon.uplinks import Uplinks
 from polywan.kernel.api import Machine
@@ -222,9 +222,9 @@ def run(places: Places, *, verbose: bool = False) -> None:
     """
     setup_logging(verbose=verbose)
     loaded = load_with_warnings(places.config)
-    with presence.only_one(places.runtime_dir), locked(places.runtime_dir):
+    with presence.only_one(places.runtime_dir), locked(places.runtime_dir) as held:
         try:
-            asyncio.run(_serve(loaded, places))
+            asyncio.run(_serve(loaded, places, held))
         except ExceptionGroup as group:
             raise _only_cause(group) from group
 
@@ -237,7 +237,7 @@ def _only_cause(group: ExceptionGroup[Exception]) -> Exception:
     return error
 
 
-async def _serve(loaded: Loaded, places: Places) -> None:
+async def _serve(loaded: Loaded, places: Places, held: Held) -> None:
     kernel = LinuxKernel()
     if lacking := kernel.missing(multipath=wants_multipath(loaded.config)):
         raise lack(lacking)
@@ -261,7 +261,7 @@ async def _serve(loaded: Loaded, places: Places) -> None:
     loop.add_signal_handler(signal.SIGHUP, hangup)
     try:
         await service.begin(loaded)
-        await _until_stopped(daemon, service, places)
+        await _until_stopped(daemon, service, places, held)
     finally:
         notify("STOPPING=1")
         prober.close()
@@ -273,18 +273,20 @@ def _first(memory: Memory) -> State:
     return State(memory=memory, unix=time.time() - time.monotonic(), zone=float(time.localtime().tm_gmtoff))
 
 
-async def _until_stopped(daemon: Daemon, service: Service, places: Places) -> None:
+def _ready(daemon: Daemon) -> None:
+    state = daemon.state
+    log.info("ready: %s, generation %d", counted(len(state.views), "uplink"), state.generation)
+    notify("READY=1")
+
+
+async def _until_stopped(daemon: Daemon, service: Service, places: Places, held: Held) -> None:
     runner = asyncio.create_task(daemon.run())
     stopper = asyncio.create_task(service.stop.wait())
     ready = asyncio.create_task(daemon.ready.wait())
     try:
         await asyncio.wait({runner, stopper, ready}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
-            async with serving(service, places.runtime_dir):
-                state = daemon.state
-                log.info("ready: %s, generation %d", counted(len(state.views), "uplink"), state.generation)
-                notify("READY=1")
-                await asyncio.wait({runner, stopper}, return_when=asyncio.FIRST_COMPLETED)
+            await listening(service, held, places.runtime_dir, {runner, stopper}, lambda: _ready(daemon))
         if runner.done() and not service.stop.is_set():
             await runner
     finally:
