@@ -23,7 +23,7 @@ from polywan.core.events import ConfigLoaded, Event, LinkChanged, ReadDone
 from polywan.core.plan import ApplyReport, NftBatch, Plan, diff
 from polywan.core.state import State
 from polywan.daemon import store
-from polywan.daemon.main import remove
+from polywan.daemon.removing import remove
 from polywan.kernel.linux import LinuxKernel
 
 

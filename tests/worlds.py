@@ -58,9 +58,11 @@ def config(count: int, weights: Iterable[int] = (), **more: Any) -> Config:
 class Daemon:
     """The engine with a perfect kernel: what it applies is what the next read shows."""
 
-    def __init__(self, given: Config, observed: Observed, actual: ActualState | None = None) -> None:
+    def __init__(
+        self, given: Config, observed: Observed, actual: ActualState | None = None, state: State | None = None
+    ) -> None:
         self.now = 0.0
-        self.state = State()
+        self.state = state or State()
         self.effects: list[Effect] = []
         self.feed(ConfigLoaded(given))
         self.feed(ReadDone(observed, actual or ActualState()))

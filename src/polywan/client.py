@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from polywan import files
 from polywan.core.errors import ConfigError, ControlError, Problem
 
 DEFAULT_RUNTIME_DIR = Path("/run/polywan")
@@ -34,12 +35,17 @@ def _told(error: Exception) -> str:
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
-        self._path = str(path)
+        self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        # Root asks here too, and a link in the daemon's user's directory must not lead it to another program's socket.
+        descriptor = files.own_socket(self._path)
+        try:
+            self.sock.connect(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
 
 
 class Client:

@@ -14,6 +14,7 @@ from polywan.core.events import ConfigLoaded, Ordered, ProbeResult, ReadDone
 from polywan.core.health import Health
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan import ActualState, NftBatch
+from polywan.core.remembered import remembered
 from polywan.core.state import State
 from polywan.daemon import store
 from worlds import Daemon, world
@@ -76,7 +77,7 @@ def test_names_that_change_while_no_daemon_runs_change_nothing_either(
 ) -> None:
     one = Daemon(config(first), world(4))
     kept = [e.memory for e in one.effects if isinstance(e, Remember)][-1]
-    other = State(memory=store._decode(store._encode(kept)))
+    other = State(memory=remembered(store._encode(kept)).memory)
     daemon = Daemon.__new__(Daemon)
     daemon.now, daemon.state, daemon.effects = 0.0, other, []
     daemon.feed(ConfigLoaded(config(second)))

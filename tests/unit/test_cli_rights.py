@@ -14,7 +14,7 @@ from polywan.cli import exit_code, group, options
 from polywan.client import Client
 from polywan.config import load
 from polywan.core.errors import ControlError, NotPermitted, UnreadableError
-from polywan.daemon.main import locked
+from polywan.daemon.rundir import locked
 
 GOOD = '[uplinks.a]\ninterface = "wan1"\n'
 
@@ -32,6 +32,8 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     for name in ("open", "mkdir", "iterdir"):
         real = getattr(Path, name)
         monkeypatch.setattr(Path, name, lambda self, *a, real=real, **m: refusing(self, real, *a, **m))
+    opened = os.open
+    monkeypatch.setattr(os, "open", lambda path, *a, **m: refusing(Path(path), opened, *a, **m))
     return forbidden.append
 
 

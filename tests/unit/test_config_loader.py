@@ -1,9 +1,12 @@
+import os
+import socket
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from polywan import files
 from polywan.config import Config, ConfigError, Problem, load, load_text
 from polywan.config.scan import key_lines
 
@@ -232,6 +235,48 @@ def test_a_folder_in_place_of_the_file_is_a_problem(tmp_path: Path) -> None:
     assert "is a directory" in file_problems(tmp_path / "polywan.toml")[0]
 
 
+@pytest.mark.parametrize("writer", [False, True])
+def test_a_pipe_among_the_drop_ins_is_a_problem_and_is_not_waited_for(tmp_path: Path, writer: bool) -> None:
+    (tmp_path / "polywan.toml").write_text('[uplinks.a]\ninterface = "wan1"\n')
+    (tmp_path / "conf.d").mkdir()
+    pipe = tmp_path / "conf.d" / "pipe.toml"
+    os.mkfifo(pipe)
+    held = [os.open(pipe, os.O_RDWR | os.O_NONBLOCK)] if writer else []
+    assert file_problems(tmp_path / "polywan.toml") == [
+        "DIR/conf.d/pipe.toml: file: is not a file; expected a configuration"
+    ]
+    for descriptor in held:
+        os.close(descriptor)
+
+
+def test_a_huge_file_is_not_read_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "polywan.toml").touch()
+    os.truncate(tmp_path / "polywan.toml", 100_000_000_000)
+    assert "is larger than 16 MiB" in file_problems(tmp_path / "polywan.toml")[0]
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device_is_a_problem_wherever_it_is(tmp_path: Path, device: str) -> None:
+    (tmp_path / "polywan.toml").symlink_to(device)
+    assert "is not a file; expected a configuration" in file_problems(tmp_path / "polywan.toml")[0]
+
+
+def test_a_socket_among_the_drop_ins_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "polywan.toml").write_text('[uplinks.a]\ninterface = "wan1"\n')
+    (tmp_path / "conf.d").mkdir()
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "conf.d" / "sock.toml"))
+        assert "cannot be read" in file_problems(tmp_path / "polywan.toml")[0]
+
+
+def test_a_pipe_whose_writer_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0)
+    os.mkfifo(tmp_path / "polywan.toml")
+    writer = os.open(tmp_path / "polywan.toml", os.O_RDWR | os.O_NONBLOCK)
+    assert "is a pipe into which nothing was written" in file_problems(tmp_path / "polywan.toml")[0]
+    os.close(writer)
+
+
 def test_a_name_with_a_zero_byte_is_a_problem(tmp_path: Path) -> None:
     assert "cannot be read" in file_problems(tmp_path / "poly\0wan.toml")[0]
 
@@ -253,7 +298,7 @@ def test_a_byte_order_mark_and_foreign_line_ends_do_not_matter(write: Callable[.
 
 
 def test_an_endless_file_is_not_read_to_its_end() -> None:
-    with pytest.raises(ConfigError, match="is larger than 16 MiB"):
+    with pytest.raises(ConfigError, match="is not a file"):
         load(Path("/dev/zero"))
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from polywan.cli import group
 from polywan.client import Client
 from polywan.config import Config
 from polywan.core.admin import Verb
@@ -402,8 +404,40 @@ def test_an_order_that_cannot_be_written_down_says_that_a_restart_forgets_it(tmp
         assert done["state"] == "disabled"
         assert [text for text in done["warnings"] if "a restart will not know it" in text]
         assert [text for text in daemon.troubles if "a restart will not know" in text]
+        assert done["kept"] is False
 
     with_daemon(blocked / "state", story)
+
+
+def test_what_could_not_be_written_down_is_written_as_soon_as_it_can_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "polywan")
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        await Uplinks(daemon).order("u1", Verb.DISABLE, None)
+        blocked.unlink()
+        await daemon.settle(WorldTouched("address"))
+        assert (daemon.unsaved, daemon.troubles) == ("", ())
+        assert store.load(blocked / "state")[0].orders["u1"].verb is Verb.DISABLE
+        done = await Uplinks(daemon).order("u1", Verb.DISABLE, None)
+        assert (done["kept"], done["warnings"]) == (True, [])
+
+    with_daemon(blocked / "state", story)
+    assert caplog.text.count("state.unwritable") == 1
+    assert "state.written" in caplog.text
+
+
+@pytest.mark.parametrize(("kept", "code", "until"), [(True, 0, ""), (False, 1, " until the daemon is started anew")])
+def test_an_order_that_is_not_kept_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, kept: bool, code: int, until: str
+) -> None:
+    answer = {"uplink": "u1", "state": "disabled", "reason": "by hand", "warnings": [], "kept": kept}
+    monkeypatch.setattr(Client, "order", lambda *_: answer)
+    done = CliRunner().invoke(group, ["uplink", "disable", "u1"])
+    assert (done.exit_code, done.output) == (code, f"u1 is disabled{until}: by hand\n")
 
 
 def test_an_uplink_that_is_drained_at_once_is_empty_soon(tmp_path: Path) -> None:

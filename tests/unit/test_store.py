@@ -1,39 +1,17 @@
 import json
-from ipaddress import ip_address
+import os
 from pathlib import Path
 
 import pytest
 
+from memories import MEMORY
 from polywan.config import Config
-from polywan.core.admin import Order, Verb
 from polywan.core.compile import Memory
 from polywan.core.net import Family
-from polywan.core.outages import History, Outage
 from polywan.daemon import store
-from polywan.daemon.main import remove
+from polywan.daemon.removing import remove
 from polywan.kernel.fake import FakeKernel
 from worlds import Daemon, config, world
-
-MEMORY = Memory(
-    ids={"fibre": 1, "lte": 2},
-    gateways={("fibre", Family.V4): ip_address("100.64.1.1"), ("lte", Family.V6): ip_address("fe80::1")},
-    originals={"net/ipv4/conf/wan1/rp_filter": "1"},
-    orders={
-        "fibre": Order(verb=Verb.DISABLE, since=1_800_000_000.5),
-        "lte": Order(verb=Verb.DRAIN, since=1_800_000_000.0, until=1_800_000_600.0, empty=True),
-    },
-    leaving={("lte", Family.V4): 1_800_000_000.25},
-    outages={
-        "lte": History(
-            day=20833,
-            count=3,
-            last=(
-                Outage(began=1_800_000_000.0, lasted=None, reason="no carrier"),
-                Outage(began=1_799_990_000.0, lasted=12.5, reason="no carrier"),
-            ),
-        )
-    },
-)
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -103,6 +81,98 @@ def test_outages_that_make_no_sense_are_a_damaged_file(tmp_path: Path, history: 
     text = json.dumps({"ids": {}, "gateways": [], "originals": {}, "outages": {"fibre": history}})
     (tmp_path / store.FILE).write_text(text)
     assert store.load(tmp_path)[0] == Memory()
+
+
+GOOD = json.dumps(store._encode(MEMORY))
+
+
+def changed(**parts: object) -> str:
+    return json.dumps(json.loads(GOOD) | parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[" * 100_000, "brackets are nested too deeply"),
+        ('{"ids": ' + '{"a":' * 100_000, "brackets are nested too deeply"),
+        (" " * (store.LARGEST + 1), "larger than 4 MiB"),
+        ("9" * 5000, "ignored"),
+    ],
+)
+def test_a_file_that_nobody_could_read_to_its_end_is_ignored(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / store.FILE).write_text(text)
+    memory, warning = store.load(tmp_path)
+    assert memory == Memory()
+    assert told in warning
+
+
+def test_what_is_no_file_is_neither_waited_for_nor_followed(tmp_path: Path) -> None:
+    path = tmp_path / store.FILE
+    os.mkfifo(path)
+    assert "is not a file" in store.load(tmp_path)[1]
+    path.unlink()
+    (tmp_path / "elsewhere").write_text(GOOD)
+    path.symlink_to("elsewhere")
+    assert "is a symbolic link" in store.load(tmp_path)[1]
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert "is a symbolic link" in store.load(tmp_path)[1]
+    path.unlink()
+    os.link(tmp_path / "elsewhere", path)
+    assert "has more than one name" in store.load(tmp_path)[1]
+    path.unlink()
+    path.mkdir()
+    assert "is a directory" in store.load(tmp_path)[1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_of_another_user_than_its_directory_is_not_believed(tmp_path: Path) -> None:
+    store.save(tmp_path, MEMORY)
+    os.chown(tmp_path / store.FILE, 4242, 4242)
+    assert "belongs to another user than its directory" in store.load(tmp_path)[1]
+    os.chown(tmp_path, 4242, 4242)
+    assert store.load(tmp_path) == (MEMORY, "")
+
+
+def test_of_two_names_with_one_number_the_first_keeps_it(tmp_path: Path) -> None:
+    (tmp_path / store.FILE).write_text(changed(ids={"fibre": 2, "lte": 2, "dsl": 1, "cable": 0, "x": 1e3}))
+    memory, warning = store.load(tmp_path)
+    assert memory.ids == {"fibre": 2, "dsl": 1}
+    assert warning == f"{tmp_path / store.FILE}: what makes no sense in ids was ignored; marks may be given anew"
+
+
+def test_what_makes_sense_is_kept_beside_what_does_not(tmp_path: Path) -> None:
+    orders = json.loads(GOOD)["orders"] | {"dsl": {"verb": "enable"}}
+    (tmp_path / store.FILE).write_text(changed(mask=-1, orders=orders, gateways=7, leaving=[["lte"], ["lte", 4, 5]]))
+    memory, warning = store.load(tmp_path)
+    assert (memory.ids, memory.originals, memory.orders) == (MEMORY.ids, MEMORY.originals, MEMORY.orders)
+    assert (memory.mask, memory.gateways, memory.leaving) == (None, {}, {("lte", Family.V4): 5.0})
+    assert "in mask, gateways, orders, leaving was ignored; marks may be given anew; orders by hand" in warning
+    assert not store.lost(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        {"kernel/hostname": "written-by-root"},
+        {"kernel/core_pattern": "|/tmp/x"},
+        {"../../etc/passwd": "1"},
+        {"net/ipv4/ip_default_ttl": "17"},
+        {"net/ipv4/conf/all/accept_local": "1\n2"},
+        {"net/ipv4/ip_forward": 1},
+    ],
+)
+def test_a_setting_that_polywan_cannot_have_written_is_neither_believed_nor_restored(
+    tmp_path: Path, original: dict[str, object]
+) -> None:
+    (tmp_path / store.FILE).write_text(changed(originals={**MEMORY.originals, **original}))
+    memory, warning = store.load(tmp_path)
+    assert memory.originals == MEMORY.originals
+    assert "originals was ignored; what kernel settings were before polywan is lost" in warning
+    kernel = FakeKernel()
+    kernel.sysctls = dict.fromkeys((*MEMORY.originals, *original), "0")
+    remove(kernel, tmp_path)
+    assert kernel.sysctls == {**dict.fromkeys(original, "0"), **MEMORY.originals}
 
 
 def test_a_damaged_file_costs_more_than_marks_and_says_so(tmp_path: Path) -> None:

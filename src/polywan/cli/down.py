@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, Final
 
 import click
 
 from polywan.cli import options
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
-from polywan.core.errors import ControlError
+from polywan.core.errors import BusyError, ControlError
 from polywan.core.words import counted
+
+PATIENCE: Final = 60.0
+"""Seconds: large sets take a while to go, and nobody else can remove them meanwhile."""
 
 
 @click.command(name="down")
@@ -33,13 +37,12 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
 
     directory = resolve(runtime_dir)
     try:
-        report = Client(directory).down()
+        report = Client(directory, PATIENCE).down()
     except ControlError as error:
+        # A daemon that answers has ended, or has not let itself be asked: its own words say which.
         if error.status:
             raise
-        from polywan.daemon.offline import remove_without_daemon
-
-        report = remove_without_daemon(directory, state_dir)
+        report = _without_daemon(directory, state_dir, error)
     # Not the daemon's work: under systemd it may not change control groups.
     groups.remove()
     if as_json:
@@ -52,4 +55,15 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
             click.echo("these may be ours and stay: memory.json, which knew what they were, is lost:", err=True)
             for text in report["unrestored"]:
                 click.echo(f"  {text}", err=True)
-    ctx.exit(1 if report["failed"] or report["unrestored"] else 0)
+        for text in report.get("problems", ()):
+            click.echo(text, err=True)
+    ctx.exit(1 if report["failed"] or report["unrestored"] or report.get("problems") else 0)
+
+
+def _without_daemon(directory: Path, state_dir: Path, silent: ControlError) -> dict[str, Any]:
+    from polywan.daemon.offline import remove_without_daemon
+
+    try:
+        return remove_without_daemon(directory, state_dir)
+    except BusyError as error:
+        raise BusyError(f"{silent}\n{error}\nA daemon that does not answer ends with `kill PID`.") from error

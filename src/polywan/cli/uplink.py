@@ -108,9 +108,13 @@ def test(ctx: click.Context, name: str, as_json: bool, runtime_dir: Path | None)
 
 def _order(name: str, verb: str, deadline: str | None, runtime_dir: Path | None, *, as_json: bool) -> None:
     done = Client(resolve(runtime_dir), PATIENCE).order(name, verb, deadline)
-    click.echo(json.dumps(done, indent=2) if as_json else f"{name} is {done['state']}: {done['reason']}")
+    kept = done.get("kept", True)
+    until = "" if kept else " until the daemon is started anew"
+    click.echo(json.dumps(done, indent=2) if as_json else f"{name} is {done['state']}{until}: {done['reason']}")
     for warning in done["warnings"]:
         click.echo(f"warning: {warning}", err=True)
+    if not kept:
+        click.get_current_context().exit(1)
 
 
 def text(done: dict[str, Any]) -> str:

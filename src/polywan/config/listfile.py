@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from stat import S_ISREG
 from typing import Final
 
+from polywan import files
 from polywan.config.errors import PolywanError
 
 LARGEST: Final = 16 * 1024 * 1024
@@ -68,23 +68,18 @@ def read(path: FilePath) -> tuple[Stamp, str]:
 def _content(path: FilePath) -> tuple[bytes, Stamp, Stamp]:
     """Read once, with the stamps of before and after; the name may lead to another file by then."""
     try:
-        with open(path, "rb", opener=_open) as stream:
+        with files.open_regular(path) as stream:
             status = os.fstat(stream.fileno())
-            if not S_ISREG(status.st_mode):
-                raise ListError("is not a file")
             if status.st_size > LARGEST:
                 raise _too_large(status.st_size)
             content = stream.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise _too_large(len(content))
         return content, _stamp(status), _stamp(os.stat(path))
+    except files.IrregularError as error:
+        raise ListError(error.strerror) from error
     except (OSError, ValueError) as error:
         raise _refused(error) from error
-
-
-def _open(path: str, flags: int) -> int:
-    # A pipe of that name would make a plain open wait for its writer.
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _stamp(status: os.stat_result) -> Stamp:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path as FilePath
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
+from polywan import files
 from polywan.config.checks import check
 from polywan.config.coverage import never_matching
 from polywan.config.errors import ConfigError, Problem, UnreadableError, spoken
@@ -99,8 +99,10 @@ def _refuse(problems: Sequence[Problem]) -> None:
 
 
 def _texts(path: FilePath, problems: list[Problem]) -> dict[str, str]:
-    files = (path, *_drop_ins(path.parent / "conf.d", problems))
-    return {str(file): text for file in files if (text := _file_text(file, problems)) is not None}
+    every = (path, *_drop_ins(path.parent / "conf.d", problems))
+    # Only the file that somebody names may be a pipe, as `<(…)` of a shell.
+    texts = {str(file): _file_text(file, problems, pipes=file is path) for file in every}
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def _loaded_texts(texts: Mapping[str, str], problems: list[Problem]) -> Loaded:
@@ -227,10 +229,12 @@ def _drop_ins(folder: FilePath, problems: list[Problem]) -> list[FilePath]:
     return [folder / name for name in sorted(names) if name.endswith(".toml") and not name.startswith(".")]
 
 
-def _file_text(file: FilePath, problems: list[Problem]) -> str | None:
+def _file_text(file: FilePath, problems: list[Problem], *, pipes: bool) -> str | None:
     try:
-        with _opened(file) as stream:
-            content = stream.read(_LARGEST + 1)
+        content = files.content(file, _LARGEST + 1, pipes=pipes)
+    except files.IrregularError as error:
+        problems.append(Problem(str(file), "file", f"{error.strerror}; expected a configuration"))
+        return None
     except (OSError, ValueError) as error:
         problems.append(_unreadable(file, error))
         return None
@@ -243,15 +247,6 @@ def _file_text(file: FilePath, problems: list[Problem]) -> str | None:
         line = content.count(b"\n", 0, error.start) + 1
         problems.append(Problem(f"{file}:{line}", "file", "is not UTF-8 text", "save it again in the encoding UTF-8"))
         return None
-
-
-def _opened(file: FilePath) -> BinaryIO:
-    """Open a file; a pipe that nobody writes to is empty, instead of being waited for without end."""
-    if not file.is_fifo():
-        return file.open("rb")
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
-    os.set_blocking(descriptor, True)
-    return os.fdopen(descriptor, "rb")
 
 
 def _unreadable(file: FilePath, error: Exception) -> Problem:

@@ -53,6 +53,14 @@ class Kind(ABC):
         """
         return self._parse(raw)
 
+    def takes(self, raw: object) -> bool:
+        """Tell whether `parse` takes a value."""
+        try:
+            self._parse(raw)
+        except PydanticCustomError:
+            return False
+        return True
+
     def refusal(self, raw: object, hint: str = "") -> PydanticCustomError:
         """Say what was expected and what was found."""
         return rejection(f"expected {self.expected}, got {shown(raw)}", hint)

@@ -43,6 +43,7 @@ class Memory:
         orders: what people have said about uplinks by hand, those no longer configured included.
         leaving: since when uplinks are left by themselves, Unix seconds.
         outages: when each uplink was lost, and for how long.
+        unsure: what settings had before was lost once: those that are not in `originals` may be polywan's all the same.
     """
 
     mask: int | None = None
@@ -53,6 +54,7 @@ class Memory:
     orders: Mapping[str, Order] = field(default_factory=dict)
     leaving: Mapping[UplinkFamily, float] = field(default_factory=dict)
     outages: Outages = field(default_factory=dict)
+    unsure: bool = False
 
 
 def layout_of(config: Config) -> MarkLayout:

@@ -22,13 +22,16 @@ MOST_FAULTS: Final = 20
 
 _OCTETS: Final = {str(number): number for number in range(256)}
 _LENGTHS: Final = {Family.V4: {str(n): n for n in range(33)}, Family.V6: {str(n): n for n in range(129)}}
-_LIKE_ONE: Final = re.compile(r"[0-9A-Fa-f:./]{1,43}")
-"""What may be shown of a line: the name of a list may lead to a secret file, and more people see faults than may read
-it."""
-
 _ROOM: Final = 8
 """Bits of the length in a packed prefix: the network's number, then its length, so that sorting puts a prefix right
 before everything within it. Numbers, since the objects of `ipaddress` take several times as long."""
+
+
+_LONGEST: Final = 43
+_ATTEMPT: Final = re.compile(
+    r"(?:[0-9]{1,3}\.){1,4}[0-9]{0,3}(?:/[0-9.]{0,15})?|(?:[0-9a-fA-F]{0,4}:){2,8}(?:[0-9a-fA-F]{0,4}|[0-9.]{7,15})(?:/[0-9]{0,3})?"
+)
+"""What somebody meant as an address or a prefix, and can be no secret: nothing else of a line is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +144,9 @@ def _refuse(entry: str) -> NoReturn:
         hint = "one to a line, and # before a comment"
     elif "-" in entry:
         hint = "write a range as the prefixes it is made of"
-    got = f", got {shown(entry)}" if _LIKE_ONE.fullmatch(entry) else ""
-    raise _Bad(f"expected a prefix or an address{got}", hint)
+    # The list may be a link to a file that not every reader of this message may read.
+    found = shown(entry) if len(entry) <= _LONGEST and _ATTEMPT.fullmatch(entry) else "something else"
+    raise _Bad(f"expected a prefix or an address, got {found}", hint)
 
 
 def _text(family: Family, number: int) -> str:

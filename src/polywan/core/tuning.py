@@ -7,12 +7,14 @@ which is asked for in so many words, accept_local (see `build_sysctls`), `ACCOUN
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from polywan.config import Config
+from polywan.config.netvalues import Device
 from polywan.core.net import Family
 from polywan.core.observed import Observed
 
@@ -36,6 +38,38 @@ HASH_POLICIES: Final = ("net/ipv4/fib_multipath_hash_policy", "net/ipv6/fib_mult
 
 ACCOUNTING: Final = ("net/netfilter/nf_conntrack_acct", "net/netfilter/nf_conntrack_timestamp")
 """Bytes, packets and age of connections that begin from then on, for `polywan flows`."""
+
+_FLAG: Final = range(2)
+_WHOLE_BOX: Final = {
+    "net/ipv4/conf/all/accept_local": _FLAG,
+    "net/ipv4/ip_forward": _FLAG,
+    "net/ipv6/conf/all/forwarding": range(3),
+    **dict.fromkeys(ACCOUNTING, _FLAG),
+    **dict.fromkeys(HASH_POLICIES, range(4)),
+}
+_PER_DEVICE: Final = {
+    ("ipv4", "rp_filter"): range(3),
+    ("ipv4", "ignore_routes_with_linkdown"): _FLAG,
+    ("ipv6", "ignore_routes_with_linkdown"): _FLAG,
+    ("ipv4", "arp_ignore"): range(9),
+    ("ipv4", "arp_announce"): range(3),
+    ("ipv6", "accept_ra"): range(3),
+}
+_UPLINK_DEVICE: Final = Device(loopback=False)
+_DEVICE_PATH: Final = re.compile(r"net/(ipv[46])/conf/([^/]+)/([a-z_]+)")
+_NUMBER: Final = re.compile(r"[0-9]{1,3}")
+
+
+def restorable(path: str, value: str) -> bool:
+    """Tell whether polywan can have written a setting, and found that value in its place.
+
+    What was found is read from a file, and whoever restores it may be root while the file's owner is not: only what
+    `build_sysctls` yields, with a value that the kernel gives a meaning to, is worth believing.
+    """
+    found, values = _DEVICE_PATH.fullmatch(path), _WHOLE_BOX.get(path)
+    if values is None and found is not None and _UPLINK_DEVICE.takes(found[2]):
+        values = _PER_DEVICE.get((found[1], found[3]))
+    return values is not None and _NUMBER.fullmatch(value) is not None and int(value) in values
 
 
 def build_sysctls(config: Config, observed: Observed, current: Mapping[str, str]) -> Iterator[Sysctl]:

@@ -324,8 +324,9 @@ def bind(runtime_dir: Path) -> socket.socket:
 
 @asynccontextmanager
 async def serving(api: Api, runtime_dir: Path) -> AsyncIterator[None]:
-    """Serve the API on the runtime directory's socket while the context lasts; removes the socket afterwards."""
+    """Serve the API on the runtime directory's socket while the context lasts; removes that socket afterwards."""
     listener = bind(runtime_dir)
+    bound = os.lstat(runtime_dir / SOCKET)
     config = uvicorn.Config(
         application(api),
         http=_PeerProtocol,
@@ -344,4 +345,7 @@ async def serving(api: Api, runtime_dir: Path) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await task
         listener.close()
-        (runtime_dir / SOCKET).unlink(missing_ok=True)
+        # By now the name may be another daemon's.
+        with suppress(OSError):
+            if os.path.samestat(os.lstat(runtime_dir / SOCKET), bound):
+                (runtime_dir / SOCKET).unlink()

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from os import SEEK_END
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from polywan.core import leases
 from polywan.core.leases import Lease
 from polywan.core.net import Family
 from polywan.core.observed import Link, Observed
+from polywan.files import open_regular
 
 ROOT: Final = Path("/")
 
@@ -70,10 +72,8 @@ def _written(file: Path) -> float:
 def _read(file: Path, link: Link) -> list[Lease]:
     folder = file.parent.as_posix()
     try:
-        if not file.is_file():
-            return []
-        with file.open("rb") as opened:
-            opened.seek(max(0, file.stat().st_size - leases.MOST))
+        with open_regular(file) as opened:
+            opened.seek(max(0, opened.seek(0, SEEK_END) - leases.MOST))
             data = opened.read(leases.MOST)
     except OSError:
         return []

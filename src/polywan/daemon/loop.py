@@ -41,8 +41,9 @@ from polywan.core.plan import NftBatch, Plan
 from polywan.core.state import State
 from polywan.core.status import Traffic
 from polywan.core.words import counted
-from polywan.daemon import leases, store
+from polywan.daemon import leases
 from polywan.daemon.holding import Holder
+from polywan.daemon.keeping import Keeper
 from polywan.daemon.leaving import Leavers
 from polywan.daemon.seeking import Seeker
 from polywan.daemon.traffic import Meter
@@ -63,7 +64,6 @@ class Daemon:
     """Runs the engine over a kernel and a prober until it is told to stop.
 
     Attributes:
-        unsaved: why memory could not be written the last time; empty when it could.
         feeds: further sources of events, which run as long as the loop does.
     """
 
@@ -71,7 +71,7 @@ class Daemon:
         self.state = state
         self._kernel = kernel
         self._prober = prober
-        self._state_dir = state_dir
+        self._keeper = Keeper(state_dir)
         self._queue: deque[Event] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] | None = None
@@ -90,7 +90,6 @@ class Daemon:
         self._holder = Holder(kernel)
         self._seeker = Seeker(kernel, time.monotonic)
         self.feeds: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        self.unsaved = ""
         self.ready = asyncio.Event()
         self.on_settled: Callable[[], None] = lambda: None
 
@@ -213,6 +212,7 @@ class Daemon:
         if self.state.ready:
             self.ready.set()
         if isinstance(event, ReadDone):
+            self._keeper.again()
             for settled in self._settling:
                 if not settled.done():
                     settled.set_result(None)
@@ -257,12 +257,7 @@ class Daemon:
             case Cut() | Strays() | Misplaced() | Look() | Empty():
                 self._track(effect)
             case Remember(memory):
-                try:
-                    store.save(self._state_dir, memory)
-                    self.unsaved = ""
-                except OSError as error:
-                    self.unsaved = f"{self._state_dir} cannot be written: {(error.strerror or str(error)).lower()}"
-                    log.error("state.unwritable: %s; a restart may give marks anew", self.unsaved)
+                self._keeper.remember(memory)
             case Note(level, event, text):
                 log.log(LEVELS[level], "%s: %s", event, printable(text))
             case _:
@@ -358,6 +353,11 @@ class Daemon:
                 log.error("forget.failed: %s", error)
 
         self._spawn(forgetting())
+
+    @property
+    def unsaved(self) -> str:
+        """Why what is to be remembered is not on disk; empty when it is."""
+        return self._keeper.unsaved
 
     @property
     def troubles(self) -> tuple[str, ...]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +20,6 @@ from polywan.core.admin import Verb
 from polywan.core.compile import Memory
 from polywan.core.conditions import dnsmasq_lines
 from polywan.core.errors import (
-    BusyError,
     ConfigError,
     ControlError,
     KernelError,
@@ -31,21 +29,23 @@ from polywan.core.errors import (
 )
 from polywan.core.flows import Wanted
 from polywan.core.keep import HELD, KEEP
-from polywan.core.plan import ActualState, describe_nexthop, describe_route, describe_rule, removal
+from polywan.core.plan import describe_nexthop, describe_route, describe_rule
 from polywan.core.state import State
 from polywan.core.status import document
-from polywan.core.tuning import Sysctl, usual, wants_multipath
+from polywan.core.tuning import wants_multipath
 from polywan.core.words import counted
-from polywan.daemon import planning, store, via, why
-from polywan.daemon.control import serving
+from polywan.daemon import planning, via, why
+from polywan.daemon.listening import listening
 from polywan.daemon.lookups import LookupWatcher
 from polywan.daemon.loop import Daemon, printable
 from polywan.daemon.notify import notify
 from polywan.daemon.reloading import Reloader
+from polywan.daemon.removing import recalled, remove
 from polywan.daemon.resolver import SystemResolver
+from polywan.daemon.rundir import Held, locked
 from polywan.daemon.tracking import Tracking
 from polywan.daemon.uplinks import Uplinks
-from polywan.kernel.api import Kernel, Machine
+from polywan.kernel.api import Machine
 from polywan.kernel.linux import LinuxKernel
 from polywan.probe.prober import NetProber
 
@@ -125,11 +125,22 @@ class Service:
         return await self._reloader.reload()
 
     async def down(self) -> dict[str, Any]:
-        """Stop deciding, then remove what is ours; the answer is sent before the process ends."""
+        """Stop deciding, then remove what is ours; the answer is sent before the process ends, whatever it is.
+
+        A daemon that goes on would put back what was removed, and one that decides nothing must not seem to run.
+        """
         self._daemon.halt()
-        report = await asyncio.to_thread(remove, self._kernel, self._places.state_dir)
-        asyncio.get_running_loop().call_later(0.05, self.stop.set)
-        return report
+        try:
+            return await asyncio.to_thread(remove, self._kernel, self._places.state_dir, self._daemon.state.memory)
+        except Exception as error:
+            told = str(error) if isinstance(error, PolywanError) else f"{type(error).__name__}: {error}".strip(": ")
+            log.error("down.failed: %s", printable(told))
+            log.debug("down.failed: where", exc_info=error)
+            raise ControlError(
+                f"not everything could be removed: {told}; the daemon ends all the same: say `polywan down` again", 500
+            ) from error
+        finally:
+            asyncio.get_running_loop().call_later(0.05, self.stop.set)
 
     async def via(self, name: str) -> dict[str, Any]:
         """Look at the control group of an uplink's programs; answer when the kernel asks for it."""
@@ -173,74 +184,6 @@ def lack(lines: list[str]) -> PolywanError:
     return kind("\n".join(f"missing: {line}" for line in lines))
 
 
-def remove(kernel: Kernel, state_dir: Path) -> dict[str, Any]:
-    """Leave the kernel as found: everything stamped as ours is removed, settings get their old values back.
-
-    Returns:
-        removed: number of operations; failed: messages; unrestored: settings whose old values are lost.
-
-    Raises:
-        KernelError: the kernel cannot be read.
-    """
-    memory, warning = store.load(state_dir)
-    if warning:
-        log.warning("state.unreadable: %s", warning)
-    sysctls = [Sysctl(path, value) for path, value in memory.originals.items()]
-    actual = kernel.read([s.path for s in sysctls])
-    unrestored = _unrestored(kernel, actual) if store.lost(state_dir) else []
-    plan = removal(actual, sysctls)
-    kernel.hold(None)
-    report = kernel.apply(plan)
-    if not report.failures:
-        store.forget(state_dir)
-    log.info("down: %d of %s", report.done, counted(len(plan.ops), "operation"))
-    if unrestored:
-        log.warning("down: what these were before is not known, they stay: %s", ", ".join(unrestored))
-    return {"removed": report.done, "failed": [f.message for f in report.failures], "unrestored": unrestored}
-
-
-def _unrestored(kernel: Kernel, actual: ActualState) -> list[str]:
-    """Return the settings that look like ours, if anything of ours is there: nobody knows what they were before."""
-    if not (actual.nft or actual.routes or actual.rules):
-        return []
-    devices = sorted({route.link for route in actual.routes if route.link is not None})
-    wanted = tuple(usual(devices))
-    found = kernel.read([s.path for s in wanted]).sysctls
-    return [f"{s.path.replace('/', '.')} = {s.value}" for s in wanted if found.get(s.path) == s.value]
-
-
-@contextmanager
-def locked(runtime_dir: Path) -> Iterator[None]:
-    """Hold the runtime directory for this process.
-
-    Raises:
-        BusyError: another daemon holds it.
-        PolywanError: it cannot be made or written.
-    """
-    try:
-        runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
-        file = (runtime_dir / "lock").open("a+")
-    except OSError as error:
-        told = f"cannot use the runtime directory {runtime_dir}: {error.strerror}"
-        if isinstance(error, PermissionError):
-            raise NotPermitted(f"{told}: use sudo, or the service") from error
-        raise PolywanError(told) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = printable(file.read(20).strip()) or "unknown"
-            raise BusyError(
-                f"another daemon (pid {holder}) holds the runtime directory {runtime_dir}: stop that one first; "
-                "a daemon of another network namespace needs a directory of its own"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
 def setup_logging(*, verbose: bool = False) -> None:
     """Log to stderr; under systemd each line begins with its syslog priority (sd-daemon(3)).
 
@@ -281,9 +224,9 @@ def run(places: Places, *, verbose: bool = False) -> None:
     """
     setup_logging(verbose=verbose)
     loaded = load_with_warnings(places.config)
-    with presence.only_one(places.runtime_dir), locked(places.runtime_dir):
+    with presence.only_one(places.runtime_dir), locked(places.runtime_dir) as held:
         try:
-            asyncio.run(_serve(loaded, places))
+            asyncio.run(_serve(loaded, places, held))
         except ExceptionGroup as group:
             raise _only_cause(group) from group
 
@@ -296,13 +239,11 @@ def _only_cause(group: ExceptionGroup[Exception]) -> Exception:
     return error
 
 
-async def _serve(loaded: Loaded, places: Places) -> None:
+async def _serve(loaded: Loaded, places: Places, held: Held) -> None:
     kernel = LinuxKernel()
     if lacking := kernel.missing(multipath=wants_multipath(loaded.config)):
         raise lack(lacking)
-    memory, warning = store.load(places.state_dir)
-    if warning:
-        log.warning("state.unreadable: %s", warning)
+    memory = recalled(kernel, places.state_dir)
     prober = NetProber()
     daemon = Daemon(kernel, prober, _first(memory), places.state_dir)
     daemon.on_settled = lambda: notify("WATCHDOG=1")
@@ -322,7 +263,7 @@ async def _serve(loaded: Loaded, places: Places) -> None:
     loop.add_signal_handler(signal.SIGHUP, hangup)
     try:
         await service.begin(loaded)
-        await _until_stopped(daemon, service, places)
+        await _until_stopped(daemon, service, places, held)
     finally:
         notify("STOPPING=1")
         prober.close()
@@ -334,18 +275,20 @@ def _first(memory: Memory) -> State:
     return State(memory=memory, unix=time.time() - time.monotonic(), zone=float(time.localtime().tm_gmtoff))
 
 
-async def _until_stopped(daemon: Daemon, service: Service, places: Places) -> None:
+def _ready(daemon: Daemon) -> None:
+    state = daemon.state
+    log.info("ready: %s, generation %d", counted(len(state.views), "uplink"), state.generation)
+    notify("READY=1")
+
+
+async def _until_stopped(daemon: Daemon, service: Service, places: Places, held: Held) -> None:
     runner = asyncio.create_task(daemon.run())
     stopper = asyncio.create_task(service.stop.wait())
     ready = asyncio.create_task(daemon.ready.wait())
     try:
         await asyncio.wait({runner, stopper, ready}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
-            async with serving(service, places.runtime_dir):
-                state = daemon.state
-                log.info("ready: %s, generation %d", counted(len(state.views), "uplink"), state.generation)
-                notify("READY=1")
-                await asyncio.wait({runner, stopper}, return_when=asyncio.FIRST_COMPLETED)
+            await listening(service, held, places.runtime_dir, {runner, stopper}, lambda: _ready(daemon))
         if runner.done() and not service.stop.is_set():
             await runner
     finally:

@@ -29,8 +29,10 @@ from polywan.core.state import State
 from polywan.core.tuning import wants_multipath
 from polywan.daemon import leases, store, why
 from polywan.daemon.lookups import look_once
-from polywan.daemon.main import lack, locked, remove
+from polywan.daemon.main import lack
+from polywan.daemon.removing import remove
 from polywan.daemon.resolver import SystemResolver
+from polywan.daemon.rundir import locked
 from polywan.kernel.linux import LinuxKernel
 
 

@@ -6,38 +6,77 @@ import json
 import os
 import tempfile
 from dataclasses import asdict
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
-from polywan.core.admin import Order, Verb
+from polywan import files
 from polywan.core.compile import Memory
-from polywan.core.net import Family
-from polywan.core.outages import History, Outage
+from polywan.core.remembered import remembered
 
 FILE = "memory.json"
-LOST: Final = (
-    "marks may be given anew, and what kernel settings were before polywan is lost: `down` cannot restore them"
-)
-_LATEST: Final = 253_402_300_799.0  # the end of the year 9999
+LARGEST: Final = 4 << 20
+"""Bytes; that of 254 uplinks with all their outages has 300 kB."""
+
+_MARKS: Final = "marks may be given anew"
+_SETTINGS: Final = "what kernel settings were before polywan is lost: `down` cannot restore them"
+LOST: Final = f"{_MARKS}, and {_SETTINGS}"
+_COSTS: Final = {
+    "mask": _MARKS,
+    "ids": _MARKS,
+    "devices": _MARKS,
+    "originals": _SETTINGS,
+    "unsure": _SETTINGS,
+    "orders": "orders by hand may be forgotten",
+}
+"""What it means to people that a part of the file makes no sense."""
 
 
 def load(state_dir: Path) -> tuple[Memory, str]:
-    """Return what was remembered, and a warning when the file could not be understood (then: nothing)."""
-    path = state_dir / FILE
-    try:
-        raw = json.loads(path.read_text("utf-8"))
-        return _decode(raw), ""
-    except FileNotFoundError:
-        return Memory(), ""
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        told = error.strerror.lower() if isinstance(error, OSError) and error.strerror else error
-        return Memory(), f"{path} is unreadable and was ignored ({told}); {LOST}"
+    """Return what was remembered, and a warning when not all of it could be understood or believed."""
+    memory, told, _ = _load(state_dir)
+    return memory, told
 
 
 def lost(state_dir: Path) -> bool:
-    """True when there is no file that could tell what kernel settings were before."""
-    return not (state_dir / FILE).exists() or bool(load(state_dir)[1])
+    """True when what kernel settings were before is not known, or not of all of them."""
+    memory, _, sure = _load(state_dir)
+    return memory.unsure or not sure
+
+
+def found(state_dir: Path) -> bool:
+    """True when there is something in the file's place, good or bad."""
+    return os.path.lexists(state_dir / FILE)
+
+
+def _load(state_dir: Path) -> tuple[Memory, str, bool]:
+    """Return what was remembered, a warning, and whether the file knows what settings were before."""
+    path = state_dir / FILE
+    try:
+        memory, senseless = remembered(json.loads(_content(state_dir)))
+    except FileNotFoundError:
+        return Memory(), "", False
+    except RecursionError:
+        return Memory(), _ignored(path, "brackets are nested too deeply"), False
+    except (OSError, ValueError) as error:
+        told = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        return Memory(), _ignored(path, told), False
+    if not senseless:
+        return memory, "", True
+    costs = dict.fromkeys(_COSTS[key] for key in senseless if key in _COSTS)
+    told = f"{path}: what makes no sense in {', '.join(senseless)} was ignored"
+    return memory, "; ".join((told, *costs)), not {"originals", "unsure"}.intersection(senseless)
+
+
+def _ignored(path: Path, why: str) -> str:
+    return f"{path} is unreadable and was ignored ({why}); {LOST}"
+
+
+def _content(state_dir: Path) -> bytes:
+    with os.fdopen(files.open_own(state_dir, FILE), "rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"larger than {LARGEST >> 20} MiB")
+    return content
 
 
 def save(state_dir: Path, memory: Memory) -> None:
@@ -77,55 +116,5 @@ def _encode(memory: Memory) -> dict[str, Any]:
         },
         "leaving": [[name, int(family), since] for (name, family), since in memory.leaving.items()],
         "outages": {name: asdict(history) for name, history in memory.outages.items()},
+        "unsure": memory.unsure,
     }
-
-
-def _decode(raw: Any) -> Memory:
-    return Memory(
-        mask=_mask(raw.get("mask")),
-        ids={str(n): int(i) for n, i in raw["ids"].items()},
-        gateways={(str(n), Family(f)): ip_address(v) for n, f, v in raw["gateways"]},
-        originals={str(p): str(v) for p, v in raw["originals"].items()},
-        # Files of older versions have none of these.
-        devices={str(n): str(d) for n, d in raw.get("devices", {}).items()},
-        orders={str(n): _order(o) for n, o in raw.get("orders", {}).items()},
-        leaving={(str(n), Family(f)): _seconds(since) for n, f, since in raw.get("leaving", [])},
-        outages={str(n): _history(h) for n, h in raw.get("outages", {}).items()},
-    )
-
-
-def _history(raw: Any) -> History:
-    last = (
-        Outage(
-            began=_seconds(o["began"]),
-            lasted=None if o["lasted"] is None else _seconds(o["lasted"]),
-            reason=str(o["reason"]),
-        )
-        for o in raw["last"]
-    )
-    return History(day=int(raw["day"]), count=int(raw["count"]), last=tuple(last))
-
-
-def _mask(raw: Any) -> int | None:
-    if raw is None:
-        return None
-    if not 0 < int(raw) <= 0xFFFF_FFFF:
-        raise ValueError("a mark has 32 bits")
-    return int(raw)
-
-
-def _order(raw: Any) -> Order:
-    verb, until = Verb(raw["verb"]), raw["until"]
-    if verb is Verb.ENABLE:
-        raise ValueError("an order cannot be to enable")
-    if verb is Verb.DRAIN:
-        return Order(verb=verb, since=_seconds(raw["since"]), until=_seconds(until), empty=bool(raw["empty"]))
-    return Order(verb=verb, since=_seconds(raw["since"]))
-
-
-def _seconds(raw: Any) -> float:
-    value = float(raw)
-    # What no calendar has could not be shown either.
-    if not 0 <= value <= _LATEST:
-        raise ValueError(f"no time: {value}")
-    return value

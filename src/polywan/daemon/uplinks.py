@@ -43,7 +43,7 @@ class Uplinks:
             deadline: what `drain` gives connections, as "10m"; None for the default.
 
         Returns:
-            uplink, state, reason, and warnings.
+            uplink, state, reason, warnings, and kept: whether a restart will know it.
 
         Raises:
             ControlError: no such uplink (404), or no such deadline (400).
@@ -57,7 +57,7 @@ class Uplinks:
             warnings.append(f"{name} has enabled = false in the configuration, which comes first")
         if self._daemon.unsaved:
             warnings.append(f"in force, but a restart will not know it: {self._daemon.unsaved}")
-        return {**self._seen(name), "warnings": warnings}
+        return {**self._seen(name), "warnings": warnings, "kept": not self._daemon.unsaved}
 
     async def test(self, name: str) -> dict[str, Any]:
         """Make every probe and check of an uplink now, and tell what each layer says.

@@ -1,0 +1,108 @@
+"""Leave the kernel as found, and know what that was."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from polywan.core.compile import Memory
+from polywan.core.errors import KernelError, PolywanError
+from polywan.core.keep import KEEP
+from polywan.core.plan import ActualState, removal
+from polywan.core.tuning import Sysctl, usual
+from polywan.core.words import counted
+from polywan.daemon import store
+from polywan.kernel.api import Kernel
+
+log = logging.getLogger("polywan")
+
+
+def recalled(kernel: Kernel, state_dir: Path) -> Memory:
+    """Return what a daemon that starts here remembers; it knows whether what settings were before is lost."""
+    memory, warning = store.load(state_dir)
+    unsure = store.found(state_dir) and store.lost(state_dir)
+    if not store.found(state_dir) and _ours(kernel):
+        unsure = True
+        warning = f"{state_dir / store.FILE} is gone, and the kernel has rules of polywan; {store.LOST}"
+    if warning:
+        log.warning("state.unreadable: %s", warning)
+    return replace(memory, unsure=unsure)
+
+
+def remove(kernel: Kernel, state_dir: Path, known: Memory | None = None) -> dict[str, Any]:
+    """Leave the kernel as found: everything stamped as ours is removed, settings get their old values back.
+
+    Args:
+        kernel: of this machine.
+        state_dir: where the memory is.
+        known: what a running daemon remembers; without one the file tells.
+
+    Returns:
+        removed: number of operations; failed: messages; unrestored: settings whose old values are lost; problems:
+        what else was not done.
+
+    Raises:
+        KernelError: the kernel cannot be read.
+    """
+    memory, warning = (known, "") if known is not None else store.load(state_dir)
+    if warning:
+        log.warning("state.unreadable: %s", warning)
+    sysctls = [Sysctl(path, value) for path, value in memory.originals.items()]
+    actual = kernel.read([s.path for s in sysctls])
+    lost = store.lost(state_dir) if known is None else memory.unsure
+    unrestored = _unrestored(kernel, actual, memory) if lost else []
+    plan = removal(actual, sysctls)
+    problems = _let_go(kernel)
+    report = kernel.apply(plan)
+    problems += [] if report.failures else _forget(state_dir)
+    log.info("down: %d of %s", report.done, counted(len(plan.ops), "operation"))
+    if unrestored:
+        log.warning("down: what these were before is not known, they stay: %s", ", ".join(unrestored))
+    failed = [f.message for f in report.failures]
+    return {"removed": report.done, "failed": failed, "unrestored": unrestored, "problems": problems}
+
+
+def _let_go(kernel: Kernel) -> list[str]:
+    try:
+        kernel.hold(None)
+    except PolywanError as error:
+        told = f"the table {KEEP} cannot be removed: {error}; it goes with the daemon"
+        log.error("down.failed: %s", told)
+        return [told]
+    return []
+
+
+def _forget(state_dir: Path) -> list[str]:
+    try:
+        store.forget(state_dir)
+    except OSError as error:
+        told = (
+            f"{state_dir / store.FILE} cannot be removed: {(error.strerror or str(error)).lower()}; remove it by hand"
+        )
+        log.error("down.failed: %s", told)
+        return [told]
+    return []
+
+
+def _ours(kernel: Kernel) -> bool:
+    try:
+        return _any_of_ours(kernel.read([]))
+    except KernelError:
+        # Whoever reads next says so.
+        return False
+
+
+def _any_of_ours(actual: ActualState) -> bool:
+    return bool(actual.nft or actual.routes or actual.rules)
+
+
+def _unrestored(kernel: Kernel, actual: ActualState, memory: Memory) -> list[str]:
+    """Return the settings that look like ours, if anything of ours is there: nobody knows what they were before."""
+    if not _any_of_ours(actual):
+        return []
+    devices = sorted({route.link for route in actual.routes if route.link is not None})
+    wanted = tuple(s for s in usual(devices) if s.path not in memory.originals)
+    found = kernel.read([s.path for s in wanted]).sysctls
+    return [f"{s.path.replace('/', '.')} = {s.value}" for s in wanted if found.get(s.path) == s.value]

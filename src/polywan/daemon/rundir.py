@@ -1,0 +1,108 @@
+"""The runtime directory: held by one daemon, and made again when somebody removes it.
+
+It belongs to the daemon's user, and root opens what is in it for `down`: see SECURITY.md for what is believed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from polywan import files
+from polywan.core.errors import BusyError, NotPermitted, PolywanError
+from polywan.daemon.loop import printable
+
+LOCK: Final = "lock"
+
+
+class Held:
+    """A runtime directory that this process holds."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptor = _lock(directory)
+
+    def again(self) -> None:
+        """Hold the directory again if it, or the lock in it, was removed or exchanged.
+
+        Raises:
+            BusyError: another daemon holds it by now.
+            PolywanError: it cannot be made or written.
+        """
+        if not _is(self._directory / LOCK, self._descriptor):
+            fresh = _lock(self._directory)
+            os.close(self._descriptor)
+            self._descriptor = fresh
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        os.close(self._descriptor)
+
+
+@contextmanager
+def locked(runtime_dir: Path) -> Iterator[Held]:
+    """Hold the runtime directory for this process.
+
+    Raises:
+        BusyError: another daemon holds it.
+        PolywanError: it cannot be made or written.
+    """
+    held = Held(runtime_dir)
+    try:
+        yield held
+    finally:
+        held.close()
+
+
+def _lock(directory: Path) -> int:
+    """Lock the file in the directory and write into it who holds it; return its descriptor."""
+    while True:
+        descriptor = _opened(directory)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it may have removed it before we locked it: then it keeps nobody out.
+            if _is(directory / LOCK, descriptor):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                return descriptor
+        except BlockingIOError:
+            holder = printable(os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()) or "unknown"
+            os.close(descriptor)
+            raise BusyError(
+                f"another daemon (pid {holder}) holds the runtime directory {directory}: stop that one first; "
+                "a daemon of another network namespace needs a directory of its own"
+            ) from None
+        except OSError as error:
+            os.close(descriptor)
+            raise _unusable(directory, error) from error
+        os.close(descriptor)
+
+
+def _opened(directory: Path) -> int:
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+        return files.open_own(directory, LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except files.ForeignError as error:
+        raise PolywanError(f"{directory / LOCK} {error.strerror}: polywan did not make it; remove it") from error
+    except OSError as error:
+        raise _unusable(directory, error) from error
+
+
+def _unusable(directory: Path, error: OSError) -> PolywanError:
+    told = f"cannot use the runtime directory {directory}: {error.strerror}"
+    if isinstance(error, files.IrregularError):
+        return PolywanError(f"{directory / LOCK} {error.strerror}: polywan did not make it; remove it")
+    return (
+        NotPermitted(f"{told}: use sudo, or the service") if isinstance(error, PermissionError) else PolywanError(told)
+    )
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except OSError:
+        return False
