@@ -35,7 +35,7 @@ from polywan.core.state import State
 from polywan.core.status import document
 from polywan.core.tuning import Sysctl, usual, wants_multipath
 from polywan.core.words import counted
-from polywan.daemon import planning, store, via, why
+from polywan.daemon import logs, planning, store, via, why
 from polywan.daemon.control import serving
 from polywan.daemon.lookups import LookupWatcher
 from polywan.daemon.loop import Daemon, printable
@@ -251,6 +251,7 @@ def setup_logging(*, verbose: bool = False) -> None:
     )
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logs.borrow()
 
 
 class _Formatter(logging.Formatter):
