@@ -46,6 +46,7 @@ from polywan.daemon.tracking import Tracking
 from polywan.daemon.uplinks import Uplinks
 from polywan.kernel.api import Kernel, Machine
 from polywan.kernel.linux import LinuxKernel
+from polywan.kernel.privilege import NET_ADMIN, keep_to_ourselves
 from polywan.probe.prober import NetProber
 
 log = logging.getLogger("polywan")
@@ -278,6 +279,7 @@ def run(places: Places, *, verbose: bool = False) -> None:
         BusyError: another daemon runs in this network namespace, or holds the runtime directory.
     """
     setup_logging(verbose=verbose)
+    keep_to_ourselves(NET_ADMIN)
     loaded = load_with_warnings(places.config)
     with presence.only_one(places.runtime_dir), locked(places.runtime_dir):
         try:
