@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -127,7 +128,9 @@ class Client:
     def _request(self, method: str, path: str, text: str | None = None) -> dict[str, Any]:
         connection = _Connection(self._path, self._timeout)
         try:
-            connection.request(method, path, text)
+            # A daemon that has too many connections answers before it is asked, and closes.
+            with suppress(BrokenPipeError):
+                connection.request(method, path, text)
             response = connection.getresponse()
             body = json.loads(response.read() or b"{}")
         except PermissionError as error:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -393,6 +394,62 @@ def test_a_name_that_does_not_exist_is_told(site: Site) -> None:
     with resolver(site, V4):
         found = site.check(page(V4, url="http://absent.example/", servers=(PAGE[V4],)))
     assert (found.ok, found.detail) == (False, f"absent.example: {PAGE[V4]} says that there is no such name")
+
+
+def cut_short(reply: dns.message.Message) -> None:
+    """What a server says whose answer has no room in a datagram."""
+    reply.answer.clear()
+    reply.flags |= dns.flags.TC
+
+
+@contextmanager
+def resolver_by_tcp(site: Site, family: Family, answers: Twisted) -> Iterator[None]:
+    """Answer one question by TCP as well."""
+    with site.lab.server.socket(SOCKET_FAMILY[family], socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((str(SERVERS[family][0]), 53))
+        listener.listen()
+        listener.settimeout(5)
+
+        def serve_one() -> None:
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rwb") as stream:
+                wire = DnsServer._answer(answers, dns.message.from_wire(stream.read(int.from_bytes(stream.read(2)))))
+                stream.write(len(wire).to_bytes(2) + wire)
+
+        thread = threading.Thread(target=serve_one)
+        thread.start()
+        yield
+        thread.join(5)
+
+
+@BOTH
+def test_a_truncated_answer_is_asked_for_by_tcp_on_the_same_uplink(site: Site, family: Family) -> None:
+    with (
+        resolver(site, family, change=cut_short) as names,
+        resolver_by_tcp(site, family, names),
+        serve(site, family, NO_CONTENT),
+    ):
+        found = site.check(page(family, url="http://www.example/", servers=(PAGE[family],)))
+    assert (found.ok, found.detail) == (True, f"204 from {PAGE[family]}")
+    assert site.bytes("stray") == 0
+
+
+@BOTH
+def test_a_truncated_answer_never_means_that_there_is_no_address(site: Site, family: Family) -> None:
+    with resolver(site, family, change=cut_short):
+        found = site.check(page(family, url="http://www.example/", servers=(PAGE[family],)))
+    assert not found.ok
+    assert found.detail == (
+        f"www.example: {PAGE[family]} gives a part of its answer only, and nothing by TCP: Connection refused"
+    )
+
+
+@BOTH
+def test_a_resolver_that_answers_with_a_part_works(site: Site, family: Family) -> None:
+    with resolver(site, family, change=cut_short):
+        found = site.check(ask(family))
+    assert found.ok
 
 
 @pytest.mark.parametrize(

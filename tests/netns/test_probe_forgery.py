@@ -11,7 +11,7 @@ import pytest
 
 from polywan.core.events import ProbeResult
 from polywan.lab.namespaces import Namespace
-from polywan.probe.icmp import checksum
+from polywan.probe.icmp import EchoSocket, checksum
 from polywan.probe.prober import NetProber
 from probing import take
 from twolinks import SERVER, World, build, by
@@ -117,3 +117,45 @@ def test_a_late_reply_does_not_count_for_a_later_round(world: World, impostor: I
     first, second = world.run(reply_late)
     assert (first.round, first.late) == (1, True)
     assert (second.round, second.rtt) == (2, None)
+
+
+class Reads:
+    """Counts what reaches this process by the sockets of echo probes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        take_one = EchoSocket._take
+
+        def counted(echo: EchoSocket, datagram: bytes, sender: bytes) -> None:
+            self.count += 1
+            take_one(echo, datagram, sender)
+
+        monkeypatch.setattr(EchoSocket, "_take", counted)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_replies_to_others_do_not_reach_the_daemon_whatever_its_identifier(
+    world: World, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    reads = Reads(monkeypatch)
+    kind, protocol, family = {
+        4: (0, socket.IPPROTO_ICMP, socket.AF_INET),
+        6: (129, socket.IPPROTO_ICMPV6, socket.AF_INET6),
+    }[version]
+    with world.providers[1].entered(), socket.socket(family, socket.SOCK_RAW, protocol) as stranger:
+
+        async def flood(prober: NetProber) -> list[ProbeResult]:
+            prober.start(by(1, SERVER[version]))
+            first = await take(prober, 1)
+            ours = {echo._identifier for echo in prober._echoes.values()}
+            for identifier in set(range(0, 1 << 16, 97)) - ours:
+                rest = identifier.to_bytes(2) + bytes(10)
+                total = b"\0\0" if version == 6 else checksum(bytes([kind, 0, 0, 0]) + rest).to_bytes(2)
+                stranger.sendto(bytes([kind, 0]) + total + rest, ({4: "100.64.1.2", 6: "2001:db8:1::2"}[version], 0))
+            prober.start(by(1, SERVER[version], number=2))
+            return first + await take(prober, 1)
+
+        for own in (1, 2, 3):
+            results = world.run(flood)
+            assert all(result.rtt is not None for result in results)
+            assert reads.count == 2 * own

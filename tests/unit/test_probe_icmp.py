@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from polywan.core.net import Family
 from polywan.probe.icmp import EchoReply, checksum, decode_reply, encode_request
-from polywan.probe.tap import replies
+from polywan.probe.tap import raw_replies, replies
 
 IP_HEADER = bytes([0x45]) + bytes(19)
 V4, V6 = Family.V4, Family.V6
@@ -61,3 +61,11 @@ def test_no_datagram_upsets_the_decoder(family: Family, datagram: bytes) -> None
 def test_the_filter_of_a_tap_has_one_step_for_each_test_and_two_verdicts(family: Family) -> None:
     program = replies(family, 0x1234)
     assert len(program) == {V4: 9, V6: 8}[family]
+
+
+@pytest.mark.parametrize("family", [V4, V6])
+@pytest.mark.parametrize("identifier", [0, 1, 0xFF, 0x100, 0xFFFF])
+def test_the_filter_of_a_raw_socket_asks_for_its_own_identifier(family: Family, identifier: int) -> None:
+    program = raw_replies(family, identifier)
+    assert len(program) == {V4: 7, V6: 6}[family]
+    assert program[-3] >> 32 == identifier

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2s
 from typing import Final, TypeAlias
 
@@ -33,7 +33,7 @@ Key: TypeAlias = int | str
 """Key of a map or member of a set: a number (mark, slot) or a name (interface)."""
 
 
-@cache
+@lru_cache(maxsize=8192)  # more rules than the largest table has; with each new address come new texts
 def _comment(text: str, why: str) -> str:
     return f"{why} #{blake2s(text.encode(), digest_size=4).hexdigest()}"
 

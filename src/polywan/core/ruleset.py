@@ -18,7 +18,7 @@ chain; where a choice depends on the family there is one map per family.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 from polywan.core import decided, ipsec
@@ -147,7 +147,7 @@ def _sprayed(given: RulesetInput) -> dict[str, tuple[int, ...]]:
     return found
 
 
-@cache
+@lru_cache(maxsize=16)
 def _hooked(
     layout: MarkLayout, dead: tuple[Family, ...], words: tuple[int, ...], *, sprayed: bool, compared: bool
 ) -> dict[str, Chain]:
@@ -289,7 +289,7 @@ def _shared(given: RulesetInput) -> dict[str, Chain]:
     }
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _uplink(
     name: str, mark: int, layout: MarkLayout, sprayed: tuple[int, ...], *, translates: bool, xfrm: bool
 ) -> tuple[tuple[str, Chain], ...]:

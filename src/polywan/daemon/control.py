@@ -10,9 +10,8 @@ import json
 import logging
 import os
 import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,17 +20,16 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from polywan.core.admin import Verb
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature
 from polywan.core.flows import Wanted, wanted_of
 from polywan.core.question import QuestionError
+from polywan.daemon.peers import PATIENCE, Server, user_of, writers
 
 log = logging.getLogger("polywan")
 
 SOCKET = "control.sock"
-_UCRED = struct.Struct("3i")
 
 
 class Api(Protocol):
@@ -128,39 +126,6 @@ class Api(Protocol):
             ControlError: there is no such uplink.
         """
         ...
-
-
-class _PeerProtocol(H11Protocol):
-    """Says who is at the other end: the client's "port" is its user id (SO_PEERCRED, unix(7))."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it
-        super().connection_made(transport)
-        peer = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        _, uid, _ = _UCRED.unpack(peer)
-        self.client = ("unix", uid)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers, which the daemon has, and without waking up ten times a second."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._stopped = asyncio.Event()
-
-    async def main_loop(self) -> None:
-        """Serve until `stop`."""
-        await self.on_tick(0)
-        await self._stopped.wait()
-
-    def stop(self) -> None:
-        """Let `serve` come to its end."""
-        self.should_exit = True
-        self._stopped.set()
-
-    @contextmanager
-    def capture_signals(self) -> Any:
-        """Leave signals alone."""
-        yield
 
 
 def application(api: Api) -> Starlette:
@@ -300,8 +265,7 @@ def _error(code: int, text: str) -> Response:
 
 def _writer(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     async def guarded(request: Request) -> Response:
-        uid = request.client.port if request.client else -1
-        if uid not in (0, os.geteuid()):
+        if request.scope["state"]["uid"] not in writers():
             return _error(403, "only root and the daemon's own user may do that: use sudo")
         return await handler(request)
 
@@ -323,21 +287,23 @@ def bind(runtime_dir: Path) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(api: Api, runtime_dir: Path) -> AsyncIterator[None]:
+async def serving(api: Api, runtime_dir: Path, user: Callable[[socket.socket], int] = user_of) -> AsyncIterator[None]:
     """Serve the API on the runtime directory's socket while the context lasts; removes that socket afterwards."""
     listener = bind(runtime_dir)
     bound = os.lstat(runtime_dir / SOCKET)
     config = uvicorn.Config(
         application(api),
-        http=_PeerProtocol,
         lifespan="off",
+        # Nothing stands before this socket: a header must never say who asks, whatever the environment allows.
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         date_header=False,  # it would stand still
         timeout_graceful_shutdown=2,
+        timeout_keep_alive=int(PATIENCE),
     )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
+    server = Server(config, listener, user)
+    task = asyncio.create_task(server.serve(sockets=[]))
     try:
         yield
     finally:

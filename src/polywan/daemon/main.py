@@ -34,7 +34,7 @@ from polywan.core.state import State
 from polywan.core.status import document
 from polywan.core.tuning import wants_multipath
 from polywan.core.words import counted
-from polywan.daemon import planning, via, why
+from polywan.daemon import logs, planning, via, why
 from polywan.daemon.listening import listening
 from polywan.daemon.lookups import LookupWatcher
 from polywan.daemon.loop import Daemon, printable
@@ -47,6 +47,7 @@ from polywan.daemon.tracking import Tracking
 from polywan.daemon.uplinks import Uplinks
 from polywan.kernel.api import Machine
 from polywan.kernel.linux import LinuxKernel
+from polywan.kernel.privilege import NET_ADMIN, keep_to_ourselves
 from polywan.probe.prober import NetProber
 
 log = logging.getLogger("polywan")
@@ -197,6 +198,7 @@ def setup_logging(*, verbose: bool = False) -> None:
     )
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logs.borrow()
 
 
 class _Formatter(logging.Formatter):
@@ -223,6 +225,7 @@ def run(places: Places, *, verbose: bool = False) -> None:
         BusyError: another daemon runs in this network namespace, or holds the runtime directory.
     """
     setup_logging(verbose=verbose)
+    keep_to_ourselves(NET_ADMIN)
     loaded = load_with_warnings(places.config)
     with presence.only_one(places.runtime_dir), locked(places.runtime_dir) as held:
         try:

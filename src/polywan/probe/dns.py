@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from importlib import import_module
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from polywan.core.net import Family, IPAddress
-from polywan.probe.bound import bound_socket, endpoint
-from polywan.probe.check import Attempt, CheckFailedError, explained, readable
+from polywan.probe.bound import ABORT, bound_socket, endpoint
+from polywan.probe.check import Attempt, CheckFailedError, explained, readable, weigh
 
 if TYPE_CHECKING:
     from dns.message import Message
@@ -32,11 +32,13 @@ class Answer:
     Attributes:
         addresses: of the name, in the order's family, in the resolver's order.
         exists: false when there is no such name at all.
+        truncated: it did not fit (flag TC), so that addresses may be missing; `ask_by_tcp` gets them all.
     """
 
     server: IPAddress
     exists: bool
     addresses: tuple[IPAddress, ...]
+    truncated: bool = False
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ class _Inquiry:
             if reply is None:
                 continue
             if (code := _code(reply)) in _ANSWERS:
-                return Answer(one.server, code == "NOERROR", _addresses(reply))
+                return _answer(one.server, reply)
             one.trouble = code
         self.note()
         return None
@@ -129,6 +131,48 @@ async def ask(attempt: Attempt, name: str) -> Answer:
     raise CheckFailedError(attempt.pending)
 
 
+async def ask_by_tcp(attempt: Attempt, server: IPAddress, name: str) -> Answer:
+    """Ask one resolver once more, by the same uplink, for an answer that has no room in a datagram (RFC 7766).
+
+    Raises:
+        CheckFailedError: what it says is no answer.
+        SocketDeniedError, OSError, ValueError: as `bound_socket`; the server takes no TCP.
+    """
+    order = attempt.order
+    question = _question(name, order.family)
+    wire = question.to_wire()
+    loop = asyncio.get_running_loop()
+    with closing(
+        bound_socket(order.family, socket.SOCK_STREAM, socket.IPPROTO_TCP, order.interface, order.mark)
+    ) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+        try:
+            await loop.sock_connect(sock, endpoint(server, _PORT))
+            await loop.sock_sendall(sock, len(wire).to_bytes(2) + wire)
+            size = int.from_bytes(await _received(sock, 2))
+            reply = _decode(question, await _received(sock, size))
+        finally:
+            weigh(attempt, sock)
+    if reply is None or (code := _code(reply)) not in _ANSWERS:
+        raise CheckFailedError(f"{server}: " + ("an answer to something else" if reply is None else code))
+    return _answer(server, reply)
+
+
+async def _received(sock: socket.socket, size: int) -> bytes:
+    """Return so many bytes.
+
+    Raises:
+        CheckFailedError: the server has closed before.
+    """
+    data = b""
+    while len(data) < size:
+        piece = await asyncio.get_running_loop().sock_recv(sock, size - len(data))
+        if not piece:
+            raise CheckFailedError("the resolver closed without an answer")
+        data += piece
+    return data
+
+
 def _connected(server: IPAddress, sock: socket.socket) -> _Asked:
     """Let the kernel drop what comes from anybody else, and report what the path says of the server."""
     try:
@@ -159,6 +203,12 @@ def _decode(question: Message, data: bytes) -> Message | None:
     except Exception:  # noqa: BLE001 - anybody may send anything here; the parser's own errors are not all its own
         return None
     return reply if question.is_response(reply) else None
+
+
+def _answer(server: IPAddress, reply: Message) -> Answer:
+    from dns.flags import TC
+
+    return Answer(server, _code(reply) == "NOERROR", _addresses(reply), bool(reply.flags & TC))
 
 
 def _code(reply: Message) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import re
 import socket
 import ssl
-import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -18,8 +17,8 @@ import h11
 
 from polywan.core.net import IPAddress, family_of
 from polywan.probe.bound import ABORT, SocketDeniedError, bound_socket, endpoint
-from polywan.probe.check import IP_HEADER, Attempt, CheckFailedError, explained, shown
-from polywan.probe.dns import ask
+from polywan.probe.check import Attempt, CheckFailedError, explained, shown, weigh
+from polywan.probe.dns import Answer, ask, ask_by_tcp
 
 LARGEST: Final = 65536
 """Bytes of an answer's head before it counts as none; its body is never read."""
@@ -32,12 +31,6 @@ _TRIED: Final = 3
 
 _NETWORK_AUTHENTICATION_REQUIRED: Final = 511
 """A portal that says so itself (RFC 6585, 6)."""
-
-_TCP_HEADER: Final = 32
-"""With timestamps, as Linux sends them."""
-
-# Where struct tcp_info (linux/tcp.h) has bytes_received, segs_out, segs_in and bytes_sent; the last since 4.19.
-_TCP_INFO: Final = struct.Struct("=128xQII56xQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +85,7 @@ async def check_http(attempt: Attempt) -> str:
         addresses = (page.address,) if family_of(page.address) is order.family else ()
     elif attempt.servers():
         attempt.pending = f"{page.host}: no answer from a resolver"
-        found = await ask(attempt, page.host)
+        found = await _look_up(attempt, page.host)
         if not found.exists:
             raise CheckFailedError(f"{page.host}: {found.server} says that there is no such name")
         addresses = found.addresses[:_TRIED]
@@ -102,6 +95,26 @@ async def check_http(attempt: Attempt) -> str:
         return f"{page.host} has no IPv{order.family} address"
     head, address = await _fetch(attempt, page, addresses)
     return judge(page, order.status, head, address)
+
+
+async def _look_up(attempt: Attempt, host: str) -> Answer:
+    """Return all that a resolver knows of the host.
+
+    An answer that was cut short must not pass for "there is no address": that would be a good result.
+    """
+    found = await ask(attempt, host)
+    if not found.truncated:
+        return found
+    attempt.pending = f"{host}: {found.server} gives a part of its answer only, and nothing by TCP"
+    try:
+        return await ask_by_tcp(attempt, found.server, host)
+    except SocketDeniedError:
+        raise
+    except (CheckFailedError, OSError) as error:
+        if found.addresses:
+            return found
+        why = str(error) if isinstance(error, CheckFailedError) else explained(error)
+        raise CheckFailedError(f"{attempt.pending}: {why}") from error
 
 
 async def _fetch(attempt: Attempt, page: Page, addresses: tuple[IPAddress, ...]) -> tuple[Head, IPAddress]:
@@ -138,7 +151,7 @@ async def _fetch_from(attempt: Attempt, page: Page, address: IPAddress) -> Head:
         await asyncio.get_running_loop().sock_connect(sock, endpoint(address, page.port))
         return await _converse(sock, page, context)
     finally:
-        _weigh(attempt, sock)
+        weigh(attempt, sock)
         sock.close()
 
 
@@ -225,15 +238,3 @@ def _host_of(location: str) -> str:
 def _tls() -> ssl.SSLContext:
     """Return the settings that verify name and chain against the system's certificates."""
     return ssl.create_default_context()
-
-
-def _weigh(attempt: Attempt, sock: socket.socket) -> None:
-    """Count what the connection has cost so far, by what TCP says itself."""
-    with suppress(OSError, struct.error):
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        received, segments_out, segments_in, sent = _TCP_INFO.unpack_from(info)
-        header = IP_HEADER[attempt.order.family] + _TCP_HEADER
-        # The end of an established connection, one segment each way, is still to come.
-        end = 1 if segments_in else 0
-        attempt.sent += sent + header * (segments_out + end)
-        attempt.received += received + header * (segments_in + end)

@@ -15,7 +15,7 @@ from typing import Final
 from polywan.core.net import Family, IPAddress
 from polywan.core.untracked import PRIORITY
 from polywan.probe.bound import REFUSED, bound_socket, endpoint, prefer, set_mark
-from polywan.probe.tap import Tap
+from polywan.probe.tap import Tap, hear_only
 
 _HEADER: Final = struct.Struct("!BBHHH")
 _TOKEN: Final = 8
@@ -123,6 +123,7 @@ class EchoSocket:
         self._sock = bound_socket(family, socket.SOCK_RAW, PROTOCOLS[family], interface, mark)
         try:
             self._sock.setsockopt(*REPLIES[family])
+            hear_only(self._sock, family, self._identifier)
             loop.add_reader(self._sock.fileno(), self._read)
         except BaseException:
             self._sock.close()

@@ -17,6 +17,7 @@ from polywan.core.net import Family
 from polywan.probe.bound import RECVERR, bound_socket, endpoint
 from polywan.probe.check import IP_HEADER, Attempt, CheckFailedError, explained, readable
 from polywan.probe.icmp import PROTOCOLS, REPLIES, EchoReply, decode_reply, encode_request
+from polywan.probe.tap import hear_only
 
 _ICMP_HEADER: Final = 8
 _TOKEN: Final = 8
@@ -61,6 +62,7 @@ async def check_large(attempt: Attempt) -> str:
     protocol = PROTOCOLS[order.family]
     with closing(bound_socket(order.family, socket.SOCK_RAW, protocol, order.interface, order.mark)) as sock:
         sock.setsockopt(*REPLIES[order.family])
+        hear_only(sock, order.family, echo.expected.identifier)
         sock.setsockopt(*RECVERR[order.family], 1)
         sock.setsockopt(*_WHOLE[order.family])
         if order.family is Family.V6:

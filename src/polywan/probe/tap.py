@@ -58,10 +58,7 @@ class Tap:
         self._take = take
         self._sock = link_socket(_ETHERTYPES[family], interface, 0)
         try:
-            program = replies(family, identifier)
-            self._sock.setsockopt(
-                socket.SOL_SOCKET, _ATTACH_FILTER, _FPROG.pack(len(program), program.buffer_info()[0])
-            )
+            _attach(self._sock, replies(family, identifier))
             loop.add_reader(self._sock.fileno(), self._read)
         except BaseException:
             self._sock.close()
@@ -98,6 +95,34 @@ def replies(family: Family, identifier: int) -> array[int]:
         tests += [(_NEXT_HALF, 4), (_EQUAL, identifier)]
     else:
         tests = [(_LOAD_BYTE, 6), (_EQUAL, 58), (_LOAD_BYTE, 40), (_EQUAL, 129), (_LOAD_HALF, 44), (_EQUAL, identifier)]
+    return _assembled(tests)
+
+
+def hear_only(sock: socket.socket, family: Family, identifier: int) -> None:
+    """Have a raw socket receive echo replies with that identifier, and nothing else: others do not even wake us.
+
+    A raw socket is given the replies to every program of the box, and whatever strangers send.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    _attach(sock, raw_replies(family, identifier))
+
+
+def raw_replies(family: Family, identifier: int) -> array[int]:
+    """Return `replies` for a raw socket: of IPv6 it has no header (raw(7), RFC 3542)."""
+    if family is Family.V4:
+        tests = [(_INDEX_HEADER, 0), (_NEXT_BYTE, 0), (_EQUAL, 0), (_NEXT_HALF, 4), (_EQUAL, identifier)]
+    else:
+        tests = [(_LOAD_BYTE, 0), (_EQUAL, 129), (_LOAD_HALF, 4), (_EQUAL, identifier)]
+    return _assembled(tests)
+
+
+def _attach(sock: socket.socket, program: array[int]) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, _FPROG.pack(len(program), program.buffer_info()[0]))
+
+
+def _assembled(tests: list[tuple[int, int]]) -> array[int]:
     count = len(tests)
     steps = [
         _STEP.pack(code, 0, count - place if code == _EQUAL else 0, number)

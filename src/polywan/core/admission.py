@@ -1,0 +1,44 @@
+"""Who may open one more connection to the control socket: nobody can take a descriptor that the daemon needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+MOST: Final = 64
+"""Connections at once, of everybody."""
+
+EACH: Final = 8
+"""Connections at once of one user who may only read."""
+
+KEPT: Final = 16
+"""Of `MOST`, those that only root and the daemon's user can have."""
+
+SPARE: Final = 32
+"""Descriptors that stay free for probes, lists and questions to the kernel, whoever connects."""
+
+SPARE_FROM_WRITERS: Final = 8
+"""The same where root or the daemon's user connects: the administrator has to get in when descriptors are short."""
+
+
+def refusal(uid: int, writers: tuple[int, ...], connected: Mapping[int, int], free: int) -> str | None:
+    """Return why a user may not connect now, None if he may.
+
+    Args:
+        uid: whose connection it is.
+        writers: users who may change things.
+        connected: connections of each user, without this one.
+        free: descriptors that are left once this connection has its own.
+    """
+    writer = uid in writers
+    if free < (SPARE_FROM_WRITERS if writer else SPARE):
+        return "polywan has few open files left: raise its limit (LimitNOFILE=), or close connections to this socket"
+    if sum(connected.values()) >= MOST:
+        return f"{MOST} connections to this socket are open, no more are allowed: close some"
+    if writer:
+        return None
+    if connected.get(uid, 0) >= EACH:
+        return f"user {uid} has {EACH} connections to this socket, no more are allowed: close some"
+    if sum(count for user, count in connected.items() if user not in writers) >= MOST - KEPT:
+        return f"{MOST - KEPT} connections to this socket are open, the rest is kept for root: close some"
+    return None
