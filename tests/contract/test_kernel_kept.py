@@ -50,6 +50,7 @@ route add 0.0.0.0/1 via 198.51.100.254 dev up2
 nexthop add id 9 via 192.0.2.253 dev up1
 route add 203.0.113.0/25 nhid 9
 route add 203.0.113.128/25 dev up1
+route add 203.0.115.0/24 via 192.0.2.253 src 198.51.100.1
 rule add priority 50 from 10.9.0.0/16 lookup 77
 route add default via 192.0.2.252 dev up1 table 77
 """
@@ -66,6 +67,7 @@ ACTS = [
     "address del 192.0.2.1/24 dev up1",
     "address add 198.51.100.7/24 dev up2",
     "address del 198.51.100.1/24 dev up2",
+    "address flush dev up1",
     "nexthop del id 9",
     "rule del priority 50",
     "rule add priority 51 from 10.8.0.0/16 lookup 78",

@@ -14,7 +14,7 @@ MAIN = frozenset({(Family.V4, TABLE_MAIN)})
 
 
 class Reader:
-    """Counts reads; the routes that it finds lead by device 7."""
+    """Counts reads; the routes that it finds lead by device 7 with 192.0.2.1."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -25,7 +25,7 @@ class Reader:
     def read(self) -> Routes:
         self.reads += 1
         self.meanwhile()
-        return Routes((), (), {}, frozenset({7}))
+        return Routes((), (), {}, frozenset({7, b"\xc0\0\2\1"}))
 
     def reads_after(self, touch: Callable[[KeptRoutes], None], *, heard: bool = True) -> int:
         """Return how many reads two askings take, with the touch in between."""
@@ -43,8 +43,10 @@ class Reader:
         (lambda kept: kept.touch(), 2),
         (lambda kept: kept.touch(7), 2),
         (lambda kept: kept.touch(8), 1),
+        (lambda kept: kept.touch(b"\xc0\0\2\1"), 2),
+        (lambda kept: kept.touch(b"\xc0\0\2\2"), 1),
     ],
-    ids=["nothing", "a route", "a device that a route leads by", "another device"],
+    ids=["nothing", "a route", "a device that a route leads by", "another device", "a source", "another address"],
 )
 def test_routes_are_read_again_only_after_what_may_have_changed_them(
     touch: Callable[[KeptRoutes], None], reads: int

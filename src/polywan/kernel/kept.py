@@ -25,12 +25,16 @@ LONGEST: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Routes of others that decisions depend on, and the devices (by index) of all their next hops."""
+    """Routes of others that decisions depend on.
+
+    Attributes:
+        supports: with what they go in silence: devices of all next hops (by index), and preferred sources (packed).
+    """
 
     defaults: tuple[DefaultRoute, ...]
     parts: tuple[WideRoute, ...]
     tables: Mapping[TableId, tuple[Destination, ...]]
-    devices: frozenset[int] = frozenset()
+    supports: frozenset[int | bytes] = frozenset()
 
 
 @dataclass(slots=True)
@@ -38,20 +42,20 @@ class KeptRoutes:
     """Holds one reading; `touch` is called in the loop, `get` in the thread that reads.
 
     Some changes come without a word of their own: with a device, an address or a nexthop go the IPv4 routes by it.
-    So a notification about a device counts when a route that was read leads by it.
+    So a notification about a device or an address counts when a route that was read leads by it or names it.
     """
 
     clock: Callable[[], float] = monotonic
     _touched: int = 0
-    _devices: deque[int] = field(default_factory=deque)
+    _supports: deque[int | bytes] = field(default_factory=deque)
     _kept: tuple[frozenset[TableKey], float, int, Routes] | None = None
 
-    def touch(self, device: int | None = None) -> None:
-        """Routes may have changed: those by one device, or any."""
-        if device is None:
+    def touch(self, support: int | bytes | None = None) -> None:
+        """Routes may have changed: those by one device or with one source address, or any."""
+        if support is None:
             self._touched += 1
         else:
-            self._devices.append(device)
+            self._supports.append(support)
 
     def get(self, wanted: frozenset[TableKey], read: Callable[[], Routes], *, heard: bool) -> Routes:
         """Return what was read of these tables, or read it.
@@ -62,11 +66,11 @@ class KeptRoutes:
             heard: somebody listens to notifications and calls `touch`.
         """
         now = self.clock()
-        devices = {self._devices.popleft() for _ in range(len(self._devices))}
+        touched_by = {self._supports.popleft() for _ in range(len(self._supports))}
         kept = self._kept
         if kept is not None and heard and (kept[0], kept[2]) == (wanted, self._touched):
             _, at, _, routes = kept
-            if now - at < LONGEST and routes.devices.isdisjoint(devices):
+            if now - at < LONGEST and routes.supports.isdisjoint(touched_by):
                 return routes
         touched = self._touched
         self._kept = None

@@ -139,7 +139,7 @@ class LinuxKernel:
             defaults=defaults,
             parts=tuple(dict.fromkeys(part for body in bodies for part in rt.decode_wide(body, names))),
             tables=tables,
-            devices=frozenset(rt.devices_of(bodies)) | self._tables.devices(),
+            supports=frozenset(rt.supports_of(bodies)) | self._tables.supports(),
         )
 
     def _watch_tables(self, wanted: frozenset[foreign.TableKey]) -> None:

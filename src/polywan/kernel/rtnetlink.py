@@ -320,13 +320,21 @@ def devices_of(bodies: Iterable[bytes]) -> Iterator[int]:
             yield from (hop.link for hop in _hops(attributes(body, _ROUTE.size), 0))
 
 
-def address_about(body: bytes) -> tuple[int, bool]:
-    """Return the device of an address message, and whether the address is link-local."""
+def supports_of(bodies: Iterable[bytes]) -> Iterator[int | bytes]:
+    """Yield the devices of all next hops of route messages, and the preferred sources (packed)."""
+    for body in bodies:
+        yield from devices_of([body])
+        if len(body) >= _ROUTE.size and (source := attributes(body, _ROUTE.size).get(_RTA_PREFSRC)):
+            yield source
+
+
+def address_about(body: bytes) -> tuple[int, bytes]:
+    """Return the device of an address message, and the address (packed)."""
     if len(body) < _ADDRESS.size:
-        return 0, False
-    af, _, _, _, index = _ADDRESS.unpack_from(body)
-    address = decode_ip(attributes(body, _ADDRESS.size).get(_IFA_ADDRESS, b""))
-    return index, af == AF[Family.V6] and address is not None and address.is_link_local
+        return 0, b""
+    *_, index = _ADDRESS.unpack_from(body)
+    found = attributes(body, _ADDRESS.size)
+    return index, found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")
 
 
 def touched_route(body: bytes) -> bool | None:

@@ -80,7 +80,8 @@ class Translator:
     Attributes:
         tables: those whose routes of any kind matter, since a rule of others leads to them.
 
-    What may have changed routes of others is told to `touch` as well: the index of a device, None for anything.
+    What may have changed routes of others is told to `touch` as well: a device by index, a packed address, or None for
+    anything.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Translator:
         own_port: int,
         own_nft_port: Callable[[int], bool],
         links: Iterable[Link],
-        touch: Callable[[int | None], None] = lambda _: None,
+        touch: Callable[[int | bytes | None], None] = lambda _: None,
     ) -> None:
         self._touch = touch
         self._own_port = own_port
@@ -117,10 +118,10 @@ class Translator:
             case rt.NEWLINK | rt.DELLINK:
                 return self._link(message)
             case rt.NEWADDR | rt.DELADDR:
-                index, local = rt.address_about(message.body)
-                if not local:
-                    # With an IPv4 address go the routes that name it as their source.
-                    self._touch(None)
+                index, address = rt.address_about(message.body)
+                # With an address go the routes that name it as their source, with the last one those by the device.
+                self._touch(index)
+                self._touch(address)
                 return [WorldTouched("address", self._name(index))]
             case rt.NEWROUTE | rt.DELROUTE:
                 return self._route(message)
@@ -208,7 +209,9 @@ class Watch:
         KernelError: the kernel refused the subscription.
     """
 
-    def __init__(self, own_port: int, links: Callable[[], Iterable[Link]], touch: Callable[[int | None], None]) -> None:
+    def __init__(
+        self, own_port: int, links: Callable[[], Iterable[Link]], touch: Callable[[int | bytes | None], None]
+    ) -> None:
         self._links = links
         self._touch = touch
         self._route = NetlinkSocket(ROUTE, _ROUTE_GROUPS)
