@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from ipaddress import ip_interface
 
 import pytest
 
@@ -123,3 +124,30 @@ def test_a_strangers_transaction_after_ours_is_still_seen() -> None:
 def test_a_hostile_program_name_loses_its_teeth() -> None:
     (event,) = events_of(translator(), transaction(OURS, STRANGER, name=b"\x1b]0;x\x07\0"))
     assert event == OursTouched("table", "\\x1b]0;x\\x07 (pid 4242)")
+
+
+def test_what_links_became_while_notifications_were_lost_is_told() -> None:
+    gone, anew = Link(index=8, name="wan2", up=True, carrier=True), Link(index=9, name="wan3", up=True, carrier=True)
+    watch = translator(wan(), gone, anew)
+    made = Link(index=11, name="wan3", up=True, carrier=True)
+    events = watch.missed([wan(up=False), made])
+    assert events == [LinkRemoved("wan2"), LinkRemoved("wan3"), LinkChanged(wan(up=False)), LinkChanged(made)]
+    assert watch.missed([wan(up=False), made]) == []
+
+
+@pytest.mark.parametrize(("message", "link"), [("fe80::1/64", "wan1"), ("192.0.2.1/24", "wan1")])
+def test_an_address_names_its_link(message: str, link: str) -> None:
+    ip = ip_interface(message)
+    body = struct.pack("=BBBBi", 2 if ip.version == 4 else 10, 64, 0, 0, 7) + attribute(1, ip.ip.packed)
+    (event,) = translator(wan()).route(Message(rt.NEWADDR, 0, 0, STRANGER, body))
+    assert isinstance(event, WorldTouched)
+    assert (event.what, event.link) == ("address", link)
+
+
+def test_an_address_touches_the_routes_of_its_device_and_those_that_name_it() -> None:
+    touched: list[int | bytes | None] = []
+    watch = Translator(OWN, lambda port: port == OWN, [wan()], touched.append)
+    ip = ip_interface("192.0.2.1")
+    body = struct.pack("=BBBBi", 2, 24, 0, 0, 7) + attribute(1, ip.ip.packed)
+    watch.route(Message(rt.DELADDR, 0, 0, STRANGER, body))
+    assert touched == [7, ip.ip.packed]

@@ -14,7 +14,19 @@ from collections.abc import Iterator
 from errno import ENOENT
 from typing import Final, assert_never
 
-from polywan.core import alarms, checking, leave, reconfigure, resting, retire, routers, seeking, staging, together
+from polywan.core import (
+    alarms,
+    checking,
+    concern,
+    leave,
+    reconfigure,
+    resting,
+    retire,
+    routers,
+    seeking,
+    staging,
+    together,
+)
 from polywan.core import health as hl
 from polywan.core.blame import Blame
 from polywan.core.cautions import SETTINGS
@@ -52,6 +64,9 @@ from polywan.core.tuning import ALL_RP_FILTER, EVENTS, build_sysctls
 
 FOLD: Final = 0.02
 """Seconds within which further notifications share one read."""
+
+LATER: Final = 1.0
+"""The same for notifications about devices that no decision looks at: hundreds of containers may come and go."""
 
 RESYNC: Final = 10.0
 """Seconds between reads when nothing happens: the net below the notifications."""
@@ -146,6 +161,8 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
 
 
 def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, tuple[Effect, ...], bool]:
+    if concern.foreign(state, event):
+        return read_soon(state, now, LATER), (), False
     match event:
         case LinkChanged() | LinkRemoved():
             return _take_link(state, event, now)
@@ -191,9 +208,9 @@ def _take_link(state: State, event: LinkChanged | LinkRemoved, now: float) -> tu
     return read_soon(replace(state, observed=after), now), (), True
 
 
-def read_soon(state: State, now: float) -> State:
-    """Ask for a read: now when the last one is long ago, otherwise once `FOLD` has passed since."""
-    at = max(now, state.last_read + FOLD)
+def read_soon(state: State, now: float, fold: float = FOLD) -> State:
+    """Ask for a read: now when the last one is long ago, otherwise once `fold` seconds have passed since."""
+    at = max(now, state.last_read + fold)
     return replace(state, read_at=at if state.read_at is None else min(at, state.read_at))
 
 

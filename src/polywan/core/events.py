@@ -33,9 +33,14 @@ class LinkRemoved:
 
 @dataclass(frozen=True, slots=True)
 class WorldTouched:
-    """Addresses or routes of others changed (`what` says which kind): read again."""
+    """Addresses or routes of others changed (`what` says which kind): read again.
+
+    Attributes:
+        link: the one device that the change is about, where it is about one; no difference between two changes.
+    """
 
     what: str
+    link: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,8 @@ class Observed:
     _routes: Mapping[tuple[str, Family], tuple[DefaultRoute, ...]] = field(init=False, repr=False, compare=False)
     sourced: frozenset[str] = field(init=False, repr=False, compare=False)
     """Links with a default route that serves some sources only."""
+    leading: frozenset[str] = field(init=False, repr=False, compare=False)
+    """Links by which others' routes lead somewhere, but for main's specific ones."""
 
     def __post_init__(self) -> None:
         """Index by link once: with hundreds of uplinks every decision asks for each."""
@@ -143,6 +145,9 @@ class Observed:
         object.__setattr__(self, "_global", addresses)
         object.__setattr__(self, "_routes", routes)
         object.__setattr__(self, "sourced", frozenset(d.link for d in self.defaults if d.source is not None))
+        theirs = (d.link for table, known in self.tables.items() if table != TABLE_MAIN for d in known)
+        lead = (*(d.link for d in self.defaults), *(part.link for part in self.parts), *theirs, *self.wide)
+        object.__setattr__(self, "leading", frozenset(link for link in lead if link is not None))
 
     def addresses_of(self, link: str, family: Family) -> tuple[IPInterface, ...]:
         """The link's addresses that can be reached from elsewhere (no link-local, no loopback)."""

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 
-from polywan.core import alarms, engine, staging
+from polywan.core import alarms, concern, engine, staging
 from polywan.core.effects import (
     Apply,
     Cut,
@@ -157,7 +157,8 @@ class Daemon:
 
     async def _feed_kernel(self) -> None:
         async for event in self._kernel.events():
-            self._notices += 1
+            # What is read again a little later anyway makes no read that is under way worthless.
+            self._notices += not concern.foreign(self.state, event)
             self.post(event)
 
     async def _feed_prober(self) -> None:

@@ -18,7 +18,7 @@ from polywan.core.foreign import MOST_ROUTES, TABLE_LOCAL, Destination, ForeignR
 from polywan.core.net import FAMILIES, PROTOCOL, TABLE_MAIN, Family, IPNetwork, RulePriority, TableId
 from polywan.core.observed import DefaultRoute
 from polywan.kernel.netlink import INTERRUPTED, ROUTE, NetlinkSocket, attributes, number, text, u32
-from polywan.kernel.rtnetlink import AF, FAMILY_OF, GETROUTE, decode_ip
+from polywan.kernel.rtnetlink import AF, FAMILY_OF, GETROUTE, decode_ip, supports_of
 
 TableKey: TypeAlias = tuple[Family, TableId]
 
@@ -251,6 +251,10 @@ class Tables:
             if known := _with_default(key, self._read(key, names), defaults):
                 found[key[1]] = (*found[key[1]], *known) if key[1] in found else known
         return found
+
+    def supports(self) -> frozenset[int | bytes]:
+        """Return the devices and sources of the routes that were read last, dead next hops included."""
+        return frozenset(supports_of(body for bodies, _, _ in self._last.values() for body in bodies))
 
     def _read(self, key: TableKey, names: Mapping[int, str]) -> tuple[Destination, ...]:
         bodies = _bodies(key)

@@ -18,12 +18,12 @@ from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.events import KernelEvent, Signs
 from polywan.core.flows import Flow
-from polywan.core.foreign import Destination, ForeignRule
+from polywan.core.foreign import ForeignRule
 from polywan.core.keep import hold_texts
-from polywan.core.net import FAMILIES, TABLE_MAIN, UNBOUND_SOURCE, Family, TableId
+from polywan.core.net import FAMILIES, TABLE_MAIN, UNBOUND_SOURCE, Family
 from polywan.core.nexthops import Nexthop
 from polywan.core.nft import NftTable
-from polywan.core.observed import DefaultRoute, Link, Observed, links_by_name
+from polywan.core.observed import Address, Link, Observed, links_by_name
 from polywan.core.plan import (
     ActualState,
     AddRule,
@@ -45,6 +45,7 @@ from polywan.kernel import nexthops as nh
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.affinity import AffinityMaps
 from polywan.kernel.api import Freed
+from polywan.kernel.kept import KeptRoutes, Memo, Names, Routes
 from polywan.kernel.netlink import ROUTE, Message, NetlinkSocket, Refusal, Request
 from polywan.kernel.nftables import Nftables
 from polywan.kernel.passive import Ear
@@ -76,6 +77,9 @@ class LinuxKernel:
         self._watches: list[Watch] = []
         self._tables = foreign.Tables()
         self._watched: frozenset[foreign.TableKey] = frozenset()
+        self._routes_kept = KeptRoutes()
+        self._links_read: Memo[Link | None] = Memo()
+        self._addresses_read: Memo[Address | None] = Memo()
         self._vanished = Vanished()
         self._ear = Ear(self._vanished)
 
@@ -92,22 +96,21 @@ class LinuxKernel:
         """Read links first, then what refers to them; see `Kernel.observe`."""
         links = self._links()
         names = {link.index: link.name for link in links}
-        addresses = [rt.decode_address(m.body, names) for m in self._dump(rt.GETADDR, rt.get_addresses())]
-        routes = [m.body for family in FAMILIES for m in self._routes(family, ours=False)]
+        told = self._dump(rt.GETADDR, rt.get_addresses())
+        addresses = self._addresses_read.decode(told, lambda body: rt.decode_address(body, names), names)
         theirs = self._foreign_rules()
-        defaults = tuple(dict.fromkeys(d for body in routes for d in rt.decode_defaults(body, names)))
-        parts = tuple(dict.fromkeys(part for body in routes for part in rt.decode_wide(body, names)))
+        routes = self._foreign_routes(theirs, names)
         return Observed(
             links=links_by_name(links),
             addresses=tuple(dict.fromkeys(a for a in addresses if a is not None)),
-            defaults=defaults,
-            wide=frozenset(part.link for part in parts),
-            parts=parts,
+            defaults=routes.defaults,
+            wide=frozenset(part.link for part in routes.parts),
+            parts=routes.parts,
             xfrm=sysctl.read("net/core/xfrm_acq_expires") is not None,
             ipsec=ipsec.in_use(),
             compared=chains.after_routing(),
             rules=theirs,
-            tables=self._known(theirs, names, defaults),
+            tables=routes.tables,
         )
 
     def _foreign_rules(self) -> tuple[ForeignRule, ...]:
@@ -118,18 +121,28 @@ class LinuxKernel:
         )
         return tuple(rule for family, rule in found if rule is not None and rule.family is family)
 
-    def _known(
-        self, rules: Iterable[ForeignRule], names: Mapping[int, str], defaults: tuple[DefaultRoute, ...]
-    ) -> Mapping[TableId, tuple[Destination, ...]]:
-        """Read the tables that rules of others name, and hear of their routes from before that on."""
+    def _foreign_routes(self, rules: Iterable[ForeignRule], names: Mapping[int, str]) -> Routes:
+        """Return the routes of others that count, as they were last read as long as nothing has touched them."""
         wanted = frozenset((rule.family, rule.table) for rule in rules if rule.table is not None) - foreign.APART
         # Of main's routes the specific ones count, too: nft cannot be asked for them (core/specific.py).
         wanted |= {(family, TABLE_MAIN) for family in FAMILIES}
+        heard = any(watch.listening for watch in self._watches)
+        return self._routes_kept.get(wanted, lambda: self._read_routes(wanted, names), heard=heard)
+
+    def _read_routes(self, wanted: frozenset[foreign.TableKey], names: Mapping[int, str]) -> Routes:
+        """Read the defaults and the tables that rules of others name, and hear of their routes from before that on."""
         self._watch_tables(wanted)
+        bodies = [m.body for family in FAMILIES for m in self._routes(family, ours=False, keep=rt.maybe_wide)]
+        defaults = tuple(dict.fromkeys(d for body in bodies for d in rt.decode_defaults(body, names)))
         tables = self._tables.read(wanted, names, defaults)
         # Of a table with too many routes, the defaults count; those are heard of anyway.
         self._watch_tables(frozenset(key for key in wanted if not foreign.large(tables.get(key[1], ()), key[0])))
-        return tables
+        return Routes(
+            defaults=defaults,
+            parts=tuple(dict.fromkeys(part for body in bodies for part in rt.decode_wide(body, names))),
+            tables=tables,
+            supports=frozenset(rt.supports_of(bodies)) | self._tables.supports(),
+        )
 
     def _watch_tables(self, wanted: frozenset[foreign.TableKey]) -> None:
         self._watched = wanted
@@ -138,7 +151,7 @@ class LinuxKernel:
 
     def read(self, sysctls: Sequence[str]) -> ActualState:
         """Read what is ours; see `Kernel.read`."""
-        names = {link.index: link.name for link in self._links()}
+        names = Names()
         found = [
             rule
             for family in FAMILIES
@@ -262,7 +275,7 @@ class LinuxKernel:
 
     def events(self) -> AsyncIterator[KernelEvent]:
         """Subscribe now and return the stream; see `Kernel.events`."""
-        watch = Watch(self._netlink.port, self._links)
+        watch = Watch(self._netlink.port, self._links, self._routes_kept.touch)
         watch.know_tables(self._watched)
         self._watches.append(watch)
         return watch.stream()
@@ -279,22 +292,22 @@ class LinuxKernel:
         self._clients.close()
 
     def _own(self, family: Family) -> frozenset[bytes]:
-        names = {link.index: link.name for link in self._links()}
+        names = Names()
         found = (rt.decode_address(m.body, names) for m in self._dump(rt.GETADDR, rt.get_addresses()))
         addresses = {a.ip.ip for a in found if a is not None} | {UNBOUND_SOURCE}
         return frozenset(address.packed for address in addresses if address.version == family)
 
     def _links(self) -> list[Link]:
-        found = (rt.decode_link(m.body) for m in self._dump(rt.GETLINK, rt.get_links()))
+        found = self._links_read.decode(self._dump(rt.GETLINK, rt.get_links()), rt.decode_link)
         return [link for link in found if link is not None]
 
-    def _routes(self, family: Family, *, ours: bool) -> Iterable[Message]:
-        found = self._dump(rt.GETROUTE, rt.get_routes(family, ours=ours))
+    def _routes(self, family: Family, *, ours: bool, keep: Callable[[bytes], bool] | None = None) -> Iterable[Message]:
+        found = self._dump(rt.GETROUTE, rt.get_routes(family, ours=ours), keep)
         return (m for m in found if rt.family_of(m.body) is family)
 
-    def _dump(self, kind: int, body: bytes) -> list[Message]:
+    def _dump(self, kind: int, body: bytes, keep: Callable[[bytes], bool] | None = None) -> list[Message]:
         with self._lock:
-            return self._netlink.snapshot(kind, body)
+            return self._netlink.snapshot(kind, body, keep)
 
 
 def _is_routing(op: Op) -> TypeGuard[_RoutingOp]:

@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Self
 
 from polywan.core.errors import KernelError
@@ -353,14 +353,23 @@ class NetlinkSocket:
                     return
                 yield message
 
-    def snapshot(self, kind: int, body: bytes) -> list[Message]:
+    def snapshot(self, kind: int, body: bytes, keep: Callable[[bytes], bool] | None = None) -> list[Message]:
         """Dump everything of a kind, again when it changed meanwhile.
+
+        Args:
+            kind: of the request.
+            body: of the request.
+            keep: tells by a message's body whether it is wanted; the others are never held in memory.
 
         Raises:
             KernelError: the kernel refused, or the data would not hold still.
         """
         for _ in range(_DUMP_TRIES):
-            found = list(self.dump(kind, body))
-            if not any(m.flags & INTERRUPTED for m in found):
+            found, torn = [], False
+            for message in self.dump(kind, body):
+                torn = torn or bool(message.flags & INTERRUPTED)
+                if keep is None or keep(message.body):
+                    found.append(message)
+            if not torn:
                 return found
         raise KernelError("dump", errno.EAGAIN, "the data kept changing while it was read")

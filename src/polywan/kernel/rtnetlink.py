@@ -6,7 +6,7 @@ Decoders never raise: a message that makes no sense, or that core has no value f
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final, NamedTuple
 
@@ -43,6 +43,7 @@ _BYTES: Final = struct.Struct("=16xQQ")
 
 _IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x8, 0x10, 0x80, 0x10000
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_STATS64 = 1, 3, 4, 10, 18, 23
+_IFLA_EXT_MASK, _SKIP_STATISTICS = 29, 1 << 3
 _INFO_KIND, _INFO_SLAVE_KIND = 1, 4
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_UNUSABLE: Final = 0x40 | 0x08  # tentative: not yet ours; dadfailed: somebody else's
@@ -56,8 +57,8 @@ _CLONED: Final = 0x200
 
 
 def get_links() -> bytes:
-    """Body of a request for every link."""
-    return _LINK.pack(0, 0, 0, 0, 0)
+    """Body of a request for every link, without its counters: they are most of an answer."""
+    return _LINK.pack(0, 0, 0, 0, 0) + number(_IFLA_EXT_MASK, _SKIP_STATISTICS)
 
 
 def get_addresses() -> bytes:
@@ -305,6 +306,35 @@ def _own_address(body: bytes) -> Route | None:
     if not isinstance(address, IPv4Address):
         return None
     return Route(family=Family.V4, table=TableId(TABLE_LOCAL), metric=0, link="lo", local=address)
+
+
+def maybe_wide(body: bytes) -> bool:
+    """Tell by a glance whether a route message can be about a default route or a wide one."""
+    return len(body) >= _ROUTE.size and body[0] in FAMILY_OF and body[1] <= WIDE[FAMILY_OF[body[0]]]
+
+
+def devices_of(bodies: Iterable[bytes]) -> Iterator[int]:
+    """Yield the indexes of the devices of all next hops of route messages."""
+    for body in bodies:
+        if len(body) >= _ROUTE.size:
+            yield from (hop.link for hop in _hops(attributes(body, _ROUTE.size), 0))
+
+
+def supports_of(bodies: Iterable[bytes]) -> Iterator[int | bytes]:
+    """Yield the devices of all next hops of route messages, and the preferred sources (packed)."""
+    for body in bodies:
+        yield from devices_of([body])
+        if len(body) >= _ROUTE.size and (source := attributes(body, _ROUTE.size).get(_RTA_PREFSRC)):
+            yield source
+
+
+def address_about(body: bytes) -> tuple[int, bytes]:
+    """Return the device of an address message, and the address (packed)."""
+    if len(body) < _ADDRESS.size:
+        return 0, b""
+    *_, index = _ADDRESS.unpack_from(body)
+    found = attributes(body, _ADDRESS.size)
+    return index, found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")
 
 
 def touched_route(body: bytes) -> bool | None:

@@ -9,10 +9,12 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 from polywan.core.errors import KernelError
 from polywan.core.events import EventsLost, KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
+from polywan.core.net import TABLE_MAIN
 from polywan.core.nft import TABLE
 from polywan.core.observed import Link
 from polywan.kernel import nexthops as nh
@@ -77,9 +79,19 @@ class Translator:
 
     Attributes:
         tables: those whose routes of any kind matter, since a rule of others leads to them.
+
+    What may have changed routes of others is told to `touch` as well: a device by index, a packed address, or None for
+    anything.
     """
 
-    def __init__(self, own_port: int, own_nft_port: Callable[[int], bool], links: Iterable[Link]) -> None:
+    def __init__(
+        self,
+        own_port: int,
+        own_nft_port: Callable[[int], bool],
+        links: Iterable[Link],
+        touch: Callable[[int | bytes | None], None] = lambda _: None,
+    ) -> None:
+        self._touch = touch
         self._own_port = own_port
         self._own_nft_port = own_nft_port
         self._nft_ports: dict[int, bool] = {}
@@ -92,27 +104,57 @@ class Translator:
         self._links = {link.index: link for link in links}
         self._table_touched = False
 
+    def missed(self, links: Iterable[Link]) -> list[KernelEvent]:
+        """Take note of the links as they are now, and return what nobody told of them."""
+        before = {link.name: link for link in self._links.values()}
+        self.know(links)
+        now = {link.name: link for link in self._links.values()}
+        gone = [LinkRemoved(name) for name, link in before.items() if name not in now or now[name].index != link.index]
+        return [*gone, *(LinkChanged(link) for name, link in now.items() if before.get(name) != link)]
+
     def route(self, message: Message) -> list[KernelEvent]:
         """Translate one message of the route family."""
         match message.kind:
             case rt.NEWLINK | rt.DELLINK:
                 return self._link(message)
             case rt.NEWADDR | rt.DELADDR:
-                return [WorldTouched("address")]
+                index, address = rt.address_about(message.body)
+                # With an address go the routes that name it as their source, with the last one those by the device.
+                self._touch(index)
+                self._touch(address)
+                return [WorldTouched("address", self._name(index))]
             case rt.NEWROUTE | rt.DELROUTE:
-                ours = rt.touched_route(message.body)
-                if ours is None and self.tables and table_of(message.body) in self.tables:
-                    ours = False
-                return [] if ours is None else self._touched("route", message, ours=ours)
+                return self._route(message)
             case rt.NEWRULE | rt.DELRULE:
                 rule = rules.decode_rule(message.body)
                 return [] if rule is None else self._touched("rule", message, ours=rule.ours)
             case nh.NEWNEXTHOP | nh.DELNEXTHOP:
                 # With a nexthop of others go the IPv4 routes by it, without a word of their own.
                 ours = nh.touched_nexthop(message.body)
+                if message.port != self._own_port:
+                    self._touch(None)
                 return [] if ours is None else self._touched("nexthop", message, ours=ours)
             case _:
                 return []
+
+    def _route(self, message: Message) -> list[KernelEvent]:
+        ours = rt.touched_route(message.body)
+        if ours is not None:
+            if message.port != self._own_port:
+                self._touch(None)
+            return self._touched("route", message, ours=ours)
+        if not self.tables or (key := table_of(message.body)) not in self.tables:
+            return []
+        self._touch(None)
+        events = self._touched("route", message, ours=False)
+        devices = set(rt.devices_of([message.body]))
+        if key[1] != TABLE_MAIN or len(devices) != 1:
+            return events
+        return [replace(event, link=self._name(*devices)) for event in events if isinstance(event, WorldTouched)]
+
+    def _name(self, index: int) -> str | None:
+        link = self._links.get(index)
+        return None if link is None else link.name
 
     def _touched(self, what: str, message: Message, *, ours: bool) -> list[KernelEvent]:
         if message.port == self._own_port:
@@ -124,6 +166,7 @@ class Translator:
         if link is None:
             return []
         before = self._links.get(link.index)
+        self._touch(link.index)
         if message.kind == rt.DELLINK:
             self._links.pop(link.index, None)
             return [LinkRemoved(link.name)]
@@ -166,15 +209,18 @@ class Watch:
         KernelError: the kernel refused the subscription.
     """
 
-    def __init__(self, own_port: int, links: Callable[[], Iterable[Link]]) -> None:
+    def __init__(
+        self, own_port: int, links: Callable[[], Iterable[Link]], touch: Callable[[int | bytes | None], None]
+    ) -> None:
         self._links = links
+        self._touch = touch
         self._route = NetlinkSocket(ROUTE, _ROUTE_GROUPS)
         try:
             self._nft = NetlinkSocket(NETFILTER, _NFTABLES_GROUPS)
         except KernelError:
             self._route.close()
             raise
-        self._translator = Translator(own_port, own_netfilter_port, links())
+        self._translator = Translator(own_port, own_netfilter_port, links(), touch)
         self._closed = False
         self._missed = False
         self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
@@ -182,6 +228,11 @@ class Watch:
     def know_tables(self, tables: frozenset[TableKey]) -> None:
         """Tell of every route of these tables from now on; may be called from any thread."""
         self._translator.tables = tables
+
+    @property
+    def listening(self) -> bool:
+        """True while somebody receives."""
+        return self._waiting is not None and not self._closed
 
     def close(self) -> None:
         """End the stream; may be called from any thread."""
@@ -247,8 +298,11 @@ class Watch:
         found += self._read(self._nft, self._translator.nftables)
         found += self._read(self._route, self._translator.route)
         events: list[KernelEvent] = []
+        known = set()
         for event in found:
-            if isinstance(event, LinkChanged | LinkRemoved) or event not in events:
+            what = (event, event.link if isinstance(event, WorldTouched) else None)
+            if isinstance(event, LinkChanged | LinkRemoved) or what not in known:
+                known.add(what)
                 events.append(event)
         return events
 
@@ -262,15 +316,19 @@ class Watch:
             except OSError as e:
                 if e.errno != errno.ENOBUFS:
                     raise KernelError("receive notifications", e.errno or 0, e.strerror or str(e)) from e
-                self._start_afresh(source)
+                events += self._start_afresh(source)
                 events.append(EventsLost())
                 break
             for message in messages(data):
                 events += translate(message)
         return events
 
-    def _start_afresh(self, source: NetlinkSocket) -> None:
-        """Empty the queue: until then the kernel drops further messages without a word (netlink(7))."""
+    def _start_afresh(self, source: NetlinkSocket) -> list[KernelEvent]:
+        """Empty the queue: until then the kernel drops further messages without a word (netlink(7)).
+
+        Returns:
+            What links have become meanwhile: an uplink's loss does not wait for the read.
+        """
         while True:
             try:
                 source.receive_now()
@@ -279,5 +337,7 @@ class Watch:
             except OSError as e:
                 if e.errno != errno.ENOBUFS:
                     raise KernelError("receive notifications", e.errno or 0, e.strerror or str(e)) from e
+        self._touch(None)
         with suppress(KernelError):
-            self._translator.know(self._links())
+            return self._translator.missed(self._links())
+        return []
