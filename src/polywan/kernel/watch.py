@@ -12,7 +12,16 @@ from contextlib import contextmanager, suppress
 from typing import Final, TypeAlias
 
 from polywan.core.errors import KernelError
-from polywan.core.events import EventsLost, KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
+from polywan.core.events import (
+    AddressLost,
+    EventsLost,
+    KernelEvent,
+    LinkChanged,
+    LinkRemoved,
+    OursTouched,
+    WorldTouched,
+)
+from polywan.core.net import family_of
 from polywan.core.nft import TABLE
 from polywan.core.observed import Link
 from polywan.kernel import nexthops as nh
@@ -97,8 +106,10 @@ class Translator:
         match message.kind:
             case rt.NEWLINK | rt.DELLINK:
                 return self._link(message)
-            case rt.NEWADDR | rt.DELADDR:
+            case rt.NEWADDR:
                 return [WorldTouched("address")]
+            case rt.DELADDR:
+                return [self._address_lost(message)]
             case rt.NEWROUTE | rt.DELROUTE:
                 ours = rt.touched_route(message.body)
                 if ours is None and self.tables and table_of(message.body) in self.tables:
@@ -113,6 +124,10 @@ class Translator:
                 return [] if ours is None else self._touched("nexthop", message, ours=ours)
             case _:
                 return []
+
+    def _address_lost(self, message: Message) -> KernelEvent:
+        lost = rt.decode_address(message.body, {index: link.name for index, link in self._links.items()})
+        return WorldTouched("address") if lost is None else AddressLost(lost.link, family_of(lost.ip))
 
     def _touched(self, what: str, message: Message, *, ours: bool) -> list[KernelEvent]:
         if message.port == self._own_port:
