@@ -189,9 +189,7 @@ class Sim:
             case StartCheck(order):
                 self._post(*self._checked(order))
             case Cut():
-                self.kernel.cut(effect.mark, effect.mask, effect.family, tcp=effect.tcp)
-                self.cuts.append(effect.uplink)
-                self.ever_cut = True
+                self._cut(effect)
             case Look() | Empty():
                 self._leave(effect)
             case Strays() | Misplaced():
@@ -200,6 +198,14 @@ class Sim:
                 self.memory = memory
             case Note(_, event, text):
                 self.log.append(f"{event}: {text}")
+
+    def _cut(self, effect: Cut) -> None:
+        if effect.vanished:
+            self.kernel.release(effect.mark, effect.mask, effect.family)
+            return
+        self.kernel.cut(effect.mark, effect.mask, effect.family, tcp=effect.tcp)
+        self.cuts.append(effect.uplink)
+        self.ever_cut = True
 
     def _forget(self, effect: Strays | Misplaced) -> None:
         if isinstance(effect, Misplaced):

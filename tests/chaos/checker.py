@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from chaos.expected import Calendar, make_calendar
+from chaos.expected import Calendar, Fault, make_calendar
 from chaos.history import Deed, Flow, History, Span, any_meets, merged, outside
 from chaos.plan import Kind
 from polywan.lab.traffic import Attempt
@@ -122,8 +122,11 @@ class _Judge:
                 yield self._say("I1", seen.begin, flow.name, text)
 
     def flows_are_freed(self) -> Iterator[Violation]:
-        """F: while another uplink is well, a flow of a lost one is free to go on soon after the verdict."""
-        for fault in self.calendar.faults:
+        """F: while another uplink is well, a flow of a lost one is free to go on soon after the verdict.
+
+        So is one whose uplink was given another address, when nothing else happened to that.
+        """
+        for fault in (*self.calendar.faults, *self.calendar.exchanged):
             if fault.kind is Kind.ECHO_LOST:
                 continue
             # A sender that waits doubles its wait, so it may try next only as late again.
@@ -132,13 +135,21 @@ class _Judge:
                 limit >= fault.mended
                 or not self._somebody(fault.uplink, fault.begun, limit)
                 or not self._alive(fault.known, limit)
+                or (fault in self.calendar.exchanged and self._otherwise(fault, limit))
             ):
                 continue
             for flow in self.history.flows:
                 # What is bound to the address of a lost uplink has nowhere to go.
                 if flow.role != "tunnel" and self._stuck(flow, fault.uplink, fault.begun, limit):
-                    text = f"still waits {limit - fault.begun:.1f} s after isp{fault.uplink} was lost"
+                    what = "given another address" if fault in self.calendar.exchanged else "lost"
+                    text = f"still waits {limit - fault.begun:.1f} s after isp{fault.uplink} was {what}"
                     yield self._say("F", limit, flow.name, text)
+
+    def _otherwise(self, exchange: Fault, limit: float) -> bool:
+        """True when the daemon was not there to hear of the exchange, or the uplink was broken as well."""
+        faults = (f for f in self.calendar.faults if f.uplink == exchange.uplink)
+        broken = any(f.begun <= limit and exchange.begun <= f.mended + self.rules.back for f in faults)
+        return broken or not self._alive(exchange.begun, limit)
 
     def _stuck(self, flow: Flow, uplink: int, begun: float, limit: float) -> bool:
         on = any(u == uplink and s.begin < begun - 0.5 and s.end > limit for u, s in self._judged(flow))

@@ -30,6 +30,7 @@ class Calendar:
 
     Attributes:
         faults: all of them, in order.
+        exchanged: addresses that were exchanged, with devices or without, in the same form; nothing of that is mended.
         broken: by uplink: broken, or mended and not surely in use again; nothing is asked of its flows.
         useless: by uplink: broken, or mended and maybe not even used when nobody else serves.
         slow: by uplink: its line is full; packets come late or are lost, but nothing ends and nothing moves.
@@ -40,6 +41,7 @@ class Calendar:
     """
 
     faults: tuple[Fault, ...]
+    exchanged: tuple[Fault, ...]
     broken: Mapping[int, list[Span]]
     useless: Mapping[int, list[Span]]
     slow: Mapping[int, list[Span]]
@@ -86,6 +88,7 @@ def make_calendar(history: History) -> Calendar:
     unsettled = merged([*first, *lost, *flushed, *torn, *forgotten, *changes, *history.stalls])
     return Calendar(
         faults=faults,
+        exchanged=tuple(_exchanged(history)),
         broken={n: merged(_broken(history, faults, n, history.rules.back)) for n in numbers},
         useless={n: merged(_broken(history, faults, n, history.rules.answer)) for n in numbers},
         slow=slow,
@@ -130,6 +133,13 @@ def _faults(history: History, slow: Mapping[int, list[Span]]) -> Iterator[Fault]
             # A daemon that starts after the mending finds nothing to notice, unless it was noticed before.
             known = min(known, max(mended, acted(history, mended, 0.0)) + need)
         yield Fault(deed.action.uplink, kind, deed.begun, mended, known)
+
+
+def _exchanged(history: History) -> Iterator[Fault]:
+    for deed in history.deeds:
+        if deed.action.kind in (Kind.READDRESS, Kind.REMAKE):
+            known = acted(history, deed.done, history.rules.loss)
+            yield Fault(deed.action.uplink, deed.action.kind, deed.begun, inf, known)
 
 
 def _broken(history: History, faults: tuple[Fault, ...], number: int, rest: float) -> Iterator[Span]:

@@ -103,6 +103,20 @@ def test_open_tcp_that_the_kernel_forgot_while_somebody_listened_is_ended_with_a
     assert [(f.told, f.forgotten, f.ended) for f in freed] == [(1, 0, 0), (0, 0, 0)]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_the_kernel_forgot_is_released_alone(world: World, family: Family) -> None:
+    freed: list[Freed] = []
+
+    def forget() -> None:
+        world.expire([tcp(1, family=family, state=3), tcp(2, 0x200, family, state=3)])
+        world.track([tcp(3, family=family, state=3), Entry(mark=0x100, port=4, family=family)])
+        freed.extend(world.kernel.release(0x100, MASK, family) for _ in range(2))
+
+    heard(world, lambda: world.track([tcp(8, 0x300)]), forget, lambda: world.track([tcp(9, 0x300)]), enough=opened(2))
+    assert [(f.told, f.forgotten, f.ended) for f in freed] == [(1, 0, 0), (0, 0, 0)]
+    assert world.kernel.connections(MASK)[0x100] == 2
+
+
 def test_what_the_kernel_forgot_while_nobody_listened_is_not_known(world: World) -> None:
     world.expire([tcp(1, state=3)])
     assert world.kernel.cut(0x100, MASK, Family.V4).told == 0

@@ -149,6 +149,34 @@ def test_a_flow_of_a_lost_uplink_that_waits_for_ever_is_not_freed() -> None:
     assert found(run) == ["F"]
 
 
+EXCHANGES = [Kind.READDRESS, Kind.REMAKE]
+
+
+@pytest.mark.parametrize("kind", EXCHANGES)
+def test_a_flow_that_waits_for_ever_after_its_uplink_was_given_another_address_is_not_freed(kind: Kind) -> None:
+    run = history(deed(10.0, kind, 1))
+    run.flows += [flow(gaps=[Span(10.0, 17.0)]), flow(gaps=[Span(10.0, 12.0)]), flow(broken=10.3)]
+    run.flows.append(flow(uplink=2))
+    assert found(run) == ["F"]
+
+
+@pytest.mark.parametrize("kind", EXCHANGES)
+@pytest.mark.parametrize(
+    ("others", "lives"),
+    [
+        pytest.param((deed(9.0, Kind.CUT, 1), deed(12.0, Kind.RESTORE, 1)), (Life(-5.0, -4.0),), id="broken too"),
+        pytest.param((deed(9.0, Kind.CUT, 2), deed(9.0, Kind.CUT, 3)), (Life(-5.0, -4.0),), id="nobody else is well"),
+        pytest.param((deed(9.0, Kind.KILL),), (Life(-5.0, -4.0, 9.0), Life(10.1, 10.2)), id="nobody heard of it"),
+    ],
+)
+def test_nobody_is_freed_after_an_exchange_that_nobody_could_act_upon(
+    kind: Kind, others: tuple[Deed, ...], lives: tuple[Life, ...]
+) -> None:
+    run = history(*others, deed(10.0, kind, 1), lives=lives)
+    run.flows.append(flow(gaps=[Span(10.0, 17.0)]))
+    assert "F" not in found(run)
+
+
 def test_nobody_is_freed_while_no_other_uplink_is_well() -> None:
     run = history(*CUT, deed(9.0, Kind.SILENCE, 2), deed(9.5, Kind.SILENCE, 3))
     run.flows.append(flow(gaps=[Span(10.0, 30.0)]))

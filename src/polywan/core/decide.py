@@ -7,7 +7,7 @@ from typing import Final
 
 from polywan.config import Config
 from polywan.core import cautions as cautious
-from polywan.core import drift, leave, outages, ramp, resting, retire, routers, together
+from polywan.core import drift, leave, outages, ramp, renumbered, resting, retire, routers, together
 from polywan.core import health as hl
 from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
@@ -70,7 +70,8 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         for name in config.uplinks
     }
     account = outages.follow(memory.outages, state.views, views, now + state.unix, state.zone)
-    retired = _retired(state, config, actual, now)
+    lost = renumbered.lost(state, config, ways, after_read=after_read)
+    retired = renumbered.retired(_retired(state, config, actual, now), lost, config, now)
     desired = compile_state(
         config,
         state.numbers,
@@ -120,6 +121,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
             write_at=state.write_at if account is recalled.outages else min(state.write_at, now + outages.WRITTEN),
             leavings=leavings,
             retired=retired,
+            lost=frozenset() if after_read else state.lost,
             reach=ways,
             health=probes,
             wake=now,
@@ -134,7 +136,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
             actual=_assume(desired, actual),
             generation=state.generation + bool(plan),
             held=held,
-            sweeps=(*state.sweeps, *sweeps),
+            sweeps=(*state.sweeps, *sweeps, *renumbered.sweeps(state, lost, now)),
             repairs=(*_recent(state, now), now) if tampered else _recent(state, now),
             devices=drift.indexes(observed) if after_read else state.devices,
             drift=drift.mended(foreign, now) if tampered else state.drift,
@@ -264,9 +266,11 @@ def second_cuts(state: State, config: Config, due: Iterable[Sweep]) -> tuple[Cut
     lost = selection.dead | selection.moved if selection else frozenset()
     mask = layout_of(config).mask
     return tuple(
-        Cut(s.uplink, s.mark, mask, s.family, s.tcp, clients=True, inbound=_gone(state.reach, s.uplink, s.family))
+        Cut(s.uplink, s.mark, mask, s.family, vanished=True)
+        if s.vanished
+        else Cut(s.uplink, s.mark, mask, s.family, s.tcp, clients=True, inbound=_gone(state.reach, s.uplink, s.family))
         for s in due
-        if (s.uplink, s.family) in lost or s.mark in state.retired
+        if s.vanished or (s.uplink, s.family) in lost or s.mark in state.retired
     )
 
 

@@ -75,6 +75,7 @@ class Cut:
             meanwhile has a new entry, which nobody could tell from the old one.
         inbound: so are those that came in from outside: the link itself is gone. On a link that is silent they may well
             be answered.
+        vanished: nothing but TCP that the kernel forgot by itself of late, with an address that the link has lost.
     """
 
     uplink: str
@@ -84,6 +85,7 @@ class Cut:
     tcp: bool = True
     clients: bool = False
     inbound: bool = True
+    vanished: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

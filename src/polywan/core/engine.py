@@ -33,6 +33,7 @@ from polywan.core.cautions import SETTINGS
 from polywan.core.decide import decide, second_cuts
 from polywan.core.effects import Effect, Level, Note, Read, Remember, StartProbe
 from polywan.core.events import (
+    AddressLost,
     Applied,
     CameBack,
     CheckResult,
@@ -138,7 +139,7 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
             return *routers.learn(after, state.observed), True
         case Staging(names):
             return replace(state, staged=names), (), False
-        case LinkChanged() | LinkRemoved() | WorldTouched() | OursTouched() | EventsLost():
+        case LinkChanged() | LinkRemoved() | WorldTouched() | AddressLost() | OursTouched() | EventsLost():
             return _take_kernel(state, event, now)
         case Looked(lookups):
             after = staging.arrived(replace(state, lookups=lookups))
@@ -168,6 +169,8 @@ def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, t
             return _take_link(state, event, now)
         case WorldTouched():
             return read_soon(state, now), (), False
+        case AddressLost(link, family):
+            return read_soon(replace(state, lost=state.lost | {(link, family)}), now), (), False
         case OursTouched(_, by):
             return read_soon(replace(state, culprit=by or state.culprit), now), (), False
         case EventsLost():

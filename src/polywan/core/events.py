@@ -44,6 +44,14 @@ class WorldTouched:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressLost:
+    """A link lost an address; it may be back before anybody can look: read again."""
+
+    link: str
+    family: Family
+
+
+@dataclass(frozen=True, slots=True)
 class OursTouched:
     """Another program changed something that carries our stamp.
 
@@ -208,7 +216,7 @@ class Tick:
     """Time went by: the deadline that `engine.deadline` named has come."""
 
 
-KernelEvent: TypeAlias = LinkChanged | LinkRemoved | WorldTouched | OursTouched | EventsLost
+KernelEvent: TypeAlias = LinkChanged | LinkRemoved | WorldTouched | AddressLost | OursTouched | EventsLost
 Event: TypeAlias = (
     KernelEvent
     | ProbeResult

@@ -28,13 +28,14 @@ from polywan.core.views import UplinkView
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A cut of connections that is still to come, at a monotonic time; `tcp` as in `Cut`."""
+    """A cut of connections that is still to come, at a monotonic time; `tcp` and `vanished` as in `Cut`."""
 
     at: float
     uplink: str
     mark: int
     family: Family
     tcp: bool = True
+    vanished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class State:
         policy_marks: numbers of the policies that have one, likewise.
         lookups: what rules refer to outside of the file, as last read.
         retired: marks that a reload removed; who still carries one is let go for a while.
+        lost: links that lost an address since the last read, as the kernel told, by family.
         actual: what the kernel holds of ours, as read or as just applied.
         reach, health, selection, desired: the last decision; kept to tell what a new one changes.
         spare: metered uplinks that no policy needs now (`core/resting.py`).
@@ -98,6 +100,7 @@ class State:
     lookups: Lookups = NOTHING
     probing: Mapping[str, HealthSettings] = field(default_factory=dict)
     retired: Retired = field(default_factory=dict)
+    lost: frozenset[tuple[str, Family]] = frozenset()
     observed: Observed | None = None
     actual: ActualState | None = None
     reach: Mapping[UplinkFamily, Reach] = field(default_factory=dict)

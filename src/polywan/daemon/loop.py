@@ -326,6 +326,8 @@ class Daemon:
     async def _cut(self, cut: Cut) -> None:
         whom = {"tcp": cut.tcp, "clients": cut.clients, "inbound": cut.inbound}
         work = partial(self._kernel.cut, cut.mark, cut.mask, cut.family, **whom)
+        if cut.vanished:
+            work = partial(self._kernel.release, cut.mark, cut.mask, cut.family)
         try:
             freed = await asyncio.to_thread(work)
         except KernelError as error:

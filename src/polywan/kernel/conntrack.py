@@ -42,6 +42,8 @@ OPEN_STATES: Final = (3, 5)
 
 _ORIGINAL, _REPLY, _STATUS, _TIMEOUT, _ID, _ZONE, _MARK_MASK = 1, 2, 3, 7, 12, 18, 21
 _NESTED: Final = 0x8000
+_IP, _PROTO = 1, 2  # CTA_TUPLE_IP, CTA_TUPLE_PROTO
+_SWAPPED: Final = {1: 2, 2: 1, 3: 4, 4: 3}
 _SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8  # nf_conntrack_common.h
 
 _TCP: Final = 6
@@ -231,7 +233,8 @@ def deletion(body: bytes) -> Request:
 def restore(bodies: Iterable[bytes], mask: int, seconds: int) -> int:
     """Put TCP connections back that the kernel has forgotten, untranslated; return how many are there.
 
-    One that has been taken up in the middle meanwhile, without any answer, is replaced: it leads nowhere.
+    One that has been taken up in the middle meanwhile, without any answer, is replaced: it leads nowhere. What the
+    other end has sent meanwhile, to the address that it knows, may be an entry of its own; that one stays.
 
     Args:
         bodies: as the kernel told of their end.
@@ -241,20 +244,28 @@ def restore(bodies: Iterable[bytes], mask: int, seconds: int) -> int:
     Raises:
         KernelError: the kernel refused.
     """
-    wanted = [_restoration(body, mask, seconds) for body in bodies]
+    known = list(bodies)
     with NetlinkSocket(NETFILTER) as netlink:
-        refusals = netlink.batch(wanted)
-        taken = [w for w, r in zip(wanted, refusals, strict=True) if r is not None and r.errno == errno.EEXIST]
-        idle = [w for w in taken if _is_unanswered(netlink.query(_GET, _named(w.body)))]
-        again = netlink.batch([r for w in idle for r in (Request(_DELETE, 0, _named(w.body)), w)])
+        refusals = netlink.batch([_restoration(body, mask, seconds) for body in known])
+        taken = [b for b, r in zip(known, refusals, strict=True) if r is not None and r.errno == errno.EEXIST]
+        free = [b for b in taken if _makes_room(netlink.query(_GET, _named(b)))]
+        again = netlink.batch(
+            [
+                request
+                for body in free
+                for request in (Request(_DELETE, 0, _named(body)), _restoration(body, mask, seconds, turned=True))
+            ]
+        )
     return refusals.count(None) + again[1::2].count(None)
 
 
-def _restoration(body: bytes, mask: int, seconds: int) -> Request:
+def _restoration(body: bytes, mask: int, seconds: int, *, turned: bool = False) -> Request:
+    """Request that puts a connection back; `turned`: answers go to whoever asked, not to what he was translated to."""
     entry = attributes(body, 4)
     before = _BIG.unpack(entry[MARK])[0] if len(entry.get(MARK, b"")) == 4 else 0
     parts = _tuple_of(entry)
-    parts += attribute(_REPLY | _NESTED, entry.get(_REPLY, b""))
+    reply = _inverse(entry.get(_ORIGINAL, b"")) if turned else entry.get(_REPLY, b"")
+    parts += attribute(_REPLY | _NESTED, reply)
     parts += attribute(MARK, _BIG.pack(before | mask))
     parts += attribute(_TIMEOUT, _BIG.pack(seconds))
     parts += attribute(_STATUS, _BIG.pack(_SEEN_REPLY | _ASSURED | _CONFIRMED))
@@ -273,9 +284,19 @@ def _tuple_of(entry: Mapping[int, bytes]) -> bytes:
     return attribute(_ORIGINAL | _NESTED, entry.get(_ORIGINAL, b"")) + zone
 
 
-def _is_unanswered(answer: Message | Refusal) -> bool:
+def _inverse(ends: bytes) -> bytes:
+    """Exchange source and destination of a tuple (CTA_IP_V4_SRC, CTA_PROTO_SRC_PORT and their neighbours)."""
+    parts = attributes(ends, 0)
+    addresses, protocol = attributes(parts.get(_IP, b""), 0), attributes(parts.get(_PROTO, b""), 0)
+    swapped = b"".join(attribute(_SWAPPED[kind], value) for kind, value in addresses.items() if kind in _SWAPPED)
+    ports = b"".join(attribute({2: 3, 3: 2}.get(kind, kind), value) for kind, value in protocol.items())
+    return attribute(_IP | _NESTED, swapped) + attribute(_PROTO | _NESTED, ports)
+
+
+def _makes_room(answer: Message | Refusal) -> bool:
+    """True when a connection's place is free, or held by one that has no answer."""
     if isinstance(answer, Refusal):
-        return False
+        return answer.errno == errno.ENOENT
     return not (Layouts().of(answer.body).read(answer.body)[_STATUS_BITS] or 0) & _SEEN_REPLY
 
 

@@ -37,7 +37,7 @@ from polywan.core.routing import IpRule, Route
 from polywan.core.tuning import Sysctl
 from polywan.kernel.fake_nexthops import FakeNexthops, refusal
 from polywan.kernel.fake_nft import FakeHeld, transact
-from polywan.kernel.fake_routing import Tables, answer, named
+from polywan.kernel.fake_routing import Tables, answer, lost, named
 from polywan.kernel.fake_tracker import FakeTracker
 
 
@@ -311,7 +311,7 @@ class FakeKernel(FakeHeld, FakeTracker):
         self.addresses.remove(address)
         if family_of(address.ip) is Family.V4:
             self.routes = {key: r for key, r in self.routes.items() if r.source != address.ip.ip}
-        self.emit(WorldTouched("address"))
+        self.emit(lost(address))
 
     def add_default(self, default: DefaultRoute) -> None:
         """Install somebody else's default route."""

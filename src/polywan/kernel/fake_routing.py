@@ -10,6 +10,7 @@ from typing import Final
 
 from polywan.core.ask import AnswerKind, RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError
+from polywan.core.events import AddressLost
 from polywan.core.foreign import Destination, ForeignRule, RouteKind
 from polywan.core.net import TABLE_MAIN, Family, IPAddress, IPNetwork, RulePriority, TableId, family_of
 from polywan.core.nexthops import Nexthop, NexthopGroup, NexthopId, NexthopObject
@@ -25,6 +26,11 @@ _REFUSALS: Final[Mapping[str, AnswerKind]] = {
     "unreachable": "unreachable",
     "prohibit": "prohibit",
 }
+
+
+def lost(address: Address) -> AddressLost:
+    """Tell that an address is gone, as the kernel does."""
+    return AddressLost(address.link, family_of(address.ip))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,10 @@ class FakeTracker:
         self.expired_list = [c for c in self.expired_list if not any(c is gone for gone in ended)]
         return Freed(told=len(ended), silent=len(ended))
 
+    def release(self, mark: int, mask: int, family: Family) -> Freed:
+        """End what the kernel forgot by itself; see `Tracker.release`."""
+        return self._forgotten(mark, mask, family)
+
     def expire(self, connections: Iterable[Connection]) -> None:
         """Forget connections as the kernel does by itself; open TCP that somebody hears of is remembered for a cut."""
         gone = list(connections)

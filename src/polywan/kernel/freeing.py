@@ -54,14 +54,30 @@ def free(mark: int, mask: int, family: Family, own: Collection[bytes], *, tcp: b
     )
 
 
-def free_vanished(vanished: Vanished, mark: int, mask: int, family: Family, own: Collection[bytes]) -> Freed:
+def free_vanished(
+    vanished: Vanished,
+    mark: int,
+    mask: int,
+    family: Family,
+    own: Collection[bytes],
+    *,
+    spared: Collection[bytes] = frozenset(),
+) -> Freed:
     """Let go of the TCP connections of a mark that the kernel forgot of late, or meanwhile; see `free`.
+
+    Args:
+        vanished: what the kernel forgot.
+        mark: theirs, under `mask`.
+        mask: bits of the mark that are ours.
+        family: theirs.
+        own: addresses of this box, packed.
+        spared: addresses whose untranslated connections are left alone.
 
     Raises:
         KernelError: the kernel refused.
     """
     freed = Freed()
-    while (back := vanished.put_back(mark, mask, family)).connections:
+    while (back := vanished.put_back(mark, mask, family, spared)).connections:
         freed += free(mask, mask, family, {*own, *back.own}, tcp=True)
     return freed
 

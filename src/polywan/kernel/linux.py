@@ -235,6 +235,11 @@ class LinuxKernel:
             self.forget(k for k in self.affinities() if k.family is family and k.mark & mask == wanted)
         return freed + freeing.free_vanished(self._vanished, mark, mask, family, own) if tcp else freed
 
+    def release(self, mark: int, mask: int, family: Family) -> Freed:
+        """End what the kernel forgot by itself; see `Tracker.release`."""
+        own = self._own(family)
+        return freeing.free_vanished(self._vanished, mark, mask, family, own, spared=own)
+
     def drop(self, mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -> int:
         """Forget connections; see `Tracker.drop`."""
         return conntrack.drop(mark, mask, family, doomed)

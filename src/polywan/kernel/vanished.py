@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -17,6 +18,7 @@ from polywan.core.net import Family
 from polywan.kernel import conntrack
 from polywan.kernel.flows import Layouts
 from polywan.kernel.netlink import NETFILTER, NetlinkSocket, messages
+from polywan.kernel.nudge import End
 from polywan.kernel.socketfilter import attach, between, marked, spontaneous
 
 RECENT: Final = 5.0
@@ -98,8 +100,14 @@ class Vanished:
             finally:
                 self._lock.release()
 
-    def put_back(self, mark: int, mask: int, family: Family) -> Returned:
+    def put_back(self, mark: int, mask: int, family: Family, spared: Collection[bytes] = frozenset()) -> Returned:
         """Put back what vanished of a mark in a family of late, with a mark of all the bits in `mask`.
+
+        Args:
+            mark: theirs, under `mask`.
+            mask: bits of the mark that are ours.
+            family: theirs.
+            spared: addresses of either end whose connections are not put back where they were not translated.
 
         Raises:
             KernelError: the kernel refused.
@@ -113,9 +121,10 @@ class Vanished:
             self._take(MOST)
             bodies = [gone.body for gone in self._gone if wanted(gone)]
             self._gone = deque((gone for gone in self._gone if not wanted(gone)), MOST)
-        ends = (conntrack.ends_of(layouts.of(body).read(body)) for body in bodies)
+        ends = [conntrack.ends_of(layouts.of(body).read(body)) for body in bodies]
+        meant = [body for body, (one, other) in zip(bodies, ends, strict=True) if not _of(spared, one, other)]
         own = frozenset(one.address for one, other in ends if one and other and one.address == other.peer)
-        return Returned(conntrack.restore(bodies, mask, LASTING), own)
+        return Returned(conntrack.restore(meant, mask, LASTING), own)
 
     def _take(self, most: int) -> None:
         now = time.monotonic()
@@ -125,3 +134,11 @@ class Vanished:
             with suppress(BlockingIOError):
                 for _ in range(most):
                     self._gone.extend(Gone(now, message.body) for message in messages(self._source.receive_now()))
+
+
+def _of(addresses: Collection[bytes], one: End | None, other: End | None) -> bool:
+    """True when either end has one of these addresses and nobody translated it."""
+    if one is None or other is None:
+        return False
+    ends = ((one.address, other.peer), (other.address, one.peer))
+    return any(address == seen and address in addresses for address, seen in ends)

@@ -13,8 +13,16 @@ from dataclasses import replace
 from typing import Final, TypeAlias
 
 from polywan.core.errors import KernelError
-from polywan.core.events import EventsLost, KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
-from polywan.core.net import TABLE_MAIN
+from polywan.core.events import (
+    AddressLost,
+    EventsLost,
+    KernelEvent,
+    LinkChanged,
+    LinkRemoved,
+    OursTouched,
+    WorldTouched,
+)
+from polywan.core.net import TABLE_MAIN, family_of
 from polywan.core.nft import TABLE
 from polywan.core.observed import Link
 from polywan.kernel import nexthops as nh
@@ -118,11 +126,7 @@ class Translator:
             case rt.NEWLINK | rt.DELLINK:
                 return self._link(message)
             case rt.NEWADDR | rt.DELADDR:
-                index, address = rt.address_about(message.body)
-                # With an address go the routes that name it as their source, with the last one those by the device.
-                self._touch(index)
-                self._touch(address)
-                return [WorldTouched("address", self._name(index))]
+                return [self._address(message)]
             case rt.NEWROUTE | rt.DELROUTE:
                 return self._route(message)
             case rt.NEWRULE | rt.DELRULE:
@@ -155,6 +159,17 @@ class Translator:
     def _name(self, index: int) -> str | None:
         link = self._links.get(index)
         return None if link is None else link.name
+
+    def _address(self, message: Message) -> KernelEvent:
+        index, about = rt.address_about(message.body)
+        # With an address go the routes that name it as their source, with the last one those by the device.
+        self._touch(index)
+        self._touch(about)
+        if message.kind == rt.DELADDR:
+            gone = rt.decode_address(message.body, {index: link.name for index, link in self._links.items()})
+            if gone is not None:
+                return AddressLost(gone.link, family_of(gone.ip))
+        return WorldTouched("address", self._name(index))
 
     def _touched(self, what: str, message: Message, *, ours: bool) -> list[KernelEvent]:
         if message.port == self._own_port:

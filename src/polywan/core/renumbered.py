@@ -1,0 +1,52 @@
+"""Uplinks that have lost an address and go on with another one, or with the same: what vanished with it is let go of.
+
+The kernel forgets what was masqueraded to an address as soon as that goes, so a client that only reads would wait for
+ever. Such connections are put back for a moment (kernel/vanished.py) with the mark that is never given out; while that
+is dead, they meet the reset of `cut` like those of a dead uplink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from polywan.config import Config
+from polywan.core.compile import layout_of
+from polywan.core.reach import Path, Reach, UplinkFamily
+from polywan.core.retire import Retired
+from polywan.core.state import State, Sweep
+
+LOOKS: Final = (0.0, 0.05, 1.0)
+"""Seconds after the decision at which vanished connections are put back: the kernel forgets them a little later than
+it tells of the address."""
+
+DEAD: Final = 5.0
+"""Seconds for which the mark that is never given out stays dead: until what the last look put back has expired."""
+
+
+def lost(state: State, config: Config, ways: Mapping[UplinkFamily, Reach], *, after_read: bool) -> list[UplinkFamily]:
+    """Return the uplinks that have lost an address since the last decision, and still have a way out.
+
+    An address that came back before it was missed shows in the notifications alone.
+    """
+    return [
+        key
+        for key, way in ways.items()
+        if isinstance(way, Path) and config.uplinks[key[0]].nat == "masquerade"
+        if isinstance(before := state.reach.get(key), Path)
+        if set(before.addresses) - set(way.addresses) or (after_read and (way.link, key[1]) in state.lost)
+    ]
+
+
+def retired(known: Retired, lost: list[UplinkFamily], config: Config, now: float) -> Retired:
+    """Return the marks that are dead beside those of uplinks: with an address lost, the one that nobody is given."""
+    return {**known, layout_of(config).mask: now + DEAD} if lost else known
+
+
+def sweeps(state: State, lost: list[UplinkFamily], now: float) -> tuple[Sweep, ...]:
+    """Return when to put back and let go of what vanished with those addresses."""
+    return tuple(
+        Sweep(now + wait, name, state.numbers[name].mark, family, vanished=True)
+        for name, family in lost
+        for wait in LOOKS
+    )

@@ -1,0 +1,113 @@
+"""An uplink loses an address and goes on, with another one or the same: nobody who only listens is left hanging."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from netlab import with_servers
+from polywan.core.net import Family, IPInterface
+from polywan.lab import recipe
+from polywan.lab.network import Lab
+from polywan.lab.scenario import configuration
+from polywan.lab.servers import SOCKET_FAMILY, STREAM_PORT
+from polywan.lab.topology import SERVERS
+from polywan.lab.traffic import error_name
+
+if TYPE_CHECKING:
+    from netlab import BuildLab, StartDaemon
+
+DOWNLOADS: Final = 10
+QUIET: Final = 2.0
+"""Seconds within which every download has ended by a reset; time for a slow machine is in it."""
+
+FIRST: Final = '[policies.default]\ntiers = [["isp1"], ["isp2"], ["isp3"]]\n'
+
+
+class Change:
+    """What happens to the addresses of the first uplink in one family, in batches of ip(8), with a pause between."""
+
+    def __init__(self, lab: Lab, family: Family) -> None:
+        self.uplink = lab.topology.uplink(1)
+        self.old = self.uplink.addresses[family].own
+        self.new = _beside(str(self.old), 9)
+        self.back = list(recipe.bring_up(self.uplink))
+        taken = replace(self.uplink.addresses[family], own=self.new)
+        exchanged = replace(self.uplink, addresses={**self.uplink.addresses, family: taken})
+        self.forward = list(recipe.bring_up(exchanged))
+        self.gone = [f"address del {self.old} dev {self.uplink.interface}"]
+
+    def batches(self, what: str) -> tuple[list[list[str]], float]:
+        """Return the batches and the pause between them."""
+        if what == "another":
+            return [[*self.gone, *self.forward]], 0.0
+        if what == "the same":
+            return [[*self.gone, *self.back]], 0.0
+        if what == "one of two":
+            return [self.gone], 0.0
+        return [self.gone, self.back], float(what)
+
+
+def _beside(own: str, host: int) -> IPInterface:
+    network = ip_interface(own).network
+    return ip_interface((int(network.network_address) + host, network.prefixlen))
+
+
+async def start(lab: Lab, family: Family, stack: ExitStack) -> tuple[str, socket.socket]:
+    """Begin a download; return which address its server saw."""
+    loop = asyncio.get_running_loop()
+    sock = stack.enter_context(closing(lab.client.socket(SOCKET_FAMILY[family], socket.SOCK_STREAM)))
+    await loop.sock_connect(sock, (str(SERVERS[family][0]), STREAM_PORT))
+    return (await loop.sock_recv(sock, 64)).split(b"\n")[0].decode(), sock
+
+
+async def ending(sock: socket.socket, until: float) -> str:
+    """Read until the download breaks; one that is silent at the end hangs."""
+    loop, heard = asyncio.get_running_loop(), time.monotonic()
+    try:
+        while time.monotonic() < until:
+            async with asyncio.timeout_at(loop.time() + max(0.0, until - time.monotonic())):
+                if not await loop.sock_recv(sock, 1 << 20):
+                    return "closed"
+            heard = time.monotonic()
+    except TimeoutError:
+        pass
+    except OSError as failure:
+        return error_name(failure)
+    return "goes on" if until - heard < 0.5 else "hangs"
+
+
+@pytest.mark.parametrize("family", [Family.V4, Family.V6])
+@pytest.mark.parametrize("what", ["another", "the same", "0.1", "1.0", "one of two"])
+def test_no_download_hangs_when_an_address_of_its_uplink_goes(
+    lab_of: BuildLab, start_daemon: StartDaemon, family: Family, what: str
+) -> None:
+    lab = lab_of(3)
+    change = Change(lab, family)
+    start_daemon(lab, configuration(lab.topology, (1, 1, 1)) + FIRST)
+
+    async def story() -> None:
+        with ExitStack() as stack:
+            begun = [await start(lab, family, stack) for _ in range(DOWNLOADS)]
+            assert {ip_address(seen) for seen, _ in begun} == {change.old.ip}
+            if what == "one of two":
+                lab.router.ip([f"address add {change.new} dev {change.uplink.interface}"])
+            batches, pause = change.batches(what)
+            tasks = [asyncio.create_task(ending(sock, time.monotonic() + QUIET + pause)) for _, sock in begun]
+            await asyncio.sleep(0.1)
+            for batch in batches:
+                await asyncio.to_thread(lab.router.ip, batch)
+                await asyncio.sleep(pause)
+            ends = await asyncio.gather(*tasks)
+            assert set(ends) <= {"ECONNRESET", "goes on"}, ends
+            # The kernel's own resets, too, leave by the link whose address they carry, or not at all.
+            assert {number: lab.seen(number).spoofed for number in (2, 3)} == {2: 0, 3: 0}
+
+    with_servers(lab, story)
