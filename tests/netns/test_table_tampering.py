@@ -119,3 +119,24 @@ def test_a_failover_works_within_a_second_of_any_change_of_our_table(
             await asyncio.to_thread(wait_for, up, timeout=10.0, what=f"all up again after {what}")
 
     with_servers(lab, story)
+
+
+def test_a_failover_works_with_more_addresses_than_there_was_room_for(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)), may_complain=True)
+    lab.router.ip([f"address add 10.77.{n // 250}.{n % 250 + 1}/32 dev lo" for n in range(4200)])
+
+    def held() -> bool:
+        return "10.77.16.200" in lab.router.run(["nft", "list", "set", *T.split(), "own"]).stdout
+
+    wait_for(held, timeout=10.0, what="the last of 4200 addresses")
+    daemon.stop()
+    daemon.start()
+
+    async def story() -> None:
+        lab.cut(1)
+        await asyncio.sleep(1.0)
+        assert await answered(lab, 6) == 6
+
+    with_servers(lab, story)
