@@ -140,3 +140,22 @@ def test_a_failover_works_with_more_addresses_than_there_was_room_for(
         assert await answered(lab, 6) == 6
 
     with_servers(lab, story)
+
+
+@pytest.mark.parametrize(
+    ("setting", "foreign"),
+    [
+        ("ipv4/conf/wan1/rp_filter", 1),
+        ("ipv4/conf/wan1/ignore_routes_with_linkdown", 0),
+        ("ipv6/conf/wan1/ignore_routes_with_linkdown", 0),
+        ("ipv4/ip_forward", 0),
+        ("ipv6/conf/all/forwarding", 0),
+    ],
+)
+def test_a_setting_that_somebody_else_changed_is_back_within_two_seconds(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor, setting: str, foreign: int
+) -> None:
+    start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    ours = lab.router.read_sysctl(setting)
+    lab.router.sysctl({setting: foreign})
+    wait_for(lambda: lab.router.read_sysctl(setting) == ours != str(foreign), timeout=2.0, what=setting)
