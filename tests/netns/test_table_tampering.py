@@ -32,7 +32,8 @@ class Table:
         self.draw = draw
 
     def one(self, kind: str, beginning: str = "") -> str:
-        return self.draw.choice(re.findall(rf"^\t{kind} ({beginning}\S*) \{{", self.text, re.MULTILINE))
+        found: list[str] = re.findall(rf"^\t{kind} ({beginning}\S*) \{{", self.text, re.MULTILINE)
+        return self.draw.choice(found)
 
 
 def anew(table: Table) -> list[str]:
@@ -74,9 +75,11 @@ CHANGES: dict[str, Callable[[Table], Sequence[str]]] = {
     "a chain emptied": lambda t: [f"flush chain {T} {t.one('chain')}"],
     "a set emptied": lambda t: [f"flush set {T} {t.one('set')}"],
     "a map emptied": lambda t: [f"flush map {T} {t.one('map')}"],
-    "our names taken": lambda t: [f"delete table {T}", f"table {T} {{ map down_4 {{ type mark : verdict; }}; chain cut "
-                                  "{ type filter hook input priority 0; }; }"],
-}  # fmt: skip
+    "our names taken": lambda t: [
+        f"delete table {T}",
+        f"table {T} {{ map down_4 {{ type mark : verdict; }}; chain cut {{ type filter hook input priority 0; }}; }}",
+    ],
+}
 
 
 def change(lab: Lab, seed: int) -> str:
