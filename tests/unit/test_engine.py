@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from polywan.core import engine
-from polywan.core.effects import Apply, Cut, Level, Misplaced, Note, Read, Remember, StartProbe, Strays
+from polywan.core.effects import Apply, Cut, Effect, Level, Misplaced, Note, Read, Remember, StartProbe, Strays
 from polywan.core.events import (
     Applied,
     ConfigLoaded,
@@ -20,7 +20,7 @@ from polywan.core.events import (
     Tick,
 )
 from polywan.core.net import TABLE_LOCAL, Family, TableId
-from polywan.core.nft import state_of
+from polywan.core.nft import replace_text, state_of
 from polywan.core.plan import (
     ActualState,
     AddRule,
@@ -484,3 +484,56 @@ def test_the_first_write_of_a_setting_is_nobodys_tampering() -> None:
     effects = daemon.feed(ReadDone(world(2), replace(daemon.state.actual, sysctls=settings)))
     assert daemon.plans(effects)
     assert not [e for e in effects if isinstance(e, Note) and e.event == "drift.repaired"]
+
+
+def refuse_the_table(daemon: Daemon) -> list[Effect]:
+    """Refuse the nft transaction of a change that the table cannot take."""
+    plan = daemon.plans(daemon.feed(ReadDone(world(2), tampered(daemon))))[0].plan
+    op = next(op for op in plan.ops if isinstance(op, NftBatch))
+    return daemon.feed(Applied(ApplyReport(plan=plan, done=0, failures=(Failure(op, 17, "File exists"),))))
+
+
+def tampered(daemon: Daemon) -> ActualState:
+    actual, desired = daemon.state.actual, daemon.state.desired
+    assert actual is not None
+    assert desired is not None
+    table = state_of(desired.nft)
+    return replace(actual, nft=replace(table, sets={n: s for n, s in table.sets.items() if n != "own"}))
+
+
+def test_a_table_that_refuses_a_change_twice_is_replaced_whole_at_once() -> None:
+    daemon = Daemon(config(2), world(2))
+    refuse_the_table(daemon)
+    assert daemon.state.read_at == daemon.now + 0.25
+    assert Read() in refuse_the_table(daemon)
+    (plan,) = daemon.plans(daemon.feed(ReadDone(world(2), tampered(daemon))))
+    assert daemon.state.desired is not None
+    assert plan.plan.ops == (NftBatch(replace_text(daemon.state.desired.nft)),)
+
+
+def test_where_a_replacement_is_refused_a_change_has_its_turn_again() -> None:
+    daemon = Daemon(config(2), world(2))
+    for _ in range(3):
+        refuse_the_table(daemon)
+    (plan,) = daemon.plans(daemon.feed(ReadDone(world(2), tampered(daemon))))
+    assert not any("delete table" in op.text for op in plan.plan.ops if isinstance(op, NftBatch))
+
+
+def test_refusals_count_until_a_read_finds_the_table_as_it_should_be() -> None:
+    daemon = Daemon(config(2), world(2))
+    refuse_the_table(daemon)
+    assert daemon.state.desired is not None
+    assert daemon.state.actual is not None
+    daemon.feed(ReadDone(world(2), replace(daemon.state.actual, nft=state_of(daemon.state.desired.nft))))
+    refuse_the_table(daemon)
+    assert daemon.state.read_at == daemon.now + 0.25
+
+
+def test_a_refused_change_of_the_table_does_not_wait_for_what_else_is_refused() -> None:
+    daemon = Daemon(config(2), world(2))
+    op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, AddRule))
+    report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, 1, "not permitted"),))
+    for _ in range(8):
+        daemon.feed(Applied(report))
+    refuse_the_table(daemon)
+    assert daemon.state.read_at == daemon.now + 0.25

@@ -7,7 +7,7 @@ from typing import Final
 
 from polywan.config import Config
 from polywan.core import cautions as cautious
-from polywan.core import drift, leave, outages, ramp, renumbered, resting, retire, routers, together
+from polywan.core import drift, leave, outages, ramp, renumbered, resting, retire, routers, stuck, together
 from polywan.core import health as hl
 from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
@@ -20,7 +20,7 @@ from polywan.core.keep import keep
 from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import state_of
 from polywan.core.observed import Observed
-from polywan.core.plan import ActualState, DesiredState, Op, Plan, SetSysctl, diff
+from polywan.core.plan import ActualState, DesiredState, NftBatch, Op, Plan, SetSysctl, diff
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, reach
 from polywan.core.select import Selection, select
 from polywan.core.state import State, Sweep
@@ -83,7 +83,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         policy_marks=state.policy_marks,
         lookups=state.lookups,
     )
-    plan = diff(desired, actual)
+    plan = diff(desired, actual, whole=after_read and stuck.replaces(state.stuck))
     new = drift.fresh(state.devices, observed) if after_read else frozenset()
     foreign = drift.by_others(plan, state.memory.originals, new)
     tampered = after_read and desired == state.desired and not state.refused and bool(foreign)
@@ -140,6 +140,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
             repairs=(*_recent(state, now), now) if tampered else _recent(state, now),
             devices=drift.indexes(observed) if after_read else state.devices,
             drift=drift.mended(foreign, now) if tampered else state.drift,
+            stuck=state.stuck if any(isinstance(op, NftBatch) for op in plan.ops) or not after_read else 0,
             culprit="" if after_read else state.culprit,
             cautions=cautions,
             warnings=(

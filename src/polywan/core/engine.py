@@ -25,6 +25,7 @@ from polywan.core import (
     routers,
     seeking,
     staging,
+    stuck,
     together,
 )
 from polywan.core import health as hl
@@ -261,11 +262,15 @@ def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, 
     refused = {f"{describe(f.op)}: {f.message}": f for f in report.failures}
     times = {text: state.refused.get(text, 0) + 1 for text in refused}
     soon, longest = RETRY
-    retry = now + min(longest, soon * 2**state.tries)
+    retry = min(longest, soon * 2**state.tries)
+    refusals = state.stuck + stuck.refused(report)
+    if refusals > state.stuck:
+        retry = stuck.wait(refusals, retry)
     notes = tuple(
         note for text, f in refused.items() for note in _refusal(f, text, times[text], first=times[text] > state.tries)
     )
-    return replace(state, applied=report, refused=times, tries=state.tries + 1, read_at=retry), notes
+    state = replace(state, applied=report, refused=times, tries=state.tries + 1, stuck=refusals)
+    return replace(state, read_at=now + retry), notes
 
 
 def _refusal(failure: Failure, text: str, times: int, *, first: bool) -> Iterator[Note]:

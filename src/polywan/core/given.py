@@ -19,6 +19,9 @@ from polywan.core.select import Selection
 ROOM: Final = "size 512;"
 """Declared size of sets and maps: with it the kernel takes its faster kind of hash (nft(8), set types)."""
 
+ADDRESSES: Final = 4096
+"""Addresses for which there is always room; with more of them the room is a power of two."""
+
 REFUSAL: Final = {
     "unreachable": "reject with icmpx type host-unreachable",
     "prohibit": "reject with icmpx type admin-prohibited",
@@ -74,3 +77,8 @@ def restored(layout: MarkLayout, words: Iterable[int]) -> tuple[NftRule, ...]:
         NftRule(f"meta mark {word & layout.keep:#010x} meta mark set {word:#010x}", "another program's mark, whole")
         for word in words
     )
+
+
+def room_for(count: int) -> str:
+    """Return the declared size of a set of addresses, so large that it rarely has to change."""
+    return f"size {max(ADDRESSES, 1 << (count - 1).bit_length())};"

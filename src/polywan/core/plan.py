@@ -9,7 +9,7 @@ from typing import TypeAlias, assert_never
 from polywan.core.forwarding import ForwardChain
 from polywan.core.net import TABLE_MAIN, Family
 from polywan.core.nexthops import Nexthop, NexthopGroup, NexthopObject
-from polywan.core.nft import NftState, NftTable, change_text, delete_text
+from polywan.core.nft import NftState, NftTable, change_text, delete_text, replace_text
 from polywan.core.routing import IpRule, Route
 from polywan.core.tuning import Sysctl
 
@@ -180,8 +180,14 @@ def phase(op: Op) -> int:
             assert_never(op)
 
 
-def diff(desired: DesiredState, actual: ActualState) -> Plan:
-    """Return the plan that leads from `actual` to `desired`; empty when nothing differs."""
+def diff(desired: DesiredState, actual: ActualState, *, whole: bool = False) -> Plan:
+    """Return the plan that leads from `actual` to `desired`; empty when nothing differs.
+
+    Args:
+        desired: what should be.
+        actual: what is.
+        whole: our table, if it differs at all, is replaced instead of changed.
+    """
     ops: list[Op] = [
         SetSysctl(s, actual.sysctls[s.path])
         for s in desired.sysctls
@@ -199,7 +205,7 @@ def diff(desired: DesiredState, actual: ActualState) -> Plan:
         twins = {anywhere(r) for r in desired.rules - actual.rules if r.goto is not None}
         ops += [DelRule(r, early=anywhere(r) in twins) for r in actual.rules - desired.rules]
     if text := change_text(desired.nft, actual.nft):
-        ops.append(NftBatch(text))
+        ops.append(NftBatch(replace_text(desired.nft) if whole else text))
     return ordered(ops)
 
 

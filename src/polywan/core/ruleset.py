@@ -24,7 +24,7 @@ from typing import Final
 from polywan.core import decided, ipsec
 from polywan.core.answers import answer_chains, answer_maps, answer_sets
 from polywan.core.bridged import bridged_in, bridged_out
-from polywan.core.given import ROOM, UNMARKED, RulesetInput, restored, words_of
+from polywan.core.given import ROOM, UNMARKED, RulesetInput, restored, room_for, words_of
 from polywan.core.net import FAMILIES, NUDGE, UNBOUND_SOURCE, Family, MarkLayout
 from polywan.core.nft import Chain, Hook, Key, NftMap, NftRule, NftSet, NftTable
 from polywan.core.policies import policy_chains, policy_maps
@@ -54,15 +54,13 @@ def build(given: RulesetInput) -> NftTable:
 def _sets(given: RulesetInput) -> dict[str, NftSet]:
     devices: frozenset[Key] = frozenset(u.interface for u in given.config.uplinks.values())
     clamped: frozenset[Key] = frozenset(u.interface for u in given.config.uplinks.values() if u.clamp_mss)
+    own = frozenset(map(str, given.own | ({UNBOUND_SOURCE} if given.unbound_source else set())))
     sets = {
         "uplinks": NftSet(f"type ifname; {ROOM}", devices),
         # Loopback carries the resets that this box sends to its own sockets.
         "outer": NftSet(f"type ifname; {ROOM}", devices | {"lo"}),
         "uplink_routes": NftSet(f"typeof fib daddr oifname; {ROOM}", devices),
-        "own": NftSet(
-            "type ipv4_addr; size 4096;",
-            frozenset(map(str, given.own | ({UNBOUND_SOURCE} if given.unbound_source else set()))),
-        ),
+        "own": NftSet(f"type ipv4_addr; {room_for(len(own))}", own),
         "clamped": NftSet(f"type ifname; {ROOM}", clamped),
     }
     known = given.observed
@@ -105,7 +103,8 @@ def _maps(given: RulesetInput) -> dict[str, NftMap]:
         "arrival": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto to_{n}" for d, n in by_device.items()}),
         "guards": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto guard_{n}" for d, n in by_device.items()}),
     }
-    maps["addresses"] = NftMap("type ipv4_addr : verdict; size 4096;", decided.addresses(given))
+    known = decided.addresses(given)
+    maps["addresses"] = NftMap(f"type ipv4_addr : verdict; {room_for(len(known))}", known)
     maps["kept"] = NftMap(f"type ifname : verdict; {ROOM}", decided.kept(given))
     for family in FAMILIES:
         main = given.main_links.get(family, frozenset())

@@ -86,6 +86,7 @@ class State:
         drift: what the last repair put right.
         refused: operations of the last plan that the kernel refused, and how many times in a row.
         tries: plans in a row with a refusal.
+        stuck: nft transactions that were refused since a read last found our table as it should be.
         culprit: who touched our things, as far as the kernel told, until the next repair names them.
         rules_at: file and line of each rule.
         advice: what is odd in the configuration, though good.
@@ -136,6 +137,7 @@ class State:
     drift: tuple[Mended, ...] = ()
     refused: Mapping[str, int] = field(default_factory=dict)
     tries: int = 0
+    stuck: int = 0
     culprit: str = ""
     rules_at: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()

@@ -41,8 +41,13 @@ _ROUTE_GROUPS: Final = (
     8,  # IPV4_RULE
     19,  # IPV6_RULE
     32,  # NEXTHOP
+    24,  # IPV4_NETCONF
+    25,  # IPV6_NETCONF
 )
 _NFTABLES_GROUPS: Final = (7,)
+
+_NEWNETCONF: Final = 80
+"""Some settings of a device have changed: rp_filter, forwarding, ignore_routes_with_linkdown (linux/rtnetlink.h)."""
 
 _NFT: Final = 10 << 8
 _NEWGEN: Final = _NFT | 15
@@ -132,6 +137,9 @@ class Translator:
             case rt.NEWRULE | rt.DELRULE:
                 rule = rules.decode_rule(message.body)
                 return [] if rule is None else self._touched("rule", message, ours=rule.ours)
+            case kind if kind == _NEWNETCONF:
+                # The kernel names no author, so that a write of ours costs one more read.
+                return [WorldTouched("setting")]
             case nh.NEWNEXTHOP | nh.DELNEXTHOP:
                 # With a nexthop of others go the IPv4 routes by it, without a word of their own.
                 ours = nh.touched_nexthop(message.body)
