@@ -9,7 +9,7 @@ from typing import Final
 
 from polywan.config import Config
 from polywan.core.observed import Observed
-from polywan.core.plan import AddRule, DelRoute, DelRule, Op, Plan, PutRoute, SetSysctl, describe
+from polywan.core.plan import AddRule, DelRoute, DelRule, Op, Plan, PutRoute, SetSysctl, headline
 
 TOLD: Final = 3600.0
 """Seconds for which `status` tells what was put right."""
@@ -54,7 +54,7 @@ def indexes(observed: Observed) -> dict[str, int]:
 
 def mended(ops: Iterable[Op], now: float) -> tuple[Mended, ...]:
     """Return what people are told about operations that put something right."""
-    return tuple(Mended(now, describe(op).split("\n", 1)[0], device_of(op)) for op in ops)
+    return tuple(Mended(now, headline(op), device_of(op)) for op in ops)
 
 
 def shown(known: Iterable[Mended], config: Config | None, now: float) -> Iterator[str]:

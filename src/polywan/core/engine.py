@@ -59,7 +59,7 @@ from polywan.core.events import (
 from polywan.core.evolve import replace
 from polywan.core.health import Health, ProbeOrder, ProbeState
 from polywan.core.observed import Observed
-from polywan.core.plan import ApplyReport, Failure, PutNexthop, PutRoute, describe
+from polywan.core.plan import ApplyReport, Failure, PutNexthop, PutRoute, headline
 from polywan.core.reach import Path, UplinkFamily, patience
 from polywan.core.state import State
 from polywan.core.tuning import ALL_RP_FILTER, EVENTS, build_sysctls
@@ -259,7 +259,7 @@ def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, 
         late = tuple(replace(sweep, at=now) for sweep in state.sweeps) if state.tries else ()
         state = replace(state, applied=report, refused={}, tries=0, sweeps=(*state.sweeps, *late))
         return read_soon(state, now), ()
-    refused = {f"{describe(f.op)}: {f.message}": f for f in report.failures}
+    refused = {f"{headline(f.op)}: {f.message}": f for f in report.failures}
     times = {text: state.refused.get(text, 0) + 1 for text in refused}
     soon, longest = RETRY
     retry = min(longest, soon * 2**state.tries)

@@ -60,15 +60,16 @@ class NftRule:
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """Where a base chain is attached: ``type TYPE hook HOOK priority PRIORITY; policy accept``."""
+    """Where a base chain is attached: ``type TYPE hook HOOK priority PRIORITY; policy POLICY``."""
 
     type: str
     hook: str
     priority: int
+    policy: str = "accept"
 
     def render(self) -> str:
         """The chain's declaration as nft reads it."""
-        return f"type {self.type} hook {self.hook} priority {self.priority}; policy accept;"
+        return f"type {self.type} hook {self.hook} priority {self.priority}; policy {self.policy};"
 
 
 @dataclass(frozen=True)

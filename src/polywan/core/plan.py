@@ -291,6 +291,11 @@ def describe(op: Op) -> str:
             assert_never(op)
 
 
+def headline(op: Op) -> str:
+    """The first line of `describe`: a transaction's text may be pages."""
+    return describe(op).partition("\n")[0]
+
+
 def describe_nexthop(nexthop: NexthopObject) -> str:
     """The nexthop or group in the words of ``ip nexthop``."""
     if isinstance(nexthop, Nexthop):

@@ -20,9 +20,12 @@ NAME: Final = TABLE.split()[1]
 # linux/netfilter/nfnetlink.h, nf_tables.h; the first byte of struct nfgenmsg is the family.
 _INET: Final = b"\x01\0\0\0"
 _SUBSYSTEM: Final = 10 << 8
-_GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = (_SUBSYSTEM | number for number in (4, 7, 10, 13))
+_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = (_SUBSYSTEM | number for number in (1, 4, 7, 10, 13))
 _OF_TABLE: Final = 1
-_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 3, 4, 7
+_TABLE_NAME, _TABLE_FLAGS = 1, 2
+_DORMANT: Final = 1
+_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
+_POLICIES: Final = ("drop", "accept")
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_CHAIN, _RULE_USERDATA = 2, 7
 _SET_NAME, _SET_FLAGS, _KEY_TYPE, _DATA_TYPE = 2, 3, 4, 6
@@ -52,7 +55,7 @@ class _Shape(NamedTuple):
 
 
 def read() -> Outline | None:
-    """Return the outline of our table; None when it has no chains, as nobody but us would leave it.
+    """Return the outline of our table; None when it has no chains, or when the kernel passes over it (dormant).
 
     Raises:
         KernelError: the kernel refused.
@@ -60,7 +63,7 @@ def read() -> Outline | None:
     with NetlinkSocket(NETFILTER) as netlink:
         ours = _INET + attribute(_OF_TABLE, NAME.encode() + b"\0")
         hooks = dict(_chains(message.body for message in netlink.snapshot(_GET_CHAIN, _INET)))
-        if not hooks:
+        if not hooks or any(_dormant(message.body) for message in netlink.snapshot(_GET_TABLE, _INET)):
             return None
         rules: dict[str, list[str]] = {name: [] for name in hooks}
         for chain, comment in _rules(message.body for message in netlink.snapshot(_GET_RULE, ours)):
@@ -75,6 +78,12 @@ def read() -> Outline | None:
         maps=tuple(shape.name for shape in shapes if shape.is_map),
         elements=elements,
     )
+
+
+def _dormant(body: bytes) -> bool:
+    found = attributes(body, 4)
+    flags = int.from_bytes(found.get(_TABLE_FLAGS, b""), "big")
+    return text(found.get(_TABLE_NAME, b"")) == NAME and bool(flags & _DORMANT)
 
 
 def _elements(netlink: NetlinkSocket, ours: bytes, shape: _Shape) -> dict[Key, str]:
@@ -97,7 +106,8 @@ def _chains(bodies: Iterator[bytes]) -> Iterator[tuple[str, Hook | None]]:
             number = int.from_bytes(where.get(_HOOK_NUMBER, b""), "big")
             priority = int.from_bytes(where.get(_HOOK_PRIORITY, b""), "big", signed=True)
             name = _HOOKS[number] if number < len(_HOOKS) else str(number)
-            hook = Hook(text(found.get(_CHAIN_TYPE, b"")), name, priority)
+            policy = _POLICIES[int.from_bytes(found.get(_CHAIN_POLICY, b"\x01"), "big") & 1]
+            hook = Hook(text(found.get(_CHAIN_TYPE, b"")), name, priority, policy)
         yield text(found.get(_CHAIN_NAME, b"")), hook
 
 

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -46,6 +47,7 @@ _ROUTE_GROUPS: Final = (
 )
 _NFTABLES_GROUPS: Final = (7,)
 
+_NETCONF, _IFINDEX = 4, 1  # struct netconfmsg, NETCONFA_IFINDEX (linux/netconf.h)
 _NEWNETCONF: Final = 80
 """Some settings of a device have changed: rp_filter, forwarding, ignore_routes_with_linkdown (linux/rtnetlink.h)."""
 
@@ -138,8 +140,7 @@ class Translator:
                 rule = rules.decode_rule(message.body)
                 return [] if rule is None else self._touched("rule", message, ours=rule.ours)
             case kind if kind == _NEWNETCONF:
-                # The kernel names no author, so that a write of ours costs one more read.
-                return [WorldTouched("setting")]
+                return self._setting(message)
             case nh.NEWNEXTHOP | nh.DELNEXTHOP:
                 # With a nexthop of others go the IPv4 routes by it, without a word of their own.
                 ours = nh.touched_nexthop(message.body)
@@ -167,6 +168,17 @@ class Translator:
     def _name(self, index: int) -> str | None:
         link = self._links.get(index)
         return None if link is None else link.name
+
+    def _setting(self, message: Message) -> list[KernelEvent]:
+        """Take in that settings of a device, or of all (negative), have changed.
+
+        The kernel names no author, so that a write of ours costs one more read. A device that is being made is told of
+        by itself.
+        """
+        index = int.from_bytes(attributes(message.body, _NETCONF).get(_IFINDEX, b""), sys.byteorder, signed=True)
+        if index > 0 and index not in self._links:
+            return []
+        return [WorldTouched("setting", self._name(index) if index > 0 else None)]
 
     def _address(self, message: Message) -> KernelEvent:
         index, about = rt.address_about(message.body)
