@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -162,3 +165,20 @@ def test_a_setting_that_somebody_else_changed_is_back_within_two_seconds(
     ours = lab.router.read_sysctl(setting)
     lab.router.sysctl({setting: foreign})
     wait_for(lambda: lab.router.read_sysctl(setting) == ours != str(foreign), timeout=2.0, what=setting)
+
+
+def test_every_setting_of_ours_that_is_put_to_what_it_was_is_back_within_two_seconds(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    originals: dict[str, str] = json.loads((daemon.state / "memory.json").read_text())["originals"]
+    paths = {path: path.removeprefix("net/") for path in originals}
+    ours = {path: lab.router.read_sysctl(name) for path, name in paths.items()}
+
+    def is_back(path: str) -> bool:
+        return lab.router.read_sysctl(paths[path]) == ours[path]
+
+    lab.router.sysctl({paths[path]: value for path, value in originals.items()})
+    deadline = time.monotonic() + 2.0
+    for path in originals:
+        wait_for(partial(is_back, path), timeout=max(0.1, deadline - time.monotonic()), what=path)

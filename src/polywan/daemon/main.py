@@ -43,6 +43,7 @@ from polywan.daemon.reloading import Reloader
 from polywan.daemon.removing import recalled, remove
 from polywan.daemon.resolver import SystemResolver
 from polywan.daemon.rundir import Held, locked
+from polywan.daemon.settings import SettingsWatch
 from polywan.daemon.tracking import Tracking
 from polywan.daemon.uplinks import Uplinks
 from polywan.kernel.api import Machine
@@ -251,7 +252,7 @@ async def _serve(loaded: Loaded, places: Places, held: Held) -> None:
     daemon = Daemon(kernel, prober, _first(memory), places.state_dir)
     daemon.on_settled = lambda: notify("WATCHDOG=1")
     lookups = LookupWatcher(daemon, SystemResolver())
-    daemon.feeds.append(lookups.run)
+    daemon.feeds += [lookups.run, SettingsWatch(lambda: daemon.state, daemon.post).run]
     service = Service(daemon, kernel, lookups, places)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
