@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Final
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from netlab import with_servers
-from polywan.core.net import Family, IPInterface
+from polywan.core.net import FAMILIES, Family, IPInterface
 from polywan.lab import recipe
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import SOCKET_FAMILY, STREAM_PORT
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import error_name
+from polywan.probe.icmp import checksum
 
 if TYPE_CHECKING:
     from netlab import BuildLab, StartDaemon
@@ -111,3 +112,25 @@ def test_no_download_hangs_when_an_address_of_its_uplink_goes(
             assert {number: lab.seen(number).spoofed for number in (2, 3)} == {2: 0, 3: 0}
 
     with_servers(lab, story)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_tracking_calls_invalid_leaves_by_no_other_uplink_than_that_of_its_address(
+    lab: Lab, start_daemon: StartDaemon, family: Family
+) -> None:
+    """An answer that nobody asked for, after the routes of its uplink went with nobody there to put them back."""
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    daemon.kill()
+    for words in (["route", "flush", "table", "6001"], ["route", "del", "default", "dev", "wan1"]):
+        lab.router.run(["ip", f"-{family:d}", *words])
+    kind, protocol = (0, socket.IPPROTO_ICMP) if family is Family.V4 else (129, socket.IPPROTO_ICMPV6)
+    rest = b"\0\1\0\1" + bytes(8)
+    total = checksum(bytes([kind, 0, 0, 0]) + rest).to_bytes(2) if family is Family.V4 else b"\0\0"
+    with lab.router.entered():
+        raw = socket.socket(SOCKET_FAMILY[family], socket.SOCK_RAW, protocol)
+    with closing(raw):
+        raw.bind((str(lab.topology.uplink(1).addresses[family].own.ip), 0))
+        for _ in range(3):
+            with suppress(PermissionError):
+                raw.sendto(bytes([kind, 0]) + total + rest, (str(SERVERS[family][0]), 0))
+    assert {number: seen.spoofed for number, seen in lab.all_seen().items()} == {1: 0, 2: 0, 3: 0}

@@ -288,6 +288,14 @@ def _shared(given: RulesetInput) -> dict[str, Chain]:
     }
 
 
+_UNTRANSLATED: Final = (
+    # Connection tracking does not translate what it calls invalid: it would leave with an inside source.
+    NftRule("iif != 0 ct state invalid counter drop", "would leave untranslated"),
+    # Such as the kernel's own reset for a connection that nobody knows of any more.
+    NftRule("iif 0 ct state invalid fib saddr . oif type != local counter drop", "has an address of another link"),
+)
+
+
 @lru_cache(maxsize=1024)
 def _uplink(
     name: str, mark: int, layout: MarkLayout, sprayed: tuple[int, ...], *, translates: bool, xfrm: bool
@@ -311,8 +319,7 @@ def _uplink(
         NftRule(f"ct status ! confirmed {ours} != 0 {on_connection} accept", "routed here by something more specific"),
         *ipsec.let_out(xfrm=xfrm),
         NftRule(f"{ours} != 0 counter drop", "belongs to another uplink"),
-        # Connection tracking does not translate what it calls invalid: it would leave with an inside source.
-        *((NftRule("iif != 0 ct state invalid counter drop", "would leave untranslated"),) if translates else ()),
+        *(_UNTRANSLATED if translates else ()),
     )
     return (
         (f"to_{name}", Chain((NftRule(f"{on_connection} {on_packet} accept", f"on {name}"),))),
