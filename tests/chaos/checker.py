@@ -252,7 +252,11 @@ class _Judge:
             ):
                 continue
             # The last SYN is what chose: earlier ones may have gone by another uplink, which died meanwhile.
-            used = (a.connected for a in self.history.attempts if a.ok and a.uplink == fault.uplink)
+            used = (
+                a.connected
+                for a in self.history.attempts
+                if a.ok and a.uplink == fault.uplink and not any_meets(self.calendar.chosen, a.started, a.ended)
+            )
             if (first := next((at for at in used if at is not None and at in early), None)) is not None:
                 text = f"was used {first - fault.mended:+.2f} s after it was mended"
                 yield self._say("I7", first, f"isp{fault.uplink}", text)

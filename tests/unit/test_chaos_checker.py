@@ -312,6 +312,12 @@ def test_an_uplink_is_not_used_again_before_its_hold_down() -> None:
     assert found(run) == ["I7"]
 
 
+def test_a_hold_down_is_not_kept_by_who_connects_while_the_rule_set_is_gone() -> None:
+    run = history(*CUT, deed(30.4, Kind.FLUSH_NFT))
+    run.attempts.append(attempt(30.5))
+    assert found(run) == []
+
+
 def test_a_daemon_that_ends_by_itself_or_complains_is_a_violation() -> None:
     run = history(lives=(Life(-5.0, -4.0, 20.0), Life(21.0, 22.0)))
     run.troubles.append((25.0, "Traceback (most recent call last):"))
