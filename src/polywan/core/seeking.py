@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from polywan.core import checking, passive
@@ -11,7 +12,7 @@ from polywan.core.effects import SeekLife
 from polywan.core.events import CameBack
 from polywan.core.evolve import replace
 from polywan.core.health import Health
-from polywan.core.life import Inside, Watched
+from polywan.core.life import Inside, Moved, Watched
 from polywan.core.reach import Path, UplinkFamily
 from polywan.core.state import State
 
@@ -48,11 +49,8 @@ def take(state: State, event: CameBack, now: float) -> tuple[State, bool]:
     state = replace(state, seeking=False)
     health = dict(state.health)
     changed = False
-    for key, what in event.moved.items():
-        before = health.get(key)
-        if before is None or key[0] not in state.probing:
-            continue
-        settings = state.probing[key[0]]
+    for key, what in _moved(state, event):
+        before, settings = health[key], state.probing[key[0]]
         health[key] = hl.on_moved(before, settings, what, event.since, now - event.took)
         changed = changed or hl.matters(before, health[key], settings)
     paces = [state.probing[key[0]].interval / 4 for key in health if _doubted(state, key)]
@@ -61,6 +59,15 @@ def take(state: State, event: CameBack, now: float) -> tuple[State, bool]:
     least, most = PACE
     wait = max(min(max(least, *paces), most), min(SHARE * event.took, LONGEST))
     return replace(state, health=health, seek_at=now + wait), changed
+
+
+def _moved(state: State, event: CameBack) -> Iterator[tuple[UplinkFamily, Moved]]:
+    """Yield what the look says of each family: both share the line and its queue, so that each has the load of both."""
+    for key in state.health:
+        line = [what for (name, _), what in event.moved.items() if name == key[0]]
+        if line and key[0] in state.probing and (key in event.moved or _doubted(state, key)):
+            load = {"sent": sum(what.sent for what in line), "total": sum(what.total for what in line)}
+            yield key, Moved(received=event.moved.get(key, Moved()).received, **load)
 
 
 def _doubted(state: State, key: UplinkFamily) -> bool:
