@@ -32,8 +32,8 @@ _COPIED: Final = ("nat", "only")
 def keep(table: NftTable, mask: int) -> NftTable:
     """Return the table that stands in for `table`.
 
-    Chains that others may fill or that come in pieces are not here: of a chain, the rules before the first that needs
-    one of their sets are, since each rule says what those before it have left.
+    Sets that others fill, or that come in pieces, are not here. A chain ends before the first rule that needs one of
+    them, since each rule says what those before it have left.
 
     Args:
         table: ours.

@@ -20,14 +20,22 @@ class Holder:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self._waiting: NftTable | None = None
         self.problem = ""
 
     def hold(self, table: NftTable) -> None:
-        """Make this the table; never raises for a refusal, since everything works without it."""
-        told, self.problem = self.problem, ""
+        """Make this the table; what is refused now is for `again`, and never raises: everything works without it."""
         try:
             self._kernel.hold(table)
         except PolywanError as error:
-            self.problem = f"a reload of the firewall that flushes every rule will break connections: {error}"
-            if self.problem != told:
-                log.warning("keep.refused: %s", self.problem)
+            told = f"a reload of the firewall that flushes every rule will break connections: {error}"
+            if told != self.problem:
+                log.warning("keep.refused: %s", told)
+            self.problem, self._waiting = told, table
+            return
+        self.problem, self._waiting = "", None
+
+    def again(self) -> None:
+        """Make the table that was refused before, if there is one."""
+        if self._waiting is not None:
+            self.hold(self._waiting)

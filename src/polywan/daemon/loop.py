@@ -214,6 +214,7 @@ class Daemon:
             self.ready.set()
         if isinstance(event, ReadDone):
             self._keeper.again()
+            self._holder.again()
             for settled in self._settling:
                 if not settled.done():
                     settled.set_result(None)
