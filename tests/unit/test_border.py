@@ -78,6 +78,12 @@ def test_a_lock_of_another_user_than_its_directory_is_refused_and_not_touched(ru
         assert (run / LOCK).read_text() == f"{os.getpid()}\n"
 
 
+def test_a_lock_that_is_replaced_all_the_time_keeps_nobody_busy(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("polywan.daemon.rundir._is", lambda *_: False)
+    with pytest.raises(PolywanError, match="replaces lock in it all the time"), locked(run):
+        pass
+
+
 def test_a_lock_is_held_once_and_is_not_inherited(run: Path) -> None:
     with locked(run), pytest.raises(BusyError, match=rf"pid {os.getpid()}\)"), locked(run):
         pass

@@ -18,6 +18,9 @@ from polywan.daemon.loop import printable
 
 LOCK: Final = "lock"
 
+_TRIES: Final = 100
+"""Times that a lock may be removed while it is taken: whoever may write the directory must not keep root busy."""
+
 
 class Held:
     """A runtime directory that this process holds."""
@@ -60,7 +63,7 @@ def locked(runtime_dir: Path) -> Iterator[Held]:
 
 def _lock(directory: Path) -> int:
     """Lock the file in the directory and write into it who holds it; return its descriptor."""
-    while True:
+    for _ in range(_TRIES):
         descriptor = _opened(directory)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,6 +83,7 @@ def _lock(directory: Path) -> int:
             os.close(descriptor)
             raise _unusable(directory, error) from error
         os.close(descriptor)
+    raise PolywanError(f"cannot use the runtime directory {directory}: somebody replaces {LOCK} in it all the time")
 
 
 def _opened(directory: Path) -> int:
