@@ -28,6 +28,13 @@ def test_whoever_comes_in_whatever_order_the_limits_hold_and_writers_get_in(arri
     assert inside.total() - sum(readers.values()) >= min(asked_by_writers, KEPT)
 
 
+def test_readers_together_leave_room_for_the_administrator() -> None:
+    readers = dict.fromkeys(range(1000, 1000 + (MOST - KEPT) // EACH), EACH)
+    assert "kept for root" in str(refusal(2000, WRITERS, readers, MANY))
+    assert refusal(0, WRITERS, readers, MANY) is None
+    assert refusal(2000, WRITERS, {**readers, 1000: EACH - 1}, MANY) is None
+
+
 def test_one_user_cannot_keep_another_out() -> None:
     assert refusal(1000, WRITERS, {1000: EACH}, MANY) is not None
     assert refusal(1001, WRITERS, {1000: EACH}, MANY) is None

@@ -151,3 +151,20 @@ def test_an_address_touches_the_routes_of_its_device_and_those_that_name_it() ->
     body = struct.pack("=BBBBi", 2, 24, 0, 0, 7) + attribute(1, ip.ip.packed)
     watch.route(Message(rt.DELADDR, 0, 0, STRANGER, body))
     assert touched == [7, ip.ip.packed]
+
+
+def setting_message(index: int) -> Message:
+    """As the kernel tells of a changed rp_filter (RTM_NEWNETCONF)."""
+    return Message(80, 0, 0, STRANGER, struct.pack("=B3x", 2) + attribute(1, struct.pack("=i", index)))
+
+
+@pytest.mark.parametrize(("index", "link"), [(7, "wan1"), (-1, None), (-2, None)])
+def test_a_changed_setting_asks_for_a_read_and_names_its_device(index: int, link: str | None) -> None:
+    (event,) = translator(wan()).route(setting_message(index))
+    assert event == WorldTouched("setting")
+    assert isinstance(event, WorldTouched)
+    assert event.link == link
+
+
+def test_settings_of_a_device_that_is_being_made_ask_for_nothing() -> None:
+    assert translator(wan()).route(setting_message(8)) == []
