@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import socket
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +15,7 @@ import pytest
 from polywan.core.net import Family
 from polywan.lab.network import Lab
 from polywan.lab.sandbox import LabError
-from polywan.lab.servers import ECHO_PORT, serve
+from polywan.lab.servers import ECHO_PORT, STREAM_PORT, serve
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import connect, exchange, udp_flows, udp_socket
 
@@ -249,3 +253,22 @@ def names() -> Callable[[], list[str]]:
     import socket
 
     return lambda: [name for _, name in socket.if_nameindex()]
+
+
+@pytest.mark.parametrize("passes", range(6))
+@pytest.mark.parametrize("port", [ECHO_PORT, STREAM_PORT])
+def test_servers_leave_no_connection_open_that_comes_while_they_close(lab: Lab, passes: int, port: int) -> None:
+    async def story() -> None:
+        servers = await serve(lab)
+        with closing(lab.router.socket(socket.AF_INET, socket.SOCK_STREAM)) as sock:
+            sock.setblocking(True)
+            sock.connect((str(SERVERS[Family.V4][0]), port))
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            await servers.close()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        asyncio.run(story())
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []

@@ -20,6 +20,7 @@ SOCKET_FAMILY: Final = {Family.V4: socket.AF_INET, Family.V6: socket.AF_INET6}
 
 _CHUNK: Final = b"x" * 16_383 + b"\n"
 _PAUSE: Final = 0.005
+_TURNS: Final = 5
 
 
 class _Echo(asyncio.Protocol):
@@ -108,6 +109,13 @@ class Servers:
 
     async def close(self) -> None:
         """Stop listening and drop every connection."""
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            for sock in listener.sockets:
+                loop.remove_reader(sock.fileno())
+        # A connection accepted just now needs some turns of the loop, and an open server, until it has a transport.
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         for listener in self._listeners:
             listener.close()
         for transport in [*self._datagrams, *self.open]:
