@@ -46,6 +46,7 @@ from polywan.daemon.rundir import Held, locked
 from polywan.daemon.settings import SettingsWatch
 from polywan.daemon.tracking import Tracking
 from polywan.daemon.uplinks import Uplinks
+from polywan.kernel import heap
 from polywan.kernel.api import Machine
 from polywan.kernel.linux import LinuxKernel
 from polywan.kernel.privilege import NET_ADMIN, keep_to_ourselves
@@ -225,6 +226,7 @@ def run(places: Places, *, verbose: bool = False) -> None:
         MissingFeature: the machine lacks something.
         BusyError: another daemon runs in this network namespace, or holds the runtime directory.
     """
+    heap.share()
     setup_logging(verbose=verbose)
     keep_to_ourselves(NET_ADMIN)
     loaded = load_with_warnings(places.config)

@@ -16,6 +16,7 @@ from typing import Final
 
 from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.nft import TABLE, Key, NftState, unread
+from polywan.kernel.heap import trim
 from polywan.kernel.netlink import NETFILTER, NetlinkSocket
 from polywan.kernel.outline import read as read_outline
 
@@ -23,9 +24,6 @@ LIBRARY: Final = "libnftables.so.1"
 MISSING_LIBRARY: Final = (
     "libnftables (Debian: libnftables1 / nftables, Fedora: nftables, Arch: nftables, Alpine: nftables)"
 )
-
-LARGE: Final = 1 << 16
-"""Characters of a transaction that leaves so much memory behind that it is worth giving back."""
 
 _JSON: Final = 1 << 4
 _NUMERIC: Final = 1 << 7 | 1 << 8 | 1 << 9  # protocols, priorities and symbols as numbers
@@ -51,11 +49,11 @@ class Nftables:
         """
         with self._lock:
             self._command(text, 0)
-        if len(text) > LARGE:
-            _trim()
 
     def list_table(self) -> NftState | None:
         """Read our table, without the elements of sets that are never compared; None when there is none.
+
+        Each change is followed by a read, so this is where its memory is given back.
 
         Raises:
             KernelError: the kernel refused.
@@ -73,6 +71,7 @@ class Nftables:
             if e.errno == errno.ENOENT:  # somebody removed it while we read
                 return None
             raise
+        trim()
         return NftState(
             chains=outline.chains,
             sets={n: others[n].sets[n] if n in others else frozenset(known.get(n, ())) for n in outline.sets},
@@ -132,13 +131,6 @@ def _load() -> CDLL:
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
-
-
-def _trim() -> None:
-    """Give memory back that the C library keeps: libnftables takes a kilobyte for each prefix (malloc_trim(3))."""
-    trim = getattr(CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _text(buffer: bytes | None) -> str:
