@@ -23,7 +23,8 @@ from polywan.lab.servers import ECHO_PORT
 from polywan.lab.topology import SERVERS, LabUplink, Topology
 
 TABLE: Final = "inet chaos"
-"""The nft table of each provider that counts what is kept in, and loses echo requests."""
+"""The nft table of each provider that counts what is kept in, notes foreign sources, and loses echo requests."""
+_WORDS: Final = {Family.V4: "ip", Family.V6: "ip6"}
 
 INTERVAL, TIMEOUT, FALL, RISE, HOLD_DOWN, HOLD_MAX = 0.3, 0.5, 3, 3, 1.0, 2.0
 """Probing of the daemon under test, in seconds and rounds."""
@@ -118,10 +119,16 @@ def _provider_table(topology: Topology, name: str) -> str:
     lines += [
         "set echo4 { type ipv4_addr; flags interval; }",
         "set echo6 { type ipv6_addr; flags interval; }",
-        "chain arriving { type filter hook prerouting priority -10; policy accept;",
     ]
     for u in customers:
-        for family, word in ((Family.V4, "ip"), (Family.V6, "ip6")):
+        for family, word in _WORDS.items():
+            lines += [f"set foreign{family:d}_{u.number} {{ typeof {_asked(word)}; flags dynamic; size 512; }}"]
+    lines += ["chain arriving { type filter hook prerouting priority -10; policy accept;"]
+    for u in customers:
+        for family, word in _WORDS.items():
+            right = f"{u.addresses[family].allowed}{', fe80::/10, ::' if family is Family.V6 else ''}"
+            odd = f'iifname "wan" ether saddr {u.mac} {word} saddr != {{ {right} }}'
+            lines += [f"{odd} update @foreign{family:d}_{u.number} {{ {_asked(word)} }}"]
             what = f"udp dport {ECHO_PORT} {word} daddr {SERVERS[family][KEPT_IN]}"
             lines += [f'iifname "wan" ether saddr {u.mac} {what} counter name forbidden{u.number}']
     lines += [
@@ -131,6 +138,29 @@ def _provider_table(topology: Topology, name: str) -> str:
         "}",
     ]
     return "\n".join([*lines, ""])
+
+
+def _asked(word: str) -> str:
+    return f"{word} saddr . {word} daddr . meta l4proto . @th,0,32"
+
+
+def foreign(lab: Lab) -> dict[int, frozenset[str]]:
+    """Return by uplink what came with a source that its provider did not give out, for people."""
+    found: dict[int, frozenset[str]] = {}
+    for name in lab.topology.providers:
+        family, table = TABLE.split()
+        listing = json.loads(Namespace(name).run(["nft", "-j", "list", "table", family, table]).stdout)
+        for item in listing["nftables"]:
+            one = item.get("set", {})
+            if one.get("name", "").startswith("foreign"):
+                number = int(one["name"].partition("_")[2])
+                packets = frozenset(_packet(*element["concat"]) for element in one.get("elem", ()))
+                found[number] = found.get(number, frozenset()) | packets
+    return found
+
+
+def _packet(source: str, destination: str, protocol: str | int, ports: int) -> str:
+    return f"{protocol} {source}:{ports >> 16} to {destination}:{ports & 0xFFFF}"
 
 
 def forbidden(lab: Lab) -> dict[int, int]:

@@ -21,6 +21,7 @@ THREADS: Final = 6
 
 _BEFORE: Final = 5
 _RECENT: Final = 20.0
+_SHOWN: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,16 +173,13 @@ class _Judge:
             # Packets that were under way when the rule set went are counted a moment later.
             if any_meets(self.calendar.open, before.at - 0.5, after.at):
                 continue
-            yield from self._grown("I2", "packets with a foreign source", before.spoofed, after.spoofed, after.at)
-            yield from self._grown("I3", "packets of the class kept in", before.forbidden, after.forbidden, after.at)
-
-    def _grown(
-        self, invariant: str, what: str, before: Mapping[int, int], after: Mapping[int, int], at: float
-    ) -> Iterator[Violation]:
-        for number, count in after.items():
-            if count > before.get(number, 0):
-                text = f"{count - before.get(number, 0)} {what} within the last second"
-                yield self._say(invariant, at, f"isp{number}", text)
+            for number, count in _grown(before.spoofed, after.spoofed):
+                new = after.foreign.get(number, frozenset()) - before.foreign.get(number, frozenset())
+                text = f"{count} packets with a foreign source within the last second"
+                yield self._say("I2", after.at, f"isp{number}", "; ".join([text, *sorted(new)[:_SHOWN]]))
+            for number, count in _grown(before.forbidden, after.forbidden):
+                text = f"{count} packets of the class kept in within the last second"
+                yield self._say("I3", after.at, f"isp{number}", text)
 
     def connections_succeed(self) -> Iterator[Violation]:
         """I7, I8: a new connection succeeds while somebody is well and the daemon had its time to notice."""
@@ -305,3 +303,7 @@ class _Judge:
         for invariant, subject, kept, text in held:
             if not kept:
                 yield self._say(invariant, end.at, subject, text)
+
+
+def _grown(before: Mapping[int, int], after: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+    return ((number, count - before.get(number, 0)) for number, count in after.items() if count > before.get(number, 0))

@@ -245,11 +245,14 @@ class Run:
             last = now
 
     async def _sample(self) -> None:
+        foreign: dict[int, frozenset[str]] = {}
         while True:
             seen = await asyncio.to_thread(self.lab.all_seen)
             kept = await asyncio.to_thread(acts.forbidden, self.lab)
             spoofed = {number: counts.spoofed for number, counts in seen.items()}
-            self.history.samples.append(Sample(time.monotonic(), spoofed, kept))
+            if self.history.samples and spoofed != self.history.samples[-1].spoofed:
+                foreign = await asyncio.to_thread(acts.foreign, self.lab)
+            self.history.samples.append(Sample(time.monotonic(), spoofed, kept, foreign))
             self.history.vitals.append((time.monotonic(), self._vitals()))
             process, life = self.daemon.process, self.history.lives[-1]
             if process is not None and process.poll() is not None and not self._killing and life.ended is None:

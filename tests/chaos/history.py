@@ -120,11 +120,16 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Providers' counts by uplink number: foreign sources, and packets of the class that only one may carry."""
+    """Providers' counts by uplink number: foreign sources, and packets of the class that only one may carry.
+
+    Attributes:
+        foreign: all packets with foreign sources so far, for people.
+    """
 
     at: float
     spoofed: Mapping[int, int]
     forbidden: Mapping[int, int]
+    foreign: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
