@@ -101,6 +101,27 @@ def test_a_line_that_is_flooded_without_any_answer_is_busy_at_worst(
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("where", ["provider up", "box"])
+@pytest.mark.parametrize("load", ["tcp up", "udp up"])
+def test_a_daemon_that_starts_while_lines_are_full_finds_them_busy_at_worst(
+    lab_of: BuildLab, start_daemon: StartDaemon, where: Where, load: Load
+) -> None:
+    lab = lab_with_queues(lab_of, where)
+
+    async def story() -> None:
+        daemon = start_daemon(lab, configuration(lab, loaded=len(QUEUES)))
+        async with loaded(lab, load, list(range(1, len(QUEUES) + 1))) as broken:
+            for seconds in (3.0, FILLED):
+                await asyncio.sleep(seconds)
+                await asyncio.to_thread(daemon.kill)
+                daemon.start()
+            await asyncio.sleep(5)
+            assert not broken
+            assert not [line.text for line in daemon.log if "uplink.down" in line.text]
+
+    asyncio.run(story())
+
+
 def test_fifty_three_busy_lines_are_busy_at_worst_and_the_death_of_one_is_noticed(
     lab_of: BuildLab, start_daemon: StartDaemon
 ) -> None:

@@ -92,11 +92,31 @@ def test_a_connection_that_was_not_seen_before_has_moved_nothing_yet() -> None:
 
 
 def test_the_beginning_of_a_load_is_told_by_its_volume_at_its_rate() -> None:
-    assert lf.loaded_since(Moved(sent=100_000, total=800_000), since=9.5, until=10.0) == pytest.approx(6.0)
+    moved = Moved(sent=100_000, total=800_000)
+    assert lf.loaded_since(moved, since=9.5, until=10.0, asked=0.0) == pytest.approx(6.0)
+
+
+def test_a_load_that_is_older_than_the_first_question_counts_from_there() -> None:
+    moved = Moved(sent=100_000, total=800_000)
+    assert lf.loaded_since(moved, since=9.5, until=10.0, asked=9.0) == 9.0
 
 
 def test_a_light_load_fills_no_queue() -> None:
-    assert lf.loaded_since(Moved(sent=1_000, total=1_000), since=9.5, until=10.0) == lf.NEVER
+    assert lf.loaded_since(Moved(sent=1_000, total=1_000), since=9.5, until=10.0, asked=0.0) == lf.NEVER
+
+
+def test_a_daemon_that_has_just_begun_to_ask_waits_for_the_first_answer_out_of_a_full_queue() -> None:
+    fresh = hl.initial(hl.Health.UP, "adopted", 100.0)
+    state = silent_rounds(fresh, 2, 100.0, SETTINGS)
+    state = hl.on_moved(state, SETTINGS, Moved(sent=50_000, total=5_000_000), 100.5, 100.75)
+    state = silent_rounds(state, 8, 101.0, SETTINGS)
+    assert state.waiting is None
+    assert state.quality.busy
+
+
+def test_after_a_suspend_it_begins_to_ask_anew() -> None:
+    state = hl.resume(hl.start_round(UP, SETTINGS, 1, 10.0))
+    assert hl.start_round(state, SETTINGS, 1, 5000.0).asked == 5000.0
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, FAST], ids=["default", "fast"])

@@ -101,7 +101,8 @@ class ProbeState:
         answered: when the last good round was sent.
         number: number of the last round that was started.
         void: rounds up to this number count for nothing.
-        open: rounds under way, oldest first; `sent` is when the last one was started.
+        open: rounds under way, oldest first; `sent` is when the last one was started, and `asked` the first since
+            somebody has been there to ask.
         next: time of the next round when nothing is suspect.
         quality: what was measured, and whether that makes it degraded.
         proven: it has been up before; `hold_down` guards against its flapping, not against its first start.
@@ -125,6 +126,7 @@ class ProbeState:
     void: int = 0
     open: tuple[Round, ...] = ()
     sent: float = NEVER
+    asked: float = NEVER
     next: float = 0.0
     quality: Quality = ql.UNKNOWN
     proven: bool = False
@@ -219,6 +221,7 @@ def start_round(state: ProbeState, settings: HealthSettings, targets: int, now: 
         number=number,
         open=(*alive, Round(number=number, sent=now, targets=targets)),
         sent=now,
+        asked=now if state.asked == NEVER else state.asked,
         next=now + (pace or settings.interval),
     )
 
@@ -255,7 +258,7 @@ def on_late(state: ProbeState, settings: HealthSettings, target: IPAddress, rtt:
 
 def on_moved(state: ProbeState, settings: HealthSettings, what: Moved, since: float, until: float) -> ProbeState:
     """Take note of what its connections have moved from one look to the next, which is now."""
-    life = replace(state.life, loaded=lf.loaded_since(what, since, until))
+    life = replace(state.life, loaded=lf.loaded_since(what, since, until, state.asked))
     if what.received:
         # When they came is not known: not before the first look.
         life = replace(life, back_at=max(since, life.back_at), rate=what.received / max(until - since, 0.001))
@@ -300,7 +303,7 @@ def resume(state: ProbeState) -> ProbeState:
     """Nobody was there for a while (suspended, stopped): what was under way counts for nothing, for good or bad."""
     good = state.good if state.health is Health.UP else 0
     waiting = state.waiting if state.together else None
-    return replace(state, open=(), bad=0, good=good, waiting=waiting, void=state.number)
+    return replace(state, open=(), bad=0, good=good, waiting=waiting, void=state.number, asked=NEVER)
 
 
 def matters(before: ProbeState, after: ProbeState, settings: HealthSettings) -> bool:

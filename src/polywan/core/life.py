@@ -207,7 +207,11 @@ def moved(before: Counters, after: Counters) -> dict[tuple[str, Family], Moved]:
     return found
 
 
-def loaded_since(what: Moved, since: float, until: float) -> float:
-    """Return when a heavy load began, as far as can be told: at its present rate all along; never without one."""
+def loaded_since(what: Moved, since: float, until: float, asked: float) -> float:
+    """Return when a heavy load began, as far as can be told: at its present rate all along; never without one.
+
+    A load that is older than the first question (of a daemon that has just started) counts from there: how long the
+    queue is shows in an answer alone.
+    """
     rate = what.sent / max(until - since, 0.001)
-    return until - what.total / rate if rate >= HEAVY else NEVER
+    return max(until - what.total / rate, asked) if rate >= HEAVY else NEVER
