@@ -108,15 +108,22 @@ class _Judge:
                 if moved is not None and not any_meets(excused, moved.at, moved.at):
                     text = f"moved from isp{moved.before} to isp{moved.after} although isp{uplink} was well"
                     yield self._say("I1", moved.at, flow.name, text)
-                if flow.broken == stage.end and not any_meets(excused, stage.end, stage.end):
+                silent = next(
+                    (g.begin for g in flow.gaps if g.end == stage.end and self._unseen(g, excused)), stage.end
+                )
+                if flow.broken == stage.end and not any_meets(excused, silent, silent):
                     yield self._say("I1", stage.end, flow.name, f"broke ({flow.error}) although isp{uplink} was well")
                 yield from self._hung(flow, uplink, stage, excused)
+
+    def _unseen(self, gap: Span, excused: list[Span]) -> bool:
+        """True when a flow was lost for good reason while no daemon was there to free it: it waits, and breaks late."""
+        return any_meets(excused, gap.begin, gap.begin) and not self._alive(gap.begin, gap.begin + self.rules.free)
 
     def _hung(self, flow: Flow, uplink: int, stage: Span, excused: list[Span]) -> Iterator[Violation]:
         """A sender that met a fault waits as long again before it repeats (RFC 6298), so that is excused as well."""
         known = [*excused, *self.calendar.torn, *self.calendar.slow[uplink]]
         longer = [Span(s.begin, s.end + s.length + self.rules.patience) for s in known]
-        for gap in flow.gaps:
+        for gap in (g for g in flow.gaps if not self._unseen(g, excused)):
             seen = Span(max(gap.begin, stage.begin), min(gap.end, stage.end))
             if seen.length > self.rules.hang and outside(seen, longer) > self.rules.hang:
                 text = f"no answer for {seen.length:.1f} s although isp{uplink} was well"

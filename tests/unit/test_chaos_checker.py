@@ -260,6 +260,19 @@ def test_a_daemon_that_died_is_no_excuse_while_nothing_else_happened() -> None:
     assert found(run) == ["I7"]
 
 
+@pytest.mark.parametrize(
+    ("lives", "kept"), [((Life(-5.0, -4.0, 9.0), Life(11.5, 12.0)), True), ((Life(-5.0, -4.0),), False)]
+)
+def test_a_flow_that_fell_silent_while_no_daemon_was_there_to_free_it_may_break_late(
+    lives: tuple[Life, ...], kept: bool
+) -> None:
+    deeds = [deed(9.0, Kind.KILL), deed(10.0, Kind.LINK_DOWN, 1), deed(11.0, Kind.LINK_UP, 1), deed(11.5, Kind.START)]
+    late = flow(gaps=[Span(10.1, 40.0)], broken=40.0, error="ECONNRESET", last=10.1)
+    run = history(*(deeds if kept else deeds[1:3]), lives=lives)
+    run.flows.append(late)
+    assert ("I1" not in {v.invariant for v in check(run)}) is kept
+
+
 def test_connections_may_fail_while_every_uplink_is_broken() -> None:
     deeds = [deed(10.0 + n / 10, Kind.SILENCE, n) for n in (1, 2, 3)]
     run = history(*deeds, *(deed(20.0 + n, Kind.SOUND, n) for n in (1, 2, 3)))
