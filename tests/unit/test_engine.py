@@ -271,22 +271,41 @@ def test_a_fight_with_another_program_is_slowed_down() -> None:
     assert daemon.plans(daemon.feed(ReadDone(world(2), tampered)))
 
 
+def told(daemon: Daemon, report: ApplyReport, *, read: bool = True) -> list[Level]:
+    """Return how loud a refusal is told; then, unless told otherwise, the kernel is read again."""
+    found = [e.level for e in daemon.feed(Applied(report)) if isinstance(e, Note)]
+    if read:
+        assert daemon.state.actual is not None
+        daemon.feed(ReadDone(daemon.state.observed or world(1), daemon.state.actual))
+    return found
+
+
 def test_a_refused_operation_is_tried_again_and_said_once() -> None:
     daemon = Daemon(config(1), world(1))
     op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, AddRule))
     report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, 1, "not permitted"),))
-    notes = [e for e in daemon.feed(Applied(report)) if isinstance(e, Note)]
-    assert [n.level for n in notes] == [Level.ERROR]
+    assert told(daemon, report, read=False) == [Level.ERROR]
     assert daemon.state.read_at is not None
-    assert [e for e in daemon.feed(Applied(report)) if isinstance(e, Note)] == []
+    assert told(daemon, report) == []
+    assert told(daemon, report) == []
+
+
+def test_what_is_refused_before_anybody_has_read_again_is_one_refusal() -> None:
+    """Somebody flushes the table between two decisions that come one after the other."""
+    daemon = Daemon(config(1), world(1))
+    op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, NftBatch))
+    failures = [Failure(op, 2, f"no set {number}") for number in range(3)]
+    reports = [ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(failure,)) for failure in failures]
+    assert [told(daemon, report, read=False) for report in reports] == [[Level.INFO]] * 3
+    assert told(daemon, reports[0]) == []
+    assert told(daemon, reports[0]) == [Level.ERROR]
 
 
 def test_a_route_that_is_refused_once_may_have_met_a_link_that_just_went_down() -> None:
     daemon = Daemon(config(1), world(1))
     op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, PutRoute))
     report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, 100, "network is down"),))
-    levels = [[e.level for e in daemon.feed(Applied(report)) if isinstance(e, Note)] for _ in range(4)]
-    assert levels == [[Level.INFO], [Level.ERROR], [], []]
+    assert [told(daemon, report) for _ in range(4)] == [[Level.INFO], [Level.ERROR], [], []]
 
 
 def test_a_transaction_that_somebody_took_the_table_from_is_tried_again_before_it_is_an_error() -> None:
@@ -294,20 +313,16 @@ def test_a_transaction_that_somebody_took_the_table_from_is_tried_again_before_i
     op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, NftBatch))
     for number, expected in ((2, [[Level.INFO], [Level.ERROR]]), (22, [[Level.ERROR], []])):
         report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, number, "refused"),))
-        told = [[e.level for e in daemon.feed(Applied(report)) if isinstance(e, Note)] for _ in range(2)]
-        assert told == expected
+        assert [told(daemon, report) for _ in range(2)] == expected
         daemon.feed(Applied(replace(report, failures=())))
 
 
 def test_a_transaction_that_is_refused_in_another_way_each_time_is_told_from_the_second_time_on() -> None:
     daemon = Daemon(config(1), world(1))
     op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, NftBatch))
-    told = []
-    for number in range(3):
-        failure = Failure(op, 2, f"nothing of the name {number}")
-        report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(failure,))
-        told.append([e.level for e in daemon.feed(Applied(report)) if isinstance(e, Note)])
-    assert told == [[Level.INFO], [Level.ERROR], [Level.ERROR]]
+    failures = [Failure(op, 2, f"nothing of the name {number}") for number in range(3)]
+    reports = [ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(failure,)) for failure in failures]
+    assert [told(daemon, report) for report in reports] == [[Level.INFO], [Level.ERROR], [Level.ERROR]]
 
 
 FIRST = {first_table(TableId(6000)), TABLE_LOCAL}
@@ -534,6 +549,6 @@ def test_a_refused_change_of_the_table_does_not_wait_for_what_else_is_refused() 
     op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, AddRule))
     report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, 1, "not permitted"),))
     for _ in range(8):
-        daemon.feed(Applied(report))
+        told(daemon, report)
     refuse_the_table(daemon)
     assert daemon.state.read_at == daemon.now + 0.25

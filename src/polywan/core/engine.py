@@ -10,7 +10,7 @@ Rules of the engine:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from errno import ENOENT
 from typing import Final, assert_never
 
@@ -136,7 +136,7 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
         case ReadDone(observed, actual):
             staged = state.staged if actual.nft is not None else frozenset()
             actual = staging.unseen(actual, staged)
-            after = replace(state, observed=observed, actual=actual, staged=staged)
+            after = replace(state, observed=observed, actual=actual, staged=staged, stale=False)
             return *routers.learn(after, state.observed), True
         case Staging(names):
             return replace(state, staged=names), (), False
@@ -257,9 +257,11 @@ def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, 
     if not report.failures:
         # What a refused transaction had no dead marks for was not cut then.
         late = tuple(replace(sweep, at=now) for sweep in state.sweeps) if state.tries else ()
-        state = replace(state, applied=report, refused={}, tries=0, sweeps=(*state.sweeps, *late))
+        state = replace(state, applied=report, refused={}, tries=0, stale=False, sweeps=(*state.sweeps, *late))
         return read_soon(state, now), ()
     refused = {f"{headline(f.op)}: {f.message}": f for f in report.failures}
+    if state.stale:
+        return _refused_again(state, report, refused)
     times = {text: state.refused.get(text, 0) + 1 for text in refused}
     soon, longest = RETRY
     retry = min(longest, soon * 2**state.tries)
@@ -269,8 +271,21 @@ def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, 
     notes = tuple(
         note for text, f in refused.items() for note in _refusal(f, text, times[text], first=times[text] > state.tries)
     )
-    state = replace(state, applied=report, refused=times, tries=state.tries + 1, stuck=refusals)
+    state = replace(state, applied=report, refused=times, tries=state.tries + 1, stale=True, stuck=refusals)
     return replace(state, read_at=now + retry), notes
+
+
+def _refused_again(
+    state: State, report: ApplyReport, refused: Mapping[str, Failure]
+) -> tuple[State, tuple[Effect, ...]]:
+    """Take in the refusal of a plan that was made before anybody had read why the one before it was refused.
+
+    It says nothing new, so it does not count as one more in a row; only what it names for the first time is told.
+    """
+    new = {text: f for text, f in refused.items() if text not in state.refused}
+    notes = tuple(note for text, f in new.items() for note in _refusal(f, text, 1, first=state.tries <= 1))
+    known = {text: state.refused.get(text, 1) for text in refused}
+    return replace(state, applied=report, refused={**state.refused, **known}), notes
 
 
 def _refusal(failure: Failure, text: str, times: int, *, first: bool) -> Iterator[Note]:
@@ -311,7 +326,7 @@ def sysctl_paths(state: State, observed: Observed | None) -> tuple[str, ...]:
     """Return the settings whose values a decision about this world will want."""
     if state.config is None or observed is None:
         return ()
-    wanted = (sysctl.path for sysctl in build_sysctls(state.config, observed, {}))
+    wanted = (sysctl.path for sysctl in build_sysctls(state.config, observed, state.reach, {}))
     return tuple(dict.fromkeys((*wanted, ALL_RP_FILTER, EVENTS, *SETTINGS)))
 
 

@@ -85,7 +85,8 @@ class State:
         devices: index of every device at the last read; one that was made anew has another.
         drift: what the last repair put right.
         refused: operations of the last plan that the kernel refused, and how many times in a row.
-        tries: plans in a row with a refusal.
+        tries: plans in a row with a refusal, of those that were made after a read.
+        stale: a plan was refused, and nobody has read since: what is known is not what is there.
         stuck: nft transactions that were refused since a read last found our table as it should be.
         culprit: who touched our things, as far as the kernel told, until the next repair names them.
         rules_at: file and line of each rule.
@@ -137,6 +138,7 @@ class State:
     drift: tuple[Mended, ...] = ()
     refused: Mapping[str, int] = field(default_factory=dict)
     tries: int = 0
+    stale: bool = False
     stuck: int = 0
     culprit: str = ""
     rules_at: tuple[str, ...] = ()
