@@ -17,7 +17,7 @@ from polywan.core.net import FAMILIES, Family, IPInterface
 from polywan.lab import recipe
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
-from polywan.lab.servers import SOCKET_FAMILY, STREAM_PORT
+from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, STREAM_PORT
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import error_name
 from polywan.probe.icmp import checksum
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 DOWNLOADS: Final = 10
 QUIET: Final = 2.0
 """Seconds within which every download has ended by a reset; time for a slow machine is in it."""
+
+MANY: Final = 200
 
 FIRST: Final = '[policies.default]\ntiers = [["isp1"], ["isp2"], ["isp3"]]\n'
 
@@ -134,3 +136,40 @@ def test_what_tracking_calls_invalid_leaves_by_no_other_uplink_than_that_of_its_
             with suppress(PermissionError):
                 raw.sendto(bytes([kind, 0]) + total + rest, (str(SERVERS[family][0]), 0))
     assert {number: seen.spoofed for number, seen in lab.all_seen().items()} == {1: 0, 2: 0, 3: 0}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+def test_a_connection_that_begins_while_its_uplink_has_no_address_carries_no_other_links_address(
+    lab_of: BuildLab, start_daemon: StartDaemon, family: Family, pause: float
+) -> None:
+    lab = lab_of(2)
+    change = Change(lab, family)
+    start_daemon(lab, configuration(lab.topology, (1, 1)) + '[policies.default]\ntiers = [["isp1"], ["isp2"]]\n')
+
+    async def story() -> None:
+        with ExitStack() as stack:
+            batch = asyncio.create_task(asyncio.to_thread(exchange))
+            opened = 0
+            while not batch.done() or opened < MANY:
+                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                    sock = stack.enter_context(closing(lab.client.socket(SOCKET_FAMILY[family], kind)))
+                    sock.setblocking(False)
+                    sock.connect_ex((str(SERVERS[family][0]), ECHO_PORT))
+                    if kind == socket.SOCK_DGRAM:
+                        sock.send(b"x")
+                opened += 1
+                await asyncio.sleep(0)
+            await batch
+            # As long as a TCP client takes to repeat itself twice.
+            await asyncio.sleep(3.2)
+            assert lab.seen(1).spoofed == 0
+
+    def exchange() -> None:
+        again = [f"address del {change.new} dev {change.uplink.interface}"]
+        for _ in range(4):
+            for lines in (change.gone, change.forward, again, change.back):
+                lab.router.ip(lines)
+                time.sleep(pause)
+
+    with_servers(lab, story)

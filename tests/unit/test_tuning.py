@@ -1,12 +1,15 @@
 """Kernel settings: which are wanted, and which are somebody's decision."""
 
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from polywan.core.events import ReadDone
+from polywan.core.net import Family
 from polywan.core.plan import ActualState, SetSysctl
+from polywan.core.reach import Path
 from polywan.core.tuning import build_sysctls
 from worlds import Daemon, config, world
 
@@ -18,7 +21,7 @@ def wanted(current: dict[str, str], **uplink: object) -> dict[str, str]:
     given = config(1, **FORWARDING)
     changed = given.uplinks["u1"].model_copy(update=uplink)
     given = given.model_copy(update={"uplinks": {"u1": changed}})
-    return {s.path: s.value for s in build_sysctls(given, world(1), current)}
+    return {s.path: s.value for s in build_sysctls(given, world(1), {}, current)}
 
 
 @pytest.mark.parametrize(("now", "then"), [("1", "2"), ("2", "2"), ("0", None), (None, "2")])
@@ -38,7 +41,7 @@ def test_advertisements_are_left_alone_where_there_is_no_ipv6(
 
 
 def test_advertisements_do_not_matter_on_a_box_that_does_not_forward() -> None:
-    assert RA not in {s.path for s in build_sysctls(config(1), world(1), {RA: "1"})}
+    assert RA not in {s.path for s in build_sysctls(config(1), world(1), {}, {RA: "1"})}
 
 
 def test_advertisements_that_somebody_refuses_later_stay_refused() -> None:
@@ -51,3 +54,18 @@ def test_advertisements_that_somebody_refuses_later_stay_refused() -> None:
         effects = daemon.feed(ReadDone(world(1), changed))
         ops = [op for e in daemon.plans(effects) for op in e.plan.ops if isinstance(op, SetSysctl)]
         assert [op.sysctl.value for op in ops] == writes
+
+
+OWN = "net/ipv6/conf/wan1/use_oif_addrs_only"
+
+
+def test_a_link_with_an_address_of_its_own_lends_no_other() -> None:
+    assert wanted({})[OWN] == "1"
+
+
+def test_a_link_that_speaks_by_the_address_of_another_may_do_so() -> None:
+    bare = replace(world(1), addresses=tuple(a for a in world(1).addresses if a.ip.version == 4))
+    lent = Path(link="wan1", via=None, onlink=False, addresses=(), prefixes=(), source=ip_address("2001:db8:1::1"))
+    settings = {s.path: s.value for s in build_sysctls(config(1), bare, {("u1", Family.V6): lent}, {})}
+    assert settings[OWN] == "0"
+    assert OWN not in {s.path for s in build_sysctls(config(1), bare, {}, {OWN: "1"})}

@@ -18,7 +18,7 @@ def test_whatever_polywan_writes_can_be_restored() -> None:
         "global": {"forwarding": True},
     }
     given = config(3, **more)
-    written = [*build_sysctls(given, world(3), {}), *usual(["wan1", "ppp0", "eth0.5@x"])]
+    written = [*build_sysctls(given, world(3), {}, {}), *usual(["wan1", "ppp0", "eth0.5@x"])]
     assert len(written) > 20
     assert [s for s in written if not restorable(s.path, s.value)] == []
 

@@ -153,5 +153,5 @@ def compile_state(
         dormant=dormant(routes, observed),
         rules=build_rules(uplinks, policies, families, layout, config.global_.priority, fallback, ahead, locks(config)),
         nft=table,
-        sysctls=tuple(build_sysctls(config, observed, current)),
+        sysctls=tuple(build_sysctls(config, observed, reach, current)),
     )

@@ -249,14 +249,16 @@ def _dead_already(state: State) -> frozenset[UplinkFamily]:
 def _misplaced(
     state: State, config: Config, observed: Observed, ways: Mapping[UplinkFamily, Reach]
 ) -> Iterator[Misplaced]:
-    """Uplinks whose addresses have changed: what began in between may carry another link's."""
+    """Uplinks whose addresses have changed: what began in between may carry one with which nothing comes back."""
     for (name, family), way in ways.items():
         before = state.reach.get((name, family))
         known = before.path if isinstance(before, NoPath) else before
         if before is None or not isinstance(way, Path) or (known is not None and known.addresses == way.addresses):
             continue
         if config.uplinks[name].nat == "masquerade":
-            others = {a.ip.ip for a in observed.addresses if a.link != way.link} - set(way.addresses)
+            # With no other address the kernel takes the link-local one, which leads no further than the next router.
+            strange = (a.ip.ip for a in observed.addresses if a.link != way.link or a.ip.is_link_local)
+            others = set(strange) - set(way.addresses)
             mark, mask = state.numbers[name].mark, layout_of(config).mask
             yield Misplaced(name, mark, mask, family, frozenset(map(str, others)))
 

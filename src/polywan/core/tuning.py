@@ -17,6 +17,7 @@ from polywan.config import Config
 from polywan.config.netvalues import Device
 from polywan.core.net import Family
 from polywan.core.observed import Observed
+from polywan.core.reach import Path, Reach, UplinkFamily
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ _PER_DEVICE: Final = {
     ("ipv4", "arp_ignore"): range(9),
     ("ipv4", "arp_announce"): range(3),
     ("ipv6", "accept_ra"): range(3),
+    ("ipv6", "use_oif_addrs_only"): _FLAG,
 }
 _UPLINK_DEVICE: Final = Device(loopback=False)
 _DEVICE_PATH: Final = re.compile(r"net/(ipv[46])/conf/([^/]+)/([a-z_]+)")
@@ -72,7 +74,9 @@ def restorable(path: str, value: str) -> bool:
     return values is not None and _NUMBER.fullmatch(value) is not None and int(value) in values
 
 
-def build_sysctls(config: Config, observed: Observed, current: Mapping[str, str]) -> Iterator[Sysctl]:
+def build_sysctls(
+    config: Config, observed: Observed, reach: Mapping[UplinkFamily, Reach], current: Mapping[str, str]
+) -> Iterator[Sysctl]:
     """Yield the settings for the uplinks whose device exists.
 
     Once policy rules exist the kernel looks up the way back to every packet's source, to see whether the packet
@@ -82,6 +86,7 @@ def build_sysctls(config: Config, observed: Observed, current: Mapping[str, str]
     Args:
         config: the file.
         observed: the world.
+        reach: how each uplink can be used.
         current: present values, of which `ALL_RP_FILTER`, `HASH_POLICIES` and accept_ra matter; those that are not
             known yet count as the kernel's defaults.
     """
@@ -92,7 +97,7 @@ def build_sysctls(config: Config, observed: Observed, current: Mapping[str, str]
     loose = "0" if current.get(ALL_RP_FILTER, "0") == "0" else "2"
     shared = _shared_networks(config, observed)
     forwarding = wants_forwarding(config)
-    for uplink in config.uplinks.values():
+    for name, uplink in config.uplinks.items():
         device = uplink.interface
         if device not in observed.links:
             continue
@@ -100,6 +105,7 @@ def build_sysctls(config: Config, observed: Observed, current: Mapping[str, str]
         # A link without carrier must not be chosen by main's routes.
         yield Sysctl(f"net/ipv4/conf/{device}/ignore_routes_with_linkdown", "1")
         yield Sysctl(f"net/ipv6/conf/{device}/ignore_routes_with_linkdown", "1")
+        yield from _own_addresses(device, observed, reach.get((name, Family.V6)))
         if device in shared:
             # Two links in one network: each answers ARP for its own address only.
             yield Sysctl(f"net/ipv4/conf/{device}/arp_ignore", "1")
@@ -121,6 +127,16 @@ def build_sysctls(config: Config, observed: Observed, current: Mapping[str, str]
             # fields chosen by hand (3) are somebody's decision.
             if current.get(path, "0") in {"0", "1"}:
                 yield Sysctl(path, "1")
+
+
+def _own_addresses(device: str, observed: Observed, way: Reach | None) -> Iterator[Sysctl]:
+    """Let an IPv6 connection that begins while its uplink is between two addresses have none, not another link's."""
+    path = f"net/ipv6/conf/{device}/use_oif_addrs_only"
+    if observed.addresses_of(device, Family.V6):
+        yield Sysctl(path, "1")
+    elif isinstance(way, Path):
+        # It speaks by an address of another link, on purpose.
+        yield Sysctl(path, "0")
 
 
 def usual(devices: Iterable[str]) -> Iterator[Sysctl]:
