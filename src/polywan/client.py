@@ -16,7 +16,6 @@ from polywan import files
 from polywan.core.errors import ConfigError, ControlError, Problem
 
 DEFAULT_RUNTIME_DIR = Path("/run/polywan")
-SOCKET = "control.sock"
 
 
 def runtime_dir(given: Path | None) -> Path:
@@ -56,7 +55,7 @@ class Client:
     """
 
     def __init__(self, directory: Path, timeout: float = 10.0) -> None:
-        self._path = directory / SOCKET
+        self._path = directory / files.SOCKET
         self._timeout = timeout
 
     def status(self) -> dict[str, Any]:

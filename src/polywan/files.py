@@ -15,6 +15,9 @@ from typing import BinaryIO, Final
 
 _CAREFUL: Final = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
+SOCKET: Final = "control.sock"
+"""Name of the daemon's socket in its runtime directory."""
+
 PATIENCE: Final = 5
 """Seconds that the writer of a pipe may say nothing."""
 

@@ -11,8 +11,8 @@ import pytest
 from polywan import files
 from polywan.client import Client
 from polywan.core.errors import BusyError, ControlError, PolywanError
-from polywan.daemon.control import SOCKET
 from polywan.daemon.rundir import LOCK, locked
+from polywan.files import SOCKET
 
 SECRET = "root:$6$secret\n"
 

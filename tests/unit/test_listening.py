@@ -12,9 +12,10 @@ import pytest
 
 from polywan.client import Client
 from polywan.core.errors import BusyError
-from polywan.daemon.control import SOCKET, Api, bind, serving
+from polywan.daemon.control import Api, bind, serving
 from polywan.daemon.listening import listening
 from polywan.daemon.rundir import locked
+from polywan.files import SOCKET
 
 
 class Answers:

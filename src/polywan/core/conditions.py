@@ -17,6 +17,7 @@ from typing import Final
 from polywan.config import Config, Match, Owner
 from polywan.config.matching import DSCP
 from polywan.config.netvalues import PortRange
+from polywan.config.steering import WITH_PORTS
 from polywan.core import prefixes
 from polywan.core.lookups import Lookups, PrefixList
 from polywan.core.net import FAMILIES, Family, IPAddress, IPNetwork
@@ -33,8 +34,6 @@ NUMBERS: Final[Mapping[str, tuple[int, ...]]] = {
     "esp": (50,),
 }
 """Protocols by the file's name (IANA numbers); each family has an ICMP of its own, and the user means both."""
-
-WITH_PORTS: Final = ("tcp", "udp", "sctp")
 
 MOST_ADDRESSES: Final = 4096
 """Addresses that the set of a rule's domains has room for, in each family."""

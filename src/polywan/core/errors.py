@@ -11,7 +11,9 @@
     ├── CapacityError   more uplinks than the mark mask has room for            (exit 3)
     ├── ListError       a file of prefixes cannot be read                       (never ends a program)
     ├── BusyError       another daemon runs here already                        (exit 1)
-    └── ControlError    the daemon cannot be reached or refused                 (exit 4 or 1)
+    ├── ControlError    the daemon cannot be reached or refused                 (exit 4 or 1)
+    ├── QuestionError   `why` was asked about a packet that cannot exist        (exit 2)
+    └── LabError        the lab cannot be built, or something in it failed      (exit 1)
 """
 
 from __future__ import annotations

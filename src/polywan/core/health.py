@@ -101,8 +101,7 @@ class ProbeState:
         answered: when the last good round was sent.
         number: number of the last round that was started.
         void: rounds up to this number count for nothing.
-        open: rounds under way, oldest first; `sent` is when the last one was started, and `asked` the first since
-            somebody has been there to ask.
+        open: rounds under way, oldest first; `sent` is when the last one was started, `asked` the first of all.
         next: time of the next round when nothing is suspect.
         quality: what was measured, and whether that makes it degraded.
         proven: it has been up before; `hold_down` guards against its flapping, not against its first start.
@@ -301,8 +300,7 @@ def fall_together(state: ProbeState, now: float) -> ProbeState:
 
 def resume(state: ProbeState) -> ProbeState:
     """Nobody was there for a while (suspended, stopped): what was under way counts for nothing, for good or bad."""
-    good = state.good if state.health is Health.UP else 0
-    waiting = state.waiting if state.together else None
+    good, waiting = state.good if state.health is Health.UP else 0, state.waiting if state.together else None
     return replace(state, open=(), bad=0, good=good, waiting=waiting, void=state.number, asked=NEVER)
 
 
@@ -377,8 +375,8 @@ def _good(state: ProbeState, settings: HealthSettings, sent: float, now: float) 
 def _bad(state: ProbeState, settings: HealthSettings, current: Round, now: float) -> ProbeState:
     since = state.bad_since if state.bad else current.sent
     state = replace(state, bad=state.bad + 1, bad_since=since, good=0)
-    answered = f"{current.answered} of {current.targets} targets answered"
-    cause = f"{counted(state.bad, 'round')} in a row without quorum ({answered})"
+    bad, of = counted(state.bad, "round"), f"{current.answered} of {current.targets} targets answered"
+    cause = f"{bad} in a row without quorum ({of})"
     if state.health is Health.DOWN:
         return state if state.together else replace(state, cause=cause)
     if state.bad == max(1, settings.fall - 1):

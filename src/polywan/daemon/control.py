@@ -26,10 +26,9 @@ from polywan.core.errors import ConfigError, ControlError, KernelError, MissingF
 from polywan.core.flows import Wanted, wanted_of
 from polywan.core.question import QuestionError
 from polywan.daemon.peers import PATIENCE, Server, user_of, writers
+from polywan.files import SOCKET
 
 log = logging.getLogger("polywan")
-
-SOCKET = "control.sock"
 
 
 class Api(Protocol):

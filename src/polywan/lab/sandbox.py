@@ -17,11 +17,13 @@ from typing import Final, NoReturn
 from polywan.core.errors import MissingFeature, PolywanError
 
 INSIDE: Final = "POLYWAN_NETNS"
+"""Environment variable which says "1" to a process that was started in private namespaces."""
+
 OUTSIDE: Final = "POLYWAN_OUTSIDE"
 """Names of the namespaces that `enter` left, so that what follows can tell it is elsewhere now."""
 
 _KINDS: Final = ("mnt", "net")
-"""Environment variable which says "1" to a process that was started in private namespaces."""
+"""Kinds of namespaces that have to be private."""
 
 _TOOLS: Final = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux", "setpriv": "util-linux"}
 _SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
