@@ -552,3 +552,17 @@ def test_a_refused_change_of_the_table_does_not_wait_for_what_else_is_refused() 
         told(daemon, report)
     refuse_the_table(daemon)
     assert daemon.state.read_at == daemon.now + 0.25
+
+
+@pytest.mark.parametrize(("took", "pause"), [(0.0, 10.0), (0.04, 10.0), (0.1, 20.0), (5.0, 60.0)])
+def test_a_box_whose_read_takes_long_is_read_less_often_when_nothing_happens(took: float, pause: float) -> None:
+    daemon = Daemon(config(1), world(1))
+    daemon.now = 100.0
+    assert Read() in daemon.feed(Tick())
+    daemon.now += took
+    assert daemon.state.actual is not None
+    daemon.feed(ReadDone(world(1), daemon.state.actual))
+    daemon.now = 100.0 + pause - 0.01
+    assert Read() not in daemon.feed(Tick())
+    daemon.now = 100.0 + pause
+    assert Read() in daemon.feed(Tick())

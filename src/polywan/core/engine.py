@@ -70,8 +70,11 @@ FOLD: Final = 0.02
 LATER: Final = 1.0
 """The same for notifications about devices that no decision looks at: hundreds of containers may come and go."""
 
-RESYNC: Final = 10.0
-"""Seconds between reads when nothing happens: the net below the notifications."""
+RESYNC: Final = (10.0, 60.0)
+"""Seconds between reads when nothing happens, at least and at most: the net below the notifications."""
+
+SHARE: Final = 200
+"""A read takes at most this part of the time until the next: with thousands of devices it is made less often."""
 
 GAP: Final = 0.5
 """Seconds after a deadline from which nobody was there; `TOLD_GAP` is how long that is in the log."""
@@ -94,13 +97,19 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, .
 
 def deadline(state: State) -> float:
     """Return the time at which the engine wants a `Tick`, if nothing happens before."""
-    times = [state.last_read + RESYNC, leave.due(state), state.write_at, *(sweep.at for sweep in state.sweeps)]
+    times = [_resync_due(state), leave.due(state), state.write_at, *(sweep.at for sweep in state.sweeps)]
     if state.read_at is not None:
         times.append(state.read_at)
     if state.ready:
         times += [state.wake, state.checks.wake, _decision_due(state)]
         times.append(state.seek_at)
     return min(times)
+
+
+def _resync_due(state: State) -> float:
+    """Return when everything is read again although nothing has happened."""
+    least, most = RESYNC
+    return state.last_read + min(max(least, SHARE * state.took), most)
 
 
 def _decision_due(state: State) -> float:
@@ -136,7 +145,8 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
         case ReadDone(observed, actual):
             staged = state.staged if actual.nft is not None else frozenset()
             actual = staging.unseen(actual, staged)
-            after = replace(state, observed=observed, actual=actual, staged=staged, stale=False)
+            took = now - state.last_read
+            after = replace(state, observed=observed, actual=actual, staged=staged, stale=False, took=took)
             return *routers.learn(after, state.observed), True
         case Staging(names):
             return replace(state, staged=names), (), False
@@ -304,7 +314,7 @@ def _refusal(failure: Failure, text: str, times: int, *, first: bool) -> Iterato
 
 def _run_timers(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
     effects: list[Effect] = []
-    if (state.read_at is not None and state.read_at <= now) or state.last_read + RESYNC <= now:
+    if (state.read_at is not None and state.read_at <= now) or _resync_due(state) <= now:
         state = replace(state, read_at=None, last_read=now)
         effects.append(Read())
     if state.write_at <= now:

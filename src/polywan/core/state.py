@@ -74,7 +74,8 @@ class State:
         ramps: who is in slow start, and how many percent of its weight it is given.
         ramp_at: when an uplink in slow start is given more; endless without one.
         applied: how the last plan went.
-        read_at: when the next full read is due; `last_read`: when the last one was asked for.
+        read_at: when the next full read is due; `last_read`: when the last one was asked for, and `took` how
+            many seconds it took.
         sweeps: cuts to come.
         leavings: uplinks that are being left.
         unix: what added to monotonic seconds gives Unix time, as of the daemon's start; `zone`: local time minus UTC.
@@ -126,6 +127,7 @@ class State:
     applied: ApplyReport | None = None
     read_at: float | None = None
     last_read: float = float("-inf")
+    took: float = 0.0
     sweeps: tuple[Sweep, ...] = ()
     leavings: Leavings = field(default_factory=dict)
     unix: float = 0.0
