@@ -46,7 +46,7 @@ from typing import Any
 
 from polywan.config import Config
 from polywan.config.values import Duration
-from polywan.core import engine, plan
+from polywan.core import agenda, engine, plan
 from polywan.core.admin import Verb
 from polywan.core.compile import Memory
 from polywan.core.effects import (
@@ -149,7 +149,7 @@ class Sim:
     def run_until(self, end: float) -> None:
         """Let time pass until `end`, inclusive."""
         while True:
-            at = min(self._queue[0][0] if self._queue else end + 1, max(self.now, engine.deadline(self.state)))
+            at = min(self._queue[0][0] if self._queue else end + 1, max(self.now, agenda.deadline(self.state)))
             if at > end:
                 break
             self.now = max(self.now, at)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polywan.config import Config
-from polywan.core import drain, engine
+from polywan.core import agenda, drain
 from polywan.core.admin import Verb
 from polywan.core.drain import GRACE, LOOK, Watch
 from polywan.core.effects import Effect, Empty, Look, StartProbe
@@ -71,7 +71,7 @@ class Box:
                 self.daemon.now += 0.01
                 self.step(self.answers.popleft())
             else:
-                self.daemon.now = min(end, max(self.daemon.now + 0.01, engine.deadline(self.daemon.state)))
+                self.daemon.now = min(end, max(self.daemon.now + 0.01, agenda.deadline(self.daemon.state)))
                 self.step(Tick())
 
 

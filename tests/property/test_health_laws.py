@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polywan.core import engine
+from polywan.core import agenda, engine
 from polywan.core.damping import Damping, after_loss, hold_of
 from polywan.core.effects import Apply, Cut, Effect, StartProbe
 from polywan.core.events import ConfigLoaded, Event, ProbeResult, ReadDone, Tick
@@ -79,7 +79,7 @@ class Probed:
 
     def run(self, end: float) -> Outcome:
         while True:
-            at = min(self._queue[0][0] if self._queue else end + 1, max(self.now, engine.deadline(self.state)))
+            at = min(self._queue[0][0] if self._queue else end + 1, max(self.now, agenda.deadline(self.state)))
             if at > end:
                 break
             self.now = at

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from polywan.core import concern, decide, engine
+from polywan.core.agenda import FOLD, LATER
 from polywan.core.effects import Apply, Cut, Read
-from polywan.core.engine import FOLD, LATER
 from polywan.core.events import LinkChanged, LinkRemoved, ReadDone, WorldTouched
 from polywan.core.foreign import Destination
 from polywan.core.net import TABLE_MAIN, TableId

@@ -27,9 +27,10 @@ from polywan.core.observed import Observed
 from polywan.core.plan import ActualState
 from polywan.core.question import QuestionError
 from polywan.core.state import State
+from polywan.core.words import printable
 from polywan.daemon import store
 from polywan.daemon.control import serving
-from polywan.daemon.loop import Daemon, printable
+from polywan.daemon.loop import Daemon
 from polywan.daemon.uplinks import Uplinks
 from polywan.kernel.fake import FakeKernel
 from polywan.kernel.fake_tracker import Connection

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from polywan.core import engine
+from polywan.core import agenda, engine
 from polywan.core.effects import Apply, Cut, Effect, Level, Misplaced, Note, Read, Remember, StartProbe, Strays
 from polywan.core.events import (
     Applied,
@@ -393,11 +393,11 @@ def test_a_restart_goes_on_letting_go_of_what_a_reload_removed_and_it_ends() -> 
     assert set(after.state.retired) == {0x200}
     assert after.state.desired is not None
     assert 0x200 in after.state.desired.nft.sets["dead_4"].elements
-    after.now = engine.deadline(after.state)
+    after.now = agenda.deadline(after.state)
     for _ in range(10_000):
         if after.plans(after.feed(Tick())):
             break
-        after.now = max(after.now, engine.deadline(after.state))
+        after.now = max(after.now, agenda.deadline(after.state))
     assert after.now == RETIREMENT
     assert not after.state.desired.nft.sets["dead_4"].elements
 

@@ -22,7 +22,7 @@ MODULE, FUNCTION = 400, 40
 """Lines from which on a module, and a function without its docstring, asks to be split."""
 
 LONG = {
-    "decide": "the one place where every decision is made, in its order",
+    "_judge": "every decision, in its order",
     "compile_state": "lists every part of the desired state once",
     "_hooked": "the base chains of the table, one after the other",
     "_shared": "the chains that all uplinks share, one after the other",

@@ -11,7 +11,7 @@ import pytest
 
 from polywan.cli.overview import text
 from polywan.config import ConfigError, load_text
-from polywan.core import engine, events, findings
+from polywan.core import agenda, events, findings
 from polywan.core.checking import SELDOM, SELDOM_METERED
 from polywan.core.effects import Effect, Note, StartCheck, StartProbe
 from polywan.core.events import CheckResult, ProbeResult, Tick
@@ -80,7 +80,7 @@ class Prober:
     def run(self, seconds: float) -> None:
         end = self.daemon.now + seconds
         self._perform(self.daemon.feed(Tick()))
-        while (at := max(self.daemon.now, engine.deadline(self.daemon.state))) <= end:
+        while (at := max(self.daemon.now, agenda.deadline(self.daemon.state))) <= end:
             self.daemon.now = at
             self._perform(self.daemon.feed(Tick()))
         self.daemon.now = end

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from polywan.config import Config, ConfigError, file_texts, load, load_texts
+from polywan.core.drift import Repairs
 from polywan.core.events import ReadDone
 from polywan.core.lookups import NOTHING
 from polywan.core.plan import ActualState, Plan
@@ -63,7 +64,7 @@ def test_slots_that_somebody_changed_during_slow_start_are_drift() -> None:
 
 def test_a_fight_with_another_program_hides_no_drift() -> None:
     daemon = coming_back()
-    daemon.state = replace(daemon.state, repairs=tuple([daemon.now] * 9))
+    daemon.state = replace(daemon.state, repairs=Repairs(times=tuple([daemon.now] * 9)))
     seen = replace(actual(daemon), rules=frozenset())
     assert planned(daemon, config(2), seen)
 

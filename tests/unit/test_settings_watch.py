@@ -7,6 +7,7 @@ from typing import Any
 
 from polywan.core.events import Event, WorldTouched
 from polywan.core.evolve import replace as evolve
+from polywan.core.stuck import Retries
 from polywan.core.tuning import Sysctl
 from polywan.daemon.settings import MOST, SettingsWatch
 from worlds import Daemon, config, world
@@ -61,7 +62,7 @@ def test_a_setting_that_somebody_changed_asks_for_a_read() -> None:
 
 
 def test_what_the_kernel_refuses_is_not_asked_for_each_second() -> None:
-    box = Box(refused={"sysctl x: read-only file system": 1})
+    box = Box(retries=Retries(refused={"sysctl x: read-only file system": 1}))
     box.values.clear()
     box.watch.look()
     assert (box.events, box.looked) == ([], [])

@@ -56,11 +56,9 @@ _ETHERNET: Final = 1500
 """Largest packet that anybody expects on the Internet (RFC 894)."""
 
 
-def start_checks(state: State, now: float) -> tuple[State, list[Effect]]:
+def start_checks(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
     """Order every check that is due."""
     checks = state.checks
-    if state.config is None or not state.ready or now < checks.wake:
-        return state, []
     orders: list[Effect] = []
     known: dict[UplinkFamily, Mapping[Layer, LayerState]] = {}
     ends: list[float] = []
@@ -76,7 +74,7 @@ def start_checks(state: State, now: float) -> tuple[State, list[Effect]]:
                 at = _due(state, key, layer, state_of)
             mine[layer] = state_of
             ends.append(at)
-    return replace(state, checks=replace(checks, known=known, wake=min(ends, default=inf))), orders
+    return replace(state, checks=replace(checks, known=known, wake=min(ends, default=inf))), tuple(orders)
 
 
 def take_check(state: State, event: CheckResult, now: float) -> tuple[State, tuple[Effect, ...], bool]:

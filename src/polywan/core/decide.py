@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from polywan.config import Config
 from polywan.core import cautions as cautious
@@ -12,6 +13,7 @@ from polywan.core import health as hl
 from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
 from polywan.core.conflicts import conflicts
+from polywan.core.drain import Leavings
 from polywan.core.effects import Apply, Cut, Effect, Hold, Level, Misplaced, Note, Remember, Strays
 from polywan.core.evolve import replace
 from polywan.core.findings import findings
@@ -25,7 +27,7 @@ from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, reach
 from polywan.core.select import Selection, select
 from polywan.core.state import State, Sweep
 from polywan.core.story import tell
-from polywan.core.views import view
+from polywan.core.views import UplinkView, view
 
 SWEEP: Final = 1.0
 """Seconds after which connections of a dead uplink are looked for once more: those born during the switch."""
@@ -33,15 +35,48 @@ SWEEP: Final = 1.0
 SOON: Final = 0.05
 """The same for a device that is out of order: by then the kernel has forgotten what it does with it."""
 
-REPAIRS: Final = 5
-"""Repairs within `REPAIR_WINDOW` seconds that are made at once; more of them is a fight with another program."""
-
-REPAIR_WINDOW: Final = 10.0
 TURNS: Final = 4
 """Parts of the probe interval over which uplinks are spread: fewer bursts of probes cost less than many wake-ups."""
 
-PATIENCE: Final = 2.0
-"""Seconds between repairs during such a fight."""
+
+class _Known(NamedTuple):
+    """What has to be known for a decision."""
+
+    config: Config
+    observed: Observed
+    actual: ActualState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What follows from everything that is known at one moment.
+
+    Attributes:
+        ways, probes, ramps, selection, leavings, views: as in `State`, decided anew.
+        memory: what outlives the daemon, without the account of outages.
+        account: the outages of every uplink.
+        lost: uplinks whose address went, so that their connections may hang.
+        retired: marks that a reload removed, or that `lost` links have connections of.
+        desired: what the kernel should hold, and `plan`: what has to be done for it.
+        foreign: the operations of the plan that undo what another program did; `tampered`: nothing else explains them.
+        cautions: why nothing may work in this world.
+    """
+
+    ways: Mapping[UplinkFamily, Reach]
+    probes: Mapping[UplinkFamily, ProbeState]
+    ramps: Mapping[UplinkFamily, int]
+    selection: Selection
+    leavings: Leavings
+    memory: Memory
+    views: Mapping[str, UplinkView]
+    account: outages.Outages
+    lost: list[UplinkFamily]
+    retired: retire.Retired
+    desired: DesiredState
+    plan: Plan
+    foreign: tuple[Op, ...]
+    tampered: bool
+    cautions: tuple[str, ...]
 
 
 def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[Effect, ...]]:
@@ -52,10 +87,36 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         now: monotonic seconds.
         after_read: the kernel was just read, so that a difference without a cause of ours is somebody else's.
     """
-    config, observed, actual = state.config, state.observed, state.actual
-    if config is None or observed is None or actual is None:
+    if state.config is None or state.observed is None or state.actual is None:
         return state, ()
-    state, turning = routers.turn(state, observed, now)
+    known = _Known(state.config, state.observed, state.actual)
+    state, turning = routers.turn(state, known.observed, now)
+    made = _judge(state, known, now, after_read=after_read)
+    if made.tampered and (wait := drift.pause(state.repairs, now)):
+        return replace(state, read_at=now + wait), ()
+    memory = _recall(made.memory, made.plan)
+    sweeps, cuts = _cuts(state, known.config, known.observed, made.ways, made.selection, now)
+    after = _adopted(state, known, made, memory, now, after_read=after_read)
+    after = replace(after, sweeps=(*state.sweeps, *sweeps, *renumbered.sweeps(state, made.lost, now)))
+    story, notes = tell(state, after, now)
+    effects = (
+        *_written(state, made, memory, after),
+        *_misplaced(state, known.config, known.observed, made.ways),
+        *cuts,
+        *leave.notes(state, made.leavings),
+        *([Remember(memory)] if memory is made.memory is not state.memory else ()),
+        *turning,
+        *_at_once(state, made.probes),
+        *([drift.told(made.foreign, state.repairs.culprit)] if made.tampered else ()),
+        *(Note(Level.WARNING, "caution", text) for text in cautious.fresh(made.cautions, state.cautions)),
+        *notes,
+    )
+    return replace(after, story=story), effects
+
+
+def _judge(state: State, known: _Known, now: float, *, after_read: bool) -> Decision:
+    """Decide, and change nothing yet."""
+    config, observed, actual = known
     ways = routers.applied(reach(config, observed, state.memory.gateways), state, observed)
     probes = _follow(state, config, ways, actual, now)
     paths = [key for key, way in ways.items() if isinstance(way, Path)]
@@ -69,7 +130,6 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         name: view(config, name, ways, probes, state.views.get(name), now, memory.orders.get(name), found)
         for name in config.uplinks
     }
-    account = outages.follow(memory.outages, state.views, views, now + state.unix, state.zone)
     lost = renumbered.lost(state, config, ways, after_read=after_read)
     retired = renumbered.retired(_retired(state, config, actual, now), lost, config, now)
     desired = compile_state(
@@ -83,76 +143,84 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         policy_marks=state.policy_marks,
         lookups=state.lookups,
     )
-    plan = diff(desired, actual, whole=after_read and stuck.replaces(state.stuck))
-    new = drift.fresh(state.devices, observed) if after_read else frozenset()
+    plan = diff(desired, actual, whole=after_read and stuck.replaces(state.retries.stuck))
+    new = drift.fresh(state.repairs.devices, observed) if after_read else frozenset()
     foreign = drift.by_others(plan, state.memory.originals, new)
-    tampered = after_read and desired == state.desired and not state.refused and bool(foreign)
-    if tampered and (wait := _too_many(state, now)):
-        return replace(state, read_at=now + wait), ()
-    effects: list[Effect] = []
-    recalled = _recall(memory, plan)
-    if recalled is not memory:
-        effects.append(Remember(recalled))
-    if plan:
-        effects.append(Apply(plan))
-        if actual.nft is None:
-            effects.append(Strays())
-    held = keep(desired.nft, layout_of(config).mask)
-    if held != state.held:
-        effects.append(Hold(held))
-    effects += _misplaced(state, config, observed, ways)
-    sweeps, cuts = _cuts(state, config, observed, ways, selection, now)
-    effects += cuts
-    effects += leave.notes(state, leavings)
-    if recalled is memory is not state.memory:
-        effects.append(Remember(memory))
-    effects += (*turning, *_at_once(state, probes))
-    if tampered:
-        effects.append(_repaired(foreign, state.culprit))
-    cautions = state.cautions
-    if after_read or not state.ready:
-        cautions = tuple(cautious.cautions(config, observed, actual, ways, state.cautions))
-        effects += (Note(Level.WARNING, "caution", text) for text in cautious.fresh(cautions, state.cautions))
-    before, state = (
+    looked = after_read or not state.ready
+    return Decision(
+        ways=ways,
+        probes=probes,
+        ramps=ramps,
+        selection=selection,
+        leavings=leavings,
+        memory=memory,
+        views=views,
+        account=outages.follow(memory.outages, state.views, views, now + state.unix, state.zone),
+        lost=lost,
+        retired=retired,
+        desired=desired,
+        plan=plan,
+        foreign=foreign,
+        tampered=after_read and desired == state.desired and not state.retries.refused and bool(foreign),
+        cautions=tuple(cautious.cautions(config, observed, actual, ways, state.cautions)) if looked else state.cautions,
+    )
+
+
+def _written(state: State, made: Decision, memory: Memory, after: State) -> Iterator[Effect]:
+    """What is written, in its order: a setting's old value is on disk before the setting is changed."""
+    if memory is not made.memory:
+        yield Remember(memory)
+    if made.plan:
+        yield Apply(made.plan)
+        if state.actual is None or state.actual.nft is None:
+            yield Strays()
+    if after.held != state.held and after.held is not None:
+        yield Hold(after.held)
+
+
+def _adopted(state: State, known: _Known, made: Decision, memory: Memory, now: float, *, after_read: bool) -> State:
+    """Return the state once everything that was decided is done."""
+    config, observed, actual = known
+    told = made.account is memory.outages
+    return replace(
         state,
-        replace(
-            state,
-            memory=recalled if account is recalled.outages else replace(recalled, outages=account),
-            write_at=state.write_at if account is recalled.outages else min(state.write_at, now + outages.WRITTEN),
-            leavings=leavings,
-            retired=retired,
-            lost=frozenset() if after_read else state.lost,
-            reach=ways,
-            health=probes,
-            wake=now,
-            checks=replace(state.checks, wake=now),
-            verdict_at=together.deadline(probes, state.probing),
-            ramps=ramps,
-            ramp_at=ramp.next_step(probes, state.probing, now),
-            selection=selection,
-            spare=resting.spare(config, selection, leavings),
-            desired=desired,
-            views=views,
-            actual=_assume(desired, actual),
-            generation=state.generation + bool(plan),
-            held=held,
-            sweeps=(*state.sweeps, *sweeps, *renumbered.sweeps(state, lost, now)),
-            repairs=(*_recent(state, now), now) if tampered else _recent(state, now),
-            devices=drift.indexes(observed) if after_read else state.devices,
-            drift=drift.mended(foreign, now) if tampered else state.drift,
-            stuck=state.stuck if any(isinstance(op, NftBatch) for op in plan.ops) or not after_read else 0,
-            culprit="" if after_read else state.culprit,
-            cautions=cautions,
-            warnings=(
-                *state.advice,
-                *conflicts(config, actual, observed, _marks(state)),
-                *cautions,
-                *state.lookups.problems,
-            ),
+        memory=memory if told else replace(memory, outages=made.account),
+        write_at=state.write_at if told else min(state.write_at, now + outages.WRITTEN),
+        leavings=made.leavings,
+        retired=made.retired,
+        lost=frozenset() if after_read else state.lost,
+        reach=made.ways,
+        health=made.probes,
+        wake=now,
+        checks=replace(state.checks, wake=now),
+        verdict_at=together.deadline(made.probes, state.probing),
+        ramps=made.ramps,
+        ramp_at=ramp.next_step(made.probes, state.probing, now),
+        selection=made.selection,
+        spare=resting.spare(config, made.selection, made.leavings),
+        desired=made.desired,
+        views=made.views,
+        actual=_assume(made.desired, actual),
+        generation=state.generation + bool(made.plan),
+        held=keep(made.desired.nft, layout_of(config).mask),
+        repairs=drift.after(state.repairs, observed, made.foreign if made.tampered else (), now)
+        if after_read
+        else state.repairs,
+        retries=_retries(state, made, after_read=after_read),
+        cautions=made.cautions,
+        warnings=(
+            *state.advice,
+            *conflicts(config, actual, observed, _marks(state)),
+            *made.cautions,
+            *state.lookups.problems,
         ),
     )
-    story, notes = tell(before, state, now)
-    return replace(state, story=story), (*effects, *notes)
+
+
+def _retries(state: State, made: Decision, *, after_read: bool) -> stuck.Retries:
+    """Refusals count until a read finds the table as it should be."""
+    changed = any(isinstance(op, NftBatch) for op in made.plan.ops)
+    return state.retries if changed or not after_read else replace(state.retries, stuck=0)
 
 
 def _follow(
@@ -306,24 +374,6 @@ def _assume(desired: DesiredState, actual: ActualState) -> ActualState:
         nft=state_of(desired.nft),
         sysctls={**actual.sysctls, **{s.path: s.value for s in desired.sysctls if s.path in actual.sysctls}},
     )
-
-
-def _recent(state: State, now: float) -> tuple[float, ...]:
-    return tuple(at for at in state.repairs if now - at < REPAIR_WINDOW)
-
-
-def _too_many(state: State, now: float) -> float:
-    """Seconds to wait before the next repair; 0 means go ahead."""
-    recent = _recent(state, now)
-    if len(recent) < REPAIRS:
-        return 0.0
-    return max(0.0, recent[-1] + PATIENCE - now)
-
-
-def _repaired(ops: tuple[Op, ...], culprit: str) -> Note:
-    what = "; ".join(one.text for one in drift.mended(ops[:4], 0.0)) + ("; …" if len(ops) > 4 else "")
-    by = f" (changed by {culprit})" if culprit else ""
-    return Note(Level.WARNING, "drift.repaired", f"put right what somebody else changed{by}: {what}")
 
 
 def _at_once(state: State, probes: Mapping[UplinkFamily, ProbeState]) -> Iterator[Note]:

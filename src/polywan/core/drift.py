@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
 from polywan.config import Config
+from polywan.core.effects import Level, Note
 from polywan.core.observed import Observed
 from polywan.core.plan import AddRule, DelRoute, DelRule, Op, Plan, PutRoute, SetSysctl, headline
+
+REPAIRS: Final = 5
+"""Repairs within `WINDOW` seconds that are made at once; more of them is a fight with another program."""
+
+WINDOW: Final = 10.0
+
+PATIENCE: Final = 2.0
+"""Seconds between repairs during such a fight."""
 
 TOLD: Final = 3600.0
 """Seconds for which `status` tells what was put right."""
@@ -22,6 +31,48 @@ class Mended:
     at: float
     text: str
     device: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repairs:
+    """What was done about changes by others; without slots, for `evolve.replace`.
+
+    Attributes:
+        times: of recent repairs, monotonic seconds.
+        devices: index of every device at the last read; one that was made anew has another.
+        mended: what the last repair put right.
+        culprit: who touched our things, as far as the kernel told, until the next repair names them.
+    """
+
+    times: tuple[float, ...] = ()
+    devices: Mapping[str, int] = field(default_factory=dict)
+    mended: tuple[Mended, ...] = ()
+    culprit: str = ""
+
+
+def pause(repairs: Repairs, now: float) -> float:
+    """Return seconds to wait before the next repair; 0 means go ahead."""
+    recent = _recent(repairs, now)
+    return max(0.0, recent[-1] + PATIENCE - now) if len(recent) >= REPAIRS else 0.0
+
+
+def after(repairs: Repairs, observed: Observed, repaired: Iterable[Op], now: float) -> Repairs:
+    """Return what is known after a read, once what it showed was `repaired`, if anything."""
+    mended = tuple(Mended(now, headline(op), device_of(op)) for op in repaired)
+    times = (*_recent(repairs, now), *([now] if mended else ()))
+    indexes = {name: link.index for name, link in observed.links.items()}
+    return Repairs(times=times, devices=indexes, mended=mended or repairs.mended)
+
+
+def told(ops: Sequence[Op], culprit: str) -> Note:
+    """Return what the log says of a repair."""
+    what = "; ".join(headline(op) for op in ops[:4]) + ("; …" if len(ops) > 4 else "")
+    by = f" (changed by {culprit})" if culprit else ""
+    return Note(Level.WARNING, "drift.repaired", f"put right what somebody else changed{by}: {what}")
+
+
+def _recent(repairs: Repairs, now: float) -> tuple[float, ...]:
+    return tuple(at for at in repairs.times if now - at < WINDOW)
 
 
 def by_others(plan: Plan, originals: Collection[str], fresh: Collection[str]) -> tuple[Op, ...]:
@@ -45,16 +96,6 @@ def by_others(plan: Plan, originals: Collection[str], fresh: Collection[str]) ->
 def fresh(known: Mapping[str, int], observed: Observed) -> frozenset[str]:
     """Return the devices that were made since their indexes were `known`."""
     return frozenset(name for name, link in observed.links.items() if known.get(name) != link.index)
-
-
-def indexes(observed: Observed) -> dict[str, int]:
-    """Return the index of every device: one that is made anew has another, though the same name."""
-    return {name: link.index for name, link in observed.links.items()}
-
-
-def mended(ops: Iterable[Op], now: float) -> tuple[Mended, ...]:
-    """Return what people are told about operations that put something right."""
-    return tuple(Mended(now, headline(op), device_of(op)) for op in ops)
 
 
 def shown(known: Iterable[Mended], config: Config | None, now: float) -> Iterator[str]:

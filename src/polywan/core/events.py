@@ -213,7 +213,7 @@ class LeftSeen:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time went by: the deadline that `engine.deadline` named has come."""
+    """Time went by: the deadline that `agenda.deadline` named has come."""
 
 
 KernelEvent: TypeAlias = LinkChanged | LinkRemoved | WorldTouched | AddressLost | OursTouched | EventsLost

@@ -31,10 +31,8 @@ def stir(state: State, now: float) -> State:
     return state if state.seeking or state.seek_at < float("inf") else replace(state, seek_at=now)
 
 
-def start(state: State, now: float) -> tuple[State, tuple[SeekLife, ...]]:
-    """Order a look if one is due and there is doubt."""
-    if now < state.seek_at:
-        return state, ()
+def start(state: State, _: float) -> tuple[State, tuple[SeekLife, ...]]:
+    """Order a look if there is doubt."""
     doubted = [key for key in state.health if _doubted(state, key)]
     state = replace(state, seek_at=float("inf"))
     if not doubted or state.config is None or state.observed is None:

@@ -10,7 +10,7 @@ from polywan.core.allocate import Numbers
 from polywan.core.blame import Blame
 from polywan.core.compile import Memory
 from polywan.core.drain import Leavings
-from polywan.core.drift import Mended
+from polywan.core.drift import Repairs
 from polywan.core.health import ProbeState
 from polywan.core.layers import Checks
 from polywan.core.lookups import NOTHING, Lookups
@@ -18,10 +18,11 @@ from polywan.core.net import Family, IPAddress
 from polywan.core.nft import NftTable
 from polywan.core.observed import Observed
 from polywan.core.passive import Watch
-from polywan.core.plan import ActualState, ApplyReport, DesiredState
+from polywan.core.plan import ActualState, DesiredState
 from polywan.core.reach import Reach, UplinkFamily
 from polywan.core.retire import Retired
 from polywan.core.select import Selection
+from polywan.core.stuck import Retries
 from polywan.core.told import NOTHING_TOLD, Story
 from polywan.core.views import UplinkView
 
@@ -73,7 +74,6 @@ class State:
         verdict_at: when a verdict that waits for other uplinks has waited long enough; endless without one.
         ramps: who is in slow start, and how many percent of its weight it is given.
         ramp_at: when an uplink in slow start is given more; endless without one.
-        applied: how the last plan went.
         read_at: when the next full read is due; `last_read`: when the last one was asked for, and `took` how
             many seconds it took.
         sweeps: cuts to come.
@@ -82,14 +82,8 @@ class State:
         story: what the log has told so far.
         write_at: when the account of outages has to be written down; endless when it is.
         held: the table that others cannot flush, as last asked for.
-        repairs: times of recent repairs of foreign changes.
-        devices: index of every device at the last read; one that was made anew has another.
-        drift: what the last repair put right.
-        refused: operations of the last plan that the kernel refused, and how many times in a row.
-        tries: plans in a row with a refusal, of those that were made after a read.
-        stale: a plan was refused, and nobody has read since: what is known is not what is there.
-        stuck: nft transactions that were refused since a read last found our table as it should be.
-        culprit: who touched our things, as far as the kernel told, until the next repair names them.
+        repairs: what was done about changes by others (`core/drift.py`).
+        retries: what became of the last plans (`core/stuck.py`).
         rules_at: file and line of each rule.
         advice: what is odd in the configuration, though good.
         cautions: why nothing may work in this world, as of the last read.
@@ -124,7 +118,6 @@ class State:
     verdict_at: float = float("inf")
     ramps: Mapping[UplinkFamily, int] = field(default_factory=dict)
     ramp_at: float = float("inf")
-    applied: ApplyReport | None = None
     read_at: float | None = None
     last_read: float = float("-inf")
     took: float = 0.0
@@ -135,14 +128,8 @@ class State:
     story: Story = NOTHING_TOLD
     write_at: float = float("inf")
     held: NftTable | None = None
-    repairs: tuple[float, ...] = ()
-    devices: Mapping[str, int] = field(default_factory=dict)
-    drift: tuple[Mended, ...] = ()
-    refused: Mapping[str, int] = field(default_factory=dict)
-    tries: int = 0
-    stale: bool = False
-    stuck: int = 0
-    culprit: str = ""
+    repairs: Repairs = field(default_factory=Repairs)
+    retries: Retries = field(default_factory=Retries)
     rules_at: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()

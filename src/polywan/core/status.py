@@ -81,16 +81,16 @@ def document(
         "ready": state.ready,
         "uplinks": uplinks,
         "policies": policies,
-        "drift": list(drift.shown(state.drift, config, now)),
+        "drift": list(drift.shown(state.repairs.mended, config, now)),
         "warnings": [
             *state.warnings,
-            *(f"the kernel refused: {text}" for text in state.refused),
+            *(f"the kernel refused: {text}" for text in state.retries.refused),
             *map(together.told, together.failed_at_once(state.health)),
             *forced(state),
             *(f"target {target} answers by no uplink: not counted against them" for target in state.blame.blamed),
         ],
-        "apply_ms": round(1000 * state.applied.seconds, 2) if state.applied else None,
-        "apply_ops": len(state.applied.plan.ops) if state.applied else 0,
+        "apply_ms": round(1000 * state.retries.applied.seconds, 2) if state.retries.applied else None,
+        "apply_ops": len(state.retries.applied.plan.ops) if state.retries.applied else 0,
     }
 
 

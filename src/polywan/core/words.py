@@ -45,3 +45,13 @@ def by_family(reasons: dict[str, str]) -> str:
     if len(set(reasons.values())) == 1:
         return next(iter(reasons.values()))
     return "; ".join(text if family in text else f"{family}: {text}" for family, text in reasons.items())
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Escape what could forge log lines or order a terminal about, but the characters in `keep`.
+
+    Names come from peers, drivers and DHCP servers.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else f"\\x{ord(c):02x}" for c in text)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from polywan.core.errors import PolywanError
+from polywan.core.words import printable
 from polywan.daemon.control import Api, serving
-from polywan.daemon.loop import printable
 from polywan.daemon.rundir import LOCK, Held
 from polywan.files import SOCKET
 

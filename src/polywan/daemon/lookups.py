@@ -13,9 +13,9 @@ from polywan.core import domains
 from polywan.core.domains import Domain
 from polywan.core.events import Event, Looked
 from polywan.core.lookups import NOTHING, Lookups, PrefixList, Wanted, users, wanted
+from polywan.core.words import printable
 from polywan.daemon import groups
 from polywan.daemon.local import QUIET, Local, look
-from polywan.daemon.loop import printable
 from polywan.daemon.resolver import Resolver
 
 log = logging.getLogger("polywan")

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 
-from polywan.core import alarms, concern, engine, staging
+from polywan.core import agenda, alarms, concern, engine, staging
 from polywan.core.effects import (
     Apply,
     Cut,
@@ -40,7 +40,7 @@ from polywan.core.observed import Observed
 from polywan.core.plan import NftBatch, Plan
 from polywan.core.state import State
 from polywan.core.status import Traffic
-from polywan.core.words import counted
+from polywan.core.words import counted, printable
 from polywan.daemon import leases
 from polywan.daemon.holding import Holder
 from polywan.daemon.keeping import Keeper
@@ -183,12 +183,12 @@ class Daemon:
         try:
             while self._queue and not self._halted:
                 self._step(self._queue.popleft(), clock())
-            if not self._halted and engine.deadline(self.state) <= clock():
+            if not self._halted and agenda.deadline(self.state) <= clock():
                 self._step(Tick(), clock())
         except Exception as error:  # noqa: BLE001 - handed to `run`, which raises it
             self._fail(error)
             return
-        self._arm(None if self._halted else engine.deadline(self.state))
+        self._arm(None if self._halted else agenda.deadline(self.state))
 
     def _arm(self, at: float | None) -> None:
         if self._timer is not None:
@@ -384,8 +384,3 @@ def _freed(freed: Freed) -> str:
     if freed.forgotten:
         told.append(f"{counted(freed.forgotten, 'other')} to choose anew")
     return ", ".join(told)
-
-
-def printable(text: str) -> str:
-    """Escape what could forge log lines: names come from peers, drivers and DHCP servers."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -33,11 +33,11 @@ from polywan.core.plan import describe_nexthop, describe_route, describe_rule
 from polywan.core.state import State
 from polywan.core.status import document
 from polywan.core.tuning import wants_multipath
-from polywan.core.words import counted
+from polywan.core.words import counted, printable
 from polywan.daemon import logs, planning, via, why
 from polywan.daemon.listening import listening
 from polywan.daemon.lookups import LookupWatcher
-from polywan.daemon.loop import Daemon, printable
+from polywan.daemon.loop import Daemon
 from polywan.daemon.notify import notify
 from polywan.daemon.reloading import Reloader
 from polywan.daemon.removing import recalled, remove

@@ -14,9 +14,9 @@ from polywan.core.errors import CapacityError, ConfigError, ControlError, Proble
 from polywan.core.events import ConfigLoaded
 from polywan.core.lookups import Lookups
 from polywan.core.tuning import wants_multipath
-from polywan.core.words import counted
+from polywan.core.words import counted, printable
 from polywan.daemon.lookups import PATIENCE, LookupWatcher
-from polywan.daemon.loop import Daemon, printable
+from polywan.daemon.loop import Daemon
 from polywan.daemon.notify import notify
 from polywan.kernel.api import Kernel
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from polywan import files
 from polywan.core.errors import BusyError, NotPermitted, PolywanError
-from polywan.daemon.loop import printable
+from polywan.core.words import printable
 
 LOCK: Final = "lock"
 

@@ -46,7 +46,7 @@ class SettingsWatch:
     def look(self) -> None:
         """Look once; what the kernel refuses to be set is tried again by the engine, in its own time."""
         state = self._state()
-        if state.desired is None or state.actual is None or state.refused:
+        if state.desired is None or state.actual is None or state.retries.refused:
             return
         left = state.actual.sysctls
         paths = [setting.path for setting in state.desired.sysctls if setting.path in left]

@@ -51,7 +51,8 @@ def _document(state: State, name: str) -> dict[str, Any]:
         raise ControlError(f"there is no uplink {shown(name)} any more", 404)
     seen = state.views[name]
     # Between reads the kernel is assumed to hold what was applied, also where it refused.
-    refused = state.applied is not None and any(isinstance(f.op, NftBatch) for f in state.applied.failures)
+    last = state.retries.applied
+    refused = last is not None and any(isinstance(f.op, NftBatch) for f in last.failures)
     return {
         "uplink": name,
         "state": seen.state,

@@ -20,7 +20,7 @@ from polywan.core.question import Question, QuestionError, parse
 from polywan.core.scene import Scene, Trace
 from polywan.core.state import State
 from polywan.core.trace import expected, trace
-from polywan.daemon.loop import printable
+from polywan.core.words import printable
 from polywan.kernel.api import Machine
 
 Ask: TypeAlias = Callable[[RouteQuery], RouteAnswer]
