@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 from polywan import files
 from polywan.core.errors import ConfigError, ControlError, Problem
+from polywan.core.words import printable
 
 DEFAULT_RUNTIME_DIR = Path("/run/polywan")
 
@@ -21,6 +22,17 @@ DEFAULT_RUNTIME_DIR = Path("/run/polywan")
 def runtime_dir(given: Path | None) -> Path:
     """Return the directory that was given, or POLYWAN_RUNTIME_DIR, or the default."""
     return given or Path(os.environ.get("POLYWAN_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR)
+
+
+def _clean(value: Any) -> Any:
+    """Escape what would order a terminal about in every text of a document: root reads what the daemon's user says."""
+    if isinstance(value, str):
+        return printable(value, keep="\n\t")
+    if isinstance(value, list):
+        return [_clean(one) for one in value]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(one) for key, one in value.items()}
+    return value
 
 
 def _with(path: str, words: Mapping[str, str]) -> str:
@@ -131,7 +143,7 @@ class Client:
             with suppress(BrokenPipeError):
                 connection.request(method, path, text)
             response = connection.getresponse()
-            body = json.loads(response.read() or b"{}")
+            body = _clean(json.loads(response.read() or b"{}"))
         except PermissionError as error:
             raise ControlError(
                 f"{self._path}: permission denied: use sudo, or join the group of the socket (`polywan`)", 403

@@ -1,0 +1,46 @@
+"""What a daemon says does nothing to the terminal of whoever asks it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from polywan import files
+from polywan.client import Client
+from polywan.core.errors import ControlError
+
+
+def answering(directory: Path, status: str, document: object) -> threading.Thread:
+    """Answer one request with a document."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(directory / files.SOCKET))
+    server.listen(1)
+
+    def answer() -> None:
+        with server, server.accept()[0] as connection:
+            connection.recv(65536)
+            body = json.dumps(document).encode()
+            head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            connection.sendall(head.encode() + body)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    return thread
+
+
+def test_texts_of_a_document_order_no_terminal_about(tmp_path: Path) -> None:
+    thread = answering(tmp_path, "200 OK", {"uplinks": [{"reason": "a\x1b[2Jb", "na\x07me": 3}], "text": "x\n\ty"})
+    document = Client(tmp_path).status()
+    thread.join()
+    assert document == {"uplinks": [{"reason": "a\\x1b[2Jb", "na\\x07me": 3}], "text": "x\n\ty"}
+
+
+def test_neither_do_those_of_a_refusal(tmp_path: Path) -> None:
+    thread = answering(tmp_path, "409 Conflict", {"error": "no\x1b]0;owned\x07"})
+    with pytest.raises(ControlError, match=r"no\\x1b]0;owned\\x07"):
+        Client(tmp_path).status()
+    thread.join()
