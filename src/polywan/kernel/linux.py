@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import threading
+from asyncio import Future
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -278,15 +279,15 @@ class LinuxKernel:
             matching = self._netlink.query(rt.GETROUTE, asking.question(query, index, match=True))
         return replace(asking.answer(query, reply, _name), prefix=asking.prefix_of(matching))
 
-    def events(self) -> AsyncIterator[KernelEvent]:
-        """Subscribe now and return the stream; see `Kernel.events`."""
-        watch = Watch(self._netlink.port, self._links, self._routes_kept.touch)
+    def watch(self, tell: Callable[[KernelEvent], None]) -> Future[None]:
+        """Subscribe; see `Kernel.watch`."""
+        watch = Watch(self._netlink.port, self._links, self._routes_kept.touch, tell)
         watch.know_tables(self._watched)
         self._watches.append(watch)
-        return watch.stream()
+        return watch.ended
 
     def close(self) -> None:
-        """Release sockets and end every stream; the kernel's state stays."""
+        """Release sockets and end what listens; the kernel's state stays."""
         for watch in self._watches:
             watch.close()
         self._watches.clear()
