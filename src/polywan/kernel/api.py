@@ -151,7 +151,7 @@ class Tracker(Protocol):
     def release(self, mark: int, mask: int, family: Family) -> Freed:
         """End TCP of a mark in one family that the kernel forgot by itself within the last seconds, and nothing else.
 
-        The mark that is never given out (all bits of the mask) must be dead. Connections of this box itself whose
+        The reserved mark of this mask (`MarkLayout.reserved`) must be dead. Connections of this box itself whose
         address is there, untranslated, are left alone: they need no entry to go on.
 
         Raises:
