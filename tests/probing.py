@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from ipaddress import ip_address
 from typing import Any, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 from polywan.core.events import CheckResult, ProbeResult
 from polywan.core.health import ProbeOrder, ProbeTarget
 from polywan.core.layers import CheckOrder, Layer
 from polywan.core.net import Family, family_of
 from polywan.probe.api import Prober
+from polywan.probe.api import Result as AnyResult
 
 Method = Literal["icmp", "tcp"]
 Result = TypeVar("Result", ProbeResult, CheckResult)
+
+_reported: WeakKeyDictionary[Prober, asyncio.Queue[AnyResult]] = WeakKeyDictionary()
 
 
 def order(
@@ -35,6 +39,14 @@ def order(
         timeout=timeout,
         targets=targets,
     )
+
+
+def reported(prober: Prober) -> asyncio.Queue[AnyResult]:
+    """Return what it reports, the same queue at each call."""
+    if prober not in _reported:
+        _reported[prober] = asyncio.Queue()
+        prober.report_to(_reported[prober].put_nowait)
+    return _reported[prober]
 
 
 async def take(prober: Prober, count: int) -> list[ProbeResult]:
@@ -90,11 +102,10 @@ async def inspect(prober: Prober, *orders: CheckOrder) -> list[CheckResult]:
 async def _take(prober: Prober, kind: type[Result], count: int) -> list[Result]:
     found: list[Result] = []
     async with asyncio.timeout(10):
-        async for result in prober.results():
+        while len(found) < count:
+            result = await reported(prober).get()
             assert isinstance(result, kind)
             found.append(result)
-            if len(found) == count:
-                break
     return found
 
 
@@ -103,5 +114,5 @@ async def _to_the_end(prober: Prober, kind: type[Result], count: int) -> list[Re
         found = await _take(prober, kind, count)
     finally:
         prober.close()
-    async with asyncio.timeout(10):
-        return found + [late async for late in prober.results() if isinstance(late, kind)]
+    rest = reported(prober)
+    return found + [late for late in (rest.get_nowait() for _ in range(rest.qsize())) if isinstance(late, kind)]

@@ -31,6 +31,7 @@ from polywan.kernel.fake import FakeKernel
 from polywan.kernel.fake_tracker import Connection
 from polywan.kernel.linux import LinuxKernel
 from polywan.lab.namespaces import Namespace
+from watching import events
 
 RP_FILTER = "net/ipv4/conf/up1/rp_filter"
 SENTINEL = "sentinel0"
@@ -283,7 +284,7 @@ def events_of(world: World, action: Callable[[], object]) -> list[KernelEvent]:
     """Subscribe, act, and return what was received before the sentinel: a link, added last."""
 
     async def main() -> list[KernelEvent]:
-        stream = world.kernel.events()
+        stream = events(world.kernel)
         action()
         world.add_link(SENTINEL)
         found: list[KernelEvent] = []

@@ -13,6 +13,7 @@ from polywan.core.events import KernelEvent, LinkChanged, LinkRemoved, OursTouch
 from polywan.core.net import Family
 from polywan.core.nft import replace_text
 from polywan.core.plan import AddRule, NftBatch, PutRoute, diff, removal
+from watching import events
 
 
 def ours(events: list[KernelEvent]) -> list[KernelEvent]:
@@ -82,7 +83,7 @@ def test_our_own_changes_are_not_reported(world: World) -> None:
 
 def test_events_end_with_close(world: World) -> None:
     async def main() -> list[KernelEvent]:
-        stream = world.kernel.events()
+        stream = events(world.kernel)
 
         async def collect() -> list[KernelEvent]:
             return [event async for event in stream if not isinstance(event, LinkChanged)]
@@ -93,3 +94,36 @@ def test_events_end_with_close(world: World) -> None:
         return await asyncio.wait_for(waiting, 5)
 
     assert asyncio.run(main()) == []
+
+
+def test_whoever_no_longer_waits_hears_nothing_more(world: World) -> None:
+    told: list[KernelEvent] = []
+
+    async def main() -> None:
+        world.kernel.watch(told.append).cancel()
+        others = events(world.kernel)
+        world.add_link("late")
+        async with asyncio.timeout(5):
+            await anext(others)
+
+    asyncio.run(main())
+    assert told == []
+
+
+def test_what_a_listener_raises_ends_its_watch(world: World) -> None:
+    told: list[KernelEvent] = []
+
+    def tell(event: KernelEvent) -> None:
+        told.append(event)
+        raise ValueError("no more")
+
+    async def main() -> None:
+        ended = world.kernel.watch(tell)
+        world.add_link("late")
+        world.add_link("later")
+        async with asyncio.timeout(5):
+            await ended
+
+    with pytest.raises(ValueError, match="no more"):
+        asyncio.run(main())
+    assert len(told) == 1

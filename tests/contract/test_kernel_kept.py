@@ -13,6 +13,7 @@ from polywan.core.observed import Observed
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.linux import LinuxKernel
 from polywan.kernel.netlink import NetlinkSocket
+from watching import events
 
 pytestmark = pytest.mark.netns
 
@@ -77,7 +78,7 @@ ACTS = [
 
 async def settled(linux: LinuxWorld, act: str) -> Observed:
     """Read, act, let the notifications come in, and read again."""
-    stream = linux.kernel.events()
+    stream = events(linux.kernel)
     heard = asyncio.Event()
 
     async def listen() -> None:
@@ -109,7 +110,7 @@ def test_after_any_change_of_others_the_routes_are_those_that_a_fresh_reader_fin
 
 def test_reading_again_asks_for_no_routes_of_others_and_once_for_links(linux: LinuxWorld, dumps: list[int]) -> None:
     async def main() -> None:
-        stream = linux.kernel.events()
+        stream = events(linux.kernel)
 
         async def listen() -> None:
             await anext(stream)

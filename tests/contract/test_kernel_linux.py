@@ -21,6 +21,7 @@ from polywan.core.observed import DefaultRoute
 from polywan.core.plan import AddRule, DelRoute, DelRule, NftBatch, Plan, PutRoute
 from polywan.core.routing import Route
 from polywan.kernel.linux import LinuxKernel
+from watching import events
 
 pytestmark = pytest.mark.netns
 
@@ -171,7 +172,7 @@ def test_a_flood_of_notifications_is_reported_as_lost_and_the_stream_goes_on(lin
     ]
 
     async def main() -> list[object]:
-        stream = linux.kernel.events()
+        stream = events(linux.kernel)
         assert stranger.apply(Plan(tuple(map(AddRule, flood)))).failures == ()
         found: list[object] = []
         async with asyncio.timeout(10):
@@ -191,7 +192,7 @@ def test_a_flood_of_notifications_is_reported_as_lost_and_the_stream_goes_on(lin
 
 def test_two_listeners_each_receive_every_event(linux: LinuxWorld) -> None:
     async def main() -> list[object]:
-        streams = linux.kernel.events(), linux.kernel.events()
+        streams = events(linux.kernel), events(linux.kernel)
         linux.add_address("up1", "192.0.2.9/32")
         return [await anext(stream) for stream in streams]
 

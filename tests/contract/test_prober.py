@@ -18,7 +18,7 @@ from polywan.lab.namespaces import Namespace
 from polywan.probe.api import Prober
 from polywan.probe.fake import FakeProber
 from polywan.probe.prober import NetProber
-from probing import ask, check_order, inspect, order, take, take_checks
+from probing import ask, check_order, inspect, order, reported, take
 
 ALIVE = ("203.0.113.1", "203.0.113.2")
 SILENT = "203.0.113.66"
@@ -100,23 +100,26 @@ def test_an_order_without_targets_is_no_result(subject: Subject) -> None:
     assert [result.round for result in found] == [2]
 
 
-def test_results_end_when_the_prober_is_closed(subject: Subject) -> None:
-    async def wait_for_the_end(prober: Prober) -> list[ProbeResult]:
-        waiting = asyncio.create_task(take(prober, 1))
-        await asyncio.sleep(0)
+def test_a_result_that_nobody_received_is_kept(subject: Subject) -> None:
+    async def receive_late(prober: Prober) -> list[ProbeResult]:
+        prober.start(order(SILENT))
+        await ask(subject.make(), order(SILENT))  # takes as long, and began later
+        found = await take(prober, 1)
         prober.close()
-        return await waiting
+        return found
 
-    assert subject.run(wait_for_the_end) == []
+    (found,) = subject.run(receive_late)
+    assert found.rtt is None
 
 
 def test_an_order_after_the_end_is_ignored(subject: Subject) -> None:
-    async def start_late(prober: Prober) -> list[ProbeResult]:
+    async def start_late(prober: Prober) -> int:
         prober.close()
         prober.start(order(ALIVE[0]))
-        return await take(prober, 1)
+        await ask(subject.make(), order(ALIVE[0]))
+        return reported(prober).qsize()
 
-    assert subject.run(start_late) == []
+    assert subject.run(start_late) == 0
 
 
 def script(command: tuple[str, ...], number: int = 1) -> CheckOrder:
@@ -146,11 +149,9 @@ def test_probes_and_checks_share_the_results(subject: Subject) -> None:
     async def both(prober: Prober) -> set[type]:
         prober.start(order(ALIVE[0]))
         prober.check(script(WELL))
-        kinds = set()
-        async for result in prober.results():
-            kinds.add(type(result))
-            if len(kinds) == 2:
-                break
+        kinds: set[type] = set()
+        while len(kinds) < 2:
+            kinds.add(type(await reported(prober).get()))
         prober.close()
         return kinds
 
@@ -158,9 +159,10 @@ def test_probes_and_checks_share_the_results(subject: Subject) -> None:
 
 
 def test_a_check_after_the_end_is_ignored(subject: Subject) -> None:
-    async def check_late(prober: Prober) -> list[CheckResult]:
+    async def check_late(prober: Prober) -> int:
         prober.close()
         prober.check(script(WELL))
-        return await take_checks(prober, 1)
+        await inspect(subject.make(), script(WELL))
+        return reported(prober).qsize()
 
-    assert subject.run(check_late) == []
+    assert subject.run(check_late) == 0

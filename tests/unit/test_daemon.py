@@ -87,6 +87,40 @@ def test_a_carrier_event_reaches_the_kernel(tmp_path: Path) -> None:
     with_daemon(tmp_path, story)
 
 
+def test_what_a_timer_brings_at_once_is_taken_at_once(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        def rounds() -> int:
+            return sum(probes.number for probes in daemon.state.health.values())
+
+        before = rounds()
+        # The prober of these tests reports while a round is being started.
+        await until(lambda: rounds() > before)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not any(probes.open for probes in daemon.state.health.values())
+
+    with_daemon(tmp_path, story)
+
+
+def test_what_comes_after_the_loop_has_ended_changes_nothing(tmp_path: Path) -> None:
+    daemons: list[Daemon] = []
+
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        daemons.append(daemon)
+
+    with_daemon(tmp_path, story)
+    (daemon,) = daemons
+    before = daemon.state
+
+    async def late() -> None:
+        daemon.post(WorldTouched("address"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    asyncio.run(late())
+    assert daemon.state is before
+
+
 def test_settling_waits_until_the_kernel_was_read_back(tmp_path: Path) -> None:
     async def story(daemon: Daemon, kernel: FakeKernel) -> None:
         await daemon.settle(ConfigLoaded(config(3, [3, 2, 1])))

@@ -12,6 +12,7 @@ from polywan.core.plan import AddRule, NftBatch, Plan, PutRoute, SetSysctl
 from polywan.core.routing import IpRule, Route
 from polywan.core.tuning import Sysctl
 from polywan.kernel.fake import FakeKernel
+from watching import events
 
 BLOCK = Route(family=Family.V4, table=TableId(6001), metric=9, link=None)
 RULE = IpRule(family=Family.V4, priority=RulePriority(6110), table=TableId(6001))
@@ -56,7 +57,7 @@ def test_a_setting_this_kernel_lacks_is_refused() -> None:
 def test_lost_events_are_announced_to_every_listener() -> None:
     async def main() -> list[KernelEvent]:
         kernel = FakeKernel()
-        streams = kernel.events(), kernel.events()
+        streams = events(kernel), events(kernel)
         kernel.lose_events()
         return [await anext(stream) for stream in streams]
 

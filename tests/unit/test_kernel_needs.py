@@ -11,6 +11,7 @@ from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.plan import NftBatch, Plan
 from polywan.kernel import conntrack, needs, nftables
 from polywan.kernel.linux import LinuxKernel
+from polywan.kernel.netlink import ROUTE, NetlinkSocket
 from polywan.kernel.nftables import Nftables
 
 
@@ -74,9 +75,8 @@ def test_an_absent_expression_is_named_with_its_kernel_option(
 ) -> None:
     monkeypatch.setattr(needs, "has_net_admin", lambda: True)
     monkeypatch.setattr(conntrack, "reachable", lambda: None)
-    kernel = LinuxKernel()
-    (line,) = needs.missing(kernel._netlink, RefusesExpression(word))
-    kernel.close()
+    with NetlinkSocket(ROUTE) as netlink:
+        (line,) = needs.missing(netlink, RefusesExpression(word))
     assert option in line
     assert "\n" not in line
 
@@ -87,9 +87,8 @@ def test_absent_connection_tracking_is_named_with_its_kernel_option(monkeypatch:
 
     monkeypatch.setattr(needs, "has_net_admin", lambda: True)
     monkeypatch.setattr(conntrack, "reachable", refuse)
-    kernel = LinuxKernel()
-    (line,) = needs.missing(kernel._netlink, RefusesExpression("nothing of the kind"))
-    kernel.close()
+    with NetlinkSocket(ROUTE) as netlink:
+        (line,) = needs.missing(netlink, RefusesExpression("nothing of the kind"))
     assert "CONFIG_NF_CT_NETLINK" in line
 
 

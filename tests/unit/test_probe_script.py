@@ -18,7 +18,7 @@ from polywan.core.net import Family
 from polywan.probe.check import LONGEST
 from polywan.probe.prober import NetProber
 from polywan.probe.script import environment
-from probing import check_order, inspect
+from probing import check_order, inspect, reported
 
 
 def script(*command: str, timeout: float = 5.0) -> CheckOrder:
@@ -141,16 +141,16 @@ def test_a_program_that_leaves_a_child_behind_is_not_waited_for_longer(tmp_path:
 def test_close_kills_what_runs(tmp_path: Path) -> None:
     note = tmp_path / "pid"
 
-    async def main() -> list[object]:
+    async def main() -> int:
         prober = NetProber()
         prober.check(shell('echo $$ > "$1.new"; mv "$1.new" "$1"; exec sleep 60', str(note), timeout=30.0))
         async with asyncio.timeout(5):
             while not note.exists():
                 await asyncio.sleep(0.005)
         prober.close()
-        return [result async for result in prober.results()]
+        return reported(prober).qsize()
 
-    assert asyncio.run(main()) == []
+    assert asyncio.run(main()) == 0
     assert ends(int(note.read_text()))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final, TypeAlias
 
-from polywan.core import alarms, checking, leave, resting, retire, seeking
+from polywan.core import alarms, checking, costs, leave, resting, retire, seeking
 from polywan.core import health as hl
 from polywan.core.decide import second_cuts
 from polywan.core.effects import Effect, Read, Remember, StartProbe
@@ -119,7 +119,7 @@ def _start_probes(state: State, now: float) -> Done:
             state = read_soon(state, now)
             continue
         health[key], targets = resting.start_round(state, key, targets, now)
-        state = checking.paid_round(state, key, targets, now, alone=len(health[key].open) == 1)
+        state = costs.paid_round(state, key, targets, now)
         orders.append(
             StartProbe(
                 ProbeOrder(
@@ -136,7 +136,8 @@ def _start_probes(state: State, now: float) -> Done:
         )
         state = alarms.sent(state, key)
         if len(health[key].open) > 1:
-            state = seeking.stir(state, now)
+            # The round before is undecided still: it may be time to ask the layers why.
+            state = seeking.stir(checking.stir(state, now), now)
     state = replace(state, health=health)
     ends = [min(resting.due(state, key), alarms.due(state, key)) for key, _ in _probed(state)]
     return replace(state, wake=min(ends, default=inf)), tuple(orders)

@@ -101,7 +101,7 @@ def _passing(
     def at(offset: int) -> RulePriority:
         return RulePriority(base + offset)
 
-    asked, unmarked = (layout.mask, layout.mask), (0, layout.mask)
+    asked, unmarked = (layout.reserved, layout.mask), (0, layout.mask)
     main = TABLE_MAIN
     yield IpRule(family=family, priority=at(FORWARDED), goto=at(ENTRY), iif="lo", invert=True)
     # Newer kernels' nft passes over `suppress_prefixlength` in IPv6, so there it is not asked for (`specific.py`).
@@ -198,7 +198,7 @@ def _before(
             goto=RulePriority(place.foreign),
             mark=(word, 0xFFFF_FFFF),
         )
-    for mark in (*blocks(tables, layout), (layout.mask, layout.mask)):
+    for mark in (*blocks(tables, layout), (layout.reserved, layout.mask)):
         yield IpRule(family=family, priority=RulePriority(place.priority), goto=RulePriority(base), mark=mark)
 
 

@@ -1,4 +1,4 @@
-"""When each layer is checked, with what, and what a result changes; and what all probing costs.
+"""When each layer is checked, with what, and what a result changes.
 
 The gateway layer explains why rounds fail: it is asked when they become suspect or bad, each interval while that
 lasts or the uplink is down, and seldom otherwise. The layers of `health.checks` are asked each `check_interval`
@@ -13,21 +13,19 @@ from math import inf
 from typing import Final
 from urllib.parse import urlsplit
 
-from polywan.config import Config, HealthSettings
-from polywan.core import blame as bl
-from polywan.core import resting
+from polywan.config import HealthSettings
+from polywan.core import costs, resting
 from polywan.core.effects import Effect, Level, Note, StartCheck
-from polywan.core.events import CheckResult, ProbeResult
+from polywan.core.events import CheckResult
 from polywan.core.evolve import replace
 from polywan.core.findings import findings
-from polywan.core.health import Health, ProbeState, ProbeTarget
+from polywan.core.health import Health, ProbeState
 from polywan.core.layers import (
     CheckOrder,
     Findings,
     Layer,
     LayerState,
     LayerVerdict,
-    Spent,
     answered,
     ordered,
     seen,
@@ -48,9 +46,6 @@ SPREAD: Final = 8
 
 _TIMEOUTS: Final = {Layer.GATEWAY: 1, Layer.DNS: 2, Layer.HTTP: 4, Layer.LARGE: 2, Layer.SCRIPT: 10}
 """Time for a check, in `timeout`s: a second server for DNS; name, handshake and page for HTTP; a script probes too."""
-
-_PACKETS: Final = {"icmp": (40, 40), "tcp": (100, 60)}
-"""Bytes of IPv4 packets, sent and received: an echo of 12 bytes; SYN and reset, SYN-ACK (RFC 792, RFC 9293)."""
 
 _ETHERNET: Final = 1500
 """Largest packet that anybody expects on the Internet (RFC 894)."""
@@ -80,8 +75,8 @@ def start_checks(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
 def take_check(state: State, event: CheckResult, now: float) -> tuple[State, tuple[Effect, ...], bool]:
     """Fold in a result; the last value says whether a new decision is needed."""
     key = (event.uplink, event.family)
-    checks = replace(state.checks, spent=_spent(state, event.uplink, event.sent, event.received, now))
-    state = replace(state, checks=checks)
+    state = costs.spend(state, event.uplink, event.sent, event.received, now)
+    checks = state.checks
     known = checks.known.get(key, {}).get(event.layer)
     probes = state.health.get(key)
     if known is None or probes is None or event.number != known.number or not known.pending:
@@ -147,69 +142,6 @@ def troubled(probes: ProbeState) -> bool:
     # On a long way rounds overlap at their usual pace, too.
     before, last = probes.open[-2:]
     return last.sent - before.sent < 0.9 * (probes.next - last.sent)
-
-
-def weigh(state: State, event: ProbeResult, now: float) -> tuple[bl.Ruling, tuple[Effect, ...]]:
-    """Ask who is to blame for a missing answer before it is counted."""
-    key = (event.uplink, event.family)
-    probes = state.health[key]
-    sent = None
-    if probes.health is not Health.DOWN:
-        sent = next((r.sent for r in probes.open if r.number == event.round), None)
-    ruling = bl.take(state.blame, event, sent, lambda family: _jury(state, family), now)
-    notes = []
-    if ruling.blamed is not None:
-        text = f"target {ruling.blamed} answers by no uplink: not counted against them"
-        notes.append(Note(Level.WARNING, "target.blamed", text))
-    if ruling.acquitted is not None:
-        notes.append(Note(Level.INFO, "target.acquitted", f"target {ruling.acquitted} answers again: counted again"))
-    return ruling, tuple(notes)
-
-
-def second_opinions(state: State, ruling: bl.Ruling, now: float) -> State:
-    """Make a round due now on the uplinks that could settle a doubt and have not asked since it arose."""
-    if not ruling.ask:
-        return state
-    since = ruling.blame.held[-1].sent
-    hasty = {
-        key: replace(probes, next=now)
-        for key in ruling.ask
-        if (probes := state.health[key]).next > now and not any(r.sent >= since for r in probes.open)
-    }
-    return replace(state, health={**state.health, **hasty}, wake=min(state.wake, now)) if hasty else state
-
-
-def kept_blame(state: State, config: Config) -> bl.Blame:
-    """Return what is known of the targets that this configuration still has."""
-    targets = {target for name in config.uplinks for target in config.health_of(name).targets}
-    return bl.kept(state.blame, config.uplinks, targets)
-
-
-def paid_round(state: State, key: UplinkFamily, targets: Iterable[ProbeTarget], now: float, *, alone: bool) -> State:
-    """Count the bytes of a round, its requests and as many answers as usual; unless `alone`, an early one stirs."""
-    name, family = key
-    more = 0 if family is Family.V4 else 20
-    pairs = [_PACKETS.get(method, _PACKETS["tcp"]) for target in targets for method in target.methods]
-    sent = sum(out + more for out, _ in pairs)
-    received = sum(back + more for _, back in pairs) * (1 - (state.health[key].loss or 0.0))
-    checks = replace(state.checks, spent=_spent(state, name, sent, round(received), now))
-    return replace(state, checks=checks if alone else replace(checks, wake=min(checks.wake, now)))
-
-
-def _spent(state: State, uplink: str, sent: int, received: int, now: float) -> Mapping[str, Spent]:
-    old = state.checks.spent.get(uplink) or Spent(since=now, until=now)
-    new = replace(old, until=now, sent=old.sent + sent, received=old.received + received)
-    return {**state.checks.spent, uplink: new}
-
-
-def _jury(state: State, family: Family) -> bl.Jury:
-    return {
-        key: bl.Juror(
-            frozenset(t for t in state.probing[key[0]].targets if t.version == family), state.probing[key[0]].fall
-        )
-        for key in state.health
-        if key[1] is family and key[0] in state.probing and isinstance(state.reach.get(key), Path)
-    }
 
 
 def _turn(state: State, key: UplinkFamily) -> float:

@@ -19,9 +19,9 @@ from polywan.core.theirs import ENTRY, OWN_ENTRY, own_chains, theirs_chains
 def asking(given: RulesetInput) -> Iterator[NftRule]:
     """Does main know more about the destination than a default, or has it one that leaves by an uplink?
 
-    The mark that is never given out leads the lookup to main and to nothing else; in IPv4 to its specific routes.
+    The reserved mark leads the lookup to main and to nothing else; in IPv4 to its specific routes.
     """
-    ask = f"meta mark set meta mark | {given.layout.mask:#010x} fib daddr . mark"
+    ask = f"meta mark set meta mark | {given.layout.reserved:#010x} fib daddr . mark"
     devices = {u.interface for u in given.config.uplinks.values()}
     if ours_to_balance(given.observed, devices, Family.V4):
         why = "main's default decides, by an uplink or not at all"

@@ -15,6 +15,7 @@ from typing import Final, assert_never
 from polywan.core import (
     agenda,
     alarms,
+    blaming,
     checking,
     concern,
     leave,
@@ -192,14 +193,14 @@ def _take_result(state: State, event: ProbeResult, now: float) -> tuple[State, t
     key = (event.uplink, event.family)
     if key not in state.health or event.uplink not in state.probing:
         return state, (), False
-    ruling, notes = checking.weigh(state, event, now)
+    ruling, notes = blaming.weigh(state, event, now)
     if not ruling.counted:
         state = replace(state, blame=ruling.blame)
     changed = False
     for result in ruling.counted:
         state, moved = _count(state, result, ruling.blame, now)
         changed = changed or moved
-    return checking.second_opinions(state, ruling, now), notes, changed
+    return blaming.second_opinions(state, ruling, now), notes, changed
 
 
 def _count(state: State, event: ProbeResult, blame: Blame, now: float) -> tuple[State, bool]:

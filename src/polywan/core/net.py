@@ -67,7 +67,7 @@ class MarkLayout:
     """The bits of the packet and connection mark that are ours; all other bits belong to others.
 
     Ids 1..capacity are spread over the set bits of the mask, lowest bit first; 0 means "no choice made".
-    The highest value is never given to an uplink: chain `fresh` asks its question with it (`core/ruleset.py`).
+    The highest value is never given to an uplink: see `reserved`.
     """
 
     mask: int
@@ -76,6 +76,15 @@ class MarkLayout:
     def capacity(self) -> int:
         """Number of uplinks that can be told apart."""
         return int((1 << self.mask.bit_count()) - 2)
+
+    @property
+    def reserved(self) -> Mark:
+        """The mark that is never given out, all bits of the mask.
+
+        Chain `fresh` asks its question with it (`core/decided.py`). It is dead while any mark is: connections that the
+        kernel forgot are put back with it, so that their ends meet a reset (`kernel/vanished.py`).
+        """
+        return Mark(self.mask)
 
     @property
     def keep(self) -> int:

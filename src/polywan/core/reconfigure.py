@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from polywan.config import Config
-from polywan.core import checking, renaming, retire
+from polywan.core import blaming, renaming, retire
 from polywan.core.allocate import allocate
 from polywan.core.compile import layout_of, numbered, numbers_of, policy_marks_of
 from polywan.core.effects import Effect, Level, Note, Remember
@@ -42,7 +42,7 @@ def take(state: State, config: Config, now: float) -> tuple[State, tuple[Effect,
         ),
         probing={name: config.health_of(name) for name in config.uplinks},
         health={key: probes for key, probes in state.health.items() if key[0] in config.uplinks},
-        blame=checking.kept_blame(state, config),
+        blame=blaming.kept(state, config),
         sweeps=(*state.sweeps, *sweeps),
     )
     return state, told if same else (Remember(memory), *told)

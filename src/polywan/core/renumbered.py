@@ -1,8 +1,8 @@
 """Uplinks that have lost an address and go on with another one, or with the same: what vanished with it is let go of.
 
 The kernel forgets what was masqueraded to an address as soon as that goes, so a client that only reads would wait for
-ever. Such connections are put back for a moment (kernel/vanished.py) with the mark that is never given out; while that
-is dead, they meet the reset of `cut` like those of a dead uplink.
+ever. Such connections are put back for a moment (kernel/vanished.py) with the reserved mark; while that is dead,
+they meet the reset of `cut` like those of a dead uplink.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOOKS: Final = (0.0, 0.05, 1.0)
 it tells of the address."""
 
 DEAD: Final = 5.0
-"""Seconds for which the mark that is never given out stays dead: until what the last look put back has expired."""
+"""Seconds for which the reserved mark stays dead: until what the last look put back has expired."""
 
 
 def lost(state: State, config: Config, ways: Mapping[UplinkFamily, Reach], *, after_read: bool) -> list[UplinkFamily]:
@@ -39,8 +39,8 @@ def lost(state: State, config: Config, ways: Mapping[UplinkFamily, Reach], *, af
 
 
 def retired(known: Retired, lost: list[UplinkFamily], config: Config, now: float) -> Retired:
-    """Return the marks that are dead beside those of uplinks: with an address lost, the one that nobody is given."""
-    return {**known, layout_of(config).mask: now + DEAD} if lost else known
+    """Return the marks that are dead beside those of uplinks: with an address lost, the reserved one."""
+    return {**known, layout_of(config).reserved: now + DEAD} if lost else known
 
 
 def sweeps(state: State, lost: list[UplinkFamily], now: float) -> tuple[Sweep, ...]:

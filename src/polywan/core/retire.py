@@ -27,7 +27,7 @@ def found(nft: NftState | None, layout: MarkLayout, given: Collection[int], now:
     """Return what the kernel's dead sets hold beside marks that are given out; for the first decision of a daemon."""
     sets = nft.sets if nft is not None else {}
     dead = {mark for family in FAMILIES for mark in sets.get(f"dead_{family}", ()) if isinstance(mark, int)}
-    return {mark: now + RETIREMENT for mark in dead - {*given, layout.mask} if not mark & layout.keep}
+    return {mark: now + RETIREMENT for mark in dead - {*given, layout.reserved} if not mark & layout.keep}
 
 
 def left(known: Retired, now: float) -> Retired:

@@ -78,15 +78,15 @@ def _sets(given: RulesetInput) -> dict[str, NftSet]:
 
 
 def _dead_marks(given: RulesetInput, family: Family) -> frozenset[Key]:
-    """Marks whose connections are cut; with any, the one that is never given out: see `kernel/vanished.py`."""
+    """Marks whose connections are cut; with any, the reserved one."""
     marks = _marks(given, given.selection.dead, family) | given.retired
-    return marks | {given.layout.mask} if marks else marks
+    return marks | {given.layout.reserved} if marks else marks
 
 
 def _gone_marks(given: RulesetInput, family: Family) -> frozenset[Key]:
     """Those of the dead marks whose link cannot carry anything: what came in by it is cut as well."""
     lost = [key for key in given.selection.dead if not isinstance(given.reach.get(key), Path)]
-    return _dead_marks(given, family) & (_marks(given, lost, family) | given.retired | {given.layout.mask})
+    return _dead_marks(given, family) & (_marks(given, lost, family) | given.retired | {given.layout.reserved})
 
 
 def _marks(given: RulesetInput, keys: Iterable[UplinkFamily], family: Family) -> frozenset[Key]:

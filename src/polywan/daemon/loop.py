@@ -31,7 +31,7 @@ from polywan.core.effects import (
     Strays,
 )
 from polywan.core.errors import KernelError, PolywanError
-from polywan.core.events import Applied, ConfigLoaded, Event, ReadDone, Staging, Tick
+from polywan.core.events import Applied, ConfigLoaded, Event, KernelEvent, ReadDone, Staging, Tick
 from polywan.core.flows import BLUR, Flow, stray, translated_to
 from polywan.core.lookups import PrefixList
 from polywan.core.net import FAMILIES, Family
@@ -96,7 +96,8 @@ class Daemon:
     def post(self, event: Event) -> None:
         """Hand the loop an event."""
         self._queue.append(event)
-        if self._failed is not None:
+        # Behind another one it is taken together with that.
+        if self._failed is not None and len(self._queue) == 1:
             self._arm(float("-inf"))
 
     def halt(self) -> None:
@@ -142,28 +143,28 @@ class Daemon:
             Exception: whatever a step or an effect raised; the data plane stays as it is.
         """
         self._failed = asyncio.get_running_loop().create_future()
+        self._prober.report_to(self.post)
         self._drain()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._feed_kernel())
-                group.create_task(self._feed_prober())
                 group.create_task(self._feed_signs())
                 group.create_task(self._meter.run())
                 for feed in self.feeds:
                     group.create_task(feed())
                 await self._failed
         finally:
+            # A probe may be answered still.
+            self.halt()
             self._arm(None)
 
     async def _feed_kernel(self) -> None:
-        async for event in self._kernel.events():
-            # What is read again a little later anyway makes no read that is under way worthless.
-            self._notices += not concern.foreign(self.state, event)
-            self.post(event)
+        await self._kernel.watch(self._notice)
 
-    async def _feed_prober(self) -> None:
-        async for result in self._prober.results():
-            self.post(result)
+    def _notice(self, event: KernelEvent) -> None:
+        # What is read again a little later anyway makes no read that is under way worthless.
+        self._notices += not concern.foreign(self.state, event)
+        self.post(event)
 
     async def _feed_signs(self) -> None:
         """Without them everything works, only slower."""
@@ -188,7 +189,9 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - handed to `run`, which raises it
             self._fail(error)
             return
-        self._arm(None if self._halted else agenda.deadline(self.state))
+        # What the last step has posted waits for nothing but its turn.
+        at = float("-inf") if self._queue else agenda.deadline(self.state)
+        self._arm(None if self._halted else at)
 
     def _arm(self, at: float | None) -> None:
         if self._timer is not None:

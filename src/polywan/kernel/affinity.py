@@ -17,15 +17,13 @@ from polywan.core.affinity import Kept, map_of
 from polywan.core.errors import KernelError
 from polywan.core.net import Family
 from polywan.core.nft import TABLE
-from polywan.kernel.flows import walk
-from polywan.kernel.netlink import NETFILTER, NetlinkSocket, Request, attribute, attributes, text, u32
+from polywan.kernel.netlink import NESTED, NETFILTER, NetlinkSocket, Request, attribute, attributes, text, u32, walk
 
 # linux/netfilter/nf_tables.h.
 _SUBSYSTEM: Final = 10
 _GET_SET, _GET_ELEMENTS, _DELETE_ELEMENTS = (_SUBSYSTEM << 8 | number for number in (10, 13, 14))
 _TABLE, _NAME, _ELEMENTS = 1, 2, 3
 _KEY, _DATA, _EXPIRATION, _VALUE, _ELEMENT = 1, 2, 5, 1, 1
-_NESTED: Final = 0x8000
 _INET: Final = b"\x01\0\0\0"  # struct nfgenmsg
 _OURS: Final = attribute(_TABLE, TABLE.split()[1].encode() + b"\0")
 _MILLISECONDS: Final = struct.Struct(">Q")
@@ -127,10 +125,8 @@ def _key(kept: Kept) -> bytes:
 
 def _delete(netlink: NetlinkSocket, name: str, keys: Sequence[bytes]) -> int:
     """Delete in one transaction; when one element is gone already the kernel refuses all, so halves are tried."""
-    elements = b"".join(
-        attribute(_ELEMENT | _NESTED, attribute(_KEY | _NESTED, attribute(_VALUE, key))) for key in keys
-    )
-    body = _INET + _OURS + attribute(_NAME, name.encode() + b"\0") + attribute(_ELEMENTS | _NESTED, elements)
+    elements = b"".join(attribute(_ELEMENT | NESTED, attribute(_KEY | NESTED, attribute(_VALUE, key))) for key in keys)
+    body = _INET + _OURS + attribute(_NAME, name.encode() + b"\0") + attribute(_ELEMENTS | NESTED, elements)
     refused = netlink.transaction(_SUBSYSTEM, Request(_DELETE_ELEMENTS, 0, body))
     if refused is None:
         return len(keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,7 +46,7 @@ class Freed:
 
 
 class Kernel(Protocol):
-    """What forwards packets; all but `events` are synchronous and short, and may be called from a worker thread."""
+    """What forwards packets; all is synchronous and short, and all but `watch` may be called from a worker thread."""
 
     def missing(self, *, multipath: bool = False) -> list[str]:
         """Return what the machine lacks, one line each with the package or kernel option that brings it.
@@ -105,8 +106,16 @@ class Kernel(Protocol):
         """
         ...
 
-    def events(self) -> AsyncIterator[KernelEvent]:
-        """Yield changes made by anyone but this object, from the moment of the call on; ends with `close`."""
+    def watch(self, tell: Callable[[KernelEvent], None]) -> Future[None]:
+        """Tell of every change made by anyone but this object, from now on and in the thread of the running loop.
+
+        Returns:
+            What is done after `close`; whoever cancels it hears nothing more.
+
+        Raises:
+            KernelError: the kernel does not let us listen; of the future: it does so no more.
+            Exception: of the future: what `tell` raised, after which it hears nothing more.
+        """
         ...
 
     def close(self) -> None:
@@ -142,7 +151,7 @@ class Tracker(Protocol):
     def release(self, mark: int, mask: int, family: Family) -> Freed:
         """End TCP of a mark in one family that the kernel forgot by itself within the last seconds, and nothing else.
 
-        The mark that is never given out (all bits of the mask) must be dead. Connections of this box itself whose
+        The reserved mark of this mask (`MarkLayout.reserved`) must be dead. Connections of this box itself whose
         address is there, untranslated, are left alone: they need no entry to go on.
 
         Raises:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Final
 
 from polywan.core.ask import AnswerKind, RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError
-from polywan.core.net import Family, IPAddress, TableId
-from polywan.kernel.netlink import Message, Refusal, attribute, attributes, number, u32
+from polywan.core.net import Family, TableId
+from polywan.kernel.netlink import AF, Message, Refusal, attribute, attributes, number, u32
+from polywan.kernel.rtnetlink import RTMSG, decode_ip
 
-_ROUTE: Final = struct.Struct("=BBBBBBBBI")
-_AF: Final = {Family.V4: 2, Family.V6: 10}
 _LOOKUP_TABLE: Final = 0x1000  # name the table that the route was found in, instead of main
 _FIB_MATCH: Final = 0x2000  # show the route as it stands in its table, instead of the one resolved from it
 _DST, _SRC, _IIF, _OIF, _GATEWAY, _PREFSRC, _TABLE, _MARK = 1, 2, 3, 4, 5, 7, 15, 16
@@ -55,7 +53,7 @@ def question(query: RouteQuery, index: int, *, match: bool = False) -> bytes:
     flags = (_LOOKUP_TABLE if query.family is Family.V4 else 0) | (_FIB_MATCH if match else 0)
     source = b"" if query.source is None else attribute(_SRC, query.source.packed)
     tos = query.dscp << 2
-    body = _ROUTE.pack(_AF[query.family], length, length if source else 0, tos, 0, 0, 0, 0, flags)
+    body = RTMSG.pack(AF[query.family], length, length if source else 0, tos, 0, 0, 0, 0, flags)
     body += attribute(_DST, query.destination.packed) + source
     if index:
         body += number(_IIF, index)
@@ -89,25 +87,21 @@ def answer(query: RouteQuery, reply: Message | Refusal, name_of: Callable[[int],
         if reply.errno not in _REFUSALS:
             raise KernelError("ask for a route", reply.errno, reply.text)
         return RouteAnswer(kind=_REFUSALS[reply.errno])
-    if len(reply.body) < _ROUTE.size or (kind := _KINDS.get(reply.body[7])) is None:
+    if len(reply.body) < RTMSG.size or (kind := _KINDS.get(reply.body[7])) is None:
         raise KernelError("ask for a route", errno.EPROTO, "the reply is no route")
-    found = attributes(reply.body, _ROUTE.size)
+    found = attributes(reply.body, RTMSG.size)
     own = query.in_interface is None
     return RouteAnswer(
         kind=kind,
         link=name_of(u32(found.get(_OIF, b""))),
-        via=_ip(found.get(_GATEWAY, b"")) or _ip(found.get(_VIA, b"")[2:]),
-        source=(query.source or _ip(found.get(_PREFSRC, b""))) if own else None,
+        via=decode_ip(found.get(_GATEWAY, b"")) or decode_ip(found.get(_VIA, b"")[2:]),
+        source=(query.source or decode_ip(found.get(_PREFSRC, b""))) if own else None,
         table=TableId(u32(found[_TABLE]) if _TABLE in found else reply.body[4]),
     )
 
 
 def prefix_of(reply: Message | Refusal) -> int | None:
     """Return the length of the prefix of the route that matches; None when the kernel does not say."""
-    if isinstance(reply, Refusal) or len(reply.body) < _ROUTE.size:
+    if isinstance(reply, Refusal) or len(reply.body) < RTMSG.size:
         return None
     return reply.body[1]
-
-
-def _ip(packed: bytes) -> IPAddress | None:
-    return ip_address(packed) if len(packed) in (4, 16) else None

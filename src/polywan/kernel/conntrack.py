@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from polywan.core.errors import KernelError
 from polywan.core.flows import Flow
@@ -17,6 +17,7 @@ from polywan.kernel.flows import Decoder, Layouts
 from polywan.kernel.netlink import (
     CREATE,
     EXCL,
+    NESTED,
     NETFILTER,
     Message,
     NetlinkSocket,
@@ -41,7 +42,6 @@ OPEN_STATES: Final = (3, 5)
 """Least and most of the states between the handshake and the last word: ESTABLISHED, FIN_WAIT, CLOSE_WAIT."""
 
 _ORIGINAL, _REPLY, _STATUS, _TIMEOUT, _ID, _ZONE, _MARK_MASK = 1, 2, 3, 7, 12, 18, 21
-_NESTED: Final = 0x8000
 _IP, _PROTO = 1, 2  # CTA_TUPLE_IP, CTA_TUPLE_PROTO
 _SWAPPED: Final = {1: 2, 2: 1, 3: 4, 4: 3}
 _SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8  # nf_conntrack_common.h
@@ -99,6 +99,9 @@ def flows(mask: int, mark: int | None = None) -> Iterator[Flow]:
 
 _CHUNK: Final = 256
 
+Deletion: TypeAlias = Request
+"""What forgets exactly one connection; for `delete`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -110,9 +113,9 @@ class Found:
         own: ends of open TCP that are this box itself, and what forgets each connection.
     """
 
-    doomed: list[Request] = field(default_factory=list)
+    doomed: list[Deletion] = field(default_factory=list)
     inside: list[tuple[End, ...]] = field(default_factory=list)
-    own: list[tuple[End, Request]] = field(default_factory=list)
+    own: list[tuple[End, Deletion]] = field(default_factory=list)
 
 
 def find(mark: int, mask: int, family: Family, own: Collection[bytes], *, inbound: bool = True) -> Iterator[Found]:
@@ -166,7 +169,7 @@ def drop(mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -
     return delete(found)
 
 
-def delete(doomed: Sequence[Request]) -> int:
+def delete(doomed: Sequence[Deletion]) -> int:
     """Carry out deletions; return how many entries were there still.
 
     Raises:
@@ -223,7 +226,7 @@ def cuttable(values: Sequence[Any]) -> bool:
     return protocol is not None and (protocol != _TCP or values[_STATE] in _UNANSWERED)
 
 
-def deletion(body: bytes) -> Request:
+def deletion(body: bytes) -> Deletion:
     """Request that deletes exactly this entry: its original tuple, zone and id."""
     entry = attributes(body, 4)
     exactly = attribute(_ID, entry[_ID]) if _ID in entry else b""
@@ -238,7 +241,7 @@ def restore(bodies: Iterable[bytes], mask: int, seconds: int) -> int:
 
     Args:
         bodies: as the kernel told of their end.
-        mask: bits of the mark that are ours; all of them are set from now on.
+        mask: bits of the mark that are ours; from now on they are the reserved mark.
         seconds: how long they stay when nothing comes.
 
     Raises:
@@ -265,13 +268,13 @@ def _restoration(body: bytes, mask: int, seconds: int, *, turned: bool = False) 
     before = _BIG.unpack(entry[MARK])[0] if len(entry.get(MARK, b"")) == 4 else 0
     parts = _tuple_of(entry)
     reply = _inverse(entry.get(_ORIGINAL, b"")) if turned else entry.get(_REPLY, b"")
-    parts += attribute(_REPLY | _NESTED, reply)
+    parts += attribute(_REPLY | NESTED, reply)
     parts += attribute(MARK, _BIG.pack(before | mask))
     parts += attribute(_TIMEOUT, _BIG.pack(seconds))
     parts += attribute(_STATUS, _BIG.pack(_SEEN_REPLY | _ASSURED | _CONFIRMED))
     outer, inner, state = TCP_STATE
-    tcp = attribute(inner | _NESTED, attribute(state, bytes([OPEN_STATES[0]])))
-    parts += attribute(outer | _NESTED, tcp)
+    tcp = attribute(inner | NESTED, attribute(state, bytes([OPEN_STATES[0]])))
+    parts += attribute(outer | NESTED, tcp)
     return Request(_NEW, CREATE | EXCL, body[:4] + parts)
 
 
@@ -281,7 +284,7 @@ def _named(body: bytes) -> bytes:
 
 def _tuple_of(entry: Mapping[int, bytes]) -> bytes:
     zone = attribute(_ZONE, entry[_ZONE]) if _ZONE in entry else b""
-    return attribute(_ORIGINAL | _NESTED, entry.get(_ORIGINAL, b"")) + zone
+    return attribute(_ORIGINAL | NESTED, entry.get(_ORIGINAL, b"")) + zone
 
 
 def _inverse(ends: bytes) -> bytes:
@@ -290,7 +293,7 @@ def _inverse(ends: bytes) -> bytes:
     addresses, protocol = attributes(parts.get(_IP, b""), 0), attributes(parts.get(_PROTO, b""), 0)
     swapped = b"".join(attribute(_SWAPPED[kind], value) for kind, value in addresses.items() if kind in _SWAPPED)
     ports = b"".join(attribute({2: 3, 3: 2}.get(kind, kind), value) for kind, value in protocol.items())
-    return attribute(_IP | _NESTED, swapped) + attribute(_PROTO | _NESTED, ports)
+    return attribute(_IP | NESTED, swapped) + attribute(_PROTO | NESTED, ports)
 
 
 def _makes_room(answer: Message | Refusal) -> bool:

@@ -12,8 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from polywan.core.nft import Key
-from polywan.kernel.flows import walk
-from polywan.kernel.netlink import attributes, text, u32
+from polywan.kernel.netlink import attributes, text, u32, walk
 
 # linux/netfilter/nf_tables.h.
 _ELEMENTS, _ELEMENT, _KEY, _DATA, _VALUE, _VERDICT = 3, 1, 1, 2, 1, 2

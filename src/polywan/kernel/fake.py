@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import assert_never
 
 from polywan.core.ask import RouteAnswer, RouteQuery
@@ -41,39 +42,31 @@ from polywan.kernel.fake_routing import Tables, answer, lost, named
 from polywan.kernel.fake_tracker import FakeTracker
 
 
-class _Stream:
-    """Events for one listener, kept from the moment it subscribed."""
+class _Listener:
+    """Tells somebody of events; the kernel of this class may be changed from any thread."""
 
-    def __init__(self) -> None:
-        self._events: list[KernelEvent] = []
-        self._closed = False
-        self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+    def __init__(self, tell: Callable[[KernelEvent], None]) -> None:
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def put(self, event: KernelEvent) -> None:
-        self._events.append(event)
-        self._wake()
+        self._soon(lambda: self._tell(event))
 
     def close(self) -> None:
-        self._closed = True
-        self._wake()
+        self._soon(lambda: self.ended.set_result(None))
 
-    def _wake(self) -> None:
-        if self._waiting is not None:
-            loop, wake = self._waiting
-            loop.call_soon_threadsafe(wake.set)
+    def _soon(self, call: Callable[[], None]) -> None:
+        def unless_ended() -> None:
+            if self.ended.done():
+                return
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001 - handed to whoever waits for the end, who raises it
+                self.ended.set_exception(error)
 
-    async def stream(self) -> AsyncIterator[KernelEvent]:
-        wake = asyncio.Event()
-        self._waiting = (asyncio.get_running_loop(), wake)
-        try:
-            while not self._closed:
-                wake.clear()
-                while self._events:
-                    yield self._events.pop(0)
-                if not self._closed:
-                    await wake.wait()
-        finally:
-            self._waiting = None
+        with suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(unless_ended)
 
 
 class FakeKernel(FakeHeld, FakeTracker):
@@ -110,7 +103,7 @@ class FakeKernel(FakeHeld, FakeTracker):
         self.sysctls = dict(sysctls or {})
         self.writes = 0
         self._missing = list(missing)
-        self._streams: list[_Stream] = []
+        self._listeners: list[_Listener] = []
         self._failures: list[tuple[type[Op], int]] = []
 
     def missing(self, *, multipath: bool = False) -> list[str]:  # noqa: ARG002 - the constructor knows
@@ -246,22 +239,22 @@ class FakeKernel(FakeHeld, FakeTracker):
         )
         return answer(query, tables)
 
-    def events(self) -> AsyncIterator[KernelEvent]:
-        """Subscribe now and return the stream; see `Kernel.events`."""
-        stream = _Stream()
-        self._streams.append(stream)
-        return stream.stream()
+    def watch(self, tell: Callable[[KernelEvent], None]) -> asyncio.Future[None]:
+        """Subscribe; see `Kernel.watch`."""
+        listener = _Listener(tell)
+        self._listeners.append(listener)
+        return listener.ended
 
     def close(self) -> None:
-        """End every stream."""
-        for stream in self._streams:
-            stream.close()
-        self._streams.clear()
+        """Tell nobody of anything any more."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
 
     def emit(self, event: KernelEvent) -> None:
         """Let every listener receive the event."""
-        for stream in self._streams:
-            stream.put(event)
+        for listener in self._listeners:
+            listener.put(event)
 
     def set_link(self, link: Link) -> None:
         """Add or change a link. One that goes down loses its routes: those of IPv4 without a word.

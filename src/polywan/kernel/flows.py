@@ -9,7 +9,7 @@ that both ways give the same answer.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -18,9 +18,8 @@ from typing import Any, Final, TypeAlias
 
 from polywan.core.flows import Flow
 from polywan.core.net import Family
+from polywan.kernel.netlink import walk
 
-_ATTRIBUTE: Final = struct.Struct("=HH")
-_TYPE_MASK: Final = 0x3FFF  # the two upper bits say "nested" and "network byte order"
 _HEADER: Final = 4  # struct nfgenmsg; its first byte is the address family
 
 _Path: TypeAlias = tuple[int, ...]
@@ -71,17 +70,6 @@ _SEEN_REPLY, _ASSURED = 2, 4
 _STATES: Final = tuple(
     "UNREPLIED" if not status & _SEEN_REPLY else "ASSURED" if status & _ASSURED else "" for status in range(8)
 )
-
-
-def walk(data: bytes, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield kind, start and end of the contents of each attribute; stops at a malformed one."""
-    unpack = _ATTRIBUTE.unpack_from
-    while offset + 4 <= end:
-        length, kind = unpack(data, offset)
-        if length < 4 or offset + length > end:
-            return
-        yield kind & _TYPE_MASK, offset + 4, offset + length
-        offset += (length + 3) & ~3
 
 
 @dataclass(frozen=True, slots=True)

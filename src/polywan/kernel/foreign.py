@@ -17,16 +17,14 @@ from polywan.core.errors import KernelError
 from polywan.core.foreign import MOST_ROUTES, TABLE_LOCAL, Destination, ForeignRule, RouteKind, RuleAction
 from polywan.core.net import FAMILIES, PROTOCOL, TABLE_MAIN, Family, IPNetwork, RulePriority, TableId
 from polywan.core.observed import DefaultRoute
-from polywan.kernel.netlink import INTERRUPTED, ROUTE, NetlinkSocket, attributes, number, text, u32
-from polywan.kernel.rtnetlink import AF, FAMILY_OF, GETROUTE, decode_ip, supports_of
+from polywan.kernel.netlink import AF, FAMILY_OF, INTERRUPTED, ROUTE, NetlinkSocket, attributes, number, text, u32
+from polywan.kernel.rtnetlink import GETROUTE, RTMSG, decode_ip, hops_in, supports_of, table_byte
 
 TableKey: TypeAlias = tuple[Family, TableId]
 
 APART: Final = frozenset((family, table) for family in FAMILIES for table in (TABLE_MAIN, TABLE_LOCAL))
 """Tables that are never read for the sake of a rule."""
 
-_HEADER: Final = struct.Struct("=BBBBBBBBI")
-_HOP: Final = struct.Struct("=HBBi")
 _PORTS: Final = struct.Struct("=HH")
 _UIDS: Final = struct.Struct("=II")
 
@@ -69,12 +67,12 @@ _TRIES: Final = 10
 
 def decode_rule(body: bytes) -> ForeignRule | None:
     """Decode RTM_NEWRULE; None for our own, for the kernel's own three and for other families."""
-    if len(body) < _HEADER.size:
+    if len(body) < RTMSG.size:
         return None
-    af, to, from_, tos, table, _, _, action, flags = _HEADER.unpack_from(body)
+    af, to, from_, tos, table, _, _, action, flags = RTMSG.unpack_from(body)
     if af not in FAMILY_OF:
         return None
-    found = attributes(body, _HEADER.size)
+    found = attributes(body, RTMSG.size)
     maker = found.get(_PROTOCOL, b"")
     if maker == bytes((PROTOCOL,)):
         return None
@@ -171,28 +169,27 @@ class Known(NamedTuple):
 def get_table(key: TableKey) -> bytes:
     """Body of a request for the routes of one table; old kernels send those of every table."""
     family, table = key
-    byte = table if table < 256 else 252
-    return _HEADER.pack(AF[family], 0, 0, 0, byte, 0, 0, 0, 0) + number(_RTA_TABLE, table)
+    return RTMSG.pack(AF[family], 0, 0, 0, table_byte(table), 0, 0, 0, 0) + number(_RTA_TABLE, table)
 
 
 def table_of(body: bytes) -> TableKey | None:
     """Return the family and the table that a route message is about."""
-    if len(body) < _HEADER.size:
+    if len(body) < RTMSG.size:
         return None
-    af, _, _, _, table, _, _, _, _ = _HEADER.unpack_from(body)
-    found = attributes(body, _HEADER.size)
+    af, _, _, _, table, _, _, _, _ = RTMSG.unpack_from(body)
+    found = attributes(body, RTMSG.size)
     table = u32(found[_RTA_TABLE]) if _RTA_TABLE in found else table
     return (FAMILY_OF[af], TableId(table)) if af in FAMILY_OF else None
 
 
 def decode_route(body: bytes, names: Mapping[int, str]) -> Known | None:
     """Decode RTM_NEWROUTE; None for what the kernel passes over at present, and for routes of one TOS."""
-    if len(body) < _HEADER.size:
+    if len(body) < RTMSG.size:
         return None
-    af, to, from_, tos, table, _, _, kind, flags = _HEADER.unpack_from(body)
+    af, to, from_, tos, table, _, _, kind, flags = RTMSG.unpack_from(body)
     if af not in FAMILY_OF or kind not in _KINDS or flags & _CLONED or tos:
         return None
-    family, found = FAMILY_OF[af], attributes(body, _HEADER.size)
+    family, found = FAMILY_OF[af], attributes(body, RTMSG.size)
     prefix = _network(found.get(_RTA_DST, b""), to) if to else family.default
     sender = _network(found.get(_RTA_SRC, b""), from_)
     if prefix is None or prefix.version != family or (from_ and (sender is None or sender.version != family)):
@@ -212,13 +209,8 @@ def _hops(found: Mapping[int, bytes], flags: int) -> Iterator[tuple[int, int]]:
     if _RTA_MULTIPATH not in found:
         yield u32(found.get(_RTA_OIF, b"")), flags
         return
-    data, offset = found[_RTA_MULTIPATH], 0
-    while offset + _HOP.size <= len(data):
-        length, hop_flags, _, index = _HOP.unpack_from(data, offset)
-        if length < _HOP.size:
-            return
+    for index, hop_flags, _ in hops_in(found[_RTA_MULTIPATH]):
         yield index, hop_flags
-        offset += (length + 3) & ~3
 
 
 def large(known: Collection[Destination], family: Family) -> bool:

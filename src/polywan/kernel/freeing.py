@@ -10,10 +10,9 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from polywan.core.errors import KernelError
-from polywan.core.net import Family
+from polywan.core.net import Family, MarkLayout
 from polywan.kernel import conntrack, sockets
 from polywan.kernel.api import Freed
-from polywan.kernel.netlink import Request
 from polywan.kernel.nudge import TURNS, End, nudge
 from polywan.kernel.vanished import Vanished
 
@@ -78,7 +77,7 @@ def free_vanished(
     """
     freed = Freed()
     while (back := vanished.put_back(mark, mask, family, spared)).connections:
-        freed += free(mask, mask, family, {*own, *back.own}, tcp=True)
+        freed += free(MarkLayout(mask).reserved, mask, family, {*own, *back.own}, tcp=True)
     return freed
 
 
@@ -119,7 +118,7 @@ class _Work:
             self.mute = True
             self._problems.append(f"idle TCP is reset only when it next sends: {e}")
 
-    def _end(self, own: Sequence[tuple[End, Request]]) -> list[End]:
+    def _end(self, own: Sequence[tuple[End, conntrack.Deletion]]) -> list[End]:
         """End sockets of this box and forget their connections; return those that have to be made to speak instead."""
         try:
             done = sockets.destroy([end for end, _ in own], self._family)

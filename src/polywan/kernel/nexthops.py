@@ -12,8 +12,8 @@ from typing import Final
 
 from polywan.core.net import PROTOCOL
 from polywan.core.nexthops import BAND, Nexthop, NexthopGroup, NexthopId, NexthopObject
-from polywan.kernel.netlink import CREATE, REPLACE, Request, attribute, attributes, number, u32
-from polywan.kernel.rtnetlink import AF, FAMILY_OF, ONLINK, decode_ip
+from polywan.kernel.netlink import AF, CREATE, FAMILY_OF, NESTED, REPLACE, Request, attribute, attributes, number, u32
+from polywan.kernel.rtnetlink import ONLINK, decode_ip
 
 NEWNEXTHOP: Final = 104
 DELNEXTHOP: Final = 105
@@ -26,7 +26,6 @@ _MEMBER: Final = struct.Struct("=IBBH")
 _NHA_ID, _NHA_GROUP, _NHA_GROUP_TYPE, _NHA_OIF, _NHA_GATEWAY, _NHA_RES_GROUP = 1, 2, 3, 5, 6, 12
 _RES_BUCKETS, _RES_IDLE = 1, 2
 _RESILIENT: Final = 1
-_NESTED: Final = 0x8000
 
 
 def get_nexthops() -> bytes:
@@ -60,7 +59,7 @@ def _group(group: NexthopGroup) -> bytes:
         + number(_NHA_ID, group.id)
         + attribute(_NHA_GROUP, members)
         + attribute(_NHA_GROUP_TYPE, struct.pack("=H", _RESILIENT))
-        + attribute(_NHA_RES_GROUP | _NESTED, resilience)
+        + attribute(_NHA_RES_GROUP | NESTED, resilience)
     )
 
 

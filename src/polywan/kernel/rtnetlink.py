@@ -14,7 +14,7 @@ from polywan.core.net import PROTOCOL, Family, IPAddress, IPNetwork, TableId
 from polywan.core.nexthops import NexthopId
 from polywan.core.observed import WIDE, Address, DefaultRoute, Link, WideRoute, is_wide
 from polywan.core.routing import Route
-from polywan.kernel.netlink import CREATE, REPLACE, Request, attribute, attributes, number, text, u32
+from polywan.kernel.netlink import AF, CREATE, FAMILY_OF, REPLACE, Request, attribute, attributes, number, text, u32
 
 NEWLINK: Final = 16
 DELLINK: Final = 17
@@ -32,13 +32,11 @@ GETRULE: Final = 34
 TABLE_LOCAL: Final = 255
 _TABLE_COMPAT: Final = 252  # what the 8-bit field holds when the number needs RTA_TABLE
 
-AF: Final = {Family.V4: 2, Family.V6: 10}
-FAMILY_OF: Final = {af: family for family, af in AF.items()}
-
 _LINK: Final = struct.Struct("=BxHiII")
 _ADDRESS: Final = struct.Struct("=BBBBi")
-_ROUTE: Final = struct.Struct("=BBBBBBBBI")
-_HOP: Final = struct.Struct("=HBBi")
+RTMSG: Final = struct.Struct("=BBBBBBBBI")
+"""struct rtmsg; a policy rule's fib_rule_hdr has its fields in the same places (linux/fib_rules.h)."""
+_HOP: Final = struct.Struct("=HBBi")  # struct rtnexthop
 _BYTES: Final = struct.Struct("=16xQQ")
 
 _IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x8, 0x10, 0x80, 0x10000
@@ -69,7 +67,7 @@ def get_addresses() -> bytes:
 def get_routes(family: Family, *, ours: bool) -> bytes:
     """Body of a request for everybody's unicast routes, or for ours only; old kernels send more than that."""
     protocol, kind = (PROTOCOL, 0) if ours else (0, _RTN_UNICAST)
-    return _ROUTE.pack(AF[family], 0, 0, 0, 0, protocol, 0, kind, 0)
+    return RTMSG.pack(AF[family], 0, 0, 0, 0, protocol, 0, kind, 0)
 
 
 def put_route(route: Route, index: int) -> Request:
@@ -89,7 +87,7 @@ def _route(route: Route, index: int, *, deleting: bool) -> bytes:
     local = route.family is Family.V4 and route.link is not None and route.via is None
     scope = _SCOPE_ANY if deleting else _SCOPE_LINK if local else _SCOPE_UNIVERSE
     flags = ONLINK if route.onlink else 0
-    body = _ROUTE.pack(AF[route.family], 0, 0, 0, table_byte(route.table), PROTOCOL, scope, kind, flags)
+    body = RTMSG.pack(AF[route.family], 0, 0, 0, table_byte(route.table), PROTOCOL, scope, kind, flags)
     body += number(_RTA_TABLE, route.table) + number(_RTA_PRIORITY, route.metric)
     if route.link:
         body += number(_RTA_OIF, index)
@@ -104,7 +102,7 @@ def _route(route: Route, index: int, *, deleting: bool) -> bytes:
 
 
 def _local(address: IPv4Address, index: int) -> bytes:
-    head = _ROUTE.pack(AF[Family.V4], 32, 0, 0, TABLE_LOCAL, PROTOCOL, _SCOPE_HOST, _RTN_LOCAL, 0)
+    head = RTMSG.pack(AF[Family.V4], 32, 0, 0, TABLE_LOCAL, PROTOCOL, _SCOPE_HOST, _RTN_LOCAL, 0)
     return head + attribute(_RTA_DST, address.packed) + number(_RTA_OIF, index)
 
 
@@ -188,12 +186,12 @@ class _Decoded(NamedTuple):
 
 def _route_in(body: bytes) -> _Decoded | None:
     """Decode RTM_NEWROUTE or RTM_DELROUTE if it is about a default route (`to` is None) or a wide one."""
-    if len(body) < _ROUTE.size:
+    if len(body) < RTMSG.size:
         return None
-    af, to, from_, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
+    af, to, from_, _, table, protocol, _, kind, flags = RTMSG.unpack_from(body)
     if af not in FAMILY_OF or to > WIDE[FAMILY_OF[af]] or flags & _CLONED:
         return None
-    found = attributes(body, _ROUTE.size)
+    found = attributes(body, RTMSG.size)
     family, sender = FAMILY_OF[af], decode_network(found.get(_RTA_SRC, b""), from_) if from_ else None
     if from_ and (sender is None or sender.version != family):
         return None
@@ -212,13 +210,18 @@ def _hops(found: Mapping[int, bytes], flags: int) -> Iterator[_Hop]:
     if _RTA_MULTIPATH not in found:
         yield _Hop(u32(found.get(_RTA_OIF, b"")), _via(found), bool(flags & ONLINK))
         return
-    data, offset = found[_RTA_MULTIPATH], 0
+    for index, hop_flags, about in hops_in(found[_RTA_MULTIPATH]):
+        yield _Hop(index, _via(attributes(about)), bool(hop_flags & ONLINK))
+
+
+def hops_in(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield device, flags and attributes of each next hop of RTA_MULTIPATH; stops at a malformed one."""
+    offset = 0
     while offset + _HOP.size <= len(data):
-        length, hop_flags, _, index = _HOP.unpack_from(data, offset)
+        length, flags, _, index = _HOP.unpack_from(data, offset)
         if length < _HOP.size or offset + length > len(data):
             return
-        found_here = attributes(data[offset : offset + length], _HOP.size)
-        yield _Hop(index, _via(found_here), bool(hop_flags & ONLINK))
+        yield index, flags, data[offset + _HOP.size : offset + length]
         offset += (length + 3) & ~3
 
 
@@ -297,12 +300,12 @@ def decode_routes(body: bytes, names: Mapping[int, str]) -> list[Route]:
 
 def _own_address(body: bytes) -> Route | None:
     """Decode the one route of ours that is no default: an address of this box on no device."""
-    if len(body) < _ROUTE.size:
+    if len(body) < RTMSG.size:
         return None
-    af, to, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
+    af, to, _, _, table, protocol, _, kind, _ = RTMSG.unpack_from(body)
     if (af, to, table, protocol, kind) != (AF[Family.V4], 32, TABLE_LOCAL, PROTOCOL, _RTN_LOCAL):
         return None
-    address = decode_ip(attributes(body, _ROUTE.size).get(_RTA_DST, b""))
+    address = decode_ip(attributes(body, RTMSG.size).get(_RTA_DST, b""))
     if not isinstance(address, IPv4Address):
         return None
     return Route(family=Family.V4, table=TableId(TABLE_LOCAL), metric=0, link="lo", local=address)
@@ -310,21 +313,21 @@ def _own_address(body: bytes) -> Route | None:
 
 def maybe_wide(body: bytes) -> bool:
     """Tell by a glance whether a route message can be about a default route or a wide one."""
-    return len(body) >= _ROUTE.size and body[0] in FAMILY_OF and body[1] <= WIDE[FAMILY_OF[body[0]]]
+    return len(body) >= RTMSG.size and body[0] in FAMILY_OF and body[1] <= WIDE[FAMILY_OF[body[0]]]
 
 
 def devices_of(bodies: Iterable[bytes]) -> Iterator[int]:
     """Yield the indexes of the devices of all next hops of route messages."""
     for body in bodies:
-        if len(body) >= _ROUTE.size:
-            yield from (hop.link for hop in _hops(attributes(body, _ROUTE.size), 0))
+        if len(body) >= RTMSG.size:
+            yield from (hop.link for hop in _hops(attributes(body, RTMSG.size), 0))
 
 
 def supports_of(bodies: Iterable[bytes]) -> Iterator[int | bytes]:
     """Yield the devices of all next hops of route messages, and the preferred sources (packed)."""
     for body in bodies:
         yield from devices_of([body])
-        if len(body) >= _ROUTE.size and (source := attributes(body, _ROUTE.size).get(_RTA_PREFSRC)):
+        if len(body) >= RTMSG.size and (source := attributes(body, RTMSG.size).get(_RTA_PREFSRC)):
             yield source
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from polywan.core.net import PROTOCOL, Family, RulePriority, TableId
 from polywan.core.routing import IpRule
-from polywan.kernel.netlink import CREATE, EXCL, Request, attribute, attributes, number, text, u32
-from polywan.kernel.rtnetlink import AF, DELRULE, FAMILY_OF, NEWRULE, decode_network, table_byte
+from polywan.kernel.netlink import AF, CREATE, EXCL, FAMILY_OF, Request, attribute, attributes, number, text, u32
+from polywan.kernel.rtnetlink import DELRULE, NEWRULE, RTMSG, decode_network, table_byte
 
-_HEADER: Final = struct.Struct("=BBBBBBBBI")
 _FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK = 2, 3, 4, 6, 10
 _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME, _FRA_PROTOCOL = 14, 15, 16, 17, 21
 _FRA_DST: Final = 1
@@ -24,7 +22,7 @@ _BUILT_IN: Final = frozenset({(0, 255), (32766, 254), (32767, 253)})
 
 def get_rules(family: Family) -> bytes:
     """Body of a request for every policy rule of a family."""
-    return _HEADER.pack(AF[family], 0, 0, 0, 0, 0, 0, 0, 0)
+    return RTMSG.pack(AF[family], 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def add_rule(rule: IpRule) -> Request:
@@ -42,7 +40,7 @@ def _rule(rule: IpRule) -> bytes:
     action = _ACT_GOTO if rule.goto is not None else _ACT_TABLE
     flags = _INVERT if rule.invert else 0
     to = rule.to.prefixlen if rule.to is not None else 0
-    body = _HEADER.pack(AF[rule.family], to, length, 0, table_byte(rule.table or 0), 0, 0, action, flags)
+    body = RTMSG.pack(AF[rule.family], to, length, 0, table_byte(rule.table or 0), 0, 0, action, flags)
     body += number(_FRA_PRIORITY, rule.priority) + attribute(_FRA_PROTOCOL, bytes((PROTOCOL,)))
     if rule.table is not None:
         body += number(_FRA_TABLE, rule.table)
@@ -77,12 +75,12 @@ def decode_rule(body: bytes) -> DecodedRule | None:
 
     Rules of others may use selectors that `IpRule` has no field for; what it has is filled in.
     """
-    if len(body) < _HEADER.size:
+    if len(body) < RTMSG.size:
         return None
-    af, to, length, tos, table, _, _, action, flags = _HEADER.unpack_from(body)
+    af, to, length, tos, table, _, _, action, flags = RTMSG.unpack_from(body)
     if af not in FAMILY_OF:
         return None
-    found = attributes(body, _HEADER.size)
+    found = attributes(body, RTMSG.size)
     table = u32(found[_FRA_TABLE]) if _FRA_TABLE in found else table
     suppress = u32(found.get(_FRA_SUPPRESS_PREFIXLEN, b"\xff\xff\xff\xff"))
     rule = IpRule(

@@ -9,7 +9,7 @@ from typing import Final
 
 from polywan.core.errors import KernelError
 from polywan.core.net import Family
-from polywan.kernel.netlink import Message, NetlinkSocket, Request
+from polywan.kernel.netlink import AF, Message, NetlinkSocket, Request
 from polywan.kernel.nudge import End
 
 _SOCK_DIAG: Final = 4
@@ -17,7 +17,6 @@ _SOCK_DIAG: Final = 4
 # linux/sock_diag.h and linux/inet_diag.h.
 _BY_FAMILY: Final = 20
 _DESTROY: Final = 21
-_AF: Final = {Family.V4: 2, Family.V6: 10}
 _TCP: Final = 6
 _REQUEST: Final = struct.Struct("=BBBBI")
 _ANSWER: Final = struct.Struct("=BBBB")
@@ -70,4 +69,4 @@ def _identity(reply: object) -> bytes:
 
 
 def _request(family: Family) -> bytes:
-    return _REQUEST.pack(_AF[family], _TCP, 0, 0, _EVERY_STATE)
+    return _REQUEST.pack(AF[family], _TCP, 0, 0, _EVERY_STATE)

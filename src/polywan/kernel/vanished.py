@@ -1,8 +1,8 @@
 """TCP connections that the kernel forgot by itself: put back for a moment, so that they end like all others.
 
 When a device goes down, or loses an address, the kernel deletes what is masqueraded there, sooner than anybody can look
-it up. ctnetlink tells of each deletion, with addresses, mark and state. An entry that is put back with the mark that is
-never given out, which is dead while any mark is, makes clients meet the reset of `cut` (core/ruleset.py).
+it up. ctnetlink tells of each deletion, with addresses, mark and state. An entry that is put back with the reserved
+mark, which is dead while any mark is, makes clients meet the reset of `cut` (core/ruleset.py).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Vanished:
                 self._lock.release()
 
     def put_back(self, mark: int, mask: int, family: Family, spared: Collection[bytes] = frozenset()) -> Returned:
-        """Put back what vanished of a mark in a family of late, with a mark of all the bits in `mask`.
+        """Put back what vanished of a mark in a family of late, with the reserved mark.
 
         Args:
             mark: theirs, under `mask`.

@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final, TypeAlias
@@ -238,17 +238,26 @@ def _author(found: dict[int, bytes]) -> str:
 
 
 class Watch:
-    """Subscribes when constructed; iterate `stream` to receive.
+    """Subscribes when constructed, in the thread of a running loop, and tells of events until it is closed.
+
+    Attributes:
+        ended: done after `close`; whoever cancels it hears nothing more. Its error is why nothing can be heard.
 
     Raises:
         KernelError: the kernel refused the subscription.
     """
 
     def __init__(
-        self, own_port: int, links: Callable[[], Iterable[Link]], touch: Callable[[int | bytes | None], None]
+        self,
+        own_port: int,
+        links: Callable[[], Iterable[Link]],
+        touch: Callable[[int | bytes | None], None],
+        tell: Callable[[KernelEvent], None],
     ) -> None:
         self._links = links
         self._touch = touch
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
         self._route = NetlinkSocket(ROUTE, _ROUTE_GROUPS)
         try:
             self._nft = NetlinkSocket(NETFILTER, _NFTABLES_GROUPS)
@@ -256,9 +265,12 @@ class Watch:
             self._route.close()
             raise
         self._translator = Translator(own_port, own_netfilter_port, links(), touch)
-        self._closed = False
         self._missed = False
-        self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._released = False
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self.ended.add_done_callback(lambda _: self._release())
+        for source in (self._route, self._nft):
+            self._loop.add_reader(source, self._take)
 
     def know_tables(self, tables: frozenset[TableKey]) -> None:
         """Tell of every route of these tables from now on; may be called from any thread."""
@@ -266,16 +278,13 @@ class Watch:
 
     @property
     def listening(self) -> bool:
-        """True while somebody receives."""
-        return self._waiting is not None and not self._closed
+        """True until it has ended."""
+        return not (self.ended.done() or self._loop.is_closed())
 
     def close(self) -> None:
-        """End the stream; may be called from any thread."""
-        self._closed = True
-        if self._waiting is None:
+        """Tell of nothing any more; may be called from any thread."""
+        if not self._soon(self._end):
             self._release()
-            return
-        self._wake()
 
     @contextmanager
     def looking_away(self) -> Iterator[None]:
@@ -292,39 +301,36 @@ class Watch:
             with suppress(OSError):  # closed meanwhile
                 self._nft.subscribe(_NFTABLES_GROUPS)
             self._missed = True
-            self._wake()
+            self._soon(self._take)
 
-    def _wake(self) -> None:
-        if self._waiting is not None:
-            loop, wake = self._waiting
-            with suppress(RuntimeError):  # the loop is closed already
-                loop.call_soon_threadsafe(wake.set)
+    def _soon(self, call: Callable[[], None]) -> bool:
+        """Have the loop call; False when it is closed already."""
+        try:
+            self._loop.call_soon_threadsafe(call)
+        except RuntimeError:
+            return False
+        return True
+
+    def _take(self) -> None:
+        if self.ended.done():
+            return
+        try:
+            for event in self.drain():
+                self._tell(event)
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for the end, who raises it
+            self.ended.set_exception(error)
+
+    def _end(self) -> None:
+        self._release()
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def _release(self) -> None:
-        self._route.close()
-        self._nft.close()
-
-    async def stream(self) -> AsyncIterator[KernelEvent]:
-        """Yield events until `close`."""
-        loop, wake = asyncio.get_running_loop(), asyncio.Event()
-        if self._closed:
-            return
-        self._waiting = (loop, wake)
-        for source in (self._route, self._nft):
-            loop.add_reader(source, wake.set)
-        try:
-            while not self._closed:
-                wake.clear()
-                for event in self.drain():
-                    yield event
-                if not self._closed:
-                    await wake.wait()
-        finally:
+        if not self._released:
+            self._released = True
             for source in (self._route, self._nft):
-                loop.remove_reader(source)
-            self._waiting = None
-            self._closed = True
-            self._release()
+                self._loop.remove_reader(source)
+                source.close()
 
     def drain(self) -> list[KernelEvent]:
         """Read what is there now; a burst of equal touches counts as one."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 from polywan.core.events import CheckResult, ProbeResult
 from polywan.core.health import ProbeOrder
 from polywan.core.layers import CheckOrder
+
+Result: TypeAlias = ProbeResult | CheckResult
+"""What a prober reports."""
 
 
 class Prober(Protocol):
@@ -19,7 +22,7 @@ class Prober(Protocol):
         ...
 
     def start(self, order: ProbeOrder) -> None:
-        """Send a round's probes; results arrive by `results`, every target exactly once, within the timeout.
+        """Send a round's probes; results go to `report_to`, every target exactly once, within the timeout.
 
         An answer that comes after its target was reported without one, but within `life.LISTEN` seconds, is told by a
         further result, which is `late`.
@@ -30,13 +33,13 @@ class Prober(Protocol):
         ...
 
     def check(self, order: CheckOrder) -> None:
-        """Check one layer; the result arrives by `results`, exactly once, within the timeout. Never raises."""
+        """Check one layer; the result goes to `report_to`, exactly once, within the timeout. Never raises."""
         ...
 
-    def results(self) -> AsyncIterator[ProbeResult | CheckResult]:
-        """Yield results as they come; ends with `close`."""
+    def report_to(self, receive: Callable[[Result], None]) -> None:
+        """Hand every result to `receive` from now on, in the loop's thread; those that nobody received come first."""
         ...
 
     def close(self) -> None:
-        """Abandon rounds under way and release sockets."""
+        """Abandon rounds under way and release sockets; nothing is reported any more."""
         ...

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 
 from polywan.core.events import CheckResult, ProbeResult
 from polywan.core.health import ProbeOrder, ProbeTarget
 from polywan.core.layers import CheckOrder
 from polywan.core.life import LISTEN
+from polywan.probe.api import Result
 
 
 class FakeProber:
     """A `Prober` whose targets answer as `answers` says: seconds, or None for silence.
 
     A layer is as `checks` says: well or not, and what was seen; without it every layer is well.
-    Results are there as soon as `start` or `check` returns: the caller's clock, not this object, decides when it is.
+    Results are reported before `start` or `check` returns: the caller's clock, not this object, decides when it is.
     An answer later than the order's timeout is reported as silence, and then as late.
     """
 
@@ -29,7 +29,8 @@ class FakeProber:
         self.checks = checks
         self.orders: list[ProbeOrder] = []
         self.check_orders: list[CheckOrder] = []
-        self._results: asyncio.Queue[ProbeResult | CheckResult | None] = asyncio.Queue()
+        self._early: list[Result] = []
+        self._report: Callable[[Result], None] = self._early.append
         self._closed = False
 
     @property
@@ -48,9 +49,9 @@ class FakeProber:
             result = ProbeResult(
                 uplink=order.uplink, family=order.family, round=order.round, target=target.address, rtt=timely
             )
-            self._results.put_nowait(result)
+            self._report(result)
             if timely is None and rtt is not None and rtt <= LISTEN:
-                self._results.put_nowait(replace(result, rtt=rtt, late=True))
+                self._report(replace(result, rtt=rtt, late=True))
 
     def check(self, order: CheckOrder) -> None:
         """See `Prober.check`; the order is noted in `check_orders`."""
@@ -58,7 +59,7 @@ class FakeProber:
             return
         self.check_orders.append(order)
         ok, detail = self.checks(order) if self.checks else (True, "")
-        self._results.put_nowait(
+        self._report(
             CheckResult(
                 uplink=order.uplink,
                 family=order.family,
@@ -70,14 +71,13 @@ class FakeProber:
             )
         )
 
-    async def results(self) -> AsyncIterator[ProbeResult | CheckResult]:
-        """See `Prober.results`."""
-        while (result := await self._results.get()) is not None:
-            yield result
-        self._results.put_nowait(None)
+    def report_to(self, receive: Callable[[Result], None]) -> None:
+        """See `Prober.report_to`."""
+        self._report = receive
+        for result in self._early:
+            receive(result)
+        self._early.clear()
 
     def close(self) -> None:
         """See `Prober.close`."""
-        if not self._closed:
-            self._closed = True
-            self._results.put_nowait(None)
+        self._closed = True

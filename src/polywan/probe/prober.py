@@ -6,16 +6,17 @@ import asyncio
 import heapq
 import itertools
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal, assert_never
 
-from polywan.core.events import CheckResult, ProbeResult
+from polywan.core.events import ProbeResult
 from polywan.core.health import ProbeOrder, ProbeTarget
 from polywan.core.layers import CheckOrder, Layer
 from polywan.core.life import LISTEN
 from polywan.core.net import Family
+from polywan.probe.api import Result
 from polywan.probe.bound import REFUSED, SocketDeniedError
 from polywan.probe.check import carry_out
 from polywan.probe.icmp import EchoSocket
@@ -57,7 +58,8 @@ class NetProber:
     """
 
     def __init__(self) -> None:
-        self._results: asyncio.Queue[ProbeResult | CheckResult | None] = asyncio.Queue()
+        self._early: list[Result] = []
+        self._report: Callable[[Result], None] = self._early.append
         self._echoes: dict[tuple[str, Family], EchoSocket] = {}
         self._deadlines: list[tuple[float, int, _Probe]] = []
         self._serial = itertools.count()
@@ -111,16 +113,17 @@ class NetProber:
             self._denied.pop(order.layer, None)
         if not outcome.result.ok:
             await asyncio.sleep(earliest - clock())
-        self._results.put_nowait(outcome.result)
+        self._report(outcome.result)
 
-    async def results(self) -> AsyncIterator[ProbeResult | CheckResult]:
-        """See `Prober.results`."""
-        while (result := await self._results.get()) is not None:
-            yield result
-        self._results.put_nowait(None)  # whoever else is reading, or asks later, ends as well
+    def report_to(self, receive: Callable[[Result], None]) -> None:
+        """See `Prober.report_to`."""
+        self._report = receive
+        for result in self._early:
+            receive(result)
+        self._early.clear()
 
     def close(self) -> None:
-        """See `Prober.close`; what was reported before can still be read."""
+        """See `Prober.close`."""
         if self._closed:
             return
         self._closed = True
@@ -134,7 +137,6 @@ class NetProber:
         for echo in self._echoes.values():
             echo.close()
         self._echoes.clear()
-        self._results.put_nowait(None)
 
     def _send(self, method: Method, probe: _Probe, echo: EchoSocket | None) -> None:
         try:
@@ -221,7 +223,7 @@ class NetProber:
         if rtt is None and late:
             return
         order, target = probe.order, probe.target.address
-        self._results.put_nowait(
+        self._report(
             ProbeResult(uplink=order.uplink, family=order.family, round=order.round, target=target, rtt=rtt, late=late)
         )
 
