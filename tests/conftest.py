@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from execnet import XSpec
 
 # A busy machine is no property of the code. Developers look for new cases each time; continuous integration tries
 # the same ones, so that the same commit gives the same answer.
@@ -23,6 +30,8 @@ NEWBORN = frozenset(
     ["lo", "tunl0", "gre0", "gretap0", "erspan0", "sit0", "ip6tnl0", "ip6gre0", "ip_vti0", "ip6_vti0", "teql0"]
 )
 """Devices the kernel gives every new network namespace; any other belongs to somebody."""
+
+ENTER = "import sys; from polywan.lab.sandbox import enter; enter(sys.argv[1:])"
 
 _skips: list[str] = []
 
@@ -42,6 +51,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         prepare()
     except LabError as error:
         pytest.exit(f"netns tests: {error}", returncode=1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Tests of real packets wait half of their time: one worker more than processors keeps these busy."""
+    return len(os.sched_getaffinity(0)) + 1 if INSIDE else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: Sequence[XSpec]) -> None:
+    """Give each worker namespaces of its own: labs have the same names in all of them."""
+    if INSIDE:
+        for spec in specs:
+            spec.python = shlex.join([sys.executable, "-I", "-c", ENTER, sys.executable])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,6 +96,10 @@ class World:
                 f"route add default via 2001:db8:{n}::1 table {n}",
             ]
         )
+        # Until the kernel has acted on the carrier, in its own time, packets are lost.
+        deadline = time.monotonic() + 5.0
+        while not (self.router.carrier(f"u{n}") and provider.carrier("r")):
+            assert time.monotonic() < deadline
 
 
 @contextmanager

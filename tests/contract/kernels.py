@@ -161,8 +161,16 @@ class LinuxWorld:
             self._ip(f"link set up{n} up")
             self._ip(f"addr add 100.64.{n}.2/24 dev up{n}")
             self._ip(f"-6 addr add 2001:db8:{n}::2/64 dev up{n} nodad")
+        self._settle()
         self.set_rp_filter("0")
         self.kernel = LinuxKernel()
+
+    def _settle(self) -> None:
+        """Wait until the kernel has told of the IPv6 addresses, in its own time; it adds their local routes next."""
+        deadline = time.monotonic() + PATIENCE
+        show = ["ip", "-6", "route", "show", "table", "local", "type", "local"]
+        while subprocess.run(show, check=True, capture_output=True).stdout.count(b"local 2001:db8:") < 2:
+            assert time.monotonic() < deadline
 
     def _ip(self, words: str) -> None:
         subprocess.run(["ip", *words.split()], check=True, capture_output=True)

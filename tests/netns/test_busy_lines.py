@@ -122,6 +122,7 @@ def test_a_daemon_that_starts_while_lines_are_full_finds_them_busy_at_worst(
     asyncio.run(story())
 
 
+@pytest.mark.alone
 def test_fifty_three_busy_lines_are_busy_at_worst_and_the_death_of_one_is_noticed(
     lab_of: BuildLab, start_daemon: StartDaemon
 ) -> None:

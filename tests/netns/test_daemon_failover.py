@@ -53,6 +53,7 @@ def test_no_connection_fails_when_a_cable_is_pulled(lab: Lab, start_daemon: Star
     assert all(seen.spoofed == 0 for seen in lab.all_seen().values())
 
 
+@pytest.mark.alone
 def test_the_switch_after_carrier_loss_takes_milliseconds(lab: Lab, start_daemon: StartDaemon) -> None:
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     pulled = lab.cut(1)
@@ -78,6 +79,7 @@ def test_silent_loss_fails_nothing_that_starts_after_the_probe_window(lab: Lab, 
     with_servers(lab, story)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_established_connection_of_the_dead_uplink_is_reset_when_it_next_speaks(
     lab: Lab, start_daemon: StartDaemon, family: Family

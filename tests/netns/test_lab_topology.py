@@ -55,12 +55,14 @@ def test_every_provider_leads_to_the_servers_without_a_daemon(lab: Lab, family: 
     assert [by_uplink(lab, number, family) for number in (1, 2, 3)] == [1, 2, 3]
 
 
+@pytest.mark.alone
 def test_three_uplinks_stand_within_a_second(lab_of: BuildLab) -> None:
     began = time.monotonic()
     lab_of(3)
     assert time.monotonic() - began < 1.0
 
 
+@pytest.mark.alone
 def test_53_uplinks_stand_within_four_seconds_and_every_one_leads_out(lab_of: BuildLab) -> None:
     began = time.monotonic()
     lab = lab_of(53)
@@ -69,6 +71,7 @@ def test_53_uplinks_stand_within_four_seconds_and_every_one_leads_out(lab_of: Bu
     assert [by_uplink(lab, number, Family.V4) for number in (1, 27, 53)] == [1, 27, 53]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("trunk", [False, True])
 def test_a_cut_is_seen_in_the_router_and_a_repair_too(lab_of: BuildLab, wait_for: WaitFor, trunk: bool) -> None:
     lab = lab_of(3, trunk=trunk)

@@ -90,6 +90,7 @@ def test_a_blackhole_says_nothing(
     with_servers(lab, story)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("family", [Family.V4, Family.V6])
 def test_a_program_of_the_box_fails_at_once_too(
     lab_of: BuildLab, start_daemon: StartDaemon, wait_for: WaitFor, family: Family

@@ -64,6 +64,7 @@ async def died(lab: Lab, daemon: Daemon) -> float:
         return line.at - began
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("after", [0.0, 0.3, 0.6])
 def test_a_silent_death_under_load_is_noticed_within_a_second(
     lab: Lab, start_daemon: StartDaemon, after: float
@@ -80,6 +81,7 @@ def test_a_silent_death_under_load_is_noticed_within_a_second(
     with_servers(lab, story)
 
 
+@pytest.mark.alone
 def test_without_passive_signs_the_ordinary_rounds_notice(lab: Lab, start_daemon: StartDaemon) -> None:
     daemon = start_daemon(lab, text(lab, passive=False))
 

@@ -75,6 +75,7 @@ def test_one_method_that_answers_is_enough(world: World, methods: tuple[Method, 
     assert found.rtt is not None
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("version", "method"), EVERY)
 def test_silence_is_reported_when_the_timeout_has_passed(world: World, version: int, method: Method) -> None:
     start = time.monotonic()
@@ -83,6 +84,7 @@ def test_silence_is_reported_when_the_timeout_has_passed(world: World, version: 
     assert 0.3 <= time.monotonic() - start < 0.6
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("version", "method"), EVERY)
 def test_a_probe_that_cannot_leave_is_reported_early_but_not_at_once(
     world: World, version: int, method: Method
@@ -193,6 +195,7 @@ def test_replies_that_waited_while_the_loop_was_busy_still_count(world: World) -
     assert answered == {SERVER[4]: True, SILENT[4]: False}
 
 
+@pytest.mark.alone
 def test_probing_53_uplinks_each_second_takes_less_than_2_percent_of_a_core(world: World) -> None:
     provider = world.providers[1]
     ip_batch(
