@@ -57,8 +57,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("old", nargs="+", type=Path, help="report.json files of the old version")
     parser.add_argument("--with", dest="new", nargs="+", type=Path, required=True, help="those of the new version")
-    given = parser.parse_args()
-    old, new = ([json.loads(path.read_text(encoding="utf-8")) for path in paths] for paths in (given.old, given.new))
+    value = parser.parse_args()
+    old, new = ([json.loads(path.read_text(encoding="utf-8")) for path in paths] for paths in (value.old, value.new))
     print("\n".join(table(["number", "old", "new", "new/old"], compared(old, new))))
 
 

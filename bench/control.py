@@ -20,10 +20,10 @@ from report import cell, summary, table
 from world import World, configuration, standing, until_up
 
 from polywan.kernel.netlink import NETFILTER, NetlinkSocket, attributes, messages, text
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.sandbox import LabError
 
-Note: TypeAlias = Callable[[str], None]
+Progress: TypeAlias = Callable[[str], None]
 
 ROUNDS: Final = {2: 7, 8: 5, 53: 5, 200: 3}
 PEER_ROUNDS: Final = {2: 3, 8: 3, 53: 2}
@@ -61,7 +61,7 @@ _QUICK_BACK: Final[dict[str, str | int]] = {
 _NFTABLES_GROUP, _NEWSETELEM, _DELSETELEM, _NEWGEN = 7, 0x0A0C, 0x0A0E, 0x0A0F
 
 
-def measure(*, quick: bool, note: Note) -> dict[str, Any]:
+def measure(*, quick: bool, note: Progress) -> dict[str, Any]:
     """Measure all; `quick` makes one round of few sizes and no comparison.
 
     Raises:
@@ -97,7 +97,7 @@ def _own(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _in_turns(
-    uplinks: int, rounds: int, peer_rounds: int, note: Note
+    uplinks: int, rounds: int, peer_rounds: int, note: Progress
 ) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
     """Let polywan and Shorewall take turns, the first one changing each round."""
     own: list[dict[str, Any]] = []
@@ -154,8 +154,8 @@ class Transactions:
     def slots_moved(self, timeout: float) -> float | None:
         """Return the monotonic time at which a transaction was done that changed slots; None when none came."""
         deadline, touched = time.monotonic() + timeout, False
-        while (left := deadline - time.monotonic()) > 0:
-            data = self._receive(left)
+        while (remaining := deadline - time.monotonic()) > 0:
+            data = self._receive(remaining)
             now = time.monotonic()
             for message in messages(data):
                 if message.kind in (_NEWSETELEM, _DELSETELEM):
@@ -172,7 +172,7 @@ class Transactions:
 def _watch(uplinks: int, times: int) -> dict[str, Any]:
     """Take carriers away from the real daemon, and let it reload a file that has not changed."""
     with standing(uplinks) as world:
-        daemon = Daemon(world.router, configuration(uplinks, health=_QUICK_BACK), _HOME / f"daemon{uplinks}")
+        daemon = DaemonProcess(world.router, configuration(uplinks, health=_QUICK_BACK), _HOME / f"daemon{uplinks}")
         watcher = Transactions(world)
         try:
             daemon.start()
@@ -190,7 +190,7 @@ def _watch(uplinks: int, times: int) -> dict[str, Any]:
         }
 
 
-def _lose(world: World, daemon: Daemon, watcher: Transactions, number: int) -> float:
+def _lose(world: World, daemon: DaemonProcess, watcher: Transactions, number: int) -> float:
     watcher.forget()
     began = time.monotonic()
     world.cut(number)
@@ -202,7 +202,7 @@ def _lose(world: World, daemon: Daemon, watcher: Transactions, number: int) -> f
     return 1000 * (moved - began)
 
 
-def _reload(daemon: Daemon) -> tuple[float, int]:
+def _reload(daemon: DaemonProcess) -> tuple[float, int]:
     """Reload; return its milliseconds as a client sees them, and how many plans were carried out."""
     before = int(daemon.client.status()["generation"])
     began = time.perf_counter()

@@ -27,7 +27,7 @@ from polywan.core.errors import PolywanError
 from polywan.lab import sandbox
 from polywan.lab.sandbox import LabError
 
-Note: TypeAlias = Callable[[str], None]
+Progress: TypeAlias = Callable[[str], None]
 
 KINDS: Final = {"new": "new connection", "out": "established, out", "in": "established, in"}
 PARTS: Final = ("packets", "tcp")
@@ -174,7 +174,9 @@ def standing(count: int, names: Sequence[str], left_out: dict[str, str]) -> Iter
         yield stands
 
 
-def compare(count: int, names: Sequence[str], size: Size, note: Note, left_out: dict[str, str]) -> list[dict[str, Any]]:
+def compare(
+    count: int, names: Sequence[str], size: Size, note: Progress, left_out: dict[str, str]
+) -> list[dict[str, Any]]:
     """Measure designs with that many uplinks in turns; return a row for each design and kind of packet."""
     shots: dict[str, list[dict[str, Shot]]] = {}
     cpus = sorted(os.sched_getaffinity(0))
@@ -213,7 +215,7 @@ def _own(costs: Sequence[float], bare: Sequence[float], alone: Sequence[float]) 
     }
 
 
-def connections(size: Size, note: Note, left_out: dict[str, str]) -> list[dict[str, Any]]:
+def connections(size: Size, note: Progress, left_out: dict[str, str]) -> list[dict[str, Any]]:
     """Count TCP connections a second through each design: connect, wait for the server's end, close."""
     rates: dict[str, list[float]] = {}
     failed: dict[str, int] = {}
@@ -264,7 +266,7 @@ def _dial(wires: Wires, seconds: float) -> tuple[int, int, float]:
 def measure(
     *,
     quick: bool,
-    note: Note,
+    note: Progress,
     size: Size | None = None,
     designs: Sequence[str] = tuple(DESIGNS),
     parts: Sequence[str] = PARTS,
@@ -358,24 +360,24 @@ def main() -> None:
     parser.add_argument("--designs", default=",".join(DESIGNS), help="of " + ", ".join(DESIGNS))
     parser.add_argument("--rounds", type=int, default=0, help="rounds instead of the usual number")
     parser.add_argument("--only", choices=PARTS, help="one part")
-    given = parser.parse_args()
+    options = parser.parse_args()
     if sandbox.not_private():
         sandbox.enter([sys.executable, *sys.argv])
     sandbox.prepare()
-    size = QUICK if given.quick else FULL
+    size = QUICK if options.quick else FULL
     size = replace(
         size,
-        counts=tuple(int(n) for n in given.n.split(",")) if given.n else size.counts,
-        rounds=given.rounds or size.rounds,
-        tcp_rounds=given.rounds or size.tcp_rounds,
+        counts=tuple(int(n) for n in options.n.split(",")) if options.n else size.counts,
+        rounds=options.rounds or size.rounds,
+        tcp_rounds=options.rounds or size.tcp_rounds,
     )
     # A choice of uplinks or designs is about packets.
-    parts = (given.only,) if given.only else PARTS if not given.n else ("packets",)
+    parts = (options.only,) if options.only else PARTS if not options.n else ("packets",)
     result = measure(
-        quick=given.quick,
+        quick=options.quick,
         note=lambda text: print(text, file=sys.stderr),
         size=size,
-        designs=given.designs.split(","),
+        designs=options.designs.split(","),
         parts=parts,
     )
     print(markdown(result))

@@ -19,13 +19,13 @@ from peers import STUDY_FAILOVER
 from report import cell, summary, table
 from world import configuration, until_up
 
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab, build
 from polywan.lab.sandbox import LabError
 from polywan.lab.servers import serve
 from polywan.lab.traffic import Attempt, SteadyLoad
 
-Note: TypeAlias = Callable[[str], None]
+Progress: TypeAlias = Callable[[str], None]
 
 UPLINKS: Final = 4
 RUNS: Final = 3
@@ -95,7 +95,7 @@ def _after(moment: float, at: float) -> float:
     return round(max(0.0, 1000 * (moment - at)), 2)
 
 
-def measure(*, quick: bool, note: Note) -> dict[str, Any]:
+def measure(*, quick: bool, note: Progress) -> dict[str, Any]:
     """Measure; `quick` makes one run of the two short faults.
 
     Raises:
@@ -124,7 +124,7 @@ def sum_up(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _one(lab: Lab, fault: Fault, number: int, *, wait: float) -> Run:
-    daemon = Daemon(lab.router, configuration(UPLINKS, health=fault.health), _HOME / "failover")
+    daemon = DaemonProcess(lab.router, configuration(UPLINKS, health=fault.health), _HOME / "failover")
     daemon.start()
     try:
         until_up(daemon, UPLINKS)
@@ -135,7 +135,7 @@ def _one(lab: Lab, fault: Fault, number: int, *, wait: float) -> Run:
         daemon.stop()
 
 
-async def _under_load(lab: Lab, daemon: Daemon, fault: Fault, number: int, wait: float) -> Run:
+async def _under_load(lab: Lab, daemon: DaemonProcess, fault: Fault, number: int, wait: float) -> Run:
     servers = await serve(lab)
     try:
         async with SteadyLoad(lab, interval=INTERVAL) as load:

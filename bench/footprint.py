@@ -14,10 +14,10 @@ from peers import STUDY_FOOTPRINT
 from report import cell, summary, table
 from world import configuration, standing, until_up
 
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.sandbox import LabError
 
-Note: TypeAlias = Callable[[str], None]
+Progress: TypeAlias = Callable[[str], None]
 
 SIZES: Final = (8, 53)
 STARTS: Final = 3
@@ -29,7 +29,7 @@ IDLE: Final = 20.0
 _HOME: Final = Path("/run/polywan-bench")
 
 
-def measure(*, quick: bool, note: Note) -> dict[str, Any]:
+def measure(*, quick: bool, note: Progress) -> dict[str, Any]:
     """Measure; `quick` watches eight uplinks for a moment.
 
     Raises:
@@ -44,7 +44,7 @@ def measure(*, quick: bool, note: Note) -> dict[str, Any]:
 
 def _one(uplinks: int, *, idle: float, times: int) -> dict[str, Any]:
     with standing(uplinks) as world:
-        daemon = Daemon(world.router, configuration(uplinks), _HOME / f"footprint{uplinks}")
+        daemon = DaemonProcess(world.router, configuration(uplinks), _HOME / f"footprint{uplinks}")
         try:
             daemon.start()  # once for the byte code
             starts = [_from_nothing(daemon) for _ in range(times)]
@@ -65,18 +65,18 @@ def _one(uplinks: int, *, idle: float, times: int) -> dict[str, Any]:
     }
 
 
-def _from_nothing(daemon: Daemon) -> float:
+def _from_nothing(daemon: DaemonProcess) -> float:
     daemon.client.down()
     daemon.stop()
     return 1000 * daemon.start()
 
 
-def _again(daemon: Daemon) -> float:
+def _again(daemon: DaemonProcess) -> float:
     daemon.stop()
     return 1000 * daemon.start()
 
 
-def watch(daemon: Daemon, seconds: float) -> dict[str, Any]:
+def watch(daemon: DaemonProcess, seconds: float) -> dict[str, Any]:
     """Watch a running daemon for that long: its share of one processor, then its memory and its threads.
 
     Raises:
@@ -117,7 +117,7 @@ def fields(text: str) -> dict[str, str]:
     return {name: value.strip() for name, _, value in pairs}
 
 
-def _statuses(daemon: Daemon) -> dict[str, Any]:
+def _statuses(daemon: DaemonProcess) -> dict[str, Any]:
     """Time whole processes: `polywan status`, and for scale a Python that does nothing."""
     script = Path(sys.executable).with_name("polywan")
     command = [str(script)] if script.exists() else [sys.executable, "-m", "polywan"]

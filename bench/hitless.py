@@ -24,7 +24,7 @@ from stats import environment, median, spread
 from wires import Flow, Sent, Wires, address, build, flood, lacking, parse_sent, sink
 
 from polywan.lab import sandbox
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.sandbox import LabError
 
 UPLINKS: Final = 8
@@ -147,7 +147,7 @@ def _establish(wires: Wires, load: Load) -> Path:
     return targets
 
 
-def _reload(daemon: Daemon, files: tuple[str, ...], load: Load, traffic: Traffic) -> list[float]:
+def _reload(daemon: DaemonProcess, files: tuple[str, ...], load: Load, traffic: Traffic) -> list[float]:
     """Reload with each file in turn; return how many milliseconds each reload took."""
     times: list[float] = []
     due = time.monotonic()
@@ -181,7 +181,7 @@ def _counts(wires: Wires, sent: dict[str, Sent]) -> dict[str, int]:
 def _run(wires: Wires, load: Load, note: Callable[[str], None]) -> dict[str, Any]:
     health = {"targets": list(TARGETS)}
     files = tuple(file_of(polywan_config(wires.count, weights, health=health)) for weights in WEIGHTS)
-    daemon = Daemon(wires.router, files[0], HOME)
+    daemon = DaemonProcess(wires.router, files[0], HOME)
     try:
         daemon.start()
         targets = _establish(wires, load)
@@ -256,11 +256,11 @@ def markdown(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few reloads only: does it work?")
-    given = parser.parse_args()
+    options = parser.parse_args()
     if sandbox.not_private():
         sandbox.enter([sys.executable, *sys.argv])
     sandbox.prepare()
-    print(markdown(measure(quick=given.quick, note=lambda text: print(text, file=sys.stderr))))
+    print(markdown(measure(quick=options.quick, note=lambda text: print(text, file=sys.stderr))))
 
 
 if __name__ == "__main__":

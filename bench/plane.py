@@ -17,7 +17,7 @@ from typing import Any
 
 from polywan.config import Config, load
 from polywan.core import engine
-from polywan.core.effects import Apply, Remember
+from polywan.core.effects import Apply, SaveMemory
 from polywan.core.errors import PolywanError
 from polywan.core.events import ConfigLoaded, Event, LinkChanged, ReadDone
 from polywan.core.plan import ApplyReport, NftBatch, Plan, diff
@@ -40,7 +40,7 @@ class Plane:
         self.state, effects = engine.step(self.state, event, time.monotonic())
         reports = []
         for effect in effects:
-            if isinstance(effect, Remember):
+            if isinstance(effect, SaveMemory):
                 store.save(self._state_dir, effect.memory)
             elif isinstance(effect, Apply):
                 reports.append(self.kernel.apply(effect.plan))

@@ -49,25 +49,25 @@ class Module(Protocol):
         ...
 
 
-def _given(argv: Sequence[str]) -> argparse.Namespace:
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few rounds: does it work, are the counts right?")
     parser.add_argument("--only", default="", help=f"some modules only, of {','.join(LIMITS)}")
     parser.add_argument("--out", type=Path, help="where to write report.json and report.md")
     parser.add_argument("--write-docs", action="store_true", help="copy the report to docs/benchmarks.md")
-    given = parser.parse_args(argv)
-    if given.write_docs and (given.quick or given.only):
+    options = parser.parse_args(argv)
+    if options.write_docs and (options.quick or options.only):
         parser.error("--write-docs wants a whole run: without --quick and --only")
-    given.only = tuple(filter(None, given.only.split(","))) or tuple(LIMITS)
-    if unknown := [name for name in given.only if name not in LIMITS]:
+    options.only = tuple(filter(None, options.only.split(","))) or tuple(LIMITS)
+    if unknown := [name for name in options.only if name not in LIMITS]:
         parser.error(f"no such module: {', '.join(unknown)}; there are {', '.join(LIMITS)}")
-    given.out = given.out or ROOT / "build" / ("bench-quick" if given.quick else "bench")
-    return given
+    options.out = options.out or ROOT / "build" / ("bench-quick" if options.quick else "bench")
+    return options
 
 
 def main(argv: Sequence[str]) -> int:
     """Enter the sandbox if need be, run, report; return the exit code."""
-    given = _given(argv)
+    options = _arguments(argv)
     # Python started by a benchmark may keep its byte code: nobody runs a daemon without.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
@@ -76,24 +76,24 @@ def main(argv: Sequence[str]) -> int:
         sandbox.prepare()
     except PolywanError as error:
         print(f"bench: SKIPPED, nothing was measured: {error}", file=sys.stderr)
-        return 0 if given.quick else 1
+        return 0 if options.quick else 1
     # A shell starts background commands with SIGINT ignored, and a polite kill deserves the same clean end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGALRM, _time_is_up)
     try:
-        report, sections = _run(given.only, quick=given.quick)
+        report, sections = _run(options.only, quick=options.quick)
     except KeyboardInterrupt:
         print("bench: interrupted, everything taken down, nothing written", file=sys.stderr)
         return 130
-    _write(report, sections, given.out)
-    if given.write_docs:
+    _write(report, sections, options.out)
+    if options.write_docs:
         DOCS.write_text(render(report, sections, "../bench/README.md"), encoding="utf-8")
         _give(DOCS)
     wrong = broken(report)
     for line in [*left_out(report), *wrong]:
         print(f"bench: {line}", file=sys.stderr)
-    print(f"bench: {'FAILED' if wrong else 'done'}, see {given.out / 'report.md'}", file=sys.stderr)
+    print(f"bench: {'FAILED' if wrong else 'done'}, see {options.out / 'report.md'}", file=sys.stderr)
     return 1 if wrong else 0
 
 

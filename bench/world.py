@@ -18,9 +18,9 @@ from typing import Final
 
 from polywan.core.errors import ControlError
 from polywan.core.net import FAMILIES, Family
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace, ip_batch
-from polywan.lab.recipe import FORWARDING, NO_DAD
+from polywan.lab.recipe import NO_DAD, PROVIDER_SETTINGS
 from polywan.lab.sandbox import LabError
 from polywan.lab.topology import SERVERS
 
@@ -67,7 +67,7 @@ def standing(uplinks: int, name: str = "bench") -> Iterator[World]:
         for namespace in both:
             namespace.create()
         world.router.sysctl(NO_DAD)
-        world.outside.sysctl(FORWARDING)
+        world.outside.sysctl(PROVIDER_SETTINGS)
         ip_batch(_cables(world))
         world.outside.ip(_outside(uplinks))
         world.router.ip(_router(uplinks))
@@ -94,7 +94,7 @@ def configuration(
     return "\n".join(lines) + "\n"
 
 
-def until_up(daemon: Daemon, uplinks: int, timeout: float = 30.0) -> None:
+def until_up(daemon: DaemonProcess, uplinks: int, timeout: float = 30.0) -> None:
     """Wait until every uplink is up.
 
     Raises:

@@ -17,7 +17,7 @@ import pytest
 
 from netlab import StartDaemon
 from polywan.core.net import Family, IPAddress
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
@@ -122,7 +122,7 @@ def needs_users() -> None:
         pytest.skip("this kernel has no users of the box inside a user namespace")
 
 
-def started(lab: Lab, start: StartDaemon, rules: str) -> Daemon:
+def started(lab: Lab, start: StartDaemon, rules: str) -> DaemonProcess:
     for family in lab.topology.families:
         address = f"{OTHER_CLIENT[family]}/{24 if family is Family.V4 else 64}"
         lab.client.ip([f"address replace {address} dev eth0 {'nodad' if family is Family.V6 else ''}"])

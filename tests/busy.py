@@ -42,10 +42,10 @@ def configuration(lab: Lab, health: str = "", loaded: int | None = None) -> str:
     lines = ["[global]", "forwarding = true", "[health]", f"targets = [{targets}]", health]
     for uplink in lab.topology.uplinks:
         lines += [f"[uplinks.{uplink.name}]", f'interface = "{uplink.interface}"']
-    return "\n".join([*lines, *ways(lab.topology.uplinks[:loaded])]) + "\n"
+    return "\n".join([*lines, *uplink_tables(lab.topology.uplinks[:loaded])]) + "\n"
 
 
-def ways(uplinks: Iterable[LabUplink]) -> Iterator[str]:
+def uplink_tables(uplinks: Iterable[LabUplink]) -> Iterator[str]:
     """Yield the lines of a configuration by which a load takes its uplink."""
     for uplink, protocol in product(uplinks, ("tcp", "udp")):
         port = FIRST_PORT + uplink.number

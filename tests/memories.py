@@ -17,7 +17,7 @@ MEMORY = Memory(
         "fibre": Order(verb=Verb.DISABLE, since=1_800_000_000.5),
         "lte": Order(verb=Verb.DRAIN, since=1_800_000_000.0, until=1_800_000_600.0, empty=True),
     },
-    leaving={("lte", Family.V4): 1_800_000_000.25},
+    drains={("lte", Family.V4): 1_800_000_000.25},
     outages={
         "lte": History(
             day=20833,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.servers import serve
@@ -28,7 +28,7 @@ class StartDaemon(Protocol):
 
     def __call__(
         self, lab: Lab, toml: str, *, namespace: Namespace | None = None, may_complain: bool = False
-    ) -> Daemon: ...
+    ) -> DaemonProcess: ...
 
 
 class WaitFor(Protocol):

@@ -51,32 +51,32 @@ from polywan.core.admin import Verb
 from polywan.core.compile import Memory
 from polywan.core.effects import (
     Apply,
-    Cut,
     Effect,
-    Empty,
-    Look,
-    Misplaced,
-    Note,
+    ForgetAll,
+    ForgetUntranslated,
+    ForgetWrongSource,
+    InspectDrain,
+    Log,
     Read,
-    Remember,
-    SeekLife,
+    ReleaseConnections,
+    SampleTraffic,
+    SaveMemory,
     StartCheck,
     StartProbe,
-    Strays,
 )
 from polywan.core.events import (
     Applied,
-    CameBack,
     CheckResult,
     ConfigLoaded,
+    DrainInspected,
     Event,
     KernelEvent,
-    LeftSeen,
-    Ordered,
+    OperatorCommand,
     ProbeResult,
     ReadDone,
-    TestAsked,
+    TestRequested,
     Tick,
+    TrafficSampled,
 )
 from polywan.core.flows import PROTOCOLS, stray, translated_to
 from polywan.core.health import ProbeOrder
@@ -106,8 +106,10 @@ class Sim:
 
     def __init__(self, settings: dict[str, Any], count: int) -> None:
         self.settings = settings
-        given = world(count)
-        self.kernel = FakeKernel(links=given.links.values(), addresses=given.addresses, defaults=given.defaults)
+        observed = world(count)
+        self.kernel = FakeKernel(
+            links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults
+        )
         self.kernel.emit = self._emit  # type: ignore[method-assign]  # straight into our queue, no asyncio
         self.memory = Memory()
         self.state = State()
@@ -160,17 +162,17 @@ class Sim:
     def _step(self, event: Event) -> None:
         self.state, effects = engine.step(self.state, event, self.now)
         for effect in effects:
-            if isinstance(effect, SeekLife):
-                self._post(self.now + 0.02, self._came_back(effect))
+            if isinstance(effect, SampleTraffic):
+                self._post(self.now + 0.02, self._sampled(effect))
             else:
                 self._perform(effect)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case Apply(given):
-                self.writes += len(given.ops)
+            case Apply(value):
+                self.writes += len(value.ops)
                 self.plans += 1
-                self._post(self.now, Applied(self.kernel.apply(given)))
+                self._post(self.now, Applied(self.kernel.apply(value)))
             case Read():
                 observed = self.kernel.observe()
                 actual = self.kernel.read(engine.sysctl_paths(self.state, observed))
@@ -188,18 +190,18 @@ class Sim:
                         self._post(self.now + rtt, replace(result, rtt=rtt, late=True))
             case StartCheck(order):
                 self._post(*self._checked(order))
-            case Cut():
+            case ReleaseConnections():
                 self._cut(effect)
-            case Look() | Empty():
-                self._leave(effect)
-            case Strays() | Misplaced():
+            case InspectDrain() | ForgetAll():
+                self._carry_out_drain(effect)
+            case ForgetUntranslated() | ForgetWrongSource():
                 self._forget(effect)
-            case Remember(memory):
+            case SaveMemory(memory):
                 self.memory = memory
-            case Note(_, event, text):
+            case Log(_, event, text):
                 self.log.append(f"{event}: {text}")
 
-    def _cut(self, effect: Cut) -> None:
+    def _cut(self, effect: ReleaseConnections) -> None:
         if effect.vanished:
             self.kernel.release(effect.mark, effect.mask, effect.family)
             return
@@ -207,23 +209,23 @@ class Sim:
         self.cuts.append(effect.uplink)
         self.ever_cut = True
 
-    def _forget(self, effect: Strays | Misplaced) -> None:
-        if isinstance(effect, Misplaced):
+    def _forget(self, effect: ForgetUntranslated | ForgetWrongSource) -> None:
+        if isinstance(effect, ForgetWrongSource):
             wrong = partial(translated_to, addresses=effect.others)
             self.kernel.drop(effect.mark, effect.mask, effect.family, wrong)
             return
         for family in FAMILIES:
             self.kernel.drop(0, 0, family, partial(stray, 0.0))
 
-    def _leave(self, effect: Look | Empty) -> None:
+    def _carry_out_drain(self, effect: InspectDrain | ForgetAll) -> None:
         """Nothing pauses here: connections of uplinks that are left stay until they are forgotten."""
-        if isinstance(effect, Empty):
+        if isinstance(effect, ForgetAll):
             self.kernel.drop(effect.mark, effect.mask, effect.family, lambda _: True)
             self.emptied.append(effect.uplink)
         flows = [f for f in self.kernel.flows(effect.mask, effect.mark) if f.family is effect.family]
         movable = sum(f.protocol != PROTOCOLS["tcp"] for f in flows)
-        seen = LeftSeen(
-            uplink=effect.uplink, family=effect.family, since=effect.since, left=len(flows), movable=movable
+        seen = DrainInspected(
+            uplink=effect.uplink, family=effect.family, since=effect.since, remaining=len(flows), movable=movable
         )
         self._post(self.now + 0.005, seen)
 
@@ -262,7 +264,7 @@ class Sim:
         since, most, speed = self.queues.get(name, (0.0, 0.0, 1.0))
         return min(most, speed * (self.now - since))
 
-    def _came_back(self, effect: SeekLife) -> CameBack:
+    def _sampled(self, effect: SampleTraffic) -> TrafficSampled:
         """What is in a queue arrives: only silence ends the packets that come back."""
         since, self._looked = self._looked, self.now
         span = self.now - since
@@ -274,7 +276,7 @@ class Sim:
             moved[w.uplink, w.family] = Moved(
                 received=int(1000 * back * span), sent=min(total, int(1000 * rate * span)), total=total
             )
-        return CameBack(moved=moved, since=since, took=0.02)
+        return TrafficSampled(moved=moved, since=since, took=0.02)
 
     def suspend(self, seconds: float) -> None:
         """Let time pass while nothing runs: answers on their way are lost, and timers are late."""
@@ -309,9 +311,11 @@ class Sim:
                 mark = self.state.numbers[name].mark
                 self.kernel.connections_list.append(Connection(mark=mark, protocol=protocol))
             case ("uplink", verb, name, *deadline):
-                self._step(Ordered(name, Verb(verb), Duration(0, 86400).parse(deadline[0]) if deadline else 600.0))
+                self._step(
+                    OperatorCommand(name, Verb(verb), Duration(0, 86400).parse(deadline[0]) if deadline else 600.0)
+                )
             case ("test", name):
-                self._step(TestAsked(name))
+                self._step(TestRequested(name))
             case ("reload", *change):
                 self._reload(change)
             case _:
@@ -469,5 +473,5 @@ def _set(settings: dict[str, Any], path: list[str], value: str) -> None:
     for part in path[:-1]:
         settings = settings.setdefault(part, {})
     words: dict[str, Any] = {"true": True, "false": False}
-    given = [words.get(v, int(v) if v.isdigit() else v) for v in value.split(", ")]
-    settings[path[-1]] = given if len(given) > 1 else given[0]
+    values = [words.get(v, int(v) if v.isdigit() else v) for v in value.split(", ")]
+    settings[path[-1]] = values if len(values) > 1 else values[0]

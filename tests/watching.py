@@ -11,13 +11,13 @@ from polywan.kernel.api import Kernel
 
 def events(kernel: Kernel) -> AsyncIterator[KernelEvent]:
     """Subscribe now and yield what is told, to the end."""
-    told: asyncio.Queue[KernelEvent | None] = asyncio.Queue()
-    ended = kernel.watch(told.put_nowait)
-    ended.add_done_callback(lambda _: told.put_nowait(None))
+    text: asyncio.Queue[KernelEvent | None] = asyncio.Queue()
+    ended = kernel.watch(text.put_nowait)
+    ended.add_done_callback(lambda _: text.put_nowait(None))
 
     async def stream() -> AsyncIterator[KernelEvent]:
         try:
-            while (event := await told.get()) is not None:
+            while (event := await text.get()) is not None:
                 yield event
             await ended
         finally:

@@ -47,24 +47,24 @@ def config(count: int, weights: Iterable[int] = (), **more: Any) -> Config:
 
     Its marks are under `MASK`: 0x100 is the first uplink's.
     """
-    given = dict(enumerate(weights, start=1))
+    value = dict(enumerate(weights, start=1))
     uplinks = {
-        f"u{n}": {"interface": f"wan{n}", **({"weight": given[n]} if n in given else {})} for n in range(1, count + 1)
+        f"u{n}": {"interface": f"wan{n}", **({"weight": value[n]} if n in value else {})} for n in range(1, count + 1)
     }
     settings = {"mark_mask": MASK, **more.pop("global", {})}
     return Config.model_validate({"uplinks": uplinks, "global": settings, **more})
 
 
-class Daemon:
+class Engine:
     """The engine with a perfect kernel: what it applies is what the next read shows."""
 
     def __init__(
-        self, given: Config, observed: Observed, actual: ActualState | None = None, state: State | None = None
+        self, config: Config, observed: Observed, actual: ActualState | None = None, state: State | None = None
     ) -> None:
         self.now = 0.0
         self.state = state or State()
         self.effects: list[Effect] = []
-        self.feed(ConfigLoaded(given))
+        self.feed(ConfigLoaded(config))
         self.feed(ReadDone(observed, actual or ActualState()))
 
     def feed(self, event: Any) -> list[Effect]:

@@ -19,9 +19,9 @@ from polywan.core.words import printable
 DEFAULT_RUNTIME_DIR = Path("/run/polywan")
 
 
-def runtime_dir(given: Path | None) -> Path:
+def runtime_dir(chosen: Path | None) -> Path:
     """Return the directory that was given, or POLYWAN_RUNTIME_DIR, or the default."""
-    return given or Path(os.environ.get("POLYWAN_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR)
+    return chosen or Path(os.environ.get("POLYWAN_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR)
 
 
 def _clean(value: Any) -> Any:
@@ -39,7 +39,7 @@ def _with(path: str, words: Mapping[str, str]) -> str:
     return f"{path}?{urlencode(words)}" if words else path
 
 
-def _told(error: Exception) -> str:
+def _phrase(error: Exception) -> str:
     """Say what went wrong without the number that Python puts before it."""
     return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
 
@@ -150,7 +150,7 @@ class Client:
             ) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ControlError(
-                f"no daemon answers at {self._path}: {_told(error)}; is `polywan run` running, and is this its "
+                f"no daemon answers at {self._path}: {_phrase(error)}; is `polywan run` running, and is this its "
                 "--runtime-dir?"
             ) from error
         finally:

@@ -18,7 +18,7 @@ _CAREFUL: Final = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 SOCKET: Final = "control.sock"
 """Name of the daemon's socket in its runtime directory."""
 
-PATIENCE: Final = 5
+PIPE_TIMEOUT: Final = 5
 """Seconds that the writer of a pipe may say nothing."""
 
 
@@ -52,7 +52,7 @@ def content(path: Path | str, most: int, *, pipes: bool = False) -> bytes:
     Args:
         path: also of a link.
         most: further bytes are left.
-        pipes: take a pipe too, as a shell passes one; a writer that says nothing for `PATIENCE` seconds ends it.
+        pipes: take a pipe too, as a shell passes one; a writer that says nothing for `PIPE_TIMEOUT` seconds ends it.
 
     Raises:
         IrregularError: it is no regular file, or a pipe whose writer says nothing.
@@ -79,10 +79,10 @@ def _drained(descriptor: int, most: int, path: Path | str) -> bytes:
         except BlockingIOError:
             waiting = select.poll()
             waiting.register(descriptor, select.POLLIN)
-            if waiting.poll(1000 * PATIENCE):
+            if waiting.poll(1000 * PIPE_TIMEOUT):
                 continue
-            told = f"is a pipe into which nothing was written for {PATIENCE} s"
-            raise IrregularError(errno.EAGAIN, told, str(path)) from None
+            text = f"is a pipe into which nothing was written for {PIPE_TIMEOUT} s"
+            raise IrregularError(errno.EAGAIN, text, str(path)) from None
         if not piece:
             break
         found += piece
@@ -111,8 +111,8 @@ def open_own(folder: Path, name: str, flags: int = os.O_RDONLY, mode: int = 0o60
         try:
             status = os.fstat(descriptor)
             _demand_regular(status, folder / name)
-            if told := foreign(status, os.fstat(within)):
-                raise ForeignError(errno.EPERM, told, str(folder / name))
+            if text := foreign(status, os.fstat(within)):
+                raise ForeignError(errno.EPERM, text, str(folder / name))
         except OSError:
             os.close(descriptor)
             raise
@@ -131,9 +131,9 @@ def own_socket(path: Path) -> int:
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
-        told = "is not a socket" if not S_ISSOCK(status.st_mode) else foreign(status, path.parent.stat())
-        if told:
-            raise ForeignError(errno.ENOTSOCK, told, str(path))
+        text = "is not a socket" if not S_ISSOCK(status.st_mode) else foreign(status, path.parent.stat())
+        if text:
+            raise ForeignError(errno.ENOTSOCK, text, str(path))
     except OSError:
         os.close(descriptor)
         raise

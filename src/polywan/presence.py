@@ -23,7 +23,7 @@ from polywan.core.errors import BusyError
 log = logging.getLogger("polywan")
 
 _LOCK: Final = "\0polywan"
-_TOLD: Final = re.compile(r" @polywan:(?P<pid>[0-9]{1,10}):(?P<directory>/.*)$")
+_OWNER_NAME: Final = re.compile(r" @polywan:(?P<pid>[0-9]{1,10}):(?P<directory>/.*)$")
 _NAMES: Final = Path("/proc/self/net/unix")
 _NET_ADMIN: Final = 12
 _LONGEST: Final = 107
@@ -50,8 +50,8 @@ def found() -> Presence | None:
     except OSError:
         return None
     for line in lines:
-        if (told := _TOLD.search(line)) and int(told["pid"]) != os.getpid() and _may_hold(int(told["pid"])):
-            return Presence(int(told["pid"]), Path(told["directory"]))
+        if (match := _OWNER_NAME.search(line)) and int(match["pid"]) != os.getpid() and _may_hold(int(match["pid"])):
+            return Presence(int(match["pid"]), Path(match["directory"]))
     return None
 
 
@@ -74,9 +74,9 @@ def only_one(runtime_dir: Path) -> Iterator[None]:
         BusyError: another one is.
     """
     with ExitStack() as stack:
-        told = f"\0polywan:{os.getpid()}:{runtime_dir.absolute()}"
+        text = f"\0polywan:{os.getpid()}:{runtime_dir.absolute()}"
         # Told first, so that whoever finds the lock taken finds by whom.
-        for name in (told.encode()[:_LONGEST].decode("utf-8", "ignore"), _LOCK):
+        for name in (text.encode()[:_LONGEST].decode("utf-8", "ignore"), _LOCK):
             sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
             try:
                 sock.bind(name)

@@ -31,28 +31,28 @@ _SEEDS: Final = 100_000
 
 def main(argv: Sequence[str]) -> int:
     """Enter the sandbox if need be, run, judge, print; return the exit code."""
-    given = _given(argv)
+    arguments = _arguments(argv)
     try:
         if os.environ.get(sandbox.INSIDE) != "1":
-            again = ["--seed", str(given.seed), "--seconds", f"{given.seconds:g}"]
-            again += ["--keep", str(given.keep)] if given.keep else []
+            again = ["--seed", str(arguments.seed), "--seconds", f"{arguments.seconds:g}"]
+            again += ["--keep", str(arguments.keep)] if arguments.keep else []
             sandbox.enter([sys.executable, "-m", "chaos", *again])
         sandbox.prepare()
-        return run(given.seed, given.seconds, given.keep)
+        return run(arguments.seed, arguments.seconds, arguments.keep)
     except PolywanError as error:
-        print(f"chaos: {error}\n{replay(given.seed, given.seconds)}", file=sys.stderr)
+        print(f"chaos: {error}\n{replay(arguments.seed, arguments.seconds)}", file=sys.stderr)
         return 1
 
 
-def _given(argv: Sequence[str]) -> argparse.Namespace:
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="chaos", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=secrets.randbelow(_SEEDS), help="default: a new one")
     parser.add_argument("--seconds", type=float, default=120.0, help="of accidents; looking at the end comes on top")
     parser.add_argument("--keep", type=Path, help="directory for the daemon's log and the recorded run")
-    given = parser.parse_args(argv)
-    if not 5 <= given.seconds <= 3600:
+    arguments = parser.parse_args(argv)
+    if not 5 <= arguments.seconds <= 3600:
         parser.error("--seconds: from 5 to 3600")
-    return given
+    return arguments
 
 
 def replay(seed: int, seconds: float) -> str:

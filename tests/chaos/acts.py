@@ -11,7 +11,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from itertools import product
 from typing import Final
 
-from busy import shape, ways
+from busy import shape, uplink_tables
 from chaos.load import INBOUND_PORT, KEPT_IN
 from chaos.plan import Action, Kind, Settings
 from polywan.core.life import ONSET
@@ -76,7 +76,7 @@ def config_text(topology: Topology, settings: Settings, *, both_methods: bool) -
     lines += ["[policies.default]", f'algorithm = "{settings.algorithm}"', f"tiers = [[{names}]]"]
     lines += ["affinity = {}"] if settings.affinity else []
     lines += ["", "[[rules]]", _to(KEPT_IN), 'protocol = "udp"', 'only = ["isp1"]', ""]
-    lines += ways(topology.uplinks)
+    lines += uplink_tables(topology.uplinks)
     if settings.favourite:
         lines += ["[[rules]]", _to(1), f'uplink = "isp{settings.favourite}"', ""]
     return "\n".join(lines)
@@ -234,7 +234,7 @@ def change(lab: Lab, action: Action, table: int) -> float:
             return lab.restore(number)
         case Kind.SILENCE:
             return lab.blackhole(number)
-        case Kind.SOUND:
+        case Kind.ANSWERS:
             return lab.unblackhole(number)
         case Kind.ECHO_LOST | Kind.ECHO_BACK:
             lose_echo(lab, number, lose=action.kind is Kind.ECHO_LOST)

@@ -19,7 +19,7 @@ from chaos.history import Deed, Ending, History, Life, Repair, Rules, Sample, Sp
 from chaos.load import Load, serving
 from chaos.plan import BURST, TAMPERING, Action, Kind, Plan, Settings
 from polywan.core.errors import ConfigError, ControlError
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.sandbox import LabError
 from polywan.lab.topology import SERVERS
@@ -69,7 +69,7 @@ class Run:
 
     def __init__(self, lab: Lab, plan: Plan, directory: Path, say: Callable[[str], None], factor: float) -> None:
         self.lab, self.plan, self.say = lab, plan, say
-        self.daemon = Daemon(lab.router, self._text(plan.first), directory)
+        self.daemon = DaemonProcess(lab.router, self._text(plan.first), directory)
         self.history = History(plan=plan, rules=rules(factor), begun=time.monotonic())
         self._tables: dict[int, int] = {}
         self._watch: asyncio.Task[None] | None = None

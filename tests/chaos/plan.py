@@ -40,7 +40,7 @@ class Kind(StrEnum):
     LINK_DOWN = "set down the device of"
     LINK_UP = "set up the device of"
     SILENCE = "lose all that crosses"
-    SOUND = "let pass again what crosses"
+    ANSWERS = "let pass again what crosses"
     ECHO_LOST = "lose echo requests that cross"
     ECHO_BACK = "let pass again echo requests that cross"
     FILL = "fill the line of"
@@ -62,7 +62,7 @@ class Kind(StrEnum):
 FAULTS: Final = {
     Kind.CUT: Kind.RESTORE,
     Kind.LINK_DOWN: Kind.LINK_UP,
-    Kind.SILENCE: Kind.SOUND,
+    Kind.SILENCE: Kind.ANSWERS,
     Kind.ECHO_LOST: Kind.ECHO_BACK,
 }
 """What breaks an uplink, and what mends that."""

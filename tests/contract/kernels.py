@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Protocol
 
 from contract.entries import TCP_STATES, Entry, create
-from polywan.core.affinity import Kept
+from polywan.core.affinity import AffinityEntry
 from polywan.core.events import KernelEvent, LinkChanged
 from polywan.core.foreign import Destination, ForeignRule
-from polywan.core.keep import KEEP
+from polywan.core.keep import KEEP_TABLE
 from polywan.core.net import TABLE_MAIN, Family, IPNetwork, TableId
 from polywan.core.nexthops import Nexthop, NexthopId, NexthopObject
 from polywan.core.observed import Address, DefaultRoute, Link
@@ -60,7 +60,7 @@ class World(Protocol):
     def set_rp_filter(self, value: str) -> None: ...
     def track(self, entries: Sequence[Entry]) -> None: ...
     def expire(self, entries: Sequence[Entry]) -> None: ...
-    def keep(self, clients: Sequence[Kept]) -> None: ...
+    def keep(self, clients: Sequence[AffinityEntry]) -> None: ...
     def forward(self) -> None: ...
 
 
@@ -142,7 +142,7 @@ class FakeWorld:
         self.track(entries)
         self.kernel.expire(self.kernel.connections_list[-len(entries) :])
 
-    def keep(self, clients: Sequence[Kept]) -> None:
+    def keep(self, clients: Sequence[AffinityEntry]) -> None:
         self.kernel.kept_list += clients
 
     def forward(self) -> None:
@@ -231,7 +231,10 @@ class LinuxWorld:
         self._ip(f"-{route.family} route del default table {route.table} metric {route.metric}")
 
     def held(self) -> bool:
-        return subprocess.run(["nft", "list", "table", *KEEP.split()], check=False, capture_output=True).returncode == 0
+        return (
+            subprocess.run(["nft", "list", "table", *KEEP_TABLE.split()], check=False, capture_output=True).returncode
+            == 0
+        )
 
     def flush_ruleset(self) -> None:
         subprocess.run(["nft", "flush", "ruleset"], check=True, capture_output=True)
@@ -247,8 +250,8 @@ class LinuxWorld:
         for _ in self.kernel.flows(0):
             pass  # The kernel forgets what has expired when it meets it.
 
-    def keep(self, clients: Sequence[Kept]) -> None:
-        maps: dict[str, list[Kept]] = {}
+    def keep(self, clients: Sequence[AffinityEntry]) -> None:
+        maps: dict[str, list[AffinityEntry]] = {}
         for kept in clients:
             maps.setdefault(kept.map, []).append(kept)
         blocks = "".join(_map(name, some) for name, some in maps.items())
@@ -260,7 +263,7 @@ class LinuxWorld:
             Path("/proc/sys/net", path).write_text("1")
 
 
-def _map(name: str, clients: Sequence[Kept]) -> str:
+def _map(name: str, clients: Sequence[AffinityEntry]) -> str:
     word = "ip" if clients[0].family is Family.V4 else "ip6"
     key = f"{word} saddr . {word} daddr" if clients[0].server is not None else f"{word} saddr"
     elements = [

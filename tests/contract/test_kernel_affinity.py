@@ -11,16 +11,16 @@ import pytest
 from contract.entries import Entry
 from contract.kernels import World, events_of
 from contract.values import MASK
-from polywan.core.affinity import Kept
-from polywan.core.events import OursTouched
+from polywan.core.affinity import AffinityEntry
+from polywan.core.events import OwnStateChanged
 from polywan.core.net import FAMILIES, Family
 
 
 def kept(
     host: int, mark: int = 0x100, *, family: Family = Family.V4, policy: str = "default", pair: bool = False
-) -> Kept:
+) -> AffinityEntry:
     prefix = "192.168.1." if family is Family.V4 else "2001:db8:1::"
-    return Kept(
+    return AffinityEntry(
         map=f"affinity_{family}_{policy}{'.pairs' if pair else ''}",
         family=family,
         policy=policy,
@@ -31,15 +31,15 @@ def kept(
     )
 
 
-def timeless(clients: Sequence[Kept]) -> set[Kept]:
+def timeless(clients: Sequence[AffinityEntry]) -> set[AffinityEntry]:
     return {replace(client, expires=0.0) for client in clients}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_clients_are_read_with_policy_and_mark(world: World, family: Family) -> None:
-    given = [kept(5, family=family), kept(6, 0x200, family=family), kept(5, 0x200, family=family, policy="two_2-x")]
-    world.keep(given)
-    assert timeless(world.kernel.affinities()) == timeless(given)
+    entries = [kept(5, family=family), kept(6, 0x200, family=family), kept(5, 0x200, family=family, policy="two_2-x")]
+    world.keep(entries)
+    assert timeless(world.kernel.affinities()) == timeless(entries)
 
 
 def test_clients_are_read_with_the_server_that_they_are_kept_for(world: World) -> None:
@@ -91,4 +91,4 @@ def test_a_cut_forgets_the_clients_of_its_mark_and_family_without_counting_them(
 def test_forgetting_is_not_reported_as_somebody_elses_doing(world: World) -> None:
     world.keep([kept(5)])
     events = events_of(world, lambda: world.kernel.forget([kept(5)]))
-    assert [event for event in events if isinstance(event, OursTouched)] == []
+    assert [event for event in events if isinstance(event, OwnStateChanged)] == []

@@ -118,9 +118,9 @@ def test_dropping_what_nobody_has_is_fine(world: World) -> None:
     assert world.kernel.drop(0x100, MASK, Family.V4, lambda _: True) == 0
 
 
-@pytest.mark.parametrize(("tcp", "told"), [(True, 2), (False, 0)])
-def test_open_tcp_is_told_unless_it_is_to_be_left_alone_and_stays(world: World, tcp: bool, told: int) -> None:
+@pytest.mark.parametrize(("tcp", "challenged"), [(True, 2), (False, 0)])
+def test_open_tcp_is_told_unless_it_is_to_be_left_alone_and_stays(world: World, tcp: bool, challenged: int) -> None:
     world.track([Entry(protocol="tcp", mark=mark, port=port) for port, mark in enumerate([0x100, 0xFF0100, 0x200], 1)])
     freed = world.kernel.cut(0x100, MASK, Family.V4, tcp=tcp)
-    assert (freed.forgotten, freed.told, freed.ended) == (0, told, 0)
+    assert (freed.forgotten, freed.challenged, freed.ended) == (0, challenged, 0)
     assert world.kernel.connections(MASK) == {0x100: 2, 0x200: 1}

@@ -9,7 +9,7 @@ import pytest
 
 from contract.kernels import World, apply, events_of, routes, settings
 from contract.values import FOREIGN_DEFAULTS, FOREIGN_RULES, default, desired, rule, sample
-from polywan.core.events import KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
+from polywan.core.events import ForeignStateChanged, KernelEvent, LinkChanged, LinkRemoved, OwnStateChanged
 from polywan.core.net import Family
 from polywan.core.nft import replace_text
 from polywan.core.plan import AddRule, NftBatch, PutRoute, diff, removal
@@ -17,7 +17,7 @@ from watching import events
 
 
 def ours(events: list[KernelEvent]) -> list[KernelEvent]:
-    return [event for event in events if isinstance(event, OursTouched)]
+    return [event for event in events if isinstance(event, OwnStateChanged)]
 
 
 def test_ipv4_routes_of_a_downed_link_go_without_an_event(world: World) -> None:
@@ -31,7 +31,7 @@ def test_ipv4_routes_of_a_downed_link_go_without_an_event(world: World) -> None:
 def test_ipv6_routes_of_a_downed_link_go_with_an_event(world: World) -> None:
     apply(world, PutRoute(default(Family.V6)))
     events = events_of(world, lambda: world.set_up("up1", up=False))
-    assert ours(events) == [OursTouched("route")]
+    assert ours(events) == [OwnStateChanged("route")]
 
 
 def test_a_link_that_is_removed_is_reported(world: World) -> None:
@@ -44,29 +44,29 @@ def test_foreign_default_routes_and_rules_are_reported(world: World) -> None:
         world.add_foreign_rule(FOREIGN_RULES[0])
 
     events = events_of(world, act)
-    assert {WorldTouched("route"), WorldTouched("rule")} <= set(events)
+    assert {ForeignStateChanged("route"), ForeignStateChanged("rule")} <= set(events)
 
 
-@pytest.mark.parametrize(("to", "told"), [("0.0.0.0/1", True), ("2000::/3", True), ("10.0.0.0/8", False)])
-def test_pieces_of_a_default_route_are_reported(world: World, to: str, told: bool) -> None:
+@pytest.mark.parametrize(("to", "reported"), [("0.0.0.0/1", True), ("2000::/3", True), ("10.0.0.0/8", False)])
+def test_pieces_of_a_default_route_are_reported(world: World, to: str, reported: bool) -> None:
     events = events_of(world, lambda: world.add_foreign_route(ip_network(to), "up2"))
-    assert (WorldTouched("route") in events) is told
+    assert (ForeignStateChanged("route") in events) is reported
 
 
 def test_a_deleted_rule_of_ours_is_reported(world: World) -> None:
     apply(world, AddRule(rule(Family.V6)))
-    assert ours(events_of(world, lambda: world.delete_rule(rule(Family.V6)))) == [OursTouched("rule")]
+    assert ours(events_of(world, lambda: world.delete_rule(rule(Family.V6)))) == [OwnStateChanged("rule")]
 
 
 def test_a_deleted_route_of_ours_is_reported(world: World) -> None:
     apply(world, PutRoute(default(Family.V4)))
-    assert ours(events_of(world, lambda: world.delete_route(default(Family.V4)))) == [OursTouched("route")]
+    assert ours(events_of(world, lambda: world.delete_route(default(Family.V4)))) == [OwnStateChanged("route")]
 
 
 def test_a_flushed_table_of_ours_is_reported_with_its_culprit(world: World) -> None:
     apply(world, NftBatch(replace_text(sample())))
     (event,) = ours(events_of(world, world.flush_ruleset))
-    assert isinstance(event, OursTouched)
+    assert isinstance(event, OwnStateChanged)
     assert event.what == "table"
     assert event.by.startswith("nft (pid ")
 
@@ -97,24 +97,24 @@ def test_events_end_with_close(world: World) -> None:
 
 
 def test_whoever_no_longer_waits_hears_nothing_more(world: World) -> None:
-    told: list[KernelEvent] = []
+    reported: list[KernelEvent] = []
 
     async def main() -> None:
-        world.kernel.watch(told.append).cancel()
+        world.kernel.watch(reported.append).cancel()
         others = events(world.kernel)
         world.add_link("late")
         async with asyncio.timeout(5):
             await anext(others)
 
     asyncio.run(main())
-    assert told == []
+    assert reported == []
 
 
 def test_what_a_listener_raises_ends_its_watch(world: World) -> None:
-    told: list[KernelEvent] = []
+    reported: list[KernelEvent] = []
 
     def tell(event: KernelEvent) -> None:
-        told.append(event)
+        reported.append(event)
         raise ValueError("no more")
 
     async def main() -> None:
@@ -126,4 +126,4 @@ def test_what_a_listener_raises_ends_its_watch(world: World) -> None:
 
     with pytest.raises(ValueError, match="no more"):
         asyncio.run(main())
-    assert len(told) == 1
+    assert len(reported) == 1

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 import pytest
 
 from contract.kernels import LinuxWorld, World, events_of, linux_world
-from polywan.core.events import WorldTouched
+from polywan.core.events import ForeignStateChanged
 from polywan.core.foreign import MOST_ROUTES, Destination, ForeignRule
 from polywan.core.net import FAMILIES, TABLE_MAIN, Family, RulePriority, TableId
 from polywan.core.observed import Observed
@@ -104,7 +104,7 @@ def test_a_table_is_read_for_the_family_of_its_rule_only(world: World) -> None:
 def test_a_route_in_a_table_that_a_rule_names_is_reported(world: World) -> None:
     world.add_foreign_rule(plain(Family.V4))
     world.kernel.observe()
-    assert WorldTouched("route") in events_of(world, lambda: world.add_destination(77, to("192.0.2.0/24")))
+    assert ForeignStateChanged("route") in events_of(world, lambda: world.add_destination(77, to("192.0.2.0/24")))
 
 
 def test_a_route_in_a_table_that_no_rule_names_is_not_reported(world: World) -> None:
@@ -119,8 +119,8 @@ def linux() -> Iterator[LinuxWorld]:
         yield world
 
 
-def ip(words: str, given: str | None = None) -> None:
-    subprocess.run(["ip", *words.split()], check=True, capture_output=True, input=given, text=True)
+def ip(words: str, stdin: str | None = None) -> None:
+    subprocess.run(["ip", *words.split()], check=True, capture_output=True, input=stdin, text=True)
 
 
 def reads(linux: LinuxWorld) -> Observed:

@@ -101,11 +101,11 @@ def test_after_any_change_of_others_the_routes_are_those_that_a_fresh_reader_fin
     for line in BEFORE.strip().splitlines():
         ip(line)
     seen = asyncio.run(settled(linux, act))
-    fresh = LinuxKernel()
+    new = LinuxKernel()
     try:
-        assert seen == fresh.observe()
+        assert seen == new.observe()
     finally:
-        fresh.close()
+        new.close()
 
 
 def test_reading_again_asks_for_no_routes_of_others_and_once_for_links(linux: LinuxWorld, dumps: list[int]) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from contract.kernels import LinuxWorld, apply, events_of, linux_world, routes, rules
 from contract.values import TABLE, default, rule, sample
-from polywan.core.events import EventsLost, LinkChanged, LinkRemoved, OursTouched, WorldTouched
+from polywan.core.events import EventsLost, ForeignStateChanged, LinkChanged, LinkRemoved, OwnStateChanged
 from polywan.core.net import FAMILIES, Family, RulePriority, TableId
 from polywan.core.nft import NftSet, declare_texts, replace_text
 from polywan.core.observed import DefaultRoute
@@ -121,8 +121,8 @@ def test_a_foreign_rule_equal_to_ours_outlives_ours(linux: LinuxWorld, family: F
     assert rules(linux) == {rule(family)}
     apply(linux, DelRule(rule(family)))
     assert rules(linux) == frozenset()
-    (left,) = linux.kernel.observe().rules
-    assert (left.family, left.priority, left.table) == (family, 6110, 6001)
+    (remaining,) = linux.kernel.observe().rules
+    assert (remaining.family, remaining.priority, remaining.table) == (family, 6110, 6001)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -136,7 +136,7 @@ def test_a_foreign_route_equal_to_ours_is_not_deleted(linux: LinuxWorld, family:
 def test_other_tables_of_others_are_their_own_business(linux: LinuxWorld) -> None:
     apply(linux, NftBatch(replace_text(sample())))
     events = events_of(linux, lambda: run("nft", "add table inet theirs; add chain inet theirs polywan"))
-    assert not any(isinstance(event, OursTouched) for event in events)
+    assert not any(isinstance(event, OwnStateChanged) for event in events)
 
 
 def test_the_culprit_is_named_with_its_pid(linux: LinuxWorld) -> None:
@@ -148,8 +148,8 @@ def test_the_culprit_is_named_with_its_pid(linux: LinuxWorld) -> None:
         nft.wait(5)
         started.append(nft.pid)
 
-    (event,) = [event for event in events_of(linux, tamper) if isinstance(event, OursTouched)]
-    assert event == OursTouched("table", f"nft (pid {started[0]})")
+    (event,) = [event for event in events_of(linux, tamper) if isinstance(event, OwnStateChanged)]
+    assert event == OwnStateChanged("table", f"nft (pid {started[0]})")
 
 
 def test_changes_made_from_a_worker_thread_are_our_own(linux: LinuxWorld) -> None:
@@ -160,7 +160,7 @@ def test_changes_made_from_a_worker_thread_are_our_own(linux: LinuxWorld) -> Non
         thread.start()
         thread.join()
 
-    assert not any(isinstance(event, OursTouched) for event in events_of(linux, act))
+    assert not any(isinstance(event, OwnStateChanged) for event in events_of(linux, act))
     assert rules(linux) == {rule(Family.V4)}
 
 
@@ -180,7 +180,7 @@ def test_a_flood_of_notifications_is_reported_as_lost_and_the_stream_goes_on(lin
                 found.append(event)
                 if event == EventsLost():
                     linux.add_address("up1", "192.0.2.9/32")
-                if event == WorldTouched("address"):
+                if event == ForeignStateChanged("address"):
                     break
         return found
 
@@ -196,7 +196,7 @@ def test_two_listeners_each_receive_every_event(linux: LinuxWorld) -> None:
         linux.add_address("up1", "192.0.2.9/32")
         return [await anext(stream) for stream in streams]
 
-    assert asyncio.run(main()) == [WorldTouched("address")] * 2
+    assert asyncio.run(main()) == [ForeignStateChanged("address")] * 2
 
 
 def shown(words: str) -> list[dict[str, object]]:
@@ -251,7 +251,7 @@ def test_a_large_list_of_our_own_loses_no_event_and_has_the_table_read_again(lin
     large = next(declare_texts("list_4_aaaaaaaa", NftSet("type ipv4_addr; flags interval;", prefixes), most=1 << 20))
     events = events_of(linux, lambda: apply(linux, NftBatch(large)))
     assert EventsLost() not in events
-    assert [event for event in events if isinstance(event, OursTouched)] == [OursTouched("table")]
+    assert [event for event in events if isinstance(event, OwnStateChanged)] == [OwnStateChanged("table")]
 
 
 def test_what_others_do_after_a_large_list_is_still_seen(linux: LinuxWorld) -> None:
@@ -263,5 +263,5 @@ def test_what_others_do_after_a_large_list_is_still_seen(linux: LinuxWorld) -> N
         apply(linux, NftBatch(large))
         linux.flush_ruleset()
 
-    touched = [event for event in events_of(linux, act) if isinstance(event, OursTouched)]
+    touched = [event for event in events_of(linux, act) if isinstance(event, OwnStateChanged)]
     assert any(event.by.startswith("nft (pid ") for event in touched)

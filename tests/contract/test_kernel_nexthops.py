@@ -10,7 +10,7 @@ import pytest
 
 from contract.kernels import World, apply, events_of, nexthops, refusals, routes
 from contract.values import TABLE, gateway
-from polywan.core.events import KernelEvent, OursTouched, WorldTouched
+from polywan.core.events import ForeignStateChanged, KernelEvent, OwnStateChanged
 from polywan.core.net import FAMILIES, WORST_METRIC, Family
 from polywan.core.nexthops import BUCKETS, Nexthop, NexthopGroup, NexthopId, group_id, nexthop_id
 from polywan.core.plan import DelNexthop, DelRoute, Plan, PutNexthop, PutRoute, removal
@@ -44,7 +44,7 @@ def stand(world: World, family: Family) -> None:
 
 
 def ours(events: list[KernelEvent]) -> list[KernelEvent]:
-    return [event for event in events if isinstance(event, OursTouched)]
+    return [event for event in events if isinstance(event, OwnStateChanged)]
 
 
 NEXTHOPS = [
@@ -158,9 +158,9 @@ def test_a_removed_link_takes_its_nexthops_along(world: World) -> None:
     assert nexthops(world) == {hop(Family.V4, 2), group(Family.V4, 0, 1)}
 
 
-@pytest.mark.parametrize(("family", "told"), [(Family.V4, []), (Family.V6, [OursTouched("route")])])
+@pytest.mark.parametrize(("family", "events"), [(Family.V4, []), (Family.V6, [OwnStateChanged("route")])])
 def test_with_its_last_member_a_group_goes_and_the_routes_by_it(
-    world: World, family: Family, told: list[KernelEvent]
+    world: World, family: Family, events: list[KernelEvent]
 ) -> None:
     stand(world, family)
 
@@ -168,13 +168,13 @@ def test_with_its_last_member_a_group_goes_and_the_routes_by_it(
         world.set_carrier("up1", carrier=False)
         world.set_carrier("up2", carrier=False)
 
-    assert ours(events_of(world, act)) == told
+    assert ours(events_of(world, act)) == events
     assert (nexthops(world), routes(world)) == (frozenset(), frozenset())
 
 
 def test_a_deleted_nexthop_of_ours_is_reported(world: World) -> None:
     stand(world, Family.V4)
-    assert ours(events_of(world, lambda: world.delete_nexthop(hop(Family.V4).id))) == [OursTouched("nexthop")]
+    assert ours(events_of(world, lambda: world.delete_nexthop(hop(Family.V4).id))) == [OwnStateChanged("nexthop")]
     assert nexthops(world) == {hop(Family.V4, 2), group(Family.V4, 0, 1)}
 
 
@@ -190,7 +190,7 @@ def test_our_own_nexthops_are_not_reported(world: World) -> None:
 def test_nexthops_of_others_are_reported_and_left_alone(world: World) -> None:
     theirs = replace(hop(Family.V4), id=STRANGER)
     events = events_of(world, lambda: world.add_foreign_nexthop(theirs))
-    assert (ours(events), WorldTouched("nexthop") in events) == ([], True)
+    assert (ours(events), ForeignStateChanged("nexthop") in events) == ([], True)
     stand(world, Family.V4)
     assert theirs not in nexthops(world)
     assert world.kernel.apply(removal(world.kernel.read(()), ())).failures == ()

@@ -11,12 +11,12 @@ import pytest
 from contract.entries import Entry
 from contract.kernels import LinuxWorld, World, linux_world
 from contract.values import MASK
-from polywan.core.events import Signs
+from polywan.core.events import NewConnections
 from polywan.core.net import FAMILIES, Family
 from polywan.core.passive import SAMPLE
 from polywan.kernel.api import Freed
-from polywan.kernel.passive import Ear
-from polywan.kernel.vanished import Vanished
+from polywan.kernel.passive import NewConnectionListener
+from polywan.kernel.vanished import ForgottenConnections
 
 PATIENCE = 5.0
 
@@ -25,25 +25,29 @@ def tcp(port: int, mark: int = 0x100, family: Family = Family.V4, state: int = 1
     return Entry(protocol="tcp", port=port, mark=mark, family=family, state=state)
 
 
-def heard(world: World, *acts: Callable[[], object], enough: Callable[[Signs], bool], mask: int = MASK) -> Signs:
+def heard(
+    world: World, *acts: Callable[[], object], enough: Callable[[NewConnections], bool], mask: int = MASK
+) -> NewConnections:
     """What is told, taken together, from the first act on; each look that brings nothing new lets the next act."""
 
-    async def listen() -> Signs:
+    async def listen() -> NewConnections:
         world.kernel.listen(mask)
-        stream, known, left = world.kernel.signs(), Signs(), list(acts)
+        stream, known, remaining = world.kernel.new_connections(), NewConnections(), list(acts)
 
         async def take() -> None:
             nonlocal known
-            async for signs in stream:
-                known = Signs(opened=known.opened + signs.opened, answered=known.answered | signs.answered)
-                if left:
-                    left.pop(0)()
+            async for new_connections in stream:
+                known = NewConnections(
+                    opened=known.opened + new_connections.opened, answered=known.answered | new_connections.answered
+                )
+                if remaining:
+                    remaining.pop(0)()
                 elif enough(known):
                     return
 
         taking = asyncio.create_task(take())
         await asyncio.sleep(0)
-        left.pop(0)()
+        remaining.pop(0)()
         try:
             async with asyncio.timeout(PATIENCE):
                 await taking
@@ -55,35 +59,35 @@ def heard(world: World, *acts: Callable[[], object], enough: Callable[[Signs], b
     return asyncio.run(listen())
 
 
-def opened(count: int) -> Callable[[Signs], bool]:
-    return lambda signs: len(signs.opened) >= count
+def opened(count: int) -> Callable[[NewConnections], bool]:
+    return lambda new_connections: len(new_connections.opened) >= count
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_new_connection_is_told_with_its_mark_and_destination(world: World, family: Family) -> None:
-    signs = heard(world, lambda: world.track([tcp(1, 0xC100, family)]), enough=opened(1))
-    (only,) = signs.opened
+    new_connections = heard(world, lambda: world.track([tcp(1, 0xC100, family)]), enough=opened(1))
+    (only,) = new_connections.opened
     assert (only.mark, only.family) == (0x100, family)
     assert str(only.destination) == ("203.0.113.9" if family is Family.V4 else "2001:db8:9::9")
-    assert signs.answered == frozenset()
+    assert new_connections.answered == frozenset()
 
 
 def test_connections_of_others_and_in_the_middle_of_their_life_are_not_told(world: World) -> None:
     entries = [tcp(1, 0), tcp(2, 0xC000), tcp(3, state=3), Entry(protocol="icmp", port=4, mark=0x100), tcp(5, 0x200)]
-    signs = heard(world, lambda: world.track(entries), enough=opened(1))
-    assert [o.mark for o in signs.opened] == [0x200]
+    new_connections = heard(world, lambda: world.track(entries), enough=opened(1))
+    assert [o.mark for o in new_connections.opened] == [0x200]
 
 
 def test_queries_by_udp_are_told(world: World) -> None:
-    signs = heard(world, lambda: world.track([Entry(mark=0x100)]), enough=opened(1))
-    assert len(signs.opened) == 1
+    new_connections = heard(world, lambda: world.track([Entry(mark=0x100)]), enough=opened(1))
+    assert len(new_connections.opened) == 1
 
 
 def test_of_many_a_few_of_each_mark_are_told(world: World) -> None:
     entries = [tcp(port, 0x100 * (1 + port % 2)) for port in range(1000, 1040)]
-    signs = heard(world, lambda: world.track(entries), enough=opened(2 * SAMPLE))
-    assert sorted(o.mark for o in signs.opened) == [0x100] * SAMPLE + [0x200] * SAMPLE
-    assert len({o.number for o in signs.opened}) == 2 * SAMPLE
+    new_connections = heard(world, lambda: world.track(entries), enough=opened(2 * SAMPLE))
+    assert sorted(o.mark for o in new_connections.opened) == [0x100] * SAMPLE + [0x200] * SAMPLE
+    assert len({o.number for o in new_connections.opened}) == 2 * SAMPLE
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -100,7 +104,7 @@ def test_open_tcp_that_the_kernel_forgot_while_somebody_listened_is_ended_with_a
         world.track([tcp(9, 0x300)])
 
     heard(world, lambda: world.track([tcp(8, 0x300)]), forget, enough=opened(2))
-    assert [(f.told, f.forgotten, f.ended) for f in freed] == [(1, 0, 0), (0, 0, 0)]
+    assert [(f.challenged, f.forgotten, f.ended) for f in freed] == [(1, 0, 0), (0, 0, 0)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -113,13 +117,13 @@ def test_what_the_kernel_forgot_is_released_alone(world: World, family: Family) 
         freed.extend(world.kernel.release(0x100, MASK, family) for _ in range(2))
 
     heard(world, lambda: world.track([tcp(8, 0x300)]), forget, lambda: world.track([tcp(9, 0x300)]), enough=opened(2))
-    assert [(f.told, f.forgotten, f.ended) for f in freed] == [(1, 0, 0), (0, 0, 0)]
+    assert [(f.challenged, f.forgotten, f.ended) for f in freed] == [(1, 0, 0), (0, 0, 0)]
     assert world.kernel.connections(MASK)[0x100] == 2
 
 
 def test_what_the_kernel_forgot_while_nobody_listened_is_not_known(world: World) -> None:
     world.expire([tcp(1, state=3)])
-    assert world.kernel.cut(0x100, MASK, Family.V4).told == 0
+    assert world.kernel.cut(0x100, MASK, Family.V4).challenged == 0
 
 
 @pytest.fixture
@@ -130,13 +134,13 @@ def linux() -> Iterator[LinuxWorld]:
 
 @pytest.mark.netns
 def test_a_connection_that_is_gone_counts_as_answered(linux: LinuxWorld) -> None:
-    signs = heard(
+    new_connections = heard(
         linux,
         lambda: linux.track([tcp(1), tcp(2, 0x200)]),
         lambda: linux.kernel.cut(0x100, MASK, Family.V4),
-        enough=lambda signs: bool(signs.answered),
+        enough=lambda new_connections: bool(new_connections.answered),
     )
-    assert signs.answered == {o.number for o in signs.opened if o.mark == 0x100}
+    assert new_connections.answered == {o.number for o in new_connections.opened if o.mark == 0x100}
 
 
 @pytest.mark.netns
@@ -149,7 +153,7 @@ def test_nothing_is_told_while_nobody_wants_to_hear(linux: LinuxWorld) -> None:
 def quiet(linux: LinuxWorld, mask: int) -> int:
     async def first() -> int:
         linux.kernel.listen(mask)
-        stream = linux.kernel.signs()
+        stream = linux.kernel.new_connections()
         asking = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
         linux.track([tcp(1 + mask)])
@@ -163,7 +167,7 @@ def quiet(linux: LinuxWorld, mask: int) -> int:
 def test_closing_ends_the_stream_whether_it_waits_or_works(linux: LinuxWorld) -> None:
     async def story() -> None:
         linux.kernel.listen(MASK)
-        stream = linux.kernel.signs()
+        stream = linux.kernel.new_connections()
         ended = asyncio.ensure_future(anext(stream, None))
         await asyncio.sleep(0)
         linux.kernel.close()
@@ -173,7 +177,7 @@ def test_closing_ends_the_stream_whether_it_waits_or_works(linux: LinuxWorld) ->
     asyncio.run(story())
 
 
-class Pauses(Vanished):
+class Pauses(ForgottenConnections):
     """Notes when nothing is to be told, and when again."""
 
     def __init__(self) -> None:
@@ -189,7 +193,7 @@ class Pauses(Vanished):
 @pytest.mark.netns
 def test_the_end_of_connections_is_not_told_while_very_many_begin(linux: LinuxWorld) -> None:
     pauses = Pauses()
-    ear, ports = Ear(pauses), itertools.count(1)
+    ear, ports = NewConnectionListener(pauses), itertools.count(1)
 
     def many() -> None:
         while True not in pauses.seen:

@@ -83,7 +83,7 @@ def test_no_table_is_read_as_none(world: World) -> None:
 
 
 def test_a_table_is_replaced_whole(world: World) -> None:
-    small = NftTable(chains={"only": Chain((NftRule("accept", "all there is"),))})
+    small = NftTable(chains={"kill_switch": Chain((NftRule("accept", "all there is"),))})
     apply(world, NftBatch(replace_text(sample())), NftBatch(replace_text(small)))
     assert world.kernel.read(()).nft == state_of(small)
 
@@ -109,8 +109,8 @@ def test_removal_leaves_nothing(world: World) -> None:
     state = desired(sample())
     apply(world, *diff(state, world.kernel.read(settings(state))).ops)
     apply(world, *removal(world.kernel.read(settings(state)), [Sysctl(RP_FILTER, "0")]).ops)
-    left = world.kernel.read([RP_FILTER])
-    assert (left.routes, left.rules, left.nft, left.sysctls) == (
+    remaining = world.kernel.read([RP_FILTER])
+    assert (remaining.routes, remaining.rules, remaining.nft, remaining.sysctls) == (
         frozenset(),
         frozenset(),
         None,
@@ -133,8 +133,8 @@ def test_a_setting_is_written_and_an_absent_one_is_refused(world: World) -> None
         "\t\telements = { 0 : goto to_lte }\n\t}\n}\n"),
         ('table inet polywan {\n\tmap arrival {\n\t\ttype ifname : verdict;\n'
         '\t\telements = { "up3" : goto to_nobody }\n\t}\n}\n'),
-        "flush chain inet polywan steer\nadd rule inet polywan steer numgen inc mod 3 vmap @nothing\n",
-        "flush chain inet polywan steer\nflush chain inet polywan nothing\n",
+        "flush chain inet polywan steering_rules\nadd rule inet polywan steer numgen inc mod 3 vmap @nothing\n",
+        "flush chain inet polywan steering_rules\nflush chain inet polywan nothing\n",
         "flush set inet polywan dead\nnonsense\n",
         "table inet polywan {\n\tchain steer {\n",
     ],

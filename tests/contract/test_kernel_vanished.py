@@ -11,7 +11,7 @@ from contract.kernels import LinuxWorld, linux_world
 from contract.values import MASK
 from polywan.core.net import FAMILIES, Family
 from polywan.kernel import vanished
-from polywan.kernel.vanished import Vanished
+from polywan.kernel.vanished import ForgottenConnections
 
 pytestmark = pytest.mark.netns
 
@@ -27,8 +27,8 @@ def linux() -> Iterator[LinuxWorld]:
 
 
 @pytest.fixture
-def memory(linux: LinuxWorld) -> Iterator[Vanished]:
-    memory = Vanished()
+def memory(linux: LinuxWorld) -> Iterator[ForgottenConnections]:
+    memory = ForgottenConnections()
     memory.listen(MASK)
     yield memory
     memory.listen(0)
@@ -49,7 +49,7 @@ def kept(linux: LinuxWorld) -> Sequence[tuple[int | None, int]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_open_tcp_of_one_mark_and_family_comes_back_with_the_mark_that_nobody_has(
-    linux: LinuxWorld, memory: Vanished, family: Family
+    linux: LinuxWorld, memory: ForgottenConnections, family: Family
 ) -> None:
     other = next(f for f in FAMILIES if f is not family)
     wanted = [tcp(1, 0x100, family), tcp(2, 0x100 | OTHERS, family), tcp(3, 0x100, family, state=5)]
@@ -61,12 +61,12 @@ def test_open_tcp_of_one_mark_and_family_comes_back_with_the_mark_that_nobody_ha
     assert memory.put_back(0x200, MASK, family).connections == 1
 
 
-def test_what_has_ended_or_is_no_tcp_does_not_come_back(linux: LinuxWorld, memory: Vanished) -> None:
+def test_what_has_ended_or_is_no_tcp_does_not_come_back(linux: LinuxWorld, memory: ForgottenConnections) -> None:
     expire(linux, tcp(1, state=1), tcp(2, state=CLOSED), Entry(mark=0x100, port=3))
     assert memory.put_back(0x100, MASK, Family.V4).connections == 0
 
 
-def test_what_somebody_had_deleted_does_not_come_back(linux: LinuxWorld, memory: Vanished) -> None:
+def test_what_somebody_had_deleted_does_not_come_back(linux: LinuxWorld, memory: ForgottenConnections) -> None:
     linux.track([Entry(protocol="tcp", mark=0x100)])
     assert linux.kernel.drop(0x100, MASK, Family.V4, lambda _: True) == 1
     assert memory.put_back(0x100, MASK, Family.V4).connections == 0
@@ -74,7 +74,7 @@ def test_what_somebody_had_deleted_does_not_come_back(linux: LinuxWorld, memory:
 
 @pytest.mark.parametrize(("answered", "connections", "mark"), [(False, 1, MASK), (True, 0, 0x200)])
 def test_only_what_was_taken_up_without_any_answer_makes_room(
-    linux: LinuxWorld, memory: Vanished, answered: bool, connections: int, mark: int
+    linux: LinuxWorld, memory: ForgottenConnections, answered: bool, connections: int, mark: int
 ) -> None:
     expire(linux, tcp(1))
     linux.track([Entry(protocol="tcp", port=1, mark=0x200, answered=answered)])
@@ -82,19 +82,21 @@ def test_only_what_was_taken_up_without_any_answer_makes_room(
     assert kept(linux) == [(1, mark)]
 
 
-def test_untranslated_clients_are_named_since_they_may_be_this_box_itself(linux: LinuxWorld, memory: Vanished) -> None:
+def test_untranslated_clients_are_named_since_they_may_be_this_box_itself(
+    linux: LinuxWorld, memory: ForgottenConnections
+) -> None:
     expire(linux, tcp(1))
     assert memory.put_back(0x100, MASK, Family.V4).own == {bytes((192, 0, 2, 1))}
 
 
-def test_keeping_the_buffer_empty_forgets_nothing(linux: LinuxWorld, memory: Vanished) -> None:
+def test_keeping_the_buffer_empty_forgets_nothing(linux: LinuxWorld, memory: ForgottenConnections) -> None:
     expire(linux, tcp(1), tcp(2))
     memory.keep()
     assert memory.put_back(0x100, MASK, Family.V4).connections == 2
 
 
 def test_what_vanished_long_ago_does_not_come_back(
-    linux: LinuxWorld, memory: Vanished, monkeypatch: pytest.MonkeyPatch
+    linux: LinuxWorld, memory: ForgottenConnections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expire(linux, tcp(1))
     memory.keep()
@@ -102,7 +104,7 @@ def test_what_vanished_long_ago_does_not_come_back(
     assert memory.put_back(0x100, MASK, Family.V4).connections == 0
 
 
-def test_nothing_is_told_during_a_pause(linux: LinuxWorld, memory: Vanished) -> None:
+def test_nothing_is_told_during_a_pause(linux: LinuxWorld, memory: ForgottenConnections) -> None:
     memory.pause(paused=True)
     expire(linux, tcp(1))
     memory.pause(paused=False)

@@ -31,8 +31,8 @@ def scripted(_: ProbeOrder, target: ProbeTarget) -> float | None:
     return None if target.address == ip_address(SILENT) else 0.01
 
 
-def exit_status(given: CheckOrder) -> tuple[bool, str]:
-    return given.command == WELL, "" if given.command == WELL else "exit status 1"
+def exit_status(order: CheckOrder) -> tuple[bool, str]:
+    return order.command == WELL, "" if order.command == WELL else "exit status 1"
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def test_silence_is_reported_without_a_time(subject: Subject) -> None:
 
 
 def test_a_result_names_its_order(subject: Subject) -> None:
-    given = order(ALIVE[0], number=7)
-    (found,) = subject.run(lambda prober: ask(prober, given))
-    assert (found.uplink, found.family, found.round) == (given.uplink, given.family, 7)
+    request = order(ALIVE[0], number=7)
+    (found,) = subject.run(lambda prober: ask(prober, request))
+    assert (found.uplink, found.family, found.round) == (request.uplink, request.family, 7)
 
 
 def test_rounds_under_way_at_a_time_are_told_apart(subject: Subject) -> None:
@@ -140,9 +140,9 @@ def test_a_layer_that_is_well_carries_a_time_and_a_broken_one_carries_what_was_s
 
 
 def test_the_result_of_a_check_names_its_order(subject: Subject) -> None:
-    given = script(WELL, number=7)
-    (found,) = subject.run(lambda prober: inspect(prober, given))
-    assert (found.uplink, found.family, found.layer, found.number) == (given.uplink, given.family, given.layer, 7)
+    request = script(WELL, number=7)
+    (found,) = subject.run(lambda prober: inspect(prober, request))
+    assert (found.uplink, found.family, found.layer, found.number) == (request.uplink, request.family, request.layer, 7)
 
 
 def test_probes_and_checks_share_the_results(subject: Subject) -> None:

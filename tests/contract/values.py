@@ -41,7 +41,7 @@ def sample(slots: tuple[str, ...] = ("fibre", "lte", "fibre"), extra: str = "acc
                 (
                     NftRule("ct mark & 0x00003f00 != 0 goto marked", "already chosen"),
                     NftRule("iifname vmap @arrival", "from outside"),
-                    NftRule("fib daddr oifname @uplink_routes goto steer", "leaves by an uplink"),
+                    NftRule("fib daddr oifname @uplink_routes goto steering_rules", "leaves by an uplink"),
                 ),
                 Hook("filter", "prerouting", -150),
             ),
@@ -50,7 +50,7 @@ def sample(slots: tuple[str, ...] = ("fibre", "lte", "fibre"), extra: str = "acc
                 Hook("nat", "postrouting", 100),
             ),
             "marked": Chain((NftRule("ct mark & 0x00003f00 @dead reject with tcp reset", "dead"),)),
-            "steer": Chain(
+            "steering_rules": Chain(
                 (
                     NftRule("numgen inc mod 3 vmap @slots_default_4", "weighted round robin"),
                     NftRule("reject with icmpx type no-route", "last resort"),

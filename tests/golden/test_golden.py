@@ -19,17 +19,17 @@ from polywan.core.question import parse as parse_question
 from polywan.core.state import State
 from polywan.core.trace import trace
 from polywan.daemon.offline import parse
-from polywan.daemon.why import recorded, scene_of
-from worlds import Daemon
+from polywan.daemon.why import recorded, trace_input_of
+from worlds import Engine
 
 CASES = sorted(p for p in (Path(__file__).parent / "cases").iterdir() if p.is_dir())
 
 
 def outputs(case: Path) -> dict[str, str]:
     """Return the output files of a case, by name."""
-    given = parse((case / "observed.json").read_bytes(), "observed.json")
+    recording = parse((case / "observed.json").read_bytes(), "observed.json")
     state, _ = engine.step(State(), ConfigLoaded(load(case / "config.toml")), 0.0)
-    state, effects = engine.step(state, ReadDone(given.observed, given.actual()), 0.0)
+    state, effects = engine.step(state, ReadDone(recording.observed, recording.actual()), 0.0)
     plan = next((e.plan for e in effects if isinstance(e, Apply)), Plan())
     lines = [describe(op).split("\n", 1)[0] for op in plan.ops]
     assert state.desired is not None
@@ -45,7 +45,7 @@ def answer(state: State, line: str) -> str:
     asked = parse_question(words)
     if asked.source is not None and asked.in_interface is not None:
         # Devices that are no uplinks need not be in the recording.
-        text = describe_trace(trace(scene_of(state), asked.packet(asked.source, asked.in_interface, now=0)))
+        text = describe_trace(trace(trace_input_of(state), asked.packet(asked.source, asked.in_interface, now=0)))
     else:
         text = recorded(state, words, now=0)["text"]
     return "".join(f"{part}\n" for part in text)
@@ -53,11 +53,11 @@ def answer(state: State, line: str) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda p: p.name)
 def test_once_it_is_in_force_nothing_is_done_again(case: Path) -> None:
-    given = parse((case / "observed.json").read_bytes(), "observed.json")
+    recording = parse((case / "observed.json").read_bytes(), "observed.json")
     config = load(case / "config.toml")
-    first = Daemon(config, given.observed, given.actual())
+    first = Engine(config, recording.observed, recording.actual())
     assert first.plans()
-    again = Daemon(config, given.observed, first.state.actual)
+    again = Engine(config, recording.observed, first.state.actual)
     assert again.plans() == []
 
 

@@ -16,7 +16,7 @@ from netlab import BuildLab, StartDaemon, WaitFor
 from polywan.core.errors import MissingFeature
 from polywan.daemon.groups import hierarchy, require
 from polywan.lab import sandbox
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab, build
 
@@ -156,11 +156,11 @@ _numbers = count(1)
 
 @pytest.fixture
 def start_daemon(request: pytest.FixtureRequest) -> Iterator[StartDaemon]:
-    started: list[tuple[Daemon, bool]] = []
+    started: list[tuple[DaemonProcess, bool]] = []
 
-    def start(lab: Lab, toml: str, *, namespace: Namespace | None = None, may_complain: bool = False) -> Daemon:
+    def start(lab: Lab, toml: str, *, namespace: Namespace | None = None, may_complain: bool = False) -> DaemonProcess:
         # Below /run, which is ours alone here: a socket's path has room for 107 bytes only (unix(7)).
-        daemon = Daemon(namespace or lab.router, toml, Path("/run") / f"polywan-{next(_numbers)}")
+        daemon = DaemonProcess(namespace or lab.router, toml, Path("/run") / f"polywan-{next(_numbers)}")
         started.append((daemon, may_complain))
         daemon.start()
         return daemon

@@ -17,7 +17,7 @@ from dnsserver import Zone
 from lanclients import as_clients, many_clients, uplinks_of
 from netlab import with_servers
 from polywan.core.net import FAMILIES, Family, IPAddress
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT, Servers
@@ -32,15 +32,15 @@ FORWARDED = 8080
 OTHER_PORT = 7002
 
 
-def why(daemon: Daemon, source: str, target: IPAddress, port: int = ECHO_PORT, **words: str) -> dict[str, Any]:
+def why(daemon: DaemonProcess, source: str, target: IPAddress, port: int = ECHO_PORT, **words: str) -> dict[str, Any]:
     at = f"[{target}]:{port}" if target.version == 6 else f"{target}:{port}"
-    told = daemon.client.why({"from": source, "to": at, **words})
-    print("\n".join(told["text"]))
-    return told
+    answer = daemon.client.why({"from": source, "to": at, **words})
+    print("\n".join(answer["text"]))
+    return answer
 
 
-def shares_told(told: dict[str, Any]) -> dict[str, float]:
-    return {uplink["name"]: uplink["share"] for uplink in told["uplinks"]}
+def shares_of_why(answer: dict[str, Any]) -> dict[str, float]:
+    return {uplink["name"]: uplink["share"] for uplink in answer["uplinks"]}
 
 
 def test_a_port_forward_and_a_service_of_the_box_answer_one_client_on_every_uplink_at_once(
@@ -98,9 +98,9 @@ def test_twins_share_the_traffic_and_why_tells_the_same(
             assert attempt.uplink == uplink.number
 
     with_servers(lab, story)
-    told = why(daemon, str(LAN_CLIENT[family].ip), SERVERS[family][0])
-    assert shares_told(told) == {"isp1": 0.75, "isp2": 0.25}
-    assert told["agrees"] is True
+    answer = why(daemon, str(LAN_CLIENT[family].ip), SERVERS[family][0])
+    assert shares_of_why(answer) == {"isp1": 0.75, "isp2": 0.25}
+    assert answer["agrees"] is True
     assert {seen.spoofed for seen in lab.all_seen().values()} == {0}
 
 
@@ -109,7 +109,7 @@ def kept(affinity: str, rules: str = "") -> str:
 
 
 async def stays_and_moves_its_share_only(
-    lab: Lab, daemon: Daemon, wait_for: WaitFor, sources: list[str], targets: list[IPAddress]
+    lab: Lab, daemon: DaemonProcess, wait_for: WaitFor, sources: list[str], targets: list[IPAddress]
 ) -> None:
     """Every pair of client and server keeps its uplink over a restart; when one is lost, only its own move."""
 
@@ -193,8 +193,8 @@ def test_rules_of_every_kind_are_told_by_why_and_seen_with_packets(
             (even, near, ECHO_PORT, DSCP_EF, 4, 3),
             (odd, near, ECHO_PORT, DSCP_EF, 4, 3),
         ):
-            told = await asyncio.to_thread(why, daemon, source, target, port, dscp=str(dscp))
-            assert (told["rule"], list(shares_told(told)), told["agrees"]) == (number, [f"isp{uplink}"], True)
+            answer = await asyncio.to_thread(why, daemon, source, target, port, dscp=str(dscp))
+            assert (answer["rule"], list(shares_of_why(answer)), answer["agrees"]) == (number, [f"isp{uplink}"], True)
             assert await ask.tcp(target, source=source, dscp=dscp, server_port=port) == uplink
         await servers.close()
 

@@ -11,7 +11,7 @@ import pytest
 from busy import Load, Queue, Where, configuration, loaded, narrow, queue_in_the_box
 from polywan.core.events import ProbeResult
 from polywan.core.net import Family
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from probing import take
 from twolinks import SERVER, build, by
@@ -35,7 +35,7 @@ FILLED = 12.0
 """Seconds after which the loads have done their worst."""
 
 
-def uplinks(daemon: Daemon) -> list[dict[str, Any]]:
+def uplinks(daemon: DaemonProcess) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = daemon.client.status()["uplinks"]
     return found
 
@@ -47,14 +47,14 @@ def lab_with_queues(lab_of: BuildLab, where: Where) -> Lab:
     return lab
 
 
-async def noticed(lab: Lab, daemon: Daemon, numbers: list[int]) -> dict[int, float]:
+async def noticed(lab: Lab, daemon: DaemonProcess, numbers: list[int]) -> dict[int, float]:
     """Lose all that crosses these providers, one after the other; return how many seconds each took to be down."""
     found = {}
     for number in numbers:
         lost = lab.blackhole(number)
-        told = f"uplink.down: {lab.topology.uplink(number).name} "
+        text = f"uplink.down: {lab.topology.uplink(number).name} "
         while (
-            not (times := [line.at for line in list(daemon.log) if told in line.text]) and time.monotonic() < lost + 8
+            not (times := [line.at for line in list(daemon.log) if text in line.text]) and time.monotonic() < lost + 8
         ):
             await asyncio.sleep(0.02)
         found[number] = times[0] - lost if times else 8.0

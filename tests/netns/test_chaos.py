@@ -20,8 +20,8 @@ def test_accidents_under_load_break_no_promise(lab_of: BuildLab) -> None:
     plan = make_plan(SEED, SECONDS)
     kinds = {action.kind for action in plan.actions}
     assert {Kind.KILL, Kind.RELOAD, Kind.FLUSH_RULES, Kind.SILENCE, Kind.CUT, Kind.TUNNEL_COMES, Kind.FILL} <= kinds
-    told: list[str] = []
-    run = Run(lab_of(plan.uplinks, trunk=plan.trunk), plan, Path("/run/polywan-chaos"), told.append, speed())
+    lines: list[str] = []
+    run = Run(lab_of(plan.uplinks, trunk=plan.trunk), plan, Path("/run/polywan-chaos"), lines.append, speed())
     try:
         history = asyncio.run(run.play())
     finally:

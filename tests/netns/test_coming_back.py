@@ -15,7 +15,7 @@ import pytest
 
 from netlab import with_servers
 from polywan.core.net import Family
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import STREAM_PORT
@@ -69,16 +69,16 @@ def downloads(lab: Lab) -> str:
     return lab.server.run(argv, check=True).stdout.strip()
 
 
-def serves(daemon: Daemon, number: int) -> Callable[[], bool]:
+def serves(daemon: DaemonProcess, number: int) -> Callable[[], bool]:
     return lambda: daemon.client.status()["uplinks"][number - 1]["share"] > 0
 
 
-def uplink(daemon: Daemon, number: int) -> dict[str, Any]:
+def uplink(daemon: DaemonProcess, number: int) -> dict[str, Any]:
     found: dict[str, Any] = daemon.client.status()["uplinks"][number - 1]
     return found
 
 
-def verb(daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
+def verb(daemon: DaemonProcess, *words: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "polywan", "uplink", *words, "--runtime-dir", str(daemon.runtime)]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
@@ -98,12 +98,12 @@ async def download(lab: Lab, address: Any) -> socket.socket:
     return sock
 
 
-async def stand_in(lab: Lab, daemon: Daemon) -> None:
+async def stand_in(lab: Lab, daemon: DaemonProcess) -> None:
     lab.cut(1)
     await until(serves(daemon, 2))
 
 
-async def come_back(lab: Lab, daemon: Daemon) -> None:
+async def come_back(lab: Lab, daemon: DaemonProcess) -> None:
     lab.restore(1)
     await until(serves(daemon, 1))
 
@@ -133,11 +133,11 @@ def test_at_the_deadline_of_a_drain_nothing_is_left_and_clients_got_resets(lab: 
             flow = stack.enter_context(udp_socket(lab, servers[0]))
             assert await exchange(lab, flow, "before") == 2
             await come_back(lab, daemon)
-            assert uplink(daemon, 2)["leaving"]["by_hand"] is False
+            assert uplink(daemon, 2)["drain"]["by_operator"] is False
             assert [await c.ask("still here?") for c in idle] == ["still here?"] * 2
             assert [await ended(s) for s in (*(c.sock for c in idle), busy)] == ["reset"] * 3
             assert await exchange(lab, flow, "after") == 1
-            await until(lambda: uplink(daemon, 2)["leaving"] is None)
+            await until(lambda: uplink(daemon, 2)["drain"] is None)
             assert tracked(lab, 2) == 0
             # The server that goes on sending gets its reset, too.
             await until(lambda: not downloads(lab))
@@ -158,7 +158,7 @@ def test_what_is_to_stay_stays(lab: Lab, start_daemon: StartDaemon) -> None:
         with closing(await by(lab, 2, SERVERS[Family.V4][0])) as old, udp_socket(lab, SERVERS[Family.V4][0]) as flow:
             assert await exchange(lab, flow, "before") == 2
             await come_back(lab, daemon)
-            assert uplink(daemon, 2)["leaving"] is None
+            assert uplink(daemon, 2)["drain"] is None
             assert await exchange(lab, flow, "after") == 2
             assert await old.ask("and you?") == "and you?"
 

@@ -274,7 +274,7 @@ def test_a_packet_from_the_lan_that_claims_to_come_from_this_box_is_dropped(
     with lab.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((stolen, 40999))
         for server in SERVERS[Family.V4]:
-            sock.sendto(b"forged", (str(server), ECHO_PORT))
+            sock.sendto(b"spoofed", (str(server), ECHO_PORT))
     tracked = lab.router.run(["conntrack", "-L", "-p", "udp", "--orig-port-src", "40999"]).stdout
     assert tracked == ""
 

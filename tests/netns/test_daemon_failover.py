@@ -13,7 +13,7 @@ import pytest
 
 from netlab import with_servers
 from polywan.core.net import Family
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
@@ -33,7 +33,7 @@ async def until(predicate: Callable[[], Any], timeout: float = 10.0) -> float:
     return time.monotonic()
 
 
-def state_is(daemon: Daemon, number: int, wanted: str) -> Callable[[], bool]:
+def state_is(daemon: DaemonProcess, number: int, wanted: str) -> Callable[[], bool]:
     return lambda: daemon.client.status()["uplinks"][number - 1]["state"] == wanted
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from netlab import with_servers
 from polywan.core.errors import ConfigError, ControlError
-from polywan.core.keep import KEEP
+from polywan.core.keep import KEEP_TABLE
 from polywan.core.net import FAMILIES, Family
 from polywan.lab.network import Lab
 from polywan.lab.sandbox import LabError
@@ -47,7 +47,7 @@ def kernel(lab: Lab) -> dict[str, str]:
             ["nft", "list", "ruleset"],
         )
     }
-    held = re.compile(rf"^table {KEEP} .*?^}}\n", re.DOTALL | re.MULTILINE)
+    held = re.compile(rf"^table {KEEP_TABLE} .*?^}}\n", re.DOTALL | re.MULTILINE)
     shown["nft list ruleset"] = held.sub("", shown["nft list ruleset"])
     for uplink in lab.topology.uplinks:
         for key in ("rp_filter", "ignore_routes_with_linkdown", "arp_ignore", "arp_announce"):
@@ -195,9 +195,9 @@ def test_a_kill_at_any_moment_of_the_start_is_healed_by_the_next_one(
 TAMPERING = {
     "table": ["nft", "delete", "table", "inet", "polywan"],
     "everything of nft": ["nft", "flush", "ruleset"],
-    "a chain's rules": ["nft", "flush", "chain", "inet", "polywan", "fresh"],
+    "a chain's rules": ["nft", "flush", "chain", "inet", "polywan", "classify"],
     "an element": ["nft", "delete", "element", "inet", "polywan", "uplinks", "{ wan1 }"],
-    "a foreign rule within ours": ["nft", "insert", "rule", "inet", "polywan", "fresh", "drop"],
+    "a foreign rule within ours": ["nft", "insert", "rule", "inet", "polywan", "classify", "drop"],
     "a flag of the table": ["nft", "add", "table", "inet", "polywan", "{ flags dormant; }"],
     "a chain's policy": ["nft", "add", "chain", "inet", "polywan", "prerouting", "{ policy drop; }"],
     "a chain of somebody in our table": ["nft", "add chain inet polywan mine { type filter hook forward priority 0; }"],
@@ -299,8 +299,8 @@ def test_a_flow_that_was_given_another_links_address_while_its_own_was_exchanged
             assert spoofed(lab) == 1
             lab.router.ip([f"address add {prefix} dev wan1 nodad"])
             daemon.process.send_signal(signal.SIGCONT)
-            told = "had another link's address"
-            assert await asyncio.to_thread(daemon.wait_log, lambda text: told in text, 5.0) is not None
+            message = "had another link's address"
+            assert await asyncio.to_thread(daemon.wait_log, lambda text: message in text, 5.0) is not None
             assert await exchange(lab, call, "again") is not None
 
     with_servers(lab, story)
@@ -489,9 +489,9 @@ def test_a_second_daemon_of_the_same_namespace_is_refused_whatever_its_directori
     assert done.returncode == 1
     assert daemon.process is not None
     assert f"(pid {daemon.process.pid}, runtime directory {daemon.runtime})" in done.stderr
-    left = command(lab, "down", "--runtime-dir", str(tmp_path / "run"), "--state-dir", str(tmp_path / "state"))
-    assert left.returncode == 1
-    assert "another daemon" in left.stderr
+    remaining = command(lab, "down", "--runtime-dir", str(tmp_path / "run"), "--state-dir", str(tmp_path / "state"))
+    assert remaining.returncode == 1
+    assert "another daemon" in remaining.stderr
     assert kernel(lab) == before
 
 

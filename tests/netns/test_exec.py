@@ -19,7 +19,7 @@ from netlab import with_servers
 from polywan.core.lookups import VIA
 from polywan.core.net import FAMILIES, Family
 from polywan.daemon.groups import hierarchy
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT, Servers
@@ -83,13 +83,15 @@ def own_groups() -> Iterator[Path]:
     top.rmdir()
 
 
-def execute(lab: Lab, daemon: Daemon, uplink: str, *argv: object) -> subprocess.CompletedProcess[str]:
+def execute(lab: Lab, daemon: DaemonProcess, uplink: str, *argv: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "polywan", "exec", "--runtime-dir", daemon.runtime, "--via", uplink, *argv]
     return lab.router.run([str(word) for word in command], check=False)
 
 
 @contextmanager
-def started(lab: Lab, daemon: Daemon, uplink: str, *argv: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+def started(
+    lab: Lab, daemon: DaemonProcess, uplink: str, *argv: str
+) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
     """A program that `exec` runs meanwhile, and its output; it is killed in the end."""
     command = [sys.executable, "-m", "polywan", "exec", "--runtime-dir", str(daemon.runtime), "--via", uplink, *argv]
     with lab.router.start(command, stdout=subprocess.PIPE) as process:
@@ -100,7 +102,7 @@ def started(lab: Lab, daemon: Daemon, uplink: str, *argv: str) -> Iterator[tuple
             process.kill()
 
 
-async def talk(lab: Lab, daemon: Daemon, uplink: str, *addresses: str) -> dict[str, str]:
+async def talk(lab: Lab, daemon: DaemonProcess, uplink: str, *addresses: str) -> dict[str, str]:
     """What the servers saw of a program that `exec` runs."""
     argv = (sys.executable, "-c", TALK, *(addresses or ADDRESSES))
     done = await asyncio.to_thread(execute, lab, daemon, uplink, *argv)
@@ -145,7 +147,7 @@ def echoes(lab: Lab) -> list[int]:
     return [lab.provider(u.number).counters("inet watch")["echo"] for u in lab.topology.uplinks]
 
 
-def state_of(daemon: Daemon, uplink: str) -> Any:
+def state_of(daemon: DaemonProcess, uplink: str) -> Any:
     return next(u["state"] for u in daemon.client.status()["uplinks"] if u["name"] == uplink)
 
 

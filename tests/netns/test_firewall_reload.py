@@ -14,7 +14,7 @@ import pytest
 
 from firewalls import CAUSES, FIREWALL, TIMES, flushed
 from netlab import with_servers
-from polywan.core.keep import KEEP
+from polywan.core.keep import KEEP_TABLE
 from polywan.core.net import FAMILIES, Family
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
@@ -131,18 +131,18 @@ def test_a_daemon_that_is_killed_or_restarted_holds_them_again_and_breaks_none(
 def test_others_cannot_change_the_table_and_it_goes_with_the_daemon(lab: Lab, start_daemon: StartDaemon) -> None:
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     for words in ("flush table", "delete table"):
-        done = lab.router.run(["nft", *words.split(), *KEEP.split()], check=False)
+        done = lab.router.run(["nft", *words.split(), *KEEP_TABLE.split()], check=False)
         assert "not permitted" in done.stderr
     daemon.kill()
     tables = lab.router.run(["nft", "list", "tables"]).stdout
-    assert KEEP not in tables
+    assert KEEP_TABLE not in tables
     assert "inet polywan" in tables
 
 
 def test_a_table_of_that_name_that_is_nobodys_is_replaced(lab: Lab, start_daemon: StartDaemon) -> None:
-    lab.router.nft(f"table {KEEP} {{ chain old {{ }}\n}}\n")
+    lab.router.nft(f"table {KEEP_TABLE} {{ chain old {{ }}\n}}\n")
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
-    shown = lab.router.run(["nft", "list", "table", *KEEP.split()]).stdout
+    shown = lab.router.run(["nft", "list", "table", *KEEP_TABLE.split()]).stdout
     assert "flags owner" in shown
     assert "chain old" not in shown
     assert daemon.client.status()["warnings"] == []

@@ -20,7 +20,7 @@ from polywan.core.errors import ControlError
 from polywan.core.flows import BLUR, stray
 from polywan.core.net import Family
 from polywan.kernel import conntrack
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT
@@ -38,12 +38,12 @@ affinity = { key = "KEY", timeout = "10m" }
 """
 
 
-def flows(daemon: Daemon, **wanted: str) -> list[Mapping[str, Any]]:
+def flows(daemon: DaemonProcess, **wanted: str) -> list[Mapping[str, Any]]:
     document = daemon.client.flows(wanted)
     return [dict(zip(document["columns"], row, strict=True)) for row in document["flows"]]
 
 
-def polywan(daemon: Daemon, *words: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
+def polywan(daemon: DaemonProcess, *words: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "polywan", *words, "--runtime-dir", str(daemon.runtime)]
     return subprocess.run(argv, capture_output=True, text=True, check=False, user=user)
 
@@ -62,12 +62,14 @@ def test_every_connection_is_listed_with_its_uplink_and_its_translation(
     async def story() -> None:
         with closing(await open_connections(lab, 6, server)) as opened:
             names = {c.sock.getsockname()[1]: lab.topology.uplink(c.attempt.uplink or 0) for c in opened.connections}
-            told = flows(daemon, to=str(server), port=str(ECHO_PORT), proto="tcp", client=str(LAN_CLIENT[family].ip))
-            assert {flow["client_port"]: flow["uplink"] for flow in told} == {p: u.name for p, u in names.items()}
-            assert {flow["client_port"]: flow["reply_destination"] for flow in told} == {
+            document = flows(
+                daemon, to=str(server), port=str(ECHO_PORT), proto="tcp", client=str(LAN_CLIENT[family].ip)
+            )
+            assert {flow["client_port"]: flow["uplink"] for flow in document} == {p: u.name for p, u in names.items()}
+            assert {flow["client_port"]: flow["reply_destination"] for flow in document} == {
                 p: str(u.addresses[family].own.ip) for p, u in names.items()
             }
-            assert {flow["state"] for flow in told} == {"ESTABLISHED"}
+            assert {flow["state"] for flow in document} == {"ESTABLISHED"}
 
     with_servers(lab, story)
 
@@ -212,7 +214,7 @@ def test_only_what_began_before_the_rule_set_is_a_stray(lab: Lab) -> None:
             for port in ports:
                 sock.sendto(b"hello", (str(SERVERS[Family.V4][0]), port))
 
-    def left() -> set[int | None]:
+    def remaining() -> set[int | None]:
         return {flow.port for flow in conntrack.flows(0)}
 
     with lab.router.entered():
@@ -223,6 +225,6 @@ def test_only_what_began_before_the_rule_set_is_a_stray(lab: Lab) -> None:
         ruled = time.monotonic()
         time.sleep(BLUR)
         speak(4)
-        assert left() == {1, 2, 3, 4}
+        assert remaining() == {1, 2, 3, 4}
         assert conntrack.drop(0, 0, Family.V4, partial(stray, time.monotonic() - ruled)) == 3
-        assert left() == {4}
+        assert remaining() == {4}

@@ -201,11 +201,11 @@ def test_what_rules_of_others_decide_goes_as_without_polywan_and_is_told(
             wait_for(partial(_in_force, router, observed))
             await asyncio.sleep(0.1)
             sent = _drawn(seed)
-            left = router.leave(sent)
+            remaining = router.leave(sent)
             for number, packet in enumerate(sent, start=1):
-                told = await asyncio.to_thread(daemon.client.why, _words(packet))
-                before, after = without[seed].get(number), left.get(number)
-                faults.extend(_faults(packet, observed, before, after, told))
+                answer = await asyncio.to_thread(daemon.client.why, _words(packet))
+                before, after = without[seed].get(number), remaining.get(number)
+                faults.extend(_faults(packet, observed, before, after, answer))
             router.others_have_nothing(observed)
             wait_for(partial(_in_force, router, replace(observed, rules=())))
 
@@ -218,20 +218,20 @@ def test_what_rules_of_others_decide_goes_as_without_polywan_and_is_told(
 
 
 def _faults(
-    packet: Packet, observed: Observed, before: str | None, after: str | None, told: dict[str, Any]
+    packet: Packet, observed: Observed, before: str | None, after: str | None, answer: dict[str, Any]
 ) -> list[str]:
     rule = decides(observed.rules, observed.tables, packet)
-    story = "\n".join([f"{packet}", f"without polywan: {before}; with it: {after}", *told["text"]])
+    story = "\n".join([f"{packet}", f"without polywan: {before}; with it: {after}", *answer["text"]])
     theirs = isinstance(rule, ForeignRule)
     wanted = {before} if theirs or before not in UPLINKS else UPLINKS
     faults = [] if after in wanted else [f"it should leave by {wanted}\n{story}"]
-    if told["fate"] in ("refused", "dropped"):
+    if answer["outcome"] in ("refused", "dropped"):
         said = {None}
-    elif told["fate"] == "main":
-        said = {told["interface"]}
+    elif answer["outcome"] == "main":
+        said = {answer["interface"]}
     else:
-        said = {uplink["interface"] for uplink in told["uplinks"]}
+        said = {uplink["interface"] for uplink in answer["uplinks"]}
     # IPv6 that was refused for want of a source is asked about again, with one that only the kernel knows.
-    again = told["fate"] == "refused" and packet.in_interface is None and packet.family is Family.V6
+    again = answer["outcome"] == "refused" and packet.in_interface is None and packet.family is Family.V6
     faults += [] if after in said or again else [f"why is wrong\n{story}"]
-    return faults + ([f"the kernel disagrees\n{story}"] if told["agrees"] is False else [])
+    return faults + ([f"the kernel disagrees\n{story}"] if answer["agrees"] is False else [])

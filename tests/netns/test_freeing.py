@@ -17,8 +17,8 @@ import pytest
 
 from netlab import with_servers
 from polywan.core.net import Family
-from polywan.kernel.nudge import End, nudge
-from polywan.lab.daemon import Daemon
+from polywan.kernel.nudge import End, challenge
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
@@ -64,14 +64,14 @@ def break_uplink(lab: Lab, number: int, fault: str) -> None:
         lab.blackhole(number)
 
 
-def verdict(daemon: Daemon, number: int, family: Family) -> float:
+def verdict(daemon: DaemonProcess, number: int, family: Family) -> float:
     """Wait until the uplink is found down in a family; return when."""
     name = f"isp{number} is "
 
-    def told(text: str) -> bool:
+    def was_logged(text: str) -> bool:
         return name in text and ("is down" in text or f"IPv{family:d} down" in text)
 
-    line = daemon.wait_log(told, PATIENCE)
+    line = daemon.wait_log(was_logged, PATIENCE)
     assert line is not None, f"isp{number} was never found down"
     return line.at
 
@@ -125,7 +125,7 @@ class Stalls:
 
 
 async def after_verdict(
-    daemon: Daemon,
+    daemon: DaemonProcess,
     number: int,
     family: Family,
     doomed: Sequence[socket.socket],
@@ -318,8 +318,8 @@ def test_a_rule_that_lets_no_other_uplink_serve_keeps_nobody_elses_connections_o
         refused, _ = await connect(lab, kept_in)
         assert refused.error in ("EHOSTUNREACH", "ENETUNREACH", "ECONNREFUSED")
         lab.unblackhole(1)
-        told = "no healthy uplink; serving by one that answers again"
-        both = ("only isp1: " + told, f"IPv{family:d}: {told}")
+        logged = "no healthy uplink; serving by one that answers again"
+        both = ("only isp1: " + logged, f"IPv{family:d}: {logged}")
         assert await asyncio.to_thread(daemon.wait_log, lambda text: any(t in text for t in both), PATIENCE)
         served, connection = await connect(lab, kept_in)
         assert (served.uplink, connection is not None) == (1, True)
@@ -546,5 +546,5 @@ def test_what_speaks_in_the_name_of_others_never_leaves_by_an_uplink(lab: Lab, s
     for family in FAMILIES:
         verdict(daemon, 1, family)
         with lab.router.entered():
-            nudge([End(SERVERS[family][0].packed, 7, LAN_CLIENT[family].ip.packed, 7)], family, 0)
+            challenge([End(SERVERS[family][0].packed, 7, LAN_CLIENT[family].ip.packed, 7)], family, 0)
     assert all(seen.spoofed == 0 for seen in lab.all_seen().values())

@@ -46,8 +46,8 @@ def encrypt(lab: Lab, family: Family, number: int, inside: str | None = None) ->
         ]
         lines.append(f"xfrm policy add src {mine} dst {theirs} dir out tmpl src {me} dst {peer} {tunnel}")
         lines += [
-            f"xfrm policy add src {theirs} dst {mine} dir {way} tmpl src {peer} dst {me} {tunnel}"
-            for way in ("in", "fwd")
+            f"xfrm policy add src {theirs} dst {mine} dir {direction} tmpl src {peer} dst {me} {tunnel}"
+            for direction in ("in", "fwd")
         ]
         for line in lines:
             space.run(["ip", *line.split()])

@@ -14,7 +14,7 @@ import pytest
 
 from netlab import with_servers
 from polywan.core.net import Family
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
@@ -100,7 +100,7 @@ def sources(lab: Lab, source: str, count: int = 6, *, router: bool = False) -> C
     return found
 
 
-def uplink(daemon: Daemon, number: int) -> dict[str, Any]:
+def uplink(daemon: DaemonProcess, number: int) -> dict[str, Any]:
     found: dict[str, Any] = daemon.client.status()["uplinks"][number - 1]
     return found
 

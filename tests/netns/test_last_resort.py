@@ -23,7 +23,7 @@ RECEIVE_ERRORS = {Family.V4: (socket.IPPROTO_IP, 11), Family.V6: (socket.IPPROTO
 SOCKETS = {Family.V4: socket.AF_INET, Family.V6: socket.AF_INET6}
 
 
-def told(lab: Lab, family: Family, wait_for: WaitFor) -> tuple[int, int]:
+def counters(lab: Lab, family: Family, wait_for: WaitFor) -> tuple[int, int]:
     """Send a datagram from the client and return type and code of the ICMP message that comes back."""
     with lab.client.socket(SOCKETS[family], socket.SOCK_DGRAM) as sock:
         level, option = RECEIVE_ERRORS[family]
@@ -73,7 +73,7 @@ def test_the_client_is_told_at_once_in_the_words_of_the_route_type(
 ) -> None:
     lab = lab_of(2)
     without_any_uplink(lab, start_daemon, wait_for, resort)
-    assert told(lab, family, wait_for) == message
+    assert counters(lab, family, wait_for) == message
 
 
 @pytest.mark.parametrize("family", [Family.V4, Family.V6])

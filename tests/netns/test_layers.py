@@ -13,7 +13,7 @@ import pytest
 from dnsserver import DnsServer, Zone
 from netlab import with_servers
 from polywan.core.net import Family
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import open_connections, shares
@@ -48,12 +48,12 @@ def resolvers(lab: Lab) -> Iterator[list[DnsServer]]:
         yield servers
 
 
-def uplink_of(daemon: Daemon, number: int) -> dict[str, Any]:
+def uplink_of(daemon: DaemonProcess, number: int) -> dict[str, Any]:
     found: dict[str, Any] = daemon.client.status()["uplinks"][number - 1]
     return found
 
 
-async def seen(daemon: Daemon, number: int, timeout: float = 10.0, **wanted: str) -> dict[str, Any]:
+async def seen(daemon: DaemonProcess, number: int, timeout: float = 10.0, **wanted: str) -> dict[str, Any]:
     """Await an uplink's state, and words of its reason."""
     found: dict[str, Any] = {}
     try:
@@ -83,8 +83,8 @@ def test_the_dead_resolver_of_one_provider_moves_new_connections_and_no_old_ones
             assert "100.64.1.1" in down["reason"]
             assert down["layers"]["dns"]["state"] == "broken"
             assert down["layers"]["gateway"]["state"] == "ok"
-            with closing(await open_connections(lab, 4, SERVERS[Family.V4][0])) as fresh:
-                assert shares(a.uplink for a in fresh.attempts) == {2: 4}
+            with closing(await open_connections(lab, 4, SERVERS[Family.V4][0])) as new:
+                assert shares(a.uplink for a in new.attempts) == {2: 4}
             assert [await c.ask("still there?") for c in old]
         servers[0].silent = False
         await seen(daemon, 1, state="up")
@@ -107,8 +107,8 @@ def test_a_gateway_that_is_gone_from_a_link_that_is_up_is_told(lab_of: BuildLab,
     daemon = start_daemon(lab, settings(lab, ""))
     lab.provider(1).ip(["link set wan arp off"])
     lab.blackhole(1)
-    told = "gateway 100.64.1.1 does not answer ARP although the link is up"
-    asyncio.run(seen(daemon, 1, state="down", reason=told))
+    text = "gateway 100.64.1.1 does not answer ARP although the link is up"
+    asyncio.run(seen(daemon, 1, state="down", reason=text))
 
 
 async def answer_http(lab: Lab, status: dict[str, str]) -> asyncio.Server:
@@ -156,9 +156,9 @@ def test_a_target_that_is_dead_everywhere_is_blamed_and_nobody_goes_down(
     rule = f"ip daddr {targets[-1]} icmp type echo-request drop"
     hook = "type filter hook input priority filter; policy accept;"
     lab.server.nft(f"table ip mute {{ chain arriving {{ {hook}\n{rule}\n}}\n}}\n")
-    told = f"target {targets[-1]} answers by no uplink: not counted against them"
-    assert daemon.wait_log(lambda text: told in text, 10.0) is not None
-    assert told in daemon.client.status()["warnings"]
+    message = f"target {targets[-1]} answers by no uplink: not counted against them"
+    assert daemon.wait_log(lambda text: message in text, 10.0) is not None
+    assert message in daemon.client.status()["warnings"]
     assert not [line.text for line in daemon.log if "is down" in line.text]
     lab.server.nft("delete table ip mute\n")
     assert daemon.wait_log(lambda text: f"target {targets[-1]} answers again" in text, 5.0) is not None

@@ -14,7 +14,7 @@ from dnsserver import Zone
 from listfiles import write
 from netlab import with_servers
 from polywan.core.net import FAMILIES, Family, IPAddress
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
@@ -59,7 +59,7 @@ def many(count: int, family: Family) -> str:
     return "".join(f"{IPv6Address((0x2A00 << 112) + (2 * n << 80))}/48\n" for n in range(count))
 
 
-def warnings(daemon: Daemon) -> str:
+def warnings(daemon: DaemonProcess) -> str:
     return "\n".join(daemon.client.status()["warnings"])
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from netlab import with_servers
 from polywan.core.net import Family
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
@@ -59,7 +59,7 @@ def near(seen: Counter[int], number: int, share: float) -> bool:
     return abs(seen[number] - share * sum(seen.values())) <= SPREAD
 
 
-def state_is(daemon: Daemon, number: int, wanted: str) -> Callable[[], bool]:
+def state_is(daemon: DaemonProcess, number: int, wanted: str) -> Callable[[], bool]:
     return lambda: daemon.client.status()["uplinks"][number - 1]["state"] == wanted
 
 
@@ -173,7 +173,7 @@ def test_a_silent_uplink_leaves_the_group(two: Lab, start_daemon: StartDaemon, w
     with_servers(two, story)
 
 
-def served_by(daemon: Daemon, family: Family) -> list[str]:
+def served_by(daemon: DaemonProcess, family: Family) -> list[str]:
     """Return who serves the default policy, by the daemon's own word."""
     chosen = daemon.client.status()["policies"][0]["families"][family.nfproto]
     return [member["uplink"] for member in chosen["members"]]

@@ -16,7 +16,7 @@ import pytest
 from asking import Asker
 from netlab import with_servers
 from polywan.core.net import FAMILIES, Family, IPAddress
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
@@ -61,7 +61,7 @@ async def answering(namespace: Namespace, address: str, port: int) -> AsyncItera
         server.close()
 
 
-def told(lab: Lab, rules: str) -> None:
+def loaded(lab: Lab, rules: str) -> None:
     """Load rules of another program into the router."""
     lab.router.nft(rules)
 
@@ -85,10 +85,10 @@ def test_a_whole_word_mark_is_seen_whole_by_its_program_whoever_was_first(
 ) -> None:
     lab = lab_of(2)
     if first:
-        told(lab, MARKING.format(mark=mark))
+        loaded(lab, MARKING.format(mark=mark))
     start_daemon(lab, two(lab))
     if not first:
-        told(lab, MARKING.format(mark=mark))
+        loaded(lab, MARKING.format(mark=mark))
     ours = ["nft", "list", "chain", "inet", "polywan", "forward"]
     wait_for(lambda: lab.router.run(ours, check=False).returncode == 0, 2.0, "our bits come off where others compare")
 
@@ -120,7 +120,7 @@ def test_a_program_that_overwrites_the_whole_connection_mark_moves_no_connection
     lab_of: BuildLab, start_daemon: StartDaemon
 ) -> None:
     lab = lab_of(2)
-    told(lab, SAVING)
+    loaded(lab, SAVING)
     start_daemon(lab, two(lab))
 
     async def story() -> None:
@@ -168,7 +168,7 @@ def test_what_is_translated_to_here_or_inside_takes_no_turn_and_outlives_every_u
     here, inside = 3128, 8080
     server4, server6 = (str(SERVERS[f][0]) for f in FAMILIES)
     client4 = str(LAN_CLIENT[Family.V4].ip)
-    told(lab, INSIDE.format(server4=server4, server6=server6, client4=client4, here=here, inside=inside))
+    loaded(lab, INSIDE.format(server4=server4, server6=server6, client4=client4, here=here, inside=inside))
     daemon = start_daemon(lab, two(lab) + '[[rules]]\nprotocol = "tcp"\nport = "81-83,3128,8080"\nonly = ["isp1"]\n')
 
     async def greeting(namespace: Namespace, address: str, port: int) -> str:
@@ -210,7 +210,7 @@ def test_what_is_translated_to_here_or_inside_takes_no_turn_and_outlives_every_u
     with_servers(lab, story)
 
 
-def states(daemon: Daemon) -> dict[str, str]:
+def states(daemon: DaemonProcess) -> dict[str, str]:
     return {uplink["name"]: uplink["state"] for uplink in daemon.client.status()["uplinks"]}
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from netlab import with_servers
 from polywan.core.net import Family, IPAddress
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
@@ -46,15 +46,15 @@ def text(lab: Lab, *, passive: bool) -> str:
     return whole if passive else whole.replace("[health]", "[health]\npassive = false", 1)
 
 
-def alarms(daemon: Daemon) -> list[str]:
+def alarms(daemon: DaemonProcess) -> list[str]:
     return [line.text for line in daemon.log if "passive.alarm" in line.text]
 
 
-def states(daemon: Daemon) -> list[str]:
+def states(daemon: DaemonProcess) -> list[str]:
     return [uplink["state"] for uplink in daemon.client.status()["uplinks"]]
 
 
-async def died(lab: Lab, daemon: Daemon) -> float:
+async def died(lab: Lab, daemon: DaemonProcess) -> float:
     """Blackhole the second uplink under load; return the seconds until its verdict."""
     async with VariedLoad(lab):
         await asyncio.sleep(1.2)

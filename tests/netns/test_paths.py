@@ -8,7 +8,7 @@ import pytest
 
 from netlab import with_servers
 from polywan.core.net import Family
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
@@ -109,7 +109,7 @@ def test_a_port_of_a_bridge_names_the_bridge(lab_of: BuildLab, start_daemon: Sta
     wait_for(lambda: "port of bridge br0: name br0" in daemon.client.status()["uplinks"][0]["reason"])
 
 
-def warned(daemon: Daemon, *words: str) -> bool:
+def warned(daemon: DaemonProcess, *words: str) -> bool:
     return any(all(word in line for word in words) for line in daemon.client.status()["warnings"])
 
 

@@ -13,7 +13,7 @@ import pytest
 from polywan.core.events import ProbeResult
 from polywan.core.untracked import untracked_chains
 from polywan.lab.namespaces import ip_batch
-from polywan.probe.prober import GRACE, NetProber
+from polywan.probe.prober import FAIL_DELAY, NetProber
 from probing import Method, order, take
 from twolinks import CLOSED, EVERY, OPEN, REJECTED, SERVER, SILENT, World, build, by
 
@@ -93,7 +93,7 @@ def test_a_probe_that_cannot_leave_is_reported_early_but_not_at_once(
     start = time.monotonic()
     (found,) = world.ask(by(2, SERVER[version], methods=(method,), timeout=5.0))
     assert found.rtt is None
-    assert GRACE <= time.monotonic() - start < 1.0
+    assert FAIL_DELAY <= time.monotonic() - start < 1.0
 
 
 def open_files() -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from netlab import with_servers
 from polywan.core.net import Family
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
@@ -39,7 +39,7 @@ def lose_echoes(provider: Namespace, percent: int) -> None:
     )
 
 
-def uplink(daemon: Daemon, number: int) -> dict[str, Any]:
+def uplink(daemon: DaemonProcess, number: int) -> dict[str, Any]:
     found: dict[str, Any] = daemon.client.status()["uplinks"][number - 1]
     return found
 

@@ -20,7 +20,7 @@ from polywan.lab.traffic import open_connections
 
 if TYPE_CHECKING:
     from netlab import StartDaemon, WaitFor
-    from polywan.lab.daemon import Daemon
+    from polywan.lab.daemon import DaemonProcess
 
 NAMINGS = (
     {"isp1": "isp2", "isp2": "isp3", "isp3": "isp1"},
@@ -55,7 +55,7 @@ def test_connections_stay_when_names_are_exchanged_or_new(lab: Lab, start_daemon
     assert "is now called" in "\n".join(line.text for line in daemon.log)
 
 
-def plan(lab: Lab, daemon: Daemon, *more: str) -> subprocess.CompletedProcess[str]:
+def plan(lab: Lab, daemon: DaemonProcess, *more: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "polywan", "plan", "--config", str(daemon.config), "--state-dir", str(daemon.state)]
     return lab.router.run([*argv, *more], check=False)
 

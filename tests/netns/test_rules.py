@@ -19,7 +19,7 @@ from asking import DSCP_EF, NOBODY, Asker, mac_of, needs_users, rule, started
 from netlab import with_servers
 from polywan.core.net import FAMILIES, Family
 from polywan.daemon.groups import hierarchy
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.servers import ECHO_PORT
 from polywan.lab.topology import SERVERS
@@ -31,7 +31,7 @@ OTHER_PORT = 40001
 FOREIGN = 0x0001_0000
 
 
-async def later(wait_for: WaitFor, daemon: Daemon, generation: int, what: str) -> None:
+async def later(wait_for: WaitFor, daemon: DaemonProcess, generation: int, what: str) -> None:
     """Wait until another plan was carried out."""
     await asyncio.to_thread(wait_for, lambda: daemon.client.status()["generation"] > generation, 10.0, what)
 
@@ -121,8 +121,8 @@ def test_a_user_steers_the_boxs_own_connections_only(lab: Lab, start_daemon: Sta
 
 
 def test_none_of_the_negated_conditions_may_hold(lab: Lab, start_daemon: StartDaemon) -> None:
-    spared = ", ".join(f'"{SERVERS[f][1]}"' for f in FAMILIES)
-    started(lab, start_daemon, rule(f'not = {{to = [{spared}], dscp = "ef", protocol = "udp"}}'))
+    exempt = ", ".join(f'"{SERVERS[f][1]}"' for f in FAMILIES)
+    started(lab, start_daemon, rule(f'not = {{to = [{exempt}], dscp = "ef", protocol = "udp"}}'))
 
     async def check(ask: Asker, family: Family) -> None:
         assert await ask.tcp(SERVERS[family][0]) == 2

@@ -80,7 +80,8 @@ CHANGES: dict[str, Callable[[Table], Sequence[str]]] = {
     "a map emptied": lambda t: [f"flush map {T} {t.one('map')}"],
     "our names taken": lambda t: [
         f"delete table {T}",
-        f"table {T} {{ map down_4 {{ type mark : verdict; }}; chain cut {{ type filter hook input priority 0; }}; }}",
+        f"table {T} {{ map down_4 {{ type mark : verdict; }}; }}",
+        f"add chain {T} reject_dead {{ type filter hook input priority 0; }}",
     ],
 }
 

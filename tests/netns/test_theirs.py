@@ -180,15 +180,15 @@ def test_what_the_kernel_decides_by_rules_of_others_is_known_on_paper_and_in_the
         for number, packet in enumerate(sent, start=1):
             rule = decides(observed.rules, observed.tables, packet)
             kind, table, _ = box.goes(packet)
-            told = f"{number}: {packet}\n{rule}\nthe kernel: {kind} by table {table}"
+            text = f"{number}: {packet}\n{rule}\nthe kernel: {kind} by table {table}"
             if isinstance(rule, ForeignRule):
                 expected.add(number)
                 if kind == "unicast":
-                    assert table == rule.table, told
+                    assert table == rule.table, text
                 else:
-                    assert kind in ("unreachable", "prohibit", "blackhole", "none"), told
+                    assert kind in ("unreachable", "prohibit", "blackhole", "none"), text
             else:
-                assert (kind, table) == ("unicast", TABLE_MAIN), told
+                assert (kind, table) == ("unicast", TABLE_MAIN), text
     decided = box.decided(sent, observed)
     wrong = [f"{n}: {sent[n - 1]}" for n in sorted(decided ^ expected)]
     assert wrong == [], "\n".join([*wrong, *(rule.text() for rule in observed.rules)])

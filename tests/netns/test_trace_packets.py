@@ -279,30 +279,30 @@ def test_connections_go_where_the_tracer_says(lab: Lab, start_daemon: StartDaemo
             await asyncio.to_thread(daemon.client.reload)
             for _ in range(CONNECTIONS):
                 planned = _planned(chance, mac, clients, own)
-                told = await asyncio.to_thread(daemon.client.why, planned.words())
+                answer = await asyncio.to_thread(daemon.client.why, planned.words())
                 seen = await planned.open(lab)
-                story = "\n".join([*told["text"], repr(planned), f"really: {seen}", text])
-                assert seen in _expected(lab, told), story
-                assert told["agrees"] is not False, story
-                if told["fate"] == "uplink" and told["algorithm"] in HASHES and not told["notes"]:
-                    assert len(told["uplinks"]) == 1, story
-                met.update((told["fate"], told["algorithm"]))
+                story = "\n".join([*answer["text"], repr(planned), f"really: {seen}", text])
+                assert seen in _expected(lab, answer), story
+                assert answer["agrees"] is not False, story
+                if answer["outcome"] == "uplink" and answer["algorithm"] in HASHES and not answer["notes"]:
+                    assert len(answer["uplinks"]) == 1, story
+                met.update((answer["outcome"], answer["algorithm"]))
 
     with_servers(lab, story)
     assert met >= {"uplink", "bound", "main", "refused"}
     assert met >= set(ALGORITHMS)
 
 
-def _expected(lab: Lab, told: dict[str, Any]) -> set[int | None]:
+def _expected(lab: Lab, answer: dict[str, Any]) -> set[int | None]:
     """Numbers of the uplinks that the server may see; None when the connection comes to nothing."""
     by_device: dict[str | None, int] = {u.interface: u.number for u in lab.topology.uplinks}
-    if told["fate"] in ("refused", "dropped"):
+    if answer["outcome"] in ("refused", "dropped"):
         return {None}
-    if told["fate"] == "main":
-        return {by_device[told["interface"]]}
+    if answer["outcome"] == "main":
+        return {by_device[answer["interface"]]}
     # The sockets here are connected, which nobody can tell the tracer.
     if stays := [
-        found[1] for note in told["notes"] if (found := re.search(r"is connected looks bound.* isp(\d)", note))
+        found[1] for note in answer["notes"] if (found := re.search(r"is connected looks bound.* isp(\d)", note))
     ]:
         return {int(number) for number in stays}
-    return {by_device[uplink["interface"]] for uplink in told["uplinks"]}
+    return {by_device[uplink["interface"]] for uplink in answer["uplinks"]}

@@ -13,7 +13,7 @@ import pytest
 from netlab import with_servers
 from polywan.core.errors import ControlError
 from polywan.core.net import Family
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT
@@ -28,82 +28,84 @@ CLIENT = {family: str(address.ip) for family, address in LAN_CLIENT.items()}
 SERVER = {family: str(addresses[0]) for family, addresses in SERVERS.items()}
 
 
-def why(daemon: Daemon, source: str, target: str, **words: str) -> dict[str, Any]:
-    told = daemon.client.why({"from": source, "to": target, **words})
-    print("\n".join(told["text"]))
-    return told
+def why(daemon: DaemonProcess, source: str, target: str, **words: str) -> dict[str, Any]:
+    answer = daemon.client.why({"from": source, "to": target, **words})
+    print("\n".join(answer["text"]))
+    return answer
 
 
-def uplinks(told: dict[str, Any]) -> dict[str, float]:
-    return {uplink["name"]: uplink["share"] for uplink in told["uplinks"]}
+def uplinks(answer: dict[str, Any]) -> dict[str, float]:
+    return {uplink["name"]: uplink["share"] for uplink in answer["uplinks"]}
 
 
 @pytest.fixture
-def daemon(lab: Lab, start_daemon: StartDaemon) -> Daemon:
+def daemon(lab: Lab, start_daemon: StartDaemon) -> DaemonProcess:
     return start_daemon(lab, configuration(lab.topology, (2, 1, 1)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("source", ["client", "-"])
-def test_turns_are_told_as_shares_and_the_kernel_agrees(daemon: Daemon, family: Family, source: str) -> None:
-    told = why(daemon, CLIENT[family] if source == "client" else source, SERVER[family])
-    assert uplinks(told) == {"isp1": 0.5, "isp2": 0.25, "isp3": 0.25}
-    assert told["in_interface"] == ("lan0" if source == "client" else None)
-    assert [answer["interface"] for answer in told["kernel"]] == ["wan1", "wan2", "wan3"]
-    assert told["agrees"] is True
+def test_turns_are_told_as_shares_and_the_kernel_agrees(daemon: DaemonProcess, family: Family, source: str) -> None:
+    explanation = why(daemon, CLIENT[family] if source == "client" else source, SERVER[family])
+    assert uplinks(explanation) == {"isp1": 0.5, "isp2": 0.25, "isp3": 0.25}
+    assert explanation["in_interface"] == ("lan0" if source == "client" else None)
+    assert [answer["interface"] for answer in explanation["kernel"]] == ["wan1", "wan2", "wan3"]
+    assert explanation["agrees"] is True
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_stays_inside_is_not_ours(daemon: Daemon, family: Family) -> None:
-    told = why(daemon, "-", CLIENT[family])
-    assert (told["fate"], told["interface"], told["agrees"]) == ("main", "lan0", True)
-    assert why(daemon, CLIENT[family], str(LAN_ROUTER[family].ip))["fate"] == "here"
+def test_what_stays_inside_is_not_ours(daemon: DaemonProcess, family: Family) -> None:
+    answer = why(daemon, "-", CLIENT[family])
+    assert (answer["outcome"], answer["interface"], answer["agrees"]) == ("main", "lan0", True)
+    assert why(daemon, CLIENT[family], str(LAN_ROUTER[family].ip))["outcome"] == "here"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_comes_in_by_an_uplink_is_answered_by_it(daemon: Daemon, lab: Lab, family: Family) -> None:
+def test_what_comes_in_by_an_uplink_is_answered_by_it(daemon: DaemonProcess, lab: Lab, family: Family) -> None:
     own = str(lab.topology.uplink(2).addresses[family].own.ip)
-    told = why(daemon, SERVER[family], own, in_interface="wan2")
-    assert (told["fate"], uplinks(told), told["agrees"]) == ("outside", {"isp2": 1}, True)
+    answer = why(daemon, SERVER[family], own, in_interface="wan2")
+    assert (answer["outcome"], uplinks(answer), answer["agrees"]) == ("outside", {"isp2": 1}, True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("source", ["client", "-"])
 def test_a_specific_route_is_left_alone_also_by_the_gateway_of_mains_default(
-    daemon: Daemon, lab: Lab, family: Family, source: str
+    daemon: DaemonProcess, lab: Lab, family: Family, source: str
 ) -> None:
     lab.router.ip([f"route add {SERVER[family]} via {lab.topology.uplink(1).addresses[family].gateway}"])
-    told = why(daemon, CLIENT[family] if source == "client" else source, SERVER[family])
+    answer = why(daemon, CLIENT[family] if source == "client" else source, SERVER[family])
     if family is Family.V6 and source == "-":
-        assert (uplinks(told), told["specific_route"], told["agrees"]) == ({"isp1": 1}, True, True)
+        assert (uplinks(answer), answer["specific_route"], answer["agrees"]) == ({"isp1": 1}, True, True)
     else:
-        assert (told["fate"], told["interface"]) == ("main", "wan1")
-        assert (told["uplinks"], told["specific_route"], told["agrees"]) == ([], True, True)
+        assert (answer["outcome"], answer["interface"]) == ("main", "wan1")
+        assert (answer["uplinks"], answer["specific_route"], answer["agrees"]) == ([], True, True)
 
 
-def test_a_rule_that_is_gone_is_noticed(daemon: Daemon, lab: Lab) -> None:
+def test_a_rule_that_is_gone_is_noticed(daemon: DaemonProcess, lab: Lab) -> None:
     # The daemon puts it right within milliseconds, until it has done so too often.
     for _ in range(20):
         lab.router.run(["ip", "rule", "del", "fwmark", "0x2000000/0x3f000000"], check=False)
-        told = why(daemon, CLIENT[Family.V4], SERVER[Family.V4])
-        if told["agrees"] is False:
+        explanation = why(daemon, CLIENT[Family.V4], SERVER[Family.V4])
+        if explanation["agrees"] is False:
             break
-    assert [answer["uplink"] for answer in told["kernel"] if not answer["agrees"]] == ["isp2"]
-    assert any("THE KERNEL DISAGREES about isp2" in line for line in told["text"])
+    assert [answer["uplink"] for answer in explanation["kernel"] if not answer["agrees"]] == ["isp2"]
+    assert any("THE KERNEL DISAGREES about isp2" in line for line in explanation["text"])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_rule_that_leads_to_main_changes_nothing(daemon: Daemon, lab: Lab, family: Family, wait_for: WaitFor) -> None:
+def test_a_rule_that_leads_to_main_changes_nothing(
+    daemon: DaemonProcess, lab: Lab, family: Family, wait_for: WaitFor
+) -> None:
     lab.router.run(["ip", f"-{family:d}", "rule", "add", "priority", "100", "lookup", "main"])
-    told = wait_for(lambda: found if (found := why(daemon, CLIENT[family], SERVER[family]))["agrees"] else None)
-    assert told is not None
-    assert uplinks(told) == {"isp1": 0.5, "isp2": 0.25, "isp3": 0.25}
+    answer = wait_for(lambda: found if (found := why(daemon, CLIENT[family], SERVER[family]))["agrees"] else None)
+    assert answer is not None
+    assert uplinks(answer) == {"isp1": 0.5, "isp2": 0.25, "isp3": 0.25}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("source", ["client", "-"])
 def test_a_rule_of_others_that_decides_is_named(
-    daemon: Daemon, lab: Lab, family: Family, source: str, wait_for: WaitFor
+    daemon: DaemonProcess, lab: Lab, family: Family, source: str, wait_for: WaitFor
 ) -> None:
     by = "dport 443 lookup 200"
     lab.router.run(["ip", f"-{family:d}", "route", "add", "default", "dev", "lan0", "table", "200"])
@@ -112,13 +114,13 @@ def test_a_rule_of_others_that_decides_is_named(
     )
 
     def known() -> dict[str, Any] | None:
-        told = why(daemon, CLIENT[family] if source == "client" else source, target(SERVER[family], 443))
-        return told if "rule of another program: " in told["reason"] else None
+        answer = why(daemon, CLIENT[family] if source == "client" else source, target(SERVER[family], 443))
+        return answer if "rule of another program: " in answer["reason"] else None
 
-    told = wait_for(known)
-    assert told is not None
-    assert (told["interface"], told["agrees"]) == ("lan0", True)
-    assert "100: from all ipproto tcp dport 443 lookup 200" in told["reason"]
+    explanation = wait_for(known)
+    assert explanation is not None
+    assert (explanation["interface"], explanation["agrees"]) == ("lan0", True)
+    assert "100: from all ipproto tcp dport 443 lookup 200" in explanation["reason"]
     assert len(why(daemon, CLIENT[family], target(SERVER[family], 80))["uplinks"]) == 3
 
 
@@ -127,21 +129,23 @@ def target(address: str, port: int) -> str:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_rule_of_others_that_nobody_can_get_ahead_of_is_noticed(daemon: Daemon, lab: Lab, family: Family) -> None:
+def test_a_rule_of_others_that_nobody_can_get_ahead_of_is_noticed(
+    daemon: DaemonProcess, lab: Lab, family: Family
+) -> None:
     lab.router.run(["ip", f"-{family:d}", "rule", "add", "priority", "1", "lookup", "main"])
-    told = why(daemon, CLIENT[family], SERVER[family])
-    assert told["agrees"] is False
-    troubles = {answer["uplink"]: answer["trouble"] for answer in told["kernel"]}
+    explanation = why(daemon, CLIENT[family], SERVER[family])
+    assert explanation["agrees"] is False
+    troubles = {answer["uplink"]: answer["trouble"] for answer in explanation["kernel"]}
     assert "by table 254, not 6001" in troubles["isp1"]
     assert "by wan1 (table 254); expected: wan2" in troubles["isp2"]
 
 
-def polywan(daemon: Daemon, lab: Lab, *argv: str) -> subprocess.CompletedProcess[str]:
+def polywan(daemon: DaemonProcess, lab: Lab, *argv: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "polywan", "why", "--runtime-dir", str(daemon.runtime), *argv]
     return lab.router.run(command, check=False)
 
 
-def test_the_command_tells_the_story_and_ends_with_the_conclusion(daemon: Daemon, lab: Lab) -> None:
+def test_the_command_tells_the_story_and_ends_with_the_conclusion(daemon: DaemonProcess, lab: Lab) -> None:
     done = polywan(daemon, lab, CLIENT[Family.V4], f"{SERVER[Family.V4]}:443")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -150,7 +154,7 @@ def test_the_command_tells_the_story_and_ends_with_the_conclusion(daemon: Daemon
     assert lines[-1] == "leaves by isp1 (50 %) or isp2 (25 %) or isp3 (25 %)"
 
 
-def test_a_disagreement_is_exit_9(daemon: Daemon, lab: Lab) -> None:
+def test_a_disagreement_is_exit_9(daemon: DaemonProcess, lab: Lab) -> None:
     lab.router.run(["ip", "rule", "add", "priority", "1", "lookup", "main"])
     done = polywan(daemon, lab, CLIENT[Family.V4], SERVER[Family.V4], "--json")
     assert done.returncode == 9
@@ -165,24 +169,26 @@ def test_a_disagreement_is_exit_9(daemon: Daemon, lab: Lab) -> None:
         (["-", "203.0.113.10", "--user", "nobody-of-that-name"], "there is no user"),
     ],
 )
-def test_a_question_that_makes_no_sense_is_exit_2(daemon: Daemon, lab: Lab, argv: list[str], message: str) -> None:
+def test_a_question_that_makes_no_sense_is_exit_2(
+    daemon: DaemonProcess, lab: Lab, argv: list[str], message: str
+) -> None:
     done = polywan(daemon, lab, *argv)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_live_connection_is_told_with_its_uplink(lab: Lab, daemon: Daemon, family: Family) -> None:
+def test_a_live_connection_is_told_with_its_uplink(lab: Lab, daemon: DaemonProcess, family: Family) -> None:
     async def story() -> None:
         attempt, connection = await connect(lab, SERVERS[family][0])
         assert connection is not None, attempt.error
         with closing(connection):
             target = f"[{SERVER[family]}]:{ECHO_PORT}" if family is Family.V6 else f"{SERVER[family]}:{ECHO_PORT}"
-            told = why(daemon, CLIENT[family], target, flow="1")
-            (flow,) = told["flows"]
+            answer = why(daemon, CLIENT[family], target, flow="1")
+            (flow,) = answer["flows"]
             seen = lab.topology.uplink(attempt.uplink or 0)
             assert (flow["uplink"], flow["server_sees"]) == (seen.name, str(seen.addresses[family].own.ip))
-            assert told["text"][0].startswith("live: ")
+            assert answer["text"][0].startswith("live: ")
             assert why(daemon, CLIENT[family], f"{target[:-4]}7001", flow="1")["flows"] == []
 
     with_servers(lab, story)
@@ -198,8 +204,8 @@ def test_a_kept_client_is_told_so(lab: Lab, start_daemon: StartDaemon) -> None:
         attempt, connection = await connect(lab, SERVERS[Family.V4][0])
         assert connection is not None, attempt.error
         connection.close()
-        told = why(daemon, CLIENT[Family.V4], str(SERVERS[Family.V4][1]))
-        assert (told["affinity"], uplinks(told)) == (True, {f"isp{attempt.uplink}": 1})
+        answer = why(daemon, CLIENT[Family.V4], str(SERVERS[Family.V4][1]))
+        assert (answer["affinity"], uplinks(answer)) == (True, {f"isp{attempt.uplink}": 1})
 
     with_servers(lab, story)
 
@@ -208,10 +214,10 @@ def test_a_kill_switch_is_told_for_bound_sockets_too(lab: Lab, start_daemon: Sta
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)) + '[[rules]]\nonly = ["isp2"]\n')
     assert uplinks(why(daemon, CLIENT[Family.V4], SERVER[Family.V4])) == {"isp2": 1}
     bound = why(daemon, str(lab.topology.uplink(3).addresses[Family.V4].own.ip), SERVER[Family.V4])
-    assert (bound["fate"], bound["rule"]) == ("dropped", 1)
+    assert (bound["outcome"], bound["rule"]) == ("dropped", 1)
 
 
-def test_no_daemon_is_told_as_such(lab: Lab, daemon: Daemon) -> None:
+def test_no_daemon_is_told_as_such(lab: Lab, daemon: DaemonProcess) -> None:
     daemon.stop()
     with pytest.raises(ControlError):
         why(daemon, CLIENT[Family.V4], SERVER[Family.V4])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from polywan.config import HealthSettings
 from polywan.core import health as hl
-from polywan.core.blame import Blame, Juror, Jury, take
+from polywan.core.blame import BadTargets, Observer, Observers, take
 from polywan.core.events import ProbeResult
 from polywan.core.health import Health, ProbeState
 from polywan.core.net import Family
@@ -28,15 +28,15 @@ class World:
 
     def __init__(self, uplinks: int) -> None:
         self.keys: list[UplinkFamily] = [(f"u{n}", Family.V4) for n in range(uplinks)]
-        self.jury: Jury = {key: Juror(frozenset(TARGETS), SETTINGS.fall) for key in self.keys}
-        self.blame = Blame()
+        self.observers_of: Observers = {key: Observer(frozenset(TARGETS), SETTINGS.fall) for key in self.keys}
+        self.bad_targets = BadTargets()
         self.health: dict[UplinkFamily, ProbeState] = {key: hl.initial(Health.UP, "", 0.0) for key in self.keys}
         self.now = 0.0
 
     def round(self, answers: list[list[bool]]) -> None:
         self.now += 1
         for key in self.keys:
-            count = len(self.blame.counted(TARGETS))
+            count = len(self.bad_targets.counted(TARGETS))
             self.health[key] = hl.start_round(self.health[key], SETTINGS, count, self.now)
         for key, row in zip(self.keys, answers, strict=False):
             for target, answered in zip(TARGETS, row, strict=True):
@@ -46,9 +46,9 @@ class World:
         state = self.health[key]
         result = ProbeResult(uplink=key[0], family=key[1], round=state.number, target=target, rtt=rtt)
         sent = next((r.sent for r in state.open if r.number == state.number), None)
-        ruling = take(self.blame, result, sent, lambda _: self.jury, self.now + 0.5)
-        self.blame = ruling.blame
-        for counted in ruling.counted:
+        assessment = take(self.bad_targets, result, sent, lambda _: self.observers_of, self.now + 0.5)
+        self.bad_targets = assessment.bad_targets
+        for counted in assessment.counted:
             self._count(counted)
 
     def _count(self, counted: ProbeResult) -> None:
@@ -72,8 +72,8 @@ def test_a_single_uplink_never_blames(rounds: list[list[list[bool]]]) -> None:
     world = World(1)
     for answers in rounds:
         world.round(answers)
-        assert world.blame.blamed == ()
-        assert world.blame.held == ()
+        assert world.bad_targets.bad == ()
+        assert world.bad_targets.pending == ()
 
 
 @given(ROUNDS)
@@ -83,10 +83,10 @@ def test_some_target_always_decides_and_a_blamed_one_answered_nobody_lately(
     world = World(3)
     for answers in rounds:
         world.round(answers)
-        blamed = world.blame.blamed
-        assert len(blamed) < len(TARGETS)
-        for target in blamed:
-            assert all(known.get(target) != 0 for known in world.blame.misses.values())
+        bad = world.bad_targets.bad
+        assert len(bad) < len(TARGETS)
+        for target in bad:
+            assert all(known.get(target) != 0 for known in world.bad_targets.misses.values())
 
 
 @given(ROUNDS, st.integers(0, 2))
@@ -95,7 +95,7 @@ def test_a_target_that_is_dead_everywhere_takes_nobody_down(rounds: list[list[li
     for _ in rounds:
         world.round([[place != dead for place in range(3)]] * 3)
     assert all(state.health is Health.UP for state in world.health.values())
-    assert (TARGETS[dead] in world.blame.blamed) == (len(rounds) >= SETTINGS.fall)
+    assert (TARGETS[dead] in world.bad_targets.bad) == (len(rounds) >= SETTINGS.fall)
 
 
 @given(ROUNDS)
@@ -105,7 +105,11 @@ def test_no_miss_is_held_for_an_uplink_whose_fellows_have_heard_the_target_since
     world = World(3)
     for answers in rounds:
         world.round(answers)
-        for held in world.blame.held:
-            others = [at for name, at in world.blame.heard.get(held.result.target, ()) if name != held.result.uplink]
-            assert all(at < held.sent for at in others)
-        assert replace(world.blame, held=()).counted(TARGETS)
+        for pending in world.bad_targets.pending:
+            others = [
+                at
+                for name, at in world.bad_targets.heard.get(pending.result.target, ())
+                if name != pending.result.uplink
+            ]
+            assert all(at < pending.sent for at in others)
+        assert replace(world.bad_targets, pending=()).counted(TARGETS)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from polywan.config import Config
 from polywan.core import agenda, drain
 from polywan.core.admin import Verb
-from polywan.core.drain import GRACE, LOOK, Watch
-from polywan.core.effects import Effect, Empty, Look, StartProbe
-from polywan.core.events import Event, LeftSeen, Ordered, ProbeResult, Tick
+from polywan.core.drain import INSPECT_INTERVAL, RESET_GRACE, IdleTracker
+from polywan.core.effects import Effect, ForgetAll, InspectDrain, StartProbe
+from polywan.core.events import DrainInspected, Event, OperatorCommand, ProbeResult, Tick
 from polywan.core.flows import Flow
 from polywan.core.net import Family
-from worlds import Daemon, world
+from worlds import Engine, world
 
 ON_UP = ["stay", "move-when-idle", "move", {"drain": 0}, {"drain": 7}, None]
 NAMES = ["u1", "u2", "u3"]
@@ -36,7 +36,7 @@ class Box:
     """A daemon whose probes are answered by the uplinks that are well."""
 
     def __init__(self, config: Config) -> None:
-        self.daemon = Daemon(config, world(3, [Family.V4]))
+        self.daemon = Engine(config, world(3, [Family.V4]))
         self.well = set(NAMES)
         self.answers: deque[Event] = deque()
 
@@ -50,7 +50,7 @@ class Box:
         assert selection is not None
         used = drain.serving(selection)
         assert not used & selection.dead
-        if isinstance(effect, Look | Empty):
+        if isinstance(effect, InspectDrain | ForgetAll):
             assert (effect.uplink, effect.family) not in used
 
     def answer(self, effect: Effect) -> None:
@@ -60,9 +60,9 @@ class Box:
             for target in order.targets:
                 heard: dict[str, Any] = {"uplink": order.uplink, "family": order.family, "round": order.round}
                 self.answers.append(ProbeResult(**heard, target=target.address, rtt=rtt))
-        if isinstance(effect, Empty):
+        if isinstance(effect, ForgetAll):
             seen: dict[str, Any] = {"uplink": effect.uplink, "family": effect.family, "since": effect.since}
-            self.answers.append(LeftSeen(**seen, left=0, movable=0))
+            self.answers.append(DrainInspected(**seen, remaining=0, movable=0))
 
     def wait(self, seconds: float) -> None:
         end = self.daemon.now + seconds
@@ -97,11 +97,15 @@ def test_no_connection_of_a_serving_uplink_is_let_go(
             case "wait":
                 box.wait(whom)
             case _:
-                box.step(Ordered(whom, what, 5.0))
+                box.step(OperatorCommand(whom, what, 5.0))
     box.wait(4.0)
     for name in NAMES:
         order = box.daemon.state.memory.orders.get(name)
-        if order is not None and order.until is not None and order.until + GRACE + LOOK < box.daemon.now:
+        if (
+            order is not None
+            and order.until is not None
+            and order.until + RESET_GRACE + INSPECT_INTERVAL < box.daemon.now
+        ):
             assert order.empty
 
 
@@ -121,10 +125,10 @@ _FLOWS = st.lists(
 
 @given(st.lists(_FLOWS, max_size=6), st.booleans())
 def test_idle_is_only_what_was_seen_unchanged_for_as_long_and_is_not_tcp(looks: list[list[Flow]], gather: bool) -> None:
-    watch, history = Watch({}), []
+    watch, history = IdleTracker({}), []
     for number, flows in enumerate(looks):
         now = 2.0 * number
-        watch = watch.look(flows, now, gather=gather or not number, spared=frozenset())
+        watch = watch.look(flows, now, gather=gather or not number, exempt=frozenset())
         history.append((now, flows))
         for flow in flows:
             if watch.idle(flow, 4.0, now):

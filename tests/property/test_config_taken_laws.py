@@ -15,7 +15,7 @@ from polywan.core.net import FAMILIES
 from polywan.core.observed import Observed
 from polywan.core.plan import ActualState
 from polywan.core.select import policies_of
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 EXAMPLES = [p.read_text(encoding="utf-8") for p in sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))]
 
@@ -55,9 +55,9 @@ def test_whatever_check_accepts_is_taken_at_the_start_and_as_a_reload(text: str,
     given_config = accepted(text)
     if given_config is None:
         return
-    fresh = Daemon(given_config, seen)
-    assert fresh.state.desired is not None
-    running = Daemon(config(2), world(2))
+    new = Engine(given_config, seen)
+    assert new.state.desired is not None
+    running = Engine(config(2), world(2))
     running.feed(ConfigLoaded(given_config))
     running.feed(ReadDone(seen, ActualState()))
     assert set(running.state.numbers) == set(given_config.uplinks)
@@ -77,4 +77,4 @@ def test_numbers_are_counted_in_one_way_before_and_after_a_file_is_accepted(text
 def test_the_examples_are_taken_in_any_world() -> None:
     for text in EXAMPLES:
         for count in (0, 1, 3):
-            assert Daemon(load_text(text), world(count)).state.desired is not None
+            assert Engine(load_text(text), world(count)).state.desired is not None

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.core.flows import Flow, Totals, Wanted, listed, order
+from polywan.core.flows import Flow, FlowQuery, Totals, listed, order
 from polywan.core.net import Family
 from polywan.kernel.flows import Decoder, Layouts
 from polywan.kernel.netlink import attribute
@@ -203,7 +203,7 @@ NAMES = {0x100: "fibre", 0x200: "lte"}
 def test_a_limit_keeps_the_first_of_the_order_and_counts_all(many: list[Flow], sort: str, limit: int) -> None:
     key = next(k for k in ("bytes", "age", "client", "uplink") if k == sort)
     totals = Totals(NAMES.values())
-    some = list(listed(many, Wanted(sort=key, limit=limit), NAMES, totals))
-    everything = sorted(listed(many, Wanted(), NAMES, Totals([])), key=order(key))
+    some = list(listed(many, FlowQuery(sort=key, limit=limit), NAMES, totals))
+    everything = sorted(listed(many, FlowQuery(), NAMES, Totals([])), key=order(key))
     assert some == everything[:limit]
     assert sum(int(total["connections"] or 0) for total in totals.rows()) == len(many)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from polywan.core import agenda, engine
 from polywan.core.damping import Damping, after_loss, hold_of
-from polywan.core.effects import Apply, Cut, Effect, StartProbe
+from polywan.core.effects import Apply, Effect, ReleaseConnections, StartProbe
 from polywan.core.events import ConfigLoaded, Event, ProbeResult, ReadDone, Tick
 from polywan.core.health import Health
 from polywan.core.net import Family
@@ -59,7 +59,7 @@ class Probed:
                 self.down.setdefault(name, self.now)
 
     def _do(self, effect: Effect) -> None:
-        if isinstance(effect, Cut):
+        if isinstance(effect, ReleaseConnections):
             self.cuts.append((self.now, effect.uplink))
         elif isinstance(effect, Apply):
             assert self.state.actual is not None

@@ -140,7 +140,7 @@ DECODERS: list[Callable[[bytes], object]] = [
     lambda body: conntrack.inside_of(*conntrack.ends_of(layout_of(body).read(body))),
     sockets.identity,
     conntrack.deletion,
-    *(partial(elements_of, kind) for kind in elements.KEYS),
+    *(partial(elements_of, kind) for kind in elements.KEY_TYPES),
     elements.verdict,
     lambda body: list(affinity.decode(body, "affinity_4_default", Family.V4, "default")),
     answered,

@@ -40,7 +40,7 @@ def sound(found: list[Lease]) -> None:
         assert not lease.router.is_unspecified
         assert lease.expires is None or isinstance(lease.expires, float)
         # The name of a device in it is only ever compared.
-        line = leases.told("u1", lease, "wan1", 1)
+        line = leases.warning_of("u1", lease, "wan1", 1)
         assert line.isprintable()
 
 

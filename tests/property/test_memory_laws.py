@@ -20,7 +20,7 @@ from polywan.core.state import State
 from polywan.core.status import document
 from polywan.core.tuning import restorable
 from polywan.daemon import store
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 WHOLE: dict[str, Any] = json.loads(json.dumps(store._encode(MEMORY)))
 
@@ -64,10 +64,10 @@ def _somewhere(draw: st.DrawFn, document: Any) -> tuple[Any, Any]:
 def harmless(memory: Memory) -> None:
     numbers = list(memory.ids.values())
     assert len(numbers) == len(set(numbers))
-    assert all(1 <= number <= numbering.MOST for number in numbers)
+    assert all(1 <= number <= numbering.MOST_NUMBERS for number in numbers)
     assert all(restorable(path, value) for path, value in memory.originals.items())
-    given = config(3)
-    marks = allocate(["u1", "u2", "u3"], memory.ids, layout_of(given))
+    configuration = config(3)
+    marks = allocate(["u1", "u2", "u3"], memory.ids, layout_of(configuration))
     assert len(set(marks.values())) == len(marks)
 
 
@@ -85,7 +85,7 @@ def test_a_mutated_document_never_raises_and_gives_unique_marks(document: Any) -
 @given(mutated())
 @settings(max_examples=50)
 def test_a_daemon_with_a_mutated_memory_decides_and_shows_itself(document: Any) -> None:
-    daemon = Daemon(config(3), world(3), ActualState(), State(memory=remembered(document).memory))
+    daemon = Engine(config(3), world(3), ActualState(), State(memory=remembered(document).memory))
     daemon.feed(ReadDone(world(3), daemon.state.actual or ActualState()))
     daemon.feed(ConfigLoaded(config(2)))
     marks = [number.mark for number in daemon.state.numbers.values()]
@@ -93,7 +93,7 @@ def test_a_daemon_with_a_mutated_memory_decides_and_shows_itself(document: Any) 
     json.dumps(document_of(daemon))
 
 
-def document_of(daemon: Daemon) -> dict[str, Any]:
+def document_of(daemon: Engine) -> dict[str, Any]:
     return document(daemon.state, "0", 0.0, 1_800_000_000.0, {}, daemon.now)
 
 

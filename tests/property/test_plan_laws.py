@@ -18,7 +18,7 @@ from polywan.core.observed import Observed
 from polywan.core.plan import ActualState, Plan, diff, removal
 from polywan.core.tuning import Sysctl
 from polywan.kernel.fake import FakeKernel
-from worlds import Daemon, config, link, world
+from worlds import Engine, config, link, world
 
 UPLINKS = 4
 
@@ -61,7 +61,7 @@ def kernel_of(observed: Observed) -> FakeKernel:
 @settings(deadline=None, max_examples=60)
 @given(worlds(), weights, algorithms)
 def test_a_plan_carried_out_leaves_nothing_to_do(observed: Observed, given_weights: list[int], algorithm: str) -> None:
-    daemon = Daemon(wanted(given_weights, algorithm), observed)
+    daemon = Engine(wanted(given_weights, algorithm), observed)
     kernel = kernel_of(observed)
     for effect in daemon.plans():
         assert kernel.apply(effect.plan).failures == ()
@@ -72,7 +72,7 @@ def test_a_plan_carried_out_leaves_nothing_to_do(observed: Observed, given_weigh
 @settings(deadline=None, max_examples=40)
 @given(st.lists(worlds(), min_size=2, max_size=5), weights, algorithms)
 def test_any_world_can_follow_any_other(history: list[Observed], given_weights: list[int], algorithm: str) -> None:
-    daemon = Daemon(wanted(given_weights, algorithm), history[0])
+    daemon = Engine(wanted(given_weights, algorithm), history[0])
     for observed in history[1:]:
         before = daemon.state.actual or ActualState()
         # What the kernel keeps when a device goes: everything but the routes by it.
@@ -84,7 +84,7 @@ def test_any_world_can_follow_any_other(history: list[Observed], given_weights: 
         assert not diff(daemon.state.desired, daemon.state.actual)
 
 
-def unsafe_marks(kernel: FakeKernel, daemon: Daemon, observed: Observed) -> list[str]:
+def unsafe_marks(kernel: FakeKernel, daemon: Engine, observed: Observed) -> list[str]:
     """Uplinks that packets are being sent to although their rule or route is not there."""
     actual = kernel.read([])
     if actual.nft is None:
@@ -129,7 +129,7 @@ def test_after_every_operation_of_a_plan_each_mark_that_is_given_out_finds_its_r
     # Links stay; addresses and gateways come and go.
     everything = world(UPLINKS)
     first, second = replace(first, links=everything.links), replace(second, links=everything.links)
-    daemon = Daemon(wanted(before, old), first)
+    daemon = Engine(wanted(before, old), first)
     kernel = kernel_of(everything)
     for effect in daemon.plans():
         kernel.apply(effect.plan)
@@ -150,7 +150,7 @@ def test_after_every_operation_of_a_plan_each_mark_that_is_given_out_finds_its_r
 def test_removal_leaves_nothing_and_restores_every_setting(
     observed: Observed, given_weights: list[int], algorithm: str
 ) -> None:
-    daemon = Daemon(wanted(given_weights, algorithm), observed)
+    daemon = Engine(wanted(given_weights, algorithm), observed)
     kernel = kernel_of(observed)
     kernel.sysctls = {f"net/ipv4/conf/wan{n}/rp_filter": "1" for n in range(1, UPLINKS + 1)}
     original = dict(kernel.sysctls)
@@ -158,15 +158,20 @@ def test_removal_leaves_nothing_and_restores_every_setting(
     assert state.desired is not None
     kernel.apply(diff(state.desired, kernel.read([s.path for s in state.desired.sysctls])))
     kernel.apply(removal(kernel.read(list(original)), [Sysctl(p, v) for p, v in original.items()]))
-    left = kernel.read(list(original))
-    assert (left.routes, left.rules, left.nexthops, left.nft) == (frozenset(), frozenset(), frozenset(), None)
-    assert dict(left.sysctls) == original
+    remaining = kernel.read(list(original))
+    assert (remaining.routes, remaining.rules, remaining.nexthops, remaining.nft) == (
+        frozenset(),
+        frozenset(),
+        frozenset(),
+        None,
+    )
+    assert dict(remaining.sysctls) == original
 
 
 @settings(deadline=None, max_examples=40)
 @given(worlds(), weights, algorithms)
 def test_no_write_touches_a_bit_outside_the_mask(observed: Observed, given_weights: list[int], algorithm: str) -> None:
-    daemon = Daemon(wanted(given_weights, algorithm), observed)
+    daemon = Engine(wanted(given_weights, algorithm), observed)
     assert daemon.state.desired is not None
     for rule in daemon.state.desired.rules:
         if rule.mark is not None:
@@ -183,7 +188,7 @@ def test_no_write_touches_a_bit_outside_the_mask(observed: Observed, given_weigh
 @settings(deadline=None, max_examples=40)
 @given(weights, algorithms)
 def test_both_families_get_the_same_rules(given_weights: list[int], algorithm: str) -> None:
-    daemon = Daemon(wanted(given_weights, algorithm), world(UPLINKS))
+    daemon = Engine(wanted(given_weights, algorithm), world(UPLINKS))
     assert daemon.state.desired is not None
     by_family = [
         {

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from polywan.config import Config
 from polywan.core.admin import Verb
-from polywan.core.effects import Apply, Cut, Note, Remember
-from polywan.core.events import ConfigLoaded, Ordered, ProbeResult, ReadDone
+from polywan.core.effects import Apply, Log, ReleaseConnections, SaveMemory
+from polywan.core.events import ConfigLoaded, OperatorCommand, ProbeResult, ReadDone
 from polywan.core.health import Health
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan import ActualState, NftBatch
 from polywan.core.remembered import remembered
 from polywan.core.state import State
 from polywan.daemon import store
-from worlds import Daemon, world
+from worlds import Engine, world
 
 DEVICES = ["wan1", "wan2", "wan3", "wan4"]
 NAMES = ["u1", "u2", "u3", "u4", "fibre", "lte"]
@@ -53,7 +53,7 @@ def since(state: State) -> dict[str, tuple[str, float]]:
 def test_another_name_for_the_same_device_moves_nothing_and_resets_nothing(
     first: dict[str, str], later: list[dict[str, str]], pulled: set[int]
 ) -> None:
-    daemon = Daemon(config(first), world(4))
+    daemon = Engine(config(first), world(4))
     for number in sorted(pulled):
         daemon.carrier(number, carrier=False)
     for names in later:
@@ -63,11 +63,11 @@ def test_another_name_for_the_same_device_moves_nothing_and_resets_nothing(
         assert marks(daemon.state) == marks(before)
         assert health(daemon.state) == health(before)
         assert since(daemon.state) == since(before)
-        assert not [e for e in effects if isinstance(e, Cut)]
+        assert not [e for e in effects if isinstance(e, ReleaseConnections)]
         assert daemon.state.retired == {}
         # Chains are called after uplinks; routes, policy rules and settings are those of before.
         assert all(isinstance(op, NftBatch) for e in effects if isinstance(e, Apply) for op in e.plan.ops)
-        assert {(e.event) for e in effects if isinstance(e, Note)} <= {"uplink.renamed", "policy.forced"}
+        assert {(e.event) for e in effects if isinstance(e, Log)} <= {"uplink.renamed", "policy.forced"}
 
 
 @settings(deadline=None, max_examples=40)
@@ -75,10 +75,10 @@ def test_another_name_for_the_same_device_moves_nothing_and_resets_nothing(
 def test_names_that_change_while_no_daemon_runs_change_nothing_either(
     first: dict[str, str], second: dict[str, str]
 ) -> None:
-    one = Daemon(config(first), world(4))
-    kept = [e.memory for e in one.effects if isinstance(e, Remember)][-1]
+    one = Engine(config(first), world(4))
+    kept = [e.memory for e in one.effects if isinstance(e, SaveMemory)][-1]
     other = State(memory=remembered(store._encode(kept)).memory)
-    daemon = Daemon.__new__(Daemon)
+    daemon = Engine.__new__(Engine)
     daemon.now, daemon.state, daemon.effects = 0.0, other, []
     daemon.feed(ConfigLoaded(config(second)))
     daemon.feed(ReadDone(world(4), one.state.actual or ActualState()))
@@ -89,11 +89,11 @@ def test_names_that_change_while_no_daemon_runs_change_nothing_either(
 @given(st.lists(st.dictionaries(st.sampled_from(NAMES), st.sampled_from(DEVICES), min_size=1), min_size=2, max_size=6))
 def test_no_mark_ever_comes_into_the_hands_of_another_device(history: list[dict[str, str]]) -> None:
     seen: dict[int, str] = {}
-    daemon: Daemon | None = None
+    daemon: Engine | None = None
     for raw in history:
         names = {name: device for device, name in {device: name for name, device in raw.items()}.items()}
         if daemon is None:
-            daemon = Daemon(config(names), world(4))
+            daemon = Engine(config(names), world(4))
         else:
             daemon.feed(ConfigLoaded(config(names)))
         for device, mark in marks(daemon.state).items():
@@ -101,18 +101,18 @@ def test_no_mark_ever_comes_into_the_hands_of_another_device(history: list[dict[
 
 
 def test_a_name_that_means_another_device_starts_anew() -> None:
-    daemon = Daemon(config({"fibre": "wan1", "dsl": "wan2"}), world(3))
+    daemon = Engine(config({"fibre": "wan1", "dsl": "wan2"}), world(3))
     before = marks(daemon.state)
     effects = daemon.feed(ConfigLoaded(config({"fibre": "wan1", "dsl": "wan3"})))
     assert marks(daemon.state)["wan3"] not in before.values()
     assert daemon.state.health["dsl", Family.V4].cause == "new here: has to answer first"
-    assert {(e.mark) for e in effects if isinstance(e, Cut)} >= {before["wan2"]}
-    told = [e.text for e in effects if isinstance(e, Note) and e.event == "uplink.renamed"]
-    assert told == ["dsl is another device now, wan3 instead of wan2: it starts anew"]
+    assert {(e.mark) for e in effects if isinstance(e, ReleaseConnections)} >= {before["wan2"]}
+    texts = [e.text for e in effects if isinstance(e, Log) and e.event == "uplink.renamed"]
+    assert texts == ["dsl is another device now, wan3 instead of wan2: it starts anew"]
 
 
 def test_the_device_gets_its_number_back_when_it_returns_under_whatever_name() -> None:
-    daemon = Daemon(config({"fibre": "wan1", "dsl": "wan2"}), world(3))
+    daemon = Engine(config({"fibre": "wan1", "dsl": "wan2"}), world(3))
     before = marks(daemon.state)
     daemon.feed(ConfigLoaded(config({"fibre": "wan1", "dsl": "wan3"})))
     daemon.feed(ConfigLoaded(config({"fibre": "wan1", "dsl": "wan3", "old": "wan2"})))
@@ -120,7 +120,7 @@ def test_the_device_gets_its_number_back_when_it_returns_under_whatever_name() -
 
 
 def test_results_that_are_under_way_when_names_are_exchanged_count_for_nobody() -> None:
-    daemon = Daemon(config({"a": "wan1", "b": "wan2"}), world(2))
+    daemon = Engine(config({"a": "wan1", "b": "wan2"}), world(2))
     daemon.now = 0.5
     daemon.feed(ReadDone(world(2), daemon.state.actual or ActualState()))
     before = {key: (probes.bad, probes.rtt) for key, probes in daemon.state.health.items()}
@@ -135,7 +135,7 @@ def test_results_that_are_under_way_when_names_are_exchanged_count_for_nobody() 
 
 
 def test_people_s_orders_follow_the_device() -> None:
-    daemon = Daemon(config({"fibre": "wan1", "dsl": "wan2"}), world(2))
-    daemon.feed(Ordered("dsl", Verb.DISABLE, 600.0))
+    daemon = Engine(config({"fibre": "wan1", "dsl": "wan2"}), world(2))
+    daemon.feed(OperatorCommand("dsl", Verb.DISABLE, 600.0))
     daemon.feed(ConfigLoaded(config({"dsl": "wan1", "fibre": "wan2"})))
     assert set(daemon.state.memory.orders) == {"fibre"}

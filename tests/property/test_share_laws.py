@@ -9,7 +9,7 @@ from polywan.cli.shares import percents
 from polywan.core import detail
 from polywan.core.net import FAMILIES
 from polywan.core.status import document
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 WEIGHTS = st.lists(st.integers(0, 1000), min_size=1, max_size=62)
 
@@ -30,7 +30,7 @@ def test_percentages_add_up_to_a_hundred_exactly_and_are_off_by_less_than_one_un
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=8), st.sets(st.integers(1, 8)))
 def test_shares_of_a_policy_and_family_are_a_whole_whoever_is_down(weights: list[int], dead: set[int]) -> None:
-    daemon = Daemon(config(len(weights), weights), world(len(weights)))
+    daemon = Engine(config(len(weights), weights), world(len(weights)))
     for number in dead:
         if number <= len(weights):
             daemon.carrier(number, carrier=False)

@@ -33,7 +33,7 @@ def test_states_policies_and_outages_are_told_as_they_are_in_the_end(steps: list
     assert state.config is not None
     assert state.selection is not None
     assert state.story.waits == {}
-    assert {name: told for name, (told, _) in state.story.states.items()} == {
+    assert {name: logged for name, (logged, _) in state.story.states.items()} == {
         name: seen.state for name, seen in state.views.items()
     }
     assert state.story.policies == unserved_policies(state.config, state.selection)

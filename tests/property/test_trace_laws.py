@@ -18,8 +18,8 @@ from polywan.core.packet import Packet
 from polywan.core.policies import slots_of
 from polywan.core.select import policies_of
 from polywan.core.trace import trace
-from polywan.daemon.why import scene_of
-from worlds import Daemon, config, world
+from polywan.daemon.why import trace_input_of
+from worlds import Engine, config, world
 
 _names = st.permutations(["u1", "u2", "u3"])
 _ports = st.none() | st.integers(0, 65535)
@@ -92,40 +92,42 @@ def test_every_packet_has_a_story_that_can_be_told(
     second: RouteAnswer,
     dead: set[int],
 ) -> None:
-    daemon = Daemon(config(3, policies=policies, rules=rules), world(3))
+    daemon = Engine(config(3, policies=policies, rules=rules), world(3))
     for number in dead:
         daemon.carrier(number, carrier=False)
-    scene = replace(scene_of(daemon.state), without_us=first)
-    told = trace(scene, packet)
-    assert told == trace(scene, packet)
-    assert bool(told.ways) is (told.fate in ("uplink", "bound", "outside"))
-    assert told.candidates <= scene.config.uplinks.keys()
-    if told.ways:
-        assert abs(sum(way.share for way in told.ways) - 1) < 1e-9
-    if told.pick is not None:
-        assert len(told.ways) == 1
-    if told.fate == "uplink" and not told.specific:
-        assert told.candidates <= {name for name, _ in scene.selection.choices[str(told.policy), packet.family].members}
-    proofs = explain.compare(scene, told, dict.fromkeys(explain.queries(scene, told), second))
-    document = explain.document(told, proofs)
+    inputs = replace(trace_input_of(daemon.state), without_us=first)
+    traced = trace(inputs, packet)
+    assert traced == trace(inputs, packet)
+    assert bool(traced.egresses) is (traced.outcome in ("uplink", "bound", "outside"))
+    assert traced.candidates <= inputs.config.uplinks.keys()
+    if traced.egresses:
+        assert abs(sum(egress.share for egress in traced.egresses) - 1) < 1e-9
+    if traced.pick is not None:
+        assert len(traced.egresses) == 1
+    if traced.outcome == "uplink" and not traced.specific:
+        assert traced.candidates <= {
+            name for name, _ in inputs.selection.choices[str(traced.policy), packet.family].members
+        }
+    proofs = explain.compare(inputs, traced, dict.fromkeys(explain.queries(inputs, traced), second))
+    document = explain.document(traced, proofs)
     assert json.loads(json.dumps(document)) == document
-    assert document["text"][-1].startswith(explain.conclusion(told))
+    assert document["text"][-1].startswith(explain.conclusion(traced))
 
 
 @given(packet=_packets(), policies=_policies())
 def test_what_may_be_chosen_is_what_the_table_holds(packet: Packet, policies: dict[str, Any]) -> None:
-    daemon = Daemon(config(3, [3, 2, 1], policies=policies), world(3))
-    scene = scene_of(daemon.state)
-    mark = packet.mark & scene.layout.keep
+    daemon = Engine(config(3, [3, 2, 1], policies=policies), world(3))
+    inputs = trace_input_of(daemon.state)
+    mark = packet.mark & inputs.layout.keep
     asked = replace(packet, in_interface="lan0", mark=mark, destination=_far(packet.family), source=_near(packet))
-    told = trace(scene, asked)
-    choice = scene.selection.choices["default", packet.family]
-    policy = policies_of(scene.config)["default"]
+    traced = trace(inputs, asked)
+    choice = inputs.selection.choices["default", packet.family]
+    policy = policies_of(inputs.config)["default"]
     slots = {choice.members[i][0] for i in slots_of(policy, packet.family, choice)}
-    assert told.fate == "uplink"
-    assert told.candidates <= {name for name, _ in choice.members}
-    if told.algorithm in ("weighted", "random"):
-        assert told.candidates == slots
+    assert traced.outcome == "uplink"
+    assert traced.candidates <= {name for name, _ in choice.members}
+    if traced.algorithm in ("weighted", "random"):
+        assert traced.candidates == slots
 
 
 def _far(family: Family) -> IPAddress:
@@ -138,7 +140,7 @@ def _near(packet: Packet) -> IPAddress:
 
 @given(rules=_rules, packet=_packets())
 def test_rules_are_tried_in_order_and_the_first_match_ends_it(rules: list[dict[str, Any]], packet: Packet) -> None:
-    told = trace(scene_of(Daemon(config(3, rules=rules), world(3)).state), packet)
-    assert [tried.number for tried in told.tried] == list(range(1, len(told.tried) + 1))
-    assert all(not tried.matched for tried in told.tried[:-1])
-    assert (told.rule is not None) is any(tried.matched for tried in told.tried)
+    traced = trace(trace_input_of(Engine(config(3, rules=rules), world(3)).state), packet)
+    assert [tried.number for tried in traced.tried] == list(range(1, len(traced.tried) + 1))
+    assert all(not tried.matched for tried in traced.tried[:-1])
+    assert (traced.rule is not None) is any(tried.matched for tried in traced.tried)

@@ -6,26 +6,26 @@ import pytest
 
 from polywan.config import Config
 from polywan.core.admin import Verb
-from polywan.core.effects import Effect, Note, Remember, StartProbe
-from polywan.core.events import ConfigLoaded, Ordered, Tick
+from polywan.core.effects import Effect, Log, SaveMemory, StartProbe
+from polywan.core.events import ConfigLoaded, OperatorCommand, Tick
 from polywan.core.net import Family
 from polywan.core.status import document
 from polywan.core.views import UplinkState
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 
-def order(daemon: Daemon, verb: Verb, name: str = "u2", deadline: float = 600.0) -> list[Effect]:
-    return daemon.feed(Ordered(name, verb, deadline))
+def order(daemon: Engine, verb: Verb, name: str = "u2", deadline: float = 600.0) -> list[Effect]:
+    return daemon.feed(OperatorCommand(name, verb, deadline))
 
 
-def members(daemon: Daemon, policy: str = "default") -> list[str]:
+def members(daemon: Engine, policy: str = "default") -> list[str]:
     assert daemon.state.selection is not None
     return [name for name, _ in daemon.state.selection.choices[policy, Family.V4].members]
 
 
 @pytest.mark.parametrize("verb", [Verb.DISABLE, Verb.DRAIN])
 def test_an_uplink_out_of_use_serves_nobody_until_it_is_enabled(verb: Verb) -> None:
-    daemon = Daemon(config(3), world(3))
+    daemon = Engine(config(3), world(3))
     order(daemon, verb)
     assert members(daemon) == ["u1", "u3"]
     order(daemon, Verb.ENABLE)
@@ -34,16 +34,16 @@ def test_an_uplink_out_of_use_serves_nobody_until_it_is_enabled(verb: Verb) -> N
 
 
 def test_what_was_said_is_on_disk_at_once_and_logged() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     effects = order(daemon, Verb.DISABLE)
-    assert isinstance(effects[0], Remember)
+    assert isinstance(effects[0], SaveMemory)
     assert effects[0].memory.orders["u2"].verb is Verb.DISABLE
-    notes = [e for e in effects if isinstance(e, Note)]
+    notes = [e for e in effects if isinstance(e, Log)]
     assert {note.event for note in notes} == {"uplink.disable", "uplink.disabled"}
 
 
 def test_a_disabled_uplink_is_not_probed_and_a_draining_one_is() -> None:
-    daemon = Daemon(config(3), world(3))
+    daemon = Engine(config(3), world(3))
     order(daemon, Verb.DISABLE, "u1")
     order(daemon, Verb.DRAIN, "u2")
     probed = set()
@@ -54,25 +54,25 @@ def test_a_disabled_uplink_is_not_probed_and_a_draining_one_is() -> None:
 
 
 def test_status_says_by_whom_and_until_when() -> None:
-    daemon = Daemon(config(3), world(3))
+    daemon = Engine(config(3), world(3))
     order(daemon, Verb.DISABLE, "u1")
     order(daemon, Verb.DRAIN, "u2", deadline=60.0)
     first, second, third = document(daemon.state, "", 0.0, 0.0, {})["uplinks"]
     assert (first["state"], first["reason"]) == ("disabled", "disabled by hand since 1970-01-01 00:00:00 UTC")
     assert second["state"] == "draining"
     assert second["reason"].endswith("what is left at 1970-01-01 00:01:00 UTC is ended")
-    assert second["leaving"] == {
+    assert second["drain"] == {
         "since": "1970-01-01T00:00:00.000+00:00",
         "deadline": "1970-01-01T00:01:00.000+00:00",
-        "by_hand": True,
+        "by_operator": True,
     }
-    assert (third["state"], third["leaving"]) == ("up", None)
+    assert (third["state"], third["drain"]) == ("up", None)
 
 
 def test_what_the_file_disables_nobody_enables_by_hand() -> None:
-    given = config(2).model_dump(by_alias=True)
-    given["uplinks"]["u2"]["enabled"] = False
-    daemon = Daemon(Config.model_validate(given), world(2))
+    document = config(2).model_dump(by_alias=True)
+    document["uplinks"]["u2"]["enabled"] = False
+    daemon = Engine(Config.model_validate(document), world(2))
     order(daemon, Verb.DRAIN)
     assert daemon.state.views["u2"].state is UplinkState.DISABLED
     assert daemon.state.views["u2"].reason.startswith("disabled in the configuration; drained by hand")
@@ -82,7 +82,7 @@ def test_what_the_file_disables_nobody_enables_by_hand() -> None:
 
 def test_a_rule_for_the_uplink_falls_back_and_a_kill_switch_refuses() -> None:
     rules = [{"to": "192.0.2.1", "uplink": "u2"}, {"to": "192.0.2.2", "only": ["u2"]}]
-    daemon = Daemon(config(2, rules=rules), world(2))
+    daemon = Engine(config(2, rules=rules), world(2))
     order(daemon, Verb.DRAIN)
     assert members(daemon, "uplink_u2") == ["u1"]
     (only,) = [p for p, _ in daemon.state.selection.choices if p.startswith("only_")][:1]  # type: ignore[union-attr]  # decided
@@ -90,10 +90,10 @@ def test_a_rule_for_the_uplink_falls_back_and_a_kill_switch_refuses() -> None:
 
 
 def test_saying_it_twice_changes_nothing_but_a_new_deadline_counts() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     order(daemon, Verb.DISABLE)
     daemon.now = 5.0
-    assert not any(isinstance(e, Remember) for e in order(daemon, Verb.DISABLE))
+    assert not any(isinstance(e, SaveMemory) for e in order(daemon, Verb.DISABLE))
     order(daemon, Verb.DRAIN, deadline=10.0)
     daemon.now = 6.0
     order(daemon, Verb.DRAIN, deadline=100.0)
@@ -101,13 +101,13 @@ def test_saying_it_twice_changes_nothing_but_a_new_deadline_counts() -> None:
 
 
 def test_an_order_for_an_uplink_that_is_not_there_is_ignored() -> None:
-    daemon = Daemon(config(1), world(1))
+    daemon = Engine(config(1), world(1))
     order(daemon, Verb.DISABLE, "u9")
     assert daemon.state.memory.orders == {}
 
 
 def test_an_order_outlives_a_reload() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     order(daemon, Verb.DISABLE)
     daemon.feed(ConfigLoaded(config(2, [3, 1])))
     assert members(daemon) == ["u1"]

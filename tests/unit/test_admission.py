@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.core.admission import EACH, KEPT, MOST, SPARE, SPARE_FROM_WRITERS, refusal
+from polywan.core.admission import EACH, MOST_PEERS, ROOT_PEERS, SPARE, SPARE_FROM_WRITERS, refusal
 
 WRITERS = (0, 990)
 MANY = 1 << 20
@@ -21,15 +21,15 @@ def test_whoever_comes_in_whatever_order_the_limits_hold_and_writers_get_in(arri
         if refusal(uid, WRITERS, inside, MANY) is None:
             inside[uid] += 1
     readers = {uid: count for uid, count in inside.items() if uid not in WRITERS}
-    assert inside.total() <= MOST
-    assert sum(readers.values()) <= MOST - KEPT
+    assert inside.total() <= MOST_PEERS
+    assert sum(readers.values()) <= MOST_PEERS - ROOT_PEERS
     assert all(count <= EACH for count in readers.values())
     asked_by_writers = sum(uid in WRITERS for uid in arrivals)
-    assert inside.total() - sum(readers.values()) >= min(asked_by_writers, KEPT)
+    assert inside.total() - sum(readers.values()) >= min(asked_by_writers, ROOT_PEERS)
 
 
 def test_readers_together_leave_room_for_the_administrator() -> None:
-    readers = dict.fromkeys(range(1000, 1000 + (MOST - KEPT) // EACH), EACH)
+    readers = dict.fromkeys(range(1000, 1000 + (MOST_PEERS - ROOT_PEERS) // EACH), EACH)
     assert "kept for root" in str(refusal(2000, WRITERS, readers, MANY))
     assert refusal(0, WRITERS, readers, MANY) is None
     assert refusal(2000, WRITERS, {**readers, 1000: EACH - 1}, MANY) is None

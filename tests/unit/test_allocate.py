@@ -44,5 +44,5 @@ def test_numbers_are_spread_over_the_bits_of_the_mask(mask: int, number: int, ma
 
 
 def test_mark_table_and_priority_follow_from_the_number() -> None:
-    given = numbers(3, MarkLayout(0x3F00), table_base=6000, priority=6000)
-    assert (given.mark, given.table, given.priority(300)) == (0x300, 6003, 6303)
+    one = numbers(3, MarkLayout(0x3F00), table_base=6000, priority=6000)
+    assert (one.mark, one.table, one.priority(300)) == (0x300, 6003, 6303)

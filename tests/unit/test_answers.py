@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from polywan.core.answers import answer_chains, answer_maps, answer_sets
 from polywan.core.nft import NftState, change_text, state_of, unread
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 
 def test_answers_get_their_source_before_connection_tracking_sees_them() -> None:
@@ -33,7 +33,7 @@ def test_only_udp_from_outside_that_begins_there_is_remembered_for_sockets_witho
 def test_what_packets_have_written_is_no_difference() -> None:
     names = {*answer_sets(), *answer_maps()}
     assert all(map(unread, names))
-    desired = Daemon(config(2), world(2)).state.desired
+    desired = Engine(config(2), world(2)).state.desired
     assert desired is not None
     actual = state_of(desired.nft)
     assert isinstance(actual, NftState)

@@ -76,11 +76,11 @@ def test_the_recipe_gives_each_uplink_its_turn_and_its_mark(count: int) -> None:
 @pytest.mark.parametrize("count", [2, 8, 53])
 def test_the_chances_of_mwan3_give_equal_shares(count: int) -> None:
     policy = [rule for rule in mwan3_rules(count) if rule.startswith("-A mwan3_policy_balanced")]
-    left, shares = 1.0, []
+    remaining, shares = 1.0, []
     for rule in policy:
         chance = float(found[1]) if (found := re.search(r"--probability (\S+)", rule)) else 1.0
-        shares.append(left * chance)
-        left *= 1 - chance
+        shares.append(remaining * chance)
+        remaining *= 1 - chance
     assert len(shares) == count
     # mwan3 itself writes three digits.
     assert shares == pytest.approx([1 / count] * count, rel=0.1)

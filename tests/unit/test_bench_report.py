@@ -101,10 +101,10 @@ def test_a_run_is_broken_by_a_module_that_failed() -> None:
 
 
 def test_what_a_module_lacked_is_named_and_breaks_nothing() -> None:
-    given = report({"dataplane": {"absent": "gcc (package gcc)", "rows": []}})
-    assert left_out(given) == ["dataplane was left out: gcc (package gcc) absent"]
-    assert broken(given) == []
-    assert "- dataplane was left out: gcc (package gcc) absent" in render(given, {})
+    document = report({"dataplane": {"absent": "gcc (package gcc)", "rows": []}})
+    assert left_out(document) == ["dataplane was left out: gcc (package gcc) absent"]
+    assert broken(document) == []
+    assert "- dataplane was left out: gcc (package gcc) absent" in render(document, {})
 
 
 def test_the_report_begins_with_machine_and_versions_and_then_the_budgets() -> None:
@@ -121,8 +121,8 @@ def test_a_quick_run_judges_counts_and_no_times() -> None:
 
 
 def test_the_report_is_plain_data() -> None:
-    given = report({"control": {"thing_ms": summary([3.0, 1.0, 2.0])}})
-    assert json.loads(json.dumps(given)) == given
+    document = report({"control": {"thing_ms": summary([3.0, 1.0, 2.0])}})
+    assert json.loads(json.dumps(document)) == document
 
 
 def test_a_summary_keeps_median_extremes_and_number() -> None:

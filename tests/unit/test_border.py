@@ -11,7 +11,7 @@ import pytest
 from polywan import files
 from polywan.client import Client
 from polywan.core.errors import BusyError, ControlError, PolywanError
-from polywan.daemon.rundir import LOCK, locked
+from polywan.daemon.rundir import LOCK_FILE, locked
 from polywan.files import SOCKET
 
 SECRET = "root:$6$secret\n"
@@ -40,42 +40,42 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_is_not_touched(run: Path, precious: Path) -> None:
-    (run / LOCK).symlink_to(precious)
-    assert held(run) == f"{run / LOCK} is a symbolic link: polywan did not make it; remove it"
+    (run / LOCK_FILE).symlink_to(precious)
+    assert held(run) == f"{run / LOCK_FILE} is a symbolic link: polywan did not make it; remove it"
     assert precious.read_text() == SECRET
 
 
 def test_a_lock_that_leads_to_nothing_makes_nothing(run: Path, tmp_path: Path) -> None:
-    (run / LOCK).symlink_to(tmp_path / "new")
+    (run / LOCK_FILE).symlink_to(tmp_path / "new")
     held(run)
     assert not (tmp_path / "new").exists()
 
 
 def test_a_lock_that_is_a_second_name_is_refused_and_not_touched(run: Path, precious: Path) -> None:
-    os.link(precious, run / LOCK)
+    os.link(precious, run / LOCK_FILE)
     assert "has more than one name" in held(run)
     assert precious.read_text() == SECRET
 
 
 def test_a_lock_that_is_no_file_is_refused_without_waiting(run: Path) -> None:
-    os.mkfifo(run / LOCK)
+    os.mkfifo(run / LOCK_FILE)
     assert "is not a file" in held(run)
 
 
 def test_a_lock_that_is_a_folder_is_refused(run: Path) -> None:
-    (run / LOCK).mkdir()
+    (run / LOCK_FILE).mkdir()
     assert "cannot use the runtime directory" in held(run)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_lock_of_another_user_than_its_directory_is_refused_and_not_touched(run: Path) -> None:
-    (run / LOCK).write_text(SECRET)
-    os.chown(run / LOCK, 4242, 4242)
+    (run / LOCK_FILE).write_text(SECRET)
+    os.chown(run / LOCK_FILE, 4242, 4242)
     assert "belongs to another user" in held(run)
-    assert (run / LOCK).read_text() == SECRET
+    assert (run / LOCK_FILE).read_text() == SECRET
     os.chown(run, 4242, 4242)
     with locked(run):
-        assert (run / LOCK).read_text() == f"{os.getpid()}\n"
+        assert (run / LOCK_FILE).read_text() == f"{os.getpid()}\n"
 
 
 def test_a_lock_that_is_replaced_all_the_time_keeps_nobody_busy(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,19 +87,19 @@ def test_a_lock_that_is_replaced_all_the_time_keeps_nobody_busy(run: Path, monke
 def test_a_lock_is_held_once_and_is_not_inherited(run: Path) -> None:
     with locked(run), pytest.raises(BusyError, match=rf"pid {os.getpid()}\)"), locked(run):
         pass
-    descriptor = files.open_own(run, LOCK)
+    descriptor = files.open_own(run, LOCK_FILE)
     assert not os.get_inheritable(descriptor)
     os.close(descriptor)
 
 
 def test_a_directory_that_was_removed_is_held_again_and_by_one_only(run: Path) -> None:
     with locked(run) as first:
-        (run / LOCK).unlink()
+        (run / LOCK_FILE).unlink()
         run.rmdir()
         first.again()
         with pytest.raises(BusyError), locked(run):
             pass
-        (run / LOCK).unlink()
+        (run / LOCK_FILE).unlink()
         with locked(run), pytest.raises(BusyError):
             first.again()
         first.again()
@@ -107,9 +107,9 @@ def test_a_directory_that_was_removed_is_held_again_and_by_one_only(run: Path) -
 
 def test_holding_again_what_is_held_changes_nothing(run: Path) -> None:
     with locked(run) as held:
-        before, open_files = (run / LOCK).stat(), len(os.listdir("/proc/self/fd"))
+        before, open_files = (run / LOCK_FILE).stat(), len(os.listdir("/proc/self/fd"))
         held.again()
-        assert os.path.samestat(before, (run / LOCK).stat())
+        assert os.path.samestat(before, (run / LOCK_FILE).stat())
         assert len(os.listdir("/proc/self/fd")) == open_files
 
 

@@ -14,7 +14,7 @@ from polywan.core.nft import NftTable
 from polywan.core.observed import Link, Observed, links_by_name
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.netlink import attribute, number
-from worlds import Daemon, world
+from worlds import Engine, world
 
 MAC = "02:00:00:00:00:07"
 
@@ -35,17 +35,17 @@ def table(observed: Observed) -> NftTable:
             "rules": [{"from": "192.0.2.0/24", "only": "u1"}],
         }
     )
-    desired = Daemon(config, observed).state.desired
+    desired = Engine(config, observed).state.desired
     assert desired is not None
     return desired.nft
 
 
-def texts(given: NftTable, chain: str) -> list[str]:
-    return [rule.text for rule in given.chains[chain].rules]
+def texts(table: NftTable, chain: str) -> list[str]:
+    return [rule.text for rule in table.chains[chain].rules]
 
 
 def test_in_prerouting_what_is_not_for_the_bridges_own_address_is_left_alone_first_of_all() -> None:
-    first = texts(table(seen(bridge())), "fresh")[0]
+    first = texts(table(seen(bridge())), "classify")[0]
     assert first == f'iifname {{ "br0" }} iifname . ether daddr != {{ "br0" . {MAC} }} accept'
 
 
@@ -58,7 +58,7 @@ def test_in_postrouting_what_no_device_of_ours_received_and_has_a_header_is_left
 
 
 def test_the_kill_switch_drops_no_bridged_frame() -> None:
-    rules = texts(table(seen(bridge())), "only")
+    rules = texts(table(seen(bridge())), "kill_switch")
     assert rules.index(bridged_out(seen(bridge()))[0].text) < min(n for n, text in enumerate(rules) if "drop" in text)
 
 
@@ -75,10 +75,10 @@ def test_all_bridges_share_one_rule() -> None:
 
 
 def test_a_bridge_that_takes_the_address_of_a_new_port_is_known_by_that_one() -> None:
-    daemon = Daemon(Config.model_validate({"uplinks": {"u1": {"interface": "wan1"}}}), seen(bridge()))
+    daemon = Engine(Config.model_validate({"uplinks": {"u1": {"interface": "wan1"}}}), seen(bridge()))
     daemon.feed(LinkChanged(bridge(mac="02:00:00:00:00:01")))
     assert daemon.state.desired is not None
-    assert '"br0" . 02:00:00:00:00:01' in texts(daemon.state.desired.nft, "fresh")[0]
+    assert '"br0" . 02:00:00:00:00:01' in texts(daemon.state.desired.nft, "classify")[0]
 
 
 @pytest.mark.parametrize(("kind", "known"), [(b"bridge\0", MAC), (b"veth\0", "")])

@@ -30,7 +30,7 @@ def rewritten(*pairs: tuple[str, str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("after", "told"),
+    ("after", "lines"),
     [
         (BEFORE + "# a comment\n", ()),
         (BEFORE + '[health]\ninterval = "2s"\n', ("health settings changed for fibre, lte (interval)",)),
@@ -52,8 +52,8 @@ def rewritten(*pairs: tuple[str, str]) -> str:
         (BEFORE + "[global]\nforwarding = true\n", ("forwarding of [global] changed",)),
     ],
 )
-def test_every_difference_is_named(after: str, told: tuple[str, ...]) -> None:
-    assert changes(load_text(BEFORE), load_text(after)) == told
+def test_every_difference_is_named(after: str, lines: tuple[str, ...]) -> None:
+    assert changes(load_text(BEFORE), load_text(after)) == lines
 
 
 def test_names_that_are_exchanged_are_told_as_such() -> None:
@@ -63,9 +63,9 @@ def test_names_that_are_exchanged_are_told_as_such() -> None:
 
 def test_a_file_that_is_all_different_is_not_told_line_by_line() -> None:
     many = "".join(f'[uplinks.u{n}]\ninterface = "m{n}"\n' for n in range(20))
-    told = changes(load_text(BEFORE), load_text(many))
-    assert len(told) == 9
-    assert told[-1].endswith("more changes")
+    lines = changes(load_text(BEFORE), load_text(many))
+    assert len(lines) == 9
+    assert lines[-1].endswith("more changes")
 
 
 @pytest.mark.parametrize(

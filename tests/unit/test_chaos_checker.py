@@ -85,7 +85,7 @@ def found(run: History) -> list[str]:
 
 
 CUT = (deed(10.0, Kind.CUT, 1), deed(30.0, Kind.RESTORE, 1))
-SILENCE = (deed(10.0, Kind.SILENCE, 1), deed(30.0, Kind.SOUND, 1))
+SILENCE = (deed(10.0, Kind.SILENCE, 1), deed(30.0, Kind.ANSWERS, 1))
 FLAP = (deed(10.0, Kind.CUT, 2), deed(12.0, Kind.RESTORE, 2))
 DEAD = (Life(-5.0, -4.0, 9.0), Life(14.0, 15.0))
 
@@ -125,7 +125,7 @@ def test_a_flow_of_a_healthy_uplink_must_not_move_break_or_hang(
         (SILENCE, {"broken": 13.0}),
         (SILENCE, {"moves": [Move(12.0, 1, 2)]}),
         (SILENCE, {"gaps": [Span(10.0, 12.0)]}),
-        ((deed(10.0, Kind.SILENCE, 1), deed(10.5, Kind.SOUND, 1)), {"broken": 13.0}),
+        ((deed(10.0, Kind.SILENCE, 1), deed(10.5, Kind.ANSWERS, 1)), {"broken": 13.0}),
         ((deed(10.0, Kind.READDRESS, 1),), {"broken": 10.3}),
         ((deed(10.0, Kind.FLUSH_TRACKING),), {"broken": 20.0}),
         ((deed(10.0, Kind.FLUSH_RULES),), {"gaps": [Span(10.0, 12.5)]}),
@@ -275,7 +275,7 @@ def test_a_flow_that_fell_silent_while_no_daemon_was_there_to_free_it_may_break_
 
 def test_connections_may_fail_while_every_uplink_is_broken() -> None:
     deeds = [deed(10.0 + n / 10, Kind.SILENCE, n) for n in (1, 2, 3)]
-    run = history(*deeds, *(deed(20.0 + n, Kind.SOUND, n) for n in (1, 2, 3)))
+    run = history(*deeds, *(deed(20.0 + n, Kind.ANSWERS, n) for n in (1, 2, 3)))
     run.attempts += [attempt(t, error="timeout", ended=t + 5.0) for t in (15.0, 20.5)]
     assert found(run) == []
     run.attempts.append(attempt(24.0, error="timeout", ended=29.0))

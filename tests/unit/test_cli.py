@@ -23,7 +23,7 @@ from polywan.core.errors import (
 )
 from polywan.core.verdict import exit_code as verdict
 from polywan.daemon.offline import dump, recording
-from worlds import Daemon, world
+from worlds import Engine, world
 
 CASE = Path(__file__).parents[1] / "golden/cases/two_uplinks_share_by_weight"
 
@@ -128,7 +128,7 @@ def test_a_plan_as_json_counts_its_operations(tmp_path: Path) -> None:
 
 
 def test_nothing_to_change_is_exit_0(tmp_path: Path) -> None:
-    settled = Daemon(load(CASE / "config.toml"), world(2)).state
+    settled = Engine(load(CASE / "config.toml"), world(2)).state
     assert settled.actual is not None
     record = tmp_path / "box.json"
     record.write_bytes(dump(recording(world(2), settled.actual)))

@@ -50,9 +50,9 @@ def test_what_nobody_thought_of_is_a_sentence_and_no_traceback(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1
-    told = capsys.readouterr().err
-    assert "a fault of its own (ZeroDivisionError: by nothing)" in told
-    assert "Traceback" not in told
+    message = capsys.readouterr().err
+    assert "a fault of its own (ZeroDivisionError: by nothing)" in message
+    assert "Traceback" not in message
 
 
 def test_ctrl_c_while_the_program_is_loaded_is_130() -> None:
@@ -133,7 +133,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "source", "address", "told"),
+    ("target", "source", "address", "message"),
     [
         ("example.com", "-", "192.0.2.7", "example.com is 192.0.2.7 now, the first of its 2 addresses"),
         ("example.com:443", "-", "192.0.2.7:443", "example.com is 192.0.2.7 now, the first of its 2 addresses"),
@@ -145,10 +145,10 @@ def answers(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     ],
 )
 def test_a_name_is_looked_up_once_and_told(
-    monkeypatch: pytest.MonkeyPatch, target: str, source: str, address: str, told: str
+    monkeypatch: pytest.MonkeyPatch, target: str, source: str, address: str, message: str
 ) -> None:
     answers(monkeypatch, "192.0.2.7", "2001:db8::1")
-    assert resolved(target, source) == (address, told)
+    assert resolved(target, source) == (address, message)
 
 
 def test_a_name_without_an_address_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,9 +52,9 @@ def test_a_configuration_that_may_not_be_read_is_a_matter_of_rights(
     file = tmp_path / "polywan.toml"
     file.write_text(GOOD)
     forbid(file)
-    code, told = failure(verb, "--config", str(file))
+    code, message = failure(verb, "--config", str(file))
     assert code == 5
-    assert f"{file}: file: cannot be read: permission denied (use sudo, or let this user read it)" in told
+    assert f"{file}: file: cannot be read: permission denied (use sudo, or let this user read it)" in message
 
 
 def test_a_file_that_is_bad_beside_one_that_may_not_be_read_is_bad(
@@ -82,8 +82,8 @@ def test_a_recording_that_may_not_be_read_is_a_matter_of_rights(tmp_path: Path, 
     config.write_text(GOOD)
     forbid(tmp_path / "box")
     for verb in (["plan"], ["why", "-", "192.0.2.1"]):
-        code, told = failure(*verb, "--config", str(config), "--observed", str(box), "--state-dir", str(tmp_path))
-        assert (code, told) == (5, f"cannot read {box}: Permission denied: use sudo, or another file")
+        code, message = failure(*verb, "--config", str(config), "--observed", str(box), "--state-dir", str(tmp_path))
+        assert (code, message) == (5, f"cannot read {box}: Permission denied: use sudo, or another file")
 
 
 def test_a_socket_that_may_not_be_used_names_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,12 @@ import pytest
 
 from polywan.core import concern, decide, engine
 from polywan.core.agenda import FOLD, LATER
-from polywan.core.effects import Apply, Cut, Read
-from polywan.core.events import LinkChanged, LinkRemoved, ReadDone, WorldTouched
+from polywan.core.effects import Apply, Read, ReleaseConnections
+from polywan.core.events import ForeignStateChanged, LinkChanged, LinkRemoved, ReadDone
 from polywan.core.foreign import Destination
 from polywan.core.net import TABLE_MAIN, TableId
 from polywan.core.observed import Address, Link, Observed, WideRoute
-from worlds import Daemon, config, link, world
+from worlds import Engine, config, link, world
 
 
 def veth(number: int, **more: Any) -> Link:
@@ -27,8 +27,8 @@ def with_devices(count: int, **more: Any) -> Observed:
     return replace(base, links={**base.links, **{veth(n).name: veth(n) for n in range(count)}}, **more)
 
 
-def started(observed: Observed) -> Daemon:
-    daemon = Daemon(config(2), observed)
+def started(observed: Observed) -> Engine:
+    daemon = Engine(config(2), observed)
     daemon.now += 10.0
     daemon.feed(ReadDone(observed, daemon.state.actual))  # type: ignore[arg-type]  # known after the start
     daemon.state = replace(daemon.state, last_read=daemon.now, read_at=None)
@@ -51,7 +51,11 @@ def test_events_of_foreign_devices_lead_to_no_decision_and_share_one_read(monkey
     daemon = started(with_devices(300))
     made = decisions(monkeypatch)
     for n in range(300):
-        for event in (LinkChanged(veth(n, mtu=1400)), WorldTouched("address", f"veth{n}"), LinkRemoved(f"veth{n}")):
+        for event in (
+            LinkChanged(veth(n, mtu=1400)),
+            ForeignStateChanged("address", f"veth{n}"),
+            LinkRemoved(f"veth{n}"),
+        ):
             daemon.state, effects = engine.step(daemon.state, event, daemon.now)
             daemon.effects += effects
     assert (made, daemon.effects, daemon.state.read_at) == ([], [], daemon.now + LATER)
@@ -68,7 +72,7 @@ def test_an_uplinks_loss_amid_foreign_events_is_acted_on_at_once() -> None:
     for n in range(300):
         daemon.feed(LinkRemoved(f"veth{n}"))
     effects = daemon.feed(LinkChanged(link(1, carrier=False)))
-    assert {type(effect) for effect in effects} >= {Apply, Cut}
+    assert {type(effect) for effect in effects} >= {Apply, ReleaseConnections}
 
 
 @pytest.mark.parametrize(
@@ -76,10 +80,10 @@ def test_an_uplinks_loss_amid_foreign_events_is_acted_on_at_once() -> None:
     [
         LinkChanged(link(1, carrier=False)),
         LinkRemoved("wan1"),
-        WorldTouched("address", "wan1"),
-        WorldTouched("route", "wan2"),
-        WorldTouched("address"),
-        WorldTouched("rule"),
+        ForeignStateChanged("address", "wan1"),
+        ForeignStateChanged("route", "wan2"),
+        ForeignStateChanged("address"),
+        ForeignStateChanged("rule"),
     ],
 )
 def test_what_is_about_an_uplink_or_about_no_device_is_not_foreign(event: Any) -> None:

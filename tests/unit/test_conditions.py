@@ -36,8 +36,8 @@ def only(lookups: Lookups = NOTHING, ports_of: str | None = None, **match: Any) 
 
 
 def lines(lookups: Lookups = NOTHING, **match: Any) -> tuple[str, ...]:
-    given = Match.model_validate(match)
-    return match_lines(conditions(given, given.protocol, lookups, KEEP))
+    conditions_of_rule = Match.model_validate(match)
+    return match_lines(conditions(conditions_of_rule, conditions_of_rule.protocol, lookups, KEEP))
 
 
 def test_a_match_without_conditions_matches_everything_in_one_line() -> None:
@@ -71,8 +71,8 @@ def test_every_field_of_a_match_becomes_a_condition() -> None:
 
 
 def test_addresses_of_both_families_make_a_line_for_each() -> None:
-    given: dict[str, Any] = {"from": ["10.0.0.0/9", "10.128.0.0/9", "2001:db8::/32"]}
-    found = only(**given)
+    fields: dict[str, Any] = {"from": ["10.0.0.0/9", "10.128.0.0/9", "2001:db8::/32"]}
+    found = only(**fields)
     assert found.words == "from = 10.0.0.0/9, 10.128.0.0/9, 2001:db8::/32"
     assert match_lines((found,)) == (
         "meta nfproto ipv4 ip saddr { 10.0.0.0/8 }",
@@ -92,8 +92,8 @@ def test_addresses_of_one_family_never_match_the_other() -> None:
 
 
 def test_conditions_without_a_common_family_have_no_line() -> None:
-    given: dict[str, Any] = {"from": "10.0.0.0/8", "to": "2001:db8::/32"}
-    assert lines(**given) == ()
+    fields: dict[str, Any] = {"from": "10.0.0.0/8", "to": "2001:db8::/32"}
+    assert lines(**fields) == ()
 
 
 def test_what_does_not_depend_on_the_family_is_one_line() -> None:
@@ -282,11 +282,11 @@ def test_dnsmasq_is_told_every_set_that_a_name_belongs_to() -> None:
         {"domains": ["example.com", "other.example"], "action": "bypass"},
         {"not": {"domains": "www.example.com"}, "action": "bypass"},
     ]
-    given = config(1, rules=rules)
-    wide, narrow = domain_sets(given.rules[0]), domain_sets(given.rules[1].not_)
-    assert domain_sets(given.rules[1]) == ()
+    configuration = config(1, rules=rules)
+    wide, narrow = domain_sets(configuration.rules[0]), domain_sets(configuration.rules[1].not_)
+    assert domain_sets(configuration.rules[1]) == ()
     both = f"4#inet#polywan#{wide[0]},6#inet#polywan#{wide[1]}"
-    assert dnsmasq_lines(given) == [
+    assert dnsmasq_lines(configuration) == [
         f"nftset=/example.com/{both}",
         f"nftset=/other.example/{both}",
         f"nftset=/www.example.com/{both},4#inet#polywan#{narrow[0]},6#inet#polywan#{narrow[1]}",

@@ -270,7 +270,7 @@ def test_a_socket_among_the_drop_ins_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_a_pipe_whose_writer_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PATIENCE", 0)
+    monkeypatch.setattr(files, "PIPE_TIMEOUT", 0)
     os.mkfifo(tmp_path / "polywan.toml")
     writer = os.open(tmp_path / "polywan.toml", os.O_RDWR | os.O_NONBLOCK)
     assert "is a pipe into which nothing was written" in file_problems(tmp_path / "polywan.toml")[0]

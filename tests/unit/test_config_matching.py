@@ -9,7 +9,7 @@ import pytest
 from pydantic_core import PydanticCustomError
 
 from polywan.config import Config, ConfigError, FwMark, Owner, Window, load_text
-from polywan.config.matching import Account, Cgroup, Domain, Dscp, ForeignMark, ListFile, Mac, Span
+from polywan.config.matching import Account, Cgroup, DomainName, Dscp, ForeignMark, ListFile, Mac, Span
 from polywan.config.values import Kind
 
 RULE = '[uplinks.fibre]\ninterface = "eth1"\n[[rules]]\nuplink = "fibre"\n'
@@ -126,7 +126,7 @@ def test_what_is_no_control_group_is_refused(raw: object) -> None:
     ],
 )
 def test_a_domain_is_kept_as_resolvers_know_it(raw: str, name: str) -> None:
-    assert Domain().parse(raw) == name
+    assert DomainName().parse(raw) == name
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_domain_is_kept_as_resolvers_know_it(raw: str, name: str) -> None:
     ],
 )
 def test_what_is_no_domain_is_refused_with_a_way_out(raw: object, hint: str) -> None:
-    message, way_out = refused(Domain(), raw)
+    message, way_out = refused(DomainName(), raw)
     assert message.startswith('expected a domain name as "example.com", got ')
     assert way_out == hint
 
@@ -237,14 +237,14 @@ not.cgroup = "system.slice"
 
 @pytest.mark.parametrize("mode", ["python", "json"])
 def test_conditions_are_printed_as_they_may_be_written(mode: str) -> None:
-    given = load_text(RULE + CONDITIONS)
-    printed = given.model_dump(mode=mode, by_alias=True)
+    config = load_text(RULE + CONDITIONS)
+    printed = config.model_dump(mode=mode, by_alias=True)
     rule = printed["rules"][0]
     assert rule["fwmark"] == "0x10/0xff"
     assert rule["time"][1] == "mon,tue,wed,thu,fri,sat,sun 22:00-06:00"
     assert rule["not"]["user"][0] == "root"
     if mode == "python":
-        assert Config.model_validate(printed) == given
+        assert Config.model_validate(printed) == config
 
 
 @pytest.mark.parametrize(

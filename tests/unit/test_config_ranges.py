@@ -35,7 +35,7 @@ def test_a_range_stands_for_its_prefixes(value: str, prefixes: list[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "text"),
     [
         ('"10.0.0.9-10.0.0.1"', 'did you mean "10.0.0.1-10.0.0.9"?'),
         ('"192.168.1.10-20"', 'did you mean "192.168.1.10-192.168.1.20"?'),
@@ -44,10 +44,10 @@ def test_a_range_stands_for_its_prefixes(value: str, prefixes: list[str]) -> Non
         ('"10.0.0.1-"', "expected an address or prefix"),
     ],
 )
-def test_what_is_no_range_is_told_with_what_was_meant(value: str, told: str) -> None:
+def test_what_is_no_range_is_told_with_what_was_meant(value: str, text: str) -> None:
     with pytest.raises(ConfigError, match="rule 1: from") as caught:
         load_text(rule(value))
-    assert told in str(caught.value)
+    assert text in str(caught.value)
 
 
 def test_only_rules_take_ranges() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from polywan.config import Config, ConfigError, Problem, load_text, load_with_warnings
-from worlds import Daemon, world
+from worlds import Engine, world
 
 BOTH = '[uplinks.fibre]\ninterface = "eth1"\n[uplinks.lte]\ninterface = "wwan0"\n'
 WEB = '[policies.web]\ntiers = [["fibre"]]\n'
@@ -202,7 +202,7 @@ def generated(uplinks: list[str], policies: list[str]) -> list[int]:
         {"algorithm": "source-parity"},
     ]
     links = {name: {"interface": f"wan{n}", "nat": "none"} for n, name in enumerate(uplinks, start=1)}
-    given = Config.model_validate(
+    config = Config.model_validate(
         {
             "uplinks": links,
             "policies": {name: {"tiers": [uplinks], **more} for name, more in zip(policies, algorithms, strict=True)},
@@ -214,7 +214,7 @@ def generated(uplinks: list[str], policies: list[str]) -> list[int]:
             ],
         }
     )
-    desired = Daemon(given, world(2)).state.desired
+    desired = Engine(config, world(2)).state.desired
     assert desired is not None
     return [len(desired.nft.chains), len(desired.nft.sets), len(desired.nft.maps)]
 
@@ -223,7 +223,7 @@ def generated(uplinks: list[str], policies: list[str]) -> list[int]:
     ("uplinks", "policies"),
     [
         (["mark", "only"], ["p", "p_pairs", "p-pairs", "pairs", "mark"]),
-        (["via", "policy"], ["uplink", "only", "via", "steer", "default"]),
+        (["via", "policy"], ["uplink", "only", "via", "steering_rules", "default"]),
         (["rule", "to"], ["rule", "x_4", "x", "slots", "nat"]),
     ],
 )

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from pydantic_core import PydanticCustomError
 
-from polywan.config.netvalues import Address, Device, Network, Ports
-from polywan.config.values import Choice, Duration, Flag, Kind, Mask, Rate, Text, Whole, span
+from polywan.config.netvalues import AddressValue, Device, Network, Ports
+from polywan.config.values import Duration, Flag, Kind, Mask, OneOf, Rate, Text, Whole, span
 
 HUGE = pytest.param(1 << 20000, id="huge")  # more digits than Python prints
 
@@ -140,22 +140,22 @@ def test_what_is_no_prefix_is_refused(raw: object) -> None:
 
 
 def test_an_address_keeps_to_its_family() -> None:
-    assert Address(4).parse("192.0.2.1") == IPv4Address("192.0.2.1")
-    assert Address(6).parse("fe80::1") == IPv6Address("fe80::1")
-    assert refused(Address(4), "fe80::1")[0] == 'expected an IPv4 address, got "fe80::1"'
-    assert refused(Address(4, ("auto",)), "fe80::1")[1] == "an IPv6 gateway belongs in gateway6"
+    assert AddressValue(4).parse("192.0.2.1") == IPv4Address("192.0.2.1")
+    assert AddressValue(6).parse("fe80::1") == IPv6Address("fe80::1")
+    assert refused(AddressValue(4), "fe80::1")[0] == 'expected an IPv4 address, got "fe80::1"'
+    assert refused(AddressValue(4, ("auto",)), "fe80::1")[1] == "an IPv6 gateway belongs in gateway6"
 
 
 @pytest.mark.parametrize("raw", ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "127.0.0.1", "::1", "255.255.255.255"])
 def test_an_address_of_no_single_host_is_refused(raw: str) -> None:
-    assert refused(Address(), raw)[0].startswith("expected the address of one host")
+    assert refused(AddressValue(), raw)[0].startswith("expected the address of one host")
 
 
 @pytest.mark.parametrize(
     "raw", [1, True, "1.2.3.4/32", "::ffff:1.2.3.4", "fe80::1%eth0", "fe80::1%;x", "dns.google", ""]
 )
 def test_what_is_no_address_is_refused(raw: object) -> None:
-    assert refused(Address(), raw)[0].startswith("expected an IP address")
+    assert refused(AddressValue(), raw)[0].startswith("expected an IP address")
 
 
 @pytest.mark.parametrize("name", ["eth0", "enp3s0.100", "br-lan", "wg_0", "a@b", "p+", "123456789012345"])
@@ -195,7 +195,7 @@ def test_loopback_is_no_uplink_but_may_be_named_in_a_rule() -> None:
 
 
 def test_a_word_close_to_a_choice_is_suggested() -> None:
-    assert refused(Choice(("bypass", "block")), "bypas") == (
+    assert refused(OneOf(("bypass", "block")), "bypas") == (
         'expected "bypass" or "block", got "bypas"',
         'did you mean "bypass"?',
     )

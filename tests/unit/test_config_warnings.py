@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from polywan.cli import group
 from polywan.config import load_with_warnings
 from polywan.core import engine
-from polywan.core.effects import Level, Note
+from polywan.core.effects import Level, Log
 from polywan.core.events import ConfigLoaded, ReadDone
 from polywan.core.plan import ActualState
 from polywan.core.state import State
@@ -80,9 +80,9 @@ def test_warnings_are_logged_and_stay_in_the_status_until_the_next_file(path: Pa
     loaded = load_with_warnings(path)
     texts = tuple(map(str, loaded.warnings))
     state, effects = engine.step(State(), ConfigLoaded(config(1), texts), 0.0)
-    assert [e for e in effects if isinstance(e, Note)] == [Note(Level.WARNING, "config.odd", texts[0])]
+    assert [e for e in effects if isinstance(e, Log)] == [Log(Level.WARNING, "config.warning", texts[0])]
     state, _ = engine.step(state, ReadDone(world(1), ActualState()), 0.0)
     assert [w for w in document(state, "1", 0.0, 0.0, {})["warnings"] if ODD in w] == list(texts)
     state, effects = engine.step(state, ConfigLoaded(config(1)), 1.0)
-    assert not [e for e in effects if isinstance(e, Note)]
+    assert not [e for e in effects if isinstance(e, Log)]
     assert not [w for w in document(state, "1", 0.0, 0.0, {})["warnings"] if ODD in w]

@@ -24,14 +24,14 @@ TABLES = {TableId(200): BY_TUN, TableId(201): BY_UPLINK, TableId(202): SITES, Ta
 
 
 def rule(priority: int = 100, table: int | None = 200, **fields: Any) -> ForeignRule:
-    given: dict[str, Any] = {"family": Family.V4, "priority": RulePriority(priority), "table": table, **fields}
-    return ForeignRule(**given)
+    values: dict[str, Any] = {"family": Family.V4, "priority": RulePriority(priority), "table": table, **fields}
+    return ForeignRule(**values)
 
 
-def told(*rules: ForeignRule, marks: tuple[int, ...] = (0x100, 0x200), tables: Any = TABLES) -> list[str]:
-    given = world(2)
+def warnings(*rules: ForeignRule, marks: tuple[int, ...] = (0x100, 0x200), tables: Any = TABLES) -> list[str]:
+    machine = world(2)
     observed = Observed(
-        links=given.links, addresses=given.addresses, defaults=given.defaults, rules=rules, tables=tables
+        links=machine.links, addresses=machine.addresses, defaults=machine.defaults, rules=rules, tables=tables
     )
     return list(conflicts(config(2), ActualState(), observed, marks))
 
@@ -66,7 +66,7 @@ HOST = ip_network("192.168.15.40/32")
     ids=ForeignRule.text,
 )
 def test_a_rule_that_leaves_polywan_its_work_is_not_warned_of(harmless: ForeignRule) -> None:
-    assert told(harmless) == []
+    assert warnings(harmless) == []
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_rule_that_leaves_polywan_its_work_is_not_warned_of(harmless: ForeignR
     ],
 )
 def test_a_rule_that_sends_everything_elsewhere_is_named_once(taking: ForeignRule, words: str) -> None:
-    (text,) = told(taking)
+    (text,) = warnings(taking)
     assert words in text
     assert text.endswith("so polywan balances nothing of it")
 
@@ -95,28 +95,28 @@ def test_a_rule_that_sends_everything_elsewhere_is_named_once(taking: ForeignRul
     ],
 )
 def test_a_rule_that_leads_to_one_uplink_is_named_with_what_to_do_instead(leading: ForeignRule, words: str) -> None:
-    (text,) = told(leading)
+    (text,) = warnings(leading)
     assert words in text
     assert 'let a rule of polywan say `uplink = "u2"`' in text
 
 
 @pytest.mark.parametrize("priority", [6000, 6500, 6899, FIRST_SPECIFIC, FIRST_TCP, FALLBACK])
 def test_a_rule_among_ours_is_named(priority: int) -> None:
-    (text,) = told(rule(priority, table=202))
+    (text,) = warnings(rule(priority, table=202))
     assert f"stands among ours: {priority}: from all lookup 202; " in text
     assert ("global.priority" in text) is (priority < 7000)
 
 
 @pytest.mark.parametrize("mark", [(0x100, 0xFFFF_FFFF), (0x3F00, 0xFFFF_FFFF), (0x100, 0xFF00), (0, 0x100)])
 def test_a_mark_that_cannot_be_told_from_ours_is_named_with_a_free_mask(mark: tuple[int, int]) -> None:
-    (text,) = told(rule(table=202, mark=mark))
+    (text,) = warnings(rule(table=202, mark=mark))
     assert "uses mark bits of ours (0x3f00)" in text
     assert text.endswith("set global.mark_mask = 0x3f000000")
 
 
 def test_a_mask_is_proposed_that_nobody_uses() -> None:
     marks = [(0x100, 0xFF00), (0x1_0000, 0xFF_0000), (0x100_0000, 0xFFFF_FFFF)]
-    texts = told(*(rule(100 + n, table=202, mark=mark) for n, mark in enumerate(marks)))
+    texts = warnings(*(rule(100 + n, table=202, mark=mark) for n, mark in enumerate(marks)))
     assert texts[0].endswith("set global.mark_mask = 0x3f")
 
 
@@ -126,31 +126,31 @@ def test_a_mask_is_proposed_that_nobody_uses() -> None:
     [{"table": 254}, {"table": 202, "mark": (0xCA6C, 0xFFFF_FFFF), "invert": True}],
 )
 def test_a_rule_that_nobody_can_get_ahead_of_is_named(priority: int, taking: dict[str, Any]) -> None:
-    (text,) = told(rule(priority, **taking))
+    (text,) = warnings(rule(priority, **taking))
     assert text.endswith("give it a priority above 2")
 
 
 def test_a_rule_before_the_boxs_addresses_is_named_where_others_have_moved_those() -> None:
-    (text,) = told(rule(50, table=254), rule(100, table=255))
+    (text,) = warnings(rule(50, table=254), rule(100, table=255))
     assert text.endswith("give it a priority above 101")
 
 
 @pytest.mark.parametrize("strange", [rule(unknown=True, table=202), rule(suppress_ifgroup=3, table=202)])
 def test_a_rule_that_is_not_understood_is_named(strange: ForeignRule) -> None:
-    (text,) = told(strange)
+    (text,) = warnings(strange)
     assert text.startswith("polywan does not know every word of policy rule `100: from all ")
 
 
 def test_a_table_too_long_to_read_is_named_when_it_has_no_default() -> None:
     large = Destination(prefix=IPV4, kind="large")
-    (text,) = told(rule(), tables={TableId(200): (large,)})
+    (text,) = warnings(rule(), tables={TableId(200): (large,)})
     assert text.startswith("table 200 has more than 4096 routes and no default")
-    (text,) = told(rule(), tables={TableId(200): (*BY_TUN, large)})
+    (text,) = warnings(rule(), tables={TableId(200): (*BY_TUN, large)})
     assert "sends everything by tun0" in text
 
 
 def test_each_family_is_looked_at_for_itself() -> None:
     tables = {TableId(200): (Destination(prefix=IPV6, link="tun0"),)}
-    assert told(rule(), tables=tables) == []
-    (text,) = told(rule(family=Family.V6), tables=tables)
+    assert warnings(rule(), tables=tables) == []
+    (text,) = warnings(rule(family=Family.V6), tables=tables)
     assert text.startswith("policy rule `-6 100: from all lookup 200` of another program sends everything by tun0")

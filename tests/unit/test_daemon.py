@@ -20,8 +20,8 @@ from polywan.config import Config
 from polywan.core.admin import Verb
 from polywan.core.compile import Memory
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature, Problem
-from polywan.core.events import ConfigLoaded, WorldTouched
-from polywan.core.flows import Flow, Wanted
+from polywan.core.events import ConfigLoaded, ForeignStateChanged
+from polywan.core.flows import Flow, FlowQuery
 from polywan.core.net import FAMILIES, Family
 from polywan.core.observed import Observed
 from polywan.core.plan import ActualState
@@ -47,8 +47,8 @@ def with_daemon(
     """Run a story beside a daemon of three uplinks that is ready; `prepare` comes before it starts."""
 
     async def play() -> None:
-        given = world(3)
-        kernel = FakeKernel(links=given.links.values(), addresses=given.addresses, defaults=given.defaults)
+        observed = world(3)
+        kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
         prepare(kernel)
         daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(memory=memory or Memory()), state_dir)
         daemon.post(ConfigLoaded(config(3)))
@@ -113,7 +113,7 @@ def test_what_comes_after_the_loop_has_ended_changes_nothing(tmp_path: Path) -> 
     before = daemon.state
 
     async def late() -> None:
-        daemon.post(WorldTouched("address"))
+        daemon.post(ForeignStateChanged("address"))
         for _ in range(3):
             await asyncio.sleep(0)
 
@@ -147,8 +147,8 @@ def test_what_was_read_before_a_decision_of_our_own_is_not_taken_for_the_work_of
             return actual
 
         kernel.read = then_somebody_asks  # type: ignore[method-assign] # the moment in which it ends is the point
-        await daemon.settle(WorldTouched("address"))
-        await daemon.settle(WorldTouched("address"))
+        await daemon.settle(ForeignStateChanged("address"))
+        await daemon.settle(ForeignStateChanged("address"))
         assert asked
         assert kernel.nft is not None
         assert len(kernel.nft.maps["slots_4_default"]) == 4
@@ -258,7 +258,7 @@ class Api:
         self.calls.append("reload")
         raise ConfigError([Problem("f.toml:3", "uplinks.a", "is bad", "mend it")])
 
-    async def flows(self, wanted: Wanted) -> list[bytes]:
+    async def flows(self, wanted: FlowQuery) -> list[bytes]:
         if wanted.uplink == "broken":
             raise KernelError("dump", 105, "no buffer space")
         return [b'{"wanted":', json.dumps(str(wanted)).encode(), b"}"]
@@ -359,8 +359,8 @@ def test_what_exec_cannot_have_arrives_with_its_reason(tmp_path: Path, name: str
 
 
 def test_the_socket_lists_the_connections_that_are_wanted(tmp_path: Path) -> None:
-    told = ask(tmp_path, lambda client: client.flows({"client": "10.0.0.0/8", "uplink": "a & b"}))
-    assert told == {"wanted": str(Wanted(client=ip_network("10.0.0.0/8"), uplink="a & b"))}
+    answer = ask(tmp_path, lambda client: client.flows({"client": "10.0.0.0/8", "uplink": "a & b"}))
+    assert answer == {"wanted": str(FlowQuery(client=ip_network("10.0.0.0/8"), uplink="a & b"))}
 
 
 @pytest.mark.parametrize(
@@ -383,19 +383,19 @@ def test_the_socket_lists_clients_of_a_policy_or_of_all(tmp_path: Path) -> None:
 
 
 def test_the_socket_forgets_clients(tmp_path: Path) -> None:
-    told = ask(tmp_path, lambda client: client.clear_affinity("10.0.0.1", "two"))
-    assert told == {"forgotten": 1, "address": "10.0.0.1", "policy": "two"}
+    answer = ask(tmp_path, lambda client: client.clear_affinity("10.0.0.1", "two"))
+    assert answer == {"forgotten": 1, "address": "10.0.0.1", "policy": "two"}
     assert ask(tmp_path, lambda client: client.clear_affinity(None))["address"] is None
 
 
 @pytest.mark.parametrize(
-    ("verb", "deadline", "told"), [("disable", None, None), ("drain", "5m", "5m"), ("enable", "5m", None)]
+    ("verb", "deadline", "text"), [("disable", None, None), ("drain", "5m", "5m"), ("enable", "5m", None)]
 )
 def test_the_socket_takes_orders_for_an_uplink(
-    tmp_path: Path, verb: str, deadline: str | None, told: str | None
+    tmp_path: Path, verb: str, deadline: str | None, text: str | None
 ) -> None:
     answer = ask(tmp_path, lambda client: client.order("a/b c", verb, deadline))
-    assert answer == {"uplink": "a/b c", "verb": verb, "deadline": told}
+    assert answer == {"uplink": "a/b c", "verb": verb, "deadline": text}
 
 
 def test_an_order_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
@@ -414,14 +414,14 @@ def test_the_socket_tests_an_uplink(tmp_path: Path) -> None:
 def test_an_order_is_in_force_when_it_is_answered(tmp_path: Path) -> None:
     async def story(daemon: Daemon, kernel: FakeKernel) -> None:
         uplinks = Uplinks(daemon)
-        told = await uplinks.order("u2", Verb.DISABLE, None)
-        assert (told["state"], told["warnings"]) == ("disabled", [])
+        answer = await uplinks.order("u2", Verb.DISABLE, None)
+        assert (answer["state"], answer["warnings"]) == ("disabled", [])
         assert kernel.nft is not None
         assert "goto to_u2" not in kernel.nft.maps["slots_4_default"].values()
         assert store.load(tmp_path)[0].orders["u2"].verb is Verb.DISABLE
         await uplinks.order("u3", Verb.DRAIN, "30")
-        told = await uplinks.order("u1", Verb.DISABLE, None)
-        assert any("policy default (IPv4)" in text for text in told["warnings"])
+        answer = await uplinks.order("u1", Verb.DISABLE, None)
+        assert any("policy default (IPv4)" in text for text in answer["warnings"])
         with pytest.raises(ControlError, match="deadline: expected"):
             await uplinks.order("u1", Verb.DRAIN, "soon")
         with pytest.raises(ControlError, match='did you mean "u1"'):
@@ -439,7 +439,7 @@ def test_an_order_that_cannot_be_written_down_says_that_a_restart_forgets_it(tmp
         assert done["state"] == "disabled"
         assert [text for text in done["warnings"] if "a restart will not know it" in text]
         assert [text for text in daemon.troubles if "a restart will not know" in text]
-        assert done["kept"] is False
+        assert done["saved"] is False
 
     with_daemon(blocked / "state", story)
 
@@ -454,22 +454,22 @@ def test_what_could_not_be_written_down_is_written_as_soon_as_it_can_be(
     async def story(daemon: Daemon, kernel: FakeKernel) -> None:
         await Uplinks(daemon).order("u1", Verb.DISABLE, None)
         blocked.unlink()
-        await daemon.settle(WorldTouched("address"))
+        await daemon.settle(ForeignStateChanged("address"))
         assert (daemon.unsaved, daemon.troubles) == ("", ())
         assert store.load(blocked / "state")[0].orders["u1"].verb is Verb.DISABLE
         done = await Uplinks(daemon).order("u1", Verb.DISABLE, None)
-        assert (done["kept"], done["warnings"]) == (True, [])
+        assert (done["saved"], done["warnings"]) == (True, [])
 
     with_daemon(blocked / "state", story)
     assert caplog.text.count("state.unwritable") == 1
     assert "state.written" in caplog.text
 
 
-@pytest.mark.parametrize(("kept", "code", "until"), [(True, 0, ""), (False, 1, " until the daemon is started anew")])
+@pytest.mark.parametrize(("saved", "code", "until"), [(True, 0, ""), (False, 1, " until the daemon is started anew")])
 def test_an_order_that_is_not_kept_is_no_success(
-    monkeypatch: pytest.MonkeyPatch, kept: bool, code: int, until: str
+    monkeypatch: pytest.MonkeyPatch, saved: bool, code: int, until: str
 ) -> None:
-    answer = {"uplink": "u1", "state": "disabled", "reason": "by hand", "warnings": [], "kept": kept}
+    answer = {"uplink": "u1", "state": "disabled", "reason": "by hand", "warnings": [], "saved": saved}
     monkeypatch.setattr(Client, "order", lambda *_: answer)
     done = CliRunner().invoke(group, ["uplink", "disable", "u1"])
     assert (done.exit_code, done.output) == (code, f"u1 is disabled{until}: by hand\n")

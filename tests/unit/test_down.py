@@ -32,12 +32,12 @@ from worlds import config, world
 SETTING = "net/ipv4/conf/all/accept_local"
 
 
-def told_by_down(places: Places, break_it: Callable[[FakeKernel], None]) -> tuple[Any, FakeKernel]:
+def printed_by_down(places: Places, break_it: Callable[[FakeKernel], None]) -> tuple[Any, FakeKernel]:
     """Return what `down` answers or raises; fails unless the service stops within its time in any case."""
 
     async def play() -> tuple[Any, FakeKernel]:
-        given = world(2)
-        kernel = FakeKernel(links=given.links.values(), addresses=given.addresses, defaults=given.defaults)
+        observed = world(2)
+        kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
         kernel.sysctls = {SETTING: "0"}
         daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(), places.state_dir)
         service = Service(daemon, kernel, LookupWatcher(daemon, SystemResolver()), places)
@@ -77,7 +77,7 @@ def test_a_down_that_fails_says_why_and_ends_the_daemon(
         kernel.read = read  # type: ignore[assignment, method-assign] # no input is known that does it
 
     caplog.set_level(logging.INFO, "polywan")
-    answer, _ = told_by_down(places, broken)
+    answer, _ = printed_by_down(places, broken)
     assert isinstance(answer, ControlError)
     assert answer.status == 500
     assert "the daemon ends all the same: say `polywan down` again" in str(answer)
@@ -92,7 +92,7 @@ def test_a_memory_that_cannot_be_removed_is_told_after_all_else_was_removed(
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(store, "forget", refusing)
-    answer, kernel = told_by_down(places, lambda _: None)
+    answer, kernel = printed_by_down(places, lambda _: None)
     assert (kernel.nft, list(kernel.rules), list(kernel.routes)) == (None, [], [])
     assert answer["problems"] == [
         f"{places.state_dir / store.FILE} cannot be removed: read-only file system; remove it by hand"
@@ -104,7 +104,7 @@ def test_a_running_daemon_restores_what_it_knows_though_its_file_is_lost(places:
         assert kernel.sysctls == {SETTING: "1"}
         (places.state_dir / store.FILE).write_text("{")
 
-    answer, kernel = told_by_down(places, forgetful)
+    answer, kernel = printed_by_down(places, forgetful)
     assert answer["unrestored"] == []
     assert not (places.state_dir / store.FILE).exists()
     assert kernel.sysctls == {SETTING: "0"}
@@ -125,11 +125,11 @@ def test_a_first_start_has_lost_nothing_and_one_beside_rules_of_ours_has(
 ) -> None:
     assert recalled(FakeKernel(), tmp_path) == Memory()
     assert not caplog.text
-    given = world(2)
-    kernel = FakeKernel(links=given.links.values(), addresses=given.addresses, defaults=given.defaults)
-    from worlds import Daemon as Engine
+    observed = world(2)
+    kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
+    from worlds import Engine
 
-    for plan in Engine(config(2), given).plans():
+    for plan in Engine(config(2), observed).plans():
         kernel.apply(plan.plan)
     assert recalled(kernel, tmp_path).unsure
     assert "memory.json is gone, and the kernel has rules of polywan" in caplog.text

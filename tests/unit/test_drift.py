@@ -5,39 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from polywan.core.effects import Effect, Note
+from polywan.core.effects import Effect, Log
 from polywan.core.events import ConfigLoaded, LinkChanged, LinkRemoved, ReadDone
 from polywan.core.observed import Observed
 from polywan.core.plan import ActualState, SetSysctl
 from polywan.core.status import document
-from worlds import Daemon, config, link, world
+from worlds import Engine, config, link, world
 
 ACCEPT = "net/ipv4/conf/wan1/ignore_routes_with_linkdown"
 
 
-def with_settings() -> Daemon:
+def with_settings() -> Engine:
     """A daemon that has changed a setting of wan1."""
-    daemon = Daemon(config(2), world(2), ActualState(sysctls={ACCEPT: "0"}))
+    daemon = Engine(config(2), world(2), ActualState(sysctls={ACCEPT: "0"}))
     daemon.feed(ReadDone(world(2), actual(daemon)))
     assert daemon.state.memory.originals == {ACCEPT: "0"}
     return daemon
 
 
-def actual(daemon: Daemon, value: str | None = None) -> ActualState:
+def actual(daemon: Engine, value: str | None = None) -> ActualState:
     found = daemon.state.actual
     assert found is not None
     return found if value is None else replace(found, sysctls={**found.sysctls, ACCEPT: value})
 
 
-def written(daemon: Daemon, effects: Sequence[Effect]) -> list[str]:
+def written(daemon: Engine, effects: Sequence[Effect]) -> list[str]:
     return [op.sysctl.path for e in daemon.plans(effects) for op in e.plan.ops if isinstance(op, SetSysctl)]
 
 
 def repaired(effects: Sequence[Effect]) -> list[str]:
-    return [e.text for e in effects if isinstance(e, Note) and e.event == "drift.repaired"]
+    return [e.text for e in effects if isinstance(e, Log) and e.event == "drift.repaired"]
 
 
-def shown(daemon: Daemon, now: float) -> list[str]:
+def shown(daemon: Engine, now: float) -> list[str]:
     found: list[str] = document(daemon.state, "0", 0.0, 0.0, {}, now)["drift"]
     return found
 
@@ -77,9 +77,9 @@ def test_a_rule_that_went_at_the_same_time_as_a_device_came_is_told_alone() -> N
     daemon = with_settings()
     seen = actual(daemon, "0")
     effects = daemon.feed(ReadDone(made_anew(1), replace(seen, rules=frozenset(list(seen.rules)[1:]))))
-    (told,) = repaired(effects)
-    assert "rule" in told
-    assert ACCEPT not in told
+    (text,) = repaired(effects)
+    assert "rule" in text
+    assert ACCEPT not in text
 
 
 def test_what_was_put_right_is_told_for_an_hour() -> None:
@@ -92,7 +92,7 @@ def test_what_was_put_right_is_told_for_an_hour() -> None:
 def test_what_was_put_right_on_a_device_is_not_told_once_the_file_does_not_name_it() -> None:
     daemon = with_settings()
     daemon.feed(ReadDone(world(2), actual(daemon, "0")))
-    left = config(2)
-    left = left.model_copy(update={"uplinks": {"u2": left.uplinks["u2"]}})
-    daemon.feed(ConfigLoaded(left))
+    remaining = config(2)
+    remaining = remaining.model_copy(update={"uplinks": {"u2": remaining.uplinks["u2"]}})
+    daemon.feed(ConfigLoaded(remaining))
     assert shown(daemon, daemon.now) == []

@@ -7,14 +7,25 @@ from typing import Any
 import pytest
 
 from polywan.core import agenda, engine
-from polywan.core.effects import Apply, Cut, Effect, Level, Misplaced, Note, Read, Remember, StartProbe, Strays
+from polywan.core.effects import (
+    Apply,
+    Effect,
+    ForgetUntranslated,
+    ForgetWrongSource,
+    Level,
+    Log,
+    Read,
+    ReleaseConnections,
+    SaveMemory,
+    StartProbe,
+)
 from polywan.core.events import (
     Applied,
     ConfigLoaded,
     EventsLost,
     LinkChanged,
     LinkRemoved,
-    OursTouched,
+    OwnStateChanged,
     ProbeResult,
     ReadDone,
     Tick,
@@ -37,56 +48,56 @@ from polywan.core.retire import RETIREMENT
 from polywan.core.routing import first_table
 from polywan.core.tuning import EVENTS, Sysctl
 from polywan.core.views import UplinkState
-from worlds import Daemon, config, link, world
+from worlds import Engine, config, link, world
 
 
-def serving(daemon: Daemon, family: Family = Family.V4, policy: str = "default") -> list[str]:
+def serving(daemon: Engine, family: Family = Family.V4, policy: str = "default") -> list[str]:
     assert daemon.state.selection is not None
     return [name for name, _ in daemon.state.selection.choices[policy, family].members]
 
 
 def test_the_first_read_leads_to_one_plan_for_everything() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     assert len(daemon.plans()) == 1
     assert serving(daemon) == ["u1", "u2"]
 
 
 def test_what_uplinks_are_numbered_is_on_disk_before_the_plan() -> None:
-    effects = Daemon(config(2), world(2)).effects
+    effects = Engine(config(2), world(2)).effects
     kinds = [type(e) for e in effects]
-    assert kinds.index(Remember) < kinds.index(Apply)
+    assert kinds.index(SaveMemory) < kinds.index(Apply)
 
 
 def test_a_kernel_that_holds_everything_already_is_left_alone() -> None:
-    first = Daemon(config(2), world(2))
-    second = Daemon(config(2), world(2), first.state.actual)
+    first = Engine(config(2), world(2))
+    second = Engine(config(2), world(2), first.state.actual)
     assert second.plans() == []
 
 
 def test_carrier_loss_moves_new_connections_in_the_same_step() -> None:
-    daemon = Daemon(config(3), world(3))
+    daemon = Engine(config(3), world(3))
     effects = daemon.carrier(1, carrier=False)
     assert serving(daemon) == ["u2", "u3"]
     assert isinstance(effects[0], Apply)
 
 
 def test_connections_of_the_dead_uplink_are_cut_after_the_new_path_is_in_force() -> None:
-    effects = Daemon(config(2), world(2)).carrier(1, carrier=False)
+    effects = Engine(config(2), world(2)).carrier(1, carrier=False)
     kinds = [type(e) for e in effects]
-    assert kinds.index(Apply) < kinds.index(Cut)
-    assert {(e.uplink, e.family) for e in effects if isinstance(e, Cut)} == {
+    assert kinds.index(Apply) < kinds.index(ReleaseConnections)
+    assert {(e.uplink, e.family) for e in effects if isinstance(e, ReleaseConnections)} == {
         ("u1", Family.V4),
         ("u1", Family.V6),
     }
 
 
 def test_stragglers_are_swept_once_more() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     daemon.carrier(1, carrier=False)
     daemon.now = 1.0
-    assert {e.uplink for e in daemon.feed(Tick()) if isinstance(e, Cut)} == {"u1"}
+    assert {e.uplink for e in daemon.feed(Tick()) if isinstance(e, ReleaseConnections)} == {"u1"}
     daemon.now = 2.0
-    assert [e for e in daemon.feed(Tick()) if isinstance(e, Cut)] == []
+    assert [e for e in daemon.feed(Tick()) if isinstance(e, ReleaseConnections)] == []
 
 
 @pytest.mark.parametrize(
@@ -100,35 +111,35 @@ def test_stragglers_are_swept_once_more() -> None:
 def test_what_the_kernel_forgets_with_a_device_is_looked_for_soon(
     event: LinkChanged | LinkRemoved, soon: set[str]
 ) -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     daemon.feed(event)
     daemon.now = 0.05
-    assert {e.uplink for e in daemon.feed(Tick()) if isinstance(e, Cut)} == soon
+    assert {e.uplink for e in daemon.feed(Tick()) if isinstance(e, ReleaseConnections)} == soon
     daemon.now = 1.0
-    assert {e.uplink for e in daemon.feed(Tick()) if isinstance(e, Cut)} == {"u1"}
+    assert {e.uplink for e in daemon.feed(Tick()) if isinstance(e, ReleaseConnections)} == {"u1"}
 
 
 def test_what_a_refused_transaction_had_no_dead_marks_for_is_cut_as_soon_as_one_is_taken() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     (lost,) = daemon.plans(daemon.carrier(1, carrier=False))
     refused = ApplyReport(plan=lost.plan, done=0, failures=(Failure(lost.plan.ops[-1], 2, "no such table"),))
     daemon.feed(Applied(refused))
     taken = daemon.feed(Applied(ApplyReport(plan=lost.plan, done=1)))
-    assert {e.uplink for e in taken if isinstance(e, Cut)} == {"u1"}
-    assert not any(isinstance(e, Cut) for e in daemon.feed(Tick()))
+    assert {e.uplink for e in taken if isinstance(e, ReleaseConnections)} == {"u1"}
+    assert not any(isinstance(e, ReleaseConnections) for e in daemon.feed(Tick()))
     daemon.now = 1.0
-    assert {e.uplink for e in daemon.feed(Tick()) if isinstance(e, Cut)} == {"u1"}
+    assert {e.uplink for e in daemon.feed(Tick()) if isinstance(e, ReleaseConnections)} == {"u1"}
 
 
 def test_the_last_link_is_never_cut() -> None:
-    daemon = Daemon(config(1), world(1))
+    daemon = Engine(config(1), world(1))
     effects = daemon.carrier(1, carrier=False)
-    assert [e for e in effects if isinstance(e, Cut)] == []
+    assert [e for e in effects if isinstance(e, ReleaseConnections)] == []
     assert daemon.state.selection is not None
     assert daemon.state.selection.dead == frozenset()
 
 
-def fail_probes(daemon: Daemon, name: str, family: Family, seconds: float = 4.0) -> None:
+def fail_probes(daemon: Engine, name: str, family: Family, seconds: float = 4.0) -> None:
     """Let time pass; the probes of one uplink go unanswered, all others are answered."""
     end = daemon.now + seconds
     while daemon.now < end:
@@ -148,7 +159,7 @@ def fail_probes(daemon: Daemon, name: str, family: Family, seconds: float = 4.0)
 
 
 def test_silent_loss_in_one_family_moves_that_family_only() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     fail_probes(daemon, "u1", Family.V6)
     assert serving(daemon, Family.V4) == ["u1", "u2"]
     assert serving(daemon, Family.V6) == ["u2"]
@@ -156,7 +167,7 @@ def test_silent_loss_in_one_family_moves_that_family_only() -> None:
 
 
 def test_an_uplink_that_died_of_two_causes_names_the_family_of_each() -> None:
-    daemon = Daemon(config(2), replace(world(2), addresses=world(2).addresses[:1] + world(2).addresses[2:]))
+    daemon = Engine(config(2), replace(world(2), addresses=world(2).addresses[:1] + world(2).addresses[2:]))
     fail_probes(daemon, "u1", Family.V4)
     seen = daemon.state.views["u1"]
     assert seen.state is UplinkState.DOWN
@@ -166,7 +177,7 @@ def test_an_uplink_that_died_of_two_causes_names_the_family_of_each() -> None:
 
 
 def test_when_the_only_uplink_stops_answering_the_last_good_choice_stays() -> None:
-    daemon = Daemon(config(1), world(1))
+    daemon = Engine(config(1), world(1))
     fail_probes(daemon, "u1", Family.V4)
     assert serving(daemon) == ["u1"]
     assert daemon.state.selection is not None
@@ -174,18 +185,18 @@ def test_when_the_only_uplink_stops_answering_the_last_good_choice_stays() -> No
 
 
 def test_metered_uplinks_stand_by() -> None:
-    given = config(1).model_copy()
-    mixed = type(given).model_validate(
+    configuration = config(1).model_copy()
+    mixed = type(configuration).model_validate(
         {"uplinks": {"u1": {"interface": "wan1"}, "u2": {"interface": "wan2", "metered": True}}}
     )
-    daemon = Daemon(mixed, world(2))
+    daemon = Engine(mixed, world(2))
     assert serving(daemon) == ["u1"]
     daemon.carrier(1, carrier=False)
     assert serving(daemon) == ["u2"]
 
 
 def test_an_uplink_without_interface_is_missing_and_picked_up_when_it_appears() -> None:
-    daemon = Daemon(config(2), world(1))
+    daemon = Engine(config(2), world(1))
     assert daemon.state.views["u2"].state is UplinkState.MISSING
     daemon.feed(ReadDone(world(2), daemon.state.actual or ActualState()))
     fail_probes(daemon, "nobody", Family.V4, seconds=12)
@@ -193,14 +204,14 @@ def test_an_uplink_without_interface_is_missing_and_picked_up_when_it_appears() 
 
 
 def test_a_link_that_is_removed_is_missing_at_once() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     daemon.feed(LinkRemoved("wan2"))
     assert daemon.state.views["u2"].state is UplinkState.MISSING
     assert serving(daemon) == ["u1"]
 
 
 def test_a_gateway_that_main_forgot_is_remembered() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     bare = replace(world(2), defaults=())
     daemon.feed(ReadDone(bare, daemon.state.actual or ActualState()))
     assert serving(daemon) == ["u1", "u2"]
@@ -208,17 +219,17 @@ def test_a_gateway_that_main_forgot_is_remembered() -> None:
 
 
 def test_whoever_was_given_another_links_address_while_addresses_were_exchanged_is_let_go() -> None:
-    def addressed(ip: str) -> list[Misplaced]:
-        given = world(2)
+    def addressed(ip: str) -> list[ForgetWrongSource]:
+        observed = world(2)
         moved = tuple(
-            replace(a, ip=ip_interface(ip)) if a.link == "wan1" and a.ip.version == 4 else a for a in given.addresses
+            replace(a, ip=ip_interface(ip)) if a.link == "wan1" and a.ip.version == 4 else a for a in observed.addresses
         )
         assert daemon.state.actual is not None
-        effects = daemon.feed(ReadDone(replace(given, addresses=moved), daemon.state.actual))
-        return [e for e in effects if isinstance(e, Misplaced)]
+        effects = daemon.feed(ReadDone(replace(observed, addresses=moved), daemon.state.actual))
+        return [e for e in effects if isinstance(e, ForgetWrongSource)]
 
-    daemon = Daemon(config(2), world(2))
-    assert not [e for e in daemon.effects if isinstance(e, Misplaced)]
+    daemon = Engine(config(2), world(2))
+    assert not [e for e in daemon.effects if isinstance(e, ForgetWrongSource)]
     (wrong,) = addressed("100.64.1.77/24")
     assert (wrong.uplink, wrong.mark, wrong.family) == ("u1", 0x100, Family.V4)
     assert "100.64.2.2" in wrong.others
@@ -227,24 +238,24 @@ def test_whoever_was_given_another_links_address_while_addresses_were_exchanged_
 
 
 def test_a_changed_gateway_is_followed() -> None:
-    daemon = Daemon(config(1), world(1, [Family.V4]))
+    daemon = Engine(config(1), world(1, [Family.V4]))
     moved = replace(world(1, [Family.V4]), defaults=(replace(world(1).defaults[0], via=ip_address("100.64.1.254")),))
     (plan,) = daemon.plans(daemon.feed(ReadDone(moved, daemon.state.actual or ActualState())))
     assert any("via 100.64.1.254" in str(op) or "100.64.1.254" in repr(op) for op in plan.plan.ops)
 
 
 def test_a_deleted_rule_is_put_back_and_the_log_says_who_did_it() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     assert daemon.state.actual is not None
     tampered = replace(daemon.state.actual, rules=frozenset(list(daemon.state.actual.rules)[1:]))
-    daemon.feed(OursTouched("rule", "ip (pid 7)"))
+    daemon.feed(OwnStateChanged("rule", "ip (pid 7)"))
     effects = daemon.feed(ReadDone(world(2), tampered))
     assert len(daemon.plans(effects)) == 1
-    assert any(isinstance(e, Note) and e.event == "drift.repaired" and "ip (pid 7)" in e.text for e in effects)
+    assert any(isinstance(e, Log) and e.event == "drift.repaired" and "ip (pid 7)" in e.text for e in effects)
 
 
 def test_a_deleted_table_is_put_back_whole() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     assert daemon.state.actual is not None
     (plan,) = daemon.plans(daemon.feed(ReadDone(world(2), replace(daemon.state.actual, nft=None))))
     (batch,) = [op for op in plan.plan.ops if isinstance(op, NftBatch)]
@@ -252,17 +263,17 @@ def test_a_deleted_table_is_put_back_whole() -> None:
 
 
 def test_whoever_began_while_the_table_was_gone_chooses_anew_once_it_is_back() -> None:
-    given = Daemon(config(2), world(2))
-    assert [type(e) for e in given.effects if isinstance(e, Apply | Strays)] == [Apply, Strays]
-    assert given.state.observed is not None
-    assert given.state.actual is not None
-    again = given.feed(ReadDone(given.state.observed, replace(given.state.actual, nft=None)))
-    assert [type(e) for e in again if isinstance(e, Apply | Strays)] == [Apply, Strays]
-    assert not any(isinstance(e, Strays) for e in given.carrier(1, carrier=False))
+    engine = Engine(config(2), world(2))
+    assert [type(e) for e in engine.effects if isinstance(e, Apply | ForgetUntranslated)] == [Apply, ForgetUntranslated]
+    assert engine.state.observed is not None
+    assert engine.state.actual is not None
+    again = engine.feed(ReadDone(engine.state.observed, replace(engine.state.actual, nft=None)))
+    assert [type(e) for e in again if isinstance(e, Apply | ForgetUntranslated)] == [Apply, ForgetUntranslated]
+    assert not any(isinstance(e, ForgetUntranslated) for e in engine.carrier(1, carrier=False))
 
 
 def test_a_fight_with_another_program_is_slowed_down() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     assert daemon.state.actual is not None
     tampered = replace(daemon.state.actual, nft=None)
     repaired = sum(bool(daemon.plans(daemon.feed(ReadDone(world(2), tampered)))) for _ in range(20))
@@ -271,9 +282,9 @@ def test_a_fight_with_another_program_is_slowed_down() -> None:
     assert daemon.plans(daemon.feed(ReadDone(world(2), tampered)))
 
 
-def told(daemon: Daemon, report: ApplyReport, *, read: bool = True) -> list[Level]:
+def challenged(daemon: Engine, report: ApplyReport, *, read: bool = True) -> list[Level]:
     """Return how loud a refusal is told; then, unless told otherwise, the kernel is read again."""
-    found = [e.level for e in daemon.feed(Applied(report)) if isinstance(e, Note)]
+    found = [e.level for e in daemon.feed(Applied(report)) if isinstance(e, Log)]
     if read:
         assert daemon.state.actual is not None
         daemon.feed(ReadDone(daemon.state.observed or world(1), daemon.state.actual))
@@ -281,48 +292,48 @@ def told(daemon: Daemon, report: ApplyReport, *, read: bool = True) -> list[Leve
 
 
 def test_a_refused_operation_is_tried_again_and_said_once() -> None:
-    daemon = Daemon(config(1), world(1))
+    daemon = Engine(config(1), world(1))
     op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, AddRule))
     report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, 1, "not permitted"),))
-    assert told(daemon, report, read=False) == [Level.ERROR]
+    assert challenged(daemon, report, read=False) == [Level.ERROR]
     assert daemon.state.read_at is not None
-    assert told(daemon, report) == []
-    assert told(daemon, report) == []
+    assert challenged(daemon, report) == []
+    assert challenged(daemon, report) == []
 
 
 def test_what_is_refused_before_anybody_has_read_again_is_one_refusal() -> None:
     """Somebody flushes the table between two decisions that come one after the other."""
-    daemon = Daemon(config(1), world(1))
+    daemon = Engine(config(1), world(1))
     op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, NftBatch))
     failures = [Failure(op, 2, f"no set {number}") for number in range(3)]
     reports = [ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(failure,)) for failure in failures]
-    assert [told(daemon, report, read=False) for report in reports] == [[Level.INFO]] * 3
-    assert told(daemon, reports[0]) == []
-    assert told(daemon, reports[0]) == [Level.ERROR]
+    assert [challenged(daemon, report, read=False) for report in reports] == [[Level.INFO]] * 3
+    assert challenged(daemon, reports[0]) == []
+    assert challenged(daemon, reports[0]) == [Level.ERROR]
 
 
 def test_a_route_that_is_refused_once_may_have_met_a_link_that_just_went_down() -> None:
-    daemon = Daemon(config(1), world(1))
+    daemon = Engine(config(1), world(1))
     op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, PutRoute))
     report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, 100, "network is down"),))
-    assert [told(daemon, report) for _ in range(4)] == [[Level.INFO], [Level.ERROR], [], []]
+    assert [challenged(daemon, report) for _ in range(4)] == [[Level.INFO], [Level.ERROR], [], []]
 
 
 def test_a_transaction_that_somebody_took_the_table_from_is_tried_again_before_it_is_an_error() -> None:
-    daemon = Daemon(config(1), world(1))
+    daemon = Engine(config(1), world(1))
     op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, NftBatch))
     for number, expected in ((2, [[Level.INFO], [Level.ERROR]]), (22, [[Level.ERROR], []])):
         report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, number, "refused"),))
-        assert [told(daemon, report) for _ in range(2)] == expected
+        assert [challenged(daemon, report) for _ in range(2)] == expected
         daemon.feed(Applied(replace(report, failures=())))
 
 
 def test_a_transaction_that_is_refused_in_another_way_each_time_is_told_from_the_second_time_on() -> None:
-    daemon = Daemon(config(1), world(1))
+    daemon = Engine(config(1), world(1))
     op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, NftBatch))
     failures = [Failure(op, 2, f"nothing of the name {number}") for number in range(3)]
     reports = [ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(failure,)) for failure in failures]
-    assert [told(daemon, report) for report in reports] == [[Level.INFO], [Level.ERROR], [Level.ERROR]]
+    assert [challenged(daemon, report) for report in reports] == [[Level.INFO], [Level.ERROR], [Level.ERROR]]
 
 
 FIRST = {first_table(TableId(6000)), TABLE_LOCAL}
@@ -335,7 +346,7 @@ def test_a_route_that_no_carrier_lets_the_kernel_take_is_made_when_it_is_back_an
         return {route.family for route in routes if route.link and route.table not in FIRST}
 
     dark = replace(world(2), links={"wan1": link(1, carrier=False), "wan2": link(2)})
-    daemon = Daemon(config(1), dark)
+    daemon = Engine(config(1), dark)
     assert routes(daemon.plans()) == {Family.V4}
     assert routes(daemon.plans(daemon.carrier(1, carrier=True))) == {Family.V6}
     lost = daemon.plans(daemon.carrier(1, carrier=False))
@@ -345,13 +356,13 @@ def test_a_route_that_no_carrier_lets_the_kernel_take_is_made_when_it_is_back_an
 
 
 def test_lost_notifications_lead_to_a_full_read() -> None:
-    daemon = Daemon(config(1), world(1))
+    daemon = Engine(config(1), world(1))
     daemon.now = 1.0
     assert any(isinstance(e, Read) for e in daemon.feed(EventsLost()))
 
 
 def test_a_burst_of_notifications_shares_one_more_read() -> None:
-    daemon = Daemon(config(1), world(1))
+    daemon = Engine(config(1), world(1))
     daemon.now = 1.0
     reads = sum(isinstance(e, Read) for _ in range(50) for e in daemon.feed(EventsLost()))
     daemon.now = 1.03
@@ -360,7 +371,7 @@ def test_a_burst_of_notifications_shares_one_more_read() -> None:
 
 
 def test_a_weight_change_touches_slots_and_nothing_else() -> None:
-    daemon = Daemon(config(2, [1, 1]), world(2))
+    daemon = Engine(config(2, [1, 1]), world(2))
     (plan,) = daemon.plans(daemon.feed(ConfigLoaded(config(2, [3, 1]))))
     (batch,) = plan.plan.ops
     assert isinstance(batch, NftBatch)
@@ -372,23 +383,23 @@ def test_a_weight_change_touches_slots_and_nothing_else() -> None:
 
 
 def test_a_reload_without_change_writes_nothing() -> None:
-    daemon = Daemon(config(3), world(3))
+    daemon = Engine(config(3), world(3))
     assert daemon.plans(daemon.feed(ConfigLoaded(config(3)))) == []
 
 
 def test_connections_of_a_removed_uplink_are_let_go() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     effects = daemon.feed(ConfigLoaded(config(1)))
-    assert {(e.uplink, e.mark) for e in effects if isinstance(e, Cut)} == {("u2", 0x200)}
+    assert {(e.uplink, e.mark) for e in effects if isinstance(e, ReleaseConnections)} == {("u2", 0x200)}
     assert daemon.state.desired is not None
     assert 0x200 in daemon.state.desired.nft.sets["dead_4"].elements
 
 
 def test_a_restart_goes_on_letting_go_of_what_a_reload_removed_and_it_ends() -> None:
-    before = Daemon(config(2), world(2))
+    before = Engine(config(2), world(2))
     before.feed(ConfigLoaded(config(1)))
     assert before.state.actual is not None
-    after = Daemon(config(1), world(2), before.state.actual)
+    after = Engine(config(1), world(2), before.state.actual)
     assert after.plans() == []
     assert set(after.state.retired) == {0x200}
     assert after.state.desired is not None
@@ -403,16 +414,16 @@ def test_a_restart_goes_on_letting_go_of_what_a_reload_removed_and_it_ends() -> 
 
 
 def test_marks_of_another_mask_are_not_taken_for_removed_ones() -> None:
-    before = Daemon(config(2), world(2))
+    before = Engine(config(2), world(2))
     before.feed(ConfigLoaded(config(1)))
-    after = Daemon(config(1, (), **{"global": {"mark_mask": 0xFF0000}}), world(2), before.state.actual)
+    after = Engine(config(1, (), **{"global": {"mark_mask": 0xFF0000}}), world(2), before.state.actual)
     assert after.state.retired == {}
 
 
 def test_a_disabled_uplink_takes_no_new_connections_and_keeps_its_route() -> None:
-    given = config(2).model_dump(by_alias=True, exclude_defaults=True)
-    given["uplinks"]["u2"]["enabled"] = False
-    daemon = Daemon(type(config(1)).model_validate(given), world(2))
+    document = config(2).model_dump(by_alias=True, exclude_defaults=True)
+    document["uplinks"]["u2"]["enabled"] = False
+    daemon = Engine(type(config(1)).model_validate(document), world(2))
     assert serving(daemon) == ["u1"]
     assert daemon.state.views["u2"].state is UplinkState.DISABLED
     assert daemon.state.desired is not None
@@ -420,9 +431,9 @@ def test_a_disabled_uplink_takes_no_new_connections_and_keeps_its_route() -> Non
 
 
 def test_what_was_dead_before_a_restart_stays_dead_until_it_answers() -> None:
-    first = Daemon(config(2), world(2))
+    first = Engine(config(2), world(2))
     fail_probes(first, "u1", Family.V4)
-    second = Daemon(config(2), world(2), first.state.actual)
+    second = Engine(config(2), world(2), first.state.actual)
     assert serving(second) == ["u2"]
     assert second.plans() == []
 
@@ -435,19 +446,19 @@ def test_what_was_dead_before_a_restart_stays_dead_until_it_answers() -> None:
     ],
 )
 def test_what_was_down_and_not_dead_before_a_restart_stays_down_too(more: dict[str, Any]) -> None:
-    first = Daemon(config(2, (), **more), world(2))
+    first = Engine(config(2, (), **more), world(2))
     fail_probes(first, "u1", Family.V4)
     assert first.state.actual is not None
     assert first.state.actual.nft is not None
     assert 0x100 not in first.state.actual.nft.sets["dead_4"]
-    second = Daemon(config(2, (), **more), world(2), first.state.actual)
+    second = Engine(config(2, (), **more), world(2), first.state.actual)
     assert serving(second) == ["u2"]
     assert second.plans() == []
 
 
 def test_settings_are_remembered_before_they_are_changed() -> None:
     path = "net/ipv4/conf/wan1/rp_filter"
-    daemon = Daemon(config(1), world(1), ActualState(sysctls={path: "1"}))
+    daemon = Engine(config(1), world(1), ActualState(sysctls={path: "1"}))
     assert daemon.state.memory.originals == {path: "1"}
     assert any(isinstance(op, SetSysctl) and op.sysctl.value == "0" for op in daemon.plans()[0].plan.ops)
 
@@ -458,21 +469,21 @@ def test_settings_are_remembered_before_they_are_changed() -> None:
 def test_connection_tracking_that_tells_nothing_is_warned_of_when_somebody_wants_to_hear(
     value: str, passive: bool, warned: bool
 ) -> None:
-    daemon = Daemon(config(1, (), health={"passive": passive}), world(1), ActualState(sysctls={EVENTS: value}))
+    daemon = Engine(config(1, (), health={"passive": passive}), world(1), ActualState(sysctls={EVENTS: value}))
     assert any("nf_conntrack_events is 0" in warning for warning in daemon.state.warnings) is warned
     assert EVENTS in engine.sysctl_paths(daemon.state, daemon.state.observed)
 
 
 def test_strict_filtering_of_the_whole_box_is_outweighed_by_loose() -> None:
     present = {"net/ipv4/conf/all/rp_filter": "1", "net/ipv4/conf/wan1/rp_filter": "0"}
-    (plan,) = Daemon(config(1), world(1), ActualState(sysctls=present)).plans()
+    (plan,) = Engine(config(1), world(1), ActualState(sysctls=present)).plans()
     assert Sysctl("net/ipv4/conf/wan1/rp_filter", "2") in [
         op.sysctl for op in plan.plan.ops if isinstance(op, SetSysctl)
     ]
 
 
 def test_the_addresses_of_a_link_that_lost_them_lose_their_rules_after_everything_else() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     bare = replace(world(2), addresses=tuple(a for a in world(2).addresses if a.link != "wan2"))
     (plan,) = daemon.plans(daemon.feed(ReadDone(bare, daemon.state.actual or ActualState())))
     kinds = [type(op) for op in plan.plan.ops]
@@ -480,35 +491,35 @@ def test_the_addresses_of_a_link_that_lost_them_lose_their_rules_after_everythin
 
 
 def test_what_is_assumed_after_a_plan_is_what_the_table_reads_as() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     assert daemon.state.desired is not None
     assert daemon.state.actual is not None
     assert daemon.state.actual.nft == state_of(daemon.state.desired.nft)
 
 
 def test_an_event_about_a_stranger_changes_nothing() -> None:
-    daemon = Daemon(config(1), world(1))
+    daemon = Engine(config(1), world(1))
     effects = daemon.feed(LinkChanged(replace(link(9), name="docker0")))
     assert daemon.plans(effects) == []
 
 
 def test_the_first_write_of_a_setting_is_nobodys_tampering() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     assert daemon.state.actual is not None
     settings = {"net/ipv4/conf/wan1/rp_filter": "1"}
     effects = daemon.feed(ReadDone(world(2), replace(daemon.state.actual, sysctls=settings)))
     assert daemon.plans(effects)
-    assert not [e for e in effects if isinstance(e, Note) and e.event == "drift.repaired"]
+    assert not [e for e in effects if isinstance(e, Log) and e.event == "drift.repaired"]
 
 
-def refuse_the_table(daemon: Daemon) -> list[Effect]:
+def refuse_the_table(daemon: Engine) -> list[Effect]:
     """Refuse the nft transaction of a change that the table cannot take."""
     plan = daemon.plans(daemon.feed(ReadDone(world(2), tampered(daemon))))[0].plan
     op = next(op for op in plan.ops if isinstance(op, NftBatch))
     return daemon.feed(Applied(ApplyReport(plan=plan, done=0, failures=(Failure(op, 17, "File exists"),))))
 
 
-def tampered(daemon: Daemon) -> ActualState:
+def tampered(daemon: Engine) -> ActualState:
     actual, desired = daemon.state.actual, daemon.state.desired
     assert actual is not None
     assert desired is not None
@@ -517,7 +528,7 @@ def tampered(daemon: Daemon) -> ActualState:
 
 
 def test_a_table_that_refuses_a_change_twice_is_replaced_whole_at_once() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     refuse_the_table(daemon)
     assert daemon.state.read_at == daemon.now + 0.25
     assert Read() in refuse_the_table(daemon)
@@ -527,7 +538,7 @@ def test_a_table_that_refuses_a_change_twice_is_replaced_whole_at_once() -> None
 
 
 def test_where_a_replacement_is_refused_a_change_has_its_turn_again() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     for _ in range(3):
         refuse_the_table(daemon)
     (plan,) = daemon.plans(daemon.feed(ReadDone(world(2), tampered(daemon))))
@@ -535,7 +546,7 @@ def test_where_a_replacement_is_refused_a_change_has_its_turn_again() -> None:
 
 
 def test_refusals_count_until_a_read_finds_the_table_as_it_should_be() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     refuse_the_table(daemon)
     assert daemon.state.desired is not None
     assert daemon.state.actual is not None
@@ -545,18 +556,18 @@ def test_refusals_count_until_a_read_finds_the_table_as_it_should_be() -> None:
 
 
 def test_a_refused_change_of_the_table_does_not_wait_for_what_else_is_refused() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, AddRule))
     report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, 1, "not permitted"),))
     for _ in range(8):
-        told(daemon, report)
+        challenged(daemon, report)
     refuse_the_table(daemon)
     assert daemon.state.read_at == daemon.now + 0.25
 
 
 @pytest.mark.parametrize(("took", "pause"), [(0.0, 10.0), (0.04, 10.0), (0.1, 20.0), (5.0, 60.0)])
 def test_a_box_whose_read_takes_long_is_read_less_often_when_nothing_happens(took: float, pause: float) -> None:
-    daemon = Daemon(config(1), world(1))
+    daemon = Engine(config(1), world(1))
     daemon.now = 100.0
     assert Read() in daemon.feed(Tick())
     daemon.now += took

@@ -16,7 +16,7 @@ import pytest
 from polywan.cli import exec as verb
 from polywan.client import Client
 from polywan.core.errors import ControlError, MissingFeature, NotPermitted, PolywanError
-from polywan.core.events import ConfigLoaded, Looked
+from polywan.core.events import ConfigLoaded, LookupsChanged
 from polywan.core.lookups import ControlGroup, Lookups, wanted
 from polywan.core.nft import NftTable, change_text, state_of
 from polywan.core.plan import NftBatch
@@ -27,37 +27,37 @@ from polywan.daemon.loop import Daemon as Loop
 from polywan.daemon.via import look
 from polywan.kernel.fake import FakeKernel
 from polywan.probe.fake import FakeProber
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 TOP = {"polywan": ControlGroup("unified/polywan", 1, 50)}
 GROUPS = {**TOP, "polywan/u1": ControlGroup("unified/polywan/u1", 2, 51)}
 
 
-def daemon_with(cgroups: dict[str, ControlGroup], **more: Any) -> Daemon:
-    daemon = Daemon(config(2, **more), world(2))
-    daemon.feed(Looked(Lookups(cgroups=cgroups)))
+def daemon_with(cgroups: dict[str, ControlGroup], **more: Any) -> Engine:
+    daemon = Engine(config(2, **more), world(2))
+    daemon.feed(LookupsChanged(Lookups(cgroups=cgroups)))
     return daemon
 
 
-def table(daemon: Daemon) -> NftTable:
+def table(daemon: Engine) -> NftTable:
     assert daemon.state.desired is not None
     return daemon.state.desired.nft
 
 
-def texts(given: NftTable, chain: str) -> list[str]:
-    return [rule.text for rule in given.chains[chain].rules]
+def texts(table: NftTable, chain: str) -> list[str]:
+    return [rule.text for rule in table.chains[chain].rules]
 
 
 def test_without_programs_nobody_is_asked_for_a_group() -> None:
-    given = table(Daemon(config(2), world(2)))
-    assert not any("socket" in text for text in texts(given, "local"))
-    assert given.maps["via_4"].elements == {}
+    nft_table = table(Engine(config(2), world(2)))
+    assert not any("socket" in text for text in texts(nft_table, "classify_local"))
+    assert nft_table.maps["via_4"].elements == {}
 
 
 def test_programs_are_asked_for_before_anything_else_is_looked_at() -> None:
-    given = table(daemon_with(GROUPS))
-    assert texts(given, "local")[0] == 'socket cgroupv2 level 1 "unified/polywan" goto via'
-    assert texts(given, "via") == [
+    nft_table = table(daemon_with(GROUPS))
+    assert texts(nft_table, "classify_local")[0] == 'socket cgroupv2 level 1 "unified/polywan" goto via'
+    assert texts(nft_table, "via") == [
         'socket cgroupv2 level 2 "unified/polywan/u1" meta mark set meta mark & 0xffffc0ff | 0x00000100 goto via_mark',
         "goto via_mark",
     ]
@@ -71,8 +71,8 @@ def test_what_no_map_takes_is_refused() -> None:
 
 
 def test_a_serving_uplink_takes_its_programs_in_both_families() -> None:
-    given = table(daemon_with(GROUPS))
-    assert given.maps["via_4"].elements == given.maps["via_6"].elements == {0x100: "goto to_u1"}
+    nft_table = table(daemon_with(GROUPS))
+    assert nft_table.maps["via_4"].elements == nft_table.maps["via_6"].elements == {0x100: "goto to_u1"}
 
 
 def test_an_uplink_without_carrier_takes_none() -> None:
@@ -97,9 +97,9 @@ def test_a_disabled_uplink_takes_none() -> None:
 
 def test_an_uplink_takes_only_the_families_that_it_has() -> None:
     uplinks = {"u1": {"interface": "wan1", "families": ["ipv4"]}, "u2": {"interface": "wan2"}}
-    given = table(daemon_with(GROUPS, uplinks=uplinks))
-    assert given.maps["via_4"].elements == {0x100: "goto to_u1"}
-    assert given.maps["via_6"].elements == {}
+    nft_table = table(daemon_with(GROUPS, uplinks=uplinks))
+    assert nft_table.maps["via_4"].elements == {0x100: "goto to_u1"}
+    assert nft_table.maps["via_6"].elements == {}
 
 
 def test_with_no_healthy_uplink_left_programs_may_try() -> None:
@@ -112,7 +112,7 @@ def test_with_no_healthy_uplink_left_programs_may_try() -> None:
 def test_a_group_that_was_made_anew_refills_the_chain() -> None:
     daemon = daemon_with(GROUPS)
     before = state_of(table(daemon))
-    daemon.feed(Looked(Lookups(cgroups={**TOP, "polywan/u1": replace(GROUPS["polywan/u1"], inode=99)})))
+    daemon.feed(LookupsChanged(Lookups(cgroups={**TOP, "polywan/u1": replace(GROUPS["polywan/u1"], inode=99)})))
     assert "flush chain inet polywan via\n" in change_text(table(daemon), before)
 
 
@@ -121,16 +121,16 @@ def test_the_groups_of_all_uplinks_and_the_one_above_are_looked_up() -> None:
 
 
 def test_rules_that_the_kernel_lacks_are_not_in_force() -> None:
-    given = table(daemon_with(GROUPS))
-    assert in_force(given, state_of(given))
-    assert not in_force(given, state_of(table(daemon_with(TOP))))
+    nft_table = table(daemon_with(GROUPS))
+    assert in_force(nft_table, state_of(nft_table))
+    assert not in_force(nft_table, state_of(table(daemon_with(TOP))))
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place that stands for /sys/fs/cgroup."""
     monkeypatch.setattr(groups, "_HOME", PurePosixPath(tmp_path))
-    monkeypatch.setattr(verb, "HOME", tmp_path)
+    monkeypatch.setattr(verb, "CGROUP_HOME", tmp_path)
     return tmp_path
 
 
@@ -208,8 +208,8 @@ def answer_of(home: Path, name: str, cgroups: dict[str, ControlGroup], *, refuse
     """What the daemon answers to `exec --via name`, having found these groups."""
 
     async def play() -> dict[str, Any]:
-        given = world(2)
-        kernel = FakeKernel(links=given.links.values(), addresses=given.addresses, defaults=given.defaults)
+        observed = world(2)
+        kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
         daemon = Loop(kernel, FakeProber(lambda order, target: 0.001), State(), home)
         daemon.post(ConfigLoaded(config(2)))
         runner = asyncio.create_task(daemon.run())
@@ -218,7 +218,7 @@ def answer_of(home: Path, name: str, cgroups: dict[str, ControlGroup], *, refuse
                 await daemon.ready.wait()
                 if refuse:
                     kernel.fail_next(NftBatch, errno.ENOENT, 9)
-                return await look(daemon, lambda: daemon.settle(Looked(Lookups(cgroups=cgroups))), name)
+                return await look(daemon, lambda: daemon.settle(LookupsChanged(Lookups(cgroups=cgroups))), name)
         finally:
             runner.cancel()
             await asyncio.gather(runner, return_exceptions=True)

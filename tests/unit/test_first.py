@@ -14,13 +14,13 @@ from polywan.core.foreign import ForeignRule
 from polywan.core.net import TABLE_LOCAL, UNBOUND_SOURCE, Family, MarkLayout, RulePriority, TableId
 from polywan.core.observed import DefaultRoute, Observed
 from polywan.core.plan import describe, describe_route, describe_rule, diff
-from worlds import Daemon, config, link, world
+from worlds import Engine, config, link, world
 
 LAYOUT = MarkLayout(0x3F00)
 
 
 def routes(observed: Observed, table: int, **more: Any) -> list[str]:
-    desired = Daemon(config(2, **more), observed).state.desired
+    desired = Engine(config(2, **more), observed).state.desired
     assert desired is not None
     return [describe_route(r) for r in desired.routes if r.table == table and r.family is Family.V4]
 
@@ -128,7 +128,7 @@ def test_whole_words_of_others_with_bits_of_ours_are_known_but_for_our_own_numbe
 
 def test_what_is_marked_goes_past_others_and_their_own_words_do_not() -> None:
     observed = replace(world(2), rules=(foreign(5999, invert=True, mark=(0x162, 0xFFFF_FFFF)),))
-    desired = Daemon(config(2), observed).state.desired
+    desired = Engine(config(2), observed).state.desired
     assert desired is not None
     before = sorted(describe_rule(r) for r in desired.rules if r.priority < 6000)
     assert before == [
@@ -144,7 +144,7 @@ def test_what_is_marked_goes_past_others_and_their_own_words_do_not() -> None:
 
 def test_a_rule_that_only_goes_elsewhere_makes_room_for_its_successor_just_before() -> None:
     plain, locked = (
-        Daemon(config(2, rules=rules), world(2)).state for rules in ([], [{"from": "192.168.15.40", "only": ["u2"]}])
+        Engine(config(2, rules=rules), world(2)).state for rules in ([], [{"from": "192.168.15.40", "only": ["u2"]}])
     )
     assert locked.desired is not None
     assert plain.actual is not None

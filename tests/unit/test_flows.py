@@ -15,15 +15,27 @@ from polywan.cli import affinity as affinity_verb
 from polywan.cli import flows as flows_verb
 from polywan.cli import group
 from polywan.cli.units import duration, size
-from polywan.core.affinity import Kept, map_of
+from polywan.core.affinity import AffinityEntry, map_of
 from polywan.core.compile import Memory, numbers_of
 from polywan.core.errors import ControlError
-from polywan.core.flows import COLUMNS, OTHER, PROBE, Flow, Row, Totals, Wanted, listed, stray, translated_to, wanted_of
+from polywan.core.flows import (
+    COLUMNS,
+    OTHER,
+    PROBE,
+    Flow,
+    FlowQuery,
+    Row,
+    Totals,
+    flow_query_of,
+    listed,
+    stray,
+    translated_to,
+)
 from polywan.core.net import Family
 from polywan.core.state import State
 from polywan.daemon.tracking import Tracking, probes_of
 from polywan.kernel.fake_tracker import Connection, FakeTracker
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 NAMES = {0x100: "fibre", 0x200: "lte"}
 
@@ -61,7 +73,7 @@ MANY = [
 ]
 
 
-def clients(wanted: Wanted, many: list[Flow] | None = None) -> list[str]:
+def clients(wanted: FlowQuery, many: list[Flow] | None = None) -> list[str]:
     place = COLUMNS.index("client")
     return [str(row[place]) for row in listed(MANY if many is None else many, wanted, NAMES, Totals([]))]
 
@@ -89,7 +101,7 @@ def clients(wanted: Wanted, many: list[Flow] | None = None) -> list[str]:
     ],
 )  # fmt: skip
 def test_only_what_was_asked_for_is_listed(words: dict[str, str], expected: list[str]) -> None:
-    assert clients(wanted_of(words)) == expected
+    assert clients(flow_query_of(words)) == expected
 
 
 @pytest.mark.parametrize(
@@ -109,12 +121,12 @@ def test_only_what_was_asked_for_is_listed(words: dict[str, str], expected: list
 )
 def test_what_makes_no_sense_is_refused_with_what_was_expected(words: dict[str, str], text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        wanted_of(words)
+        flow_query_of(words)
 
 
 def test_the_sums_are_of_all_that_match_however_few_are_shown() -> None:
     totals = Totals(NAMES.values())
-    assert list(listed(MANY, Wanted(limit=1), NAMES, totals))
+    assert list(listed(MANY, FlowQuery(limit=1), NAMES, totals))
     assert totals.rows() == [
         {"uplink": "fibre", "connections": 1, "bytes_up": 1200, "bytes_down": 3_400_000},
         {"uplink": "lte", "connections": 2, "bytes_up": 5, "bytes_down": 5},
@@ -124,7 +136,7 @@ def test_the_sums_are_of_all_that_match_however_few_are_shown() -> None:
 
 def test_bytes_that_nobody_counted_are_no_zero() -> None:
     totals = Totals(["lte"])
-    assert len(list(listed(MANY[2:3], Wanted(), NAMES, totals))) == 1
+    assert len(list(listed(MANY[2:3], FlowQuery(), NAMES, totals))) == 1
     assert totals.rows() == [{"uplink": "lte", "connections": 1, "bytes_up": None, "bytes_down": None}]
 
 
@@ -199,9 +211,9 @@ def test_clearing_needs_an_address_or_everybody() -> None:
         assert "give an ADDRESS, or --all" in done.output
 
 
-def kept(client: str, mark: int = 0x100, policy: str = "default", server: str | None = None) -> Kept:
+def kept(client: str, mark: int = 0x100, policy: str = "default", server: str | None = None) -> AffinityEntry:
     address = ip_address(client)
-    return Kept(
+    return AffinityEntry(
         map=f"affinity_{address.version}_{policy}",
         family=Family(address.version),
         policy=policy,
@@ -228,17 +240,17 @@ def test_a_map_of_clients_is_known_by_its_name(name: str, found: tuple[Family, s
 
 
 def test_clients_are_printed_in_one_line_each() -> None:
-    given = {"client": "192.168.1.5", "server": None, "policy": "default", "uplink": "lte", "expires_s": 90.0}
-    lines = affinity_verb.text([given, given | {"server": "203.0.113.9"}]).splitlines()
+    fields = {"client": "192.168.1.5", "server": None, "policy": "default", "uplink": "lte", "expires_s": 90.0}
+    lines = affinity_verb.text([fields, fields | {"server": "203.0.113.9"}]).splitlines()
     assert lines[0].split() == list(affinity_verb.HEADINGS)
     assert lines[1].split() == ["192.168.1.5", "any", "default", "lte", "1", "min"]
     assert "203.0.113.9" in lines[2]
 
 
 def state() -> State:
-    given = config(2, policies={"banking": {"tiers": [["u1"], ["u2"]]}})
+    configuration = config(2, policies={"banking": {"tiers": [["u1"], ["u2"]]}})
     memory = Memory(ids={"u1": 1, "u2": 2})
-    return State(config=given, memory=memory, numbers=numbers_of(given, memory.ids))
+    return State(config=configuration, memory=memory, numbers=numbers_of(configuration, memory.ids))
 
 
 def tracking(tracker: FakeTracker) -> Tracking:
@@ -252,36 +264,36 @@ def document(pieces: list[bytes]) -> Any:
 def test_the_document_names_columns_uplinks_and_sums() -> None:
     tracker = FakeTracker()
     tracker.connections_list = [Connection(mark=0x80000200 if n % 2 else 0, client_port=n) for n in range(1, 1001)]
-    told = document(asyncio.run(tracking(tracker).flows(Wanted())))
-    assert told["columns"] == list(COLUMNS)
-    assert len(told["flows"]) == 1000
-    assert [one[-1] for one in told["flows"][:2]] == ["u2", OTHER]
-    assert {t["uplink"]: t["connections"] for t in told["totals"]} == {"u1": 0, "u2": 500, OTHER: 500}
+    listed = document(asyncio.run(tracking(tracker).flows(FlowQuery())))
+    assert listed["columns"] == list(COLUMNS)
+    assert len(listed["flows"]) == 1000
+    assert [one[-1] for one in listed["flows"][:2]] == ["u2", OTHER]
+    assert {t["uplink"]: t["connections"] for t in listed["totals"]} == {"u1": 0, "u2": 500, OTHER: 500}
 
 
 def test_an_empty_document_is_json_too() -> None:
-    told = document(asyncio.run(tracking(FakeTracker()).flows(Wanted(uplink="u1"))))
-    assert told["flows"] == []
-    assert [t["uplink"] for t in told["totals"]] == ["u1"]
+    listed = document(asyncio.run(tracking(FakeTracker()).flows(FlowQuery(uplink="u1"))))
+    assert listed["flows"] == []
+    assert [t["uplink"] for t in listed["totals"]] == ["u1"]
 
 
 def test_an_uplink_that_does_not_exist_is_refused_with_a_hint() -> None:
     with pytest.raises(ControlError, match=r'no uplink "u3"; .*u[12]') as refused:
-        asyncio.run(tracking(FakeTracker()).flows(Wanted(uplink="u3")))
+        asyncio.run(tracking(FakeTracker()).flows(FlowQuery(uplink="u3")))
     assert refused.value.status == 404
 
 
 @pytest.mark.parametrize("limit", [None, 5001])
 def test_the_daemon_sorts_no_list_that_would_keep_it_from_its_work(limit: int | None) -> None:
     with pytest.raises(ControlError, match="needs a limit of at most 5000"):
-        asyncio.run(tracking(FakeTracker()).flows(Wanted(sort="bytes", limit=limit)))
+        asyncio.run(tracking(FakeTracker()).flows(FlowQuery(sort="bytes", limit=limit)))
 
 
 def test_clients_are_told_with_the_uplinks_name() -> None:
     tracker = FakeTracker()
     tracker.kept_list = [kept("192.168.1.5", 0x200), kept("192.168.1.4"), kept("192.168.1.4", 0x900, "banking")]
-    told = document(asyncio.run(tracking(tracker).affinity(None)))["clients"]
-    assert [(c["policy"], c["client"], c["uplink"]) for c in told] == [
+    listed = document(asyncio.run(tracking(tracker).affinity(None)))["clients"]
+    assert [(c["policy"], c["client"], c["uplink"]) for c in listed] == [
         ("banking", "192.168.1.4", OTHER),
         ("default", "192.168.1.4", "u1"),
         ("default", "192.168.1.5", "u2"),
@@ -292,7 +304,7 @@ def test_clients_are_told_with_the_uplinks_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "policy", "left"),
+    ("address", "policy", "remaining"),
     [
         (None, None, []),
         ("192.168.1.5", None, ["192.168.1.6", "192.168.1.6", "2001:db8::5"]),
@@ -302,15 +314,15 @@ def test_clients_are_told_with_the_uplinks_name() -> None:
     ],
 )
 def test_clearing_forgets_an_address_a_network_or_everybody(
-    address: str | None, policy: str | None, left: list[str]
+    address: str | None, policy: str | None, remaining: list[str]
 ) -> None:
     tracker = FakeTracker()
     tracker.kept_list = [
         kept("192.168.1.5"), kept("192.168.1.6"), kept("192.168.1.6", policy="banking"), kept("2001:db8::5"),
     ]  # fmt: skip
     done = asyncio.run(tracking(tracker).clear(address, policy))
-    assert sorted(str(k.client) for k in tracker.kept_list) == left
-    assert done == {"forgotten": 4 - len(left)}
+    assert sorted(str(k.client) for k in tracker.kept_list) == remaining
+    assert done == {"forgotten": 4 - len(remaining)}
 
 
 @pytest.mark.parametrize(("address", "policy", "status"), [("nobody", None, 400), (None, "none", 404)])
@@ -349,7 +361,7 @@ def test_what_began_under_the_rule_set_is_no_stray(age: float | None, doomed: bo
 
 
 def test_the_daemons_own_probes_are_called_that() -> None:
-    pairs = probes_of(Daemon(config(2), world(2)).state)
+    pairs = probes_of(Engine(config(2), world(2)).state)
     assert ("100.64.1.2", "1.1.1.1") in pairs
     assert ("100.64.2.2", "100.64.2.1") in pairs
     assert ("100.64.1.2", "100.64.2.1") not in pairs
@@ -358,5 +370,5 @@ def test_the_daemons_own_probes_are_called_that() -> None:
         flow(client="192.168.1.2", destination="1.1.1.1", mark=0),
         flow(client="100.64.1.2", destination="1.1.1.1", mark=0x100),
     ]
-    rows = list(listed(asked, Wanted(), {0x100: "fibre"}, Totals(()), pairs))
+    rows = list(listed(asked, FlowQuery(), {0x100: "fibre"}, Totals(()), pairs))
     assert [row[-1] for row in rows] == [PROBE, OTHER, "fibre"]

@@ -16,8 +16,8 @@ RULE = ForeignRule(family=Family.V4, priority=RulePriority(100), table=TableId(2
 
 
 def rule(**fields: object) -> ForeignRule:
-    given = {"family": Family.V4, "priority": RulePriority(100), "table": TableId(200), **fields}
-    return ForeignRule(**given)  # type: ignore[arg-type]  # a table of fields
+    values = {"family": Family.V4, "priority": RulePriority(100), "table": TableId(200), **fields}
+    return ForeignRule(**values)  # type: ignore[arg-type]  # a table of fields
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ def test_a_link_that_goes_down_takes_its_destinations_along_and_leaves_other_tab
 def test_a_recording_keeps_rules_and_tables_of_others() -> None:
     known = (Destination(prefix=ip_network("10.0.0.0/8"), kind="throw"), Destination(prefix=ip_network("::/0")))
     full = rule(from_=ip_network("10.0.0.0/8"), mark=(1, 3), dport=(1, 2), suppress_prefixlength=0)
-    given = Recording(observed=Observed(links={}, rules=(full,), tables={TableId(200): known}), sysctls={})
-    read = parse(dump(given), "test")
-    assert read == given
-    assert read.world() == given.observed
+    recording = Recording(observed=Observed(links={}, rules=(full,), tables={TableId(200): known}), sysctls={})
+    read = parse(dump(recording), "test")
+    assert read == recording
+    assert read.world() == recording.observed
 
 
 def test_an_old_recording_still_says_which_rules_others_had() -> None:
     mark, network = (1, 0xFF), ip_network("10.0.0.0/8")
     old = IpRule(family=Family.V4, priority=RulePriority(5), table=TableId(9), mark=mark, from_=network, invert=True)
     jump = IpRule(family=Family.V4, priority=RulePriority(6), goto=RulePriority(7))
-    given = Recording(observed=Observed(links={}), foreign_rules=(old, jump), sysctls={})
-    first, second = parse(dump(given), "test").world().rules
+    recording = Recording(observed=Observed(links={}), foreign_rules=(old, jump), sysctls={})
+    first, second = parse(dump(recording), "test").world().rules
     assert first.text() == "5: not from 10.0.0.0/8 fwmark 0x1/0xff lookup 9"
     assert second.text() == "6: from all goto 7"

@@ -82,14 +82,14 @@ def named(call: ast.Call, names: dict[str, int]) -> Iterator[str]:
     if isinstance(text, ast.JoinedStr) and text.values and isinstance(text.values[0], ast.Constant):
         text = text.values[0]
     if isinstance(text, ast.Constant) and isinstance(text.value, str):
-        event = text.value if called == "Note" else text.value.partition(": ")[0]
-        if re.fullmatch(r"[a-z]+(\.[a-z_]*)?", event) and (called == "Note" or "." in event):
+        event = text.value if called == "Log" else text.value.partition(": ")[0]
+        if re.fullmatch(r"[a-z]+(\.[a-z_]*)?", event) and (called == "Log" or "." in event):
             yield event
 
 
 def events() -> set[str]:
     """Every log event in the code; one that ends in a dot is the beginning of several."""
-    names = {"Note": 1, "info": 0, "warning": 0, "error": 0}
+    names = {"Log": 1, "info": 0, "warning": 0, "error": 0}
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES)
     return {
         name for tree in trees for call in ast.walk(tree) if isinstance(call, ast.Call) for name in named(call, names)
@@ -111,10 +111,10 @@ def documented() -> set[str]:
 
 
 def test_the_guide_explains_every_event_of_the_log_and_no_other() -> None:
-    told, written = events(), documented()
-    beginnings = tuple(name for name in told if name.endswith("."))
-    assert {name for name in told - written if name not in beginnings} == set()
-    assert {name for name in written - told if not name.startswith(beginnings)} == set()
+    text, written = events(), documented()
+    beginnings = tuple(name for name in text if name.endswith("."))
+    assert {name for name in text - written if name not in beginnings} == set()
+    assert {name for name in written - text if not name.startswith(beginnings)} == set()
     assert [b for b in beginnings if not any(name.startswith(b) for name in written)] == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from polywan.config import Config
 from polywan.core.ipsec import TAKEN
 from polywan.core.nft import NftTable
-from worlds import Daemon, link, world
+from worlds import Engine, link, world
 
 NATS: dict[str, dict[str, Any]] = {
     "masquerade": {},
@@ -29,13 +29,13 @@ def table(nat: dict[str, Any] | None = None, *, ipsec: bool = True) -> NftTable:
             "rules": [{"from": "192.0.2.0/24", "only": "u1"}],
         }
     )
-    desired = Daemon(config, replace(world(2), xfrm=ipsec)).state.desired
+    desired = Engine(config, replace(world(2), xfrm=ipsec)).state.desired
     assert desired is not None
     return desired.nft
 
 
-def texts(given: NftTable, chain: str) -> list[str]:
-    return [rule.text for rule in given.chains[chain].rules]
+def texts(table: NftTable, chain: str) -> list[str]:
+    return [rule.text for rule in table.chains[chain].rules]
 
 
 @pytest.mark.parametrize("nat", NATS.values(), ids=NATS)
@@ -50,19 +50,19 @@ def test_what_ipsec_takes_loses_the_mark_of_its_turn_and_keeps_the_bits_of_other
     assert "ct mark set ct mark & 0xc0ffffff" in texts(table(), "nat")[0]
 
 
-@pytest.mark.parametrize("chain", ["only", "guard_u1", "guard_u2"])
+@pytest.mark.parametrize("chain", ["kill_switch", "guard_u1", "guard_u2"])
 def test_nothing_is_dropped_before_ipsec_was_let_pass(chain: str) -> None:
     rules = texts(table(), chain)
     assert rules.index(f"{TAKEN} accept") < min(n for n, text in enumerate(rules) if "drop" in text)
 
 
 def test_packets_of_the_box_that_ipsec_takes_are_not_chosen_for() -> None:
-    rules = texts(table(), "local")
+    rules = texts(table(), "classify_local")
     assert rules.index(f"{TAKEN} accept") < rules.index("goto first")
 
 
 def test_only_what_did_not_come_out_of_a_tunnel_is_tied_to_the_uplink_that_it_came_by() -> None:
-    arrival = [text for text in texts(table(), "fresh") if "@arrival" in text]
+    arrival = [text for text in texts(table(), "classify") if "@arrival" in text]
     assert arrival == ["meta secpath missing iifname vmap @arrival"]
 
 

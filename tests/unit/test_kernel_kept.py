@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from polywan.core.net import TABLE_MAIN, Family, TableId
-from polywan.kernel.kept import LONGEST, KeptRoutes, Memo, Routes
+from polywan.kernel.kept import LONGEST_AGE, KeptRoutes, Memo, Routes
 from polywan.kernel.netlink import Message
 
 MAIN = frozenset({(Family.V4, TABLE_MAIN)})
@@ -69,7 +69,7 @@ def test_routes_are_read_again_every_ten_minutes() -> None:
     reader = Reader()
 
     def wait(_: KeptRoutes) -> None:
-        reader.now += LONGEST
+        reader.now += LONGEST_AGE
 
     assert reader.reads_after(wait) == 2
 
@@ -88,12 +88,12 @@ def test_what_has_the_same_bytes_as_before_is_not_decoded_again() -> None:
         decoded.append(body)
         return int(body)
 
-    def told(*bodies: bytes) -> list[Message]:
+    def challenged(*bodies: bytes) -> list[Message]:
         return [Message(0, 0, 0, 0, body) for body in bodies]
 
     memo: Memo[int] = Memo()
-    assert memo.decode(told(b"1", b"2", b"2"), decode, {}) == [1, 2]
-    assert memo.decode(told(b"2", b"3"), decode, {}) == [2, 3]
+    assert memo.decode(challenged(b"1", b"2", b"2"), decode, {}) == [1, 2]
+    assert memo.decode(challenged(b"2", b"3"), decode, {}) == [2, 3]
     assert decoded == [b"1", b"2", b"3"]
-    assert memo.decode(told(b"2"), decode, {"other": "names"}) == [2]
+    assert memo.decode(challenged(b"2"), decode, {"other": "names"}) == [2]
     assert decoded == [b"1", b"2", b"3", b"2"]

@@ -7,7 +7,7 @@ from ipaddress import ip_interface
 
 import pytest
 
-from polywan.core.events import LinkChanged, LinkRemoved, OursTouched, WorldTouched
+from polywan.core.events import ForeignStateChanged, LinkChanged, LinkRemoved, OwnStateChanged
 from polywan.core.net import Family, RulePriority, TableId
 from polywan.core.observed import Link
 from polywan.core.routing import IpRule, Route
@@ -68,22 +68,22 @@ def test_a_link_that_comes_back_is_reported_again() -> None:
 @pytest.mark.parametrize("request_", [rt.del_route(ROUTE, 0), rt.put_route(ROUTE, 0)], ids=["deleted", "put"])
 def test_a_route_of_ours_is_touched_by_strangers_only(request_: Request) -> None:
     watch = translator()
-    assert watch.route(as_notification(request_, STRANGER)) == [OursTouched("route")]
-    assert watch.route(as_notification(request_, 0)) == [OursTouched("route")]
+    assert watch.route(as_notification(request_, STRANGER)) == [OwnStateChanged("route")]
+    assert watch.route(as_notification(request_, 0)) == [OwnStateChanged("route")]
     assert watch.route(as_notification(request_, OWN)) == []
 
 
 @pytest.mark.parametrize("request_", [rules.del_rule(RULE), rules.add_rule(RULE)], ids=["deleted", "added"])
 def test_a_rule_of_ours_is_touched_by_strangers_only(request_: Request) -> None:
     watch = translator()
-    assert watch.route(as_notification(request_, STRANGER)) == [OursTouched("rule")]
+    assert watch.route(as_notification(request_, STRANGER)) == [OwnStateChanged("rule")]
     assert watch.route(as_notification(request_, OWN)) == []
 
 
 def test_a_strangers_rule_and_default_route_are_the_worlds() -> None:
     watch = translator()
-    assert watch.route(as_notification(rules.add_rule(RULE), STRANGER, protocol=3)) == [WorldTouched("rule")]
-    assert watch.route(as_notification(rt.put_route(ROUTE, 0), STRANGER, protocol=3)) == [WorldTouched("route")]
+    assert watch.route(as_notification(rules.add_rule(RULE), STRANGER, protocol=3)) == [ForeignStateChanged("rule")]
+    assert watch.route(as_notification(rt.put_route(ROUTE, 0), STRANGER, protocol=3)) == [ForeignStateChanged("route")]
 
 
 def test_a_route_to_a_network_is_noise() -> None:
@@ -104,7 +104,7 @@ def events_of(watch: Translator, messages: list[Message]) -> list[object]:
 
 
 def test_a_transaction_on_our_table_names_its_author() -> None:
-    assert events_of(translator(), transaction(OURS, STRANGER)) == [OursTouched("table", "nft (pid 4242)")]
+    assert events_of(translator(), transaction(OURS, STRANGER)) == [OwnStateChanged("table", "nft (pid 4242)")]
 
 
 @pytest.mark.parametrize(
@@ -118,12 +118,12 @@ def test_other_transactions_are_nobodys_business(table: bytes, port: int, family
 
 def test_a_strangers_transaction_after_ours_is_still_seen() -> None:
     messages = transaction(OURS, OWN) + transaction(OURS, STRANGER)
-    assert events_of(translator(), messages) == [OursTouched("table", "nft (pid 4242)")]
+    assert events_of(translator(), messages) == [OwnStateChanged("table", "nft (pid 4242)")]
 
 
 def test_a_hostile_program_name_loses_its_teeth() -> None:
     (event,) = events_of(translator(), transaction(OURS, STRANGER, name=b"\x1b]0;x\x07\0"))
-    assert event == OursTouched("table", "\\x1b]0;x\\x07 (pid 4242)")
+    assert event == OwnStateChanged("table", "\\x1b]0;x\\x07 (pid 4242)")
 
 
 def test_what_links_became_while_notifications_were_lost_is_told() -> None:
@@ -140,7 +140,7 @@ def test_an_address_names_its_link(message: str, link: str) -> None:
     ip = ip_interface(message)
     body = struct.pack("=BBBBi", 2 if ip.version == 4 else 10, 64, 0, 0, 7) + attribute(1, ip.ip.packed)
     (event,) = translator(wan()).route(Message(rt.NEWADDR, 0, 0, STRANGER, body))
-    assert isinstance(event, WorldTouched)
+    assert isinstance(event, ForeignStateChanged)
     assert (event.what, event.link) == ("address", link)
 
 
@@ -161,8 +161,8 @@ def setting_message(index: int) -> Message:
 @pytest.mark.parametrize(("index", "link"), [(7, "wan1"), (-1, None), (-2, None)])
 def test_a_changed_setting_asks_for_a_read_and_names_its_device(index: int, link: str | None) -> None:
     (event,) = translator(wan()).route(setting_message(index))
-    assert event == WorldTouched("setting")
-    assert isinstance(event, WorldTouched)
+    assert event == ForeignStateChanged("setting")
+    assert isinstance(event, ForeignStateChanged)
     assert event.link == link
 
 

@@ -13,7 +13,7 @@ from polywan.cli.overview import text
 from polywan.config import ConfigError, load_text
 from polywan.core import agenda, events, findings
 from polywan.core.checking import SELDOM, SELDOM_METERED
-from polywan.core.effects import Effect, Note, StartCheck, StartProbe
+from polywan.core.effects import Effect, Log, StartCheck, StartProbe
 from polywan.core.events import CheckResult, ProbeResult, Tick
 from polywan.core.findings import report
 from polywan.core.layers import (
@@ -25,19 +25,19 @@ from polywan.core.layers import (
     LayerState,
     LayerVerdict,
     ordered,
-    seen,
+    updated,
 )
 from polywan.core.net import Family
 from polywan.core.status import document
 from polywan.core.views import UplinkState
-from worlds import Daemon, config, link, world
+from worlds import Engine, config, link, world
 
 
 def after(outcomes: Iterable[bool], layer: Layer = Layer.DNS, state: LayerState | None = None) -> LayerState:
     state = state or LayerState()
     for number, ok in enumerate(outcomes):
         state = ordered(state, number, troubled=False)
-        state = seen(state, layer, ok=ok, detail="", rtt=0.01 if ok else None, now=float(number))
+        state = updated(state, layer, ok=ok, detail="", rtt=0.01 if ok else None, now=float(number))
     return state
 
 
@@ -70,12 +70,12 @@ def test_the_gateway_layer_follows_each_check() -> None:
 class Prober:
     """Answers rounds and checks of an engine as it is told, while time goes by."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Engine) -> None:
         self.daemon = daemon
         self.silent: set[str] = set()
         self.broken: dict[tuple[str, Layer], str] = {}
         self.orders: list[tuple[float, CheckOrder]] = []
-        self.notes: list[Note] = []
+        self.notes: list[Log] = []
 
     def run(self, seconds: float) -> None:
         end = self.daemon.now + seconds
@@ -105,7 +105,7 @@ class Prober:
             elif isinstance(effect, StartCheck):
                 self.orders.append((self.daemon.now, effect.order))
                 self._perform(self.daemon.feed(self._checked(effect.order)))
-            elif isinstance(effect, Note):
+            elif isinstance(effect, Log):
                 self.notes.append(effect)
 
     def _checked(self, order: CheckOrder) -> CheckResult:
@@ -127,7 +127,7 @@ class Prober:
 
 
 def prober(**health: object) -> Prober:
-    return Prober(Daemon(config(2, health=health), world(2)))
+    return Prober(Engine(config(2, health=health), world(2)))
 
 
 def test_a_gateway_is_asked_seldom_while_all_is_well() -> None:
@@ -139,11 +139,11 @@ def test_a_gateway_is_asked_seldom_while_all_is_well() -> None:
 
 
 def test_the_gateways_of_metered_uplinks_are_asked_more_seldom() -> None:
-    given = {
+    fields = {
         "uplinks": {"u1": {"interface": "wan1", "metered": True}, "u2": {"interface": "wan2"}},
         "policies": {"default": {"tiers": [["u1", "u2"]]}},
     }
-    probes = Prober(Daemon(type(config(1)).model_validate(given), world(2)))
+    probes = Prober(Engine(type(config(1)).model_validate(fields), world(2)))
     probes.run(SELDOM_METERED + 2)
     assert len(probes.times(Layer.GATEWAY)) == 2
 
@@ -160,7 +160,7 @@ def test_a_gateway_is_asked_at_once_when_rounds_turn_bad_and_then_each_interval(
 
 def test_a_point_to_point_link_has_no_gateway_to_ask() -> None:
     links = {"wan1": link(1, point_to_point=True), "wan2": link(2)}
-    probes = Prober(Daemon(config(2), replace(world(2), links=links)))
+    probes = Prober(Engine(config(2), replace(world(2), links=links)))
     probes.run(5)
     assert probes.times(Layer.GATEWAY) == []
     assert probes.times(Layer.GATEWAY, "u2")
@@ -218,7 +218,7 @@ def test_a_result_of_another_check_changes_nothing() -> None:
 
 
 def test_a_check_that_never_reports_is_made_again() -> None:
-    daemon = Daemon(config(1, health={"checks": "dns"}), world(1, [Family.V4]))
+    daemon = Engine(config(1, health={"checks": "dns"}), world(1, [Family.V4]))
     probes = Prober(daemon)
     probes._checked = lambda order: replace(Prober._checked(probes, order), number=0)  # type: ignore[method-assign]  # lost on its way
     probes.run(12)
@@ -249,7 +249,7 @@ def test_a_test_makes_a_round_and_every_check_due_at_once() -> None:
     probes = prober(checks=["dns", "large"], check_interval=60)
     probes.run(20.4)
     since, before = probes.daemon.now, len(probes.orders)
-    probes._perform(probes.daemon.feed(events.TestAsked("u1")))
+    probes._perform(probes.daemon.feed(events.TestRequested("u1")))
     assert {o.layer for _, o in probes.orders[before:]} == {Layer.GATEWAY, Layer.DNS, Layer.LARGE}
     assert {o.uplink for _, o in probes.orders[before:]} == {"u1"}
     probes.run(0.1)
@@ -257,8 +257,8 @@ def test_a_test_makes_a_round_and_every_check_due_at_once() -> None:
 
 
 def test_a_test_is_not_over_before_its_results_are_there() -> None:
-    daemon = Daemon(config(1, health={"checks": "dns"}), world(1))
-    daemon.feed(events.TestAsked("u1"))
+    daemon = Engine(config(1, health={"checks": "dns"}), world(1))
+    daemon.feed(events.TestRequested("u1"))
     assert not findings.tested(daemon.state, "u1", daemon.now)
 
 
@@ -267,7 +267,7 @@ def test_a_test_checks_every_layer_of_an_uplink_that_is_down() -> None:
     probes.silent = {"u1"}
     probes.run(20)
     before = len(probes.orders)
-    probes._perform(probes.daemon.feed(events.TestAsked("u1")))
+    probes._perform(probes.daemon.feed(events.TestRequested("u1")))
     assert Layer.DNS in {o.layer for _, o in probes.orders[before:]}
 
 
@@ -285,7 +285,7 @@ def test_a_report_goes_through_the_layers_from_below() -> None:
 
 
 def test_a_report_of_a_link_without_carrier_ends_there() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     daemon.carrier(1, carrier=False)
     assert {line[1:] for line in report(daemon.state, "u1")} == {("broken", "no carrier")}
 
@@ -308,11 +308,11 @@ def test_the_status_has_each_layer_with_its_state() -> None:
 
 
 def test_the_volume_of_probes_is_counted_and_told_for_metered_uplinks() -> None:
-    given = {
+    fields = {
         "uplinks": {"u1": {"interface": "wan1", "metered": True}, "u2": {"interface": "wan2"}},
         "policies": {"default": {"tiers": [["u1", "u2"]]}},
     }
-    probes = Prober(Daemon(type(config(1)).model_validate(given), world(2, [Family.V4])))
+    probes = Prober(Engine(type(config(1)).model_validate(fields), world(2, [Family.V4])))
     probes.run(600)
     found = document(probes.daemon.state, "1", 0.0, 0.0, {})
     # Sixty rounds of three echoes, 40 bytes each way, and three ARP checks.

@@ -18,7 +18,7 @@ from polywan.core.net import Family
 from polywan.core.observed import Observed
 from polywan.core.plan import ActualState
 from polywan.core.reach import NoPath, reach
-from polywan.core.reach import Path as Way
+from polywan.core.reach import Path as Egress
 from polywan.daemon.leases import added
 from worlds import config, world
 
@@ -34,7 +34,7 @@ lease {
   expire %s;
 }
 """
-NEVER = DHCLIENT % "never"
+ENDLESS = DHCLIENT % "never"
 NETWORKD = "# This is private data. Do not parse.\nADDRESS=100.64.2.2\nNETMASK=255.255.255.0\nROUTER=100.64.2.1\n"
 
 
@@ -68,10 +68,10 @@ def test_an_end_of_time_is_understood_or_long_ago(words: str, expires: float | N
 
 @pytest.mark.parametrize("key", ["rfc3442-classless-static-routes", "classless-static-routes"])
 def test_classless_routes_go_before_routers(key: str) -> None:
-    text = NEVER.replace("  renew", f"  option {key} 24,10,0,0,100,64,2,7,0,100,64,2,9;\n  renew")
+    text = ENDLESS.replace("  renew", f"  option {key} 24,10,0,0,100,64,2,7,0,100,64,2,9;\n  renew")
     (lease,) = leases.dhclient(text)
     assert str(lease.router) == "100.64.2.9"
-    assert leases.dhclient(NEVER.replace("  renew", f"  option {key} 24,10,0,0,100,64,2,7;\n  renew")) == []
+    assert leases.dhclient(ENDLESS.replace("  renew", f"  option {key} 24,10,0,0,100,64,2,7;\n  renew")) == []
 
 
 def test_a_lease_of_dhcpcd_is_the_servers_message() -> None:
@@ -145,10 +145,10 @@ def put(root: Path, path: str, content: str | bytes) -> None:
 @pytest.mark.parametrize(
     ("path", "content", "program"),
     [
-        ("var/lib/dhcp/dhclient.wan2.leases", NEVER, "dhclient"),
-        ("var/lib/dhcp/dhclient.leases", NEVER, "dhclient"),
-        ("var/lib/dhclient/dhclient-wan2.lease", NEVER, "dhclient"),
-        ("var/lib/NetworkManager/dhclient-3f-wan2.lease", NEVER, "dhclient"),
+        ("var/lib/dhcp/dhclient.wan2.leases", ENDLESS, "dhclient"),
+        ("var/lib/dhcp/dhclient.leases", ENDLESS, "dhclient"),
+        ("var/lib/dhclient/dhclient-wan2.lease", ENDLESS, "dhclient"),
+        ("var/lib/NetworkManager/dhclient-3f-wan2.lease", ENDLESS, "dhclient"),
         ("var/lib/dhcpcd/wan2.lease", message(ROUTERS, MINUTES), "dhcpcd"),
         ("var/lib/dhcpcd/wan2-home.lease", message(ROUTERS, MINUTES), "dhcpcd"),
         ("run/systemd/netif/leases/12", NETWORKD, "systemd-networkd"),
@@ -159,12 +159,12 @@ def test_the_router_is_found_where_each_client_keeps_it_and_the_cure_is_told(
     tmp_path: Path, path: str, content: str | bytes, program: str
 ) -> None:
     put(tmp_path, path, content)
-    given, observed = config(2), added(refused(), config(2), tmp_path)
-    ways = reach(given, observed, {})
-    way = ways["u2", Family.V4]
-    assert isinstance(way, Way)
-    assert (way.via, way.onlink) == (ROUTER, False)
-    (line,) = cautions(given, observed, ActualState(), ways)
+    configuration, observed = config(2), added(refused(), config(2), tmp_path)
+    reachable = reach(configuration, observed, {})
+    reached = reachable["u2", Family.V4]
+    assert isinstance(reached, Egress)
+    assert (reached.via, reached.onlink) == (ROUTER, False)
+    (line,) = cautions(configuration, observed, ActualState(), reachable)
     assert line.startswith(
         f"uplink u2: {program} was given the router 100.64.2.1 for wan2, and there is no default route"
     )
@@ -172,28 +172,28 @@ def test_the_router_is_found_where_each_client_keeps_it_and_the_cure_is_told(
 
 
 def test_without_a_lease_the_router_stays_unknown(tmp_path: Path) -> None:
-    put(tmp_path, "var/lib/dhcp/dhclient.wan2.leases", NEVER.replace("2.2;", "2.3;"))
+    put(tmp_path, "var/lib/dhcp/dhclient.wan2.leases", ENDLESS.replace("2.2;", "2.3;"))
     observed = added(refused(), config(2), tmp_path)
     assert isinstance(reach(config(2), observed, {})["u2", Family.V4], NoPath)
 
 
 def test_what_was_remembered_goes_before_a_lease(tmp_path: Path) -> None:
-    put(tmp_path, "var/lib/dhcp/dhclient.wan2.leases", NEVER)
+    put(tmp_path, "var/lib/dhcp/dhclient.wan2.leases", ENDLESS)
     observed = added(refused(), config(2), tmp_path)
-    way = reach(config(2), observed, {("u2", Family.V4): ip_address("100.64.2.9")})["u2", Family.V4]
-    assert isinstance(way, Way)
-    assert str(way.via) == "100.64.2.9"
+    reached = reach(config(2), observed, {("u2", Family.V4): ip_address("100.64.2.9")})["u2", Family.V4]
+    assert isinstance(reached, Egress)
+    assert str(reached.via) == "100.64.2.9"
 
 
 def test_a_default_route_or_the_file_makes_leases_unasked(tmp_path: Path) -> None:
-    put(tmp_path, "var/lib/dhcp/dhclient.wan2.leases", NEVER)
+    put(tmp_path, "var/lib/dhcp/dhclient.wan2.leases", ENDLESS)
     assert added(world(2), config(2), tmp_path).leases == {}
-    given = Config.model_validate({"uplinks": {"u2": {"interface": "wan2", "gateway": "100.64.2.9"}}})
-    assert added(refused(), given, tmp_path).leases == {}
+    configuration = Config.model_validate({"uplinks": {"u2": {"interface": "wan2", "gateway": "100.64.2.9"}}})
+    assert added(refused(), configuration, tmp_path).leases == {}
 
 
 def test_a_lease_says_nothing_once_the_address_has_changed(tmp_path: Path) -> None:
-    put(tmp_path, "var/lib/dhcp/dhclient.wan2.leases", NEVER)
+    put(tmp_path, "var/lib/dhcp/dhclient.wan2.leases", ENDLESS)
     observed = added(refused(), config(2), tmp_path)
     moved = replace(observed, addresses=observed.addresses[:1])
     assert isinstance(reach(config(2), moved, {})["u2", Family.V4], NoPath)

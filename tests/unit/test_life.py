@@ -1,5 +1,6 @@
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from math import inf
 
 import pytest
 
@@ -102,12 +103,12 @@ def test_a_load_that_is_older_than_the_first_question_counts_from_there() -> Non
 
 
 def test_a_light_load_fills_no_queue() -> None:
-    assert lf.loaded_since(Moved(sent=1_000, total=1_000), since=9.5, until=10.0, asked=0.0) == lf.NEVER
+    assert lf.loaded_since(Moved(sent=1_000, total=1_000), since=9.5, until=10.0, asked=0.0) == -inf
 
 
 def test_a_daemon_that_has_just_begun_to_ask_waits_for_the_first_answer_out_of_a_full_queue() -> None:
-    fresh = hl.initial(hl.Health.UP, "adopted", 100.0)
-    state = silent_rounds(fresh, 2, 100.0, SETTINGS)
+    new = hl.initial(hl.Health.UP, "adopted", 100.0)
+    state = silent_rounds(new, 2, 100.0, SETTINGS)
     state = hl.on_moved(state, SETTINGS, Moved(sent=50_000, total=5_000_000), 100.5, 100.75)
     state = silent_rounds(state, 8, 101.0, SETTINGS)
     assert state.waiting is None

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from polywan.core.lock import MOST, held
+from polywan.core.lock import MOST_LOCKED, held
 from polywan.core.net import Family
 from polywan.core.plan import describe_rule
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 HOST = {"from": "192.168.15.40", "only": ["u2"]}
 
 
 def locked(*rules: dict[str, Any]) -> list[str]:
-    desired = Daemon(config(3, rules=list(rules)), world(3)).state.desired
+    desired = Engine(config(3, rules=list(rules)), world(3)).state.desired
     assert desired is not None
     ours = sorted(
         (r for r in desired.rules if r.family is Family.V4 and 6866 <= r.priority < 6899), key=lambda r: r.priority
@@ -64,8 +64,8 @@ def test_without_only_routing_is_told_nothing() -> None:
     ],
 )
 def test_what_routing_cannot_ask_about_ends_the_list(more: dict[str, Any]) -> None:
-    given = config(3, rules=[HOST, HOST | more, HOST])
-    assert held(given) == {1}
+    configuration = config(3, rules=[HOST, HOST | more, HOST])
+    assert held(configuration) == {1}
 
 
 def test_a_rule_for_everybody_is_held_by_the_chain_alone() -> None:
@@ -73,4 +73,4 @@ def test_a_rule_for_everybody_is_held_by_the_chain_alone() -> None:
 
 
 def test_there_is_room_for_a_few() -> None:
-    assert len(held(config(3, rules=[HOST] * (MOST + 3)))) == MOST
+    assert len(held(config(3, rules=[HOST] * (MOST_LOCKED + 3)))) == MOST_LOCKED

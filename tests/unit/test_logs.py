@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from polywan.daemon.logs import MOST, SPAN, Borrowed
+from polywan.daemon.logs import MOST_LOG_LINES, SPAN, Borrowed
 
 
 class Clock:
@@ -57,7 +57,7 @@ def test_a_library_that_repeats_itself_is_cut_short_and_heard_again_later(
 ) -> None:
     for _ in range(10_000):
         library.error("again")
-    assert len(lines(caplog)) == MOST
+    assert len(lines(caplog)) == MOST_LOG_LINES
     clock.now += SPAN
     library.error("later")
-    assert lines(caplog)[MOST:] == ["log.shortened: 9990 lines of libraries were left out", "library: later"]
+    assert lines(caplog)[MOST_LOG_LINES:] == ["log.shortened: 9990 lines of libraries were left out", "library: later"]

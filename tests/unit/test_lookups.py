@@ -17,7 +17,7 @@ from listfiles import write
 from polywan.config import Config
 from polywan.core import domains
 from polywan.core.domains import Reply
-from polywan.core.events import Event, Looked
+from polywan.core.events import Event, LookupsChanged
 from polywan.core.lookups import Lookups, PrefixList, users, wanted
 from polywan.core.net import IPAddress
 from polywan.core.plan import ActualState, describe
@@ -39,11 +39,11 @@ def steering(*rules: dict[str, Any]) -> Config:
 
 
 def test_lists_and_domains_are_known_by_the_rules_that_name_them() -> None:
-    given = steering(
+    config = steering(
         {"list": "/a", "uplink": "u1"}, {"not": {"list": "/a"}, "domains": ["x.example", "y.example"], "uplink": "u1"}
     )
-    assert users(given) == {"/a": (1, 2), "x.example": (2,), "y.example": (2,)}
-    assert wanted(given).lists == ("/a",)
+    assert users(config) == {"/a": (1, 2), "x.example": (2,), "y.example": (2,)}
+    assert wanted(config).lists == ("/a",)
 
 
 def test_without_control_groups_nothing_is_known_and_nothing_fails(tmp_path: Path) -> None:
@@ -154,11 +154,11 @@ class Sink:
         self.staged: list[list[str]] = []
 
     def post(self, event: Event) -> None:
-        assert isinstance(event, Looked)
+        assert isinstance(event, LookupsChanged)
         self.posted.put_nowait(event.lookups)
 
     async def settle(self, event: Event) -> None:
-        assert isinstance(event, Looked)
+        assert isinstance(event, LookupsChanged)
         self.settled.append(event.lookups)
 
     async def stage(self, lists: Iterable[PrefixList]) -> None:
@@ -174,11 +174,11 @@ class Sink:
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look often, so that no test has to wait."""
     monkeypatch.setattr(lookups, "POLL", 0.005)
-    monkeypatch.setattr(lookups, "QUIET", 0.005)
-    monkeypatch.setattr(local, "QUIET", 0.02)
-    monkeypatch.setattr(lookups, "TOGETHER", 0.001)
+    monkeypatch.setattr(lookups, "FILE_QUIET", 0.005)
+    monkeypatch.setattr(local, "FILE_QUIET", 0.02)
+    monkeypatch.setattr(lookups, "REPLY_FOLD", 0.001)
     monkeypatch.setattr(domains, "ASK", (0.005, 1.0))
-    monkeypatch.setattr(domains, "RETRY", (0.005, 0.005))
+    monkeypatch.setattr(domains, "NAME_RETRY", (0.005, 0.005))
 
 
 def watched(resolver: Resolver, story: Callable[[LookupWatcher, Sink], Awaitable[None]]) -> None:
@@ -238,7 +238,7 @@ def test_a_problem_is_logged_once_and_its_end_too(tmp_path: Path, caplog: pytest
         await sink.until(lambda found: not found.problems)
 
     watched(FakeResolver({}), story)
-    assert [caplog.text.count(word) for word in ("lookup.failed", "lookup.mended")] == [1, 1]
+    assert [caplog.text.count(word) for word in ("lookup.failed", "lookup.recovered")] == [1, 1]
 
 
 def test_a_list_that_is_missing_says_which_rule_never_matches(tmp_path: Path) -> None:
@@ -357,27 +357,27 @@ def test_a_reload_keeps_what_is_still_wanted(tmp_path: Path) -> None:
 
 def test_looking_once_finds_files_and_names(tmp_path: Path) -> None:
     path = write(tmp_path / "list", "10.0.0.0/8\n")
-    given = steering({"list": path, "domains": ["both.example", "absent.example"], "uplink": "u1"})
-    found = asyncio.run(look_once(given, FakeResolver(NAMES)))
+    config = steering({"list": path, "domains": ["both.example", "absent.example"], "uplink": "u1"})
+    found = asyncio.run(look_once(config, FakeResolver(NAMES)))
     assert found.lists[path].v4 == ("10.0.0.0/8",)
     assert found.domains == {"both.example": (ONE, TWO)}
     assert len(found.problems) == 1
-    assert asyncio.run(look_once(given, None)).domains == {}
+    assert asyncio.run(look_once(config, None)).domains == {}
 
 
-def planned(tmp_path: Path, given: Config, known: Lookups) -> tuple[str, tuple[str, ...]]:
+def planned(tmp_path: Path, config: Config, known: Lookups) -> tuple[str, tuple[str, ...]]:
     """Return the text of the plan against a recording, and its warnings."""
     file = tmp_path / "box.json"
     file.write_bytes(offline.dump(offline.recording(world(1), ActualState(), known)))
-    plan, warnings = offline.plan(given, tmp_path / "state", file)
+    plan, warnings = offline.plan(config, tmp_path / "state", file)
     return "\n".join(map(describe, plan.ops)), warnings
 
 
 def test_a_recording_brings_its_lists_and_names_along(tmp_path: Path) -> None:
-    given = steering({"list": "/absent", "uplink": "u1"}, {"domains": "both.example", "uplink": "u1"})
+    config = steering({"list": "/absent", "uplink": "u1"}, {"domains": "both.example", "uplink": "u1"})
     held = parse("198.18.0.0/15\n")
     assert isinstance(held, PrefixList)
-    text, warnings = planned(tmp_path, given, Lookups(lists={"/absent": held}, domains={"both.example": (ONE, TWO)}))
+    text, warnings = planned(tmp_path, config, Lookups(lists={"/absent": held}, domains={"both.example": (ONE, TWO)}))
     assert "198.18.0.0/15" in text
     assert "192.0.2.1" in text
     assert not [w for w in warnings if "/absent" in w]

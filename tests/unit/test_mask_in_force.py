@@ -8,32 +8,32 @@ from polywan.config import Config
 from polywan.core.compile import Memory
 from polywan.core.maskin import BEFORE, settled
 from polywan.daemon import store
-from worlds import Daemon, world
+from worlds import Engine, world
 
 UPLINKS = {"uplinks": {"u1": {"interface": "wan1"}, "u2": {"interface": "wan2"}}}
 DEFAULT = 0x3F00_0000
 
 
-def given(**settings: int) -> Config:
+def configured(**settings: int) -> Config:
     return Config.model_validate({**UPLINKS, **({"global": settings} if settings else {})})
 
 
 def test_a_new_installation_takes_the_default() -> None:
-    assert settled(given(), Memory()).global_.mark_mask == DEFAULT
+    assert settled(configured(), Memory()).global_.mark_mask == DEFAULT
 
 
 def test_an_older_version_that_has_given_out_marks_used_its_own_default() -> None:
-    assert settled(given(), Memory(ids={"u1": 1})).global_.mark_mask == BEFORE
+    assert settled(configured(), Memory(ids={"u1": 1})).global_.mark_mask == BEFORE
 
 
 def test_what_is_remembered_stays_and_the_file_comes_first() -> None:
     memory = Memory(ids={"u1": 1}, mask=0xFF00)
-    assert settled(given(), memory).global_.mark_mask == 0xFF00
-    assert settled(given(mark_mask=0x3F_0000), memory).global_.mark_mask == 0x3F_0000
+    assert settled(configured(), memory).global_.mark_mask == 0xFF00
+    assert settled(configured(mark_mask=0x3F_0000), memory).global_.mark_mask == 0x3F_0000
 
 
 def test_the_mask_in_force_is_remembered_on_disk(tmp_path: Path) -> None:
-    daemon = Daemon(given(), world(2))
+    daemon = Engine(configured(), world(2))
     store.save(tmp_path, daemon.state.memory)
     assert store.load(tmp_path)[0].mask == DEFAULT
 

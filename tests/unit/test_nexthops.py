@@ -14,11 +14,11 @@ import pytest
 
 from polywan.core.allocate import Numbers
 from polywan.core.errors import ConfigError, KernelError
-from polywan.core.events import KernelEvent, OursTouched, ReadDone, WorldTouched
+from polywan.core.events import ForeignStateChanged, KernelEvent, OwnStateChanged, ReadDone
 from polywan.core.net import FAMILIES, Family, Mark, TableId
 from polywan.core.nexthops import (
-    BAND,
     MOST_WEIGHT,
+    NEXTHOP_IDS,
     Nexthop,
     NexthopGroup,
     NexthopId,
@@ -56,7 +56,7 @@ from polywan.kernel.fake import FakeKernel
 from polywan.kernel.linux import LinuxKernel
 from polywan.kernel.netlink import Message, NetlinkSocket
 from polywan.kernel.watch import Translator
-from worlds import Daemon, config, link, world
+from worlds import Engine, config, link, world
 
 TABLE = TableId(6003)
 
@@ -65,28 +65,28 @@ def policies(algorithm: str = "multipath", uplinks: int = 2) -> dict[str, Any]:
     return {"default": {"algorithm": algorithm, "tiers": [[f"u{n}" for n in range(1, uplinks + 1)]]}}
 
 
-def daemon(*weights: int, observed: Observed | None = None) -> Daemon:
+def daemon(*weights: int, observed: Observed | None = None) -> Engine:
     count = len(weights)
-    return Daemon(config(count, weights, policies=policies(uplinks=count)), observed or world(count))
+    return Engine(config(count, weights, policies=policies(uplinks=count)), observed or world(count))
 
 
-def groups(given: Daemon) -> dict[int, tuple[tuple[int, int], ...]]:
-    assert given.state.desired is not None
-    return {n.id: n.members for n in given.state.desired.nexthops if isinstance(n, NexthopGroup)}
+def groups(engine: Engine) -> dict[int, tuple[tuple[int, int], ...]]:
+    assert engine.state.desired is not None
+    return {n.id: n.members for n in engine.state.desired.nexthops if isinstance(n, NexthopGroup)}
 
 
-def ops(given: Daemon, effects: Any = None) -> list[Op]:
-    return [op for effect in given.plans(effects) for op in effect.plan.ops]
+def ops(engine: Engine, effects: Any = None) -> list[Op]:
+    return [op for effect in engine.plans(effects) for op in effect.plan.ops]
 
 
 def test_each_family_has_a_nexthop_for_every_uplink_and_one_group_by_weight() -> None:
-    given = daemon(3, 1)
-    assert given.state.desired is not None
-    assert groups(given) == {
+    engine = daemon(3, 1)
+    assert engine.state.desired is not None
+    assert groups(engine) == {
         1_900_014_003: ((1_900_004_001, 3), (1_900_004_002, 1)),
         1_900_016_003: ((1_900_006_001, 3), (1_900_006_002, 1)),
     }
-    assert {n.link for n in given.state.desired.nexthops if isinstance(n, Nexthop)} == {"wan1", "wan2"}
+    assert {n.link for n in engine.state.desired.nexthops if isinstance(n, Nexthop)} == {"wan1", "wan2"}
 
 
 def test_the_policys_mark_leads_to_a_table_with_the_group_and_its_spares_before_the_silent_end() -> None:
@@ -112,53 +112,53 @@ def test_the_policys_mark_leads_to_a_table_with_the_group_and_its_spares_before_
 
 
 def test_an_uplink_that_serves_nobody_is_in_no_group_and_needs_no_nexthop() -> None:
-    given = daemon(1, 1, 1)
-    given.carrier(3, carrier=False)
-    assert groups(given)[group_id(4, Family.V4)] == ((1_900_004_001, 1), (1_900_004_002, 1))
-    assert given.state.desired is not None
-    assert not any(isinstance(n, Nexthop) and n.link == "wan3" for n in given.state.desired.nexthops)
+    engine = daemon(1, 1, 1)
+    engine.carrier(3, carrier=False)
+    assert groups(engine)[group_id(4, Family.V4)] == ((1_900_004_001, 1), (1_900_004_002, 1))
+    assert engine.state.desired is not None
+    assert not any(isinstance(n, Nexthop) and n.link == "wan3" for n in engine.state.desired.nexthops)
 
 
 def test_a_policy_that_nobody_serves_has_no_group_and_no_route() -> None:
-    given = daemon(1)
-    given.carrier(1, carrier=False)
-    assert given.state.desired is not None
-    assert given.state.desired.nexthops == frozenset()
-    assert not [r for r in given.state.desired.routes if (r.family, r.table) == (Family.V4, TableId(6002))]
-    assert any(r.blackhole for r in given.state.desired.routes)
+    engine = daemon(1)
+    engine.carrier(1, carrier=False)
+    assert engine.state.desired is not None
+    assert engine.state.desired.nexthops == frozenset()
+    assert not [r for r in engine.state.desired.routes if (r.family, r.table) == (Family.V4, TableId(6002))]
+    assert any(r.blackhole for r in engine.state.desired.routes)
 
 
 def test_two_policies_share_the_nexthops_and_have_groups_of_their_own() -> None:
     both = {**policies(), "other": {"algorithm": "multipath", "tiers": [[{"uplink": "u1", "weight": 7}, "u2"]]}}
-    given = Daemon(config(2, policies=both), world(2))
-    assert given.state.desired is not None
-    assert len([n for n in given.state.desired.nexthops if isinstance(n, Nexthop)]) == 4
-    assert groups(given)[group_id(4, Family.V6)] == ((1_900_006_001, 7), (1_900_006_002, 1))
+    engine = Engine(config(2, policies=both), world(2))
+    assert engine.state.desired is not None
+    assert len([n for n in engine.state.desired.nexthops if isinstance(n, Nexthop)]) == 4
+    assert groups(engine)[group_id(4, Family.V6)] == ((1_900_006_001, 7), (1_900_006_002, 1))
 
 
 def test_a_per_packet_policy_has_a_mark_and_no_table() -> None:
-    given = Daemon(config(2, policies=policies("per-packet")), world(2))
-    assert given.state.desired is not None
-    assert given.state.policy_marks["default"].table == TABLE
-    assert given.state.desired.nexthops == frozenset()
-    tables = {*(r.table for r in given.state.desired.rules), *(r.table for r in given.state.desired.routes)}
+    engine = Engine(config(2, policies=policies("per-packet")), world(2))
+    assert engine.state.desired is not None
+    assert engine.state.policy_marks["default"].table == TABLE
+    assert engine.state.desired.nexthops == frozenset()
+    tables = {*(r.table for r in engine.state.desired.rules), *(r.table for r in engine.state.desired.routes)}
     assert TABLE not in tables
 
 
 def test_links_without_next_hop_have_nexthops_of_the_packets_family() -> None:
     plain = world(1)
     observed = replace(plain, links={"wan1": link(1, point_to_point=True)}, defaults=())
-    given = daemon(1, observed=observed)
-    assert given.state.desired is not None
-    hops = sorted((n for n in given.state.desired.nexthops if isinstance(n, Nexthop)), key=lambda n: n.id)
+    engine = daemon(1, observed=observed)
+    assert engine.state.desired is not None
+    hops = sorted((n for n in engine.state.desired.nexthops if isinstance(n, Nexthop)), key=lambda n: n.id)
     assert [(n.family, n.via) for n in hops] == [(Family.V4, None), (Family.V6, None)]
 
 
 def test_ids_of_nexthops_and_groups_never_meet_and_lie_in_the_band() -> None:
     ids = [make(n, family) for make in (nexthop_id, group_id) for family in FAMILIES for n in range(1, 255)]
     assert len(set(ids)) == len(ids)
-    assert all(ident in BAND for ident in ids)
-    assert BAND.stop < 2**31
+    assert all(ident in NEXTHOP_IDS for ident in ids)
+    assert NEXTHOP_IDS.stop < 2**31
 
 
 @pytest.mark.parametrize(
@@ -201,13 +201,13 @@ KIND: Mapping[type[Op], str] = {
 }
 
 
-def kinds(given: list[Op]) -> list[str]:
+def kinds(ops: list[Op]) -> list[str]:
     """The kinds of operations in their order, each named once for a run of its kind."""
     named = [
         f"{'+' if isinstance(op, PutNexthop) else '-'}{'group' if isinstance(op.nexthop, NexthopGroup) else 'nexthop'}"
         if isinstance(op, PutNexthop | DelNexthop)
         else KIND.get(type(op), "")
-        for op in given
+        for op in ops
     ]
     return [name for before, name in pairwise(["", *named]) if name not in ("", before)]
 
@@ -217,14 +217,14 @@ def test_what_is_new_is_made_from_the_nexthop_to_the_mark() -> None:
 
 
 def test_what_is_removed_goes_from_the_mark_to_the_nexthop() -> None:
-    given = daemon(3, 1)
-    assert given.state.actual is not None
-    assert kinds(list(removal(given.state.actual, ()).ops)) == ["nft", "-rule", "-route", "-group", "-nexthop"]
+    engine = daemon(3, 1)
+    assert engine.state.actual is not None
+    assert kinds(list(removal(engine.state.actual, ()).ops)) == ["nft", "-rule", "-route", "-group", "-nexthop"]
 
 
 def test_a_lost_carrier_shrinks_the_groups_before_the_nexthops_go() -> None:
-    given = daemon(3, 1)
-    lost = ops(given, given.carrier(1, carrier=False))
+    engine = daemon(3, 1)
+    lost = ops(engine, engine.carrier(1, carrier=False))
     assert kinds(lost) == ["+group", "nft", "-route", "-nexthop"]
     assert [op.nexthop for op in lost if isinstance(op, PutNexthop)] == [
         NexthopGroup(id=group_id(3, f), members=((nexthop_id(2, f), 1),)) for f in FAMILIES
@@ -232,13 +232,13 @@ def test_a_lost_carrier_shrinks_the_groups_before_the_nexthops_go() -> None:
 
 
 def test_what_the_kernel_deleted_by_itself_is_put_back_with_its_groups() -> None:
-    given = daemon(3, 1)
-    assert given.state.actual is not None
+    engine = daemon(3, 1)
+    assert engine.state.actual is not None
     kernel = FakeKernel()
-    kernel.nexthops.objects = {n.id: n for n in given.state.actual.nexthops}
+    kernel.nexthops.objects = {n.id: n for n in engine.state.actual.nexthops}
     kernel.nexthops.delete([nexthop_id(1, Family.V4)])
-    found = replace(given.state.actual, nexthops=frozenset(kernel.nexthops.objects.values()))
-    repaired = ops(given, given.feed(ReadDone(world(2), found)))
+    found = replace(engine.state.actual, nexthops=frozenset(kernel.nexthops.objects.values()))
+    repaired = ops(engine, engine.feed(ReadDone(world(2), found)))
     assert [describe(op).partition(" dev ")[0] for op in repaired] == [
         "+ nexthop -4 id 1900004001 via 100.64.1.1",
         "+ nexthop id 1900014003 group 1900004001,3/1900004002,1 type resilient buckets 1024 idle_timer 0",
@@ -246,12 +246,12 @@ def test_what_the_kernel_deleted_by_itself_is_put_back_with_its_groups() -> None
 
 
 def test_a_gateway_that_moved_replaces_the_nexthop_alone() -> None:
-    given = daemon(3, 1)
+    engine = daemon(3, 1)
     moved = world(2)
     found = tuple(
         replace(d, via=type(d.via)(int(d.via) + 8)) if d.link == "wan1" and d.via else d for d in moved.defaults
     )
-    changed = ops(given, given.feed(ReadDone(replace(moved, defaults=found), given.state.actual or ActualState())))
+    changed = ops(engine, engine.feed(ReadDone(replace(moved, defaults=found), engine.state.actual or ActualState())))
     assert not any(isinstance(op, PutNexthop) and isinstance(op.nexthop, NexthopGroup) for op in changed)
     assert {
         str(op.nexthop.via) for op in changed if isinstance(op, PutNexthop) and isinstance(op.nexthop, Nexthop)
@@ -289,18 +289,18 @@ def test_a_hash_policy_that_somebody_chose_by_hand_is_left_alone(present: str, w
 
 
 def test_the_old_hash_policy_is_remembered_before_it_is_changed() -> None:
-    given = Daemon(config(2, policies=policies()), world(2))
-    present = replace(given.state.actual, sysctls=dict.fromkeys(HASH_POLICIES, "0")) if given.state.actual else None
-    fresh = Daemon(config(2, policies=policies()), world(2), present)
-    assert {path: fresh.state.memory.originals.get(path) for path in HASH_POLICIES} == dict.fromkeys(HASH_POLICIES, "0")
+    engine = Engine(config(2, policies=policies()), world(2))
+    present = replace(engine.state.actual, sysctls=dict.fromkeys(HASH_POLICIES, "0")) if engine.state.actual else None
+    new = Engine(config(2, policies=policies()), world(2), present)
+    assert {path: new.state.memory.originals.get(path) for path in HASH_POLICIES} == dict.fromkeys(HASH_POLICIES, "0")
 
 
 def test_nexthops_survive_a_recording() -> None:
-    given = daemon(3, 1)
-    assert given.state.actual is not None
-    assert given.state.observed is not None
-    actual = replace(given.state.actual, sysctls={})
-    again = parse(dump(recording(given.state.observed, actual)), "box.json").actual()
+    engine = daemon(3, 1)
+    assert engine.state.actual is not None
+    assert engine.state.observed is not None
+    actual = replace(engine.state.actual, sysctls={})
+    again = parse(dump(recording(engine.state.observed, actual)), "box.json").actual()
     assert (again.nexthops, again.routes) == (actual.nexthops, actual.routes)
 
 
@@ -313,13 +313,13 @@ def test_objects_are_described_in_the_words_of_ip() -> None:
 
 
 def test_addresses_alone_change_no_nexthop() -> None:
-    given = daemon(3, 1)
-    before = given.state.desired
+    engine = daemon(3, 1)
+    before = engine.state.desired
     more = replace(world(2), addresses=(*world(2).addresses, Address("wan1", world(2).addresses[0].ip)))
-    given.feed(ReadDone(more, given.state.actual or ActualState()))
-    assert given.state.desired is not None
+    engine.feed(ReadDone(more, engine.state.actual or ActualState()))
+    assert engine.state.desired is not None
     assert before is not None
-    assert given.state.desired.nexthops is before.nexthops
+    assert engine.state.desired.nexthops is before.nexthops
 
 
 OWN, STRANGER = 100, 200
@@ -329,12 +329,12 @@ HOP = Nexthop(id=nexthop_id(1, Family.V4), family=Family.V4, link="wan1")
 @pytest.mark.parametrize(
     ("ident", "protocol", "port", "expected"),
     [
-        (HOP.id, 200, STRANGER, [OursTouched("nexthop")]),
-        (HOP.id, 200, 0, [OursTouched("nexthop")]),
+        (HOP.id, 200, STRANGER, [OwnStateChanged("nexthop")]),
+        (HOP.id, 200, 0, [OwnStateChanged("nexthop")]),
         (HOP.id, 200, OWN, []),
-        (7, 4, STRANGER, [WorldTouched("nexthop")]),
+        (7, 4, STRANGER, [ForeignStateChanged("nexthop")]),
         # Somebody else took an id of ours.
-        (HOP.id, 4, STRANGER, [OursTouched("nexthop")]),
+        (HOP.id, 4, STRANGER, [OwnStateChanged("nexthop")]),
     ],
 )
 def test_a_notification_of_a_nexthop_is_ours_by_its_stamp_or_by_its_id(

@@ -13,7 +13,7 @@ from polywan.core.net import Family
 from polywan.kernel import conntrack, freeing, sockets
 from polywan.kernel.conntrack import Found
 from polywan.kernel.netlink import Request
-from polywan.kernel.nudge import TURNS, End, segment
+from polywan.kernel.nudge import CHALLENGE_TURNS, End, segment
 
 END4 = End(ip_address("192.168.15.10").packed, 35684, ip_address("203.0.113.10").packed, 443)
 END6 = End(ip_address("2001:db8:15::10").packed, 1, ip_address("2001:db8:ffff:ffff::10").packed, 65535)
@@ -27,7 +27,7 @@ def folded(data: bytes) -> int:
     return total
 
 
-@pytest.mark.parametrize("turn", range(TURNS))
+@pytest.mark.parametrize("turn", range(CHALLENGE_TURNS))
 @pytest.mark.parametrize("end", [END4, END6])
 def test_a_segment_comes_from_the_peer_and_its_checksum_holds(end: End, turn: int) -> None:
     packet = segment(end, turn)
@@ -54,7 +54,7 @@ def test_one_of_the_turns_is_behind_in_both_numbers_wherever_a_connection_is(win
     def behind(number: int, at: int) -> bool:
         return 0 < (at - number) % 2**32 <= 2**31
 
-    pairs = [struct.unpack(">II", segment(END4, turn)[-16:-8]) for turn in range(TURNS)]
+    pairs = [struct.unpack(">II", segment(END4, turn)[-16:-8]) for turn in range(CHALLENGE_TURNS)]
     assert any(behind(sequence, window + 1) and behind(ack, acknowledged) for sequence, ack in pairs)
 
 
@@ -68,7 +68,7 @@ def test_without_the_right_to_raw_sockets_the_rest_is_done_and_told(monkeypatch:
     monkeypatch.setattr(conntrack, "delete", len)
     monkeypatch.setattr("polywan.kernel.nudge.socket.socket", Refuses)
     freed = freeing.free(0x100, MASK, Family.V4, frozenset(), tcp=True)
-    assert (freed.told, freed.silent) == (1, 1)
+    assert (freed.challenged, freed.silent) == (1, 1)
     assert freed.problems == ("idle TCP is reset only when it next sends: open a raw socket: Operation not permitted",)
 
 
@@ -81,10 +81,10 @@ def test_what_cannot_be_ended_is_made_to_speak(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(conntrack, "find", lambda *_, **__: iter([Found(own=[(END4, Request(0, 0, b""))])]))
     monkeypatch.setattr(conntrack, "delete", len)
     monkeypatch.setattr(sockets, "destroy", refuse)
-    monkeypatch.setattr(freeing, "nudge", lambda ends, *_: spoken.extend(ends))
+    monkeypatch.setattr(freeing, "challenge", lambda ends, *_: spoken.extend(ends))
     freed = freeing.free(0x100, MASK, Family.V4, frozenset(), tcp=True)
     assert set(spoken) == {END4}
-    assert (freed.ended, freed.told) == (0, 1)
+    assert (freed.ended, freed.challenged) == (0, 1)
     assert "sockets cannot be ended" in freed.problems[0]
 
 
@@ -93,7 +93,7 @@ def test_without_tcp_established_connections_are_left_alone(monkeypatch: pytest.
     monkeypatch.setattr(conntrack, "find", lambda *_, **__: iter([found]))
     monkeypatch.setattr(conntrack, "delete", len)
     freed = freeing.free(0x100, MASK, Family.V4, frozenset(), tcp=False)
-    assert (freed.forgotten, freed.told, freed.ended) == (1, 0, 0)
+    assert (freed.forgotten, freed.challenged, freed.ended) == (1, 0, 0)
 
 
 def answer(state: int) -> bytes:

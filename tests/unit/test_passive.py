@@ -11,17 +11,17 @@ import pytest
 
 from polywan.config import HealthSettings
 from polywan.core import passive
-from polywan.core.events import Signs
+from polywan.core.events import NewConnections
 from polywan.core.health import Health, ProbeState, initial
 from polywan.core.net import FAMILIES, Family, IPAddress, Mark
 from polywan.core.observed import Address, Link
-from polywan.core.passive import Attempt, Opening, Watch, noted, silence
+from polywan.core.passive import AttemptHistory, ConnectionAttempt, Opening, noted, silence
 from polywan.core.quality import UNKNOWN
 from polywan.core.status import document
 from scenarios import Sim
 
 NOW = 100.0
-WAIT = passive.WAIT
+WAIT = passive.LEAST_WAIT
 SETTINGS = HealthSettings()
 UP = initial(Health.UP, "", 0.0)
 KEY = ("u1", Family.V4)
@@ -32,20 +32,22 @@ def to(number: int) -> IPv4Address:
     return IPv4Address(0xCB007100 + number)
 
 
-def before(answered: int = 5, unanswered: int = 0) -> list[Attempt]:
+def before(answered: int = 5, unanswered: int = 0) -> list[ConnectionAttempt]:
     """Attempts of a while ago, and when they were answered."""
     begun = [NOW - 3 + 0.01 * n for n in range(answered + unanswered)]
     return [
-        Attempt(number=n, destination=to(n), began=at, answered=at + 0.05 if n >= unanswered else None)
+        ConnectionAttempt(number=n, destination=to(n), began=at, answered=at + 0.05 if n >= unanswered else None)
         for n, at in enumerate(begun)
     ]
 
 
-def vain(number: int, destinations: int = 3, age: float = 0.4) -> list[Attempt]:
-    return [Attempt(number=1000 + n, destination=to(n % destinations), began=NOW - age) for n in range(number)]
+def vain(number: int, destinations: int = 3, age: float = 0.4) -> list[ConnectionAttempt]:
+    return [
+        ConnectionAttempt(number=1000 + n, destination=to(n % destinations), began=NOW - age) for n in range(number)
+    ]
 
 
-def wall(attempts: Iterable[Attempt]) -> bool:
+def wall(attempts: Iterable[ConnectionAttempt]) -> bool:
     return silence(list(attempts), WAIT, NOW).wall
 
 
@@ -70,7 +72,7 @@ def test_an_answer_to_any_attempt_ends_the_wall() -> None:
 def test_answers_that_only_come_late_are_no_wall() -> None:
     # A queue grows: whoever began in the last second waits, but older ones are answered all the time.
     late = [
-        Attempt(number=n, destination=to(n), began=at, answered=at + 1.0 if at + 1.0 < NOW else None)
+        ConnectionAttempt(number=n, destination=to(n), began=at, answered=at + 1.0 if at + 1.0 < NOW else None)
         for n in range(150)
         if (at := NOW - 3 + 0.02 * n) < NOW
     ]
@@ -80,7 +82,9 @@ def test_answers_that_only_come_late_are_no_wall() -> None:
 def test_attempts_that_could_not_be_answered_yet_do_not_count() -> None:
     assert not wall(before() + vain(20, 10, age=0.05))
     slow = replace(UP, quality=replace(UNKNOWN, rtt=0.6))
-    _, raised = passive.heard({KEY: Watch(tuple(before() + vain(20, 10)))}, {KEY: (slow, SETTINGS)}, {}, (), NOW)
+    _, raised = passive.heard(
+        {KEY: AttemptHistory(tuple(before() + vain(20, 10)))}, {KEY: (slow, SETTINGS)}, {}, (), NOW
+    )
     assert raised == ()
 
 
@@ -93,11 +97,11 @@ def test_a_scan_of_dead_addresses_is_no_wall_where_few_answered_before() -> None
     assert not wall(before(answered=4, unanswered=200) + vain(100, 100))
 
 
-def watch_with_wall() -> Watch:
-    return Watch(tuple(before() + vain(6, 6)))
+def watch_with_wall() -> AttemptHistory:
+    return AttemptHistory(tuple(before() + vain(6, 6)))
 
 
-def raised_at(now: float, watch: Watch, probes: ProbeState = UP) -> tuple[Watch, bool]:
+def raised_at(now: float, watch: AttemptHistory, probes: ProbeState = UP) -> tuple[AttemptHistory, bool]:
     watches, raised = passive.heard({KEY: watch}, {KEY: (probes, SETTINGS)}, {}, (), now)
     return watches[KEY], bool(raised)
 
@@ -111,7 +115,7 @@ def test_a_wall_raises_one_alarm_and_no_second_before_an_answer() -> None:
 
 
 def test_false_alarms_are_a_second_apart_at_first_and_then_ever_longer() -> None:
-    watch, now, alarms = Watch(), NOW, []
+    watch, now, alarms = AttemptHistory(), NOW, []
     for tick in range(1200):
         now = NOW + 0.1 * tick
         opened = [Opening(number=next(numbers), mark=0x100, family=Family.V4, destination=to(n)) for n in range(3)]
@@ -157,10 +161,10 @@ def test_an_answer_to_a_round_of_the_alarm_ends_it() -> None:
 
 
 def test_families_that_fall_silent_together_need_half_the_attempts_each() -> None:
-    def of(family: Family) -> Watch:
+    def of(family: Family) -> AttemptHistory:
         shift = 100 * (family is Family.V6)
         vainly = [replace(a, number=a.number + shift, destination=to(shift + a.number)) for a in vain(3, 3)]
-        return Watch(tuple(before() + vainly))
+        return AttemptHistory(tuple(before() + vainly))
 
     keys = [("u1", family) for family in FAMILIES]
     _, raised = passive.heard({key: of(key[1]) for key in keys}, dict.fromkeys(keys, (UP, SETTINGS)), {}, (), NOW)
@@ -169,20 +173,23 @@ def test_families_that_fall_silent_together_need_half_the_attempts_each() -> Non
 
 def test_a_family_that_answers_vouches_for_the_other() -> None:
     heard = [replace(a, answered=NOW - 0.1) for a in vain(1)]
-    watches = {("u1", Family.V4): Watch(tuple(before() + vain(4, 4))), ("u1", Family.V6): Watch(tuple(heard))}
+    watches = {
+        ("u1", Family.V4): AttemptHistory(tuple(before() + vain(4, 4))),
+        ("u1", Family.V6): AttemptHistory(tuple(heard)),
+    }
     _, raised = passive.heard(watches, dict.fromkeys(watches, (UP, SETTINGS)), {}, (), NOW)
     assert raised == ()
 
 
 def test_an_attempt_is_forgotten_after_a_while() -> None:
-    watch = noted(Watch(), [Opening(number=1, mark=0x100, family=Family.V4, destination=to(1))], (), NOW)
+    watch = noted(AttemptHistory(), [Opening(number=1, mark=0x100, family=Family.V4, destination=to(1))], (), NOW)
     assert len(noted(watch, (), (), NOW + passive.MEMORY - 0.1).attempts) == 1
     assert noted(watch, (), (), NOW + passive.MEMORY).attempts == ()
 
 
 class Playing(Sim):
-    def take(self, signs: Signs) -> None:
-        self._step(signs)
+    def take(self, new_connections: NewConnections) -> None:
+        self._step(new_connections)
 
     @property
     def alarms(self) -> list[str]:
@@ -207,7 +214,7 @@ class Load:
                 for _ in range(passive.SAMPLE)
             ]
             well = frozenset(o.number for o in opened if answered and o.destination not in dead)
-            self.sim.take(Signs(opened=tuple(opened), answered=well))
+            self.sim.take(NewConnections(opened=tuple(opened), answered=well))
             self.sim.run_until(self.sim.now + 0.1)
 
     def _next(self) -> IPAddress:

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from polywan.client import Client
-from polywan.core.admission import EACH, KEPT, MOST
+from polywan.core.admission import EACH, MOST_PEERS, ROOT_PEERS
 from polywan.core.errors import ControlError
 from polywan.daemon import peers
 from polywan.daemon.control import serving
@@ -127,11 +127,15 @@ def test_a_reader_with_too_many_connections_is_told_so_and_others_get_answers(tm
 def test_many_readers_cannot_keep_root_out(tmp_path: Path) -> None:
     def story(directory: Path, users: Users) -> None:
         ours = []
-        for users.uid in range(READER, READER + MOST // EACH):
+        for users.uid in range(READER, READER + MOST_PEERS // EACH):
             ours += [connect(directory) for _ in range(EACH)]
             # Asked and answered: whoever came before has been seen.
             ours[-1].sendall(GET)
-            assert ours[-1].recv(64).startswith(b"HTTP/1.1 " + (b"200" if len(ours) <= MOST - KEPT else b"503"))
+            assert (
+                ours[-1]
+                .recv(64)
+                .startswith(b"HTTP/1.1 " + (b"200" if len(ours) <= MOST_PEERS - ROOT_PEERS else b"503"))
+            )
         users.uid = ROOT
         assert Client(directory).status() == {"uplinks": []}
         for sock in ours:
@@ -142,7 +146,7 @@ def test_many_readers_cannot_keep_root_out(tmp_path: Path) -> None:
 
 def test_a_connection_that_ended_makes_room(tmp_path: Path) -> None:
     def story(directory: Path, users: Users) -> None:
-        for _ in range(3 * MOST):
+        for _ in range(3 * MOST_PEERS):
             assert Client(directory).status() == {"uplinks": []}
 
     play(tmp_path, Users(READER), story)
@@ -163,7 +167,7 @@ def test_a_connection_that_ended_makes_room(tmp_path: Path) -> None:
 def test_a_connection_without_a_whole_request_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    monkeypatch.setattr(peers, "PATIENCE", 0.1)
+    monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.1)
 
     def story(directory: Path, users: Users) -> None:
         with connect(directory) as sock:
@@ -174,7 +178,7 @@ def test_a_connection_without_a_whole_request_ends(
 
 
 def test_a_request_that_comes_byte_by_byte_does_not_win_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "PATIENCE", 0.2)
+    monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.2)
 
     def story(directory: Path, users: Users) -> None:
         with connect(directory) as sock:
@@ -184,7 +188,7 @@ def test_a_request_that_comes_byte_by_byte_does_not_win_time(tmp_path: Path, mon
 
 
 def test_an_answer_that_takes_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "PATIENCE", 0.05)
+    monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.05)
 
     async def slow(_: Api) -> dict[str, Any]:
         await asyncio.sleep(0.3)

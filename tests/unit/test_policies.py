@@ -9,19 +9,19 @@ import pytest
 from polywan.core.net import Family
 from polywan.core.nft import NftTable, change_text, state_of
 from polywan.core.select import titles_of
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 
 def table(**policy: Any) -> NftTable:
     """Return the table of two uplinks whose default policy is as given."""
     default = {"tiers": [["u1", "u2"]], **policy}
-    daemon = Daemon(config(2, policies={"default": default}), world(2))
+    daemon = Engine(config(2, policies={"default": default}), world(2))
     assert daemon.state.desired is not None
     return daemon.state.desired.nft
 
 
-def lines(given: NftTable, chain: str) -> list[str]:
-    return [rule.text for rule in given.chains[chain].rules]
+def lines(table: NftTable, chain: str) -> list[str]:
+    return [rule.text for rule in table.chains[chain].rules]
 
 
 def test_a_hash_has_a_seed_that_is_written_down() -> None:
@@ -45,7 +45,7 @@ def test_even_sources_take_the_first_member_and_odd_ones_the_second(family: int,
 
 def test_of_two_parities_the_one_that_is_left_takes_both() -> None:
     parity = {"algorithm": "source-parity", "tiers": [["u1", "u2"]]}
-    daemon = Daemon(config(2, policies={"default": parity}), world(2))
+    daemon = Engine(config(2, policies={"default": parity}), world(2))
     daemon.carrier(1, carrier=False)
     assert daemon.state.desired is not None
     assert set(daemon.state.desired.nft.maps["parity_4_default"].elements.values()) == {"goto to_u2"}
@@ -59,17 +59,17 @@ def test_a_client_that_is_kept_is_looked_up_before_anything_is_chosen() -> None:
 
 
 def test_only_serving_uplinks_are_kept() -> None:
-    daemon = Daemon(config(2, policies={"default": {"tiers": [["u1", "u2"]], "affinity": {}}}), world(2))
+    daemon = Engine(config(2, policies={"default": {"tiers": [["u1", "u2"]], "affinity": {}}}), world(2))
     daemon.carrier(1, carrier=False)
     assert daemon.state.desired is not None
     assert daemon.state.desired.nft.maps["serving_4_default"].elements == {0x200: "jump mark_u2"}
 
 
 def test_pairs_of_ipv6_addresses_are_kept_by_a_hash() -> None:
-    given = table(affinity={"key": "source-destination"})
-    assert "affinity_4_default.pairs" in given.maps
-    assert not any(name.startswith("affinity_6") for name in given.maps)
-    assert any("jhash ip6 saddr . ip6 daddr" in text for text in lines(given, "policy_default"))
+    nft_table = table(affinity={"key": "source-destination"})
+    assert "affinity_4_default.pairs" in nft_table.maps
+    assert not any(name.startswith("affinity_6") for name in nft_table.maps)
+    assert any("jhash ip6 saddr . ip6 daddr" in text for text in lines(nft_table, "policy_default"))
 
 
 def test_clients_survive_every_change_of_the_table() -> None:
@@ -81,7 +81,7 @@ def test_clients_survive_every_change_of_the_table() -> None:
 
 
 def test_a_family_that_no_uplink_has_is_refused_and_not_left_to_main() -> None:
-    daemon = Daemon(config(1), world(1, [Family.V4]))
+    daemon = Engine(config(1), world(1, [Family.V4]))
     assert daemon.state.desired is not None
     assert "meta nfproto ipv6 reject with icmpx type host-unreachable" in lines(
         daemon.state.desired.nft, "policy_default"
@@ -91,13 +91,13 @@ def test_a_family_that_no_uplink_has_is_refused_and_not_left_to_main() -> None:
 def test_a_connection_whose_packets_are_dealt_out_may_leave_by_every_member() -> None:
     uplinks = {f"u{n}": {"interface": f"wan{n}", "nat": "none", "nat6": "native"} for n in (1, 2)}
     tunnel = {"algorithm": "per-packet", "tiers": [["u1", "u2"]]}
-    daemon = Daemon(config(2, uplinks=uplinks, policies={"tunnel": tunnel}), world(2))
+    daemon = Engine(config(2, uplinks=uplinks, policies={"tunnel": tunnel}), world(2))
     assert daemon.state.desired is not None
     nft = daemon.state.desired.nft
     mark = daemon.state.policy_marks["tunnel"].mark
     assert f"ct mark & 0x00003f00 == {mark:#010x} accept" in lines(nft, "guard_u1")
     assert set(nft.maps["slots_4_tunnel"].elements.values()) == {"goto carry_u1", "goto carry_u2"}
-    assert nft.maps["spray"].elements == {mark: "goto by_tunnel"}
+    assert nft.maps["per_packet"].elements == {mark: "goto by_tunnel"}
 
 
 def test_policies_made_for_rules_are_told_in_words() -> None:

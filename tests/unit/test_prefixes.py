@@ -146,8 +146,8 @@ def networks(version: int) -> st.SearchStrategy[IPv4Network | IPv6Network]:
     # Few leading bits, so that prefixes meet each other.
     lengths = st.integers(0, 6) | st.integers(bits - 3, bits) | st.integers(0, bits)
 
-    def network(given: tuple[int, int]) -> IPv4Network | IPv6Network:
-        number, length = given
+    def network(networks: tuple[int, int]) -> IPv4Network | IPv6Network:
+        number, length = networks
         address = number >> bits - length << bits - length
         return IPv4Network((address, length)) if version == 4 else IPv6Network((address, length))
 
@@ -156,25 +156,25 @@ def networks(version: int) -> st.SearchStrategy[IPv4Network | IPv6Network]:
 
 
 @given(st.lists(networks(4) | networks(6), max_size=40))
-def test_joining_gives_what_the_standard_library_gives(given: list[IPv4Network | IPv6Network]) -> None:
-    found = good("\n".join(map(str, given)))
-    v4 = [n for n in given if isinstance(n, IPv4Network)]
-    v6 = [n for n in given if isinstance(n, IPv6Network)]
+def test_joining_gives_what_the_standard_library_gives(networks: list[IPv4Network | IPv6Network]) -> None:
+    found = good("\n".join(map(str, networks)))
+    v4 = [n for n in networks if isinstance(n, IPv4Network)]
+    v6 = [n for n in networks if isinstance(n, IPv6Network)]
     assert list(map(ip_network, found.v4)) == list(collapse_addresses(v4))
     assert list(map(ip_network, found.v6)) == list(collapse_addresses(v6))
 
 
 @given(st.lists(networks(4) | networks(6), min_size=1, max_size=20), st.data())
 def test_the_same_addresses_are_in_the_list_before_and_after(
-    given: list[IPv4Network | IPv6Network], data: st.DataObject
+    networks: list[IPv4Network | IPv6Network], data: st.DataObject
 ) -> None:
-    found = good("\n".join(map(str, given)))
-    near = data.draw(st.sampled_from(given))
+    found = good("\n".join(map(str, networks)))
+    near = data.draw(st.sampled_from(networks))
     numbers = [int(near.network_address) - 1, int(near.network_address), int(near.broadcast_address) + 1]
     top = (1 << near.max_prefixlen) - 1
     for number in [*numbers, data.draw(st.integers(0, top))]:
         address = ip_address(number.to_bytes(near.max_prefixlen // 8)) if 0 <= number <= top else near.network_address
-        assert holds(found, address) == any(address in network for network in given)
+        assert holds(found, address) == any(address in network for network in networks)
 
 
 @given(st.text())

@@ -12,9 +12,11 @@ from polywan.presence import Presence, found
 HEAD = "Num       RefCount Protocol Flags    Type St Inode Path\n"
 
 
-def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *told: str) -> None:
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *names_in_use: str) -> None:
     file = tmp_path / "unix"
-    file.write_text(HEAD + "".join(f"0000000000000000: 00000002 00000000 00000000 0002 01 1234 {t}\n" for t in told))
+    file.write_text(
+        HEAD + "".join(f"0000000000000000: 00000002 00000000 00000000 0002 01 1234 {t}\n" for t in names_in_use)
+    )
     monkeypatch.setattr(presence, "_NAMES", file)
 
 

@@ -19,7 +19,7 @@ from pageserver import PageServer
 from polywan.core.events import CheckResult
 from polywan.core.layers import Layer
 from polywan.probe import http
-from polywan.probe.check import LONGEST, CheckFailedError
+from polywan.probe.check import MAX_TEXT, CheckFailedError
 from polywan.probe.http import Head, Page, judge
 from polywan.probe.prober import NetProber
 from probing import check_order, inspect
@@ -86,7 +86,7 @@ def test_no_location_upsets_the_text(location: str) -> None:
     said = verdict(Head(302, f"http://{location}"))
     assert said.isascii()
     assert said.isprintable()
-    assert len(said) < LONGEST + 60
+    assert len(said) < MAX_TEXT + 60
 
 
 def fetch(url: str) -> CheckResult:

@@ -17,11 +17,11 @@ from polywan.core.events import CheckResult
 from polywan.core.layers import Layer
 from polywan.core.net import FAMILIES, Family
 from polywan.probe.bound import SocketDeniedError, link_socket
-from polywan.probe.check import LONGEST, shown
+from polywan.probe.check import MAX_TEXT, shown
 from polywan.probe.dns import _decode, _question
 from polywan.probe.large import _echo
 from polywan.probe.neighbour import ArpPacket, advertises, solicitation, solicited_node
-from polywan.probe.prober import GRACE, NetProber
+from polywan.probe.prober import FAIL_DELAY, NetProber
 from probing import check_order, inspect, take_checks
 
 OURS, THEIRS, OTHER = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02", b"\x02\0\0\0\0\x03"
@@ -123,7 +123,7 @@ def test_strangers_text_is_shown_short_and_plain(text: str) -> None:
     found = shown(text)
     assert found.isascii()
     assert found.isprintable() or found == ""
-    assert len(found) <= LONGEST
+    assert len(found) <= MAX_TEXT
 
 
 def run(work: Callable[[NetProber], object]) -> list[CheckResult]:
@@ -151,7 +151,7 @@ def test_a_name_no_link_can_have_is_a_result_after_a_grace(layer: Layer, interfa
     async def check(prober: NetProber) -> list[CheckResult]:
         start = asyncio.get_running_loop().time()
         found = await inspect(prober, replace(EVERY[layer], interface=interface))
-        assert asyncio.get_running_loop().time() - start >= GRACE
+        assert asyncio.get_running_loop().time() - start >= FAIL_DELAY
         return found
 
     (found,) = run(check)

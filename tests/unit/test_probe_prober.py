@@ -13,7 +13,7 @@ import pytest
 
 from polywan.core.net import Family
 from polywan.probe.fake import FakeProber
-from polywan.probe.prober import GRACE, NetProber
+from polywan.probe.prober import FAIL_DELAY, NetProber
 from probing import Method, ask, order, reported, take
 
 T = TypeVar("T")
@@ -44,13 +44,13 @@ def test_an_absent_link_is_reported_once_per_target_after_a_grace(methods: tuple
     start = time.monotonic()
     found = run(lambda prober: ask(prober, order(TARGET, "203.0.113.2", methods=methods, interface=ABSENT, timeout=5)))
     assert [(str(result.target), result.rtt) for result in found] == [(TARGET, None), ("203.0.113.2", None)]
-    assert GRACE <= time.monotonic() - start < 2
+    assert FAIL_DELAY <= time.monotonic() - start < 2
 
 
 def test_the_grace_is_no_longer_than_the_timeout() -> None:
     start = time.monotonic()
     run(lambda prober: ask(prober, order(TARGET, interface=ABSENT, timeout=0.01)))
-    assert time.monotonic() - start < GRACE
+    assert time.monotonic() - start < FAIL_DELAY
 
 
 @pytest.mark.parametrize("interface", ["", "a" * 16, "a/b", "lo\0b", "\udcff", "lo; reboot", "*" * 5000])
@@ -61,13 +61,13 @@ def test_a_name_no_link_can_have_is_a_result_without_an_answer(interface: str, m
 
 
 def test_a_port_that_no_target_can_have_is_a_result_without_an_answer() -> None:
-    given = order(TARGET, methods=("tcp",), port=70000, interface=ABSENT, timeout=0.01)
-    assert [result.rtt for result in run(lambda prober: ask(prober, given))] == [None]
+    request = order(TARGET, methods=("tcp",), port=70000, interface=ABSENT, timeout=0.01)
+    assert [result.rtt for result in run(lambda prober: ask(prober, request))] == [None]
 
 
 def test_a_target_of_the_other_family_is_a_result_without_an_answer() -> None:
-    given = replace(order(TARGET, interface=ABSENT, timeout=0.01), family=Family.V6)
-    assert [result.rtt for result in run(lambda prober: ask(prober, given))] == [None]
+    request = replace(order(TARGET, interface=ABSENT, timeout=0.01), family=Family.V6)
+    assert [result.rtt for result in run(lambda prober: ask(prober, request))] == [None]
 
 
 @pytest.mark.parametrize("method", ["icmp", "tcp"])
@@ -110,9 +110,9 @@ def test_close_can_be_called_twice_and_with_rounds_under_way() -> None:
 
 def test_the_fake_notes_its_orders() -> None:
     fake = FakeProber(lambda _order, _target: 0.1)
-    given = order(TARGET)
-    fake.start(given)
-    assert fake.orders == [given]
+    request = order(TARGET)
+    fake.start(request)
+    assert fake.orders == [request]
 
 
 def test_an_answer_of_the_fake_after_the_timeout_is_silence_and_then_late() -> None:

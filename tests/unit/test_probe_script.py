@@ -15,7 +15,7 @@ import pytest
 from polywan.core.events import CheckResult
 from polywan.core.layers import CheckOrder, Layer
 from polywan.core.net import Family
-from polywan.probe.check import LONGEST
+from polywan.probe.check import MAX_TEXT
 from polywan.probe.prober import NetProber
 from polywan.probe.script import environment
 from probing import check_order, inspect, reported
@@ -162,7 +162,7 @@ def test_a_program_that_says_too_much_is_ended() -> None:
 def test_what_a_program_says_cannot_forge_a_log_line() -> None:
     found = run(shell(r"printf 'well\rERROR: \033[31mred\033[0m\tname=%0500d' 1"))
     assert found.detail.isprintable()
-    assert len(found.detail) <= LONGEST
+    assert len(found.detail) <= MAX_TEXT
     assert "\033" not in found.detail
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polywan.core.errors import KernelError
-from polywan.core.rates import CADENCE, WINDOW, Counters, Sample, Samples, rate, taken
+from polywan.core.rates import CADENCE, RATE_WINDOW, Counters, Sample, Samples, rate, taken
 from polywan.kernel import counters
 
 STEADY = 1000
@@ -44,7 +44,7 @@ def test_what_was_long_ago_is_in_no_rate() -> None:
 
 
 def test_no_more_samples_are_kept_than_rates_need() -> None:
-    assert len(steady(3600)) <= (WINDOW + CADENCE) / CADENCE + 1
+    assert len(steady(3600)) <= (RATE_WINDOW + CADENCE) / CADENCE + 1
 
 
 @pytest.mark.parametrize("now", [Counters(2, 10**15, 10**15), Counters(1, 0, 0)])

@@ -14,7 +14,7 @@ from polywan.core.events import Tick
 from polywan.core.net import Family, TableId
 from polywan.core.observed import Address, DefaultRoute, Link, Observed
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, reach
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 OWN = {Family.V4: "198.51.100.2", Family.V6: "2001:db8:1::2"}
 VIA = {Family.V4: "198.51.100.1", Family.V6: "2001:db8:1::1"}
@@ -43,13 +43,13 @@ def seen(
 
 
 def route(family: Family, via: str | None = None, **more: Any) -> DefaultRoute:
-    given = {"family": family, "link": "wan0", "via": None if via is None else ip_address(via), **more}
-    return DefaultRoute(**given)
+    fields = {"family": family, "link": "wan0", "via": None if via is None else ip_address(via), **more}
+    return DefaultRoute(**fields)
 
 
 def judged(observed: Observed, remembered: dict[UplinkFamily, Any] | None = None, **uplink: Any) -> dict[Any, Reach]:
-    given = Config.model_validate({"uplinks": {"w0": {"interface": "wan0", **uplink}}})
-    return {family: way for (_, family), way in reach(given, observed, remembered or {}).items()}
+    config = Config.model_validate({"uplinks": {"w0": {"interface": "wan0", **uplink}}})
+    return {family: found for (_, family), found in reach(config, observed, remembered or {}).items()}
 
 
 def own(family: Family, link: str = "wan0") -> tuple[str, str]:
@@ -62,35 +62,35 @@ def single(family: Family, link: str = "lo") -> tuple[str, str]:
 
 @both
 def test_a_default_route_that_names_the_device_alone_is_a_path(family: Family) -> None:
-    way = judged(seen(addresses=(own(family),), defaults=(route(family),)))[family]
-    assert way == Path(link="wan0", via=None, onlink=False, addresses=(ip_address(OWN[family]),))
+    found = judged(seen(addresses=(own(family),), defaults=(route(family),)))[family]
+    assert found == Path(link="wan0", via=None, onlink=False, addresses=(ip_address(OWN[family]),))
 
 
 @both
 def test_so_is_one_in_a_table_of_its_own(family: Family) -> None:
-    way = judged(seen(addresses=(own(family),), defaults=(route(family, table=TableId(201)),)))[family]
-    assert isinstance(way, Path)
+    found = judged(seen(addresses=(own(family),), defaults=(route(family, table=TableId(201)),)))[family]
+    assert isinstance(found, Path)
 
 
 @both
 def test_a_router_goes_before_a_route_without_one(family: Family) -> None:
     routes = (route(family, metric=1), route(family, VIA[family], metric=100))
-    way = judged(seen(addresses=(own(family),), defaults=routes))[family]
-    assert isinstance(way, Path)
-    assert str(way.via) == VIA[family]
+    found = judged(seen(addresses=(own(family),), defaults=routes))[family]
+    assert isinstance(found, Path)
+    assert str(found.via) == VIA[family]
 
 
 @both
 def test_of_several_routers_on_one_link_the_first_is_taken(family: Family) -> None:
     routes = (route(family, VIA[family]), route(family, OTHER[family]))
-    way = judged(seen(addresses=(own(family),), defaults=routes))[family]
-    assert isinstance(way, Path)
-    assert str(way.via) == VIA[family]
+    found = judged(seen(addresses=(own(family),), defaults=routes))[family]
+    assert isinstance(found, Path)
+    assert str(found.via) == VIA[family]
 
 
 @both
 def test_a_route_without_a_router_is_remembered_over_a_flap(family: Family) -> None:
-    daemon = Daemon(
+    daemon = Engine(
         Config.model_validate({"uplinks": {"w0": {"interface": "wan0"}}}),
         seen(addresses=(own(family),), defaults=(route(family),)),
     )
@@ -101,7 +101,7 @@ def test_a_route_without_a_router_is_remembered_over_a_flap(family: Family) -> N
 def test_a_point_to_point_link_remembers_no_router() -> None:
     wan = Link(index=2, name="wan0", up=True, carrier=True, point_to_point=True)
     observed = seen(addresses=(own(Family.V4),), defaults=(route(Family.V4),), wan=wan)
-    daemon = Daemon(Config.model_validate({"uplinks": {"w0": {"interface": "wan0"}}}), observed)
+    daemon = Engine(Config.model_validate({"uplinks": {"w0": {"interface": "wan0"}}}), observed)
     assert daemon.state.memory.gateways == {}
 
 
@@ -111,26 +111,26 @@ def test_the_source_of_the_file_may_be_an_address_of_another_link(family: Family
     lan = Link(index=3, name="lan0", up=True, carrier=True)
     gateway: dict[str, Any] = {"gateway" if family is Family.V4 else "gateway6": VIA[family]}
     observed = seen(addresses=(single(family, home),), others=(lan,))
-    way = judged(observed, source=OWN[family], **gateway)[family]
+    found = judged(observed, source=OWN[family], **gateway)[family]
     address = ip_address(OWN[family])
-    assert way == Path(link="wan0", via=ip_address(VIA[family]), onlink=True, addresses=(address,), source=address)
+    assert found == Path(link="wan0", via=ip_address(VIA[family]), onlink=True, addresses=(address,), source=address)
 
 
 @both
 def test_a_fixed_address_of_its_translation_may_be_on_another_link(family: Family) -> None:
     observed = seen(addresses=(single(family),), defaults=(route(family, VIA[family]),))
-    way = judged(observed, nat={"snat": OWN[family]})[family]
-    assert isinstance(way, Path)
-    assert way.source == ip_address(OWN[family])
+    found = judged(observed, nat={"snat": OWN[family]})[family]
+    assert isinstance(found, Path)
+    assert found.source == ip_address(OWN[family])
 
 
 @both
 def test_the_source_that_its_default_route_asks_for_is_taken(family: Family) -> None:
     lan = Link(index=3, name="lan0", up=True, carrier=True)
     asked = route(family, VIA[family], preferred=ip_address(OWN[family]))
-    way = judged(seen(addresses=(single(family, "lan0"),), defaults=(asked,), others=(lan,)))[family]
-    assert isinstance(way, Path)
-    assert way.source == ip_address(OWN[family])
+    found = judged(seen(addresses=(single(family, "lan0"),), defaults=(asked,), others=(lan,)))[family]
+    assert isinstance(found, Path)
+    assert found.source == ip_address(OWN[family])
 
 
 @both
@@ -138,8 +138,8 @@ def test_the_source_that_its_default_route_asks_for_is_taken(family: Family) -> 
 def test_an_unnumbered_link_with_a_default_route_speaks_by_the_loopbacks_address(family: Family, home: str) -> None:
     dummy = Link(index=9, name="box0", up=True, carrier=True, kind="dummy")
     observed = seen(addresses=(single(family, home),), defaults=(route(family),), others=(dummy,))
-    way = judged(observed)[family]
-    assert way == Path(
+    found = judged(observed)[family]
+    assert found == Path(
         link="wan0", via=None, onlink=False, addresses=(ip_address(OWN[family]),), source=ip_address(OWN[family])
     )
 
@@ -166,23 +166,23 @@ def test_zeroconf_alone_is_no_path() -> None:
 @both
 def test_a_source_that_nobody_has_is_named(family: Family) -> None:
     gateway: dict[str, Any] = {"gateway" if family is Family.V4 else "gateway6": VIA[family]}
-    way = judged(seen(), source=OWN[family], families=[family.nfproto], **gateway)[family]
-    assert isinstance(way, NoPath)
-    assert f"source {OWN[family]} is on no link of this box" in way.reason
+    found = judged(seen(), source=OWN[family], families=[family.nfproto], **gateway)[family]
+    assert isinstance(found, NoPath)
+    assert f"source {OWN[family]} is on no link of this box" in found.reason
 
 
 def test_a_probe_waits_for_who_answers_in_the_name_of_its_target() -> None:
     observed = seen(addresses=(own(Family.V4),), defaults=(route(Family.V4),))
     probes = {"targets": ["203.0.113.11"], "interval": "300ms", "timeout": "300ms"}
-    daemon = Daemon(Config.model_validate({"uplinks": {"w0": {"interface": "wan0"}}, "health": probes}), observed)
+    daemon = Engine(Config.model_validate({"uplinks": {"w0": {"interface": "wan0"}}, "health": probes}), observed)
     daemon.now = 1.0
     probed = daemon.feed(Tick())
     assert {e.order.timeout for e in probed if isinstance(e, StartProbe)} == {1.0}
 
 
 def test_without_any_route_the_reason_says_so() -> None:
-    way = judged(seen(addresses=(own(Family.V4),)))[Family.V4]
-    assert way == NoPath(reason="IPv4 gateway not known yet: no default route by wan0 in any table")
+    found = judged(seen(addresses=(own(Family.V4),)))[Family.V4]
+    assert found == NoPath(reason="IPv4 gateway not known yet: no default route by wan0 in any table")
 
 
 def member(kind: str) -> Link:
@@ -212,15 +212,17 @@ def test_a_link_that_another_one_speaks_for_is_no_uplink_and_the_other_one_is_na
 def test_the_one_to_name_is_the_topmost() -> None:
     bond = Link(index=7, name="bond0", up=True, carrier=True, kind="bond", master=8, member_of="bridge")
     bridge = Link(index=8, name="br0", up=True, carrier=True, kind="bridge")
-    way = judged(seen(wan=member("bond"), others=(bond, bridge)))[Family.V4]
-    assert way == NoPath(reason="wan0 is a member of bond bond0: name br0 as the interface")
+    found = judged(seen(wan=member("bond"), others=(bond, bridge)))[Family.V4]
+    assert found == NoPath(reason="wan0 is a member of bond bond0: name br0 as the interface")
 
 
 def test_the_member_of_a_bond_in_a_vrf_is_not_served_either() -> None:
     bond = Link(index=7, name="bond0", up=True, carrier=True, kind="bond", master=8, member_of="vrf")
     vrf = Link(index=8, name="blue", up=True, carrier=True, kind="vrf")
-    way = judged(seen(wan=member("bond"), others=(bond, vrf)))[Family.V4]
-    assert way == NoPath(reason="bond0 belongs to VRF blue: links in a VRF are not served; ip link set bond0 nomaster")
+    found = judged(seen(wan=member("bond"), others=(bond, vrf)))[Family.V4]
+    assert found == NoPath(
+        reason="bond0 belongs to VRF blue: links in a VRF are not served; ip link set bond0 nomaster"
+    )
 
 
 def test_a_vrf_itself_is_no_uplink() -> None:
@@ -240,7 +242,7 @@ def test_connections_are_shared_with_an_uplink_whose_route_names_no_router() -> 
     two = world(2, [Family.V4])
     straight = DefaultRoute(family=Family.V4, link="wan1", via=None, metric=101)
     observed = Observed(links=two.links, addresses=two.addresses, defaults=(straight, two.defaults[1]))
-    daemon = Daemon(config(2), observed)
+    daemon = Engine(config(2), observed)
     assert daemon.state.desired is not None
     assert {(r.link, r.via) for r in daemon.state.desired.routes if r.metric == 1} == {
         ("wan1", None),
@@ -251,11 +253,11 @@ def test_connections_are_shared_with_an_uplink_whose_route_names_no_router() -> 
 
 @both
 def test_each_uplink_translates_by_the_address_that_it_is_lent(family: Family) -> None:
-    given = world(2, [family])
-    homes = tuple(Address("lo", ip_interface(f"{a.ip.ip}/{family.host_length}")) for a in given.addresses)
-    asked = tuple(replace(d, preferred=home.ip.ip) for d, home in zip(given.defaults, homes, strict=True))
-    links = {**given.links, "lo": Link(index=1, name="lo", up=True, carrier=True)}
-    daemon = Daemon(config(2), Observed(links=links, addresses=homes, defaults=asked))
+    observed = world(2, [family])
+    homes = tuple(Address("lo", ip_interface(f"{a.ip.ip}/{family.host_length}")) for a in observed.addresses)
+    asked = tuple(replace(d, preferred=home.ip.ip) for d, home in zip(observed.defaults, homes, strict=True))
+    links = {**observed.links, "lo": Link(index=1, name="lo", up=True, carrier=True)}
+    daemon = Engine(config(2), Observed(links=links, addresses=homes, defaults=asked))
     assert daemon.state.desired is not None
     rules = [rule.text for rule in daemon.state.desired.nft.chains["nat"].rules]
     word = "ip" if family is Family.V4 else "ip6"
@@ -266,6 +268,6 @@ def test_each_uplink_translates_by_the_address_that_it_is_lent(family: Family) -
 
 @both
 def test_a_link_with_an_address_of_its_own_masquerades_as_ever(family: Family) -> None:
-    daemon = Daemon(config(2), world(2, [family]))
+    daemon = Engine(config(2), world(2, [family]))
     assert daemon.state.desired is not None
     assert not any(" snat " in rule.text for rule in daemon.state.desired.nft.chains["nat"].rules)

@@ -14,12 +14,12 @@ from polywan.core.events import ReadDone
 from polywan.core.lookups import NOTHING
 from polywan.core.plan import ActualState, Plan
 from polywan.core.rehearsal import rehearse
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 
-def coming_back() -> Daemon:
+def coming_back() -> Engine:
     """Two uplinks, of which one has just come back and is in slow start."""
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     daemon.carrier(1, carrier=False)
     daemon.now = 100.0
     daemon.carrier(1, carrier=True)
@@ -32,13 +32,13 @@ def coming_back() -> Daemon:
     return daemon
 
 
-def actual(daemon: Daemon) -> ActualState:
+def actual(daemon: Engine) -> ActualState:
     assert daemon.state.actual is not None
     return daemon.state.actual
 
 
-def planned(daemon: Daemon, given: Config, seen: ActualState) -> Plan:
-    return rehearse(daemon.state, given, NOTHING, ReadDone(world(2), seen), daemon.now)[0]
+def planned(daemon: Engine, config: Config, seen: ActualState) -> Plan:
+    return rehearse(daemon.state, config, NOTHING, ReadDone(world(2), seen), daemon.now)[0]
 
 
 def test_slow_start_is_no_drift() -> None:

@@ -30,8 +30,8 @@ def with_reloader(tmp_path: Path, story: Callable[[Daemon, Reloader], Awaitable[
     file.write_text(FILE)
 
     async def play() -> None:
-        given = world(3)
-        kernel = FakeKernel(links=given.links.values(), addresses=given.addresses, defaults=given.defaults)
+        observed = world(3)
+        kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
         daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(), tmp_path / "state")
         daemon.post(ConfigLoaded(config(2)))
         runner = asyncio.create_task(daemon.run())
@@ -55,11 +55,11 @@ def with_reloader(tmp_path: Path, story: Callable[[Daemon, Reloader], Awaitable[
 def refusing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Let the next configuration that comes be one that cannot be prepared."""
     step = engine.step
-    left = [error]
+    remaining = [error]
 
     def broken(state: State, event: Event, now: float) -> Any:
-        if isinstance(event, ConfigLoaded) and state.ready and left:
-            raise left.pop()
+        if isinstance(event, ConfigLoaded) and state.ready and remaining:
+            raise remaining.pop()
         return step(state, event, now)
 
     monkeypatch.setattr(engine, "step", broken)
@@ -89,8 +89,8 @@ def test_whatever_goes_wrong_in_preparing_a_configuration_is_told_and_ends_nothi
             await reloader.reload()
 
     with_reloader(tmp_path, story)
-    told = [r for r in caplog.records if r.getMessage().startswith("reload.refused")]
-    assert [(r.levelname, r.exc_info is not None) for r in told] == [("ERROR", False), ("DEBUG", True)]
+    records = [r for r in caplog.records if r.getMessage().startswith("reload.refused")]
+    assert [(r.levelname, r.exc_info is not None) for r in records] == [("ERROR", False), ("DEBUG", True)]
 
 
 def test_a_file_with_more_uplinks_than_marks_names_the_line_and_changes_nothing(tmp_path: Path) -> None:

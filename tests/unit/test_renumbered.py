@@ -7,44 +7,44 @@ from ipaddress import ip_interface
 
 import pytest
 
-from polywan.core.effects import Apply, Cut, Effect
+from polywan.core.effects import Apply, Effect, ReleaseConnections
 from polywan.core.events import AddressLost, Event, ReadDone, Tick
 from polywan.core.net import Family
 from polywan.core.observed import Address, Observed
 from polywan.core.renumbered import DEAD
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 MASK = 0x3F00
 
 
 def without(ip: str, *others: str) -> Observed:
-    given = world(2)
+    observed = world(2)
     new = tuple(Address("wan1", ip_interface(other)) for other in others)
-    return replace(given, addresses=(*(a for a in given.addresses if str(a.ip) != ip), *new))
+    return replace(observed, addresses=(*(a for a in observed.addresses if str(a.ip) != ip), *new))
 
 
-def fed(daemon: Daemon, *events: Event) -> list[Effect]:
+def fed(daemon: Engine, *events: Event) -> list[Effect]:
     return [effect for event in events for effect in daemon.feed(event)]
 
 
-def read(daemon: Daemon, observed: Observed) -> ReadDone:
+def read(daemon: Engine, observed: Observed) -> ReadDone:
     assert daemon.state.actual is not None
     return ReadDone(observed, daemon.state.actual)
 
 
-def dead(daemon: Daemon) -> set[object]:
+def dead(daemon: Engine) -> set[object]:
     assert daemon.state.desired is not None
     return set(daemon.state.desired.nft.sets["dead_4"].elements)
 
 
-def later(daemon: Daemon, seconds: float) -> list[Effect]:
+def later(daemon: Engine, seconds: float) -> list[Effect]:
     daemon.now += seconds
     return daemon.feed(Tick())
 
 
 def released(effects: list[Effect]) -> list[tuple[str, int, Family]]:
-    assert all(e.vanished for e in effects if isinstance(e, Cut))
-    return [(e.uplink, e.mark, e.family) for e in effects if isinstance(e, Cut)]
+    assert all(e.vanished for e in effects if isinstance(e, ReleaseConnections))
+    return [(e.uplink, e.mark, e.family) for e in effects if isinstance(e, ReleaseConnections)]
 
 
 OLD, NEW = "100.64.1.2/24", "100.64.1.77/24"
@@ -59,16 +59,16 @@ VARIANTS: dict[str, tuple[list[Event], Observed]] = {
 def test_what_vanished_with_an_address_is_let_go_of_at_once_and_twice_more(
     events: list[Event], after: Observed
 ) -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     effects = fed(daemon, *events, read(daemon, after))
     kinds = [type(e) for e in effects]
-    assert kinds.index(Apply) < kinds.index(Cut)
+    assert kinds.index(Apply) < kinds.index(ReleaseConnections)
     assert released(effects) == [("u1", 0x100, Family.V4)]
     assert [released(later(daemon, wait)) for wait in (0.06, 1.0, 1.0)] == [[("u1", 0x100, Family.V4)]] * 2 + [[]]
 
 
 def test_the_mark_that_nobody_is_given_is_dead_meanwhile_and_no_other() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     assert dead(daemon) == set()
     fed(daemon, AddressLost("wan1", Family.V4), read(daemon, world(2)))
     assert dead(daemon) == {MASK}
@@ -80,7 +80,7 @@ def test_the_mark_that_nobody_is_given_is_dead_meanwhile_and_no_other() -> None:
 
 def test_one_of_two_addresses_is_enough() -> None:
     both = without("", NEW)
-    daemon = Daemon(config(2), both)
+    daemon = Engine(config(2), both)
     assert released(fed(daemon, read(daemon, without("", NEW)))) == []
     assert released(fed(daemon, read(daemon, world(2)))) == [("u1", 0x100, Family.V4)]
 
@@ -91,25 +91,27 @@ def test_one_of_two_addresses_is_enough() -> None:
     ids=["nothing", "of the inside", "of the other family, which it does not have"],
 )
 def test_other_addresses_let_go_of_nothing(events: list[Event]) -> None:
-    daemon = Daemon(config(2), world(2, [Family.V4]))
+    daemon = Engine(config(2), world(2, [Family.V4]))
     assert released(fed(daemon, *events, read(daemon, world(2, [Family.V4])))) == []
     assert dead(daemon) == set()
 
 
 def test_an_address_that_is_added_lets_go_of_nothing() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     assert released(fed(daemon, read(daemon, without("", NEW)))) == []
 
 
 def test_where_nothing_is_masqueraded_nothing_vanishes() -> None:
     plain = config(2, uplinks={f"u{n}": {"interface": f"wan{n}", "nat": "none"} for n in (1, 2)})
-    daemon = Daemon(plain, world(2))
+    daemon = Engine(plain, world(2))
     assert released(fed(daemon, AddressLost("wan1", Family.V4), read(daemon, world(2)))) == []
 
 
 def test_an_uplink_that_has_no_address_left_is_cut_as_a_dead_one() -> None:
-    daemon = Daemon(config(2), world(2))
+    daemon = Engine(config(2), world(2))
     bare = without(OLD)
     bare = replace(bare, defaults=tuple(d for d in bare.defaults if (d.link, d.family) != ("wan1", Family.V4)))
     effects = fed(daemon, AddressLost("wan1", Family.V4), read(daemon, bare))
-    assert {(e.uplink, e.family, e.vanished) for e in effects if isinstance(e, Cut)} == {("u1", Family.V4, False)}
+    assert {(e.uplink, e.family, e.vanished) for e in effects if isinstance(e, ReleaseConnections)} == {
+        ("u1", Family.V4, False)
+    }

@@ -45,13 +45,13 @@ class Wire(Sim):
         return [at for at, family, _ in self.rounds if family is Family.V4 and at >= since]
 
 
-def given(**more: Any) -> dict[str, Any]:
+def configured(**more: Any) -> dict[str, Any]:
     return {"uplinks": {"u1": {"interface": "wan1"}, "u2": {"interface": "wan2", "metered": True, **more}}}
 
 
 @pytest.mark.parametrize("checks", [[], ["dns", "http", "large"]], ids=["rounds alone", "with checks"])
 def test_a_metered_uplink_that_stands_by_costs_at_most_20_megabytes_a_month(checks: list[str]) -> None:
-    settings = given(health={"checks": checks, "http_url": "https://192.0.2.9/204"} if checks else {})
+    settings = configured(health={"checks": checks, "http_url": "https://192.0.2.9/204"} if checks else {})
     # The one that serves is asked less often than by default: it only costs the test time.
     settings["uplinks"]["u1"]["health"] = {"interval": "30s"}
     wire = Wire(settings)
@@ -68,27 +68,27 @@ def test_a_metered_uplink_that_stands_by_costs_at_most_20_megabytes_a_month(chec
     ids=["shares", "serves alone"],
 )
 def test_a_metered_uplink_that_serves_is_asked_each_ten_seconds(change: dict[str, Any]) -> None:
-    wire = Wire({**given(), "policies": {"default": change}})
+    wire = Wire({**configured(), "policies": {"default": change}})
     wire.run_until(300)
     assert len(wire.times(100)) == 20
 
 
 def test_a_metered_uplink_that_a_rule_prefers_is_asked_each_ten_seconds() -> None:
-    wire = Wire({**given(), "rules": [{"port": 443, "protocol": "tcp", "uplink": "u2"}]})
+    wire = Wire({**configured(), "rules": [{"port": 443, "protocol": "tcp", "uplink": "u2"}]})
     wire.run_until(300)
     assert len(wire.times(100)) == 20
 
 
 @pytest.mark.parametrize("interval", [5, 30])
 def test_an_interval_that_somebody_has_set_is_kept_while_it_stands_by(interval: int) -> None:
-    wire = Wire(given(health={"interval": f"{interval}s"}))
+    wire = Wire(configured(health={"interval": f"{interval}s"}))
     wire.run_until(400)
     assert len(wire.times(100)) == 300 // interval
     assert {targets for _, _, targets in wire.rounds} == {3}
 
 
 def test_the_targets_of_an_uplink_that_stands_by_take_turns() -> None:
-    wire = Wire(given())
+    wire = Wire(configured())
     asked: list[str] = []
     perform = wire._perform
 
@@ -105,7 +105,7 @@ def test_the_targets_of_an_uplink_that_stands_by_take_turns() -> None:
 
 
 def test_one_target_that_is_dead_on_it_alone_does_not_take_it_down() -> None:
-    wire = Wire(given())
+    wire = Wire(configured())
     wire.run_until(300)
     wire.command(("mute", "8.8.8.8", "u2"))
     wire.run_until(2000)
@@ -114,7 +114,7 @@ def test_one_target_that_is_dead_on_it_alone_does_not_take_it_down() -> None:
 
 
 def test_the_uplink_is_asked_again_at_once_when_a_probe_is_lost() -> None:
-    wire = Wire(given())
+    wire = Wire(configured())
     wire.run_until(300)
     wire.command(("silent", "u2"))
     wire.run_until(440)
@@ -123,7 +123,7 @@ def test_the_uplink_is_asked_again_at_once_when_a_probe_is_lost() -> None:
 
 
 def test_the_uplink_is_asked_within_a_second_once_it_serves() -> None:
-    wire = Wire(given())
+    wire = Wire(configured())
     wire.run_until(300)
     wire.command(("carrier", "wan1", "off"))
     wire.run_until(301)
@@ -133,7 +133,7 @@ def test_the_uplink_is_asked_within_a_second_once_it_serves() -> None:
 
 
 def test_the_uplink_rests_again_when_nobody_needs_it() -> None:
-    wire = Wire({**given(), "health": {"hold_down": "1s"}})
+    wire = Wire({**configured(), "health": {"hold_down": "1s"}})
     wire.run_until(300)
     wire.command(("carrier", "wan1", "off"))
     wire.run_until(330)
@@ -143,7 +143,7 @@ def test_the_uplink_rests_again_when_nobody_needs_it() -> None:
 
 
 def test_a_check_that_is_late_is_made_once_the_uplink_serves() -> None:
-    wire = Wire(given(health={"checks": ["dns"]}))
+    wire = Wire(configured(health={"checks": ["dns"]}))
     wire.run_until(600)
     wire.command(("layer", "u2", "dns", "no", "answer"))
     wire.command(("carrier", "wan1", "off"))

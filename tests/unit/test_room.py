@@ -10,7 +10,7 @@ import pytest
 
 from polywan.core.given import room_for
 from polywan.core.observed import Address
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 
 @pytest.mark.parametrize("count", [0, 1, 4096, 4097, 8192, 8193, 100_000])
@@ -24,7 +24,7 @@ def test_the_own_addresses_of_a_box_with_thousands_have_room() -> None:
     first = int(ip_address("10.77.0.1"))
     many = tuple(Address("lo", ip_interface(f"{ip_address(first + n)}/32")) for n in range(4200))
     small = world(2)
-    daemon = Daemon(config(2), replace(small, addresses=(*small.addresses, *many)))
+    daemon = Engine(config(2), replace(small, addresses=(*small.addresses, *many)))
     assert daemon.state.desired is not None
     own = daemon.state.desired.nft.sets["own"]
     assert len(own.elements) >= 4200

@@ -8,33 +8,33 @@ from ipaddress import ip_address
 
 import pytest
 
-from polywan.core.effects import Note, StartCheck, StartProbe
+from polywan.core.effects import Log, StartCheck, StartProbe
 from polywan.core.events import CheckResult, LinkChanged, ProbeResult, ReadDone, Tick
 from polywan.core.net import Family, IPAddress
 from polywan.core.observed import Observed
 from polywan.core.plan import ActualState
 from polywan.core.reach import NoPath, Path
-from worlds import Daemon, config, link, world
+from worlds import Engine, config, link, world
 
 KEY = ("u1", Family.V6)
 
 
 def advertised(*, by_router: bool = True) -> Observed:
-    given = world(2)
-    return replace(given, defaults=tuple(replace(d, advertised=by_router) for d in given.defaults))
+    observed = world(2)
+    return replace(observed, defaults=tuple(replace(d, advertised=by_router) for d in observed.defaults))
 
 
-def without_route(given: Observed) -> Observed:
-    return replace(given, defaults=tuple(d for d in given.defaults if (d.link, d.family) != ("wan1", Family.V6)))
+def without_route(observed: Observed) -> Observed:
+    return replace(observed, defaults=tuple(d for d in observed.defaults if (d.link, d.family) != ("wan1", Family.V6)))
 
 
-def read(daemon: Daemon, observed: Observed) -> list[str]:
+def read(daemon: Engine, observed: Observed) -> list[str]:
     effects = daemon.feed(ReadDone(observed, daemon.state.actual or ActualState()))
-    return [e.text for e in effects if isinstance(e, Note) and e.event == "gateway.withdrawn"]
+    return [e.text for e in effects if isinstance(e, Log) and e.event == "gateway.withdrawn"]
 
 
 def test_a_router_that_withdraws_itself_is_used_no_more_and_that_is_told() -> None:
-    daemon = Daemon(config(2), advertised())
+    daemon = Engine(config(2), advertised())
     assert read(daemon, without_route(advertised())) == [
         "u1 (IPv6): the router 2001:db8:64:1::1 by wan1 has withdrawn itself, and is not used any more"
     ]
@@ -46,43 +46,43 @@ def test_a_router_that_withdraws_itself_is_used_no_more_and_that_is_told() -> No
 
 
 def test_it_is_used_again_when_it_offers_itself_again() -> None:
-    daemon = Daemon(config(2), advertised())
+    daemon = Engine(config(2), advertised())
     read(daemon, without_route(advertised()))
     assert read(daemon, advertised()) == []
     assert isinstance(daemon.state.reach[KEY], Path)
 
 
 def test_a_static_route_that_somebody_removes_is_remembered() -> None:
-    daemon = Daemon(config(2), advertised(by_router=False))
+    daemon = Engine(config(2), advertised(by_router=False))
     assert read(daemon, without_route(advertised(by_router=False))) == []
     assert isinstance(daemon.state.reach[KEY], Path)
 
 
-def gone(given: Observed) -> Observed:
-    return given.with_link(link(1, up=False))
+def gone(observed: Observed) -> Observed:
+    return observed.with_link(link(1, up=False))
 
 
-def lost(given: Observed) -> Observed:
-    return given.with_link(link(1, carrier=False))
+def lost(observed: Observed) -> Observed:
+    return observed.with_link(link(1, carrier=False))
 
 
-def exchanged(given: Observed) -> Observed:
-    return replace(given, links={**given.links, "wan1": replace(given.links["wan1"], index=99)})
+def exchanged(observed: Observed) -> Observed:
+    return replace(observed, links={**observed.links, "wan1": replace(observed.links["wan1"], index=99)})
 
 
-def renumbered(given: Observed) -> Observed:
-    return replace(given, addresses=tuple(a for a in given.addresses if a.ip.version == 4 or a.link != "wan1"))
+def renumbered(observed: Observed) -> Observed:
+    return replace(observed, addresses=tuple(a for a in observed.addresses if a.ip.version == 4 or a.link != "wan1"))
 
 
 @pytest.mark.parametrize("change", [gone, lost, exchanged, renumbered])
 def test_what_goes_with_its_link_is_remembered(change: Callable[[Observed], Observed]) -> None:
-    daemon = Daemon(config(2), advertised())
+    daemon = Engine(config(2), advertised())
     assert read(daemon, change(without_route(advertised()))) == []
     assert KEY in daemon.state.memory.gateways
 
 
 def test_a_link_that_was_down_for_a_moment_forgets_nothing() -> None:
-    daemon = Daemon(config(2), advertised())
+    daemon = Engine(config(2), advertised())
     daemon.feed(LinkChanged(link(1, up=False)))
     daemon.feed(LinkChanged(link(1)))
     assert read(daemon, without_route(advertised())) == []
@@ -93,21 +93,21 @@ FIRST, SECOND = ip_address("100.64.1.1"), ip_address("100.64.1.9")
 
 
 def two_routers() -> Observed:
-    given = world(2, [Family.V4])
-    return replace(given, defaults=(*given.defaults, replace(given.defaults[0], via=SECOND)))
+    observed = world(2, [Family.V4])
+    return replace(observed, defaults=(*observed.defaults, replace(observed.defaults[0], via=SECOND)))
 
 
 class Line:
     """A daemon whose first uplink has two routers: `alive` answer, beyond those that are `open` others do."""
 
     def __init__(self, *, alive: set[IPAddress], beyond: set[IPAddress]) -> None:
-        self.daemon = Daemon(config(2), two_routers())
+        self.daemon = Engine(config(2), two_routers())
         self.alive, self.open = alive, beyond
 
     @property
     def via(self) -> IPAddress | None:
-        way = self.daemon.state.reach["u1", Family.V4]
-        return way.via if isinstance(way, Path) else None
+        path = self.daemon.state.reach["u1", Family.V4]
+        return path.via if isinstance(path, Path) else None
 
     def run(self, seconds: float) -> None:
         end = self.daemon.now + seconds
@@ -146,9 +146,9 @@ def test_a_router_that_does_not_answer_gives_way_to_the_next_one() -> None:
     assert line.via == SECOND
     assert line.daemon.state.views["u1"].state == "up"
     # Rounds that the first one lost are not held against the second.
-    assert not [e for e in line.daemon.effects if isinstance(e, Note) and e.event == "uplink.down"]
-    told = [e.text for e in line.daemon.effects if isinstance(e, Note) and e.event == "gateway.next"]
-    assert told == ["u1 (IPv4): the router 100.64.1.1 fails: trying 100.64.1.9, the next one by wan1"]
+    assert not [e for e in line.daemon.effects if isinstance(e, Log) and e.event == "uplink.down"]
+    texts = [e.text for e in line.daemon.effects if isinstance(e, Log) and e.event == "gateway.next"]
+    assert texts == ["u1 (IPv4): the router 100.64.1.1 fails: trying 100.64.1.9, the next one by wan1"]
     assert {r.via for r in line.daemon.state.desired.routes if r.link == "wan1"} == {SECOND}  # type: ignore[union-attr]
 
 

@@ -8,7 +8,7 @@ from polywan.config import load_with_warnings
 from polywan.core.lookups import NOTHING
 from polywan.daemon import why
 from polywan.daemon.reloading import taken_in
-from worlds import Daemon, world
+from worlds import Engine, world
 
 
 def test_a_rule_is_told_with_its_file_and_line_where_that_is_known() -> None:
@@ -29,6 +29,6 @@ def test_files_and_lines_of_rules_come_with_the_configuration(tmp_path: Path) ->
     more.write_text('\n[[rules]]\naction = "bypass"\n')
     loaded = load_with_warnings(main)
     assert loaded.rules_at == (f"{main}:3", f"{more}:2")
-    daemon = Daemon(loaded.config, world(1))
+    daemon = Engine(loaded.config, world(1))
     daemon.feed(taken_in(loaded, NOTHING))
     assert daemon.state.rules_at == loaded.rules_at

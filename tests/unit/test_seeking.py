@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 
 from polywan.core import seeking
-from polywan.core.events import CameBack
+from polywan.core.events import TrafficSampled
 from polywan.core.evolve import replace as evolve
-from polywan.core.life import NEVER, Moved
+from polywan.core.life import Moved
 from polywan.core.net import FAMILIES, Family
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 FLOOD = Moved(sent=100_000, total=200_000)
 
 
 def loads(moved: dict[tuple[str, Family], Moved], doubted: tuple[Family, ...] = FAMILIES) -> list[float]:
     """When a load began on each family of the first uplink, after a look at half a second before now."""
-    state = Daemon(config(2), world(2)).state
+    state = Engine(config(2), world(2)).state
     troubled = {("u1", f): replace(state.health["u1", f], bad=2) for f in doubted}
     state = evolve(state, health={**state.health, **troubled})
-    after, _ = seeking.take(state, CameBack(moved=moved, since=9.5, took=0.0), 10.0)
+    after, _ = seeking.take(state, TrafficSampled(moved=moved, since=9.5, took=0.0), 10.0)
     return [after.health["u1", f].life.loaded for f in FAMILIES]
 
 
@@ -35,8 +36,8 @@ def test_the_loads_of_both_families_add_up() -> None:
 
 
 def test_a_family_that_is_not_in_doubt_is_left_alone() -> None:
-    assert loads({("u1", Family.V4): FLOOD}, (Family.V4,)) == [9.0, NEVER]
+    assert loads({("u1", Family.V4): FLOOD}, (Family.V4,)) == [9.0, -inf]
 
 
 def test_the_load_of_another_uplink_is_none() -> None:
-    assert loads({("u2", Family.V4): FLOOD}) == [NEVER, NEVER]
+    assert loads({("u2", Family.V4): FLOOD}) == [-inf, -inf]

@@ -30,12 +30,14 @@ def config(*tiers: list[str], weights: Mapping[str, int] | None = None) -> Confi
 
 
 def chosen(
-    given: Config, states: Mapping[str, ProbeState], now: float = 0.0, before: Selection | None = None
+    config: Config, states: Mapping[str, ProbeState], now: float = 0.0, before: Selection | None = None
 ) -> Selection:
-    reach = {(name, Family.V4): Path(link=f"if-{name}", via=None, onlink=False, addresses=()) for name in given.uplinks}
-    health = {(name, Family.V4): states.get(name, UP) for name in given.uplinks}
-    probing = dict.fromkeys(given.uplinks, SETTINGS)
-    return select(given, reach, health, before, ramps=ramp.percents(health, probing, now))
+    reach = {
+        (name, Family.V4): Path(link=f"if-{name}", via=None, onlink=False, addresses=()) for name in config.uplinks
+    }
+    health = {(name, Family.V4): states.get(name, UP) for name in config.uplinks}
+    probing = dict.fromkeys(config.uplinks, SETTINGS)
+    return select(config, reach, health, before, ramps=ramp.percents(health, probing, now))
 
 
 def default(selection: Selection) -> Choice:
@@ -104,8 +106,8 @@ def test_two_that_came_back_together_share_as_ever() -> None:
 
 
 def test_at_full_weight_the_members_are_what_they_were_without_slow_start() -> None:
-    given = config(["a", "b", "c"], weights={"a": 6, "b": 4, "c": 2})
-    assert default(chosen(given, {"a": BACK}, now=200.0)).members == (("a", 6), ("b", 4), ("c", 2))
+    configuration = config(["a", "b", "c"], weights={"a": 6, "b": 4, "c": 2})
+    assert default(chosen(configuration, {"a": BACK}, now=200.0)).members == (("a", 6), ("b", 4), ("c", 2))
 
 
 def test_turns_follow_the_reduced_weight() -> None:
@@ -115,10 +117,10 @@ def test_turns_follow_the_reduced_weight() -> None:
 
 
 def test_hash_slots_move_only_towards_the_uplink_that_grows() -> None:
-    given = config(["a", "b", "c"], weights={"a": 3, "b": 2, "c": 1})
+    configuration = config(["a", "b", "c"], weights={"a": 3, "b": 2, "c": 1})
     owners: list[list[str]] = []
     for step in range(11):
-        members = default(chosen(given, {"a": BACK}, now=100.0 + 6.0 * step)).members
+        members = default(chosen(configuration, {"a": BACK}, now=100.0 + 6.0 * step)).members
         owners.append([members[i][0] for i in rendezvous(members)])
     for before, after in pairwise(owners):
         assert all(new in (old, "a") for old, new in zip(before, after, strict=True))
@@ -128,12 +130,14 @@ def test_hash_slots_move_only_towards_the_uplink_that_grows() -> None:
 
 def test_a_policy_whose_uplinks_are_down_while_others_answer_refuses_and_holds_nobody_back() -> None:
     more = {"policies": {"default": {"tiers": [["a", "b"]]}, "own": {"tiers": [["a"]]}}}
-    given = Config.model_validate({**config(["a", "b"]).model_dump(by_alias=True, exclude_defaults=True), **more})
-    lost = chosen(given, {"a": DOWN})
+    configuration = Config.model_validate(
+        {**config(["a", "b"]).model_dump(by_alias=True, exclude_defaults=True), **more}
+    )
+    lost = chosen(configuration, {"a": DOWN})
     assert lost.choices["own", Family.V4].members == ()
     assert lost.dead == {("a", Family.V4)}
-    back = chosen(given, {"a": replace(DOWN, good=1)})
+    back = chosen(configuration, {"a": replace(DOWN, good=1)})
     assert back.choices["own", Family.V4].members == (("a", 1),)
-    nobody = chosen(given, {"a": DOWN, "b": DOWN}, before=chosen(given, {}))
+    nobody = chosen(configuration, {"a": DOWN, "b": DOWN}, before=chosen(configuration, {}))
     assert nobody.choices["own", Family.V4].members == (("a", 1),)
     assert nobody.dead == frozenset()

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from polywan.core.events import Event, WorldTouched
+from polywan.core.events import Event, ForeignStateChanged
 from polywan.core.evolve import replace as evolve
 from polywan.core.stuck import Retries
 from polywan.core.tuning import Sysctl
-from polywan.daemon.settings import MOST, SettingsWatch
-from worlds import Daemon, config, world
+from polywan.daemon.settings import MOST_SETTINGS, SettingsWatch
+from worlds import Engine, config, world
 
 PATHS = [f"net/ipv4/conf/wan{n}/arp_ignore" for n in range(1, 41)]
 
 
 class Box:
     def __init__(self, **more: Any) -> None:
-        state = Daemon(config(2), world(2)).state
+        state = Engine(config(2), world(2)).state
         assert state.desired is not None
         assert state.actual is not None
         wanted = tuple(Sysctl(path, "1") for path in PATHS)
@@ -47,18 +47,18 @@ def test_nothing_is_said_while_all_is_as_it_was_left() -> None:
 def test_all_are_looked_at_in_turns_of_a_few() -> None:
     box = Box()
     box.watch.look()
-    assert len(box.looked) == MOST
+    assert len(box.looked) == MOST_SETTINGS
     box.watch.look()
     assert set(box.looked) == set(PATHS)
     box.watch.look()
-    assert box.looked[len(PATHS) :] == PATHS[:MOST]
+    assert box.looked[len(PATHS) :] == PATHS[:MOST_SETTINGS]
 
 
 def test_a_setting_that_somebody_changed_asks_for_a_read() -> None:
     box = Box()
     box.values[PATHS[3]] = "0"
     box.watch.look()
-    assert box.events == [WorldTouched("setting")]
+    assert box.events == [ForeignStateChanged("setting")]
 
 
 def test_what_the_kernel_refuses_is_not_asked_for_each_second() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from polywan.core import staging
 from polywan.core.errors import KernelError
-from polywan.core.events import ConfigLoaded, Looked, ReadDone, Staging
+from polywan.core.events import ConfigLoaded, ListsPreloaded, LookupsChanged, ReadDone
 from polywan.core.lookups import Lookups, PrefixList
 from polywan.core.nft import PART, PIECE, declare_texts
 from polywan.core.plan import ActualState, NftBatch
@@ -21,7 +21,7 @@ from polywan.daemon.loop import Daemon as Loop
 from polywan.kernel.fake import FakeKernel
 from polywan.kernel.fake_nft import transact
 from polywan.probe.fake import FakeProber
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 PATH = "/etc/polywan/list"
 NAME = "list_4_bbbbbbbb"
@@ -34,13 +34,13 @@ def large(digest: str) -> PrefixList:
 OLD, NEW = large("aaaaaaaa"), large("bbbbbbbb")
 
 
-def running() -> Daemon:
-    daemon = Daemon(config(2, rules=[{"list": PATH, "uplink": "u2"}]), world(2))
-    daemon.feed(Looked(known(OLD)))
+def running() -> Engine:
+    daemon = Engine(config(2, rules=[{"list": PATH, "uplink": "u2"}]), world(2))
+    daemon.feed(LookupsChanged(known(OLD)))
     return daemon
 
 
-def pieces(daemon: Daemon, found: PrefixList | None = None) -> list[str]:
+def pieces(daemon: Engine, found: PrefixList | None = None) -> list[str]:
     ahead = staging.ahead([found or NEW], daemon.state)
     return [text for name, nftset in ahead.items() for text in declare_texts(name, nftset)]
 
@@ -49,12 +49,12 @@ def known(found: PrefixList) -> Lookups:
     return Lookups(lists={PATH: found})
 
 
-def texts(daemon: Daemon, event: object) -> list[str]:
+def texts(daemon: Engine, event: object) -> list[str]:
     plans = daemon.plans(daemon.feed(event))
     return [op.text for apply in plans for op in apply.plan.ops if isinstance(op, NftBatch)]
 
 
-def holding(daemon: Daemon, *names: str) -> ActualState:
+def holding(daemon: Engine, *names: str) -> ActualState:
     actual = daemon.state.actual
     assert actual is not None
     assert actual.nft is not None
@@ -73,8 +73,8 @@ def test_before_the_first_decision_nothing_is_staged() -> None:
 
 def test_a_set_that_was_staged_is_used_without_being_filled_again() -> None:
     daemon = running()
-    daemon.feed(Staging(frozenset({NAME})))
-    (text,) = texts(daemon, Looked(known(NEW)))
+    daemon.feed(ListsPreloaded(frozenset({NAME})))
+    (text,) = texts(daemon, LookupsChanged(known(NEW)))
     assert f"@{NAME}" in text
     assert "10.0.1.0/24" not in text
     assert "delete set inet polywan list_4_aaaaaaaa" in text
@@ -83,7 +83,7 @@ def test_a_set_that_was_staged_is_used_without_being_filled_again() -> None:
 
 def test_a_set_that_was_staged_is_used_by_a_new_configuration_too() -> None:
     daemon = running()
-    daemon.feed(Staging(frozenset({NAME})))
+    daemon.feed(ListsPreloaded(frozenset({NAME})))
     more = config(2, rules=[{"list": PATH, "uplink": "u1"}])
     (text,) = texts(daemon, ConfigLoaded(more, lookups=known(NEW)))
     assert f"@{NAME}" in text
@@ -91,52 +91,52 @@ def test_a_set_that_was_staged_is_used_by_a_new_configuration_too() -> None:
 
 
 def test_without_staging_the_set_comes_with_the_decision() -> None:
-    (text,) = texts(running(), Looked(known(NEW)))
+    (text,) = texts(running(), LookupsChanged(known(NEW)))
     assert "10.0.1.0/24" in text
 
 
 def test_a_read_in_between_neither_removes_a_staged_set_nor_counts_on_it() -> None:
     daemon = running()
-    daemon.feed(Staging(frozenset({NAME})))
+    daemon.feed(ListsPreloaded(frozenset({NAME})))
     assert texts(daemon, ReadDone(world(2), holding(daemon, NAME))) == []
-    daemon.feed(Staging(frozenset()))
-    (text,) = texts(daemon, Looked(known(NEW)))
+    daemon.feed(ListsPreloaded(frozenset()))
+    (text,) = texts(daemon, LookupsChanged(known(NEW)))
     assert "10.0.1.0/24" in text
 
 
 def test_a_set_that_nothing_needs_in_the_end_is_removed() -> None:
     daemon = running()
-    daemon.feed(Staging(frozenset({NAME})))
-    daemon.feed(Staging(frozenset()))
+    daemon.feed(ListsPreloaded(frozenset({NAME})))
+    daemon.feed(ListsPreloaded(frozenset()))
     assert texts(daemon, ReadDone(world(2), holding(daemon, NAME))) == [f"delete set inet polywan {NAME}\n"]
 
 
 def test_a_table_that_somebody_removed_takes_the_staged_set_along() -> None:
     daemon = running()
-    daemon.feed(Staging(frozenset({NAME})))
+    daemon.feed(ListsPreloaded(frozenset({NAME})))
     assert daemon.state.actual is not None
     daemon.feed(ReadDone(world(2), replace(daemon.state.actual, nft=None)))
-    (text,) = texts(daemon, Looked(known(NEW)))
+    (text,) = texts(daemon, LookupsChanged(known(NEW)))
     assert "10.0.1.0/24" in text
 
 
 def test_other_lookups_leave_a_set_staged() -> None:
     daemon = running()
-    daemon.feed(Staging(frozenset({NAME})))
-    daemon.feed(Looked(replace(known(OLD), utc_offset=3600)))
+    daemon.feed(ListsPreloaded(frozenset({NAME})))
+    daemon.feed(LookupsChanged(replace(known(OLD), utc_offset=3600)))
     assert daemon.state.staged == {NAME}
 
 
 @pytest.mark.parametrize("refused", [False, True])
 def test_the_loop_declares_large_lists_and_takes_back_what_was_refused(tmp_path: Path, *, refused: bool) -> None:
     async def story() -> None:
-        given = running()
-        assert given.state.desired is not None
+        daemon = running()
+        assert daemon.state.desired is not None
         kernel = FakeKernel()
-        kernel.nft = transact(None, given.state.desired.nft.render())
+        kernel.nft = transact(None, daemon.state.desired.nft.render())
         if refused:
             kernel.fail_next(NftBatch, 12)
-        loop = Loop(kernel, FakeProber(lambda order, target: 0.001), given.state, tmp_path)
+        loop = Loop(kernel, FakeProber(lambda order, target: 0.001), daemon.state, tmp_path)
         await loop.stage([OLD, NEW])
         assert kernel.nft is not None
         assert (NAME in kernel.nft.sets) is not refused
@@ -158,8 +158,8 @@ def test_a_declaration_leaves_what_else_is_there() -> None:
 
 def test_a_list_comes_in_pieces_that_together_are_all_of_it() -> None:
     assert len(pieces(running())) == 3
-    told = [re.findall(r"[0-9.]+/[0-9]+", text) for text in pieces(running())]
-    assert sorted(itertools.chain(*told)) == sorted(NEW.v4)
+    listed = [re.findall(r"[0-9.]+/[0-9]+", text) for text in pieces(running())]
+    assert sorted(itertools.chain(*listed)) == sorted(NEW.v4)
 
 
 def test_nothing_goes_on_when_the_table_was_lost_between_two_pieces() -> None:
@@ -178,7 +178,7 @@ def test_a_list_that_was_left_half_declared_is_declared_anew_or_removed(*, wante
     daemon = running()
     torn = (NAME, f"{PART}4_bbbbbbbb")
     if wanted:
-        daemon.feed(Looked(known(NEW)))
+        daemon.feed(LookupsChanged(known(NEW)))
     (text,) = texts(daemon, ReadDone(world(2), holding(daemon, *torn)))
     assert f"delete set inet polywan {torn[1]}" in text
     assert (f"flush set inet polywan {NAME}" in text, "10.0.1.0/24" in text) == (wanted, wanted)
@@ -187,11 +187,11 @@ def test_a_list_that_was_left_half_declared_is_declared_anew_or_removed(*, wante
 
 def test_a_list_that_is_being_staged_is_not_taken_for_a_torn_one() -> None:
     daemon = running()
-    daemon.feed(Staging(frozenset({NAME})))
+    daemon.feed(ListsPreloaded(frozenset({NAME})))
     assert texts(daemon, ReadDone(world(2), holding(daemon, NAME, f"{PART}4_bbbbbbbb"))) == []
 
 
 def test_an_element_that_is_no_prefix_is_refused() -> None:
-    bad = PrefixList("dddddddd", v4=("nonsense",) * staging.LARGE)
+    bad = PrefixList("dddddddd", v4=("nonsense",) * staging.LARGE_LIST)
     with pytest.raises(KernelError):
         transact(None, pieces(running(), bad)[0])

@@ -61,7 +61,7 @@ def uplink(name: str, state: str = "up", share: float = 0.0, **more: Any) -> dic
         "tx_bps": 298_000,
         "rx_bytes": 10_000,
         "tx_bytes": 20_000,
-        "leaving": None,
+        "drain": None,
         "slow_start": None,
         "standby": False,
         "held_for": None,
@@ -168,7 +168,7 @@ BUSY = family("degraded", "busy: x")
 
 
 @pytest.mark.parametrize(
-    ("given", "word"),
+    ("uplink_document", "word"),
     [
         (uplink("a"), "up"),
         (uplink("a", standby=True), "standing by"),
@@ -179,8 +179,8 @@ BUSY = family("degraded", "busy: x")
         (uplink("a", "drained", reason="drained by hand"), "drained"),
     ],
 )  # fmt: skip
-def test_the_state_is_told_in_a_word(given: dict[str, Any], word: str) -> None:
-    row = next(line for line in lines(status(given)) if line.startswith("a  "))
+def test_the_state_is_told_in_a_word(uplink_document: dict[str, Any], word: str) -> None:
+    row = next(line for line in lines(status(uplink_document)) if line.startswith("a  "))
     assert row[8:].startswith(f"{word}  ")
 
 
@@ -252,8 +252,8 @@ def test_a_great_many_dead_uplinks_do_not_push_the_table_away() -> None:
 
 
 def test_one_connection_that_is_left_is_no_plural() -> None:
-    leaving = {"since": ago(5), "deadline": None, "by_hand": True}
-    drained = uplink("a", "draining", reason="drained by hand", connections=1, leaving=leaving)
+    drain_state = {"since": ago(5), "deadline": None, "by_operator": True}
+    drained = uplink("a", "draining", reason="drained by hand", connections=1, drain=drain_state)
     assert lines(status(drained))[-1] == "a: drained by hand; 1 connection is left"
 
 

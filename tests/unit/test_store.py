@@ -11,7 +11,7 @@ from polywan.core.net import Family
 from polywan.daemon import store
 from polywan.daemon.removing import remove
 from polywan.kernel.fake import FakeKernel
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -91,19 +91,19 @@ def changed(**parts: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[" * 100_000, "brackets are nested too deeply"),
         ('{"ids": ' + '{"a":' * 100_000, "brackets are nested too deeply"),
-        (" " * (store.LARGEST + 1), "larger than 4 MiB"),
+        (" " * (store.LARGEST_MEMORY + 1), "larger than 4 MiB"),
         ("9" * 5000, "ignored"),
     ],
 )
-def test_a_file_that_nobody_could_read_to_its_end_is_ignored(tmp_path: Path, text: str, told: str) -> None:
+def test_a_file_that_nobody_could_read_to_its_end_is_ignored(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / store.FILE).write_text(text)
     memory, warning = store.load(tmp_path)
     assert memory == Memory()
-    assert told in warning
+    assert message in warning
 
 
 def test_what_is_no_file_is_neither_waited_for_nor_followed(tmp_path: Path) -> None:
@@ -143,10 +143,11 @@ def test_of_two_names_with_one_number_the_first_keeps_it(tmp_path: Path) -> None
 
 def test_what_makes_sense_is_kept_beside_what_does_not(tmp_path: Path) -> None:
     orders = json.loads(GOOD)["orders"] | {"dsl": {"verb": "enable"}}
-    (tmp_path / store.FILE).write_text(changed(mask=-1, orders=orders, gateways=7, leaving=[["lte"], ["lte", 4, 5]]))
+    rows = {"leaving": [["lte"], ["lte", 4, 5]]}
+    (tmp_path / store.FILE).write_text(changed(mask=-1, orders=orders, gateways=7, **rows))
     memory, warning = store.load(tmp_path)
     assert (memory.ids, memory.originals, memory.orders) == (MEMORY.ids, MEMORY.originals, MEMORY.orders)
-    assert (memory.mask, memory.gateways, memory.leaving) == (None, {}, {("lte", Family.V4): 5.0})
+    assert (memory.mask, memory.gateways, memory.drains) == (None, {}, {("lte", Family.V4): 5.0})
     assert "in mask, gateways, orders, leaving was ignored; marks may be given anew; orders by hand" in warning
     assert not store.lost(tmp_path)
 
@@ -192,11 +193,11 @@ FORWARD = "net/ipv4/ip_forward"
 
 @pytest.mark.parametrize("lost", [True, False])
 def test_down_names_the_settings_whose_old_values_are_lost(tmp_path: Path, lost: bool) -> None:
-    given = world(2)
-    kernel = FakeKernel(links=given.links.values(), addresses=given.addresses, defaults=given.defaults)
+    observed = world(2)
+    kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
     kernel.sysctls = {FORWARD: "0", "net/ipv4/conf/wan1/rp_filter": "1"}
     wanted = Config.model_validate({"uplinks": config(2).uplinks, "global": {"forwarding": True}})
-    daemon = Daemon(wanted, given, kernel.read(list(kernel.sysctls)))
+    daemon = Engine(wanted, observed, kernel.read(list(kernel.sysctls)))
     for plan in daemon.plans():
         kernel.apply(plan.plan)
     assert kernel.sysctls[FORWARD] == "1"

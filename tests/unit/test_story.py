@@ -8,33 +8,33 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from polywan.core import outages
-from polywan.core.effects import Level, Note, Remember
+from polywan.core.effects import Level, Log, SaveMemory
 from polywan.core.events import ConfigLoaded, ReadDone, Tick
 from polywan.core.net import Family
 from polywan.core.observed import Address, DefaultRoute, Observed
 from polywan.core.outages import History, Outage
 from polywan.core.story import tell
 from polywan.core.views import UplinkState, UplinkView
-from worlds import Daemon, config, link, world
+from worlds import Engine, config, link, world
 
 
 def addressed(address: str | None, gateway: str | None) -> Observed:
     """The world of two uplinks over IPv4, with another address and gateway of the first."""
-    given = world(2, [Family.V4])
-    addresses = tuple(a for a in given.addresses if a.link != "wan1")
+    observed = world(2, [Family.V4])
+    addresses = tuple(a for a in observed.addresses if a.link != "wan1")
     if address is not None:
         addresses += (Address("wan1", ip_interface(address)),)
-    defaults = tuple(d for d in given.defaults if d.link != "wan1")
+    defaults = tuple(d for d in observed.defaults if d.link != "wan1")
     if gateway is not None:
         defaults += (DefaultRoute(family=Family.V4, link="wan1", via=ip_address(gateway), metric=101),)
-    return replace(given, addresses=addresses, defaults=defaults)
+    return replace(observed, addresses=addresses, defaults=defaults)
 
 
-def told(daemon: Daemon, event: str) -> list[str]:
-    return [e.text for e in daemon.effects if isinstance(e, Note) and e.event == event]
+def logged(daemon: Engine, event: str) -> list[str]:
+    return [e.text for e in daemon.effects if isinstance(e, Log) and e.event == event]
 
 
-def see(daemon: Daemon, observed: Observed, seconds: float = 0.0) -> None:
+def see(daemon: Engine, observed: Observed, seconds: float = 0.0) -> None:
     assert daemon.state.desired is not None
     assert daemon.state.actual is not None
     daemon.feed(ReadDone(observed, daemon.state.actual))
@@ -42,8 +42,8 @@ def see(daemon: Daemon, observed: Observed, seconds: float = 0.0) -> None:
     daemon.feed(Tick())
 
 
-def running() -> Daemon:
-    return Daemon(config(2), world(2, [Family.V4]))
+def running() -> Engine:
+    return Engine(config(2), world(2, [Family.V4]))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def running() -> Daemon:
 def test_a_change_of_address_or_gateway_is_one_line(address: str | None, gateway: str | None, text: str) -> None:
     daemon = running()
     see(daemon, addressed(address, gateway), 1.1)
-    assert told(daemon, "uplink.address") == [f"u1: {text}"]
+    assert logged(daemon, "uplink.address") == [f"u1: {text}"]
 
 
 def test_an_address_that_goes_before_another_one_comes_is_an_exchange() -> None:
@@ -66,21 +66,21 @@ def test_an_address_that_goes_before_another_one_comes_is_an_exchange() -> None:
     see(daemon, addressed(None, None), 0.2)
     see(daemon, addressed("100.64.1.9/24", None), 0.2)
     see(daemon, addressed("100.64.1.9/24", "100.64.1.1"), 1.0)
-    assert told(daemon, "uplink.address") == ["u1: address 100.64.1.2 → 100.64.1.9, gateway 100.64.1.1"]
+    assert logged(daemon, "uplink.address") == ["u1: address 100.64.1.2 → 100.64.1.9, gateway 100.64.1.1"]
 
 
 def test_an_address_that_is_taken_and_given_back_is_no_news() -> None:
     daemon = running()
     see(daemon, addressed(None, None), 0.2)
     see(daemon, world(2, [Family.V4]), 2.0)
-    assert told(daemon, "uplink.address") == []
+    assert logged(daemon, "uplink.address") == []
 
 
 def test_a_link_that_goes_down_has_no_other_address_for_that() -> None:
     daemon = running()
     see(daemon, world(2, [Family.V4]).with_link(link(1, up=False)), 2.0)
-    assert told(daemon, "uplink.address") == []
-    assert told(daemon, "uplink.down") == ["u1 is down: interface is down"]
+    assert logged(daemon, "uplink.address") == []
+    assert logged(daemon, "uplink.down") == ["u1 is down: interface is down"]
 
 
 def test_what_is_told_later_wakes_the_loop_once() -> None:
@@ -95,9 +95,9 @@ def test_what_is_told_later_wakes_the_loop_once() -> None:
 def test_an_outage_is_written_down_once_its_connections_had_their_time() -> None:
     daemon = running()
     first = daemon.carrier(1, carrier=False)
-    assert not [e for e in first if isinstance(e, Remember)]
+    assert not [e for e in first if isinstance(e, SaveMemory)]
     daemon.now += 2.0
-    written = [e for e in daemon.feed(Tick()) if isinstance(e, Remember)]
+    written = [e for e in daemon.feed(Tick()) if isinstance(e, SaveMemory)]
     assert [e.memory.outages["u1"].count for e in written] == [1]
 
 
@@ -139,7 +139,7 @@ def test_a_few_outages_are_kept_and_all_of_the_day_are_counted() -> None:
     for n in range(20):
         known = dict(outages.follow(known, {"a": UP}, {"a": DOWN}, 10.0 * n, 0.0))
         known = dict(outages.follow(known, {"a": DOWN}, {"a": UP}, 10.0 * n + 1, 0.0))
-    assert (known["a"].count, len(known["a"].last)) == (20, outages.KEPT)
+    assert (known["a"].count, len(known["a"].last)) == (20, outages.KEPT_OUTAGES)
     assert known["a"].last[0].began == 190.0
 
 
@@ -151,4 +151,4 @@ def test_another_name_for_the_same_device_is_no_return() -> None:
     daemon.feed(ConfigLoaded(type(config(2)).model_validate(again)))
     see(daemon, world(2, [Family.V4]), 2.0)
     daemon.effects = daemon.effects[before:]
-    assert told(daemon, "uplink.up") + told(daemon, "uplink.address") == []
+    assert logged(daemon, "uplink.up") + logged(daemon, "uplink.address") == []

@@ -18,10 +18,10 @@ SITE = ip_network("10.0.0.0/8")
 
 
 def rule(priority: int = 100, table: int | None = 200, **fields: object) -> ForeignRule:
-    given = {"family": Family.V4, "priority": RulePriority(priority), "table": table, **fields}
-    if "action" in given or "goto" in given:
-        given["table"] = None
-    return ForeignRule(**given)  # type: ignore[arg-type]  # a table of fields
+    values = {"family": Family.V4, "priority": RulePriority(priority), "table": table, **fields}
+    if "action" in values or "goto" in values:
+        values["table"] = None
+    return ForeignRule(**values)  # type: ignore[arg-type]  # a table of fields
 
 
 def goto(priority: int, target: int, **fields: object) -> ForeignRule:
@@ -86,7 +86,7 @@ def test_rules_that_decide_no_forwarded_packet_leave_nothing(harmless: ForeignRu
         (rule(action="prohibit"), "accept"),
         (rule(action="blackhole"), "accept"),
     ],
-    ids=lambda given: given.text() if isinstance(given, ForeignRule) else "",
+    ids=lambda one: one.text() if isinstance(one, ForeignRule) else "",
 )
 def test_a_rule_becomes_one_line(deciding: ForeignRule, line: str) -> None:
     assert lines(deciding) == [line]
@@ -229,7 +229,7 @@ def test_chains_for_the_box_are_made_for_the_families_that_are_asked_for() -> No
 
 
 def packet(source: str, destination: str, **fields: object) -> Packet:
-    given = {
+    values = {
         "family": Family.V4,
         "source": ip_address(source),
         "destination": ip_address(destination),
@@ -239,7 +239,7 @@ def packet(source: str, destination: str, **fields: object) -> Packet:
         "in_interface": "lan0",
         **fields,
     }
-    return Packet(**given)  # type: ignore[arg-type]  # a table of fields
+    return Packet(**values)  # type: ignore[arg-type]  # a table of fields
 
 
 def network(text: str) -> IPNetwork:

@@ -23,7 +23,7 @@ from polywan.core.select import Choice
 from polywan.core.translation import native_members
 from polywan.kernel import rtnetlink as rt
 from polywan.kernel.netlink import attribute, number
-from worlds import Daemon, link, world
+from worlds import Engine, link, world
 
 A, B = "2001:db8:a::/56", "2001:db8:b::/56"
 ULA = "fd00:1:2:3::"
@@ -58,7 +58,7 @@ def conf(*uplinks: dict[str, Any]) -> Config:
 BOTH = seen(default(1, A), default(2, B), lan=("2001:db8:a:1::1/64", "2001:db8:b:1::1/64", f"{ULA}1/64"))
 
 
-def rules(daemon: Daemon, chain: str) -> list[str]:
+def rules(daemon: Engine, chain: str) -> list[str]:
     assert daemon.state.desired is not None
     return [rule.text for rule in daemon.state.desired.nft.chains[chain].rules]
 
@@ -143,7 +143,7 @@ def test_an_unknown_source_is_masqueraded() -> None:
 
 def test_a_link_local_source_is_never_translated() -> None:
     assert leaves(conf({}, {}), BOTH, "u1", "fe80::1") == "fe80::1"
-    translating = rules(Daemon(conf({}, {}), seen()), "nat")[2:]
+    translating = rules(Engine(conf({}, {}), seen()), "nat")[2:]
     assert translating[0] == "ip6 saddr { fe80::/10, ff00::/8 } accept"
 
 
@@ -191,14 +191,14 @@ def test_a_fixed_address_and_no_translation_are_told_as_they_are() -> None:
 
 
 def test_without_any_prefix_translation_is_what_it_was() -> None:
-    assert rules(Daemon(conf({}, {}), seen()), "nat")[3:] == ["oifname @masqueraded masquerade"]
+    assert rules(Engine(conf({}, {}), seen()), "nat")[3:] == ["oifname @masqueraded masquerade"]
 
 
 def test_the_rules_of_translation_do_not_grow_with_the_uplinks() -> None:
     count = 20
     prefixes = [default(n, f"2001:db8:{n:x}00::/56") for n in range(1, count + 1)]
     observed = seen(*prefixes, lan=(f"{ULA}1/64",), count=count)
-    assert len(rules(Daemon(conf(*[{}] * count), observed), "nat")) == 6
+    assert len(rules(Engine(conf(*[{}] * count), observed), "nat")) == 6
 
 
 # By which uplink they leave.
@@ -234,7 +234,7 @@ def test_a_prefix_that_several_uplinks_have_is_shared_among_them() -> None:
     observed = seen(default(1, A), default(2, A), default(3, B), count=3)
     config = conf({}, {}, {})
     assert carriers(config, observed, "2001:db8:a::1", "u1", "u2", "u3") == ("u1", "u2")
-    text = rules(Daemon(config, observed), "policy_default")
+    text = rules(Engine(config, observed), "policy_default")
     assert f"ip6 saddr {{ {A} }} numgen inc mod 2 vmap {{ 0 : goto to_u1, 1 : goto to_u2 }}" in text
 
 
@@ -252,7 +252,7 @@ def test_native_takes_no_foreign_source_as_long_as_another_translates() -> None:
 def test_a_foreign_source_is_refused_where_nobody_translates() -> None:
     config = conf({"nat6": "native"}, {"nat6": "native"})
     assert carriers(config, BOTH, f"{ULA}1", "u1", "u2") == ()
-    assert "meta nfproto ipv6 reject with icmpv6 type policy-fail" in rules(Daemon(config, BOTH), "policy_default")
+    assert "meta nfproto ipv6 reject with icmpv6 type policy-fail" in rules(Engine(config, BOTH), "policy_default")
 
 
 def test_native_without_a_known_prefix_takes_its_own_addresses_only() -> None:
@@ -267,14 +267,14 @@ def test_a_prefix_shared_by_native_uplinks_is_no_foreign_source() -> None:
 
 
 def test_when_its_uplink_loses_its_carrier_a_prefix_is_nobodys_at_once() -> None:
-    daemon = Daemon(conf({}, {}), BOTH)
+    daemon = Engine(conf({}, {}), BOTH)
     assert any(f"{A} : goto to_u1" in text for text in rules(daemon, "policy_default"))
     daemon.feed(LinkChanged(link(1, carrier=False)))
     assert not any("to_u1" in text for text in rules(daemon, "policy_default") if "ipv4" not in text)
 
 
 def test_a_new_prefix_is_in_force_with_the_next_read_and_the_old_one_nowhere() -> None:
-    daemon = Daemon(conf({}, {}), BOTH)
+    daemon = Engine(conf({}, {}), BOTH)
     renewed = seen(default(1, "2001:db8:c::/56"), default(2, B), lan=("2001:db8:c:1::1/64", f"{ULA}1/64"))
     assert daemon.state.actual is not None
     (plan,) = daemon.plans(daemon.feed(ReadDone(renewed, daemon.state.actual)))
@@ -288,14 +288,14 @@ def test_a_new_prefix_is_in_force_with_the_next_read_and_the_old_one_nowhere() -
 # Routing.
 
 
-def from_rules(daemon: Daemon, table: int) -> set[tuple[str, str | None]]:
+def from_rules(daemon: Engine, table: int) -> set[tuple[str, str | None]]:
     assert daemon.state.desired is not None
     rules: frozenset[IpRule] = daemon.state.desired.rules
     return {(str(r.from_), r.iif) for r in rules if r.from_ is not None and r.from_.version == 6 and r.table == table}
 
 
 def test_the_boxs_own_sources_within_a_prefix_find_its_table() -> None:
-    daemon = Daemon(conf({}, {}), BOTH)
+    daemon = Engine(conf({}, {}), BOTH)
     assert from_rules(daemon, 6001) == {(A, "lo"), ("2001:db8:64:1::2/128", None)}
 
 
@@ -311,10 +311,10 @@ def bare() -> Observed:
 
 
 def test_an_uplink_without_an_address_of_its_own_uses_the_boxs_in_its_prefix() -> None:
-    daemon = Daemon(conf({}, {}), bare())
-    way = daemon.state.reach["u1", Family.V6]
-    assert isinstance(way, Path)
-    assert (way.addresses, str(way.source)) == ((IPv6Address("2001:db8:a:1::1"),), "2001:db8:a:1::1")
+    daemon = Engine(conf({}, {}), bare())
+    path = daemon.state.reach["u1", Family.V6]
+    assert isinstance(path, Path)
+    assert (path.addresses, str(path.source)) == ((IPv6Address("2001:db8:a:1::1"),), "2001:db8:a:1::1")
     assert daemon.state.desired is not None
     route = next(r for r in daemon.state.desired.routes if r.link == "wan1" and r.family is Family.V6)
     assert str(route.source) == "2001:db8:a:1::1"
@@ -340,7 +340,7 @@ def test_mains_own_default_is_one_that_the_kernel_would_take() -> None:
 
 def test_without_a_default_of_mains_the_box_leaves_by_the_fallback_table() -> None:
     observed = Observed(links=BOTH.links, addresses=BOTH.addresses, defaults=(default(1, A), default(2, B)))
-    daemon = Daemon(conf({}, {}), observed)
+    daemon = Engine(conf({}, {}), observed)
     state = daemon.state
     assert unbound_links(observed, state.reach, state.numbers, Family.V6) == {"wan1"}
     assert state.desired is not None
@@ -351,7 +351,7 @@ def test_without_a_default_of_mains_the_box_leaves_by_the_fallback_table() -> No
 
 
 def test_status_tells_prefixes_and_mode() -> None:
-    daemon = Daemon(conf({}, {}, {"families": "ipv4"}), seen(default(1, A), count=3))
+    daemon = Engine(conf({}, {}, {"families": "ipv4"}), seen(default(1, A), count=3))
     shown = status.document(daemon.state, "0", 0.0, 0.0, {})["uplinks"]
     assert [(u["prefixes6"], u["nat6_mode"]) for u in shown] == [([A], "prefix"), ([], "masquerade"), ([], None)]
 

@@ -11,17 +11,17 @@ from polywan.core.net import Family
 from polywan.core.plan import ActualState, SetSysctl
 from polywan.core.reach import Path
 from polywan.core.tuning import build_sysctls
-from worlds import Daemon, config, world
+from worlds import Engine, config, world
 
 RA = "net/ipv6/conf/wan1/accept_ra"
 FORWARDING: dict[str, Any] = {"global": {"forwarding": True}}
 
 
 def wanted(current: dict[str, str], **uplink: object) -> dict[str, str]:
-    given = config(1, **FORWARDING)
-    changed = given.uplinks["u1"].model_copy(update=uplink)
-    given = given.model_copy(update={"uplinks": {"u1": changed}})
-    return {s.path: s.value for s in build_sysctls(given, world(1), {}, current)}
+    configuration = config(1, **FORWARDING)
+    changed = configuration.uplinks["u1"].model_copy(update=uplink)
+    configuration = configuration.model_copy(update={"uplinks": {"u1": changed}})
+    return {s.path: s.value for s in build_sysctls(configuration, world(1), {}, current)}
 
 
 @pytest.mark.parametrize(("now", "then"), [("1", "2"), ("2", "2"), ("0", None), (None, "2")])
@@ -45,7 +45,7 @@ def test_advertisements_do_not_matter_on_a_box_that_does_not_forward() -> None:
 
 
 def test_advertisements_that_somebody_refuses_later_stay_refused() -> None:
-    daemon = Daemon(config(1, **FORWARDING), world(1), ActualState(sysctls={RA: "1"}))
+    daemon = Engine(config(1, **FORWARDING), world(1), ActualState(sysctls={RA: "1"}))
     actual = daemon.state.actual
     assert actual is not None
     assert actual.sysctls[RA] == "2"

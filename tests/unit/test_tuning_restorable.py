@@ -17,8 +17,8 @@ def test_whatever_polywan_writes_can_be_restored() -> None:
         "policies": {"default": {"algorithm": "multipath", "tiers": [["u1", "u2", "u3"]]}},
         "global": {"forwarding": True},
     }
-    given = config(3, **more)
-    written = [*build_sysctls(given, world(3), {}, {}), *usual(["wan1", "ppp0", "eth0.5@x"])]
+    configuration = config(3, **more)
+    written = [*build_sysctls(configuration, world(3), {}, {}), *usual(["wan1", "ppp0", "eth0.5@x"])]
     assert len(written) > 20
     assert [s for s in written if not restorable(s.path, s.value)] == []
 

@@ -8,19 +8,19 @@ def test_one_thing_is_no_plural() -> None:
 
 
 def test_ordinals_end_as_they_are_spoken() -> None:
-    told = [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 101, 111)]
-    assert told == ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "101st", "111th"]
+    text = [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 101, 111)]
+    assert text == ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "101st", "111th"]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [
         (0.04, "0.0 s"), (0.42, "0.4 s"), (1.4, "1 s"), (59.6, "1 min"), (60, "1 min"), (252, "4 min 12 s"),
         (3600, "1 h"), (7512, "2 h 5 min"), (86400 * 3 + 4 * 3600, "3 d 4 h"), (-1, "0.0 s"),
     ],
 )  # fmt: skip
-def test_a_time_span_is_told_in_its_two_largest_units(seconds: float, told: str) -> None:
-    assert lasted(seconds) == told
+def test_a_time_span_is_told_in_its_two_largest_units(seconds: float, text: str) -> None:
+    assert lasted(seconds) == text
 
 
 def test_names_are_listed_as_they_are_spoken() -> None:

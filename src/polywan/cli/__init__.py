@@ -113,8 +113,8 @@ def _unexpected(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         what = error.filename if error.filename is not None else "writing the output"
         return f"{what}: {error.strerror.lower()}"
-    told = f"{type(error).__name__}: {error}".rstrip(": ")
-    return f"polywan failed, which is a fault of its own ({told}); PYTHONDEVMODE=1 polywan … shows where"
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"polywan failed, which is a fault of its own ({text}); PYTHONDEVMODE=1 polywan … shows where"
 
 
 def _drop_output() -> None:

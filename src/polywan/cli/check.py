@@ -49,8 +49,8 @@ def command(ctx: click.Context, config_path: Path, as_json: bool) -> None:
     found = here.warnings(config)
     if as_json:
         facts = {"ok": True, "uplinks": list(config.uplinks), "policies": list(policies)}
-        told = [{"where": "this machine", "key": "", "message": text, "hint": ""} for text in found]
-        click.echo(json.dumps({**facts, "warnings": [*_listed(warnings), *told]}, indent=2))
+        parts = [{"where": "this machine", "key": "", "message": text, "hint": ""} for text in found]
+        click.echo(json.dumps({**facts, "warnings": [*_listed(warnings), *parts]}, indent=2))
         return
     for warning in (*warnings, *found):
         click.echo(f"warning: {warning}", err=True)

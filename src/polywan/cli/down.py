@@ -14,7 +14,7 @@ from polywan.client import runtime_dir as resolve
 from polywan.core.errors import BusyError, ControlError
 from polywan.core.words import counted
 
-PATIENCE: Final = 60.0
+DOWN_TIMEOUT: Final = 60.0
 """Seconds: large sets take a while to go, and nobody else can remove them meanwhile."""
 
 
@@ -37,7 +37,7 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
 
     directory = resolve(runtime_dir)
     try:
-        report = Client(directory, PATIENCE).down()
+        report = Client(directory, DOWN_TIMEOUT).down()
     except ControlError as error:
         # A daemon that answers has ended, or has not let itself be asked: its own words say which.
         if error.status:

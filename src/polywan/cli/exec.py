@@ -17,10 +17,10 @@ from polywan.client import runtime_dir as resolve
 from polywan.core.errors import ControlError, MissingFeature, NotPermitted, PolywanError
 from polywan.core.lookups import via_group
 
-HOME = Path("/sys/fs/cgroup")
+CGROUP_HOME = Path("/sys/fs/cgroup")
 """Below it every control group is; whatever else the daemon names is not written to."""
 
-ROOT = "exec needs root: sudo polywan exec --via NAME -- sudo -u USER CMD runs CMD as USER"
+NEEDS_ROOT = "exec needs root: sudo polywan exec --via NAME -- sudo -u USER CMD runs CMD as USER"
 
 
 @click.command(name="exec", context_settings={"allow_interspersed_args": False})
@@ -59,7 +59,7 @@ def bind(client: Client, uplink: str) -> None:
     """
     answer = _ask(client, uplink)
     directory = Path(answer["directory"])
-    safe = directory.is_relative_to(HOME) and ".." not in directory.parts
+    safe = directory.is_relative_to(CGROUP_HOME) and ".." not in directory.parts
     if not safe or directory.parts[-2:] != Path(via_group(uplink)).parts:
         raise PolywanError(f"the daemon names a strange control group: {directory}")
     if answer["group"] is None:
@@ -78,7 +78,7 @@ def _ask(client: Client, uplink: str) -> dict[str, Any]:
     except ControlError as error:
         match error.status:
             case 403:
-                raise NotPermitted(f"{error}; {ROOT}") from error
+                raise NotPermitted(f"{error}; {NEEDS_ROOT}") from error
             case 501:
                 raise MissingFeature(str(error)) from error
             case _:
@@ -113,7 +113,7 @@ def _enter(directory: Path) -> None:
 
 def _refusal(error: OSError, what: str) -> PolywanError:
     if error.errno in (errno.EACCES, errno.EPERM):
-        return NotPermitted(f"{what}: {error.strerror}; {ROOT}")
+        return NotPermitted(f"{what}: {error.strerror}; {NEEDS_ROOT}")
     hint = "; control groups are read-only here" if error.errno == errno.EROFS else ""
     return MissingFeature(f"{what}: {error.strerror}{hint}")
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-GAP = "  "
+COLUMN_GAP = "  "
 CUT = "…"
 NARROWEST = 44
 """Columns below which nothing is made to fit: name, state and two shares need so many."""
@@ -84,4 +84,4 @@ def table(columns: Mapping[str, Column], expendable: Sequence[str], width: int |
 
 
 def _needed(columns: Mapping[str, Column]) -> int:
-    return sum(column.width for column in columns.values()) + len(GAP) * (len(columns) - 1)
+    return sum(column.width for column in columns.values()) + len(COLUMN_GAP) * (len(columns) - 1)

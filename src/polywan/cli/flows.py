@@ -15,7 +15,7 @@ from polywan.cli import options
 from polywan.cli.units import duration, size
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
-from polywan.core.flows import MOST_SORTED, PROTOCOL_NAMES, SORT_KEYS, order, wanted_of
+from polywan.core.flows import MOST_SORTED, PROTOCOL_NAMES, SORT_KEYS, flow_query_of, order
 
 HEADINGS = ("CLIENT", "DESTINATION", "PROTO", "STATE", "UPLINK", "AGE", "DOWN", "UP")
 
@@ -35,7 +35,7 @@ HEADINGS = ("CLIENT", "DESTINATION", "PROTO", "STATE", "UPLINK", "AGE", "DOWN", 
 @click.option("--count", is_flag=True, help="Print only how many there are, by uplink.")
 @options.as_json
 @options.runtime
-def command(count: bool, as_json: bool, runtime_dir: Path | None, **given: str | None) -> None:
+def command(count: bool, as_json: bool, runtime_dir: Path | None, **text: str | None) -> None:
     """List every connection that the kernel tracks: client, destination, uplink, age and bytes.
 
     They are sorted by client, unless there are more than 5000 or --sort says otherwise.
@@ -48,11 +48,11 @@ def command(count: bool, as_json: bool, runtime_dir: Path | None, **given: str |
       polywan flows --proto udp --port 53 --json | jq '.flows[].destination'
       polywan flows --count
     """
-    wanted = {key: value for key, value in given.items() if value is not None}
+    wanted = {key: value for key, value in text.items() if value is not None}
     if count:
         wanted["limit"] = "0"
     try:
-        asked = wanted_of(wanted)
+        asked = flow_query_of(wanted)
     except ValueError as error:
         raise click.UsageError(f"--{error}") from None
     sorts = asked.sort is not None and (asked.limit is None or asked.limit > MOST_SORTED)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from polywan.cli.overview import FAMILIES, left, reason, told_of, volume, word
+from polywan.cli.overview import FAMILY_TITLES, drain_note, phrase_of, reason, volume, word
 from polywan.cli.units import age, milliseconds, rate, size
 from polywan.core.words import counted, lasted
 
@@ -14,12 +14,14 @@ from polywan.core.words import counted, lasted
 def text(uplink: Mapping[str, Any], policies: list[Mapping[str, Any]]) -> str:
     """Return what is known of an uplink, for people; policies are those of the status document."""
     why = "" if uplink["state"] == "up" else f": {reason(uplink)}"
-    lines = [f"{uplink['name']} ({uplink['interface']}): {word(uplink)} for {age(uplink['since'])}{why}{left(uplink)}"]
+    lines = [
+        f"{uplink['name']} ({uplink['interface']}): {word(uplink)} for {age(uplink['since'])}{why}{drain_note(uplink)}"
+    ]
     lines += _rows(_summary(uplink, policies))
     for family, known in uplink["families"].items():
-        said = known["state"] == "up" or told_of(known) in why
-        told = "" if said else f": {told_of(known)}"
-        lines.append(f"{FAMILIES[family]}: {known['state']} for {age(known['since'])}{told}")
+        said = known["state"] == "up" or phrase_of(known) in why
+        message = "" if said else f": {phrase_of(known)}"
+        lines.append(f"{FAMILY_TITLES[family]}: {known['state']} for {age(known['since'])}{message}")
         if known.get("held_for"):
             lines += _rows([("hold-down", known["reason"])])
         lines += _rows(_family(known))
@@ -50,7 +52,7 @@ def _summary(uplink: Mapping[str, Any], policies: list[Mapping[str, Any]]) -> It
 def _shares(policy: Mapping[str, Any], name: str) -> str:
     """Return the uplink's share of a policy: once where the families agree."""
     found = {
-        FAMILIES[family]: next((m["share"] for m in choice["members"] if m["uplink"] == name), 0.0)
+        FAMILY_TITLES[family]: next((m["share"] for m in choice["members"] if m["uplink"] == name), 0.0)
         for family, choice in policy["families"].items()
     }
     if not any(found.values()):

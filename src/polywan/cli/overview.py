@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from polywan.cli.fitting import CUT, GAP, Column, shortened, table
+from polywan.cli.fitting import COLUMN_GAP, CUT, Column, shortened, table
 from polywan.cli.shares import percents
 from polywan.cli.units import age, duration, milliseconds, rate, seconds_since, size
 from polywan.core.words import by_family, counted, lasted
@@ -25,8 +25,8 @@ COLOURS: Final = {
 EXPENDABLE: Final = ("loss", "connections", "rtt", "for", "tx", "rx")
 """Columns that a narrow terminal does without, the first one first."""
 
-FAMILIES: Final = {"ipv4": "IPv4", "ipv6": "IPv6"}
-MOST: Final = 8
+FAMILY_TITLES: Final = {"ipv4": "IPv4", "ipv6": "IPv6"}
+MOST_LINES: Final = 8
 """Lines about uplinks before the rest is only counted: the table below has all of them."""
 
 MOST_REPAIRS: Final = 3
@@ -59,14 +59,14 @@ def reason(uplink: Mapping[str, Any]) -> str:
     if word(uplink) == "busy":
         poor = [known["reason"] for known in uplink.get("families", {}).values() if known["state"] != "up"]
         return str((poor or [uplink["reason"]])[0]).removeprefix("busy: ")
-    families = {FAMILIES[f]: known for f, known in uplink.get("families", {}).items() if known["state"] != "up"}
+    families = {FAMILY_TITLES[f]: known for f, known in uplink.get("families", {}).items() if known["state"] != "up"}
     if not families or uplink["state"] not in ("down", "degraded"):
         return str(uplink["reason"])
-    told = {family: told_of(known) for family, known in families.items()}
+    phrase = {family: phrase_of(known) for family, known in families.items()}
     if uplink["state"] == "down":
-        return by_family(told)
+        return by_family(phrase)
     parts = {
-        family: f"{family} down: {told[family]}" if known["state"] == "down" else told[family]
+        family: f"{family} down: {phrase[family]}" if known["state"] == "down" else phrase[family]
         for family, known in families.items()
     }
     if len(families) == len(uplink["families"]):
@@ -74,7 +74,7 @@ def reason(uplink: Mapping[str, Any]) -> str:
     return "; ".join(said if family in said else f"{family}: {said}" for family, said in parts.items())
 
 
-def told_of(known: Mapping[str, Any]) -> str:
+def phrase_of(known: Mapping[str, Any]) -> str:
     """Return why one family is as it is: for how long it is held, when it answers again."""
     held = known.get("held_for")
     return f"answers again, held for {_rounded(held)} more" if held else str(known["reason"])
@@ -95,11 +95,11 @@ def _wrong(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield lines about what is wrong, the worst first, with their colours."""
     for states, colour in ((("down", "missing"), "red"), (("degraded",), "yellow")):
         found = [uplink for uplink in status["uplinks"] if uplink["state"] in states]
-        for uplink in found if len(found) <= MOST else found[: MOST - 1]:
+        for uplink in found if len(found) <= MOST_LINES else found[: MOST_LINES - 1]:
             aside = ", standing by" if uplink.get("standby") else ""
             yield f"{uplink['name']}: {word(uplink)} for {age(uplink['since'])}{aside}: {reason(uplink)}", colour
-        if len(found) > MOST:
-            yield f"{len(found) - MOST + 1} more uplinks are {' or '.join(states)}", colour
+        if len(found) > MOST_LINES:
+            yield f"{len(found) - MOST_LINES + 1} more uplinks are {' or '.join(states)}", colour
     for warning in _merged(status["warnings"]):
         yield f"warning: {warning}", "yellow"
 
@@ -126,10 +126,10 @@ def _table(status: Mapping[str, Any], width: int | None) -> list[str]:
         "tx": Column("UP", [rate(u["tx_bps"]) for u in uplinks], number=True),
     }
     heading, *rows = table(columns, EXPENDABLE, width)
-    lines = [GAP.join(heading).rstrip()]
+    lines = [COLUMN_GAP.join(heading).rstrip()]
     for uplink, cells in zip(uplinks, rows, strict=True):
         cells[1] = click.style(cells[1], fg=COLOURS.get(word(uplink)))
-        lines.append(GAP.join(cells).rstrip())
+        lines.append(COLUMN_GAP.join(cells).rstrip())
     return lines
 
 
@@ -145,7 +145,9 @@ def _shares(status: Mapping[str, Any]) -> dict[str, Column]:
     if len({tuple(cells) for cells in shown.values()}) == 1:
         return {"share": Column(heading, next(iter(shown.values())), number=True)}
     heading = heading.removeprefix("OF ")
-    return {family: Column(f"{heading} {FAMILIES[family][2:]}", cells, number=True) for family, cells in shown.items()}
+    return {
+        family: Column(f"{heading} {FAMILY_TITLES[family][2:]}", cells, number=True) for family, cells in shown.items()
+    }
 
 
 def _percent(part: float | None) -> str:
@@ -155,13 +157,13 @@ def _percent(part: float | None) -> str:
 def _notes(status: Mapping[str, Any]) -> Iterator[str]:
     for uplink in status["uplinks"]:
         if uplink["state"] in ("disabled", "draining", "drained"):
-            yield f"{uplink['name']}: {uplink['reason']}{left(uplink)}"
-        elif uplink.get("leaving"):
-            yield f"{uplink['name']}: a better uplink serves again{left(uplink)}"
+            yield f"{uplink['name']}: {uplink['reason']}{drain_note(uplink)}"
+        elif uplink.get("drain"):
+            yield f"{uplink['name']}: a better uplink serves again{drain_note(uplink)}"
         if uplink.get("slow_start") is not None:
             yield f"{uplink['name']}: slow start: {_percent(uplink['slow_start'])} of its weight by now"
-    if told := [_outages(uplink) for uplink in status["uplinks"] if uplink.get("outages_today")]:
-        yield f"outages today: {', '.join(told)}"
+    if phrase := [_outages(uplink) for uplink in status["uplinks"] if uplink.get("outages_today")]:
+        yield f"outages today: {', '.join(phrase)}"
     for policy in status["policies"]:
         if policy["name"] != "default" and not _plain(policy):
             yield f"{policy['title']}: {served(policy)}"
@@ -189,25 +191,25 @@ def _plain(policy: Mapping[str, Any]) -> bool:
 
 def served(policy: Mapping[str, Any]) -> str:
     """Return who serves a policy with which shares, each family by itself only where they differ."""
-    return by_family({FAMILIES[family]: _members(choice) for family, choice in policy["families"].items()})
+    return by_family({FAMILY_TITLES[family]: _members(choice) for family, choice in policy["families"].items()})
 
 
 def _members(choice: Mapping[str, Any]) -> str:
     members = choice["members"]
-    told = zip(members, percents([m["share"] for m in members]), strict=True)
-    return ", ".join(f"{m['uplink']} {percent}" for m, percent in told) or choice["reason"]
+    phrase = zip(members, percents([m["share"] for m in members]), strict=True)
+    return ", ".join(f"{m['uplink']} {percent}" for m, percent in phrase) or choice["reason"]
 
 
-def left(uplink: Mapping[str, Any]) -> str:
+def drain_note(uplink: Mapping[str, Any]) -> str:
     """Return what is to be said of the connections of an uplink that is being left."""
-    leaving = uplink.get("leaving")
-    if leaving is None:
+    drain_state = uplink.get("drain")
+    if drain_state is None:
         return ""
     number = uplink["connections"]
-    told = f"; {counted(number, 'connection')} {'is' if number == 1 else 'are'} left"
-    if leaving["by_hand"] or leaving["deadline"] is None:
-        return told
-    return f"{told}, ended in {duration(max(0.0, -seconds_since(leaving['deadline'])))}"
+    phrase = f"; {counted(number, 'connection')} {'is' if number == 1 else 'are'} left"
+    if drain_state["by_operator"] or drain_state["deadline"] is None:
+        return phrase
+    return f"{phrase}, ended in {duration(max(0.0, -seconds_since(drain_state['deadline'])))}"
 
 
 def volume(uplink: Mapping[str, Any]) -> list[str]:

@@ -68,10 +68,10 @@ def command(
     ctx.exit(9 if ops else 0)
 
 
-def _beside_daemon(config: Path, given: Path | None) -> dict[str, Any] | None:
+def _beside_daemon(config: Path, chosen: Path | None) -> dict[str, Any] | None:
     """Ask the daemon of this network namespace, which knows who is in slow start or stands by; None without one."""
     here = presence.found()
-    directory = here.runtime_dir if here and not given else resolve(given)
+    directory = here.runtime_dir if here and not chosen else resolve(chosen)
     try:
         return Client(directory).plan(file_texts(config), presence.namespace())
     except ControlError as error:

@@ -13,7 +13,7 @@ from polywan.cli.suggesting import Suggesting
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
 
-PATIENCE = 60.0
+COMMAND_TIMEOUT = 60.0
 """Seconds that the daemon may take: a test waits for the slowest check."""
 
 EXITS = {"ok": 0, "degraded": 6, "down": 7}
@@ -101,14 +101,14 @@ def test(ctx: click.Context, name: str, as_json: bool, runtime_dir: Path | None)
       polywan uplink test dsl
       polywan uplink test dsl --json | jq '.layers[] | select(.verdict == "broken")'
     """
-    done = Client(resolve(runtime_dir), PATIENCE).test(name)
+    done = Client(resolve(runtime_dir), COMMAND_TIMEOUT).test(name)
     click.echo(json.dumps(done, indent=2) if as_json else text(done))
     ctx.exit(EXITS[done["verdict"]])
 
 
 def _order(name: str, verb: str, deadline: str | None, runtime_dir: Path | None, *, as_json: bool) -> None:
-    done = Client(resolve(runtime_dir), PATIENCE).order(name, verb, deadline)
-    kept = done.get("kept", True)
+    done = Client(resolve(runtime_dir), COMMAND_TIMEOUT).order(name, verb, deadline)
+    kept = done.get("saved", True)
     until = "" if kept else " until the daemon is started anew"
     click.echo(json.dumps(done, indent=2) if as_json else f"{name} is {done['state']}{until}: {done['reason']}")
     for warning in done["warnings"]:

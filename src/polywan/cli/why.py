@@ -70,9 +70,9 @@ def command(
     if name:
         click.echo(name, err=True)
     words = {"from": source, "to": target, **_words(asked)}
-    told = _recorded(config_path, state_dir, observed, words) if observed else _live(runtime_dir, words)
-    click.echo(json.dumps(told, indent=2) if as_json else "\n".join(told["text"]))
-    ctx.exit(9 if told["agrees"] is False else 0)
+    traced = _recorded(config_path, state_dir, observed, words) if observed else _live(runtime_dir, words)
+    click.echo(json.dumps(traced, indent=2) if as_json else "\n".join(traced["text"]))
+    ctx.exit(9 if traced["agrees"] is False else 0)
 
 
 def _live(runtime_dir: Path | None, words: dict[str, str]) -> dict[str, Any]:
@@ -96,14 +96,14 @@ def _recorded(config: Path, state_dir: Path, observed: Path, words: dict[str, st
 
 def _words(asked: dict[str, Any]) -> dict[str, str]:
     """Return what was said, in words that mean the same in the daemon: no names of accounts, no local time."""
-    given = {key: value for key, value in asked.items() if value}
-    if "user" in given:
-        given["user"] = _number(given["user"], lambda name: pwd.getpwnam(name).pw_uid, "user")
-    if "group" in given:
-        given["group"] = _number(given["group"], lambda name: grp.getgrnam(name).gr_gid, "group")
-    if "at" in given:
-        given["at"] = _moment(given["at"])
-    return {key: "1" if value is True else str(value) for key, value in given.items()}
+    words = {key: value for key, value in asked.items() if value}
+    if "user" in words:
+        words["user"] = _number(words["user"], lambda name: pwd.getpwnam(name).pw_uid, "user")
+    if "group" in words:
+        words["group"] = _number(words["group"], lambda name: grp.getgrnam(name).gr_gid, "group")
+    if "at" in words:
+        words["at"] = _moment(words["at"])
+    return {key: "1" if value is True else str(value) for key, value in words.items()}
 
 
 def _number(name: str, look_up: Callable[[str], int], what: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, TypeAlias, get_args
 from pydantic import BaseModel, ConfigDict
 
 from polywan.config.netvalues import Device
-from polywan.config.values import Choice, Text, Whole
+from polywan.config.values import OneOf, Text, Whole
 
 FamilyName: TypeAlias = Literal["ipv4", "ipv6"]
 Seconds: TypeAlias = float
@@ -17,7 +17,7 @@ NAME: Final = Text("[A-Za-z][A-Za-z0-9_-]{0,30}", "a name: a letter, then up to 
 Name: TypeAlias = Annotated[str, NAME]
 Interface: TypeAlias = Annotated[str, Device()]
 Weight: TypeAlias = Annotated[int, Whole(1, 1000)]
-FamilyField: TypeAlias = Annotated[FamilyName, Choice(get_args(FamilyName))]
+FamilyField: TypeAlias = Annotated[FamilyName, OneOf(get_args(FamilyName))]
 
 
 class Model(BaseModel):

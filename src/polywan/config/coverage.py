@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from polywan.config.faults import Fault
+from polywan.config.faults import ConfigFault
 from polywan.config.matching import FwMark, Window
 from polywan.config.netvalues import IPNetwork, merged
 from polywan.config.steering import Match, SteeringRule
@@ -29,7 +29,7 @@ _TOP: Final = 1 << 129
 _BITS: Final = {4: 32, 6: 128}
 
 
-class Condition(ABC):
+class Constraint(ABC):
     """The values of one property that a rule admits."""
 
     __slots__ = ()
@@ -40,32 +40,32 @@ class Condition(ABC):
         return False
 
     @abstractmethod
-    def within(self, wider: Condition) -> bool:
+    def within(self, wider: Constraint) -> bool:
         """True when every value that is admitted here is admitted there, whatever the world is like."""
 
 
-Admitted: TypeAlias = Mapping[str, Condition]
+Admitted: TypeAlias = Mapping[str, Constraint]
 """A rule in one family, by property; properties that may have any value are absent."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spans(Condition):
+class Spans(Constraint):
     """Whole numbers, as sorted ranges that include both ends and do not touch."""
 
     ranges: Ranges
 
     @property
     def empty(self) -> bool:
-        """See `Condition`."""
+        """See `Constraint`."""
         return not self.ranges
 
-    def within(self, wider: Condition) -> bool:
-        """See `Condition`."""
+    def within(self, wider: Constraint) -> bool:
+        """See `Constraint`."""
         return isinstance(wider, Spans) and all(_holds(wider.ranges, low, high) for low, high in self.ranges)
 
 
 @dataclass(frozen=True, slots=True)
-class Among(Condition):
+class Among(Constraint):
     """Single values: one of these, or with `other` any but these."""
 
     values: frozenset[str | int]
@@ -73,11 +73,11 @@ class Among(Condition):
 
     @property
     def empty(self) -> bool:
-        """See `Condition`."""
+        """See `Constraint`."""
         return not self.values and not self.other
 
-    def within(self, wider: Condition) -> bool:
-        """See `Condition`."""
+    def within(self, wider: Constraint) -> bool:
+        """See `Constraint`."""
         if not isinstance(wider, Among):
             return False
         if self.other:
@@ -86,7 +86,7 @@ class Among(Condition):
 
 
 @dataclass(frozen=True, slots=True)
-class Named(Condition):
+class Named(Constraint):
     """Names whose meaning is looked up while the daemon runs: two of them may mean the same, or nothing.
 
     Attributes:
@@ -97,8 +97,8 @@ class Named(Condition):
     none_of: frozenset[str]
     nested: bool = False
 
-    def within(self, wider: Condition) -> bool:
-        """See `Condition`."""
+    def within(self, wider: Constraint) -> bool:
+        """See `Constraint`."""
         if not isinstance(wider, Named):
             return False
         asked = not wider.any_of or (bool(self.any_of) and all(self._under(n, wider.any_of) for n in self.any_of))
@@ -112,14 +112,14 @@ class Named(Condition):
 
 
 @dataclass(frozen=True, slots=True)
-class Marked(Condition):
+class Marked(Constraint):
     """The packet mark: bits that have a value, and bits that do not have another."""
 
     asked: FwMark | None
     excluded: FwMark | None
 
-    def within(self, wider: Condition) -> bool:
-        """See `Condition`."""
+    def within(self, wider: Constraint) -> bool:
+        """See `Constraint`."""
         if not isinstance(wider, Marked):
             return False
         asked = wider.asked is None or (self.asked is not None and _implies(self.asked, wider.asked))
@@ -135,18 +135,18 @@ def covers(earlier: SteeringRule, later: SteeringRule) -> bool:
     return _covers(admitted(earlier), admitted(later))
 
 
-def never_matching(rules: Sequence[SteeringRule]) -> Iterator[Fault]:
+def never_matching(rules: Sequence[SteeringRule]) -> Iterator[ConfigFault]:
     """Yield a warning for each rule that can never match: by itself, or because an earlier one covers it."""
     seen: list[Mapping[int, Admitted]] = []
     for place, rule in enumerate(rules[:_MOST]):
         here = admitted(rule)
         if not here:
             message = 'can never match: "not" excludes all that the rule asks for'
-            yield Fault(("rules", place), message, "remove the rule, or what contradicts")
+            yield ConfigFault(("rules", place), message, "remove the rule, or what contradicts")
         else:
             earlier = next((n for n, there in enumerate(seen) if there and _covers(there, here)), None)
             if earlier is not None:
-                yield Fault(
+                yield ConfigFault(
                     ("rules", place),
                     "can never match: every connection that it would match is taken before, by",
                     "move the narrower rule ahead of the wider one, or remove it",
@@ -190,7 +190,7 @@ def _versions(rule: SteeringRule) -> set[int]:
     return found
 
 
-def _properties(own: Match, excluded: Match) -> dict[str, Condition | None]:
+def _properties(own: Match, excluded: Match) -> dict[str, Constraint | None]:
     """What is the same in both families; None where any value will do."""
     ports = (0, 65535)
     return {
@@ -249,18 +249,18 @@ def _holds(ranges: Ranges, low: int, high: int) -> bool:
 
 
 def _without(ranges: Ranges, holes: Ranges) -> Ranges:
-    left: list[tuple[int, int]] = []
+    remaining: list[tuple[int, int]] = []
     for start, high in ranges:
         low = start
         at = max(0, bisect_right(holes, (low, _TOP)) - 1)
         while at < len(holes) and holes[at][0] <= high:
             if low < holes[at][0]:
-                left.append((low, holes[at][0] - 1))
+                remaining.append((low, holes[at][0] - 1))
             low = max(low, holes[at][1] + 1)
             at += 1
         if low <= high:
-            left.append((low, high))
-    return tuple(left)
+            remaining.append((low, high))
+    return tuple(remaining)
 
 
 def _implies(mark: FwMark, wider: FwMark) -> bool:

@@ -47,7 +47,7 @@ _SYNONYMS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ConfigFault:
     """One thing that is wrong, by its path; the loader adds file and line.
 
     Attributes:

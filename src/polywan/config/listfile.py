@@ -10,7 +10,7 @@ from typing import Final
 from polywan import files
 from polywan.config.errors import PolywanError
 
-LARGEST: Final = 16 * 1024 * 1024
+LARGEST_LIST: Final = 16 * 1024 * 1024
 """Bytes; half a million prefixes need less."""
 
 _TRIES: Final = 3
@@ -70,10 +70,10 @@ def _content(path: FilePath) -> tuple[bytes, Stamp, Stamp]:
     try:
         with files.open_regular(path) as stream:
             status = os.fstat(stream.fileno())
-            if status.st_size > LARGEST:
+            if status.st_size > LARGEST_LIST:
                 raise _too_large(status.st_size)
-            content = stream.read(LARGEST + 1)
-        if len(content) > LARGEST:
+            content = stream.read(LARGEST_LIST + 1)
+        if len(content) > LARGEST_LIST:
             raise _too_large(len(content))
         return content, _stamp(status), _stamp(os.stat(path))
     except files.IrregularError as error:
@@ -93,7 +93,7 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 
 def _too_large(size: int) -> ListError:
-    return ListError(f"is {size / 1e6:.0f} MB; a list may have {LARGEST >> 20} MiB")
+    return ListError(f"is {size / 1e6:.0f} MB; a list may have {LARGEST_LIST >> 20} MiB")
 
 
 def _refused(error: Exception) -> ListError:

@@ -14,7 +14,7 @@ from polywan import files
 from polywan.config.checks import check
 from polywan.config.coverage import never_matching
 from polywan.config.errors import ConfigError, Problem, UnreadableError, spoken
-from polywan.config.faults import Fault, Path, dotted
+from polywan.config.faults import ConfigFault, Path, dotted
 from polywan.config.model import Config
 from polywan.config.reading import read_parts
 
@@ -184,13 +184,13 @@ def _unlisted(old: object, new: object) -> object:
     return new if isinstance(old, list) else old
 
 
-def _problems(faults: Iterable[Fault], sources: Sequence[_Source]) -> list[Problem]:
+def _problems(faults: Iterable[ConfigFault], sources: Sequence[_Source]) -> list[Problem]:
     """Place faults, and sort them as they stand in the files."""
     names = {source.name: place for place, source in enumerate(sources)}
     return sorted((_placed(fault, sources) for fault in faults), key=lambda p: _order(p, names))
 
 
-def _placed(fault: Fault, sources: Sequence[_Source]) -> Problem:
+def _placed(fault: ConfigFault, sources: Sequence[_Source]) -> Problem:
     message = fault.message
     if fault.other:
         message += f" {spoken(dotted(fault.other))} at {_place(fault.other, sources)}"

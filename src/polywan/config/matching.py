@@ -243,7 +243,7 @@ class Cgroup(Kind):
 
 
 @dataclass(frozen=True, slots=True)
-class Domain(Kind):
+class DomainName(Kind):
     """A domain name, kept in lower case and in the ASCII form of international names (RFC 3490)."""
 
     def _expected(self) -> str:

@@ -62,7 +62,7 @@ class Device(Kind):
 
 
 @dataclass(frozen=True, slots=True)
-class Address(Kind):
+class AddressValue(Kind):
     """The address of one host. `version` 0 takes both families; `words` may stand instead."""
 
     version: Literal[0, 4, 6] = 0

@@ -20,7 +20,7 @@ ONLY: Final = "only_"
 MARKED: Final = frozenset({"multipath", "per-packet"})
 """Algorithms whose connections carry a mark of the policy until, or as long as, no uplink is theirs."""
 
-MOST: Final = 254
+MOST_NUMBERS: Final = 254
 """Numbers that the blocks of policy rules have room for (`core/allocate.py`), however wide the mask is."""
 
 _DEFAULT: Final = "default"
@@ -28,7 +28,7 @@ _DEFAULT: Final = "default"
 
 def capacity(mask: int) -> int:
     """Return how many numbers there are with this mark mask: 0 and the highest value are never given out."""
-    return min((1 << mask.bit_count()) - 2, MOST)
+    return min((1 << mask.bit_count()) - 2, MOST_NUMBERS)
 
 
 def policy_name(rule: SteeringRule) -> str:

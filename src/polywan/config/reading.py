@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from polywan.config.base import NAME, Model
-from polywan.config.faults import Fault, Path, shown, suggest
+from polywan.config.faults import ConfigFault, Path, shown, suggest
 from polywan.config.model import Config, GlobalSettings
 from polywan.config.parts import Parts
 from polywan.config.steering import Match, Policy, SteeringRule
@@ -37,15 +37,15 @@ metered = true"""
 """A whole configuration, shown to those whose file has no uplinks."""
 
 
-def read_parts(raw: Mapping[str, Any]) -> tuple[Parts, list[Fault]]:
+def read_parts(raw: Mapping[str, Any]) -> tuple[Parts, list[ConfigFault]]:
     """Read each part for itself, so that a fault in one does not hide those of the others."""
-    faults: list[Fault] = []
+    faults: list[ConfigFault] = []
     known = keys_of(Config)
-    faults += [Fault((key,), "unknown key", suggest(key, known)) for key in raw if key not in known]
+    faults += [ConfigFault((key,), "unknown key", suggest(key, known)) for key in raw if key not in known]
     rules = raw.get("rules", [])
     if not isinstance(rules, list):
         hint = "write [[rules]] with two brackets before each rule" if isinstance(rules, dict) else ""
-        faults.append(Fault(("rules",), f"expected a list of rules, got {shown(rules)}", hint))
+        faults.append(ConfigFault(("rules",), f"expected a list of rules, got {shown(rules)}", hint))
         rules = []
     parts = Parts(
         uplinks=_named(Uplink, "uplinks", raw, faults),
@@ -55,27 +55,29 @@ def read_parts(raw: Mapping[str, Any]) -> tuple[Parts, list[Fault]]:
         global_=_read(GlobalSettings, raw.get("global", {}), ("global",), faults),
     )
     if raw.get("uplinks", {}) == {}:
-        faults.append(Fault(("uplinks",), "there are no uplinks; at least one is needed, as in", f"\n{EXAMPLE}\n"))
+        faults.append(
+            ConfigFault(("uplinks",), "there are no uplinks; at least one is needed, as in", f"\n{EXAMPLE}\n")
+        )
     return parts, faults
 
 
-def _named(model: type[M], key: str, raw: Mapping[str, Any], faults: list[Fault]) -> dict[str, M | None]:
+def _named(model: type[M], key: str, raw: Mapping[str, Any], faults: list[ConfigFault]) -> dict[str, M | None]:
     tables = raw.get(key, {})
     if not isinstance(tables, dict):
-        faults.append(Fault((key,), f"expected tables [{key}.NAME], got {shown(tables)}"))
+        faults.append(ConfigFault((key,), f"expected tables [{key}.NAME], got {shown(tables)}"))
         return {}
     for name, table in tables.items():
         if not isinstance(table, dict) and name in keys_of(model):
-            faults.append(Fault((key, name), f"stands outside of a table, expected [{key}.NAME] before it"))
+            faults.append(ConfigFault((key, name), f"stands outside of a table, expected [{key}.NAME] before it"))
             return {}
         try:
             NAME.parse(name)
         except PydanticCustomError as error:
-            faults.append(Fault((key, name), str((error.context or {})["message"])))
+            faults.append(ConfigFault((key, name), str((error.context or {})["message"])))
     return {name: _read(model, table, (key, name), faults) for name, table in tables.items()}
 
 
-def _read(model: type[M], raw: object, path: Path, faults: list[Fault]) -> M | None:
+def _read(model: type[M], raw: object, path: Path, faults: list[ConfigFault]) -> M | None:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -91,23 +93,23 @@ def _salvaged(model: type[M], raw: object, faulty: set[int | str]) -> M | None:
     return model.model_validate({key: value for key, value in raw.items() if key not in faulty})
 
 
-def _fault(detail: ErrorDetails, model: type[Model], raw: object, base: Path) -> Fault:
+def _fault(detail: ErrorDetails, model: type[Model], raw: object, base: Path) -> ConfigFault:
     place = _visible(raw, detail["loc"])
     path = (*base, *place)
     match detail["type"]:
         case kind if kind == ERROR_TYPE:
             context = detail["ctx"]
-            return Fault((*path, *context["at"]), context["message"], context["hint"])
+            return ConfigFault((*path, *context["at"]), context["message"], context["hint"])
         case "missing":
             key = str(detail["loc"][-1])
             table = model_at(model, detail["loc"][:-1])
             expected = expected_in(keys_of(table)[key]) if table else "a value"
-            return Fault((*path, key), f"is missing; expected {expected}")
+            return ConfigFault((*path, key), f"is missing; expected {expected}")
         case "extra_forbidden":
             table = model_at(model, place[:-1])
-            return Fault(path, "unknown key", suggest(str(place[-1]), keys_of(table)) if table else "")
+            return ConfigFault(path, "unknown key", suggest(str(place[-1]), keys_of(table)) if table else "")
         case _:
-            return Fault(path, f"expected a table, got {shown(detail['input'])}")
+            return ConfigFault(path, f"expected a table, got {shown(detail['input'])}")
 
 
 def _visible(raw: Any, location: Path) -> Path:

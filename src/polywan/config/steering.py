@@ -12,7 +12,7 @@ from polywan.config.faults import closest, shown
 from polywan.config.matching import (
     Account,
     Cgroup,
-    Domain,
+    DomainName,
     Dscp,
     ForeignMark,
     FwMark,
@@ -23,7 +23,7 @@ from polywan.config.matching import (
     Window,
 )
 from polywan.config.netvalues import IPNetwork, Network, OneOrMany, PortRange, Ports
-from polywan.config.values import Choice, Duration, Kind, rejection
+from polywan.config.values import Duration, Kind, OneOf, rejection
 
 Algorithm: TypeAlias = Literal[
     "weighted",
@@ -53,7 +53,7 @@ _Macs: TypeAlias = Annotated[tuple[Annotated[str, Mac()], ...], OneOrMany()]
 _Users: TypeAlias = Annotated[tuple[Annotated[Owner, Account()], ...], OneOrMany()]
 _Groups: TypeAlias = Annotated[tuple[Annotated[Owner, Account(group=True)], ...], OneOrMany()]
 _Cgroups: TypeAlias = Annotated[tuple[Annotated[str, Cgroup()], ...], OneOrMany()]
-_Domains: TypeAlias = Annotated[tuple[Annotated[str, Domain()], ...], OneOrMany()]
+_Domains: TypeAlias = Annotated[tuple[Annotated[str, DomainName()], ...], OneOrMany()]
 _Lists: TypeAlias = Annotated[tuple[Annotated[str, ListFile()], ...], OneOrMany()]
 _Windows: TypeAlias = Annotated[tuple[Annotated[Window, Span()], ...], OneOrMany()]
 _Names: TypeAlias = Annotated[tuple[Name, ...], OneOrMany()]
@@ -117,7 +117,7 @@ class TierList(Kind):
 class Affinity(Model):
     """Keep a client on the uplink that it was given first."""
 
-    key: Annotated[AffinityKey, Choice(get_args(AffinityKey))] = Field(
+    key: Annotated[AffinityKey, OneOf(get_args(AffinityKey))] = Field(
         default="source",
         description='Who is kept: "source", one client whatever it talks to, or "source-destination", a client and '
         "a server together. Default source: sites that ask several servers at once (banks, games, chats) see one "
@@ -149,7 +149,7 @@ class OnUp(Kind):
         return '"stay", "move-when-idle", "move" or {drain = "10m"}'
 
     def _schema(self) -> dict[str, Any]:
-        return {"anyOf": [Choice(self.words).schema, Drain.model_json_schema(by_alias=True)]}
+        return {"anyOf": [OneOf(self.words).schema, Drain.model_json_schema(by_alias=True)]}
 
     def _parse(self, raw: object) -> str | Drain:
         if isinstance(raw, Drain) or (isinstance(raw, str) and raw in self.words):
@@ -166,7 +166,7 @@ class OnUp(Kind):
 class Policy(Model):
     """Which uplinks serve a class of connections: the first tier with a healthy member."""
 
-    algorithm: Annotated[Algorithm, Choice(get_args(Algorithm))] = Field(
+    algorithm: Annotated[Algorithm, OneOf(get_args(Algorithm))] = Field(
         default="weighted",
         description='How new connections are spread over a tier: "weighted" deals them out in turn by '
         "weight, exactly and interleaved. The default, because shares then hold for a handful of "
@@ -184,7 +184,7 @@ class Policy(Model):
         "{uplink = NAME, weight = NUMBER}. No default; the policy `default` exists without being written, "
         "with the unmetered uplinks as its first tier and the metered ones as its second.",
     )
-    last_resort: Annotated[LastResort, Choice(get_args(LastResort))] = Field(
+    last_resort: Annotated[LastResort, OneOf(get_args(LastResort))] = Field(
         default="unreachable",
         description='What happens to new connections when no uplink of any tier is up: "unreachable" and '
         '"prohibit" answer with that ICMP message, "blackhole" drops, "main" (or "throw", as ip-route(8) calls it) '
@@ -192,7 +192,7 @@ class Policy(Model):
         'Default "unreachable": programs fail at once instead of waiting, and nothing leaves where the '
         "policy did not allow it.",
     )
-    on_down: Annotated[OnDown, Choice(get_args(OnDown))] = Field(
+    on_down: Annotated[OnDown, OneOf(get_args(OnDown))] = Field(
         default="reset",
         description='What happens to connections of an uplink that is lost: "reset" ends TCP at once, so that programs '
         'reconnect, and lets everything else choose anew; "move" only does the latter; "keep" leaves all of them, for '
@@ -227,7 +227,7 @@ class Match(Model):
     to: _Networks = Field(
         default=(), description="Destination prefixes, addresses or ranges, one or a list. Default: any."
     )
-    protocol: Annotated[Protocol, Choice(get_args(Protocol))] | None = Field(
+    protocol: Annotated[Protocol, OneOf(get_args(Protocol))] | None = Field(
         default=None, description="Transport protocol; icmp stands for ICMPv6 as well. Default: any."
     )
     port: _Ports = Field(
@@ -303,7 +303,7 @@ class SteeringRule(Match):
         description="Name of the preferred uplink; while it is down, the policy `default` chooses among "
         "the others. No default.",
     )
-    action: Annotated[RuleAction, Choice(get_args(RuleAction))] | None = Field(
+    action: Annotated[RuleAction, OneOf(get_args(RuleAction))] | None = Field(
         default=None,
         description='"bypass" leaves the connection to the main table, "block" refuses it. No default.',
     )

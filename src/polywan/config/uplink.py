@@ -10,19 +10,19 @@ from pydantic_core import PydanticCustomError
 
 from polywan.config.base import FamilyField, Model, Seconds, Weight
 from polywan.config.faults import closest
-from polywan.config.matching import Domain
-from polywan.config.netvalues import Address, BothWays, Device, IPAddress, IPNetwork, Network, OneOrMany
-from polywan.config.values import Choice, Duration, Flag, Kind, Percent, Rate, Url, Whole, Word, rejection
+from polywan.config.matching import DomainName
+from polywan.config.netvalues import AddressValue, BothWays, Device, IPAddress, IPNetwork, Network, OneOrMany
+from polywan.config.values import Duration, Flag, Kind, OneOf, Percent, Rate, Url, Whole, Word, rejection
 
 ProbeMethod: TypeAlias = Literal["icmp", "tcp"]
 CheckName: TypeAlias = Literal["dns", "http", "large", "script"]
 Nat6: TypeAlias = Literal["auto", "native", "prefix", "masquerade"]
 
-_TARGET: Final = Address(no_names="a name would need DNS to judge the link that DNS needs; write the address")
+_TARGET: Final = AddressValue(no_names="a name would need DNS to judge the link that DNS needs; write the address")
 
 _UplinkDevice: TypeAlias = Annotated[str, Device(loopback=False)]
 _Targets: TypeAlias = Annotated[tuple[Annotated[IPAddress, _TARGET], ...], OneOrMany()]
-_Method: TypeAlias = Annotated[ProbeMethod, Choice(get_args(ProbeMethod))]
+_Method: TypeAlias = Annotated[ProbeMethod, OneOf(get_args(ProbeMethod))]
 _Methods: TypeAlias = Annotated[tuple[_Method, ...], OneOrMany()]
 _Quorum: TypeAlias = Annotated[int, Whole(1, 100)]
 _Port: TypeAlias = Annotated[int, Whole(1, 65535)]
@@ -31,9 +31,9 @@ _Timeout: TypeAlias = Annotated[Seconds, Duration(0.01, 60)]
 _Count: TypeAlias = Annotated[int, Whole(1, 100)]
 _Prefixes: TypeAlias = Annotated[tuple[Annotated[IPNetwork, Network(6)], ...], OneOrMany(networks=True)]
 _HoldDown: TypeAlias = Annotated[Seconds, Duration(0, 86400)]
-_Checks: TypeAlias = Annotated[tuple[Annotated[CheckName, Choice(get_args(CheckName))], ...], OneOrMany(empty=True)]
+_Checks: TypeAlias = Annotated[tuple[Annotated[CheckName, OneOf(get_args(CheckName))], ...], OneOrMany(empty=True)]
 _Share: TypeAlias = Annotated[float, Percent()]
-_Domain: TypeAlias = Annotated[str, Domain()]
+_Domain: TypeAlias = Annotated[str, DomainName()]
 _Url: TypeAlias = Annotated[str, Url()]
 _Status: TypeAlias = Annotated[int, Whole(100, 599)]
 _Command: TypeAlias = Annotated[tuple[Annotated[str, Word()], ...], OneOrMany(distinct=False)]
@@ -42,7 +42,7 @@ _Command: TypeAlias = Annotated[tuple[Annotated[str, Word()], ...], OneOrMany(di
 class Snat(Model):
     """Fixed source address instead of the link's own."""
 
-    snat: Annotated[IPAddress, Address()] = Field(
+    snat: Annotated[IPAddress, AddressValue()] = Field(
         description="Source address of what leaves by this uplink. No default: it is one of your provider's.",
     )
 
@@ -57,7 +57,7 @@ class NatForm(Kind):
         return '"masquerade", "none" or {snat = "ADDRESS"}'
 
     def _schema(self) -> dict[str, Any]:
-        return {"anyOf": [Choice(self.words).schema, Snat.model_json_schema(by_alias=True)]}
+        return {"anyOf": [OneOf(self.words).schema, Snat.model_json_schema(by_alias=True)]}
 
     def _parse(self, raw: object) -> str | Snat:
         if isinstance(raw, Snat) or (isinstance(raw, str) and raw in self.words):
@@ -71,7 +71,7 @@ class NatForm(Kind):
     @staticmethod
     def _address(raw: object) -> IPAddress:
         try:
-            return cast("IPAddress", Address().parse(raw))
+            return cast("IPAddress", AddressValue().parse(raw))
         except PydanticCustomError as error:
             context = error.context or {}
             raise rejection(context["message"], context["hint"], ("snat",)) from error
@@ -275,12 +275,12 @@ class Uplink(Model):
         "has its own. It need not exist yet (ppp0, wwan0). No default: it is the one thing that cannot be "
         "guessed.",
     )
-    gateway: Annotated[Literal["auto"] | IPv4Address, Address(4, ("auto",))] = Field(
+    gateway: Annotated[Literal["auto"] | IPv4Address, AddressValue(4, ("auto",))] = Field(
         default="auto",
         description='IPv4 next hop. Default "auto": taken from the default route that DHCP, pppd or you '
         "have put into the main table; links with a peer (PPP) need none.",
     )
-    gateway6: Annotated[Literal["auto"] | IPv6Address, Address(6, ("auto",))] = Field(
+    gateway6: Annotated[Literal["auto"] | IPv6Address, AddressValue(6, ("auto",))] = Field(
         default="auto",
         description='IPv6 next hop. Default "auto": taken from router advertisements or the default route in main.',
     )
@@ -290,7 +290,7 @@ class Uplink(Model):
         "that the link has an address and a gateway for, so that IPv6 is used when the provider brings "
         "it.",
     )
-    source: Annotated[IPAddress, Address()] | None = Field(
+    source: Annotated[IPAddress, AddressValue()] | None = Field(
         default=None,
         description="Preferred source address of the box's own traffic by this uplink. Default: the "
         "kernel's choice, which is right unless the device has several addresses.",
@@ -322,7 +322,7 @@ class Uplink(Model):
         '"none" leaves it alone, {snat = "ADDRESS"} sets a fixed one. Default "masquerade": it follows '
         "dynamic addresses, and providers drop sources that are not theirs.",
     )
-    nat6: Annotated[Nat6, Choice(get_args(Nat6))] = Field(
+    nat6: Annotated[Nat6, OneOf(get_args(Nat6))] = Field(
         default="auto",
         description='The same for IPv6; counts where `nat` is "masquerade" only: "native" leaves addresses alone, '
         '"prefix" exchanges the prefix for that of the uplink and keeps the host\'s part (NPTv6, RFC 6296), '

@@ -103,7 +103,7 @@ class Text(Kind):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice(Kind):
+class OneOf(Kind):
     """One of a few words."""
 
     words: tuple[str, ...]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-MOST: Final = 64
+MOST_PEERS: Final = 64
 """Connections at once, of everybody."""
 
 EACH: Final = 8
 """Connections at once of one user who may only read."""
 
-KEPT: Final = 16
-"""Of `MOST`, those that only root and the daemon's user can have."""
+ROOT_PEERS: Final = 16
+"""Of `MOST_PEERS`, those that only root and the daemon's user can have."""
 
 SPARE: Final = 32
 """Descriptors that stay free for probes, lists and questions to the kernel, whoever connects."""
@@ -33,12 +33,12 @@ def refusal(uid: int, writers: tuple[int, ...], connected: Mapping[int, int], fr
     writer = uid in writers
     if free < (SPARE_FROM_WRITERS if writer else SPARE):
         return "polywan has few open files left: raise its limit (LimitNOFILE=), or close connections to this socket"
-    if sum(connected.values()) >= MOST:
-        return f"{MOST} connections to this socket are open, no more are allowed: close some"
+    if sum(connected.values()) >= MOST_PEERS:
+        return f"{MOST_PEERS} connections to this socket are open, no more are allowed: close some"
     if writer:
         return None
     if connected.get(uid, 0) >= EACH:
         return f"user {uid} has {EACH} connections to this socket, no more are allowed: close some"
-    if sum(count for user, count in connected.items() if user not in writers) >= MOST - KEPT:
-        return f"{MOST - KEPT} connections to this socket are open, the rest is kept for root: close some"
+    if sum(count for user, count in connected.items() if user not in writers) >= MOST_PEERS - ROOT_PEERS:
+        return f"{MOST_PEERS - ROOT_PEERS} connections to this socket are open, the rest is kept for root: close some"
     return None

@@ -12,7 +12,7 @@ _NAME: Final = re.compile(r"affinity_(?P<family>[46])_(?P<policy>[^.]+)(\..*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class AffinityEntry:
     """A client, or a client and a server together, and the uplink that it keeps.
 
     Attributes:

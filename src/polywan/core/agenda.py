@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from polywan.core import alarms, checking, costs, leave, resting, retire, seeking
 from polywan.core import health as hl
 from polywan.core.decide import second_cuts
-from polywan.core.effects import Effect, Read, Remember, StartProbe
+from polywan.core.effects import Effect, Read, SaveMemory, StartProbe
 from polywan.core.evolve import replace
 from polywan.core.health import ProbeOrder, ProbeState
 from polywan.core.reach import Path, UplinkFamily, patience
@@ -25,7 +25,7 @@ LATER: Final = 1.0
 RESYNC: Final = (10.0, 60.0)
 """Seconds between reads when nothing happens, at least and at most: the net below the notifications."""
 
-SHARE: Final = 200
+READ_SHARE: Final = 200
 """A read takes at most this part of the time until the next: with thousands of devices it is made less often."""
 
 Done: TypeAlias = tuple[State, tuple[Effect, ...]]
@@ -74,7 +74,7 @@ def read_soon(state: State, now: float, fold: float = FOLD) -> State:
 
 def _read_due(state: State) -> float:
     least, most = RESYNC
-    regular = state.last_read + min(max(least, SHARE * state.took), most)
+    regular = state.last_read + min(max(least, READ_SHARE * state.took), most)
     return regular if state.read_at is None else min(state.read_at, regular)
 
 
@@ -83,7 +83,7 @@ def _read(state: State, now: float) -> Done:
 
 
 def _write(state: State, _: float) -> Done:
-    return replace(state, write_at=inf), (Remember(state.memory),)
+    return replace(state, write_at=inf), (SaveMemory(state.memory),)
 
 
 def _sweep_due(state: State) -> float:

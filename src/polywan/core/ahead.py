@@ -85,10 +85,10 @@ def blocks(ids: Iterable[int], layout: MarkLayout) -> tuple[tuple[int, int], ...
 
 def _merged(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Yield the largest aligned blocks, as lowest id and number of free bits, that hold just these ids."""
-    left = set(ids)
-    while left:
-        low, bits = min(left), 0
-        while low % (2 << bits) == 0 and all(ident in left for ident in range(low, low + (2 << bits))):
+    remaining = set(ids)
+    while remaining:
+        low, bits = min(remaining), 0
+        while low % (2 << bits) == 0 and all(ident in remaining for ident in range(low, low + (2 << bits))):
             bits += 1
         yield low, bits
-        left -= set(range(low, low + (1 << bits)))
+        remaining -= set(range(low, low + (1 << bits)))

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from polywan.core import passive
 from polywan.core.compile import layout_of
-from polywan.core.effects import Effect, Level, Note
-from polywan.core.events import Signs
+from polywan.core.effects import Effect, Level, Log
+from polywan.core.events import NewConnections
 from polywan.core.evolve import replace
 from polywan.core.health import Health
 from polywan.core.passive import Opening
@@ -22,16 +22,18 @@ def mask(state: State) -> int:
     return layout_of(state.config).mask
 
 
-def take(state: State, signs: Signs, now: float) -> tuple[State, tuple[Effect, ...], bool]:
+def take(state: State, new_connections: NewConnections, now: float) -> tuple[State, tuple[Effect, ...], bool]:
     """Fold in what was heard; rounds of a new alarm are due at once. It never asks for a decision."""
     judged = {
         key: (probes, state.probing[key[0]])
         for key, probes in state.health.items()
         if probes.health is Health.UP and isinstance(state.reach.get(key), Path) and state.probing[key[0]].passive
     }
-    watches, raised = passive.heard(state.watches, judged, _by_uplink(state, signs), signs.answered, now)
+    watches, raised = passive.heard(
+        state.watches, judged, _by_uplink(state, new_connections), new_connections.answered, now
+    )
     notes = tuple(
-        Note(
+        Log(
             Level.INFO,
             "passive.alarm",
             f"{name} (IPv{family:d}): new connections suddenly get no answer: probing at once",
@@ -41,13 +43,13 @@ def take(state: State, signs: Signs, now: float) -> tuple[State, tuple[Effect, .
     return replace(state, watches=watches, wake=now if raised else state.wake), notes, False
 
 
-def _by_uplink(state: State, signs: Signs) -> Mapping[UplinkFamily, list[Opening]]:
-    if state.config is None or state.observed is None or not signs.opened:
+def _by_uplink(state: State, new_connections: NewConnections) -> Mapping[UplinkFamily, list[Opening]]:
+    if state.config is None or state.observed is None or not new_connections.opened:
         return {}
     names = {int(numbers.mark): name for name, numbers in state.numbers.items()}
     own, networks = passive.inside(state.config, state.observed)
     found: dict[UplinkFamily, list[Opening]] = {}
-    for opening in signs.opened:
+    for opening in new_connections.opened:
         to = opening.destination
         if opening.mark in names and to not in own and not any(to in network for network in networks):
             found.setdefault((names[opening.mark], opening.family), []).append(opening)

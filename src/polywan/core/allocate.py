@@ -13,7 +13,7 @@ from polywan.config import numbering
 from polywan.core.errors import CapacityError
 from polywan.core.net import Mark, MarkLayout, RulePriority, TableId
 
-# Offsets of the blocks of policy rules within the priority band of 900; each has room for `MOST` uplinks.
+# Offsets of the blocks of policy rules within the priority band of 900; each has room for `MOST_NUMBERS` uplinks.
 FORWARDED: Final = 0
 QUESTION: Final = 1
 BOUND: Final = 3
@@ -29,7 +29,7 @@ SOURCE: Final = 609
 LOCK: Final = 866
 PAST: Final = 899
 
-MOST: Final = numbering.MOST
+MOST_NUMBERS: Final = numbering.MOST_NUMBERS
 """Numbers that the blocks have room for."""
 
 FIRST_SPECIFIC: Final = RulePriority(32764)

@@ -4,7 +4,7 @@ The lookup of a packet, by priority within the band (default 6000)::
 
     ahead  while rules of others stand before the band: marked packets go straight into it (`ahead.py`)
     +0     not from this box: straight to +266
-    +1,+2  the question of chain fresh, "does main know more than a default?": main's specific routes, or none
+    +1,+2  the question of chain classify, "does main know more than a default?": main's specific routes, or none
     +3     main without its defaults, as +268, before sockets that are bound to a device
     +10…   bound to a device: its uplink's table
     +265   of this box, without a mark: on to +609
@@ -96,7 +96,7 @@ def build_rules(
 def _passing(
     family: Family, layout: MarkLayout, base: int, fallback: TableId, words: tuple[int, ...], *, locked: bool
 ) -> Iterator[IpRule]:
-    """Who passes our rules by, and the question of chain fresh."""
+    """Who passes our rules by, and the question of chain classify."""
 
     def at(offset: int) -> RulePriority:
         return RulePriority(base + offset)

@@ -44,5 +44,5 @@ def _rules(bridges: tuple[tuple[str, str], ...]) -> tuple[tuple[NftRule, ...], t
     ends = ", ".join(f'"{name}" . {mac}' for name, mac in bridges)
     arriving = NftRule(f"iifname {{ {names} }} iifname . ether daddr != {{ {ends} }} accept", _WHY)
     # There the input device is gone, but not the frame's header, which packets of this box do not have yet.
-    leaving = NftRule(f"iif 0 oifname {{ {names} }} ether saddr != 00:00:00:00:00:00 accept", _WHY)
-    return (arriving,), (leaving,)
+    outgoing = NftRule(f"iif 0 oifname {{ {names} }} ether saddr != 00:00:00:00:00:00 accept", _WHY)
+    return (arriving,), (outgoing,)

@@ -13,7 +13,7 @@ from typing import Final
 
 from polywan.config import Config, Uplink
 from polywan.core.forwarding import may_drop
-from polywan.core.leases import told
+from polywan.core.leases import warning_of
 from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPAddress, IPNetwork, family_of
 from polywan.core.observed import Link, Observed
 from polywan.core.plan import ActualState
@@ -22,13 +22,13 @@ from polywan.core.tuning import wants_forwarding
 
 FORWARDING: Final = {Family.V4: "net/ipv4/ip_forward", Family.V6: "net/ipv6/conf/all/forwarding"}
 
-COUNT: Final = "net/netfilter/nf_conntrack_count"
-MOST: Final = "net/netfilter/nf_conntrack_max"
+TRACKING_COUNT: Final = "net/netfilter/nf_conntrack_count"
+TRACKING_LIMIT: Final = "net/netfilter/nf_conntrack_max"
 
-SETTINGS: Final = (*FORWARDING.values(), COUNT, MOST)
+READ_SETTINGS: Final = (*FORWARDING.values(), TRACKING_COUNT, TRACKING_LIMIT)
 """Settings that are read for this, never written."""
 
-FULL: Final = (0.9, 0.8)
+FULL_TABLE: Final = (0.9, 0.8)
 """Parts of the connection tracking table from which a warning begins, and below which it ends."""
 
 _UNICAST6: Final = IPv6Network("2000::/3")
@@ -49,7 +49,7 @@ def cautions(
     config: Config,
     observed: Observed,
     actual: ActualState,
-    ways: Mapping[UplinkFamily, Reach],
+    reachable: Mapping[UplinkFamily, Reach],
     before: Collection[str] = (),
 ) -> Iterator[str]:
     """Yield one sentence for each thing in the world that keeps a configuration from doing what it is for.
@@ -57,25 +57,25 @@ def cautions(
     Args:
         config: the file.
         observed: the world.
-        actual: present settings (`SETTINGS`) and chains of others.
-        ways: how each uplink can be used.
+        actual: present settings (`READ_SETTINGS`) and chains of others.
+        reachable: how each uplink can be used.
         before: the sentences of the last time, for those that begin and end at different values.
     """
     for family in FAMILIES:
-        if any(f is family and isinstance(way, Path) for (_, f), way in ways.items()):
+        if any(f is family and isinstance(path, Path) for (_, f), path in reachable.items()):
             yield from _elsewhere(config, observed, family)
-    yield from _not_forwarded(config, observed, actual, ways)
+    yield from _not_forwarded(config, observed, actual, reachable)
     yield from _full(actual.sysctls, before)
     yield from _leased(config, observed)
     yield from _gateways(config, observed)
     # While a link is being set up it has no router for a moment: a box that does not forward is not told.
     if wants_forwarding(config) or actual.sysctls.get(FORWARDING[Family.V4]) == "1":
-        yield from _no_router(config, observed, ways)
+        yield from _no_router(config, observed, reachable)
     yield from _carriers(config, observed)
 
 
 def _elsewhere(config: Config, observed: Observed, family: Family) -> Iterator[str]:
-    """Main's default leaves by no uplink, so that chain `fresh` takes all traffic for somebody else's."""
+    """Main's default leaves by no uplink, so that chain `newly_raised` takes all traffic for somebody else's."""
     devices = {uplink.interface for uplink in config.uplinks.values()}
     parts = [
         part
@@ -89,7 +89,7 @@ def _elsewhere(config: Config, observed: Observed, family: Family) -> Iterator[s
         many = "s" if len({part.to for part in parts}) > 1 else ""
         leave = f"main's route{many} {routes} leave{'' if many else 's'} by"
         what = "nothing" if whole else "not everything"
-        yield _told(what, family, leave, {part.link for part in parts}, f"remove the route{many}")
+        yield _sentence(what, family, leave, {part.link for part in parts}, f"remove the route{many}")
         if whole:
             return
     best = observed.main_default_links(family)
@@ -98,10 +98,10 @@ def _elsewhere(config: Config, observed: Observed, family: Family) -> Iterator[s
         metric = min((d.metric for d in known), default=None)
         cure = "remove the route" if metric is None else f"give the route a metric above {metric}"
         what = "nothing" if others == best else "not everything"
-        yield _told(what, family, "main's default route leaves by", others, cure)
+        yield _sentence(what, family, "main's default route leaves by", others, cure)
 
 
-def _told(what: str, family: Family, leave: str, links: Collection[str], cure: str) -> str:
+def _sentence(what: str, family: Family, leave: str, links: Collection[str], cure: str) -> str:
     which = "which is no uplink; name it as one" if len(links) == 1 else "which are no uplinks; name them as such"
     return f"{what} is balanced in IPv{family}: {leave} {_listed(sorted(links))}, {which}, or {cure}"
 
@@ -122,7 +122,7 @@ def _listed(words: Collection[str]) -> str:
 
 
 def _not_forwarded(
-    config: Config, observed: Observed, actual: ActualState, ways: Mapping[UplinkFamily, Reach]
+    config: Config, observed: Observed, actual: ActualState, reachable: Mapping[UplinkFamily, Reach]
 ) -> Iterator[str]:
     """A LAN is behind this box, and its packets end here."""
     wanted, asked = wants_forwarding(config), config.global_.forwarding
@@ -130,7 +130,7 @@ def _not_forwarded(
     silent = False
     for family in FAMILIES:
         lans = _lans(config, observed, family)
-        if not lans or not any(f is family and isinstance(way, Path) for (_, f), way in ways.items()):
+        if not lans or not any(f is family and isinstance(path, Path) for (_, f), path in reachable.items()):
             continue
         off = actual.sysctls.get(FORWARDING[family]) == "0"
         if not wanted and off:
@@ -171,22 +171,22 @@ def _network_with_hosts(link: Link, observed: Observed, family: Family) -> IPNet
 
 def _full(sysctls: Mapping[str, str], before: Collection[str]) -> Iterator[str]:
     try:
-        count, most = int(sysctls[COUNT]), int(sysctls[MOST])
+        count, most = int(sysctls[TRACKING_COUNT]), int(sysctls[TRACKING_LIMIT])
     except (KeyError, ValueError):
         return
-    told = (
+    text = (
         f"the connection tracking table is nearly full (net.netfilter.nf_conntrack_max = {most}): new connections "
         "fail when it is; raise it, or find out who opens so many (polywan flows)"
     )
-    begin, end = FULL
-    if most > 0 and count >= most * (end if told in before else begin):
-        yield told
+    begin, end = FULL_TABLE
+    if most > 0 and count >= most * (end if text in before else begin):
+        yield text
 
 
 def _leased(config: Config, observed: Observed) -> Iterator[str]:
     for number, (name, uplink) in enumerate(config.uplinks.items(), 1):
         if (lease := lease_of(uplink, Family.V4, observed)) is not None:
-            yield told(name, lease, uplink.interface, number)
+            yield warning_of(name, lease, uplink.interface, number)
 
 
 def _gateways(config: Config, observed: Observed) -> Iterator[str]:
@@ -215,14 +215,14 @@ def _named(uplink: Uplink) -> Iterator[tuple[Family, str, IPAddress]]:
             yield family, key, via
 
 
-def _no_router(config: Config, observed: Observed, ways: Mapping[UplinkFamily, Reach]) -> Iterator[str]:
+def _no_router(config: Config, observed: Observed, reachable: Mapping[UplinkFamily, Reach]) -> Iterator[str]:
     """An uplink with an address and nobody behind it: it may be the LAN."""
     for name, uplink in config.uplinks.items():
         link = observed.links.get(uplink.interface)
         if link is None or not link.usable or link.point_to_point or link.master:
             continue
-        families = [f for f in FAMILIES if (name, f) in ways]
-        if any(not isinstance(ways[name, f], NoPath) for f in families):
+        families = [f for f in FAMILIES if (name, f) in reachable]
+        if any(not isinstance(reachable[name, f], NoPath) for f in families):
             continue
         address = next((a for f in families for a in observed.addresses_of(link.name, f)), None)
         if address is not None:
@@ -253,19 +253,19 @@ def _is_tunnel(uplink: Uplink, observed: Observed) -> bool:
     return link is not None and link.point_to_point and link.kind in _TUNNELS
 
 
-def unusable(config: Config, observed: Observed, ways: Mapping[UplinkFamily, Reach]) -> Iterator[str]:
+def unusable(config: Config, observed: Observed, reachable: Mapping[UplinkFamily, Reach]) -> Iterator[str]:
     """Yield what a running daemon shows as an uplink's state.
 
     Devices that do not exist, or that others speak for, and those with an address and no router.
     """
     for name, uplink in config.uplinks.items():
         link = observed.links.get(uplink.interface)
-        reasons = dict.fromkeys(w.reason for (n, _), w in ways.items() if n == name and isinstance(w, NoPath))
+        reasons = dict.fromkeys(w.reason for (n, _), w in reachable.items() if n == name and isinstance(w, NoPath))
         if link is None or link.master or link.kind == "vrf":
             yield from (f"uplink {name}: {reason}" for reason in reasons)
-    yield from _no_router(config, observed, ways)
+    yield from _no_router(config, observed, reachable)
 
 
-def fresh(now: Iterable[str], before: Collection[str]) -> tuple[str, ...]:
+def newly_raised(now: Iterable[str], before: Collection[str]) -> tuple[str, ...]:
     """Return the sentences that were not there before."""
     return tuple(text for text in now if text not in before)

@@ -16,9 +16,9 @@ def changes(before: Config, after: Config) -> tuple[str, ...]:
 
     An uplink is its device: one that only has another name is told as that.
     """
-    told = list(_all(before, after))
-    more = len(told) - _LONGEST
-    return (*told[:_LONGEST], *((f"{more} more changes",) if more > 0 else ()))
+    lines = list(_all(before, after))
+    more = len(lines) - _LONGEST
+    return (*lines[:_LONGEST], *((f"{more} more changes",) if more > 0 else ()))
 
 
 def _all(before: Config, after: Config) -> Iterator[str]:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from polywan.config import HealthSettings
 from polywan.core import costs, resting
-from polywan.core.effects import Effect, Level, Note, StartCheck
+from polywan.core.effects import Effect, Level, Log, StartCheck
 from polywan.core.events import CheckResult
 from polywan.core.evolve import replace
 from polywan.core.findings import findings
@@ -28,7 +28,7 @@ from polywan.core.layers import (
     LayerVerdict,
     answered,
     ordered,
-    seen,
+    updated,
 )
 from polywan.core.life import LISTEN
 from polywan.core.net import Family, IPAddress
@@ -41,7 +41,7 @@ SELDOM: Final = 30.0
 SELDOM_METERED: Final = 300.0
 """The same where volume costs money: some providers count what never leaves their own network."""
 
-SPREAD: Final = 8
+FIRST_CHECK_PARTS: Final = 8
 """Parts of the first second over which first checks are spread, so that many uplinks do not ask in one burst."""
 
 _TIMEOUTS: Final = {Layer.GATEWAY: 1, Layer.DNS: 2, Layer.HTTP: 4, Layer.LARGE: 2, Layer.SCRIPT: 10}
@@ -85,7 +85,7 @@ def take_check(state: State, event: CheckResult, now: float) -> tuple[State, tup
         # The network below fails already: that says nothing about this layer.
         after = answered(known, ok=False, detail=event.detail, rtt=None)
     else:
-        after = seen(known, event.layer, ok=event.ok, detail=event.detail, rtt=event.rtt, now=now)
+        after = updated(known, event.layer, ok=event.ok, detail=event.detail, rtt=event.rtt, now=now)
     mine = {**checks.known.get(key, {}), event.layer: after}
     before = _found(state, {key: checks.known[key]})
     found_now = _found(state, {key: mine})
@@ -99,7 +99,7 @@ def found(state: State) -> Findings:
 
 
 def _found(state: State, known: Mapping[UplinkFamily, Mapping[Layer, LayerState]]) -> Findings:
-    return findings(state.probing, state.reach, state.health, known, state.blame)
+    return findings(state.probing, state.reach, state.health, known, state.bad_targets)
 
 
 def stir(state: State, now: float) -> State:
@@ -145,7 +145,7 @@ def troubled(probes: ProbeState) -> bool:
 
 
 def _turn(state: State, key: UplinkFamily) -> float:
-    return (2 * state.numbers[key[0]].id + (key[1] is Family.V6)) % SPREAD / SPREAD
+    return (2 * state.numbers[key[0]].id + (key[1] is Family.V6)) % FIRST_CHECK_PARTS / FIRST_CHECK_PARTS
 
 
 def _due(state: State, key: UplinkFamily, layer: Layer, known: LayerState) -> float:
@@ -170,14 +170,14 @@ def _pace(state: State, key: UplinkFamily, layer: Layer, known: LayerState) -> f
         if known.verdict is LayerVerdict.BROKEN:
             return settings.interval
         if resting.seldom_asked(state, key):
-            return resting.CHECK_PACE
+            return resting.SPARE_CHECK_PACE
         metered = state.config is not None and state.config.uplinks[key[0]].metered
         return SELDOM_METERED if metered else SELDOM
     if known.verdict is LayerVerdict.BROKEN:
         return settings.check_interval
     if probes.health is Health.DOWN:
         return inf
-    return resting.CHECK_PACE if resting.seldom_checked(state, key) else settings.check_interval
+    return resting.SPARE_CHECK_PACE if resting.seldom_checked(state, key) else settings.check_interval
 
 
 def _timeout(settings: HealthSettings, layer: Layer) -> float:
@@ -192,8 +192,8 @@ def _patience(settings: HealthSettings, probes: ProbeState) -> float:
 def _orders(state: State, key: UplinkFamily) -> Iterator[CheckOrder]:
     """Yield an order for each layer that can be checked on this uplink in this family; they have no number yet."""
     name, family = key
-    way, config = state.reach.get(key), state.config
-    if not isinstance(way, Path) or config is None:
+    path, config = state.reach.get(key), state.config
+    if not isinstance(path, Path) or config is None:
         return
     settings = state.probing[name]
 
@@ -202,14 +202,14 @@ def _orders(state: State, key: UplinkFamily) -> Iterator[CheckOrder]:
             uplink=name,
             family=family,
             layer=layer,
-            interface=way.link,
+            interface=path.link,
             mark=state.numbers[name].mark,
             number=0,
             timeout=_timeout(settings, layer),
         )
 
-    if way.via is not None:
-        yield replace(order(Layer.GATEWAY), gateway=way.via, timeout=_patience(settings, state.health[key]))
+    if path.via is not None:
+        yield replace(order(Layer.GATEWAY), gateway=path.via, timeout=_patience(settings, state.health[key]))
     targets = _of(settings.targets, family)
     servers = targets if settings.dns_servers is None else _of(settings.dns_servers, family)
     if "dns" in settings.checks and servers:
@@ -218,7 +218,7 @@ def _orders(state: State, key: UplinkFamily) -> Iterator[CheckOrder]:
         page = order(Layer.HTTP)
         yield replace(page, servers=servers, url=settings.http_url, status=settings.http_status)
     if "large" in settings.checks and targets:
-        link = state.observed.links.get(way.link) if state.observed else None
+        link = state.observed.links.get(path.link) if state.observed else None
         yield replace(order(Layer.LARGE), servers=targets, size=min(_ETHERNET, link.mtu if link else _ETHERNET))
     if "script" in settings.checks and settings.script:
         yield replace(order(Layer.SCRIPT), command=settings.script)
@@ -240,8 +240,8 @@ def _reachable(url: str, family: Family, servers: tuple[IPAddress, ...]) -> bool
         return bool(servers)
 
 
-def _notes(key: UplinkFamily, before: Findings, after: Findings) -> Iterator[Note]:
+def _notes(key: UplinkFamily, before: Findings, after: Findings) -> Iterator[Log]:
     """Tell where the rounds fail when that is found out later than that they do."""
-    told = after.told.get(key)
-    if told is not None and told.split(":")[0] != before.told.get(key, "").split(":")[0]:
-        yield Note(Level.INFO, "uplink.layer", f"{key[0]} (IPv{key[1]}): {told}")
+    text = after.reasons.get(key)
+    if text is not None and text.split(":")[0] != before.reasons.get(key, "").split(":")[0]:
+        yield Log(Level.INFO, "uplink.layer", f"{key[0]} (IPv{key[1]}): {text}")

@@ -41,7 +41,7 @@ class Memory:
         gateways: last known next hop per uplink and family.
         originals: values that kernel settings had before polywan's first write, by path.
         orders: what people have said about uplinks by hand, those no longer configured included.
-        leaving: since when uplinks are left by themselves, Unix seconds.
+        drains: since when uplinks are left by themselves, Unix seconds.
         outages: when each uplink was lost, and for how long.
         unsure: what settings had before was lost once: those that are not in `originals` may be polywan's all the same.
     """
@@ -52,7 +52,7 @@ class Memory:
     gateways: Mapping[UplinkFamily, IPAddress] = field(default_factory=dict)
     originals: Mapping[str, str] = field(default_factory=dict)
     orders: Mapping[str, Order] = field(default_factory=dict)
-    leaving: Mapping[UplinkFamily, float] = field(default_factory=dict)
+    drains: Mapping[UplinkFamily, float] = field(default_factory=dict)
     outages: Outages = field(default_factory=dict)
     unsure: bool = False
 
@@ -89,14 +89,14 @@ def numbered(config: Config) -> list[str]:
 
 def _derived(config: Config, ids: Mapping[str, int], names: Iterable[str]) -> dict[str, Numbers]:
     layout = layout_of(config)
-    given = allocate(numbered(config), ids, layout)
+    allocated = allocate(numbered(config), ids, layout)
     base, priority = config.global_.table_base, config.global_.priority
-    return {name: numbers(given[name], layout, table_base=base, priority=priority) for name in names}
+    return {name: numbers(allocated[name], layout, table_base=base, priority=priority) for name in names}
 
 
 def compile_state(
     config: Config,
-    given: Mapping[str, Numbers],
+    numbers: Mapping[str, Numbers],
     retired: frozenset[int],
     observed: Observed,
     reach: Mapping[UplinkFamily, Reach],
@@ -110,7 +110,7 @@ def compile_state(
 
     Args:
         config: the file.
-        given: mark, table and priorities of those configured, from `numbers_of`.
+        numbers: mark, table and priorities of those configured, from `numbers_of`.
         retired: marks of uplinks that were removed; connections that still carry one have nowhere to go.
         observed: the world.
         reach: how each uplink can be used.
@@ -121,7 +121,7 @@ def compile_state(
     """
     layout = layout_of(config)
     fallback = TableId(config.global_.table_base)
-    marks = {int(number.mark) for number in (*given.values(), *policy_marks.values())}
+    marks = {int(number.mark) for number in (*numbers.values(), *policy_marks.values())}
     ahead = ahead_of(observed.rules, layout, marks, config.global_.priority)
     devices = {name: uplink.interface for name, uplink in config.uplinks.items()}
     sources = {name: uplink.source for name, uplink in config.uplinks.items()}
@@ -129,7 +129,7 @@ def compile_state(
         RulesetInput(
             config=config,
             layout=layout,
-            numbers=given,
+            numbers=numbers,
             policy_marks=policy_marks,
             selection=selection,
             retired=retired,
@@ -139,13 +139,13 @@ def compile_state(
             reach=reach,
             unbound_source=has_source(config, observed),
             words={family: ahead.words(family) for family in FAMILIES},
-            main_links={family: unbound_links(observed, reach, given, family) for family in FAMILIES},
+            main_links={family: unbound_links(observed, reach, numbers, family) for family in FAMILIES},
         )
     )
-    uplinks = routings(reach, given, devices, sources)
-    policies = multipath(config, policy_marks, given, reach, selection)
+    uplinks = routings(reach, numbers, devices, sources)
+    policies = multipath(config, policy_marks, numbers, reach, selection)
     families = tuple(sorted({family for _, family in reach}))
-    first = first_routes(config, observed, reach, given, fallback)
+    first = first_routes(config, observed, reach, numbers, fallback)
     routes = build_routes(uplinks, policies, families, fallback, first)
     return DesiredState(
         nexthops=build_nexthops(policies),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from polywan.core.events import AddressLost, Event, LinkChanged, LinkRemoved, WorldTouched
+from polywan.core.events import AddressLost, Event, ForeignStateChanged, LinkChanged, LinkRemoved
 from polywan.core.observed import Link, Observed
 from polywan.core.state import State
 
@@ -24,7 +24,7 @@ def foreign(state: State, event: Event) -> bool:
     match event:
         case LinkChanged(link):
             name, kind, index = link.name, link.kind, link.index
-        case LinkRemoved(name) | WorldTouched(link=str(name)) | AddressLost(link=name):
+        case LinkRemoved(name) | ForeignStateChanged(link=str(name)) | AddressLost(link=name):
             known = observed.links.get(name)
             kind, index = ("", 0) if known is None else (known.kind, known.index)
         case _:

@@ -213,7 +213,7 @@ def _mac(addresses: Sequence[str]) -> Condition | None:
 
 
 def _fwmark(match: Match, keep: int) -> Condition | None:
-    """Bits of others; a mark without a mask means all of theirs, since chain `fresh` has ours set while it asks."""
+    """Bits of others; a mark without a mask means all of theirs, since chain `classify` has ours set while it asks."""
     if match.fwmark is None:
         return None
     value, mask = match.fwmark.value, match.fwmark.mask & keep

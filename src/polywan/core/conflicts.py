@@ -15,7 +15,7 @@ from polywan.core.plan import ActualState
 from polywan.core.theirs import MAIN_RULE
 from polywan.core.tuning import EVENTS
 
-BAND = PAST
+PRIORITY_BAND = PAST
 """Width of the priority band that polywan uses, counted from `global.priority`."""
 
 MASKS = (0x3F00_0000, 0x3F00, 0xFF00, 0x3F_0000, 0x3F)
@@ -49,12 +49,12 @@ def _takes(config: Config, observed: Observed, rule: ForeignRule) -> str:
     links = everything(rule, observed.tables)
     uplinks = {u.interface: name for name, u in config.uplinks.items()}
     by = " and ".join(links)
-    told = f"policy rule `{rule.text()}` of another program sends"
+    text = f"policy rule `{rule.text()}` of another program sends"
     if ours := [uplinks[link] for link in links if link in uplinks]:
         wanted = f'delete it, and let a rule of polywan say `uplink = "{ours[0]}"`'
-        return f"{told} {_what(rule)} always by {by}, with no failover: {wanted}"
+        return f"{text} {_what(rule)} always by {by}, with no failover: {wanted}"
     if links and _broad(config, rule):
-        return f"{told} {_what(rule)} by {by}, so polywan balances nothing of it"
+        return f"{text} {_what(rule)} by {by}, so polywan balances nothing of it"
     return ""
 
 
@@ -94,10 +94,10 @@ def _what(rule: ForeignRule) -> str:
 
 def _in_our_place(config: Config, rule: ForeignRule) -> str:
     low = config.global_.priority
-    if low <= rule.priority <= low + BAND:
+    if low <= rule.priority <= low + PRIORITY_BAND:
         return (
             f"another program's policy rule stands among ours: {rule.text()}; "
-            f"set global.priority to a free band of {BAND + 1} (ours begins at {low})"
+            f"set global.priority to a free band of {PRIORITY_BAND + 1} (ours begins at {low})"
         )
     # What leads to main's specific routes does as ours there.
     specific = rule.table == TABLE_MAIN and rule.suppress_prefixlength is not None

@@ -7,7 +7,7 @@ from typing import Final
 
 from polywan.config import HealthSettings
 
-CALM: Final = 10
+CALM_HOLDS: Final = 10
 """Times `hold_down` for which an uplink must have been up for its loss to count as the first one again.
 
 To last as long as it was held is not enough while that is short: a link that works for eleven seconds at a time would
@@ -48,7 +48,7 @@ def after_loss(damping: Damping, settings: HealthSettings, lasted: float | None,
         now: monotonic seconds.
     """
     hold = hold_of(damping, settings)
-    if lasted is None or lasted >= max(hold, CALM * settings.hold_down):
+    if lasted is None or lasted >= max(hold, CALM_HOLDS * settings.hold_down):
         return Damping(losses=1, first=now)
     return Damping(damping.doubled + (0 < hold < _longest(settings)), damping.losses + 1, damping.first)
 

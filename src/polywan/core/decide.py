@@ -13,8 +13,18 @@ from polywan.core import health as hl
 from polywan.core.admin import off
 from polywan.core.compile import Memory, compile_state, layout_of
 from polywan.core.conflicts import conflicts
-from polywan.core.drain import Leavings
-from polywan.core.effects import Apply, Cut, Effect, Hold, Level, Misplaced, Note, Remember, Strays
+from polywan.core.drain import Drains
+from polywan.core.effects import (
+    Apply,
+    Effect,
+    ForgetUntranslated,
+    ForgetWrongSource,
+    Hold,
+    Level,
+    Log,
+    ReleaseConnections,
+    SaveMemory,
+)
 from polywan.core.evolve import replace
 from polywan.core.findings import findings
 from polywan.core.health import Health, ProbeState
@@ -32,10 +42,10 @@ from polywan.core.views import UplinkView, view
 SWEEP: Final = 1.0
 """Seconds after which connections of a dead uplink are looked for once more: those born during the switch."""
 
-SOON: Final = 0.05
+DEVICE_SWEEP: Final = 0.05
 """The same for a device that is out of order: by then the kernel has forgotten what it does with it."""
 
-TURNS: Final = 4
+PROBE_PHASES: Final = 4
 """Parts of the probe interval over which uplinks are spread: fewer bursts of probes cost less than many wake-ups."""
 
 
@@ -52,7 +62,7 @@ class Decision:
     """What follows from everything that is known at one moment.
 
     Attributes:
-        ways, probes, ramps, selection, leavings, views: as in `State`, decided anew.
+        egresses, probes, ramps, selection, drains, views: as in `State`, decided anew.
         memory: what outlives the daemon, without the account of outages.
         account: the outages of every uplink.
         lost: uplinks whose address went, so that their connections may hang.
@@ -62,11 +72,11 @@ class Decision:
         cautions: why nothing may work in this world.
     """
 
-    ways: Mapping[UplinkFamily, Reach]
+    egresses: Mapping[UplinkFamily, Reach]
     probes: Mapping[UplinkFamily, ProbeState]
     ramps: Mapping[UplinkFamily, int]
     selection: Selection
-    leavings: Leavings
+    drains: Drains
     memory: Memory
     views: Mapping[str, UplinkView]
     account: outages.Outages
@@ -95,20 +105,20 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     if made.tampered and (wait := drift.pause(state.repairs, now)):
         return replace(state, read_at=now + wait), ()
     memory = _recall(made.memory, made.plan)
-    sweeps, cuts = _cuts(state, known.config, known.observed, made.ways, made.selection, now)
+    sweeps, cuts = _cuts(state, known.config, known.observed, made.egresses, made.selection, now)
     after = _adopted(state, known, made, memory, now, after_read=after_read)
     after = replace(after, sweeps=(*state.sweeps, *sweeps, *renumbered.sweeps(state, made.lost, now)))
     story, notes = tell(state, after, now)
     effects = (
         *_written(state, made, memory, after),
-        *_misplaced(state, known.config, known.observed, made.ways),
+        *_misplaced(state, known.config, known.observed, made.egresses),
         *cuts,
-        *leave.notes(state, made.leavings),
-        *([Remember(memory)] if memory is made.memory is not state.memory else ()),
+        *leave.notes(state, made.drains),
+        *([SaveMemory(memory)] if memory is made.memory is not state.memory else ()),
         *turning,
         *_at_once(state, made.probes),
-        *([drift.told(made.foreign, state.repairs.culprit)] if made.tampered else ()),
-        *(Note(Level.WARNING, "caution", text) for text in cautious.fresh(made.cautions, state.cautions)),
+        *([drift.challenged(made.foreign, state.repairs.culprit)] if made.tampered else ()),
+        *(Log(Level.WARNING, "caution", text) for text in cautious.newly_raised(made.cautions, state.cautions)),
         *notes,
     )
     return replace(after, story=story), effects
@@ -117,42 +127,42 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
 def _judge(state: State, known: _Known, now: float, *, after_read: bool) -> Decision:
     """Decide, and change nothing yet."""
     config, observed, actual = known
-    ways = routers.applied(reach(config, observed, state.memory.gateways), state, observed)
-    probes = _follow(state, config, ways, actual, now)
-    paths = [key for key, way in ways.items() if isinstance(way, Path)]
+    reachable = routers.applied(reach(config, observed, state.memory.gateways), state, observed)
+    probes = _follow(state, config, reachable, actual, now)
+    paths = [key for key, path in reachable.items() if isinstance(path, Path)]
     probes = together.settle(probes, state.probing, paths, now)
-    found = findings(state.probing, ways, probes, state.checks.known, state.blame)
+    found = findings(state.probing, reachable, probes, state.checks.known, state.bad_targets)
     ramps = ramp.percents(probes, state.probing, now)
-    selection = select(config, ways, probes, state.selection, state.memory.orders, ramps, found)
-    leavings, selection = leave.follow(state, config, ways, probes, selection, now)
-    memory = leave.remember(state.memory, leavings, state.unix)
+    selection = select(config, reachable, probes, state.selection, state.memory.orders, ramps, found)
+    drains, selection = leave.follow(state, config, reachable, probes, selection, now)
+    memory = leave.remember(state.memory, drains, state.unix)
     views = {
-        name: view(config, name, ways, probes, state.views.get(name), now, memory.orders.get(name), found)
+        name: view(config, name, reachable, probes, state.views.get(name), now, memory.orders.get(name), found)
         for name in config.uplinks
     }
-    lost = renumbered.lost(state, config, ways, after_read=after_read)
+    lost = renumbered.lost(state, config, reachable, after_read=after_read)
     retired = renumbered.retired(_retired(state, config, actual, now), lost, config, now)
     desired = compile_state(
         config,
         state.numbers,
         frozenset(retired),
         observed,
-        ways,
+        reachable,
         selection,
         actual.sysctls,
         policy_marks=state.policy_marks,
         lookups=state.lookups,
     )
     plan = diff(desired, actual, whole=after_read and stuck.replaces(state.retries.stuck))
-    new = drift.fresh(state.repairs.devices, observed) if after_read else frozenset()
+    new = drift.remade(state.repairs.devices, observed) if after_read else frozenset()
     foreign = drift.by_others(plan, state.memory.originals, new)
     looked = after_read or not state.ready
     return Decision(
-        ways=ways,
+        egresses=reachable,
         probes=probes,
         ramps=ramps,
         selection=selection,
-        leavings=leavings,
+        drains=drains,
         memory=memory,
         views=views,
         account=outages.follow(memory.outages, state.views, views, now + state.unix, state.zone),
@@ -162,18 +172,20 @@ def _judge(state: State, known: _Known, now: float, *, after_read: bool) -> Deci
         plan=plan,
         foreign=foreign,
         tampered=after_read and desired == state.desired and not state.retries.refused and bool(foreign),
-        cautions=tuple(cautious.cautions(config, observed, actual, ways, state.cautions)) if looked else state.cautions,
+        cautions=tuple(cautious.cautions(config, observed, actual, reachable, state.cautions))
+        if looked
+        else state.cautions,
     )
 
 
 def _written(state: State, made: Decision, memory: Memory, after: State) -> Iterator[Effect]:
     """What is written, in its order: a setting's old value is on disk before the setting is changed."""
     if memory is not made.memory:
-        yield Remember(memory)
+        yield SaveMemory(memory)
     if made.plan:
         yield Apply(made.plan)
         if state.actual is None or state.actual.nft is None:
-            yield Strays()
+            yield ForgetUntranslated()
     if after.held != state.held and after.held is not None:
         yield Hold(after.held)
 
@@ -181,15 +193,15 @@ def _written(state: State, made: Decision, memory: Memory, after: State) -> Iter
 def _adopted(state: State, known: _Known, made: Decision, memory: Memory, now: float, *, after_read: bool) -> State:
     """Return the state once everything that was decided is done."""
     config, observed, actual = known
-    told = made.account is memory.outages
+    text = made.account is memory.outages
     return replace(
         state,
-        memory=memory if told else replace(memory, outages=made.account),
-        write_at=state.write_at if told else min(state.write_at, now + outages.WRITTEN),
-        leavings=made.leavings,
+        memory=memory if text else replace(memory, outages=made.account),
+        write_at=state.write_at if text else min(state.write_at, now + outages.WRITTEN),
+        drains=made.drains,
         retired=made.retired,
         lost=frozenset() if after_read else state.lost,
-        reach=made.ways,
+        reach=made.egresses,
         health=made.probes,
         wake=now,
         checks=replace(state.checks, wake=now),
@@ -197,7 +209,7 @@ def _adopted(state: State, known: _Known, made: Decision, memory: Memory, now: f
         ramps=made.ramps,
         ramp_at=ramp.next_step(made.probes, state.probing, now),
         selection=made.selection,
-        spare=resting.spare(config, made.selection, made.leavings),
+        spare=resting.spare(config, made.selection, made.drains),
         desired=made.desired,
         views=made.views,
         actual=_assume(made.desired, actual),
@@ -224,18 +236,18 @@ def _retries(state: State, made: Decision, *, after_read: bool) -> stuck.Retries
 
 
 def _follow(
-    state: State, config: Config, ways: Mapping[UplinkFamily, Reach], actual: ActualState, now: float
+    state: State, config: Config, reachable: Mapping[UplinkFamily, Reach], actual: ActualState, now: float
 ) -> dict[UplinkFamily, ProbeState]:
     """Let the probes' states follow the paths: a path that is gone is down at once, a new one has to prove itself."""
     result: dict[UplinkFamily, ProbeState] = {}
-    for key, way in ways.items():
+    for key, path in reachable.items():
         name, family = key
         if off(config, state.memory.orders, name):
             continue
         known = state.health.get(key)
-        if isinstance(way, NoPath):
-            known = known or hl.initial(Health.DOWN, way.reason, now)
-            result[key] = hl.lose(known, state.probing[name], way.reason, now)
+        if isinstance(path, NoPath):
+            known = known or hl.initial(Health.DOWN, path.reason, now)
+            result[key] = hl.lose(known, state.probing[name], path.reason, now)
         elif known is None and state.ready:
             result[key] = hl.initial(Health.DOWN, "new here: has to answer first", now)
         elif known is None:
@@ -255,37 +267,39 @@ def _follow(
 def _phase(state: State, key: UplinkFamily) -> float:
     """Seconds until an uplink's first round: uplinks take turns within the interval, instead of a burst from all."""
     name, family = key
-    turn = (2 * state.numbers[name].id + (family == Family.V6)) % TURNS
-    return state.probing[name].interval * turn / TURNS
+    turn = (2 * state.numbers[name].id + (family == Family.V6)) % PROBE_PHASES
+    return state.probing[name].interval * turn / PROBE_PHASES
 
 
 def _cuts(
     state: State,
     config: Config,
     observed: Observed,
-    ways: Mapping[UplinkFamily, Reach],
+    reachable: Mapping[UplinkFamily, Reach],
     selection: Selection,
     now: float,
-) -> tuple[tuple[Sweep, ...], tuple[Cut, ...]]:
+) -> tuple[tuple[Sweep, ...], tuple[ReleaseConnections, ...]]:
     """Connections to let go of now, after the new path is in force, and once more a little later."""
     before = state.selection or Selection({}, _dead_already(state))
-    fresh = sorted((selection.dead - before.dead) | (selection.moved - before.moved))
+    new = sorted((selection.dead - before.dead) | (selection.moved - before.moved))
     mask = layout_of(config).mask
     cuts = tuple(
-        Cut(
+        ReleaseConnections(
             name,
             state.numbers[name].mark,
             mask,
             family,
             (name, family) in selection.dead,
-            inbound=_gone(ways, name, family),
+            inbound=_gone(reachable, name, family),
         )
-        for name, family in fresh
+        for name, family in new
     )
     sweeps = (
         Sweep(now + wait, c.uplink, c.mark, c.family, c.tcp)
         for c in cuts
-        for wait in ((SOON, SWEEP) if _forgets(observed, config.uplinks[c.uplink].interface, c.family) else (SWEEP,))
+        for wait in (
+            (DEVICE_SWEEP, SWEEP) if _forgets(observed, config.uplinks[c.uplink].interface, c.family) else (SWEEP,)
+        )
     )
     return tuple(sweeps), cuts
 
@@ -295,8 +309,8 @@ def _marks(state: State) -> frozenset[int]:
     return frozenset(int(number.mark) for number in (*state.numbers.values(), *state.policy_marks.values()))
 
 
-def _gone(ways: Mapping[UplinkFamily, Reach], name: str, family: Family) -> bool:
-    return not isinstance(ways.get((name, family)), Path)
+def _gone(reachable: Mapping[UplinkFamily, Reach], name: str, family: Family) -> bool:
+    return not isinstance(reachable.get((name, family)), Path)
 
 
 def _forgets(observed: Observed, device: str, family: Family) -> bool:
@@ -315,31 +329,33 @@ def _dead_already(state: State) -> frozenset[UplinkFamily]:
 
 
 def _misplaced(
-    state: State, config: Config, observed: Observed, ways: Mapping[UplinkFamily, Reach]
-) -> Iterator[Misplaced]:
+    state: State, config: Config, observed: Observed, reachable: Mapping[UplinkFamily, Reach]
+) -> Iterator[ForgetWrongSource]:
     """Uplinks whose addresses have changed: what began in between may carry one with which nothing comes back."""
-    for (name, family), way in ways.items():
+    for (name, family), path in reachable.items():
         before = state.reach.get((name, family))
         known = before.path if isinstance(before, NoPath) else before
-        if before is None or not isinstance(way, Path) or (known is not None and known.addresses == way.addresses):
+        if before is None or not isinstance(path, Path) or (known is not None and known.addresses == path.addresses):
             continue
         if config.uplinks[name].nat == "masquerade":
             # With no other address the kernel takes the link-local one, which leads no further than the next router.
-            strange = (a.ip.ip for a in observed.addresses if a.link != way.link or a.ip.is_link_local)
-            others = set(strange) - set(way.addresses)
+            strange = (a.ip.ip for a in observed.addresses if a.link != path.link or a.ip.is_link_local)
+            others = set(strange) - set(path.addresses)
             mark, mask = state.numbers[name].mark, layout_of(config).mask
-            yield Misplaced(name, mark, mask, family, frozenset(map(str, others)))
+            yield ForgetWrongSource(name, mark, mask, family, frozenset(map(str, others)))
 
 
-def second_cuts(state: State, config: Config, due: Iterable[Sweep]) -> tuple[Cut, ...]:
+def second_cuts(state: State, config: Config, due: Iterable[Sweep]) -> tuple[ReleaseConnections, ...]:
     """Cut once more where nothing has changed since: not what serves again, by itself or for want of any other."""
     selection = state.selection
     lost = selection.dead | selection.moved if selection else frozenset()
     mask = layout_of(config).mask
     return tuple(
-        Cut(s.uplink, s.mark, mask, s.family, vanished=True)
+        ReleaseConnections(s.uplink, s.mark, mask, s.family, vanished=True)
         if s.vanished
-        else Cut(s.uplink, s.mark, mask, s.family, s.tcp, clients=True, inbound=_gone(state.reach, s.uplink, s.family))
+        else ReleaseConnections(
+            s.uplink, s.mark, mask, s.family, s.tcp, clients=True, inbound=_gone(state.reach, s.uplink, s.family)
+        )
         for s in due
         if s.vanished or (s.uplink, s.family) in lost or s.mark in state.retired
     )
@@ -348,9 +364,9 @@ def second_cuts(state: State, config: Config, due: Iterable[Sweep]) -> tuple[Cut
 def _retired(state: State, config: Config, actual: ActualState, now: float) -> retire.Retired:
     """What a reload removed lately; the first decision of a daemon goes on with what the one before it left."""
     if state.ready:
-        return retire.left(state.retired, now)
-    given = [int(numbers.mark) for numbers in (*state.numbers.values(), *state.policy_marks.values())]
-    return retire.found(actual.nft, layout_of(config), given, now)
+        return retire.still_retired(state.retired, now)
+    marks = [int(numbers.mark) for numbers in (*state.numbers.values(), *state.policy_marks.values())]
+    return retire.found(actual.nft, layout_of(config), marks, now)
 
 
 def _recall(memory: Memory, plan: Plan) -> Memory:
@@ -376,7 +392,7 @@ def _assume(desired: DesiredState, actual: ActualState) -> ActualState:
     )
 
 
-def _at_once(state: State, probes: Mapping[UplinkFamily, ProbeState]) -> Iterator[Note]:
+def _at_once(state: State, probes: Mapping[UplinkFamily, ProbeState]) -> Iterator[Log]:
     for family in together.failed_at_once(probes):
         if family not in together.failed_at_once(state.health):
-            yield Note(Level.WARNING, "uplinks.static", together.told(family))
+            yield Log(Level.WARNING, "uplinks.all_down", together.static_reason(family))

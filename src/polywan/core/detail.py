@@ -25,7 +25,7 @@ def of_uplink(state: State, name: str, wall_offset: float, now: float) -> dict[s
     """
     history = state.memory.outages.get(name)
     ended = history.ended if history else None
-    left = [held for family in FAMILIES if (held := _held(state, (name, family), now)) is not None]
+    remaining = [held for family in FAMILIES if (held := _held(state, (name, family), now)) is not None]
     return {
         "standby": stands_by(state, name),
         "shares": {
@@ -33,7 +33,7 @@ def of_uplink(state: State, name: str, wall_offset: float, now: float) -> dict[s
             for family in FAMILIES
             if state.selection is not None and ("default", family) in state.selection.choices
         },
-        "held_for": max(left, default=None),
+        "held_for": max(remaining, default=None),
         "outages_today": outages.today(history, now + wall_offset, state.zone) if isfinite(now) else 0,
         "last_outage_s": round(ended.lasted, 1) if ended and ended.lasted is not None else None,
         "outages": [
@@ -79,8 +79,8 @@ def share(state: State, policy: str, key: UplinkFamily) -> float:
 
 
 def _held(state: State, key: UplinkFamily, now: float) -> float | None:
-    left = held_for(state, key, now) if isfinite(now) and key in state.reach else None
-    return None if left is None else round(left, 1)
+    remaining = held_for(state, key, now) if isfinite(now) and key in state.reach else None
+    return None if remaining is None else round(remaining, 1)
 
 
 def _targets(state: State, key: UplinkFamily) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ def _targets(state: State, key: UplinkFamily) -> list[dict[str, Any]]:
     settings, probes = state.probing.get(key[0]), state.health.get(key)
     if settings is None:
         return []
-    missed = state.blame.misses.get(key, {})
+    missed = state.bad_targets.misses.get(key, {})
     measured = {t.address: t for t in probes.quality.targets} if probes else {}
     result = []
     for target in settings.targets:

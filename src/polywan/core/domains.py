@@ -12,17 +12,17 @@ from polywan.core.net import IPAddress
 ASK: Final = (30.0, 3600.0)
 """Seconds until a name is asked again, whatever its time to live: shortest and longest."""
 
-RETRY: Final = (10.0, 300.0)
+NAME_RETRY: Final = (10.0, 300.0)
 """Seconds until a name that did not answer is asked again: first and longest wait; it doubles in between."""
 
-KEEP: Final = 3600.0
+ADDRESS_LIFETIME: Final = 3600.0
 """Seconds for which an address counts after it was last seen, or twice the time to live if that is longer: answers
 rotate, and connections outlive them."""
 
-MOST: Final = 256
+MOST_PER_NAME: Final = 256
 """Addresses of one name; those seen last are kept."""
 
-SPREAD: Final = 0.1
+RETRY_SPREAD: Final = 0.1
 """Part of the wait by which names are set apart, so that those asked together are not asked together forever."""
 
 
@@ -66,15 +66,15 @@ def learn(known: Domain, name: str, reply: Reply, now: float) -> Domain:
     """Fold a reply in: addresses of earlier ones are kept for a while, and for as long as none comes."""
     problem = reply.problem or ("" if reply.addresses else "no address")
     failures = known.failures + 1 if problem else 0
-    wait = RETRY[0] * 2.0 ** min(failures - 1, 16) if failures else reply.ttl
-    low, high = RETRY if failures else ASK
-    due = now + min(max(wait, low), high) * (1 + SPREAD * _turn(name))
+    wait = NAME_RETRY[0] * 2.0 ** min(failures - 1, 16) if failures else reply.ttl
+    low, high = NAME_RETRY if failures else ASK
+    due = now + min(max(wait, low), high) * (1 + RETRY_SPREAD * _turn(name))
     if not reply.addresses:
         return replace(known, due=due, failures=failures, problem=problem)
-    until = now + max(KEEP, 2 * min(reply.ttl, ASK[1]))
+    until = now + max(ADDRESS_LIFETIME, 2 * min(reply.ttl, ASK[1]))
     seen = {address: end for address, end in known.seen.items() if end > now}
     seen |= dict.fromkeys(reply.addresses, until)
-    newest = sorted(seen.items(), key=lambda item: (-item[1], item[0].version, int(item[0])))[:MOST]
+    newest = sorted(seen.items(), key=lambda item: (-item[1], item[0].version, int(item[0])))[:MOST_PER_NAME]
     return Domain(seen=dict(newest), due=due, failures=failures)
 
 

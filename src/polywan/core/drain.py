@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final, NamedTuple, TypeAlias
 
 from polywan.config import Config, Policy
@@ -18,51 +19,50 @@ from polywan.core.health import ProbeState
 from polywan.core.reach import Reach, UplinkFamily
 from polywan.core.select import Choice, Selection, policies_of, usable
 
-IDLE: Final = 10.0
+IDLE_BEFORE_MOVE: Final = 10.0
 """Seconds without a packet after which a connection that is not TCP may move.
 
 Keep-alives of tunnels (25 s) and registrations (20 s and more) are further apart; what a call sends never is.
 """
 
-LOOK: Final = 2.0
+INSPECT_INTERVAL: Final = 2.0
 """Seconds between two looks at the connections of an uplink that is left."""
 
 GATHER: Final = 2
 """Looks that take in what they find; later ones only watch it, since who comes later chose this uplink itself."""
 
-GRACE: Final = 3.0
+RESET_GRACE: Final = 3.0
 """Seconds between the resets at the deadline and forgetting whatever met none."""
 
 METERED_DEADLINE: Final = 600.0
 """Default of `on_up` for metered uplinks, seconds."""
 
-NEVER: Final = float("inf")
 _TCP: Final = PROTOCOLS["tcp"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class DrainTiming:
     """How an uplink is left: seconds without a packet until what is not TCP moves, and until everything is ended."""
 
     idle: float
     lasts: float
 
-    def milder(self, other: Pace) -> Pace:
+    def milder(self, other: DrainTiming) -> DrainTiming:
         """Return what is harsher than neither."""
-        return Pace(max(self.idle, other.idle), max(self.lasts, other.lasts))
+        return DrainTiming(max(self.idle, other.idle), max(self.lasts, other.lasts))
 
 
-STAY: Final = Pace(NEVER, NEVER)
-WHEN_IDLE: Final = Pace(IDLE, NEVER)
+STAY: Final = DrainTiming(inf, inf)
+WHEN_IDLE: Final = DrainTiming(IDLE_BEFORE_MOVE, inf)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leaving:
+class DrainState:
     """An uplink that is being left in one family; times are monotonic seconds.
 
     Attributes:
         since: when a better uplink took over, or somebody said so.
-        pace: how.
+        timing: how.
         looks: how often its connections were looked at; `look` is the time of the next one.
         cut: when its deadline came: since then its connections meet resets.
         emptied: what was left after that is being forgotten.
@@ -70,7 +70,7 @@ class Leaving:
     """
 
     since: float
-    pace: Pace
+    timing: DrainTiming
     looks: int = 0
     look: float
     cut: float | None = None
@@ -80,53 +80,53 @@ class Leaving:
     @property
     def deadline(self) -> float:
         """When everything that is left is ended."""
-        return self.since + self.pace.lasts
+        return self.since + self.timing.lasts
 
     @property
     def due(self) -> float:
         """When it has to be turned to next."""
         if self.done or self.emptied:
-            return NEVER
-        return min(self.look, self.deadline) if self.cut is None else self.cut + GRACE
+            return inf
+        return min(self.look, self.deadline) if self.cut is None else self.cut + RESET_GRACE
 
 
-Leavings: TypeAlias = Mapping[UplinkFamily, Leaving]
+Drains: TypeAlias = Mapping[UplinkFamily, DrainState]
 
 
-def pace_of(config: Config, selection: Selection, key: UplinkFamily) -> Pace:
+def timing_of(config: Config, selection: Selection, key: UplinkFamily) -> DrainTiming:
     """Return how an uplink that serves nobody is to be left: the mildest of what its policies say.
 
     Policies count in which it stands below the tier that serves. In that tier itself it is degraded while others are
     well: its connections may go, but are not ended, since it is expected back.
     """
-    paces = list(_paces(config, selection, key))
-    if not paces:
+    timings = list(_timings(config, selection, key))
+    if not timings:
         return STAY
-    mildest = paces[0]
-    for pace in paces[1:]:
-        mildest = mildest.milder(pace)
+    mildest = timings[0]
+    for timing in timings[1:]:
+        mildest = mildest.milder(timing)
     return mildest
 
 
-def _paces(config: Config, selection: Selection, key: UplinkFamily) -> Iterator[Pace]:
+def _timings(config: Config, selection: Selection, key: UplinkFamily) -> Iterator[DrainTiming]:
     name, family = key
     for policy_name, policy in policies_of(config).items():
         place = tier_of(policy, name)
         choice = selection.choices.get((policy_name, family))
         if place is None or choice is None or not _better(choice, place):
             continue
-        pace = _pace(policy, metered=config.uplinks[name].metered)
-        yield pace.milder(WHEN_IDLE) if choice.tier == place else pace
+        timing = _timing(policy, metered=config.uplinks[name].metered)
+        yield timing.milder(WHEN_IDLE) if choice.tier == place else timing
 
 
-def _pace(policy: Policy, *, metered: bool) -> Pace:
+def _timing(policy: Policy, *, metered: bool) -> DrainTiming:
     match policy.on_up:
         case None:
-            return Pace(IDLE, METERED_DEADLINE if metered else NEVER)
+            return DrainTiming(IDLE_BEFORE_MOVE, METERED_DEADLINE if metered else inf)
         case Drain(drain=seconds):
-            return Pace(IDLE, seconds)
+            return DrainTiming(IDLE_BEFORE_MOVE, seconds)
         case "move":
-            return Pace(0.0, NEVER)
+            return DrainTiming(0.0, inf)
         case "move-when-idle":
             return WHEN_IDLE
         case "stay":
@@ -150,7 +150,7 @@ def serving(selection: Selection | None) -> frozenset[UplinkFamily]:
     return frozenset((name, family) for (_, family), c in selection.choices.items() for name, _ in c.members)
 
 
-def relieved(config: Config, before: Selection | None, after: Selection) -> frozenset[UplinkFamily]:
+def superseded(config: Config, before: Selection | None, after: Selection) -> frozenset[UplinkFamily]:
     """Return the uplinks that served and do not any more because a better one does.
 
     Somebody better has to come: who turns worse beside others keeps its connections. A file that gives an uplink
@@ -190,128 +190,132 @@ class Situation(NamedTuple):
     unix: float
 
 
-def follow(given: Situation, known: Leavings, before: Selection | None, after: Selection, now: float) -> Leavings:
+def follow(situation: Situation, known: Drains, before: Selection | None, after: Selection, now: float) -> Drains:
     """Return which uplinks are left from now on, after a selection.
 
     What is asked by hand comes first. An uplink that serves anybody, or cannot be used, is not left by itself.
     """
-    fresh = relieved(given.config, before, after)
+    newly_superseded = superseded(situation.config, before, after)
     used = serving(after)
-    result: dict[UplinkFamily, Leaving] = {}
-    for key in given.reach:
-        order = given.orders.get(key[0])
+    result: dict[UplinkFamily, DrainState] = {}
+    for key in situation.reach:
+        order = situation.orders.get(key[0])
         old = known.get(key)
         if order is not None:
             if order.verb is Verb.DRAIN and not order.empty:
-                result[key] = _by_hand(order, old, given.unix, now)
+                result[key] = _by_hand(order, old, situation.unix, now)
             continue
-        if key in used or not given.config.uplinks[key[0]].enabled or not usable(key, given.reach, given.health):
+        if (
+            key in used
+            or not situation.config.uplinks[key[0]].enabled
+            or not usable(key, situation.reach, situation.health)
+        ):
             continue
-        since = now if key in fresh else old.since if old else given.remembered.get(key)
-        if since is None or (old is not None and old.done and key not in fresh):
+        since = now if key in newly_superseded else old.since if old else situation.remembered.get(key)
+        if since is None or (old is not None and old.done and key not in newly_superseded):
             continue
-        pace = pace_of(given.config, after, key)
-        if pace == STAY:
+        timing = timing_of(situation.config, after, key)
+        if timing == STAY:
             continue
-        if old is not None and key not in fresh:
-            result[key] = replace(old, pace=pace)
+        if old is not None and key not in newly_superseded:
+            result[key] = replace(old, timing=timing)
         else:
-            result[key] = Leaving(since=min(since, now), pace=pace, look=now)
+            result[key] = DrainState(since=min(since, now), timing=timing, look=now)
     return result
 
 
-def _by_hand(order: Order, old: Leaving | None, unix: float, now: float) -> Leaving:
+def _by_hand(order: Order, old: DrainState | None, unix: float, now: float) -> DrainState:
     """A drain that somebody asked for; after a restart it goes on, and a clock that was set does not prolong it."""
     lasts = max(0.0, (order.until or order.since) - order.since)
     since = min(now, order.since - unix)
-    if old is not None and abs(old.since - since) < 1e-3 and old.pace.lasts == lasts:
+    if old is not None and abs(old.since - since) < 1e-3 and old.timing.lasts == lasts:
         return old
-    return Leaving(since=since, pace=Pace(IDLE, lasts), look=now)
+    return DrainState(since=since, timing=DrainTiming(IDLE_BEFORE_MOVE, lasts), look=now)
 
 
-def kept(
-    leavings: Leavings, orders: Mapping[str, Order], old: Mapping[UplinkFamily, float], unix: float
+def to_remember(
+    drains: Drains, orders: Mapping[str, Order], old: Mapping[UplinkFamily, float], unix: float
 ) -> tuple[dict[str, Order], dict[UplinkFamily, float]]:
     """Return what a next daemon has to know: people's orders, and since when (Unix time) uplinks are left.
 
     Args:
-        leavings: what is left now.
+        drains: what is left now.
         orders: people's; a drain of which nothing is left is marked as such.
         old: what was kept so far.
         unix: what added to monotonic seconds gives Unix time.
     """
-    drained = {name for name, order in orders.items() if order.verb is Verb.DRAIN and _all_done(leavings, name)}
+    drained = {name for name, order in orders.items() if order.verb is Verb.DRAIN and _all_done(drains, name)}
     result = {name: replace(order, empty=True) if name in drained else order for name, order in orders.items()}
     began = {}
-    for key, leaving in leavings.items():
+    for key, drain_state in drains.items():
         if key[0] not in orders:
-            known, at = old.get(key), leaving.since + unix
+            known, at = old.get(key), drain_state.since + unix
             # The same moment, computed again, is off by a rounding error: no reason to write the file anew.
             began[key] = known if known is not None and abs(known - at) < 1e-3 else at
     return result, began
 
 
-def _all_done(leavings: Leavings, name: str) -> bool:
-    states = [leaving.done for (n, _), leaving in leavings.items() if n == name]
+def _all_done(drains: Drains, name: str) -> bool:
+    states = [drain_state.done for (n, _), drain_state in drains.items() if n == name]
     return bool(states) and all(states)
 
 
-def cut_off(leavings: Leavings) -> frozenset[UplinkFamily]:
+def cut_off(drains: Drains) -> frozenset[UplinkFamily]:
     """Return the uplinks whose deadline has come: their marks belong to the dead ones for a while."""
-    return frozenset(key for key, leaving in leavings.items() if leaving.cut is not None and not leaving.done)
+    return frozenset(key for key, drain_state in drains.items() if drain_state.cut is not None and not drain_state.done)
 
 
-class Turn(NamedTuple):
+class DrainStep(NamedTuple):
     """What is due: `look` and `empty` name uplinks, `changed` says that a deadline has come and a decision is due."""
 
-    leavings: Leavings
+    drains: Drains
     look: tuple[UplinkFamily, ...] = ()
     empty: tuple[UplinkFamily, ...] = ()
     changed: bool = False
 
 
-def turn(leavings: Leavings, now: float) -> Turn:
+def advance(drains: Drains, now: float) -> DrainStep:
     """Do what is due now."""
-    result = dict(leavings)
+    result = dict(drains)
     look, empty, changed = [], [], False
-    for key, leaving in leavings.items():
-        if leaving.due > now:
+    for key, drain_state in drains.items():
+        if drain_state.due > now:
             continue
-        if leaving.cut is not None:
-            result[key] = replace(leaving, emptied=True)
+        if drain_state.cut is not None:
+            result[key] = replace(drain_state, emptied=True)
             empty.append(key)
-        elif leaving.deadline <= now:
-            result[key] = replace(leaving, cut=now)
+        elif drain_state.deadline <= now:
+            result[key] = replace(drain_state, cut=now)
             changed = True
         else:
-            result[key] = replace(leaving, look=now + LOOK, looks=leaving.looks + 1)
+            result[key] = replace(drain_state, look=now + INSPECT_INTERVAL, looks=drain_state.looks + 1)
             look.append(key)
-    return Turn(result, tuple(look), tuple(empty), changed)
+    return DrainStep(result, tuple(look), tuple(empty), changed)
 
 
-def seen(leavings: Leavings, key: UplinkFamily, since: float, left: int, movable: int) -> Leavings:
+def inspected(drains: Drains, key: UplinkFamily, since: float, remaining: int, movable: int) -> Drains:
     """Fold in what a look found, or that nothing is left after the deadline; equal when nothing follows from it.
 
     Args:
-        leavings: what is known.
+        drains: what is known.
         key: the uplink.
         since: which leaving it belongs to.
-        left: connections of any kind that are still there.
+        remaining: connections of any kind that are still there.
         movable: connections that may still move.
     """
-    leaving = leavings.get(key)
-    if leaving is None or leaving.since != since or leaving.done:
-        return leavings
-    over = leaving.emptied
-    if leaving.cut is None and leaving.looks >= GATHER:
-        over = left == 0 or (leaving.pace.lasts == NEVER and movable == 0)
-    return {**leavings, key: replace(leaving, done=True)} if over else leavings
+    drain_state = drains.get(key)
+    if drain_state is None or drain_state.since != since or drain_state.done:
+        return drains
+    over = drain_state.emptied
+    if drain_state.cut is None and drain_state.looks >= GATHER:
+        over = remaining == 0 or (drain_state.timing.lasts == inf and movable == 0)
+    return {**drains, key: replace(drain_state, done=True)} if over else drains
 
 
 Key: TypeAlias = tuple[int, str, int | None, str, int | None]
 
 
-class Sight(NamedTuple):
+class ConnectionSample(NamedTuple):
     """What shows that a connection had a packet: its counters and when it would be forgotten; seen like this since."""
 
     packets: int
@@ -325,58 +329,58 @@ def key_of(flow: Flow) -> Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class IdleTracker:
     """The connections of an uplink that may move, and since when each had no packet.
 
     TCP is not among them: it cannot change its address. Nor is what arrived from outside, by the uplink's own
     addresses: nobody there would know another.
     """
 
-    sights: Mapping[Key, Sight]
+    samples: Mapping[Key, ConnectionSample]
 
-    def look(self, flows: Iterable[Flow], now: float, *, gather: bool, spared: frozenset[str]) -> Watch:
+    def look(self, flows: Iterable[Flow], now: float, *, gather: bool, exempt: frozenset[str]) -> IdleTracker:
         """Return what is watched after another look.
 
         Args:
             flows: every connection of the uplink and family.
             now: monotonic seconds.
             gather: take in connections that were not known yet.
-            spared: the uplink's own addresses.
+            exempt: the uplink's own addresses.
         """
-        found: dict[Key, Sight] = {}
+        found: dict[Key, ConnectionSample] = {}
         for flow in flows:
-            if flow.protocol == _TCP or flow.destination in spared:
+            if flow.protocol == _TCP or flow.destination in exempt:
                 continue
             key = key_of(flow)
-            fresh = _sight(flow, now)
+            new = _sample(flow, now)
             if key in found:
-                found[key] = _together(found[key], fresh)
-            elif gather or key in self.sights:
-                found[key] = fresh
-        return Watch({key: _since(sight, self.sights.get(key)) for key, sight in found.items()})
+                found[key] = _together(found[key], new)
+            elif gather or key in self.samples:
+                found[key] = new
+        return IdleTracker({key: _since(sample, self.samples.get(key)) for key, sample in found.items()})
 
     def idle(self, flow: Flow, seconds: float, now: float) -> bool:
         """True when the connection is watched and has had no packet for so long."""
-        old = self.sights.get(key_of(flow))
-        return old is not None and now - _since(_sight(flow, now), old).since >= seconds
+        old = self.samples.get(key_of(flow))
+        return old is not None and now - _since(_sample(flow, now), old).since >= seconds
 
-    def without(self, gone: Iterable[Key]) -> Watch:
+    def without(self, gone: Iterable[Key]) -> IdleTracker:
         """Return the same without connections that have moved: should they come back, they chose this uplink."""
         moved = set(gone)
-        return Watch({key: sight for key, sight in self.sights.items() if key not in moved})
+        return IdleTracker({key: sample for key, sample in self.samples.items() if key not in moved})
 
 
-def _sight(flow: Flow, now: float) -> Sight:
+def _sample(flow: Flow, now: float) -> ConnectionSample:
     ends = 0.0 if flow.timeout is None else now + flow.timeout
-    return Sight((flow.packets_up or 0) + (flow.packets_down or 0), ends, now)
+    return ConnectionSample((flow.packets_up or 0) + (flow.packets_down or 0), ends, now)
 
 
-def _together(one: Sight, other: Sight) -> Sight:
-    return Sight(one.packets + other.packets, max(one.ends, other.ends), one.since)
+def _together(one: ConnectionSample, other: ConnectionSample) -> ConnectionSample:
+    return ConnectionSample(one.packets + other.packets, max(one.ends, other.ends), one.since)
 
 
-def _since(new: Sight, old: Sight | None) -> Sight:
+def _since(new: ConnectionSample, old: ConnectionSample | None) -> ConnectionSample:
     """Keep since when it looks as it does: a packet counts, and puts off the end; the kernel tells whole seconds."""
     if old is None or new.packets != old.packets or abs(new.ends - old.ends) > 1.5:
         return new
-    return Sight(old.packets, old.ends, old.since)
+    return ConnectionSample(old.packets, old.ends, old.since)

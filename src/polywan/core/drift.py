@@ -8,7 +8,7 @@ from math import inf
 from typing import Final
 
 from polywan.config import Config
-from polywan.core.effects import Level, Note
+from polywan.core.effects import Level, Log
 from polywan.core.observed import Observed
 from polywan.core.plan import AddRule, DelRoute, DelRule, Op, Plan, PutRoute, SetSysctl, headline
 
@@ -17,10 +17,10 @@ REPAIRS: Final = 5
 
 WINDOW: Final = 10.0
 
-PATIENCE: Final = 2.0
+REPAIR_PAUSE: Final = 2.0
 """Seconds between repairs during such a fight."""
 
-TOLD: Final = 3600.0
+REPORTED_FOR: Final = 3600.0
 """Seconds for which `status` tells what was put right."""
 
 
@@ -53,7 +53,7 @@ class Repairs:
 def pause(repairs: Repairs, now: float) -> float:
     """Return seconds to wait before the next repair; 0 means go ahead."""
     recent = _recent(repairs, now)
-    return max(0.0, recent[-1] + PATIENCE - now) if len(recent) >= REPAIRS else 0.0
+    return max(0.0, recent[-1] + REPAIR_PAUSE - now) if len(recent) >= REPAIRS else 0.0
 
 
 def after(repairs: Repairs, observed: Observed, repaired: Iterable[Op], now: float) -> Repairs:
@@ -64,18 +64,18 @@ def after(repairs: Repairs, observed: Observed, repaired: Iterable[Op], now: flo
     return Repairs(times=times, devices=indexes, mended=mended or repairs.mended)
 
 
-def told(ops: Sequence[Op], culprit: str) -> Note:
+def challenged(ops: Sequence[Op], culprit: str) -> Log:
     """Return what the log says of a repair."""
     what = "; ".join(headline(op) for op in ops[:4]) + ("; …" if len(ops) > 4 else "")
     by = f" (changed by {culprit})" if culprit else ""
-    return Note(Level.WARNING, "drift.repaired", f"put right what somebody else changed{by}: {what}")
+    return Log(Level.WARNING, "drift.repaired", f"put right what somebody else changed{by}: {what}")
 
 
 def _recent(repairs: Repairs, now: float) -> tuple[float, ...]:
     return tuple(at for at in repairs.times if now - at < WINDOW)
 
 
-def by_others(plan: Plan, originals: Collection[str], fresh: Collection[str]) -> tuple[Op, ...]:
+def by_others(plan: Plan, originals: Collection[str], new: Collection[str]) -> tuple[Op, ...]:
     """Return the operations that undo what somebody else did.
 
     A setting's first write is none of them, and neither are the settings of a device that was just made: nobody has
@@ -84,16 +84,16 @@ def by_others(plan: Plan, originals: Collection[str], fresh: Collection[str]) ->
     Args:
         plan: what has to be done, though nothing was decided anew.
         originals: paths of the settings that were written before.
-        fresh: devices that are not the ones of the read before.
+        new: devices that are not the ones of the read before.
     """
     return tuple(
         op
         for op in plan.ops
-        if not isinstance(op, SetSysctl) or (op.sysctl.path in originals and device_of(op) not in fresh)
+        if not isinstance(op, SetSysctl) or (op.sysctl.path in originals and device_of(op) not in new)
     )
 
 
-def fresh(known: Mapping[str, int], observed: Observed) -> frozenset[str]:
+def remade(known: Mapping[str, int], observed: Observed) -> frozenset[str]:
     """Return the devices that were made since their indexes were `known`."""
     return frozenset(name for name, link in observed.links.items() if known.get(name) != link.index)
 
@@ -102,7 +102,7 @@ def shown(known: Iterable[Mended], config: Config | None, now: float) -> Iterato
     """Yield what is still worth telling: neither long ago, nor about a device that the file does not name any more."""
     devices = {uplink.interface for uplink in config.uplinks.values()} if config else set()
     for one in known:
-        if (now == inf or now - one.at < TOLD) and (one.device is None or one.device in devices):
+        if (now == inf or now - one.at < REPORTED_FOR) and (one.device is None or one.device in devices):
             yield one.text
 
 

@@ -57,8 +57,8 @@ class StartCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class SeekLife:
-    """Look at connections of uplinks in doubt; answered by one `CameBack`."""
+class SampleTraffic:
+    """Look at connections of uplinks in doubt; answered by one `TrafficSampled`."""
 
     mask: int
     watched: tuple[Watched, ...]
@@ -66,7 +66,7 @@ class SeekLife:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class ReleaseConnections:
     """Let go of the connections of a mark in one family, so that their next packet chooses again.
 
     Attributes:
@@ -89,14 +89,14 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """Look at the connections of an uplink that is left, and forget those that may move; answered by `LeftSeen`.
+class InspectDrain:
+    """Look at the connections of an uplink that is left, and forget those that may move; answered by `DrainInspected`.
 
     Attributes:
         since: names the leaving; connections are watched for as long as it is the same.
         idle: seconds without a packet after which a connection moves.
         gather: take in connections that were not seen yet.
-        spared: the uplink's own addresses; what was sent to them came from outside.
+        exempt: the uplink's own addresses; what was sent to them came from outside.
     """
 
     uplink: str
@@ -106,12 +106,12 @@ class Look:
     since: float
     idle: float
     gather: bool
-    spared: frozenset[str]
+    exempt: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Empty:
-    """Forget every connection of a mark in one family, TCP too; answered by `LeftSeen`."""
+class ForgetAll:
+    """Forget every connection of a mark in one family, TCP too; answered by `DrainInspected`."""
 
     uplink: str
     mark: int
@@ -121,12 +121,12 @@ class Empty:
 
 
 @dataclass(frozen=True, slots=True)
-class Strays:
+class ForgetUntranslated:
     """Forget connections that began while there was no rule set and found no way (`flows.stray`): they choose anew."""
 
 
 @dataclass(frozen=True, slots=True)
-class Misplaced:
+class ForgetWrongSource:
     """Forget connections of an uplink that carry the address of another link: they choose anew.
 
     The kernel translates to any address of the box when the link has none, which is so for a moment when an address is
@@ -144,14 +144,14 @@ class Misplaced:
 
 
 @dataclass(frozen=True, slots=True)
-class Remember:
+class SaveMemory:
     """Write this to disk before anything that follows it."""
 
     memory: Memory
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class Log:
     """Tell people: one log line, `event` is its stable name."""
 
     level: Level
@@ -160,5 +160,17 @@ class Note:
 
 
 Effect: TypeAlias = (
-    Apply | Hold | Read | StartProbe | StartCheck | SeekLife | Cut | Look | Empty | Strays | Misplaced | Remember | Note
+    Apply
+    | Hold
+    | Read
+    | StartProbe
+    | StartCheck
+    | SampleTraffic
+    | ReleaseConnections
+    | InspectDrain
+    | ForgetAll
+    | ForgetUntranslated
+    | ForgetWrongSource
+    | SaveMemory
+    | Log
 )

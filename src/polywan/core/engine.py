@@ -27,32 +27,32 @@ from polywan.core import (
     together,
 )
 from polywan.core import health as hl
-from polywan.core.blame import Blame
-from polywan.core.cautions import SETTINGS
+from polywan.core.blame import BadTargets
+from polywan.core.cautions import READ_SETTINGS
 from polywan.core.decide import decide
-from polywan.core.effects import Effect, Level, Note
+from polywan.core.effects import Effect, Level, Log
 from polywan.core.events import (
     AddressLost,
     Applied,
-    CameBack,
     CheckResult,
     ConfigLoaded,
+    DrainInspected,
     Event,
     EventsLost,
+    ForeignStateChanged,
     KernelEvent,
-    LeftSeen,
     LinkChanged,
     LinkRemoved,
-    Looked,
-    Ordered,
-    OursTouched,
+    ListsPreloaded,
+    LookupsChanged,
+    NewConnections,
+    OperatorCommand,
+    OwnStateChanged,
     ProbeResult,
     ReadDone,
-    Signs,
-    Staging,
-    TestAsked,
+    TestRequested,
     Tick,
-    WorldTouched,
+    TrafficSampled,
 )
 from polywan.core.evolve import replace
 from polywan.core.health import Health
@@ -61,10 +61,10 @@ from polywan.core.plan import ApplyReport
 from polywan.core.state import State
 from polywan.core.tuning import ALL_RP_FILTER, EVENTS, build_sysctls
 
-GAP: Final = 0.5
-"""Seconds after a deadline from which nobody was there; `TOLD_GAP` is how long that is in the log."""
+CLOCK_GAP: Final = 0.5
+"""Seconds after a deadline from which nobody was there; `REPORTED_GAP` is how long that is in the log."""
 
-TOLD_GAP: Final = 5.0
+REPORTED_GAP: Final = 5.0
 
 
 def step(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, ...]]:
@@ -83,21 +83,21 @@ def _notice_gap(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
     Answers have come in vain by then, and timeouts mean nothing.
     """
     late = now - agenda.deadline(state) if state.ready else 0.0
-    if late < GAP or late == float("inf"):
+    if late < CLOCK_GAP or late == float("inf"):
         return state, ()
     health = {
         key: hl.resume(s) if key[0] in state.probing and late >= state.probing[key[0]].timeout else s
         for key, s in state.health.items()
     }
-    told = Note(Level.WARNING, "clock.gap", f"{late:.1f} s went by unseen (suspended?); probes under way do not count")
-    return checking.resume(replace(state, health=health)), (told,) if late >= TOLD_GAP else ()
+    note = Log(Level.WARNING, "clock.gap", f"{late:.1f} s went by unseen (suspended?); probes under way do not count")
+    return checking.resume(replace(state, health=health)), (note,) if late >= REPORTED_GAP else ()
 
 
 def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, ...], bool]:
     """Fold the event into what is known; the last value says whether a new decision is needed."""
     match event:
         case ConfigLoaded(config, warnings, lookups=lookups, rules_at=places):
-            notes = tuple(Note(Level.WARNING, "config.odd", text) for text in warnings)
+            notes = tuple(Log(Level.WARNING, "config.warning", text) for text in warnings)
             state = replace(state, advice=warnings, rules_at=places)
             state = replace(state, lookups=state.lookups if lookups is None else lookups)
             state, effects = reconfigure.take(staging.arrived(state), config, now)
@@ -109,22 +109,22 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
             after = replace(state, observed=observed, actual=actual, staged=staged, took=took)
             after = replace(after, retries=replace(state.retries, stale=False))
             return *routers.learn(after, state.observed), True
-        case Staging(names):
+        case ListsPreloaded(names):
             return replace(state, staged=names), (), False
-        case LinkChanged() | LinkRemoved() | WorldTouched() | AddressLost() | OursTouched() | EventsLost():
+        case LinkChanged() | LinkRemoved() | ForeignStateChanged() | AddressLost() | OwnStateChanged() | EventsLost():
             return _take_kernel(state, event, now)
-        case Looked(lookups):
+        case LookupsChanged(lookups):
             after = staging.arrived(replace(state, lookups=lookups))
             return agenda.read_soon(after, now), (), lookups != state.lookups
-        case ProbeResult() | CheckResult() | TestAsked() | CameBack():
+        case ProbeResult() | CheckResult() | TestRequested() | TrafficSampled():
             return _take_probing(state, event, now)
-        case Signs():
+        case NewConnections():
             return alarms.take(state, event, now)
         case Applied(report):
             return *_take_report(state, report, now), False
-        case Ordered():
+        case OperatorCommand():
             return *leave.take_order(state, event, now), True
-        case LeftSeen():
+        case DrainInspected():
             after = leave.take_seen(state, event)
             return after, (), after is not state
         case Tick():
@@ -139,11 +139,11 @@ def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, t
     match event:
         case LinkChanged() | LinkRemoved():
             return _take_link(state, event, now)
-        case WorldTouched():
+        case ForeignStateChanged():
             return agenda.read_soon(state, now), (), False
         case AddressLost(link, family):
             return agenda.read_soon(replace(state, lost=state.lost | {(link, family)}), now), (), False
-        case OursTouched(_, by):
+        case OwnStateChanged(_, by):
             return (
                 agenda.read_soon(
                     replace(state, repairs=replace(state.repairs, culprit=by or state.repairs.culprit)), now
@@ -152,14 +152,14 @@ def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, t
                 False,
             )
         case EventsLost():
-            note = Note(Level.WARNING, "events.lost", "the kernel dropped notifications; reading everything again")
+            note = Log(Level.WARNING, "events.lost", "the kernel dropped notifications; reading everything again")
             return agenda.read_soon(state, now), (note,), False
         case _:
             assert_never(event)
 
 
 def _take_probing(
-    state: State, event: ProbeResult | CheckResult | TestAsked | CameBack, now: float
+    state: State, event: ProbeResult | CheckResult | TestRequested | TrafficSampled, now: float
 ) -> tuple[State, tuple[Effect, ...], bool]:
     match event:
         case ProbeResult():
@@ -167,9 +167,9 @@ def _take_probing(
         case CheckResult():
             after, notes, changed = checking.take_check(state, event, now)
             return after, notes, changed or routers.due(after, (event.uplink, event.family), now)
-        case TestAsked(uplink):
+        case TestRequested(uplink):
             return checking.ask(state, uplink, now), (), False
-        case CameBack():
+        case TrafficSampled():
             state, changed = seeking.take(state, event, now)
             return state, (), changed
         case _:
@@ -193,17 +193,17 @@ def _take_result(state: State, event: ProbeResult, now: float) -> tuple[State, t
     key = (event.uplink, event.family)
     if key not in state.health or event.uplink not in state.probing:
         return state, (), False
-    ruling, notes = blaming.weigh(state, event, now)
-    if not ruling.counted:
-        state = replace(state, blame=ruling.blame)
+    assessment, notes = blaming.weigh(state, event, now)
+    if not assessment.counted:
+        state = replace(state, bad_targets=assessment.bad_targets)
     changed = False
-    for result in ruling.counted:
-        state, moved = _count(state, result, ruling.blame, now)
+    for result in assessment.counted:
+        state, moved = _count(state, result, assessment.bad_targets, now)
         changed = changed or moved
-    return blaming.second_opinions(state, ruling, now), notes, changed
+    return blaming.second_opinions(state, assessment, now), notes, changed
 
 
-def _count(state: State, event: ProbeResult, blame: Blame, now: float) -> tuple[State, bool]:
+def _count(state: State, event: ProbeResult, bad_targets: BadTargets, now: float) -> tuple[State, bool]:
     key = (event.uplink, event.family)
     before = state.health[key]
     settings = state.probing[event.uplink]
@@ -221,7 +221,7 @@ def _count(state: State, event: ProbeResult, blame: Blame, now: float) -> tuple[
     changed = hl.matters(before, after, settings) or (decided and state.verdict_at < float("inf"))
     if bool(after.bad) != bool(before.bad):
         state = seeking.stir(checking.stir(state, now), now)
-    return replace(state, blame=blame, health=health, wake=wake), changed
+    return replace(state, bad_targets=bad_targets, health=health, wake=wake), changed
 
 
 def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, tuple[Effect, ...]]:
@@ -239,4 +239,4 @@ def sysctl_paths(state: State, observed: Observed | None) -> tuple[str, ...]:
     if state.config is None or observed is None:
         return ()
     wanted = (sysctl.path for sysctl in build_sysctls(state.config, observed, state.reach, {}))
-    return tuple(dict.fromkeys((*wanted, ALL_RP_FILTER, EVENTS, *SETTINGS)))
+    return tuple(dict.fromkeys((*wanted, ALL_RP_FILTER, EVENTS, *READ_SETTINGS)))

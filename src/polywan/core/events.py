@@ -32,7 +32,7 @@ class LinkRemoved:
 
 
 @dataclass(frozen=True, slots=True)
-class WorldTouched:
+class ForeignStateChanged:
     """Addresses or routes of others changed (`what` says which kind): read again.
 
     Attributes:
@@ -52,7 +52,7 @@ class AddressLost:
 
 
 @dataclass(frozen=True, slots=True)
-class OursTouched:
+class OwnStateChanged:
     """Another program changed something that carries our stamp.
 
     Attributes:
@@ -109,7 +109,7 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signs:
+class NewConnections:
     """A look at new connections: some that began since the last one, and which of those told of were answered."""
 
     opened: tuple[Opening, ...] = ()
@@ -117,7 +117,7 @@ class Signs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CameBack:
+class TrafficSampled:
     """A look at connections of uplinks in doubt.
 
     Attributes:
@@ -132,7 +132,7 @@ class CameBack:
 
 
 @dataclass(frozen=True, slots=True)
-class TestAsked:
+class TestRequested:
     """Somebody wants to know how an uplink is: a round and every check are due now."""
 
     __test__: ClassVar[bool] = False  # pytest takes every class whose name begins so for a test
@@ -172,21 +172,21 @@ class ConfigLoaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Staging:
+class ListsPreloaded:
     """From now on these sets, and no others, are declared in the kernel ahead of their use; complete or not there."""
 
     names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class LookupsChanged:
     """What rules refer to outside of the file was read anew."""
 
     lookups: Lookups
 
 
 @dataclass(frozen=True, slots=True)
-class Ordered:
+class OperatorCommand:
     """Somebody disables, drains or enables an uplink; `deadline` is how many seconds `drain` gives connections."""
 
     uplink: str
@@ -195,19 +195,19 @@ class Ordered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeftSeen:
+class DrainInspected:
     """The connections of an uplink that is left were looked at, or forgotten.
 
     Attributes:
         since: names the leaving.
-        left: how many there still are.
+        remaining: how many there still are.
         movable: how many of them may still move.
     """
 
     uplink: str
     family: Family
     since: float
-    left: int
+    remaining: int
     movable: int
 
 
@@ -216,20 +216,20 @@ class Tick:
     """Time went by: the deadline that `agenda.deadline` named has come."""
 
 
-KernelEvent: TypeAlias = LinkChanged | LinkRemoved | WorldTouched | AddressLost | OursTouched | EventsLost
+KernelEvent: TypeAlias = LinkChanged | LinkRemoved | ForeignStateChanged | AddressLost | OwnStateChanged | EventsLost
 Event: TypeAlias = (
     KernelEvent
     | ProbeResult
     | CheckResult
-    | TestAsked
-    | Signs
-    | CameBack
+    | TestRequested
+    | NewConnections
+    | TrafficSampled
     | ReadDone
     | Applied
     | ConfigLoaded
-    | Staging
-    | Looked
-    | Ordered
-    | LeftSeen
+    | ListsPreloaded
+    | LookupsChanged
+    | OperatorCommand
+    | DrainInspected
     | Tick
 )

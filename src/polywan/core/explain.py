@@ -12,7 +12,7 @@ from polywan.core.net import TABLE_MAIN, Family
 from polywan.core.packet import Packet
 from polywan.core.question import ICMP
 from polywan.core.reach import Path
-from polywan.core.scene import Scene, Trace, Tried, Way
+from polywan.core.scene import Egress, RuleResult, Trace, TraceInput
 
 SCHEMA: Final = 1
 """Version of the document's shape; fields are added, never changed."""
@@ -47,49 +47,49 @@ class Proof:
         return not self.trouble
 
 
-def first_query(packet: Packet, scene: Scene) -> RouteQuery:
-    """Return the question behind `Scene.without_us`: what happens without polywan?
+def first_query(packet: Packet, inputs: TraceInput) -> RouteQuery:
+    """Return the question behind `TraceInput.without_us`: what happens without polywan?
 
     Packets without bits of ours pass our policy rules as if they were not there. A mark of another program is asked
     about as it is, since others may compare it as a whole.
     """
-    query = _query(packet, _mark_of_others(scene, packet))
+    query = _query(packet, _mark_of_others(inputs, packet))
     unbound = packet.in_interface is None and not packet.bound
     return replace(query, source=None) if unbound else query
 
 
-def second_query(packet: Packet, scene: Scene) -> RouteQuery | None:
+def second_query(packet: Packet, inputs: TraceInput) -> RouteQuery | None:
     """Return what is asked after that, once the socket has a source: TCP over IPv4 is routed twice when it connects."""
     twice = packet.in_interface is None and packet.family is Family.V4 and packet.protocol == _TCP
-    return _query(packet, _mark_of_others(scene, packet)) if twice and not packet.bound else None
+    return _query(packet, _mark_of_others(inputs, packet)) if twice and not packet.bound else None
 
 
-def queries(scene: Scene, trace: Trace) -> dict[str, RouteQuery]:
+def queries(inputs: TraceInput, trace: Trace) -> dict[str, RouteQuery]:
     """Return what to ask the kernel about a trace, by uplink; the empty name stands for packets without a mark."""
-    packet, foreign = trace.packet, trace.packet.mark & scene.layout.keep
-    match trace.fate:
+    packet, foreign = trace.packet, trace.packet.mark & inputs.layout.keep
+    match trace.outcome:
         case "uplink" | "bound" if trace.algorithm == "multipath" and not trace.specific:
-            return {"": _query(packet, foreign | trace.ways[0].mark)}
+            return {"": _query(packet, foreign | trace.egresses[0].mark)}
         case "uplink" | "bound":
-            return {w.uplink: _query(packet, foreign | w.mark) for w in trace.ways}
+            return {w.uplink: _query(packet, foreign | w.mark) for w in trace.egresses}
         case "outside":
-            own = any(a.ip.ip == packet.destination for a in scene.observed.addresses)
+            own = any(a.ip.ip == packet.destination for a in inputs.observed.addresses)
             answer = RouteQuery(
                 family=packet.family,
                 destination=packet.source,
                 source=packet.destination if own else None,
-                mark=foreign | trace.ways[0].mark,
+                mark=foreign | trace.egresses[0].mark,
             )
-            return {trace.ways[0].uplink: answer}
+            return {trace.egresses[0].uplink: answer}
         case "main":
-            return {"": second_query(packet, scene) or first_query(packet, scene)}
+            return {"": second_query(packet, inputs) or first_query(packet, inputs)}
         case "here" | "refused" | "dropped":
             return {}
 
 
-def _mark_of_others(scene: Scene, packet: Packet) -> int:
-    own = packet.in_interface is None and scene.holder(packet.mark) is not None
-    return packet.mark & scene.layout.keep if own else packet.mark
+def _mark_of_others(inputs: TraceInput, packet: Packet) -> int:
+    own = packet.in_interface is None and inputs.holder(packet.mark) is not None
+    return packet.mark & inputs.layout.keep if own else packet.mark
 
 
 def _query(packet: Packet, mark: int) -> RouteQuery:
@@ -107,27 +107,27 @@ def _query(packet: Packet, mark: int) -> RouteQuery:
     )
 
 
-def compare(scene: Scene, trace: Trace, answers: Mapping[str, RouteAnswer]) -> tuple[Proof, ...]:
+def compare(inputs: TraceInput, trace: Trace, answers: Mapping[str, RouteAnswer]) -> tuple[Proof, ...]:
     """Hold the kernel's answers to `queries` against the trace."""
-    ways = {way.uplink: way for way in trace.ways}
+    egresses = {egress.uplink: egress for egress in trace.egresses}
     return tuple(
-        Proof(uplink=name, answer=answer, trouble=_trouble(scene, trace, ways.get(name), answer))
+        Proof(uplink=name, answer=answer, trouble=_trouble(inputs, trace, egresses.get(name), answer))
         for name, answer in answers.items()
     )
 
 
-def _trouble(scene: Scene, trace: Trace, way: Way | None, answer: RouteAnswer) -> str:
-    if way is None:
-        return _unlike(answer, [trace.link] if trace.fate == "main" else [w.device for w in trace.ways])
-    if not isinstance(scene.reach.get((way.uplink, trace.packet.family)), Path) and answer.kind in _REFUSALS:
+def _trouble(inputs: TraceInput, trace: Trace, egress: Egress | None, answer: RouteAnswer) -> str:
+    if egress is None:
+        return _unlike(answer, [trace.link] if trace.outcome == "main" else [w.device for w in trace.egresses])
+    if not isinstance(inputs.reach.get((egress.uplink, trace.packet.family)), Path) and answer.kind in _REFUSALS:
         return ""
-    if trouble := _unlike(answer, [way.device]):
+    if trouble := _unlike(answer, [egress.device]):
         # What a box that does not forward says of every packet of others.
         off = trace.packet.in_interface is not None and answer.kind == "unreachable"
         return f"{trouble}; is forwarding on (`forwarding = true` in [global])?" if off else trouble
-    specific = answer.table == TABLE_MAIN and (trace.specific or trace.fate in ("bound", "outside"))
-    if not specific and way.table is not None and answer.table not in (0, way.table):
-        wrong = f"the right device, but by table {answer.table}, not {way.table}"
+    specific = answer.table == TABLE_MAIN and (trace.specific or trace.outcome in ("bound", "outside"))
+    if not specific and egress.table is not None and answer.table not in (0, egress.table):
+        wrong = f"the right device, but by table {answer.table}, not {egress.table}"
         return f"{wrong}: a policy rule is missing, or somebody else's comes first"
     return ""
 
@@ -149,8 +149,8 @@ def describe(trace: Trace, proofs: tuple[Proof, ...] = ()) -> list[str]:
 
 def conclusion(trace: Trace) -> str:
     """Return in one sentence where the connection goes."""
-    names = " or ".join(f"{w.uplink}{_percent(w)}" for w in trace.ways)
-    match trace.fate:
+    names = " or ".join(f"{w.uplink}{_percent(w)}" for w in trace.egresses)
+    match trace.outcome:
         case "uplink" | "bound":
             return f"leaves by {names}"
         case "outside":
@@ -165,8 +165,8 @@ def conclusion(trace: Trace) -> str:
             return "is dropped"
 
 
-def _percent(way: Way) -> str:
-    return "" if way.share == 1 else f" ({100 * way.share:.3g} %)"
+def _percent(egress: Egress) -> str:
+    return "" if egress.share == 1 else f" ({100 * egress.share:.3g} %)"
 
 
 def _asked(packet: Packet) -> str:
@@ -187,13 +187,13 @@ def _story(trace: Trace, proofs: tuple[Proof, ...]) -> Iterator[str]:
             yield "no rule matches" if trace.tried else "there are no rules"
         yield f"{trace.served_by} ({trace.algorithm}): {trace.reason}"
         yield from _choice(trace)
-    for way in trace.ways:
-        yield _way(way, seen=trace.fate != "outside")
+    for egress in trace.egresses:
+        yield _egress_line(egress, seen=trace.outcome != "outside")
     yield from _proofs(proofs)
     yield from (f"note: {note}" for note in trace.notes)
 
 
-def _verdict(tried: Tried) -> str:
+def _verdict(tried: RuleResult) -> str:
     if tried.matched:
         return "matches"
     return f"no, {tried.failed} is {'excluded' if tried.excluded else 'needed'} (here: {tried.seen})"
@@ -201,29 +201,29 @@ def _verdict(tried: Tried) -> str:
 
 def _choice(trace: Trace) -> Iterator[str]:
     if trace.specific:
-        yield f"main has a specific route by {trace.ways[0].device}, which wins over the policy's choice"
+        yield f"main has a specific route by {trace.egresses[0].device}, which wins over the policy's choice"
         return
     if trace.native:
-        yield f"its IPv6 source may leave by {' or '.join(w.uplink for w in trace.ways)} only"
+        yield f"its IPv6 source may leave by {' or '.join(w.uplink for w in trace.egresses)} only"
     if trace.affinity:
-        yield f"this client is kept on {trace.ways[0].uplink} by affinity"
+        yield f"this client is kept on {trace.egresses[0].uplink} by affinity"
         return
     if trace.pick is not None:
         pick = trace.pick
         key = ", ".join(pick.key)
-        yield f"hash of {key}: {pick.hash:#010x}, slot {pick.slot} of {pick.slots}: {trace.ways[0].uplink}"
+        yield f"hash of {key}: {pick.hash:#010x}, slot {pick.slot} of {pick.slots}: {trace.egresses[0].uplink}"
     elif trace.algorithm == "source-parity" and not trace.native:
         yield f"{'an odd' if int(trace.packet.source) & 1 else 'an even'} source"
-    elif len(trace.ways) > 1:
-        shares = ", ".join(f"{w.uplink} {100 * w.share:.3g} %" for w in trace.ways)
+    elif len(trace.egresses) > 1:
+        shares = ", ".join(f"{w.uplink} {100 * w.share:.3g} %" for w in trace.egresses)
         yield f"{_TURNS.get(str(trace.algorithm), 'one of them')}; shares: {shares}"
 
 
-def _way(way: Way, *, seen: bool) -> str:
-    via = f" via {way.via}" if way.via else ""
-    table = f", table {way.table}" if way.table is not None else ""
-    source = f"; the server sees {way.source or 'an address of the link'} ({way.nat})" if seen else ""
-    return f"{way.uplink}: mark {way.mark:#x}{table}, {way.device}{via}{source}"
+def _egress_line(egress: Egress, *, seen: bool) -> str:
+    via = f" via {egress.via}" if egress.via else ""
+    table = f", table {egress.table}" if egress.table is not None else ""
+    source = f"; the server sees {egress.source or 'an address of the link'} ({egress.nat})" if seen else ""
+    return f"{egress.uplink}: mark {egress.mark:#x}{table}, {egress.device}{via}{source}"
 
 
 def _proofs(proofs: tuple[Proof, ...]) -> Iterator[str]:
@@ -251,7 +251,7 @@ def document(trace: Trace, proofs: tuple[Proof, ...] | None = None) -> dict[str,
         "source_port": packet.source_port,
         "port": packet.port,
         "in_interface": packet.in_interface,
-        "fate": trace.fate,
+        "outcome": trace.outcome,
         "reason": trace.reason,
         "rules": [asdict(tried) | {"matched": tried.matched} for tried in trace.tried],
         "rule": trace.rule,
@@ -262,7 +262,7 @@ def document(trace: Trace, proofs: tuple[Proof, ...] | None = None) -> dict[str,
         "native": trace.native,
         "specific_route": trace.specific,
         "hash": None if trace.pick is None else _pick(trace),
-        "uplinks": [_uplink(way) for way in trace.ways],
+        "uplinks": [_uplink(egress) for egress in trace.egresses],
         "interface": trace.link,
         "kernel": [_answer(proof) for proof in proofs or ()],
         "agrees": all(proof.agrees for proof in proofs) if proofs else None,
@@ -278,16 +278,16 @@ def _pick(trace: Trace) -> dict[str, Any] | None:
     return {"key": list(pick.key), "value": pick.hash, "slot": pick.slot, "slots": pick.slots}
 
 
-def _uplink(way: Way) -> dict[str, Any]:
+def _uplink(egress: Egress) -> dict[str, Any]:
     return {
-        "name": way.uplink,
-        "share": round(way.share, 6),
-        "interface": way.device,
-        "mark": way.mark,
-        "table": way.table,
-        "gateway": None if way.via is None else str(way.via),
-        "server_sees": None if way.source is None else str(way.source),
-        "nat": way.nat,
+        "name": egress.uplink,
+        "share": round(egress.share, 6),
+        "interface": egress.device,
+        "mark": egress.mark,
+        "table": egress.table,
+        "gateway": None if egress.via is None else str(egress.via),
+        "server_sees": None if egress.source is None else str(egress.source),
+        "nat": egress.nat,
     }
 
 

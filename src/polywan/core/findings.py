@@ -7,7 +7,7 @@ from math import inf
 from typing import NamedTuple
 
 from polywan.config import HealthSettings
-from polywan.core.blame import Blame
+from polywan.core.blame import BadTargets
 from polywan.core.health import Health, ProbeState
 from polywan.core.layers import REQUIRED, Findings, Layer, LayerState, LayerVerdict
 from polywan.core.life import ONSET
@@ -29,26 +29,26 @@ def findings(
     reach: Mapping[UplinkFamily, Reach],
     health: Mapping[UplinkFamily, ProbeState],
     known: Mapping[UplinkFamily, Mapping[Layer, LayerState]],
-    blame: Blame,
+    bad_targets: BadTargets,
 ) -> Findings:
     """Sum up; layers that are no longer asked for count no more."""
-    unfit: dict[UplinkFamily, str] = {}
-    lame: dict[UplinkFamily, str] = {}
-    told: dict[UplinkFamily, str] = {}
+    blocked: dict[UplinkFamily, str] = {}
+    impaired: dict[UplinkFamily, str] = {}
+    reasons: dict[UplinkFamily, str] = {}
     for key, layers in known.items():
-        way, probes, settings = reach.get(key), health.get(key), probing.get(key[0])
-        if not isinstance(way, Path) or probes is None or settings is None:
+        path, probes, settings = reach.get(key), health.get(key), probing.get(key[0])
+        if not isinstance(path, Path) or probes is None or settings is None:
             continue
         if probes.health is Health.DOWN:
-            sentence = _where(key, way, probes, layers.get(Layer.GATEWAY), blame)
+            sentence = _where(key, path, probes, layers.get(Layer.GATEWAY), bad_targets)
             if sentence:
-                told[key] = sentence
+                reasons[key] = sentence
         broken = [layer for layer in REQUIRED if layer in settings.checks and _broken(layers.get(layer))]
         if broken:
-            unfit[key] = _missing(broken[0], layers[broken[0]], settings)
+            blocked[key] = _missing(broken[0], layers[broken[0]], settings)
         if Layer.LARGE in settings.checks and _broken(layers.get(Layer.LARGE)):
-            lame[key] = _missing(Layer.LARGE, layers[Layer.LARGE], settings)
-    return Findings(unfit, lame, told)
+            impaired[key] = _missing(Layer.LARGE, layers[Layer.LARGE], settings)
+    return Findings(blocked, impaired, reasons)
 
 
 def report(state: State, uplink: str) -> list[Line]:
@@ -79,11 +79,13 @@ def _broken(known: LayerState | None) -> bool:
     return known is not None and known.verdict is LayerVerdict.BROKEN
 
 
-def _where(key: UplinkFamily, way: Path, probes: ProbeState, gateway: LayerState | None, blame: Blame) -> str | None:
+def _where(
+    key: UplinkFamily, path: Path, probes: ProbeState, gateway: LayerState | None, bad_targets: BadTargets
+) -> str | None:
     """Return how far packets get when the rounds fail; None when that is not known, or some targets answer."""
-    if not probes.bad or gateway is None or gateway.well is None or not gateway.troubled or way.via is None:
+    if not probes.bad or gateway is None or gateway.well is None or not gateway.troubled or path.via is None:
         return None
-    if any(missed == 0 for missed in blame.misses.get(key, {}).values()):
+    if any(missed == 0 for missed in bad_targets.misses.get(key, {}).values()):
         return None
     if gateway.well:
         return f"gateway answers, nothing beyond it: {probes.cause}"
@@ -91,7 +93,7 @@ def _where(key: UplinkFamily, way: Path, probes: ProbeState, gateway: LayerState
         # It was busy: in a full queue of this box the question is lost like everything else.
         return None
     question = "ARP" if key[1] is Family.V4 else "neighbour discovery"
-    return f"gateway {way.via} does not answer {question} although the link is up"
+    return f"gateway {path.via} does not answer {question} although the link is up"
 
 
 def _missing(layer: Layer, known: LayerState, settings: HealthSettings) -> str:
@@ -111,11 +113,11 @@ def _missing(layer: Layer, known: LayerState, settings: HealthSettings) -> str:
 
 
 def _lines(state: State, key: UplinkFamily) -> Iterator[Line]:
-    way = state.reach[key]
-    if isinstance(way, NoPath):
-        yield Line("link", LayerVerdict.BROKEN, way.reason)
+    path = state.reach[key]
+    if isinstance(path, NoPath):
+        yield Line("link", LayerVerdict.BROKEN, path.reason)
         return
-    yield Line("link", LayerVerdict.OK, ", ".join(map(str, way.addresses)) or way.link)
+    yield Line("link", LayerVerdict.OK, ", ".join(map(str, path.addresses)) or path.link)
     layers = state.checks.known.get(key, {})
     if Layer.GATEWAY in layers:
         yield _line(Layer.GATEWAY, layers[Layer.GATEWAY])
@@ -134,14 +136,14 @@ def _line(layer: Layer, known: LayerState) -> Line:
 
 
 def _targets(state: State, key: UplinkFamily) -> Line:
-    misses = state.blame.misses.get(key, {})
+    misses = state.bad_targets.misses.get(key, {})
     settings = state.probing.get(key[0])
     asked = [] if settings is None else [t for t in settings.targets if t.version == key[1]]
     judged = [t for t in asked if t in misses]
     if settings is None or not judged:
         return Line("targets", LayerVerdict.UNKNOWN, "none answered or failed yet" if asked else "none to probe")
     answer = [t for t in judged if misses[t] == 0]
-    counted = state.blame.counted(asked)
+    counted = state.bad_targets.counted(asked)
     enough = sum(t in counted for t in answer) >= settings.quorum_for(len(counted))
     silent = ", ".join(str(t) for t in judged if misses[t])
     detail = f"{len(answer)} of {len(asked)} answer" + (f"; not {silent}" if silent else "")

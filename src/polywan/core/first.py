@@ -55,7 +55,7 @@ def has_source(config: Config, observed: Observed) -> bool:
 def first_routes(
     config: Config,
     observed: Observed,
-    ways: Mapping[UplinkFamily, Reach],
+    reachable: Mapping[UplinkFamily, Reach],
     numbers: Mapping[str, Numbers],
     fallback: TableId,
 ) -> frozenset[Route]:
@@ -67,10 +67,12 @@ def first_routes(
     """
     if not has_source(config, observed):
         return frozenset()
-    found = {numbers[name].id: way for (name, f), way in ways.items() if f is Family.V4 and name in numbers}
+    found = {
+        numbers[name].id: reached for (name, f), reached in reachable.items() if f is Family.V4 and name in numbers
+    }
     paths: dict[str, Path] = {}
-    for _, way in sorted(found.items(), key=lambda item: item[0]):
-        path = way.path if isinstance(way, NoPath) else way
+    for _, reached in sorted(found.items(), key=lambda item: item[0]):
+        path = reached.path if isinstance(reached, NoPath) else reached
         if path is not None:
             # Of several routers on the link, the one that is in use.
             paths.setdefault(path.link, path)

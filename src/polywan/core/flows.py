@@ -126,7 +126,7 @@ Row: TypeAlias = Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class FlowQuery:
     """Which connections, in which order. None asks for nothing in particular.
 
     Attributes:
@@ -147,7 +147,7 @@ class Wanted:
     limit: int | None = None
 
 
-def wanted_of(words: Mapping[str, str]) -> Wanted:
+def flow_query_of(words: Mapping[str, str]) -> FlowQuery:
     """Read what somebody asks for: uplink, client, to, port, proto, sort, limit.
 
     Raises:
@@ -155,7 +155,7 @@ def wanted_of(words: Mapping[str, str]) -> Wanted:
     """
     if unknown := words.keys() - {"uplink", "client", "to", "port", "proto", "sort", "limit"}:
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
-    return Wanted(
+    return FlowQuery(
         uplink=words.get("uplink"),
         client=_network("client", words.get("client")),
         to=_network("to", words.get("to")),
@@ -235,7 +235,7 @@ class Totals:
 
 
 def listed(
-    flows: Iterable[Flow], wanted: Wanted, names: Mapping[int, str], totals: Totals, probes: Pairs = ()
+    flows: Iterable[Flow], wanted: FlowQuery, names: Mapping[int, str], totals: Totals, probes: Pairs = ()
 ) -> Iterator[Row]:
     """Yield the connections that are wanted, in the order that is wanted, and count them.
 
@@ -260,7 +260,7 @@ def listed(
 
 
 def _matching(
-    flows: Iterable[Flow], wanted: Wanted, names: Mapping[int, str], totals: Totals, probes: Pairs
+    flows: Iterable[Flow], wanted: FlowQuery, names: Mapping[int, str], totals: Totals, probes: Pairs
 ) -> Iterator[Row]:
     tests = list(_tests(wanted))
     for flow in flows:
@@ -273,7 +273,7 @@ def _matching(
         yield (*flow, uplink)
 
 
-def _tests(wanted: Wanted) -> Iterator[Callable[[Flow], bool]]:
+def _tests(wanted: FlowQuery) -> Iterator[Callable[[Flow], bool]]:
     if wanted.port is not None:
         yield lambda flow: flow.port == wanted.port
     if wanted.protocol is not None:

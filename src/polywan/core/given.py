@@ -62,13 +62,13 @@ class RulesetInput:
     reach: Mapping[UplinkFamily, Reach]
 
 
-UNMARKED: Final = "goto unmarked"
-"""Verdict that leaves a packet alone: the chain takes off the mark that `fresh` asked its question with."""
+GOTO_UNMARKED: Final = "goto unmarked"
+"""Verdict that leaves a packet alone: the chain takes off the mark that `classify` asked its question with."""
 
 
-def words_of(given: RulesetInput) -> tuple[int, ...]:
+def words_of(inputs: RulesetInput) -> tuple[int, ...]:
     """Return the whole-word marks of others that have bits of ours, of both families."""
-    return tuple(sorted({word for words in given.words.values() for word in words}))
+    return tuple(sorted({word for words in inputs.words.values() for word in words}))
 
 
 def restored(layout: MarkLayout, words: Iterable[int]) -> tuple[NftRule, ...]:

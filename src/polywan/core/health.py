@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import Final, Literal
 
 from polywan.config import HealthSettings
@@ -29,8 +30,6 @@ from polywan.core.life import Life, Moved
 from polywan.core.net import Family, IPAddress
 from polywan.core.quality import Quality
 from polywan.core.words import counted
-
-NEVER: Final = float("-inf")
 
 MOST_OPEN: Final = 16
 """Rounds of a busy uplink that are under way at a time."""
@@ -120,12 +119,12 @@ class ProbeState:
     bad: int = 0
     bad_since: float = 0.0
     doubted: float = 0.0
-    answered: float = NEVER
+    answered: float = -inf
     number: int = 0
     void: int = 0
     open: tuple[Round, ...] = ()
-    sent: float = NEVER
-    asked: float = NEVER
+    sent: float = -inf
+    asked: float = -inf
     next: float = 0.0
     quality: Quality = ql.UNKNOWN
     proven: bool = False
@@ -220,7 +219,7 @@ def start_round(state: ProbeState, settings: HealthSettings, targets: int, now: 
         number=number,
         open=(*alive, Round(number=number, sent=now, targets=targets)),
         sent=now,
-        asked=now if state.asked == NEVER else state.asked,
+        asked=now if state.asked == -inf else state.asked,
         next=now + (pace or settings.interval),
     )
 
@@ -275,8 +274,8 @@ def _revived(state: ProbeState, settings: HealthSettings, now: float) -> ProbeSt
 
 
 def _busy(state: ProbeState, settings: HealthSettings, now: float) -> ProbeState:
-    told = lf.described(state.life, settings, state.quality.queue, state.cause, now)
-    return replace(state, quality=ql.judged(ql.occupied(state.quality, told), settings))
+    text = lf.described(state.life, settings, state.quality.queue, state.cause, now)
+    return replace(state, quality=ql.judged(ql.occupied(state.quality, text), settings))
 
 
 def lose(state: ProbeState, settings: HealthSettings, cause: str, now: float) -> ProbeState:
@@ -301,7 +300,7 @@ def fall_together(state: ProbeState, now: float) -> ProbeState:
 def resume(state: ProbeState) -> ProbeState:
     """Nobody was there for a while (suspended, stopped): what was under way counts for nothing, for good or bad."""
     good, waiting = state.good if state.health is Health.UP else 0, state.waiting if state.together else None
-    return replace(state, open=(), bad=0, good=good, waiting=waiting, void=state.number, asked=NEVER)
+    return replace(state, open=(), bad=0, good=good, waiting=waiting, void=state.number, asked=-inf)
 
 
 def matters(before: ProbeState, after: ProbeState, settings: HealthSettings) -> bool:
@@ -355,11 +354,11 @@ def _good(state: ProbeState, settings: HealthSettings, sent: float, now: float) 
     since = state.good_since if state.good else sent
     answered = max(state.answered, sent)
     if state.health is Health.UP:
-        told = state.waiting is not None or state.quality.busy
+        explained = state.waiting is not None or state.quality.busy
         state = replace(state, good=state.good + 1, good_since=since, bad=0, answered=answered, waiting=None)
         if state.quality.busy and state.good >= settings.fall:
             state = replace(state, quality=ql.judged(ql.occupied(state.quality, ""), settings))
-        return replace(state, cause="answers again") if told else state
+        return replace(state, cause="answers again") if explained else state
     state = replace(state, good=state.good + 1, good_since=since, bad=0, answered=answered)
     if state.together:
         cause = "answers again, after every uplink had failed at once"

@@ -21,12 +21,12 @@ _TUNNELS: Final = "meta l4proto { 4, 41, gre, esp, ah }"
 """Protocols whose packets carry others, between two ends that know each other: IPIP, 6in4, GRE, IPsec."""
 
 
-def not_translated(given: RulesetInput) -> tuple[NftRule, ...]:
+def not_translated(inputs: RulesetInput) -> tuple[NftRule, ...]:
     """Return what stands before every translation of a source; only the first packet of a connection meets it."""
     own = NftRule(f"{_TUNNELS} fib saddr . oif type local accept", "a tunnel of this box, by the link of its end")
-    if not given.observed.xfrm:
+    if not inputs.observed.xfrm:
         return (own,)
-    return (NftRule(f"{TAKEN} ct mark set ct mark & {given.layout.keep:#010x} accept", "taken by IPsec"), own)
+    return (NftRule(f"{TAKEN} ct mark set ct mark & {inputs.layout.keep:#010x} accept", "taken by IPsec"), own)
 
 
 def let_out(*, xfrm: bool) -> tuple[NftRule, ...]:
@@ -34,13 +34,13 @@ def let_out(*, xfrm: bool) -> tuple[NftRule, ...]:
     return (NftRule(f"{TAKEN} accept", "taken by IPsec: leaves by its tunnel"),) if xfrm else ()
 
 
-def of_this_box(given: RulesetInput) -> tuple[NftRule, ...]:
+def of_this_box(inputs: RulesetInput) -> tuple[NftRule, ...]:
     """Return what comes before a choice for the box's own packets: the kernel has routed them once already."""
     carriers = NftRule(f"{_ENDS} oifname vmap @arrival", "IPsec: by the link of its own end")
-    return (*let_out(xfrm=given.observed.xfrm), carriers)
+    return (*let_out(xfrm=inputs.observed.xfrm), carriers)
 
 
-def from_outside(given: RulesetInput) -> str:
+def from_outside(inputs: RulesetInput) -> str:
     """Return the condition by which a packet really came in by the uplink, and not out of a tunnel."""
     # What IPsec delivers has the device of its carrier; it comes from the other end's network.
-    return "meta secpath missing " if given.observed.xfrm else ""
+    return "meta secpath missing " if inputs.observed.xfrm else ""

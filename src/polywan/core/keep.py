@@ -19,14 +19,14 @@ from typing import Final
 
 from polywan.core.nft import Chain, NftRule, NftTable, unread
 
-KEEP: Final = "inet polywan_keep"
+KEEP_TABLE: Final = "inet polywan_keep"
 """Family and name of the table (nft(8))."""
 
 HELD: Final = "flags owner"
 """What its declaration begins with."""
 
 _REFERS: Final = re.compile(r"(?:@|goto |jump )(\w+)")
-_COPIED: Final = ("nat", "only")
+_COPIED: Final = ("nat", "kill_switch")
 
 
 def keep(table: NftTable, mask: int) -> NftTable:
@@ -58,8 +58,8 @@ def hold_texts(table: NftTable | None) -> tuple[str, str]:
     The second is for a table of that name which is nobody's, as a saved rule set brings it: it cannot become anybody's.
     """
     owned = f"{{ {HELD}; }}"
-    text = "" if table is None else table.render(KEEP, HELD)
-    first = f"add table {KEEP} {owned}\ndelete table {KEEP}\n{text}"
+    text = "" if table is None else table.render(KEEP_TABLE, HELD)
+    first = f"add table {KEEP_TABLE} {owned}\ndelete table {KEEP_TABLE}\n{text}"
     return first, first.replace(f" {owned}", "", 1)
 
 
@@ -68,7 +68,7 @@ def _marks(mask: int) -> Mapping[str, tuple[NftRule, ...]]:
     done = NftRule(f"meta mark & {mask:#010x} != 0 accept", "has it")
     back = NftRule(f"ct mark & {mask:#010x} vmap @restore", "already chosen")
     return {
-        "prerouting": (done, NftRule("iifname @outer accept", "from outside: routed by its destination"), back),
+        "prerouting": (done, NftRule("iifname @outside_ifs accept", "from outside: routed by its destination"), back),
         "output": (done, NftRule("oifname != @uplinks accept", "does not leave by an uplink"), back),
     }
 

@@ -148,17 +148,17 @@ class Findings:
     """What the layers say beyond the rounds: a sentence for each uplink and family that is concerned.
 
     Attributes:
-        unfit: a required layer is broken: no new connections; those it has work, as far as the network goes.
-        lame: the large layer is broken: degraded.
-        told: the rounds failed, and this is where.
+        blocked: a required layer is broken: no new connections; those it has work, as far as the network goes.
+        impaired: the large layer is broken: degraded.
+        reasons: the rounds failed, and this is where.
     """
 
-    unfit: Mapping[UplinkFamily, str] = field(default_factory=dict)
-    lame: Mapping[UplinkFamily, str] = field(default_factory=dict)
-    told: Mapping[UplinkFamily, str] = field(default_factory=dict)
+    blocked: Mapping[UplinkFamily, str] = field(default_factory=dict)
+    impaired: Mapping[UplinkFamily, str] = field(default_factory=dict)
+    reasons: Mapping[UplinkFamily, str] = field(default_factory=dict)
 
 
-SOUND: Final = Findings()
+NO_FINDINGS: Final = Findings()
 """Nothing to say."""
 
 
@@ -167,7 +167,7 @@ def ordered(known: LayerState, now: float, *, troubled: bool) -> LayerState:
     return replace(known, number=known.number + 1, sent=now, pending=True, troubled=troubled, next=inf)
 
 
-def seen(known: LayerState, layer: Layer, *, ok: bool, detail: str, rtt: float | None, now: float) -> LayerState:
+def updated(known: LayerState, layer: Layer, *, ok: bool, detail: str, rtt: float | None, now: float) -> LayerState:
     """Fold in a result. The gateway layer follows each one: it only explains, and is asked when others fail."""
     known = answered(known, ok=ok, detail=detail, rtt=rtt)
     good, bad = (known.good + 1, 0) if ok else (0, known.bad + 1)

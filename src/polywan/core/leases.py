@@ -35,7 +35,7 @@ class Lease:
     program: str
 
 
-MOST: Final = 1 << 20
+LARGEST_LEASES: Final = 1 << 20
 """Bytes of a file that are looked at; dhclient adds a lease each time it renews one."""
 
 _BLOCK: Final = re.compile(r"^lease\s*\{(.*?)^\}", re.MULTILINE | re.DOTALL)
@@ -45,7 +45,7 @@ _CLASSLESS: Final = ("rfc3442-classless-static-routes", "classless-static-routes
 
 def dhclient(text: str) -> list[Lease]:
     """Return the leases of a dhclient.leases(5), the latest last."""
-    return [lease for block in _BLOCK.findall(text[-MOST:]) if (lease := _block(block)) is not None]
+    return [lease for block in _BLOCK.findall(text[-LARGEST_LEASES:]) if (lease := _block(block)) is not None]
 
 
 def _block(block: str) -> Lease | None:
@@ -91,7 +91,7 @@ def dhcpcd(message: bytes, link: str, written: float) -> list[Lease]:
     """
     if len(message) < _FIXED or message[236:_FIXED] != _COOKIE:
         return []
-    options = _options(message[_FIXED:MOST])
+    options = _options(message[_FIXED:LARGEST_LEASES])
     routers = options.get(_ROUTER, b"")
     router = IPv4Address(routers[:4]) if len(routers) >= 4 else None
     if _ROUTES in options:
@@ -122,7 +122,7 @@ def _options(data: bytes) -> dict[int, bytes]:
 
 def key_values(text: str, link: str, program: str) -> list[Lease]:
     """Return the lease in a file of systemd-networkd or NetworkManager: one ``KEY=value`` each line."""
-    found = dict(line.split("=", 1) for line in text[:MOST].splitlines() if "=" in line)
+    found = dict(line.split("=", 1) for line in text[:LARGEST_LEASES].splitlines() if "=" in line)
     address, router = _address(found.get("ADDRESS", "")), _first(found.get("ROUTER", "").split())
     routes = found.get("CLASSLESS_ROUTES") or found.get("ROUTES")
     if routes:
@@ -186,7 +186,7 @@ CURES: Final[Mapping[str, str]] = {
 }
 
 
-def told(name: str, lease: Lease, link: str, number: int) -> str:
+def warning_of(name: str, lease: Lease, link: str, number: int) -> str:
     """Say that a router was taken from a lease, and the line that gives the link a default route of its own.
 
     Args:

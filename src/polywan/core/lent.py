@@ -10,18 +10,18 @@ from polywan.core.nft import NftRule
 from polywan.core.reach import NoPath
 
 
-def lent_addresses(given: RulesetInput) -> Iterator[NftRule]:
+def lent_addresses(inputs: RulesetInput) -> Iterator[NftRule]:
     """Yield a rule for each uplink that masquerades by an address of another link.
 
     Left to itself, `masquerade` takes the first of the loopback device or of some other one: for two uplinks whose
     addresses are both there, the same.
     """
-    for (name, family), way in given.reach.items():
-        path = way.path if isinstance(way, NoPath) else way
-        device = given.config.uplinks[name].interface
-        if path is None or path.source is None or path.prefixes or given.config.uplinks[name].nat != "masquerade":
+    for (name, family), reached in inputs.reach.items():
+        path = reached.path if isinstance(reached, NoPath) else reached
+        device = inputs.config.uplinks[name].interface
+        if path is None or path.source is None or path.prefixes or inputs.config.uplinks[name].nat != "masquerade":
             continue
-        if not given.observed.addresses_of(device, family):
+        if not inputs.observed.addresses_of(device, family):
             word = "ip" if family is Family.V4 else "ip6"
             text = f'oifname "{device}" meta nfproto {family.nfproto} snat {word} to {path.source}'
             yield NftRule(text, f"lent address of {name}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from math import inf
 from typing import Final, TypeAlias
 
 from polywan.config import HealthSettings
@@ -19,7 +20,7 @@ from polywan.core.net import Family, IPAddress, IPNetwork
 LISTEN: Final = 20.0
 """Seconds after which an answer is not waited for any more: twice the longest queue that is to be expected."""
 
-TOLD_QUEUE: Final = 0.2
+REPORTED_QUEUE: Final = 0.2
 """Seconds in a queue from which on they are worth telling."""
 
 _OPEN: Final = frozenset({"ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT"})
@@ -39,8 +40,6 @@ they come `patience` apart, and a queue of ten seconds is full in less than this
 HEAVY: Final = 16_000
 """Bytes a second from which on a load can fill the queue of a slow line."""
 
-NEVER: Final = float("-inf")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
@@ -52,11 +51,11 @@ class Life:
         loaded: when a heavy load began that was still being sent at the last look.
     """
 
-    late_at: float = NEVER
+    late_at: float = -inf
     late: float = 0.0
-    back_at: float = NEVER
+    back_at: float = -inf
     rate: float = 0.0
-    loaded: float = NEVER
+    loaded: float = -inf
 
     @property
     def at(self) -> float:
@@ -102,17 +101,17 @@ def described(life: Life, settings: HealthSettings, queue: float | None, answere
         answered: what the rounds bring, for people.
         now: monotonic seconds.
     """
-    told = []
+    parts = []
     if now < life.late_at + patience(settings):
-        queued = queue is not None and queue >= TOLD_QUEUE
-        told.append(f"answers come {f'{queue:.1f} s late (queue)' if queued else f'after {life.late:.1f} s'}")
+        queued = queue is not None and queue >= REPORTED_QUEUE
+        parts.append(f"answers come {f'{queue:.1f} s late (queue)' if queued else f'after {life.late:.1f} s'}")
     elif now < life.back_at + patience(settings):
-        told.append(answered)
+        parts.append(answered)
     else:
-        told.append("a heavy load has just begun, no answer has come through it yet")
+        parts.append("a heavy load has just begun, no answer has come through it yet")
     if now < life.back_at + patience(settings):
-        told.append(f"{_rate(life.rate)} came back")
-    return f"busy: {'; '.join(told)}"
+        parts.append(f"{_rate(life.rate)} came back")
+    return f"busy: {'; '.join(parts)}"
 
 
 def _rate(rate: float) -> str:
@@ -214,4 +213,4 @@ def loaded_since(what: Moved, since: float, until: float, asked: float) -> float
     queue is shows in an answer alone.
     """
     rate = what.sent / max(until - since, 0.001)
-    return max(until - what.total / rate, asked) if rate >= HEAVY else NEVER
+    return max(until - what.total / rate, asked) if rate >= HEAVY else -inf

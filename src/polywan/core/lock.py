@@ -1,6 +1,6 @@
 """A second lock behind the kill switch: policy rules that hold while another program has flushed our table.
 
-The chain `only` looks at every packet that leaves (core/steering.py), and is gone for a moment after ``nft flush
+The chain `kill_switch` looks at every packet that leaves (core/steering.py), and is gone for a moment after ``nft flush
 ruleset``. Then nothing marks packets either, and main would lead them out by anybody. So what a rule with `only` says
 by addresses and devices is said to routing as well, for packets that are forwarded and carry no mark::
 
@@ -19,7 +19,7 @@ from typing import Final
 from polywan.config import Config, Match, SteeringRule
 from polywan.core.net import Family, IPNetwork
 
-MOST: Final = 7
+MOST_LOCKED: Final = 7
 """Rules of the file that are held twice; their places among the policy rules are few."""
 
 MOST_SELECTORS: Final = 64
@@ -59,9 +59,9 @@ def held(config: Config) -> frozenset[int]:
 
 def _known(config: Config, family: Family) -> tuple[Locked, ...]:
     found: list[Locked] = []
-    if not any(rule.only for rule in config.rules[:MOST]):
+    if not any(rule.only for rule in config.rules[:MOST_LOCKED]):
         return ()
-    for rule in config.rules[:MOST]:
+    for rule in config.rules[:MOST_LOCKED]:
         selectors = _selectors(rule, family)
         if selectors is None:
             break

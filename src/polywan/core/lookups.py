@@ -79,7 +79,7 @@ VIA = "polywan"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class References:
     """What has to be looked up for a configuration."""
 
     lists: tuple[str, ...] = ()
@@ -87,10 +87,10 @@ class Wanted:
     cgroups: tuple[str, ...] = ()
 
 
-def wanted(config: Config) -> Wanted:
+def wanted(config: Config) -> References:
     """Return what the rules refer to, and the control groups of `exec --via`."""
     matches = [m for rule in config.rules for m in (rule, rule.not_)]
-    return Wanted(
+    return References(
         lists=tuple(dict.fromkeys(path for m in matches for path in m.list_)),
         domains=tuple(dict.fromkeys(name for m in matches for name in m.domains)),
         cgroups=tuple(

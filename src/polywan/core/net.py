@@ -20,7 +20,7 @@ RulePriority = NewType("RulePriority", int)
 PROTOCOL: Final = 200
 """Stamp on every route and policy rule of ours (rtnetlink(7) rtm_protocol; 200 has no name in iproute2)."""
 
-NUDGE: Final = 0x5057_0001
+CHALLENGE_PRIORITY: Final = 0x5057_0001
 """Priority (SO_PRIORITY, socket(7)) of what is sent in a server's name to make idle clients speak; nobody else's."""
 
 UNBOUND_SOURCE: Final = IPv4Address("192.0.0.8")
@@ -81,8 +81,8 @@ class MarkLayout:
     def reserved(self) -> Mark:
         """The mark that is never given out, all bits of the mask.
 
-        Chain `fresh` asks its question with it (`core/decided.py`). It is dead while any mark is: connections that the
-        kernel forgot are put back with it, so that their ends meet a reset (`kernel/vanished.py`).
+        Chain `classify` asks its question with it (`core/decided.py`). It is dead while any mark is: connections that
+        the kernel forgot are put back with it, so that their ends meet a reset (`kernel/vanished.py`).
         """
         return Mark(self.mask)
 

@@ -32,14 +32,14 @@ round in decimal because ip(8) shows them so, nobody else's are near, and none o
 _PER_FAMILY: Final = 1_000
 _PER_KIND: Final = 10_000
 
-BAND: Final = range(FIRST, FIRST + 2 * _PER_KIND)
+NEXTHOP_IDS: Final = range(FIRST, FIRST + 2 * _PER_KIND)
 """Every id of ours: FIRST, 1000 for each IP version, and the uplink's id; for groups 10000 more and the policy's id."""
 
 BUCKETS: Final = 1024
 """Parts that a group is dealt out in: shares are exact to one of them, as with slots (`balance.MAX_SLOTS`). The
 kernel refuses another number for a group that stands, so a change of it needs another band of ids."""
 
-IDLE: Final = 0
+BUCKET_IDLE: Final = 0
 """For how long (in 1/100 s) a bucket must have been quiet before it may move to an uplink that has too few. Established
 connections do not need buckets to stay, and with any patience a busy bucket would never come back after a loss."""
 
@@ -74,13 +74,13 @@ class NexthopGroup:
 
     Attributes:
         members: (nexthop, weight) in order of ids; never empty.
-        buckets, idle: as `BUCKETS` and `IDLE`; both 0 when the group is not a resilient one.
+        buckets, idle: as `BUCKETS` and `BUCKET_IDLE`; both 0 when the group is not a resilient one.
     """
 
     id: NexthopId
     members: tuple[tuple[NexthopId, int], ...]
     buckets: int = BUCKETS
-    idle: int = IDLE
+    idle: int = BUCKET_IDLE
 
 
 NexthopObject: TypeAlias = Nexthop | NexthopGroup

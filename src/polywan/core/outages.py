@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from polywan.core.views import UplinkState, UplinkView
 
-KEPT: Final = 5
+KEPT_OUTAGES: Final = 5
 """Outages of an uplink that are remembered; the day's are counted all the same."""
 
 WRITTEN: Final = 2.0
@@ -90,8 +90,8 @@ def follow(
         if lasting is not None and history is not None and seen.state not in OUT:
             result[name] = replace(history, last=(_ended(lasting, unix), *history.last[1:]))
         elif lasting is None and was is not None and was.state in SERVING and seen.state in OUT:
-            fresh = Outage(began=unix, lasted=None, reason=seen.reason)
-            last = (fresh, *(history.last if history else ()))[:KEPT]
+            new = Outage(began=unix, lasted=None, reason=seen.reason)
+            last = (new, *(history.last if history else ()))[:KEPT_OUTAGES]
             result[name] = History(day=day_of(unix, zone), count=today(history, unix, zone) + 1, last=last)
     return known if result == known else result
 

@@ -41,16 +41,16 @@ EXPECTED: Final = 4.0
 ANSWERS: Final = 3
 """Answers that an uplink must have given before: without any there is nothing to compare with."""
 
-QUIET: Final = 0.3
+LINK_QUIET: Final = 0.3
 """Seconds since the last answer of any attempt: a queue that grows delays answers, but they go on arriving."""
 
-WAIT: Final = 0.1
+LEAST_WAIT: Final = 0.1
 """Seconds an attempt has to wait before it counts, or two round trips if that is longer."""
 
 SPACING: Final = 0.1
 """Seconds between the rounds of an alarm, or a quarter of the interval if that is shorter.
 
-With `QUIET` and three rounds, an interruption that is over within half a second is never a loss.
+With `LINK_QUIET` and three rounds, an interruption that is over within half a second is never a loss.
 """
 
 ROUND_TRIPS: Final = 4.0
@@ -80,7 +80,7 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class ConnectionAttempt:
     """A new connection of an uplink: when it was seen first, and when it was seen answered, if it was."""
 
     number: int
@@ -119,10 +119,10 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class AttemptHistory:
     """What is known of the new connections of one uplink in one family; `pause` is that after the last alarm."""
 
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[ConnectionAttempt, ...] = ()
     alarm: Alarm | None = field(default=None, kw_only=True)
     pause: float = field(default=PAUSES[0], kw_only=True)
 
@@ -145,7 +145,7 @@ def inside(config: Config, observed: Observed) -> tuple[frozenset[IPAddress], tu
     return own, tuple({a.ip.network for a in observed.addresses if a.link not in uplinks})
 
 
-def noted(watch: Watch, opened: Iterable[Opening], answered: Collection[int], now: float) -> Watch:
+def noted(watch: AttemptHistory, opened: Iterable[Opening], answered: Collection[int], now: float) -> AttemptHistory:
     """Return the watch with further attempts and answers, without those that are too old."""
     attempts = [
         replace(a, answered=now) if a.number in answered and a.answered is None else a
@@ -153,13 +153,15 @@ def noted(watch: Watch, opened: Iterable[Opening], answered: Collection[int], no
         if now - a.began < MEMORY
     ]
     attempts += (
-        Attempt(number=o.number, destination=o.destination, began=now, answered=now if o.number in answered else None)
+        ConnectionAttempt(
+            number=o.number, destination=o.destination, began=now, answered=now if o.number in answered else None
+        )
         for o in opened
     )
     return replace(watch, attempts=tuple(attempts))
 
 
-def silence(attempts: Collection[Attempt], wait: float, now: float, since: float = float("-inf")) -> Silence:
+def silence(attempts: Collection[ConnectionAttempt], wait: float, now: float, since: float = float("-inf")) -> Silence:
     """Return what speaks for a wall now.
 
     Args:
@@ -170,7 +172,7 @@ def silence(attempts: Collection[Attempt], wait: float, now: float, since: float
     """
     answers = [a for a in attempts if a.answered is not None]
     heard = max((a.answered for a in answers if a.answered is not None), default=float("-inf"))
-    if len(answers) < ANSWERS or heard <= since or now - heard < QUIET:
+    if len(answers) < ANSWERS or heard <= since or now - heard < LINK_QUIET:
         return Silence()
     newest = max(a.began for a in answers)
     vain = [a for a in attempts if newest < a.began <= now - wait]
@@ -178,7 +180,7 @@ def silence(attempts: Collection[Attempt], wait: float, now: float, since: float
     return Silence(len(vain), len({a.destination for a in vain}), len(vain) * share)
 
 
-def unanswered(watched: Iterable[tuple[Watch, ProbeState]], now: float) -> float | None:
+def unanswered(watched: Iterable[tuple[AttemptHistory, ProbeState]], now: float) -> float | None:
     """Return the share of an uplink's attempts without an answer, 0..1; None when there were none lately.
 
     Args:
@@ -195,21 +197,21 @@ def unanswered(watched: Iterable[tuple[Watch, ProbeState]], now: float) -> float
 
 
 def heard(
-    watches: Mapping[UplinkFamily, Watch],
+    watches: Mapping[UplinkFamily, AttemptHistory],
     judged: Judged,
     openings: Mapping[UplinkFamily, Sequence[Opening]],
     answered: Collection[int],
     now: float,
-) -> tuple[dict[UplinkFamily, Watch], tuple[UplinkFamily, ...]]:
+) -> tuple[dict[UplinkFamily, AttemptHistory], tuple[UplinkFamily, ...]]:
     """Take in attempts and answers; return the watches of the judged, and which of them have a new alarm."""
-    result = {key: noted(watches.get(key, Watch()), openings.get(key, ()), answered, now) for key in judged}
+    result = {key: noted(watches.get(key, AttemptHistory()), openings.get(key, ()), answered, now) for key in judged}
     raised = tuple(key for key in sorted(result) if _walled(result, judged, key, now))
     for key in raised:
         result[key] = _raised(result[key], *judged[key], now)
     return result, raised
 
 
-def _walled(watches: Mapping[UplinkFamily, Watch], judged: Judged, key: UplinkFamily, now: float) -> bool:
+def _walled(watches: Mapping[UplinkFamily, AttemptHistory], judged: Judged, key: UplinkFamily, now: float) -> bool:
     watch = watches[key]
     if not watch.attempts or (watch.alarm is not None and now < watch.alarm.at + watch.pause):
         return False
@@ -224,10 +226,10 @@ def _walled(watches: Mapping[UplinkFamily, Watch], judged: Judged, key: UplinkFa
 
 
 def _wait(probes: ProbeState) -> float:
-    return max(WAIT, 2 * (probes.rtt or 0.0))
+    return max(LEAST_WAIT, 2 * (probes.rtt or 0.0))
 
 
-def _raised(watch: Watch, probes: ProbeState, settings: HealthSettings, now: float) -> Watch:
+def _raised(watch: AttemptHistory, probes: ProbeState, settings: HealthSettings, now: float) -> AttemptHistory:
     first, longest = PAUSES
     soon = watch.alarm is not None and now - watch.alarm.at < FORGIVEN
     last = max(LEAST_TIMEOUT, ROUND_TRIPS * ((probes.rtt or 0.0) + probes.jitter))
@@ -240,19 +242,19 @@ def _spacing(settings: HealthSettings) -> float:
     return min(SPACING, settings.interval / 4)
 
 
-def _active(watch: Watch | None, probes: ProbeState) -> Alarm | None:
+def _active(watch: AttemptHistory | None, probes: ProbeState) -> Alarm | None:
     """Return the alarm, unless it is over: the uplink has answered a round that was sent since, or is down."""
     alarm = watch.alarm if watch is not None else None
     heard = max(probes.answered, probes.life.at)
     return alarm if alarm and probes.health is Health.UP and heard < alarm.at else None
 
 
-def alarmed(watch: Watch | None, probes: ProbeState) -> bool:
+def alarmed(watch: AttemptHistory | None, probes: ProbeState) -> bool:
     """Tell whether an alarm is under way."""
     return _active(watch, probes) is not None
 
 
-def due(watch: Watch | None, probes: ProbeState, settings: HealthSettings) -> float:
+def due(watch: AttemptHistory | None, probes: ProbeState, settings: HealthSettings) -> float:
     """Return the time at which an alarm wants the next round; infinity without one, and once they are all sent."""
     alarm = _active(watch, probes)
     if alarm is None or alarm.rounds >= settings.fall:
@@ -260,7 +262,7 @@ def due(watch: Watch | None, probes: ProbeState, settings: HealthSettings) -> fl
     return alarm.at + alarm.rounds * _spacing(settings)
 
 
-def timeout(watch: Watch | None, probes: ProbeState, settings: HealthSettings, now: float) -> float:
+def timeout(watch: AttemptHistory | None, probes: ProbeState, settings: HealthSettings, now: float) -> float:
     """Return the seconds that a round has which is sent now: those of an alarm end together, others have theirs."""
     alarm = _active(watch, probes)
     usual = timeout_of(probes, settings)
@@ -269,6 +271,6 @@ def timeout(watch: Watch | None, probes: ProbeState, settings: HealthSettings, n
     return min(usual, max(LEAST_TIMEOUT, alarm.until - now))
 
 
-def sent(watch: Watch) -> Watch:
+def sent(watch: AttemptHistory) -> AttemptHistory:
     """Note that a round was sent during the alarm."""
     return watch if watch.alarm is None else replace(watch, alarm=replace(watch.alarm, rounds=watch.alarm.rounds + 1))

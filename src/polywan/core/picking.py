@@ -15,7 +15,7 @@ from polywan.core.jhash import jhash, register_bytes, scaled
 from polywan.core.packet import Packet
 from polywan.core.policies import affinity_in, algorithm_in, hash_key, slots_of
 from polywan.core.question import PORTED
-from polywan.core.scene import Fate, Pick, Scene, Trace, Way, way
+from polywan.core.scene import Egress, HashChoice, Outcome, Trace, TraceInput, egress
 from polywan.core.select import MARKED, Choice, policies_of
 from polywan.core.translation import Members, native_members
 
@@ -27,27 +27,29 @@ _BYTES: Final = "the hash takes bytes of the packet that nobody can know beforeh
 _FOREIGN: Final = "its source belongs to no uplink's network, and no uplink that serves translates IPv6"
 
 
-def choose(scene: Scene, packet: Packet, name: str) -> Trace:
+def choose(inputs: TraceInput, packet: Packet, name: str) -> Trace:
     """Return what a policy makes of a packet; `tried` and `rule` are the caller's."""
-    policy, family = policies_of(scene.config)[name], packet.family
-    choice = scene.selection.choices.get((name, family))
+    policy, family = policies_of(inputs.config)[name], packet.family
+    choice = inputs.selection.choices.get((name, family))
     algorithm = policy.algorithm if policy.algorithm in MARKED else algorithm_in(policy, family)
-    told = Trace(packet=packet, fate="uplink", reason="", policy=name, served_by=f"policy {name}", algorithm=algorithm)
+    trace = Trace(
+        packet=packet, outcome="uplink", reason="", policy=name, served_by=f"policy {name}", algorithm=algorithm
+    )
     if choice is None or not choice.members:
         reason = choice.reason if choice else f"no uplink has IPv{family}"
-        return replace(told, fate=_RESORTS[policy.last_resort], reason=f"{reason}: {policy.last_resort}")
-    told = replace(told, tier=choice.tier, reason=choice.reason)
+        return replace(trace, outcome=_RESORTS[policy.last_resort], reason=f"{reason}: {policy.last_resort}")
+    trace = replace(trace, tier=choice.tier, reason=choice.reason)
     if isinstance(packet.source, IPv6Address):
-        natives = native_members(scene.config, scene.observed, choice, packet.source)
+        natives = native_members(inputs.config, inputs.observed, choice, packet.source)
         if natives is not None:
-            return _by_prefix(scene, told, natives)
-    kept = scene.affinity.get(name)
+            return _by_prefix(inputs, trace, natives)
+    kept = inputs.affinity.get(name)
     if policy.algorithm not in MARKED and affinity_in(policy, family) is not None and kept in dict(choice.members):
-        return replace(told, affinity=True, ways=(way(scene, packet, str(kept)),))
-    return _by_algorithm(scene, told, policy, choice, name)
+        return replace(trace, affinity=True, egresses=(egress(inputs, packet, str(kept)),))
+    return _by_algorithm(inputs, trace, policy, choice, name)
 
 
-_RESORTS: Final[Mapping[LastResort, Fate]] = {
+_RESORTS: Final[Mapping[LastResort, Outcome]] = {
     "unreachable": "refused",
     "prohibit": "refused",
     "blackhole": "dropped",
@@ -56,34 +58,38 @@ _RESORTS: Final[Mapping[LastResort, Fate]] = {
 }
 
 
-def _by_prefix(scene: Scene, told: Trace, natives: Members) -> Trace:
+def _by_prefix(inputs: TraceInput, trace: Trace, natives: Members) -> Trace:
     """IPv6 sources that some uplinks may not carry, or only the one whose prefix they have: before all algorithms."""
     if not natives:
-        return replace(told, fate="refused", reason=_FOREIGN)
-    return replace(told, native=True, ways=_ways(scene, told.packet, natives))
+        return replace(trace, outcome="refused", reason=_FOREIGN)
+    return replace(trace, native=True, egresses=_egresses(inputs, trace.packet, natives))
 
 
-def _by_algorithm(scene: Scene, told: Trace, policy: Policy, choice: Choice, name: str) -> Trace:
+def _by_algorithm(inputs: TraceInput, trace: Trace, policy: Policy, choice: Choice, name: str) -> Trace:
     """One uplink where the packet decides, all that serve where turns or chance do."""
-    packet = told.packet
-    if told.algorithm == "source-parity":
-        return replace(told, ways=(way(scene, packet, _by_parity(policy, choice, packet)),))
-    if told.algorithm == "multipath":
-        return replace(told, ways=_ways(scene, packet, choice.members, int(scene.policy_marks[name].mark)))
+    packet = trace.packet
+    if trace.algorithm == "source-parity":
+        return replace(trace, egresses=(egress(inputs, packet, _by_parity(policy, choice, packet)),))
+    if trace.algorithm == "multipath":
+        return replace(trace, egresses=_egresses(inputs, packet, choice.members, int(inputs.policy_marks[name].mark)))
     slots = slots_of(policy, packet.family, choice)
-    if told.algorithm in HASHES:
-        fields = tuple(hash_key(told.algorithm, packet.family).split(" . "))
+    if trace.algorithm in HASHES:
+        fields = tuple(hash_key(trace.algorithm, packet.family).split(" . "))
         if (key := _key(fields, packet)) is not None:
             found = _hashed(fields, key)
-            return replace(told, pick=found, ways=(way(scene, packet, choice.members[slots[found.slot]][0]),))
-        told = replace(told, notes=(*told.notes, _PORTS if packet.protocol in PORTED else _BYTES))
+            return replace(trace, pick=found, egresses=(egress(inputs, packet, choice.members[slots[found.slot]][0]),))
+        trace = replace(trace, notes=(*trace.notes, _PORTS if packet.protocol in PORTED else _BYTES))
     counts = Counter(slots)
-    return replace(told, ways=_ways(scene, packet, [(choice.members[i][0], n) for i, n in sorted(counts.items())]))
+    return replace(
+        trace, egresses=_egresses(inputs, packet, [(choice.members[i][0], n) for i, n in sorted(counts.items())])
+    )
 
 
-def _ways(scene: Scene, packet: Packet, counts: Sequence[tuple[str, int]], mark: int | None = None) -> tuple[Way, ...]:
+def _egresses(
+    inputs: TraceInput, packet: Packet, counts: Sequence[tuple[str, int]], mark: int | None = None
+) -> tuple[Egress, ...]:
     total = sum(count for _, count in counts)
-    return tuple(way(scene, packet, uplink, count / total, mark) for uplink, count in counts)
+    return tuple(egress(inputs, packet, uplink, count / total, mark) for uplink, count in counts)
 
 
 def _by_parity(policy: Policy, choice: Choice, packet: Packet) -> str:
@@ -111,6 +117,6 @@ def _key(fields: tuple[str, ...], packet: Packet) -> tuple[bytes, ...] | None:
     return tuple(found)
 
 
-def _hashed(fields: tuple[str, ...], key: tuple[bytes, ...]) -> Pick:
+def _hashed(fields: tuple[str, ...], key: tuple[bytes, ...]) -> HashChoice:
     value = jhash(register_bytes(key), SEED)
-    return Pick(key=fields, hash=value, slot=scaled(value, HASH_SLOTS), slots=HASH_SLOTS)
+    return HashChoice(key=fields, hash=value, slot=scaled(value, HASH_SLOTS), slots=HASH_SLOTS)

@@ -19,7 +19,7 @@ from typing import Final
 from polywan.config import Affinity, Policy
 from polywan.config.steering import Algorithm
 from polywan.core.balance import HASH_SLOTS, MAX_SLOTS, SEED, rendezvous, slots
-from polywan.core.given import REFUSAL, ROOM, UNMARKED, RulesetInput
+from polywan.core.given import GOTO_UNMARKED, REFUSAL, ROOM, RulesetInput
 from polywan.core.net import FAMILIES, Family
 from polywan.core.nft import Chain, Key, NftMap, NftRule
 from polywan.core.select import Choice, policies_of
@@ -38,33 +38,33 @@ _HASHED: Final = {
 }
 
 
-def policy_chains(given: RulesetInput) -> dict[str, Chain]:
+def policy_chains(inputs: RulesetInput) -> dict[str, Chain]:
     """Return the chain of every policy, and those that belong to it."""
-    policies = policies_of(given.config)
+    policies = policies_of(inputs.config)
     chains: dict[str, Chain] = {}
-    for name in dict.fromkeys(policy for policy, _ in given.selection.choices):
-        chains[f"policy_{name}"] = Chain(tuple(_policy(given, name, policies[name])))
-        if name in given.policy_marks:
-            chains[f"by_{name}"] = Chain(tuple(_by(given, name, policies[name])))
-        for family in _active(given, name):
+    for name in dict.fromkeys(policy for policy, _ in inputs.selection.choices):
+        chains[f"policy_{name}"] = Chain(tuple(_policy(inputs, name, policies[name])))
+        if name in inputs.policy_marks:
+            chains[f"by_{name}"] = Chain(tuple(_by(inputs, name, policies[name])))
+        for family in _active(inputs, name):
             if (affinity := affinity_in(policies[name], family)) is not None:
-                rules = _remembering(given, affinity_map(name, family, affinity), affinity, family)
+                rules = _remembering(inputs, affinity_map(name, family, affinity), affinity, family)
                 chains[_remember(name, family)] = Chain(tuple(rules))
     if any(policy.affinity for policy in policies.values()):
-        for uplink, numbers in given.numbers.items():
-            chains[f"mark_{uplink}"] = Chain((NftRule(_marks(given, numbers.mark), f"on {uplink}"),))
-    if any(policies[name].algorithm == "per-packet" for name in given.policy_marks):
-        for uplink, numbers in given.numbers.items():
-            text = f"{_on_packet(given, numbers.mark)} accept"
+        for uplink, numbers in inputs.numbers.items():
+            chains[f"mark_{uplink}"] = Chain((NftRule(_marks(inputs, numbers.mark), f"on {uplink}"),))
+    if any(policies[name].algorithm == "per-packet" for name in inputs.policy_marks):
+        for uplink, numbers in inputs.numbers.items():
+            text = f"{_on_packet(inputs, numbers.mark)} accept"
             chains[f"carry_{uplink}"] = Chain((NftRule(text, f"this packet by {uplink}"),))
     return chains
 
 
-def policy_maps(given: RulesetInput) -> dict[str, NftMap]:
+def policy_maps(inputs: RulesetInput) -> dict[str, NftMap]:
     """Return the slots of every policy and family, and the clients that keep their uplink."""
-    policies = policies_of(given.config)
+    policies = policies_of(inputs.config)
     maps: dict[str, NftMap] = {}
-    for (name, family), choice in given.selection.choices.items():
+    for (name, family), choice in inputs.selection.choices.items():
         policy = policies[name]
         if policy.algorithm == "source-parity":
             maps[parity_map(name, family)] = _parity(policy, family, choice)
@@ -75,14 +75,14 @@ def policy_maps(given: RulesetInput) -> dict[str, NftMap]:
                 {i: f"{word}{choice.members[m][0]}" for i, m in enumerate(slots_of(policy, family, choice))},
             )
         if (affinity := affinity_in(policy, family)) is not None:
-            serving: dict[Key, str] = {int(given.numbers[n].mark): f"jump mark_{n}" for n, _ in choice.members}
+            serving: dict[Key, str] = {int(inputs.numbers[n].mark): f"jump mark_{n}" for n, _ in choice.members}
             maps[f"serving_{family}_{name}"] = NftMap(f"type mark : verdict; {ROOM}", serving)
             maps[affinity_map(name, family, affinity)] = NftMap(
                 f"typeof {_client(affinity, family)} : ct mark; flags dynamic,timeout; size {CLIENTS};"
             )
-    sprayed = {p: n for p, n in given.policy_marks.items() if policies[p].algorithm == "per-packet"}
+    sprayed = {p: n for p, n in inputs.policy_marks.items() if policies[p].algorithm == "per-packet"}
     if sprayed:
-        maps["spray"] = NftMap(
+        maps["per_packet"] = NftMap(
             f"type mark : verdict; {ROOM}", {int(n.mark): f"goto by_{p}" for p, n in sprayed.items()}
         )
     return maps
@@ -140,14 +140,14 @@ def _hashed(members: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
     return rendezvous(members)
 
 
-def _active(given: RulesetInput, name: str) -> list[Family]:
-    return [family for family in FAMILIES if (name, family) in given.selection.choices]
+def _active(inputs: RulesetInput, name: str) -> list[Family]:
+    return [family for family in FAMILIES if (name, family) in inputs.selection.choices]
 
 
-def _policy(given: RulesetInput, name: str, policy: Policy) -> Iterator[NftRule]:
-    resort = REFUSAL.get(policy.last_resort) or UNMARKED
+def _policy(inputs: RulesetInput, name: str, policy: Policy) -> Iterator[NftRule]:
+    resort = REFUSAL.get(policy.last_resort) or GOTO_UNMARKED
     for family in FAMILIES:
-        choice = given.selection.choices.get((name, family))
+        choice = inputs.selection.choices.get((name, family))
         selector = f"meta nfproto {family.nfproto}"
         if choice is None:
             # Main may still know a way by an uplink's device: what polywan does not serve must not leak there.
@@ -156,18 +156,18 @@ def _policy(given: RulesetInput, name: str, policy: Policy) -> Iterator[NftRule]
             yield NftRule(f"{selector} {resort}", "last resort")
         else:
             if family is Family.V6:
-                yield from native_rules(given, choice)
-            if name in given.policy_marks:
+                yield from native_rules(inputs, choice)
+            if name in inputs.policy_marks:
                 yield NftRule(f"{selector} goto by_{name}", f"{policy.algorithm}: the policy's own mark")
             else:
-                yield from _choosing(given, name, policy, family, choice)
+                yield from _choosing(inputs, name, policy, family, choice)
 
 
-def _choosing(given: RulesetInput, name: str, policy: Policy, family: Family, choice: Choice) -> Iterator[NftRule]:
+def _choosing(inputs: RulesetInput, name: str, policy: Policy, family: Family, choice: Choice) -> Iterator[NftRule]:
     selector = f"meta nfproto {family.nfproto}"
     affinity = affinity_in(policy, family)
     if affinity is not None:
-        yield from _recalling(given, name, affinity, family)
+        yield from _recalling(inputs, name, affinity, family)
     chosen = NftRule(f"{selector} {_slot_lookup(name, policy, family, choice)}", _why(algorithm_in(policy, family)))
     # Met only by a packet that was inside this chain while its slots were replaced.
     anybody = NftRule(f"{selector} {_verb(policy, family)}{choice.members[0][0]}", "never without a choice")
@@ -233,13 +233,13 @@ def _client(affinity: Affinity, family: Family) -> str:
     return " . ".join(f"{_word(family)} {field}" for field in fields)
 
 
-def _recalling(given: RulesetInput, name: str, affinity: Affinity, family: Family) -> Iterator[NftRule]:
+def _recalling(inputs: RulesetInput, name: str, affinity: Affinity, family: Family) -> Iterator[NftRule]:
     """Take the uplink that the client has, if it serves.
 
     The map's value can only be written as a whole mark; where others have bits in the connection's mark already, the
     client is balanced anew, since nft 1.0.6 cannot keep them.
     """
-    keep, mask = given.layout.keep, given.layout.mask
+    keep, mask = inputs.layout.keep, inputs.layout.mask
     table, client = affinity_map(name, family, affinity), _client(affinity, family)
     selector = f"meta nfproto {family.nfproto}"
     known = f"ct mark & {keep:#010x} == 0 ct mark set {client} map @{table}"
@@ -255,38 +255,38 @@ def _remember(name: str, family: Family) -> str:
     return f"remember_{family}_{name}"
 
 
-def _remembering(given: RulesetInput, table: str, affinity: Affinity, family: Family) -> Iterator[NftRule]:
-    value = f"ct mark & {given.layout.mask:#010x}"
+def _remembering(inputs: RulesetInput, table: str, affinity: Affinity, family: Family) -> Iterator[NftRule]:
+    value = f"ct mark & {inputs.layout.mask:#010x}"
     update = f"update @{table} {{ {_client(affinity, family)} timeout {round(affinity.timeout)}s : {value} }}"
     yield NftRule(update, "used again: its time begins anew")
     yield NftRule("accept", "chosen")
 
 
-def _by(given: RulesetInput, name: str, policy: Policy) -> Iterator[NftRule]:
+def _by(inputs: RulesetInput, name: str, policy: Policy) -> Iterator[NftRule]:
     """The policy's own mark, for the kernel to route by, or for every packet to be dealt out by."""
-    mark = given.policy_marks[name].mark
+    mark = inputs.policy_marks[name].mark
     if policy.algorithm == "multipath":
-        yield NftRule(f"{_marks(given, mark)} accept", "the kernel chooses")
+        yield NftRule(f"{_marks(inputs, mark)} accept", "the kernel chooses")
         return
-    yield NftRule(_on_connection(given, mark), f"the packets of {name} are dealt out one by one")
-    for family in _active(given, name):
-        choice = given.selection.choices[name, family]
+    yield NftRule(_on_connection(inputs, mark), f"the packets of {name} are dealt out one by one")
+    for family in _active(inputs, name):
+        choice = inputs.selection.choices[name, family]
         selector = f"meta nfproto {family.nfproto}"
         if choice.members:
             count = len(slots_of(policy, family, choice))
             yield NftRule(f"{selector} numgen inc mod {count} vmap @{slot_map(name, family)}", "each packet in turn")
             yield NftRule(f"{selector} goto carry_{choice.members[0][0]}", "never without a choice")
         else:
-            yield NftRule(f"{selector} {REFUSAL.get(policy.last_resort) or UNMARKED}", "last resort")
+            yield NftRule(f"{selector} {REFUSAL.get(policy.last_resort) or GOTO_UNMARKED}", "last resort")
 
 
-def _marks(given: RulesetInput, mark: int) -> str:
-    return f"{_on_connection(given, mark)} {_on_packet(given, mark)}"
+def _marks(inputs: RulesetInput, mark: int) -> str:
+    return f"{_on_connection(inputs, mark)} {_on_packet(inputs, mark)}"
 
 
-def _on_connection(given: RulesetInput, mark: int) -> str:
-    return f"ct mark set ct mark & {given.layout.keep:#010x} | {mark:#010x}"
+def _on_connection(inputs: RulesetInput, mark: int) -> str:
+    return f"ct mark set ct mark & {inputs.layout.keep:#010x} | {mark:#010x}"
 
 
-def _on_packet(given: RulesetInput, mark: int) -> str:
-    return f"meta mark set meta mark & {given.layout.keep:#010x} | {mark:#010x}"
+def _on_packet(inputs: RulesetInput, mark: int) -> str:
+    return f"meta mark set meta mark & {inputs.layout.keep:#010x} | {mark:#010x}"

@@ -35,7 +35,7 @@ _ATTEMPT: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class LineFault:
     """What is wrong with one line, counted from 1."""
 
     line: int
@@ -53,14 +53,14 @@ class _Bad(Exception):  # noqa: N818 - becomes a Fault as soon as its line is kn
         self.message, self.hint = message, hint
 
 
-def parse(text: str) -> PrefixList | tuple[Fault, ...]:
+def parse(text: str) -> PrefixList | tuple[LineFault, ...]:
     """Read one prefix or address per line; `#` and `;` begin a comment, and empty lines count for nothing.
 
     Duplicates and what lies within another prefix are dropped, halves are joined. Returns the faults instead when
     there are any, `MOST_FAULTS` at most.
     """
     packed: dict[Family, set[int]] = {Family.V4: set(), Family.V6: set()}
-    faults: list[Fault] = []
+    faults: list[LineFault] = []
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         entry = line.partition("#")[0].partition(";")[0].strip()
         if not entry:
@@ -68,13 +68,13 @@ def parse(text: str) -> PrefixList | tuple[Fault, ...]:
         try:
             family, prefix = _packed(entry)
         except _Bad as bad:
-            faults.append(Fault(number, bad.message, bad.hint))
+            faults.append(LineFault(number, bad.message, bad.hint))
             if len(faults) == MOST_FAULTS:
                 break
             continue
         packed[family].add(prefix)
         if len(packed[Family.V4]) + len(packed[Family.V6]) > MOST_PREFIXES:
-            return (Fault(number, f"there are too many; a list may have {MOST_PREFIXES} prefixes"),)
+            return (LineFault(number, f"there are too many; a list may have {MOST_PREFIXES} prefixes"),)
     if faults:
         return tuple(faults)
     v4, v6 = (tuple(_texts(family, collapse(family, packed[family]))) for family in (Family.V4, Family.V6))

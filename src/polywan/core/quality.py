@@ -12,13 +12,13 @@ from enum import StrEnum
 from typing import Final
 
 from polywan.config import HealthSettings
-from polywan.core.life import TOLD_QUEUE
+from polywan.core.life import REPORTED_QUEUE
 from polywan.core.net import IPAddress
 
-WINDOW: Final = 30
+LOSS_WINDOW: Final = 30
 """Rounds that loss is computed over: half a minute by default, so that a link is well again within a minute."""
 
-ENOUGH: Final = 20
+LEAST_PROBES: Final = 20
 """Probes of a target before its loss counts: of fewer, two lost by chance would be more than the usual limit."""
 
 STEADY: Final = 8
@@ -30,7 +30,7 @@ SMOOTHING: Final = 1 / 8
 FORGETTING: Final = 1 / 16384
 """How fast the least time of an answer follows a way that has become longer: within hours, a queue is shorter."""
 
-_ALL: Final = (1 << WINDOW) - 1
+_ALL: Final = (1 << LOSS_WINDOW) - 1
 
 
 class Measure(StrEnum):
@@ -160,7 +160,7 @@ def cleared(quality: Quality) -> Quality:
 
 def recent(quality: Quality, settings: HealthSettings, rounds: int) -> Quality:
     """Forget the loss of all rounds but the last: an outage that is over says nothing about the link now."""
-    keep = min(rounds, WINDOW)
+    keep = min(rounds, LOSS_WINDOW)
     mask = (1 << keep) - 1
     targets = (replace(t, lost=t.lost & mask, late=t.late & mask, count=min(t.count, keep)) for t in quality.targets)
     return _summed(tuple(targets), settings, quality)
@@ -178,7 +178,7 @@ def _measured(target: TargetQuality, rtt: float | None) -> TargetQuality:
         address=target.address,
         lost=(target.lost << 1 | (rtt is None)) & _ALL,
         late=target.late << 1 & _ALL,
-        count=min(target.count + 1, WINDOW),
+        count=min(target.count + 1, LOSS_WINDOW),
         answers=timed.answers,
         rtt=timed.rtt,
         jitter=timed.jitter,
@@ -229,7 +229,7 @@ def _findings(quality: Quality, settings: HealthSettings) -> Iterator[tuple[Meas
         # What is lost in a full queue, and how long answers take, is told by that already.
         yield Measure.BUSY, quality.busy
         return
-    loss_known = all(t.count >= ENOUGH for t in quality.targets)
+    loss_known = all(t.count >= LEAST_PROBES for t in quality.targets)
     if loss_known or Measure.LOSS in quality.poor:
         limits = (settings.degraded_loss, settings.recovered_loss)
         yield from _finding(quality, Measure.LOSS, quality.loss, limits, 100, "%")
@@ -246,7 +246,7 @@ def _findings(quality: Quality, settings: HealthSettings) -> Iterator[tuple[Meas
 def _waiting(quality: Quality) -> str:
     """Tell a queue from a long way: most of the time is spent waiting, and it was shorter before."""
     queue = quality.queue or 0.0
-    return f", {1000 * queue:.0f} ms of it in a queue" if queue >= max(TOLD_QUEUE, (quality.rtt or 0.0) / 2) else ""
+    return f", {1000 * queue:.0f} ms of it in a queue" if queue >= max(REPORTED_QUEUE, (quality.rtt or 0.0) / 2) else ""
 
 
 def _finding(

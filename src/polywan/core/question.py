@@ -96,8 +96,8 @@ def parse(words: Mapping[str, str]) -> Question:
     Raises:
         QuestionError: a word is not what was expected, or they contradict each other.
     """
-    if unknown := sorted(words.keys() - KEYS):
-        raise QuestionError(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(KEYS))}")
+    if unknown := sorted(words.keys() - QUESTION_KEYS):
+        raise QuestionError(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(QUESTION_KEYS))}")
     if "to" not in words:
         raise QuestionError("a destination is needed")
     destination, port = _target(words["to"])
@@ -128,7 +128,7 @@ def parse(words: Mapping[str, str]) -> Question:
     return question
 
 
-KEYS: Final = frozenset(
+QUESTION_KEYS: Final = frozenset(
     {"from", "to", "protocol", "source_port", "in_interface", "user", "group", "cgroup", "mac", "dscp", "mark", "at"}
 )
 """Words that a question may have."""

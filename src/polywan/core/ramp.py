@@ -16,7 +16,7 @@ from polywan.core.reach import UplinkFamily
 STEPS: Final = 10
 """Steps from 1 % to the whole weight. Each is a plan of its own, which replaces the slots of the policies concerned."""
 
-FULL: Final = 100
+FULL_SHARE: Final = 100
 """Percent of its weight that an uplink has when it is not in slow start."""
 
 SLACK: Final = 0.01
@@ -26,8 +26,8 @@ SLACK: Final = 0.01
 def percent(state: ProbeState, settings: HealthSettings, now: float) -> int:
     """Return how much of its weight an uplink is given, 1..100: HAProxy's ``slowstart`` grows in the same way."""
     if state.health is Health.DOWN or state.returned is None or now >= state.returned + settings.slow_start:
-        return FULL
-    return max(1, _step(state.returned, settings, now) * FULL // STEPS)
+        return FULL_SHARE
+    return max(1, _step(state.returned, settings, now) * FULL_SHARE // STEPS)
 
 
 def percents(
@@ -35,7 +35,7 @@ def percents(
 ) -> dict[UplinkFamily, int]:
     """Return the uplinks in slow start, and how much of their weights they are given."""
     found = {key: percent(state, probing[key[0]], now) for key, state in health.items()}
-    return {key: part for key, part in found.items() if part < FULL}
+    return {key: part for key, part in found.items() if part < FULL_SHARE}
 
 
 def next_step(health: Mapping[UplinkFamily, ProbeState], probing: Mapping[str, HealthSettings], now: float) -> float:
@@ -43,7 +43,7 @@ def next_step(health: Mapping[UplinkFamily, ProbeState], probing: Mapping[str, H
     times = []
     for key, state in health.items():
         settings = probing[key[0]]
-        if percent(state, settings, now) < FULL and state.returned is not None:
+        if percent(state, settings, now) < FULL_SHARE and state.returned is not None:
             step = (_step(state.returned, settings, now) + 1) / STEPS
             times.append(max(state.returned + step * settings.slow_start, now + SLACK))
     return min(times, default=float("inf"))
@@ -58,10 +58,10 @@ def scaled(members: tuple[tuple[str, int], ...], parts: Mapping[str, int]) -> tu
         members: (uplink, weight).
         parts: percent by uplink, for those in slow start.
     """
-    given = [parts.get(name, FULL) for name, _ in members]
-    if len(set(given)) < 2:
+    percents = [parts.get(name, FULL_SHARE) for name, _ in members]
+    if len(set(percents)) < 2:
         return members
-    weights = [weight * part for (_, weight), part in zip(members, given, strict=True)]
+    weights = [weight * part for (_, weight), part in zip(members, percents, strict=True)]
     divisor = gcd(*weights)
     return tuple((name, weight // divisor) for (name, _), weight in zip(members, weights, strict=True))
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeAlias
 CADENCE: Final = 2.0
 """Seconds between samples."""
 
-WINDOW: Final = 5.0
+RATE_WINDOW: Final = 5.0
 """Seconds that a rate is about; with the cadence, one is over 4 to 6 s."""
 
 SHORTEST: Final = 0.25
@@ -38,7 +38,7 @@ Samples: TypeAlias = tuple[Sample, ...]
 
 def taken(samples: Samples, new: Sample) -> Samples:
     """Return the samples that rates from now on need."""
-    return (*(s for s in samples if new.at - s.at < WINDOW + CADENCE), new)
+    return (*(s for s in samples if new.at - s.at < RATE_WINDOW + CADENCE), new)
 
 
 def rate(samples: Sequence[Sample], device: str, now: Counters, at: float) -> tuple[float, float]:
@@ -54,7 +54,7 @@ def rate(samples: Sequence[Sample], device: str, now: Counters, at: float) -> tu
         if then.ifindex != now.ifindex or then.rx > now.rx or then.tx > now.tx:
             break
         base = when, then
-        if at - when >= WINDOW - CADENCE / 2:
+        if at - when >= RATE_WINDOW - CADENCE / 2:
             break
     if base is None or at - base[0] < SHORTEST:
         return 0.0, 0.0

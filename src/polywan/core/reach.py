@@ -69,7 +69,7 @@ def reach(
 
 
 def unbound_links(
-    observed: Observed, ways: Mapping[UplinkFamily, Reach], numbers: Mapping[str, Numbers], family: Family
+    observed: Observed, reachable: Mapping[UplinkFamily, Reach], numbers: Mapping[str, Numbers], family: Family
 ) -> frozenset[str]:
     """Links by which the first route of a socket leaves that is bound to nothing.
 
@@ -78,7 +78,9 @@ def unbound_links(
     """
     if main := observed.main_default_links(family):
         return main
-    usable = [(numbers[name].id, way.link) for (name, f), way in ways.items() if f is family and isinstance(way, Path)]
+    usable = [
+        (numbers[name].id, path.link) for (name, f), path in reachable.items() if f is family and isinstance(path, Path)
+    ]
     return frozenset(link for _, link in sorted(usable)[:1])
 
 
@@ -232,10 +234,10 @@ def _configured_gateway(uplink: Uplink, family: Family) -> IPAddress | None:
     return None if gateway == "auto" else gateway
 
 
-def patience(way: Reach | None, observed: Observed | None) -> float:
+def patience(path: Reach | None, observed: Observed | None) -> float:
     """Return the seconds that a probe needs at least: more where each target is looked for on the link itself."""
-    link = observed.links.get(way.link) if isinstance(way, Path) and observed is not None else None
-    return RESOLVING if isinstance(way, Path) and way.via is None and link and not link.point_to_point else 0.0
+    link = observed.links.get(path.link) if isinstance(path, Path) and observed is not None else None
+    return RESOLVING if isinstance(path, Path) and path.via is None and link and not link.point_to_point else 0.0
 
 
 class _Hop(NamedTuple):

@@ -6,7 +6,7 @@ from polywan.config import Config
 from polywan.core import blaming, renaming, retire
 from polywan.core.allocate import allocate
 from polywan.core.compile import layout_of, numbered, numbers_of, policy_marks_of
-from polywan.core.effects import Effect, Level, Note, Remember
+from polywan.core.effects import Effect, Level, Log, SaveMemory
 from polywan.core.evolve import replace
 from polywan.core.maskin import settled
 from polywan.core.net import FAMILIES
@@ -26,7 +26,7 @@ def take(state: State, config: Config, now: float) -> tuple[State, tuple[Effect,
     memory = replace(memory, ids=allocate(wanted, memory.ids, layout), mask=layout.mask)
     memory = replace(memory, devices={name: device for name, device in memory.devices.items() if name in memory.ids})
     same = memory == state.memory
-    told = tuple(Note(Level.INFO, "uplink.renamed", text) for text in renaming.told(state.memory, config))
+    notes = tuple(Log(Level.INFO, "uplink.renamed", text) for text in renaming.renamings(state.memory, config))
     before = numbered(state.config) if state.config else ()
     removed = [(old, name) for old in before if (name := names.get(old, old)) not in wanted and name in memory.ids]
     sweeps = [Sweep(now, old, layout.mark(memory.ids[name]), family) for old, name in removed for family in FAMILIES]
@@ -42,7 +42,7 @@ def take(state: State, config: Config, now: float) -> tuple[State, tuple[Effect,
         ),
         probing={name: config.health_of(name) for name in config.uplinks},
         health={key: probes for key, probes in state.health.items() if key[0] in config.uplinks},
-        blame=blaming.kept(state, config),
+        bad_targets=blaming.kept(state, config),
         sweeps=(*state.sweeps, *sweeps),
     )
-    return state, told if same else (Remember(memory), *told)
+    return state, notes if same else (SaveMemory(memory), *notes)

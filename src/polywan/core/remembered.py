@@ -15,7 +15,7 @@ from polywan.config.netvalues import Device
 from polywan.core.admin import Order, Verb
 from polywan.core.compile import Memory
 from polywan.core.net import Family, IPAddress
-from polywan.core.outages import KEPT, History, Outage
+from polywan.core.outages import KEPT_OUTAGES, History, Outage
 from polywan.core.reach import UplinkFamily
 from polywan.core.tuning import restorable
 
@@ -54,7 +54,7 @@ def remembered(document: object) -> Remembered:
         # Files of older versions have none of these.
         devices=found.table("devices", _device, needed=False),
         orders=found.table("orders", _order, needed=False),
-        leaving=found.rows("leaving", _leaving, needed=False),
+        drains=found.rows("leaving", _drain, needed=False),
         outages=found.table("outages", _history, needed=False),
         unsure=found.value("unsure", _flag) or False,
     )
@@ -149,7 +149,7 @@ def _flag(raw: object) -> bool:
 
 def _id(name: str, raw: object) -> int:
     _named(name)
-    return _integer(raw, 1, numbering.MOST)
+    return _integer(raw, 1, numbering.MOST_NUMBERS)
 
 
 def _device(name: str, raw: object) -> str:
@@ -184,14 +184,14 @@ def _order(name: str, raw: Any) -> Order:
             raise ValueError
 
 
-def _leaving(row: Any) -> tuple[UplinkFamily, float]:
+def _drain(row: Any) -> tuple[UplinkFamily, float]:
     name, family, since = row
     return (_named(name), Family(_integer(family, 4, 6))), _seconds(since)
 
 
 def _history(name: str, raw: Any) -> History:
     _named(name)
-    last = tuple(map(_outage, raw["last"][:KEPT]))
+    last = tuple(map(_outage, raw["last"][:KEPT_OUTAGES]))
     return History(day=_integer(raw["day"], -_MOST, _MOST), count=_integer(raw["count"], 0, _MOST), last=last)
 
 
@@ -199,5 +199,5 @@ def _outage(raw: Any) -> Outage:
     reason, lasted = raw["reason"], raw["lasted"]
     _demand(isinstance(reason, str))
     # `status` shows it on somebody's terminal.
-    told = "".join(c if c.isprintable() else "?" for c in reason[:_LONGEST])
-    return Outage(began=_seconds(raw["began"]), lasted=None if lasted is None else _seconds(lasted), reason=told)
+    text = "".join(c if c.isprintable() else "?" for c in reason[:_LONGEST])
+    return Outage(began=_seconds(raw["began"]), lasted=None if lasted is None else _seconds(lasted), reason=text)

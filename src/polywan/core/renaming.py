@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, TypeAlias, TypeVar
 
 from polywan.config import Config
-from polywan.core.blame import Blame
+from polywan.core.blame import BadTargets
 from polywan.core.compile import Memory
 from polywan.core.evolve import replace
 from polywan.core.health import ProbeState
@@ -49,7 +49,7 @@ def renamed(memory: Memory, config: Config) -> Names:
     return names
 
 
-def told(memory: Memory, config: Config) -> Iterator[str]:
+def renamings(memory: Memory, config: Config) -> Iterator[str]:
     """Say what becomes of names, for people; `memory` is from before."""
     names = renamed(memory, config)
     for old, new in names.items():
@@ -73,7 +73,7 @@ def remembered(memory: Memory, config: Config) -> Memory:
         devices=devices,
         gateways=_keys_moved(memory.gateways, names),
         orders=_moved(memory.orders, names),
-        leaving=_keys_moved(memory.leaving, names),
+        drains=_keys_moved(memory.drains, names),
         outages=_moved(memory.outages, names),
     )
 
@@ -89,14 +89,14 @@ def followed(state: State, names: Names) -> State:
         state,
         health=_voided(_keys_moved(state.health, names), names),
         checks=_checks(state.checks, names),
-        blame=_blame(state.blame, names),
+        bad_targets=_bad_targets(state.bad_targets, names),
         reach=_keys_moved(state.reach, names),
         watches=_keys_moved(state.watches, names),
         views=_moved(state.views, names),
         story=_story(state.story, names),
         ramps=_keys_moved(state.ramps, names),
-        turns=_keys_moved(state.turns, names),
-        leavings={k: v for k, v in _keys_moved(state.leavings, names).items() if not k[0].startswith(DEVICE)},
+        failovers=_keys_moved(state.failovers, names),
+        drains={k: v for k, v in _keys_moved(state.drains, names).items() if not k[0].startswith(DEVICE)},
         selection=None if state.selection is None else _selection(state.selection, names),
         sweeps=tuple(replace(sweep, uplink=names.get(sweep.uplink, sweep.uplink)) for sweep in state.sweeps),
     )
@@ -145,13 +145,14 @@ def _checks(checks: Checks, names: Names) -> Checks:
     return replace(checks, known=known, spent=_moved(checks.spent, names), asked=asked)
 
 
-def _blame(blame: Blame, names: Names) -> Blame:
+def _bad_targets(bad_targets: BadTargets, names: Names) -> BadTargets:
     """Doubts of those that moved are dropped: they are about rounds that do not count."""
     heard = {
-        target: tuple((names.get(name, name), at) for name, at in answers) for target, answers in blame.heard.items()
+        target: tuple((names.get(name, name), at) for name, at in answers)
+        for target, answers in bad_targets.heard.items()
     }
-    held = tuple(one for one in blame.held if one.result.uplink not in names)
-    return replace(blame, misses=_keys_moved(blame.misses, names), heard=heard, held=held)
+    pending = tuple(one for one in bad_targets.pending if one.result.uplink not in names)
+    return replace(bad_targets, misses=_keys_moved(bad_targets.misses, names), heard=heard, pending=pending)
 
 
 def _story(story: Story, names: Names) -> Story:

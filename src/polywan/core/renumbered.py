@@ -2,7 +2,7 @@
 
 The kernel forgets what was masqueraded to an address as soon as that goes, so a client that only reads would wait for
 ever. Such connections are put back for a moment (kernel/vanished.py) with the reserved mark; while that is dead,
-they meet the reset of `cut` like those of a dead uplink.
+they meet the reset of `reject_dead` like those of a dead uplink.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ DEAD: Final = 5.0
 """Seconds for which the reserved mark stays dead: until what the last look put back has expired."""
 
 
-def lost(state: State, config: Config, ways: Mapping[UplinkFamily, Reach], *, after_read: bool) -> list[UplinkFamily]:
+def lost(
+    state: State, config: Config, reachable: Mapping[UplinkFamily, Reach], *, after_read: bool
+) -> list[UplinkFamily]:
     """Return the uplinks that have lost an address since the last decision, and still have a way out.
 
     An address that came back before it was missed shows in the notifications alone.
     """
     return [
         key
-        for key, way in ways.items()
-        if isinstance(way, Path) and config.uplinks[key[0]].nat == "masquerade"
+        for key, path in reachable.items()
+        if isinstance(path, Path) and config.uplinks[key[0]].nat == "masquerade"
         if isinstance(before := state.reach.get(key), Path)
-        if set(before.addresses) - set(way.addresses) or (after_read and (way.link, key[1]) in state.lost)
+        if set(before.addresses) - set(path.addresses) or (after_read and (path.link, key[1]) in state.lost)
     ]
 
 

@@ -1,11 +1,11 @@
 """Metered uplinks that stand by are asked seldom: what nobody needs now must not cost much.
 
 An uplink is *spare* in a family while no policy there needs it. While it is well as well, a round is one probe, its
-targets take turns, and the next comes after `PACE`. The first sign of trouble, and a decision by which it is needed,
-bring back the usual pace at once, counted from the last round. Both families together cost at most 20 MB a month on
-the wire then: an echo and its answer are 84 + 84 bytes there (IPv6: 104 + 104), and the kernel asks for the gateway's
-hardware address about as often (84 + 84 and 110 + 110); that is 764 bytes each `PACE`, 16.5 MB in 30 days. Every
-check there is adds some 3 MB at `CHECK_PACE`.
+targets take turns, and the next comes after `SPARE_PACE`. The first sign of trouble, and a decision by which it is
+needed, bring back the usual pace at once, counted from the last round. Both families together cost at most 20 MB a
+month on the wire then: an echo and its answer are 84 + 84 bytes there (IPv6: 104 + 104), and the kernel asks for the
+gateway's hardware address about as often (84 + 84 and 110 + 110); that is 764 bytes each `SPARE_PACE`, 16.5 MB in 30
+days. Every check there is adds some 3 MB at `SPARE_CHECK_PACE`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Final
 
 from polywan.config import Config
 from polywan.core import health as hl
-from polywan.core.drain import Leavings, tier_of
+from polywan.core.drain import Drains, tier_of
 from polywan.core.health import Health, ProbeState, ProbeTarget
 from polywan.core.reach import UplinkFamily
 from polywan.core.select import Selection, policies_of
 from polywan.core.state import State
 
-PACE: Final = 120.0
+SPARE_PACE: Final = 120.0
 """Seconds from one round to the next: the death of an uplink that stands by is noticed within 2.5 minutes."""
 
-CHECK_PACE: Final = 14400.0
+SPARE_CHECK_PACE: Final = 14400.0
 """Seconds between two checks of a layer: what has broken meanwhile is found when the uplink is needed."""
 
 
-def spare(config: Config, selection: Selection, leavings: Leavings) -> frozenset[UplinkFamily]:
+def spare(config: Config, selection: Selection, drains: Drains) -> frozenset[UplinkFamily]:
     """Return the metered uplinks that no policy needs: not to serve, not in place of somebody who should, not to end.
 
     A policy needs those that serve it, those of its tiers up to the one that serves, and all when nobody well does.
@@ -36,7 +36,7 @@ def spare(config: Config, selection: Selection, leavings: Leavings) -> frozenset
     if not metered:
         return frozenset()
     policies = policies_of(config)
-    needed = {key for key, leaving in leavings.items() if not leaving.done}
+    needed = {key for key, drain_state in drains.items() if not drain_state.done}
     for (policy, family), choice in selection.choices.items():
         needed |= {(name, family) for name, _ in choice.members}
         for name in metered:
@@ -71,7 +71,7 @@ def due(state: State, key: UplinkFamily) -> float:
     """Return the time at which the next round has to be sent: as `health.due`, but for a rest that is over."""
     probes, settings = state.health[key], state.probing[key[0]]
     at = hl.due(probes, settings)
-    if probes.next != probes.sent + PACE or seldom_asked(state, key):
+    if probes.next != probes.sent + SPARE_PACE or seldom_asked(state, key):
         return at
     return min(at, probes.sent + settings.interval)
 
@@ -84,11 +84,11 @@ def start_round(
     A round that somebody has asked for before its time asks all of them: it has to settle a doubt.
     """
     probes, settings = state.health[key], state.probing[key[0]]
-    counted = state.blame.counted(target.address for target in targets)
+    counted = state.bad_targets.counted(target.address for target in targets)
     if probes.open or not seldom_asked(state, key):
         return hl.start_round(probes, settings, len(counted), now), targets
-    if probes.number and now >= probes.sent + PACE:
+    if probes.number and now >= probes.sent + SPARE_PACE:
         turn = counted[probes.number % len(counted)]
         targets = tuple(target for target in targets if target.address == turn)
         counted = (turn,)
-    return hl.start_round(probes, settings, len(counted), now, PACE), targets
+    return hl.start_round(probes, settings, len(counted), now, SPARE_PACE), targets

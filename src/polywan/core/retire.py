@@ -18,19 +18,19 @@ Retired: TypeAlias = Mapping[int, float]
 """Removed marks, and until when they are dead (monotonic seconds)."""
 
 
-def removed(known: Retired, gone: Iterable[int], given: Collection[int], now: float) -> Retired:
-    """Return what is retired once the marks in `gone` were removed, and those in `given` are given out."""
-    return {mark: end for mark, end in {**known, **dict.fromkeys(gone, now + RETIREMENT)}.items() if mark not in given}
+def removed(known: Retired, gone: Iterable[int], marks: Collection[int], now: float) -> Retired:
+    """Return what is retired once the marks in `gone` were removed, and those in `marks` are given out."""
+    return {mark: end for mark, end in {**known, **dict.fromkeys(gone, now + RETIREMENT)}.items() if mark not in marks}
 
 
-def found(nft: NftState | None, layout: MarkLayout, given: Collection[int], now: float) -> Retired:
+def found(nft: NftState | None, layout: MarkLayout, marks: Collection[int], now: float) -> Retired:
     """Return what the kernel's dead sets hold beside marks that are given out; for the first decision of a daemon."""
     sets = nft.sets if nft is not None else {}
     dead = {mark for family in FAMILIES for mark in sets.get(f"dead_{family}", ()) if isinstance(mark, int)}
-    return {mark: now + RETIREMENT for mark in dead - {*given, layout.reserved} if not mark & layout.keep}
+    return {mark: now + RETIREMENT for mark in dead - {*marks, layout.reserved} if not mark & layout.keep}
 
 
-def left(known: Retired, now: float) -> Retired:
+def still_retired(known: Retired, now: float) -> Retired:
     """Return those whose time is not over."""
     return {mark: end for mark, end in known.items() if end > now}
 

@@ -8,14 +8,14 @@ from typing import Final
 
 from polywan.config import Config
 from polywan.core import health as hl
-from polywan.core.effects import Effect, Level, Note, Remember
+from polywan.core.effects import Effect, Level, Log, SaveMemory
 from polywan.core.evolve import replace
 from polywan.core.health import Health
 from polywan.core.layers import Layer, LayerVerdict
 from polywan.core.net import FAMILIES, Family, IPAddress, family_of
 from polywan.core.observed import Observed
 from polywan.core.reach import NoPath, Path, Reach, UplinkFamily, routers_of, seen_gateway
-from polywan.core.state import State, Turn
+from polywan.core.state import RouterFailover, State
 
 NEXT: Final = 3.0
 """Seconds that a router has to answer before the next one gets its turn."""
@@ -43,7 +43,7 @@ def learn(state: State, before: Observed | None) -> tuple[State, tuple[Effect, .
     if gateways == state.memory.gateways:
         return state, ()
     memory = replace(state.memory, gateways=gateways)
-    return replace(state, memory=memory), (Remember(memory), *_notes(config, gone))
+    return replace(state, memory=memory), (SaveMemory(memory), *_notes(config, gone))
 
 
 def _seen(config: Config, observed: Observed) -> Iterator[tuple[UplinkFamily, IPAddress]]:
@@ -73,35 +73,35 @@ def _keeps_an_address(link: str, before: Observed, after: Observed) -> bool:
     return not then or any(a.ip in then for a in after.addresses if a.link == link)
 
 
-def _notes(config: Config, gone: dict[UplinkFamily, IPAddress]) -> Iterator[Note]:
+def _notes(config: Config, gone: dict[UplinkFamily, IPAddress]) -> Iterator[Log]:
     for (name, family), via in gone.items():
         device = config.uplinks[name].interface
         text = f"{name} (IPv{family}): the router {via} by {device} has withdrawn itself, and is not used any more"
-        yield Note(Level.WARNING, "gateway.withdrawn", text)
+        yield Log(Level.WARNING, "gateway.withdrawn", text)
 
 
-def turn(state: State, observed: Observed, now: float) -> tuple[State, tuple[Note, ...]]:
+def turn(state: State, observed: Observed, now: float) -> tuple[State, tuple[Log, ...]]:
     """Give the next router of a link its turn where the one in use fails; it stays until it fails itself."""
     config = state.config
     if config is None or not state.ready:
         return state, ()
-    turns = {key: t for key, t in state.turns.items() if t.via in _choices(config, observed, key)}
+    failovers = {key: t for key, t in state.failovers.items() if t.via in _choices(config, observed, key)}
     known, health, notes = dict(state.checks.known), dict(state.health), []
     for key in state.health:
         if (following := _following(state, key, observed, now)) is None:
             continue
-        way = state.reach[key]
-        assert isinstance(way, Path)  # noqa: S101 - only a path has a router that another one can follow
-        turns[key] = Turn(following, now)
+        path = state.reach[key]
+        assert isinstance(path, Path)  # noqa: S101 - only a path has a router that another one can follow
+        failovers[key] = RouterFailover(following, now)
         # What went to the old router, and came to nothing, says nothing about the new one.
         health[key] = hl.resume(state.health[key])
         known[key] = {layer: seen for layer, seen in known.get(key, {}).items() if layer is not Layer.GATEWAY}
-        text = f"{key[0]} (IPv{key[1]}): the router {way.via} fails: trying {following}, the next one by {way.link}"
-        notes.append(Note(Level.WARNING, "gateway.next", text))
-    if turns == state.turns:
+        text = f"{key[0]} (IPv{key[1]}): the router {path.via} fails: trying {following}, the next one by {path.link}"
+        notes.append(Log(Level.WARNING, "gateway.next", text))
+    if failovers == state.failovers:
         return state, ()
     checks = replace(state.checks, known=known)
-    return replace(state, turns=turns, health=health, checks=checks), tuple(notes)
+    return replace(state, failovers=failovers, health=health, checks=checks), tuple(notes)
 
 
 def due(state: State, key: UplinkFamily, now: float) -> bool:
@@ -111,13 +111,13 @@ def due(state: State, key: UplinkFamily, now: float) -> bool:
 
 def _following(state: State, key: UplinkFamily, observed: Observed, now: float) -> IPAddress | None:
     """Return the router after the one in use, where that fails and there is another."""
-    way = state.reach.get(key)
-    if state.config is None or not isinstance(way, Path) or way.via is None or not _fails(state, key, now):
+    path = state.reach.get(key)
+    if state.config is None or not isinstance(path, Path) or path.via is None or not _fails(state, key, now):
         return None
     choices = _choices(state.config, observed, key)
-    if len(choices) < 2 or way.via not in choices:
+    if len(choices) < 2 or path.via not in choices:
         return None
-    return choices[(choices.index(way.via) + 1) % len(choices)]
+    return choices[(choices.index(path.via) + 1) % len(choices)]
 
 
 def _fails(state: State, key: UplinkFamily, now: float) -> bool:
@@ -125,21 +125,21 @@ def _fails(state: State, key: UplinkFamily, now: float) -> bool:
     probes = state.health.get(key)
     if probes is None or not probes.bad:
         return False
-    since = state.turns[key].at if key in state.turns else -inf
+    since = state.failovers[key].at if key in state.failovers else -inf
     asked = state.checks.known.get(key, {}).get(Layer.GATEWAY)
     silent = asked is not None and asked.verdict is LayerVerdict.BROKEN and asked.checked > since
     return (silent and now - since >= NEXT) or (probes.health is Health.DOWN and now - since >= ROUND)
 
 
-def applied(ways: dict[UplinkFamily, Reach], state: State, observed: Observed) -> dict[UplinkFamily, Reach]:
+def applied(reachable: dict[UplinkFamily, Reach], state: State, observed: Observed) -> dict[UplinkFamily, Reach]:
     """Put the routers whose turn it is into the ways."""
-    for key, one in state.turns.items() if state.config is not None else ():
-        way = ways.get(key)
-        if isinstance(way, Path):
-            ways[key] = _by(way, one.via, key[1], observed)
-        elif isinstance(way, NoPath) and way.path is not None:
-            ways[key] = replace(way, path=_by(way.path, one.via, key[1], observed))
-    return ways
+    for key, one in state.failovers.items() if state.config is not None else ():
+        path = reachable.get(key)
+        if isinstance(path, Path):
+            reachable[key] = _by(path, one.via, key[1], observed)
+        elif isinstance(path, NoPath) and path.path is not None:
+            reachable[key] = replace(path, path=_by(path.path, one.via, key[1], observed))
+    return reachable
 
 
 def _by(path: Path, via: IPAddress, family: Family, observed: Observed) -> Path:

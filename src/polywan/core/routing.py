@@ -8,7 +8,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Final
 
-from polywan.core.allocate import MOST, Numbers
+from polywan.core.allocate import MOST_NUMBERS, Numbers
 from polywan.core.net import (
     WORST_METRIC,
     Family,
@@ -113,11 +113,13 @@ def routings(
     sources: Mapping[str, IPAddress | None],
 ) -> tuple[UplinkRouting, ...]:
     """Gather what routing depends on; an uplink that lost its carrier routes as before."""
-    ways: dict[str, list[tuple[Family, Path | None]]] = {name: [] for name in numbers}
-    for (name, family), way in reach.items():
-        ways[name].append((family, way.path if isinstance(way, NoPath) else way))
+    paths_by_name: dict[str, list[tuple[Family, Path | None]]] = {name: [] for name in numbers}
+    for (name, family), path in reach.items():
+        paths_by_name[name].append((family, path.path if isinstance(path, NoPath) else path))
     return tuple(
-        UplinkRouting(name=name, numbers=number, device=devices[name], source=sources[name], paths=tuple(ways[name]))
+        UplinkRouting(
+            name=name, numbers=number, device=devices[name], source=sources[name], paths=tuple(paths_by_name[name])
+        )
         for name, number in numbers.items()
     )
 
@@ -149,12 +151,12 @@ def build_routes(
 
 def first_table(fallback: TableId) -> TableId:
     """Return the table that holds the first route of the box's own TCP (`first.py`)."""
-    return TableId(fallback + MOST + 2)
+    return TableId(fallback + MOST_NUMBERS + 2)
 
 
 def stop_table(fallback: TableId) -> TableId:
     """Return the table in which marks end whose own table knows no way: its one route is `blackhole`."""
-    return TableId(fallback + MOST + 1)
+    return TableId(fallback + MOST_NUMBERS + 1)
 
 
 def dormant(routes: Iterable[Route], observed: Observed) -> frozenset[Route]:

@@ -2,12 +2,12 @@
 
 The path of a packet (docs/design/packet-path.md has the picture)::
 
-    prerouting ── marked, its uplink dead ──▶ cut (reset, or unreachable; rules that exist only meanwhile)
+    prerouting ── marked, its uplink dead ──▶ reject_dead (reset, or unreachable; rules that exist only meanwhile)
         ├── marked ──▶ mark back on the packet (all later packets: one rule)
-        └── new ──▶ fresh ── by an uplink ──▶ to_X (replies go back the way they came)
-                      └── routed to an uplink ──▶ steer ──▶ policy_P ──▶ slots ──▶ to_X (choose once)
-    output       the same, for the box's own packets (chain local)
-    nudge        in output too, before connection tracking: what makes idle ends of dead connections speak
+        └── new ──▶ classify ── by an uplink ──▶ to_X (replies go back the way they came)
+                         └── routed to an uplink ──▶ steering_rules ──▶ policy_P ──▶ slots ──▶ to_X (choose once)
+    output       the same, for the box's own packets (chain classify_local)
+    challenge_ack  in output too, before connection tracking: what makes idle ends of dead connections speak
     postrouting  MSS clamp; guard_X: a connection of one uplink never leaves by another
     nat          source address per uplink
 
@@ -24,8 +24,8 @@ from typing import Final
 from polywan.core import decided, ipsec
 from polywan.core.answers import answer_chains, answer_maps, answer_sets
 from polywan.core.bridged import bridged_in, bridged_out
-from polywan.core.given import ROOM, UNMARKED, RulesetInput, restored, room_for, words_of
-from polywan.core.net import FAMILIES, NUDGE, UNBOUND_SOURCE, Family, MarkLayout
+from polywan.core.given import GOTO_UNMARKED, ROOM, RulesetInput, restored, room_for, words_of
+from polywan.core.net import CHALLENGE_PRIORITY, FAMILIES, UNBOUND_SOURCE, Family, MarkLayout
 from polywan.core.nft import Chain, Hook, Key, NftMap, NftRule, NftSet, NftTable
 from polywan.core.policies import policy_chains, policy_maps
 from polywan.core.reach import Path, UplinkFamily
@@ -46,103 +46,103 @@ BEFORE_OTHERS: Final = -152
 """Priority after routing: before mangle (-150), so that others compare their own marks, without bits of ours."""
 
 
-def build(given: RulesetInput) -> NftTable:
+def build(inputs: RulesetInput) -> NftTable:
     """Return the whole table for a selection."""
-    return NftTable(chains=_chains(given), sets=_sets(given), maps=_maps(given))
+    return NftTable(chains=_chains(inputs), sets=_sets(inputs), maps=_maps(inputs))
 
 
-def _sets(given: RulesetInput) -> dict[str, NftSet]:
-    devices: frozenset[Key] = frozenset(u.interface for u in given.config.uplinks.values())
-    clamped: frozenset[Key] = frozenset(u.interface for u in given.config.uplinks.values() if u.clamp_mss)
-    own = frozenset(map(str, given.own | ({UNBOUND_SOURCE} if given.unbound_source else set())))
+def _sets(inputs: RulesetInput) -> dict[str, NftSet]:
+    devices: frozenset[Key] = frozenset(u.interface for u in inputs.config.uplinks.values())
+    clamped: frozenset[Key] = frozenset(u.interface for u in inputs.config.uplinks.values() if u.clamp_mss)
+    own = frozenset(map(str, inputs.own | ({UNBOUND_SOURCE} if inputs.unbound_source else set())))
     sets = {
         "uplinks": NftSet(f"type ifname; {ROOM}", devices),
         # Loopback carries the resets that this box sends to its own sockets.
-        "outer": NftSet(f"type ifname; {ROOM}", devices | {"lo"}),
+        "outside_ifs": NftSet(f"type ifname; {ROOM}", devices | {"lo"}),
         "uplink_routes": NftSet(f"typeof fib daddr oifname; {ROOM}", devices),
         "own": NftSet(f"type ipv4_addr; {room_for(len(own))}", own),
         "clamped": NftSet(f"type ifname; {ROOM}", clamped),
     }
-    known = given.observed
-    sets |= {**steering_sets(given), **translation_sets(given), **answer_sets()}
-    sets |= specific_sets(known, {u.interface for u in given.config.uplinks.values()})
+    known = inputs.observed
+    sets |= {**steering_sets(inputs), **translation_sets(inputs), **answer_sets()}
+    sets |= specific_sets(known, {u.interface for u in inputs.config.uplinks.values()})
     sets |= theirs_sets(known.rules, known.tables, main=decided.with_default(known))
-    sets["ours"] = NftSet(f"type mark; {ROOM}", frozenset(int(n.mark) for n in given.numbers.values()))
-    sets |= {f"gone_{family}": NftSet(f"type mark; {ROOM}", _gone_marks(given, family)) for family in FAMILIES}
-    sets |= {f"dead_{family}": NftSet(f"type mark; {ROOM}", _dead_marks(given, family)) for family in FAMILIES}
+    sets["ours"] = NftSet(f"type mark; {ROOM}", frozenset(int(n.mark) for n in inputs.numbers.values()))
+    sets |= {f"gone_{family}": NftSet(f"type mark; {ROOM}", _gone_marks(inputs, family)) for family in FAMILIES}
+    sets |= {f"dead_{family}": NftSet(f"type mark; {ROOM}", _dead_marks(inputs, family)) for family in FAMILIES}
     sets |= {
-        f"down_{family}": NftSet(f"type mark; {ROOM}", _marks(given, given.selection.down, family))
+        f"down_{family}": NftSet(f"type mark; {ROOM}", _marks(inputs, inputs.selection.down, family))
         for family in FAMILIES
     }
     return sets
 
 
-def _dead_marks(given: RulesetInput, family: Family) -> frozenset[Key]:
+def _dead_marks(inputs: RulesetInput, family: Family) -> frozenset[Key]:
     """Marks whose connections are cut; with any, the reserved one."""
-    marks = _marks(given, given.selection.dead, family) | given.retired
-    return marks | {given.layout.reserved} if marks else marks
+    marks = _marks(inputs, inputs.selection.dead, family) | inputs.retired
+    return marks | {inputs.layout.reserved} if marks else marks
 
 
-def _gone_marks(given: RulesetInput, family: Family) -> frozenset[Key]:
+def _gone_marks(inputs: RulesetInput, family: Family) -> frozenset[Key]:
     """Those of the dead marks whose link cannot carry anything: what came in by it is cut as well."""
-    lost = [key for key in given.selection.dead if not isinstance(given.reach.get(key), Path)]
-    return _dead_marks(given, family) & (_marks(given, lost, family) | given.retired | {given.layout.reserved})
+    lost = [key for key in inputs.selection.dead if not isinstance(inputs.reach.get(key), Path)]
+    return _dead_marks(inputs, family) & (_marks(inputs, lost, family) | inputs.retired | {inputs.layout.reserved})
 
 
-def _marks(given: RulesetInput, keys: Iterable[UplinkFamily], family: Family) -> frozenset[Key]:
-    return frozenset(int(given.numbers[name].mark) for name, f in keys if f is family)
+def _marks(inputs: RulesetInput, keys: Iterable[UplinkFamily], family: Family) -> frozenset[Key]:
+    return frozenset(int(inputs.numbers[name].mark) for name, f in keys if f is family)
 
 
-def _maps(given: RulesetInput) -> dict[str, NftMap]:
-    by_device = {u.interface: name for name, u in given.config.uplinks.items()}
-    marks = {name: int(given.numbers[name].mark) for name in by_device.values()}
+def _maps(inputs: RulesetInput) -> dict[str, NftMap]:
+    by_device = {u.interface: name for name, u in inputs.config.uplinks.items()}
+    marks = {name: int(inputs.numbers[name].mark) for name in by_device.values()}
     restore: dict[Key, str] = {m: f"goto to_{name}" for name, m in marks.items()}
-    restore |= {int(numbers.mark): f"goto by_{policy}" for policy, numbers in given.policy_marks.items()}
+    restore |= {int(numbers.mark): f"goto by_{policy}" for policy, numbers in inputs.policy_marks.items()}
     maps = {
         "restore": NftMap(f"type mark : verdict; {ROOM}", restore),
         "arrival": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto to_{n}" for d, n in by_device.items()}),
         "guards": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto guard_{n}" for d, n in by_device.items()}),
     }
-    known = decided.addresses(given)
+    known = decided.addresses(inputs)
     maps["addresses"] = NftMap(f"type ipv4_addr : verdict; {room_for(len(known))}", known)
-    maps["kept"] = NftMap(f"type ifname : verdict; {ROOM}", decided.kept(given))
+    maps["kept"] = NftMap(f"type ifname : verdict; {ROOM}", decided.kept(inputs))
     for family in FAMILIES:
-        main = given.main_links.get(family, frozenset())
+        main = inputs.main_links.get(family, frozenset())
         bound: dict[Key, str] = {d: f"goto to_{n}" for d, n in by_device.items() if d not in main}
         maps[f"bound_{family}"] = NftMap(f"type ifname : verdict; {ROOM}", bound)
-    return {**maps, **policy_maps(given), **via_maps(given), **answer_maps()}
+    return {**maps, **policy_maps(inputs), **via_maps(inputs), **answer_maps()}
 
 
-def _chains(given: RulesetInput) -> dict[str, Chain]:
-    dead = tuple(family for family in FAMILIES if _dead_marks(given, family))
-    spread = _sprayed(given)
+def _chains(inputs: RulesetInput) -> dict[str, Chain]:
+    dead = tuple(family for family in FAMILIES if _dead_marks(inputs, family))
+    spread = _sprayed(inputs)
     chains = {
-        **_hooked(given.layout, dead, words_of(given), sprayed=bool(spread), compared=given.observed.compared),
-        **_shared(given),
+        **_hooked(inputs.layout, dead, words_of(inputs), sprayed=bool(spread), compared=inputs.observed.compared),
+        **_shared(inputs),
     }
     chains |= {
         **answer_chains(),
-        **decided.of_others(given),
-        **steering_chains(given),
-        **translation_chains(given),
-        **policy_chains(given),
+        **decided.of_others(inputs),
+        **steering_chains(inputs),
+        **translation_chains(inputs),
+        **policy_chains(inputs),
     }
-    chains |= untracked_chains(given.layout.mask)
-    chains |= {**via_chains(given), "local": Chain((*via_entry(given), *chains["local"].rules))}
-    for name in given.config.uplinks:
-        mark, translates = given.numbers[name].mark, given.config.uplinks[name].nat != "none"
-        known = given.observed.xfrm
-        chains.update(_uplink(name, mark, given.layout, spread.get(name, ()), translates=translates, xfrm=known))
+    chains |= untracked_chains(inputs.layout.mask)
+    chains |= {**via_chains(inputs), "classify_local": Chain((*via_entry(inputs), *chains["classify_local"].rules))}
+    for name in inputs.config.uplinks:
+        mark, translates = inputs.numbers[name].mark, inputs.config.uplinks[name].nat != "none"
+        known = inputs.observed.xfrm
+        chains.update(_uplink(name, mark, inputs.layout, spread.get(name, ()), translates=translates, xfrm=known))
     return chains
 
 
-def _sprayed(given: RulesetInput) -> dict[str, tuple[int, ...]]:
+def _sprayed(inputs: RulesetInput) -> dict[str, tuple[int, ...]]:
     """Marks of the per-packet policies that an uplink serves, by uplink."""
     found: dict[str, tuple[int, ...]] = {}
-    for name, policy in policies_of(given.config).items():
-        if policy.algorithm == "per-packet" and name in given.policy_marks:
+    for name, policy in policies_of(inputs.config).items():
+        if policy.algorithm == "per-packet" and name in inputs.policy_marks:
             for member in (m for tier in policy.tiers for m in tier):
-                found[member.uplink] = (*found.get(member.uplink, ()), int(given.policy_marks[name].mark))
+                found[member.uplink] = (*found.get(member.uplink, ()), int(inputs.policy_marks[name].mark))
     return found
 
 
@@ -162,7 +162,7 @@ def _hooked(
     ours = f"ct mark & {layout.mask:#010x}"
     # Every later packet meets these first, so they are there only while something is dead.
     cut = tuple(rule for family in dead for rule in _cutting(ours, family))
-    spray = (NftRule(f"ct direction original {ours} vmap @spray", "dealt out one by one"),) if sprayed else ()
+    spray = (NftRule(f"ct direction original {ours} vmap @per_packet", "dealt out one by one"),) if sprayed else ()
     # Programs that save a whole mark on the connection (CONNMARK --save-mark) take ours away with each packet. The
     # address that it was translated to, or sent to from outside, tells the uplink all the same.
     lost = f"ct mark != 0 {ours} == 0"
@@ -179,11 +179,11 @@ def _hooked(
             f"meta mark 0 ct direction original {ours} != 0 meta mark set {ours} accept",
             "already chosen: the mark back on the packet",
         ),
-        NftRule("ct direction reply iifname @outer accept", "an answer from outside: routed by its destination"),
+        NftRule("ct direction reply iifname @outside_ifs accept", "an answer from outside: routed by its destination"),
         NftRule(f"{ours} vmap @restore", "the same, beside the bits of others"),
         *overwritten,
-        NftRule("ct state new meta pkttype host goto fresh", "first packet of a connection"),
-        NftRule("ip saddr @own goto forged", "claims to come from this box"),
+        NftRule("ct state new meta pkttype host goto classify", "first packet of a connection"),
+        NftRule("ip saddr @own goto spoofed", "claims to come from this box"),
     )
     output = (
         NftRule("oifname != @uplinks accept", "does not leave by an uplink"),
@@ -191,7 +191,7 @@ def _hooked(
         NftRule("meta mark @ours accept", "a socket that chose for itself, as probes do"),
         NftRule(f"{ours} vmap @restore", "already chosen"),
         *overwritten,
-        NftRule("ct state new goto local", "first packet of a connection of this box"),
+        NftRule("ct state new goto classify_local", "first packet of a connection of this box"),
     )
     # Routing is over: what others compare from here on is their own mark.
     clean = NftRule(f"{ours} != 0 meta mark set meta mark & {layout.keep:#010x}", "routed: our bits come off")
@@ -203,7 +203,7 @@ def _hooked(
         NftRule("oifname vmap @guards", "leaves by an uplink: is it the right one?"),
     )
     return {
-        **({"nudge": _nudge()} if dead else {}),
+        **({"challenge_ack": _challenge_chain()} if dead else {}),
         "prerouting": Chain(prerouting, Hook("filter", "prerouting", LAST)),
         "output": Chain(output, Hook("route", "output", LAST)),
         **(
@@ -219,14 +219,14 @@ def _cutting(ours: str, family: Family) -> Iterator[NftRule]:
     """Who has to let go: all of a line that is gone, and what this side began on one that is silent."""
     selector = f"meta nfproto {family.nfproto}"
     # What came in by a silent line was not chosen for it, and may well be answered there: a port forward.
-    yield NftRule(f"{selector} ct direction original {ours} @dead_{family} goto cut", "its uplink is dead")
-    yield NftRule(f"{selector} {ours} @gone_{family} goto cut", "its uplink is gone")
+    yield NftRule(f"{selector} ct direction original {ours} @dead_{family} goto reject_dead", "its uplink is dead")
+    yield NftRule(f"{selector} {ours} @gone_{family} goto reject_dead", "its uplink is gone")
 
 
-def _nudge() -> Chain:
+def _challenge_chain() -> Chain:
     """What `kernel/nudge.py` sends in the name of servers."""
     # In the words of tc(8): a handle's two halves, in hexadecimal.
-    sent = f"meta priority {NUDGE >> 16:x}:{NUDGE & 0xFFFF:x}"
+    sent = f"meta priority {CHALLENGE_PRIORITY >> 16:x}:{CHALLENGE_PRIORITY & 0xFFFF:x}"
     rules = (
         NftRule(f"{sent} oifname @uplinks drop", "speaks in the name of somebody outside"),
         NftRule(f"{sent} notrack", "its connection has other numbers"),
@@ -234,24 +234,24 @@ def _nudge() -> Chain:
     return Chain(rules, Hook("filter", "output", RAW))
 
 
-def _shared(given: RulesetInput) -> dict[str, Chain]:
-    layout, words = given.layout, words_of(given)
+def _shared(inputs: RulesetInput) -> dict[str, Chain]:
+    layout, words = inputs.layout, words_of(inputs)
     strangers = f"meta mark & {layout.mask:#010x} != 0"
     if words:
         strangers += f" meta mark != {{ {', '.join(f'{word:#010x}' for word in words)} }}"
     stranger = NftRule(f"{strangers} accept", "another program's mark, with bits of ours: left alone")
     here = NftRule("fib daddr type { local, broadcast, multicast } accept", "for this box, or stays on its link")
-    fresh = (
-        *bridged_in(given.observed),
-        NftRule("ip saddr @own goto forged", "claims to come from this box"),
-        NftRule(f"{ipsec.from_outside(given)}iifname vmap @arrival", "from outside: replies go back the way it came"),
+    classify = (
+        *bridged_in(inputs.observed),
+        NftRule("ip saddr @own goto spoofed", "claims to come from this box"),
+        NftRule(f"{ipsec.from_outside(inputs)}iifname vmap @arrival", "from outside: replies go back the way it came"),
         stranger,
         here,
-        *decided.theirs(given),
-        *decided.asking(given),
-        NftRule(UNMARKED, "goes where the routing tables say"),
+        *decided.theirs(inputs),
+        *decided.asking(inputs),
+        NftRule(GOTO_UNMARKED, "goes where the routing tables say"),
     )
-    forged = (
+    spoofed = (
         NftRule('iifname "lo" accept', "it does"),
         NftRule("drop", "accept_local leaves this check to us"),
     )
@@ -259,31 +259,31 @@ def _shared(given: RulesetInput) -> dict[str, Chain]:
         # How a DHCPv6 client gets an uplink its addresses: refused with everything else, IPv6 would never come.
         NftRule("ip6 daddr { fe80::/10, ff00::/8 } accept", "stays on its link: nothing to choose"),
         here,
-        *ipsec.of_this_box(given),
+        *ipsec.of_this_box(inputs),
         NftRule("udp sport 68 udp dport 67 accept", "a DHCP client renews with the server of its own link"),
         stranger,
         # Apart from this chain, which names control groups: a failover must not name one that is gone.
         NftRule("goto first", "who has decided its first route?"),
     )
     cut = (
-        NftRule("iifname @outer accept", "towards the inside or this box: may still arrive"),
+        NftRule("iifname @outside_ifs accept", "towards the inside or this box: may still arrive"),
         NftRule("meta l4proto tcp ct state new drop", "unanswered: forgotten soon, then the retry chooses again"),
         NftRule("meta l4proto tcp reject with tcp reset", "fails over at once instead of hanging"),
         NftRule("reject with icmpx type host-unreachable", "fails over at once instead of hanging"),
     )
     clamp = (
-        *bridged_out(given.observed),
+        *bridged_out(inputs.observed),
         NftRule("oifname @clamped tcp option maxseg size set rt mtu", "segments fit the uplink"),
         NftRule("iifname @clamped tcp option maxseg size set rt mtu", "segments fit the uplink"),
     )
     off = NftRule(f"meta mark set meta mark & {layout.keep:#010x}", "our bits come off")
     return {
-        "fresh": Chain(fresh),
-        "forged": Chain(forged),
-        "local": Chain(local),
-        "first": Chain(tuple(decided.first(given))),
+        "classify": Chain(classify),
+        "spoofed": Chain(spoofed),
+        "classify_local": Chain(local),
+        "first": Chain(tuple(decided.first(inputs))),
         "unmarked": Chain((off, *restored(layout, words), NftRule("accept", "left alone"))),
-        "cut": Chain(cut),
+        "reject_dead": Chain(cut),
         "clamp": Chain(clamp),
     }
 

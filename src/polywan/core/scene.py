@@ -23,13 +23,13 @@ from polywan.core.theirs import decides
 
 _TCP = 6
 
-Fate: TypeAlias = Literal["uplink", "bound", "outside", "main", "here", "refused", "dropped"]
+Outcome: TypeAlias = Literal["uplink", "bound", "outside", "main", "here", "refused", "dropped"]
 """What becomes of a connection: chosen an uplink for, bound to one by its socket, come in by one, left to the routing
 tables, ended in this box, answered with a refusal, dropped silently."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
+class TraceInput:
     """Everything a trace depends on but the packet.
 
     Attributes:
@@ -90,7 +90,7 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
+class RuleResult:
     """A rule that was tried.
 
     Attributes:
@@ -112,7 +112,7 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pick:
+class HashChoice:
     """How a hash chose: of what, its value, and the slot of `slots` that follows from it."""
 
     key: tuple[str, ...]
@@ -122,7 +122,7 @@ class Pick:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Egress:
     """An uplink that the connection may take.
 
     Attributes:
@@ -156,16 +156,16 @@ class Trace:
         affinity: the uplink was kept from an earlier connection.
         native: an IPv6 source that not every uplink may carry decided, before the algorithm.
         specific: a specific route of main by an uplink has decided; where it came after the policy's choice, by the
-            only one of `ways`.
-        ways: the uplinks that it may take; exactly one unless the choice is a matter of turns or chance.
+            only one of `egresses`.
+        egresses: the uplinks that it may take; exactly one unless the choice is a matter of turns or chance.
         link: device by which it leaves when nobody chose, as far as known.
         notes: what this answer leaves out.
     """
 
     packet: Packet
-    fate: Fate
+    outcome: Outcome
     reason: str
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[RuleResult, ...] = ()
     rule: int | None = None
     policy: str | None = None
     served_by: str = ""
@@ -173,26 +173,26 @@ class Trace:
     tier: int | None = None
     affinity: bool = False
     native: bool = False
-    pick: Pick | None = None
+    pick: HashChoice | None = None
     specific: bool = False
-    ways: tuple[Way, ...] = ()
+    egresses: tuple[Egress, ...] = ()
     link: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def candidates(self) -> frozenset[str]:
         """Names of the uplinks that it may take."""
-        return frozenset(way.uplink for way in self.ways)
+        return frozenset(egress.uplink for egress in self.egresses)
 
 
-def way(scene: Scene, packet: Packet, uplink: str, share: float = 1.0, mark: int | None = None) -> Way:
+def egress(inputs: TraceInput, packet: Packet, uplink: str, share: float = 1.0, mark: int | None = None) -> Egress:
     """Return how a packet travels by an uplink, with the uplink's own mark unless another one is given."""
-    number, path = scene.numbers[uplink], _path(scene, uplink, packet.family)
-    source, nat = _translated(scene, packet, uplink, path)
-    return Way(
+    number, path = inputs.numbers[uplink], _path(inputs, uplink, packet.family)
+    source, nat = _translated(inputs, packet, uplink, path)
+    return Egress(
         uplink=uplink,
         share=share,
-        device=scene.config.uplinks[uplink].interface,
+        device=inputs.config.uplinks[uplink].interface,
         mark=int(number.mark) if mark is None else mark,
         table=int(number.table) if mark is None else None,
         via=path.via if path else None,
@@ -201,11 +201,11 @@ def way(scene: Scene, packet: Packet, uplink: str, share: float = 1.0, mark: int
     )
 
 
-def _translated(scene: Scene, packet: Packet, uplink: str, path: Path | None) -> tuple[IPAddress | None, str]:
+def _translated(inputs: TraceInput, packet: Packet, uplink: str, path: Path | None) -> tuple[IPAddress | None, str]:
     """The address that the server sees, and how it comes about."""
-    nat = scene.config.uplinks[uplink].nat
+    nat = inputs.config.uplinks[uplink].nat
     if isinstance(packet.source, IPv6Address):
-        seen: IPAddress | None = translated(scene.config, scene.observed, uplink, packet.source)
+        seen: IPAddress | None = translated(inputs.config, inputs.observed, uplink, packet.source)
     elif isinstance(nat, str):
         seen = packet.source if nat == "none" else None
     else:
@@ -219,6 +219,6 @@ def _translated(scene: Scene, packet: Packet, uplink: str, path: Path | None) ->
     return seen, "prefix exchanged"
 
 
-def _path(scene: Scene, uplink: str, family: Family) -> Path | None:
-    found = scene.reach.get((uplink, family))
+def _path(inputs: TraceInput, uplink: str, family: Family) -> Path | None:
+    found = inputs.reach.get((uplink, family))
     return found.path if isinstance(found, NoPath) else found

@@ -8,21 +8,21 @@ from typing import Final
 from polywan.core import checking, passive
 from polywan.core import health as hl
 from polywan.core.compile import layout_of
-from polywan.core.effects import SeekLife
-from polywan.core.events import CameBack
+from polywan.core.effects import SampleTraffic
+from polywan.core.events import TrafficSampled
 from polywan.core.evolve import replace
 from polywan.core.health import Health
 from polywan.core.life import Inside, Moved, Watched
 from polywan.core.reach import Path, UplinkFamily
 from polywan.core.state import State
 
-PACE: Final = (0.1, 0.25)
+SAMPLE_INTERVAL: Final = (0.1, 0.25)
 """Seconds from one look to the next, a quarter of the interval within these limits."""
 
-SHARE: Final = 10
+SAMPLE_SHARE: Final = 10
 """A look takes at most this part of the time until the next: many connections are looked at less often."""
 
-LONGEST: Final = 1.0
+LONGEST_PAUSE: Final = 1.0
 """Seconds between two looks at most, however long they take."""
 
 
@@ -31,7 +31,7 @@ def stir(state: State, now: float) -> State:
     return state if state.seeking or state.seek_at < float("inf") else replace(state, seek_at=now)
 
 
-def start(state: State, _: float) -> tuple[State, tuple[SeekLife, ...]]:
+def start(state: State, _: float) -> tuple[State, tuple[SampleTraffic, ...]]:
     """Order a look if there is doubt."""
     doubted = [key for key in state.health if _doubted(state, key)]
     state = replace(state, seek_at=float("inf"))
@@ -39,10 +39,10 @@ def start(state: State, _: float) -> tuple[State, tuple[SeekLife, ...]]:
         return state, ()
     own, networks = passive.inside(state.config, state.observed)
     watched = tuple(_watched(state, key) for key in doubted)
-    return replace(state, seeking=True), (SeekLife(layout_of(state.config).mask, watched, Inside(own, networks)),)
+    return replace(state, seeking=True), (SampleTraffic(layout_of(state.config).mask, watched, Inside(own, networks)),)
 
 
-def take(state: State, event: CameBack, now: float) -> tuple[State, bool]:
+def take(state: State, event: TrafficSampled, now: float) -> tuple[State, bool]:
     """Fold in what came back; the last value says whether a new decision is needed."""
     state = replace(state, seeking=False)
     health = dict(state.health)
@@ -54,12 +54,12 @@ def take(state: State, event: CameBack, now: float) -> tuple[State, bool]:
     paces = [state.probing[key[0]].interval / 4 for key in health if _doubted(state, key)]
     if not paces:
         return replace(state, health=health), changed
-    least, most = PACE
-    wait = max(min(max(least, *paces), most), min(SHARE * event.took, LONGEST))
+    least, most = SAMPLE_INTERVAL
+    wait = max(min(max(least, *paces), most), min(SAMPLE_SHARE * event.took, LONGEST_PAUSE))
     return replace(state, health=health, seek_at=now + wait), changed
 
 
-def _moved(state: State, event: CameBack) -> Iterator[tuple[UplinkFamily, Moved]]:
+def _moved(state: State, event: TrafficSampled) -> Iterator[tuple[UplinkFamily, Moved]]:
     """Yield what the look says of each family: both share the line and its queue, so that each has the load of both."""
     for key in state.health:
         line = [what for (name, _), what in event.moved.items() if name == key[0]]
@@ -76,6 +76,6 @@ def _doubted(state: State, key: UplinkFamily) -> bool:
 
 
 def _watched(state: State, key: UplinkFamily) -> Watched:
-    way, observed = state.reach[key], state.observed
-    own = observed.addresses_of(way.link, key[1]) if observed and isinstance(way, Path) else ()
+    path, observed = state.reach[key], state.observed
+    own = observed.addresses_of(path.link, key[1]) if observed and isinstance(path, Path) else ()
     return Watched(key[0], key[1], int(state.numbers[key[0]].mark), tuple(ip.network for ip in own))

@@ -13,7 +13,7 @@ from polywan.config.steering import OnDown
 from polywan.core import ramp
 from polywan.core.admin import Order, available, off
 from polywan.core.health import Health, ProbeState
-from polywan.core.layers import SOUND, Findings
+from polywan.core.layers import NO_FINDINGS, Findings
 from polywan.core.net import FAMILIES, Family
 from polywan.core.reach import Path, Reach, UplinkFamily
 from polywan.core.words import by_family
@@ -108,15 +108,15 @@ def unserved_policies(config: Config, selection: Selection) -> dict[str, str]:
     if all(choice.members and not choice.forced for choice in selection.choices.values()):
         return {}
     titles, found = titles_of(config), unserved(config, selection)
-    told: dict[str, str] = {}
+    message: dict[str, str] = {}
     for policy in dict.fromkeys(policy for policy, _ in found):
         families = [family for name, family in selection.choices if name == policy]
         lacking = [family for family in families if (policy, family) in found]
         reasons = {f"IPv{family}": selection.choices[policy, family].reason for family in lacking}
         same = len(lacking) == len(families) and len(set(reasons.values())) == 1
         text = by_family(reasons) if same else "; ".join(f"{family}: {text}" for family, text in reasons.items())
-        told[policy] = f"{titles[policy]}: {text}"
-    return told
+        message[policy] = f"{titles[policy]}: {text}"
+    return message
 
 
 def _policy_of(config: Config, rule: SteeringRule) -> Policy:
@@ -143,7 +143,7 @@ def select(
     previous: Selection | None,
     orders: Mapping[str, Order] = NO_ORDERS,
     ramps: Mapping[UplinkFamily, int] = FULL_WEIGHT,
-    found: Findings = SOUND,
+    found: Findings = NO_FINDINGS,
 ) -> Selection:
     """Choose for every policy and active family; a family is active when some uplink has it.
 
@@ -200,15 +200,15 @@ def _choose(
     """Who of the linked tiers serves, as far as the network is well somewhere; None when it is not."""
     for index, tier in enumerate(policy.tiers):
         up = tuple(
-            m for m in tiers[index] if usable((m[0], family), reach, health) and (m[0], family) not in found.unfit
+            m for m in tiers[index] if usable((m[0], family), reach, health) and (m[0], family) not in found.blocked
         )
         if up:
-            told = f"tier {index + 1}: {len(up)} of {len(tier)} healthy"
-            well = tuple(m for m in up if not (health[m[0], family].degraded or (m[0], family) in found.lame)) or up
+            text = f"tier {index + 1}: {len(up)} of {len(tier)} healthy"
+            well = tuple(m for m in up if not (health[m[0], family].degraded or (m[0], family) in found.impaired)) or up
             parts = {name: ramps[name, family] for name, _ in well if (name, family) in ramps}
             members = ramp.scaled(well, parts)
-            return Choice(members=members, tier=index, reason=f"{told}{_but(up, well, members, parts)}")
-    return _unfit(tiers, reach, health, family)
+            return Choice(members=members, tier=index, reason=f"{text}{_but(up, well, members, parts)}")
+    return _blocked(tiers, reach, health, family)
 
 
 def _linked(
@@ -233,12 +233,12 @@ def _but(up: Members, well: Members, members: Members, parts: Mapping[str, int])
     """Who of the healthy serves less than its weight, and why."""
     aside = [name for name, _ in up if name not in dict(well)]
     slow = [f"{name} at {part} %" for name, part in parts.items()] if members != well else []
-    told = [f"{' and '.join(aside)} degraded, standing by"] if aside else []
-    told += [f"slow start: {', '.join(slow)}"] if slow else []
-    return "".join(f"; {text}" for text in told)
+    message = [f"{' and '.join(aside)} degraded, standing by"] if aside else []
+    message += [f"slow start: {', '.join(slow)}"] if slow else []
+    return "".join(f"; {text}" for text in message)
 
 
-def _unfit(
+def _blocked(
     tiers: list[list[tuple[str, int]]],
     reach: Mapping[UplinkFamily, Reach],
     health: Mapping[UplinkFamily, ProbeState],
@@ -311,9 +311,9 @@ def _lost(
     serving = {(name, family) for (_, family), choice in choices.items() for name, _ in choice.members}
     return frozenset(
         key
-        for key, way in reach.items()
+        for key, path in reach.items()
         if key[1] in healthy
         and key not in serving
         and not (key in health and health[key].together)
-        and (not isinstance(way, Path) if off(config, orders, key[0]) else not usable(key, reach, health))
+        and (not isinstance(path, Path) if off(config, orders, key[0]) else not usable(key, reach, health))
     )

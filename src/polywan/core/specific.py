@@ -39,7 +39,7 @@ def _merged(found: frozenset[IPNetwork], family: Family) -> tuple[IPNetwork, ...
 
 def specific_sets(observed: Observed, devices: Collection[str]) -> dict[str, NftSet]:
     """Return the sets of these networks; none without any."""
-    return {name: given for family in FAMILIES for name, given in _sets(observed, devices, family)}
+    return {name: nft_set for family in FAMILIES for name, nft_set in _sets(observed, devices, family)}
 
 
 def left_alone(observed: Observed, devices: Collection[str], family: Family) -> Iterator[NftRule]:

@@ -18,7 +18,7 @@ from polywan.core.plan import ActualState
 from polywan.core.state import State
 from polywan.core.steering import prefix_set
 
-LARGE: Final = 2000
+LARGE_LIST: Final = 2000
 """Prefixes from which a list is worth it: libnftables takes some 10 µs for each."""
 
 
@@ -31,7 +31,7 @@ def ahead(lists: Iterable[PrefixList], state: State) -> dict[str, NftSet]:
         list_set(found, family): prefix_set(found, family)
         for found in lists
         for family in FAMILIES
-        if len(found.of(family)) >= LARGE and list_set(found, family) not in there
+        if len(found.of(family)) >= LARGE_LIST and list_set(found, family) not in there
     }
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from polywan.config import Config, HealthSettings
 from polywan.core.allocate import Numbers
-from polywan.core.blame import Blame
+from polywan.core.blame import BadTargets
 from polywan.core.compile import Memory
-from polywan.core.drain import Leavings
+from polywan.core.drain import Drains
 from polywan.core.drift import Repairs
 from polywan.core.health import ProbeState
 from polywan.core.layers import Checks
@@ -17,19 +17,19 @@ from polywan.core.lookups import NOTHING, Lookups
 from polywan.core.net import Family, IPAddress
 from polywan.core.nft import NftTable
 from polywan.core.observed import Observed
-from polywan.core.passive import Watch
+from polywan.core.passive import AttemptHistory
 from polywan.core.plan import ActualState, DesiredState
 from polywan.core.reach import Reach, UplinkFamily
 from polywan.core.retire import Retired
 from polywan.core.select import Selection
 from polywan.core.stuck import Retries
-from polywan.core.told import NOTHING_TOLD, Story
+from polywan.core.told import NOTHING_LOGGED, Story
 from polywan.core.views import UplinkView
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A cut of connections that is still to come, at a monotonic time; `tcp` and `vanished` as in `Cut`."""
+    """A cut of connections that is still to come, at a monotonic time; `tcp` and `vanished` as in its effect."""
 
     at: float
     uplink: str
@@ -40,7 +40,7 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class RouterFailover:
     """The router of several on one link that is in use instead of the first, and since when (monotonic seconds)."""
 
     via: IPAddress
@@ -62,8 +62,8 @@ class State:
         actual: what the kernel holds of ours, as read or as just applied.
         reach, health, selection, desired: the last decision; kept to tell what a new one changes.
         spare: metered uplinks that no policy needs now (`core/resting.py`).
-        turns: links with several routers whose first one failed (`core/routers.py`).
-        checks: what is known of the layers above the link; `blame`: of targets that answer nobody.
+        failovers: links with several routers whose first one failed (`core/routers.py`).
+        checks: what is known of the layers above the link; `bad_targets`: of targets that answer nobody.
         watches: what is known of new connections of the uplinks that are up.
         seek_at: when connections of uplinks in doubt are looked at next; endless while nobody is in doubt.
         seeking: such a look is under way.
@@ -77,7 +77,7 @@ class State:
         read_at: when the next full read is due; `last_read`: when the last one was asked for, and `took` how
             many seconds it took.
         sweeps: cuts to come.
-        leavings: uplinks that are being left.
+        drains: uplinks that are being left.
         unix: what added to monotonic seconds gives Unix time, as of the daemon's start; `zone`: local time minus UTC.
         story: what the log has told so far.
         write_at: when the account of outages has to be written down; endless when it is.
@@ -102,10 +102,10 @@ class State:
     actual: ActualState | None = None
     reach: Mapping[UplinkFamily, Reach] = field(default_factory=dict)
     health: Mapping[UplinkFamily, ProbeState] = field(default_factory=dict)
-    turns: Mapping[UplinkFamily, Turn] = field(default_factory=dict)
+    failovers: Mapping[UplinkFamily, RouterFailover] = field(default_factory=dict)
     checks: Checks = field(default_factory=Checks)
-    blame: Blame = field(default_factory=Blame)
-    watches: Mapping[UplinkFamily, Watch] = field(default_factory=dict)
+    bad_targets: BadTargets = field(default_factory=BadTargets)
+    watches: Mapping[UplinkFamily, AttemptHistory] = field(default_factory=dict)
     seek_at: float = float("inf")
     seeking: bool = False
     selection: Selection | None = None
@@ -122,10 +122,10 @@ class State:
     last_read: float = float("-inf")
     took: float = 0.0
     sweeps: tuple[Sweep, ...] = ()
-    leavings: Leavings = field(default_factory=dict)
+    drains: Drains = field(default_factory=dict)
     unix: float = 0.0
     zone: float = 0.0
-    story: Story = NOTHING_TOLD
+    story: Story = NOTHING_LOGGED
     write_at: float = float("inf")
     held: NftTable | None = None
     repairs: Repairs = field(default_factory=Repairs)

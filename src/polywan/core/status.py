@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final
 
 from polywan.config import Config
 from polywan.core import alarms, checking, detail, drift, together
-from polywan.core.drain import NEVER
 from polywan.core.health import ProbeState
 from polywan.core.layers import Layer, LayerState, LayerVerdict, Spent
 from polywan.core.nat6 import side_of
@@ -25,7 +25,7 @@ SCHEMA: Final = 1
 MONTH: Final = 30 * 86400.0
 """Seconds that a month's volume is shown for."""
 
-ENOUGH: Final = 60.0
+LEAST_UPTIME: Final = 60.0
 """Seconds after which the volume of a month can be told: before, the checks at the start weigh too much."""
 
 _BADNESS: Final = {LayerVerdict.OK: 0, LayerVerdict.UNKNOWN: 1, LayerVerdict.BROKEN: 2}
@@ -85,9 +85,9 @@ def document(
         "warnings": [
             *state.warnings,
             *(f"the kernel refused: {text}" for text in state.retries.refused),
-            *map(together.told, together.failed_at_once(state.health)),
+            *map(together.static_reason, together.failed_at_once(state.health)),
             *forced(state),
-            *(f"target {target} answers by no uplink: not counted against them" for target in state.blame.blamed),
+            *(f"target {target} answers by no uplink: not counted against them" for target in state.bad_targets.bad),
         ],
         "apply_ms": round(1000 * state.retries.applied.seconds, 2) if state.retries.applied else None,
         "apply_ops": len(state.retries.applied.plan.ops) if state.retries.applied else 0,
@@ -125,7 +125,7 @@ def _uplink(
         "jitter_ms": round(1000 * best.jitter, 3) if best else None,
         "loss": round(max(losses), 4) if losses else None,
         **_lateness(probes),
-        "leaving": _leaving(state, name, wall_offset),
+        "drain": _drain(state, name, wall_offset),
         "connections": traffic.connections,
         "rx_bps": round(traffic.rx_bps),
         "tx_bps": round(traffic.tx_bps),
@@ -167,7 +167,7 @@ def _probe_bytes(spent: Spent | None) -> dict[str, Any]:
     if spent is None:
         return {"probe_bytes": 0, "probe_bytes_month": None}
     lasted = spent.until - spent.since
-    month = round(spent.total / lasted * MONTH) if lasted >= ENOUGH else None
+    month = round(spent.total / lasted * MONTH) if lasted >= LEAST_UPTIME else None
     return {"probe_bytes": spent.total, "probe_bytes_month": month}
 
 
@@ -207,16 +207,16 @@ def _families(state: State, name: str, wall_offset: float, now: float) -> dict[s
     return result
 
 
-def _leaving(state: State, name: str, wall_offset: float) -> dict[str, Any] | None:
+def _drain(state: State, name: str, wall_offset: float) -> dict[str, Any] | None:
     """Since when the uplink is being left, by hand or because a better one serves again, and when the rest is ended."""
-    found = [leaving for (n, _), leaving in state.leavings.items() if n == name and not leaving.done]
+    found = [drain_state for (n, _), drain_state in state.drains.items() if n == name and not drain_state.done]
     if not found:
         return None
-    deadline = max(leaving.deadline for leaving in found)
+    deadline = max(drain_state.deadline for drain_state in found)
     return {
-        "since": iso(min(leaving.since for leaving in found) + wall_offset),
-        "deadline": None if deadline == NEVER else iso(deadline + wall_offset),
-        "by_hand": name in state.memory.orders,
+        "since": iso(min(drain_state.since for drain_state in found) + wall_offset),
+        "deadline": None if deadline == inf else iso(deadline + wall_offset),
+        "by_operator": name in state.memory.orders,
     }
 
 
@@ -266,12 +266,12 @@ def forced(state: State) -> Iterable[str]:
 
 
 def _gateway(state: State, name: str, family: Family) -> str | None:
-    way = state.reach.get((name, family))
-    path = way.path if isinstance(way, NoPath) else way
+    reached = state.reach.get((name, family))
+    path = reached.path if isinstance(reached, NoPath) else reached
     return str(path.via) if path is not None and path.via is not None else None
 
 
 def _address(state: State, name: str, family: Family) -> str | None:
-    way = state.reach.get((name, family))
-    path = way.path if isinstance(way, NoPath) else way
+    reached = state.reach.get((name, family))
+    path = reached.path if isinstance(reached, NoPath) else reached
     return str(path.addresses[0]) if path is not None and path.addresses else None

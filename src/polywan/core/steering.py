@@ -3,7 +3,7 @@
 Rules stand in file order and the first match wins. What a rule must *not* be is asked in a chain of its own, which
 returns when it is::
 
-    steer   conditions ──▶ policy_P          with `not`:  conditions ──▶ rule_N ──▶ policy_P
+    steering_rules   conditions ──▶ policy_P          with `not`:  conditions ──▶ rule_N ──▶ policy_P
     only    conditions ──▶ pass, or drop     with `not`:  conditions ──▶ only_N ──▶ pass, or drop
 
 So a negated condition that cannot be seen (the user of a forwarded packet) excludes nothing.
@@ -28,7 +28,7 @@ from polywan.core.conditions import (
     list_set,
     match_lines,
 )
-from polywan.core.given import REFUSAL, UNMARKED, RulesetInput
+from polywan.core.given import GOTO_UNMARKED, REFUSAL, RulesetInput
 from polywan.core.ipsec import let_out
 from polywan.core.lookups import Lookups, PrefixList
 from polywan.core.net import FAMILIES, Family, MarkLayout
@@ -36,7 +36,7 @@ from polywan.core.nft import QUOTABLE, Chain, Hook, Key, NftRule, NftSet
 from polywan.core.select import policy_name
 
 BEFORE_LEAVING: Final = -153
-"""Priority of chain `only`. A chain of its own hook, so that `accept` is the end of it and of nothing else."""
+"""Priority of chain `kill_switch`. A chain of its own hook, so that `accept` is the end of it and of nothing else."""
 
 MOST_INSIDE: Final = 16384
 """Devices that set `inside` has room for; any more count as elsewhere."""
@@ -66,30 +66,30 @@ class _Rules:
         )
 
 
-def _rules(given: RulesetInput) -> _Rules:
-    passing = (*bridged_out(given.observed), *let_out(xfrm=given.observed.xfrm))
-    return _Rules(given.config, given.lookups, given.layout, passing)
+def _rules(inputs: RulesetInput) -> _Rules:
+    passing = (*bridged_out(inputs.observed), *let_out(xfrm=inputs.observed.xfrm))
+    return _Rules(inputs.config, inputs.lookups, inputs.layout, passing)
 
 
-def steering_chains(given: RulesetInput) -> dict[str, Chain]:
-    """Return chain `steer`, which tries the rules in file order, and the chains of the kill switch."""
-    return dict(_chains(_rules(given)))
+def steering_chains(inputs: RulesetInput) -> dict[str, Chain]:
+    """Return chain `steering_rules`, which tries the rules in file order, and the chains of the kill switch."""
+    return dict(_chains(_rules(inputs)))
 
 
-def steering_sets(given: RulesetInput) -> dict[str, NftSet]:
+def steering_sets(inputs: RulesetInput) -> dict[str, NftSet]:
     """Return the sets that rules refer to."""
-    sets = dict(_sets(_rules(given)))
-    if any(rule.only for rule in given.config.rules):
-        sets["inside"] = NftSet(f"type ifname; size {MOST_INSIDE};", _inside(given))
+    sets = dict(_sets(_rules(inputs)))
+    if any(rule.only for rule in inputs.config.rules):
+        sets["inside"] = NftSet(f"type ifname; size {MOST_INSIDE};", _inside(inputs))
     return sets
 
 
 @lru_cache(maxsize=2)
-def _chains(given: _Rules) -> Mapping[str, Chain]:
+def _chains(rules: _Rules) -> Mapping[str, Chain]:
     steer: list[NftRule] = []
     chains: dict[str, Chain] = {}
-    for number, rule in enumerate(given.config.rules, start=1):
-        wanted, unwanted = _conditions(given, rule)
+    for number, rule in enumerate(rules.config.rules, start=1):
+        wanted, unwanted = _conditions(rules, rule)
         verdict, why = _verdict(rule), _why(number, wanted)
         if unwanted:
             chains[f"rule_{number}"] = Chain((*_excluded(number, unwanted), NftRule(verdict, f"rule {number}")))
@@ -99,30 +99,30 @@ def _chains(given: _Rules) -> Mapping[str, Chain]:
     doubtful = "meta nfproto ipv4 meta l4proto != tcp oifname vmap @kept"
     steer.append(NftRule(doubtful, "no rule matched, and perhaps bound to this uplink's address"))
     steer.append(NftRule("goto policy_default", "no rule matched"))
-    return {"steer": Chain(tuple(steer)), **chains, **_only_chains(given)}
+    return {"steering_rules": Chain(tuple(steer)), **chains, **_only_chains(rules)}
 
 
 @lru_cache(maxsize=2)
-def _sets(given: _Rules) -> Mapping[str, NftSet]:
+def _sets(rules: _Rules) -> Mapping[str, NftSet]:
     sets: dict[str, NftSet] = {}
-    for match in (m for rule in given.config.rules for m in (rule, rule.not_)):
+    for match in (m for rule in rules.config.rules for m in (rule, rule.not_)):
         for family in FAMILIES:
-            sets |= _sets_of(match, family, given.lookups)
+            sets |= _sets_of(match, family, rules.lookups)
     return sets
 
 
 def _verdict(rule: SteeringRule) -> str:
     if rule.action is None:
         return f"goto policy_{policy_name(rule)}"
-    return UNMARKED if rule.action == "bypass" else REFUSAL["prohibit"]
+    return GOTO_UNMARKED if rule.action == "bypass" else REFUSAL["prohibit"]
 
 
-def _conditions(given: _Rules, rule: SteeringRule) -> tuple[tuple[Condition, ...], tuple[Condition, ...]]:
+def _conditions(rules: _Rules, rule: SteeringRule) -> tuple[tuple[Condition, ...], tuple[Condition, ...]]:
     """What must hold, and what must not."""
-    keep = given.layout.keep
+    keep = rules.layout.keep
     return (
-        conditions(rule, rule.protocol, given.lookups, keep),
-        conditions(rule.not_, rule.protocol, given.lookups, keep),
+        conditions(rule, rule.protocol, rules.lookups, keep),
+        conditions(rule.not_, rule.protocol, rules.lookups, keep),
     )
 
 
@@ -137,24 +137,26 @@ def _excluded(number: int, unwanted: tuple[Condition, ...]) -> Iterator[NftRule]
             yield NftRule(f"{text} return".strip(), _why(number, (condition,), f": not {condition.key}"))
 
 
-def _only_chains(given: _Rules) -> dict[str, Chain]:
+def _only_chains(rules: _Rules) -> dict[str, Chain]:
     """The kill switch: whatever became of marks, routes and rules, no packet of such a flow leaves elsewhere.
 
     It remembers nothing: each packet that leaves is held against the rules, up to the last one with `only`.
     """
-    last = max((n for n, rule in enumerate(given.config.rules, start=1) if rule.only), default=0)
+    last = max((n for n, rule in enumerate(rules.config.rules, start=1) if rule.only), default=0)
     if not last:
         return {}
-    only = [*_exempt(given.layout.mask), *given.passing]
+    only = [*_exempt(rules.layout.mask), *rules.passing]
     chains: dict[str, Chain] = {}
-    for number, rule in enumerate(given.config.rules[:last], start=1):
-        wanted, unwanted = _conditions(given, rule)
+    for number, rule in enumerate(rules.config.rules[:last], start=1):
+        wanted, unwanted = _conditions(rules, rule)
         if unwanted:
-            chains[f"only_{number}"] = Chain((*_excluded(number, unwanted), *_leaving(given, number, rule, "")))
-            only += [NftRule(f"{text} jump only_{number}".strip(), f"rule {number}") for text in match_lines(wanted)]
+            chains[f"kill_switch_{number}"] = Chain((*_excluded(number, unwanted), *_guarded(rules, number, rule, "")))
+            only += [
+                NftRule(f"{text} jump kill_switch_{number}".strip(), f"rule {number}") for text in match_lines(wanted)
+            ]
         else:
-            only += [line for text in match_lines(wanted) for line in _leaving(given, number, rule, text)]
-    return {"only": Chain(tuple(only), Hook("filter", "postrouting", BEFORE_LEAVING)), **chains}
+            only += [line for text in match_lines(wanted) for line in _guarded(rules, number, rule, text)]
+    return {"kill_switch": Chain(tuple(only), Hook("filter", "postrouting", BEFORE_LEAVING)), **chains}
 
 
 def _exempt(mask: int) -> Iterator[NftRule]:
@@ -170,20 +172,20 @@ def _exempt(mask: int) -> Iterator[NftRule]:
     yield NftRule(f"ip6 hoplimit 255 {neighbours} accept", "never goes beyond the link")
 
 
-def _leaving(given: _Rules, number: int, rule: SteeringRule, text: str) -> Iterator[NftRule]:
+def _guarded(rules: _Rules, number: int, rule: SteeringRule, text: str) -> Iterator[NftRule]:
     if not rule.only:
         yield NftRule(f"{text} accept".strip(), f"rule {number}: by any uplink")
         return
-    devices = ", ".join(f'"{given.config.uplinks[name].interface}"' for name in rule.only)
+    devices = ", ".join(f'"{rules.config.uplinks[name].interface}"' for name in rule.only)
     yield NftRule(f"{text} oifname {{ {devices} }} accept".strip(), f"rule {number}: by one of its uplinks")
     yield NftRule(f"{text} counter drop".strip(), f"rule {number}: never elsewhere")
 
 
-def _inside(given: RulesetInput) -> frozenset[Key]:
+def _inside(inputs: RulesetInput) -> frozenset[Key]:
     """Devices that do not lead to the Internet: no uplink's, and with nobody's default route or pieces of one."""
-    outside = {u.interface for u in given.config.uplinks.values()} | {d.link for d in given.observed.defaults}
-    outside |= given.observed.wide
-    known = sorted(name for name in given.observed.links if name not in outside and QUOTABLE.fullmatch(name))
+    outside = {u.interface for u in inputs.config.uplinks.values()} | {d.link for d in inputs.observed.defaults}
+    outside |= inputs.observed.wide
+    known = sorted(name for name in inputs.observed.links if name not in outside and QUOTABLE.fullmatch(name))
     return frozenset(["lo", *known][:MOST_INSIDE])
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from polywan.core import damping as dm
 from polywan.core import outages as past
-from polywan.core.effects import Level, Note
+from polywan.core.effects import Level, Log
 from polywan.core.health import Health
 from polywan.core.net import FAMILIES, Family
 from polywan.core.outages import OUT, SERVING
@@ -22,7 +22,7 @@ from polywan.core.told import Ends, Flaps, Story, Waiting
 from polywan.core.views import BUSY, UplinkState, UplinkView
 from polywan.core.words import lasted, listed, ordinal
 
-TOGETHER: Final = 0.5
+POLICY_FOLD: Final = 0.5
 """Seconds within which changes of policies are told as one."""
 
 EXCHANGE: Final = 1.0
@@ -31,11 +31,11 @@ EXCHANGE: Final = 1.0
 FLAPPING: Final = 3
 """Losses of a link within one outage from which it is said to flap."""
 
-CALM: Final = (UplinkState.UP, UplinkState.DISABLED, UplinkState.DRAINING, UplinkState.DRAINED)
+WANTED_STATES: Final = (UplinkState.UP, UplinkState.DISABLED, UplinkState.DRAINING, UplinkState.DRAINED)
 """States that somebody wants."""
 
 
-def tell(old: State, new: State, now: float) -> tuple[Story, tuple[Note, ...]]:
+def tell(old: State, new: State, now: float) -> tuple[Story, tuple[Log, ...]]:
     """Return what has been told after a decision, and the notes that tell it.
 
     Args:
@@ -50,8 +50,8 @@ def tell(old: State, new: State, now: float) -> tuple[Story, tuple[Note, ...]]:
 
 def ends_of(state: State, key: UplinkFamily) -> Ends | None:
     """Return address and gateway of an uplink in a family; None when that is not known: its link is down."""
-    way = state.reach[key]
-    path = way.path if isinstance(way, NoPath) else way
+    reached = state.reach[key]
+    path = reached.path if isinstance(reached, NoPath) else reached
     if path is not None:
         return Ends(*(str(end) if end else None for end in (next(iter(path.addresses), None), path.via)))
     if state.config is None or state.observed is None:
@@ -68,8 +68,8 @@ def held_for(state: State, key: UplinkFamily, now: float) -> float | None:
     probes = state.health.get(key)
     if probes is None or probes.health is Health.UP or not (probes.good and probes.proven) or probes.together:
         return None
-    left = probes.good_since + dm.hold_of(probes.damping, state.probing[key[0]]) - now
-    return left if left > 0 else None
+    remaining = probes.good_since + dm.hold_of(probes.damping, state.probing[key[0]]) - now
+    return remaining if remaining > 0 else None
 
 
 class _Teller:
@@ -77,12 +77,12 @@ class _Teller:
 
     def __init__(self, old: State, new: State, now: float) -> None:
         self._old, self._new, self._now = old, new, now
-        told = old.story
-        self._states = {name: seen for name, seen in told.states.items() if name in new.views}
-        self._ends = {key: ends for key, ends in told.ends.items() if key in new.reach}
-        self._policies = dict(told.policies)
-        self._flaps = {name: flaps for name, flaps in told.flaps.items() if name in new.views}
-        self._held = {name for name in told.held if name in new.views}
+        story = old.story
+        self._states = {name: seen for name, seen in story.states.items() if name in new.views}
+        self._ends = {key: ends for key, ends in story.ends.items() if key in new.reach}
+        self._policies = dict(story.policies)
+        self._flaps = {name: flaps for name, flaps in story.flaps.items() if name in new.views}
+        self._held = {name for name in story.held if name in new.views}
         self._waits: dict[Waiting, float] = {}
 
     def story(self) -> Story:
@@ -97,7 +97,7 @@ class _Teller:
             seen=self._new.observed,
         )
 
-    def uplinks(self) -> Iterator[Note]:
+    def uplinks(self) -> Iterator[Log]:
         """Tell of states."""
         for name, seen in self._new.views.items():
             before, since = self._states.get(name, (None, self._now))
@@ -109,13 +109,13 @@ class _Teller:
                     self._held.discard(name)
             yield from self._meanwhile(name, seen)
 
-    def links(self) -> Iterator[Note]:
+    def links(self) -> Iterator[Log]:
         """Tell of addresses and gateways."""
         if self._same_ends():
             return
-        for key, way in self._new.reach.items():
+        for key, path in self._new.reach.items():
             waiting: Waiting = ("ends", f"{key[0]} {key[1]}")
-            if way == self._old.reach.get(key) and waiting not in self._old.story.waits:
+            if path == self._old.reach.get(key) and waiting not in self._old.story.waits:
                 continue
             ends, known = ends_of(self._new, key), self._ends.get(key)
             if ends is None or ends == known:
@@ -126,32 +126,32 @@ class _Teller:
                 text = _exchanged(known or Ends(None, None), ends)
                 self._ends[key] = ends
                 if text:
-                    yield Note(Level.INFO, "uplink.address", f"{key[0]}: {text}")
+                    yield Log(Level.INFO, "uplink.address", f"{key[0]}: {text}")
 
     def _same_ends(self) -> bool:
         """True when nothing was read that could have changed them: a link's flags decide while others wait for it."""
-        seen, told = self._new.observed, self._old.story
-        if seen is None or told.seen is None or any(kind == "ends" for kind, _ in told.waits):
+        seen, story = self._new.observed, self._old.story
+        if seen is None or story.seen is None or any(kind == "ends" for kind, _ in story.waits):
             return False
-        return seen.addresses is told.seen.addresses and seen.defaults is told.seen.defaults
+        return seen.addresses is story.seen.addresses and seen.defaults is story.seen.defaults
 
-    def policies(self) -> Iterator[Note]:
+    def policies(self) -> Iterator[Log]:
         """Tell which policies nobody well serves, and which are served again."""
         config, selection = self._new.config, self._new.selection
         if config is None or selection is None:
             return
         now = unserved_policies(config, selection)
-        if now == self._policies or not self._due(("policies", ""), TOGETHER):
+        if now == self._policies or not self._due(("policies", ""), POLICY_FOLD):
             return
         for policy, text in now.items():
             if text != self._policies.get(policy):
-                yield Note(Level.WARNING, "policy.forced", text)
+                yield Log(Level.WARNING, "policy.forced", text)
         for policy, text in self._policies.items():
             served = dict.fromkeys(
                 name for family in FAMILIES for name, _ in self._members(policy, family) if policy not in now
             )
             if served:
-                yield Note(Level.INFO, "policy.served", f"{text.split(':')[0]}: served again by {listed(list(served))}")
+                yield Log(Level.INFO, "policy.served", f"{text.split(':')[0]}: served again by {listed(list(served))}")
         self._policies = now
 
     def _members(self, policy: str, family: Family) -> tuple[tuple[str, int], ...]:
@@ -172,8 +172,8 @@ class _Teller:
         settings = self._new.probing[name]
         return self._due(("state", name), settings.interval + settings.timeout)
 
-    def _change(self, name: str, seen: UplinkView, before: UplinkState | None, seconds: float) -> Note:
-        level = Level.INFO if seen.state in CALM else Level.WARNING
+    def _change(self, name: str, seen: UplinkView, before: UplinkState | None, seconds: float) -> Log:
+        level = Level.INFO if seen.state in WANTED_STATES else Level.WARNING
         text = f"{name} is {seen.state}: {seen.reason}"
         if seen.state in OUT:
             text += self._how_often(name, least=2) if before in SERVING else ""
@@ -185,7 +185,7 @@ class _Teller:
             text = f"{name} is well again after {lasted(seconds)}"
         elif seen.state is UplinkState.UP:
             text = f"{name} is up{self._by(name)}"
-        return Note(level, f"uplink.{seen.state}", text)
+        return Log(level, f"uplink.{seen.state}", text)
 
     def _returned(self, name: str, seen: UplinkView) -> str:
         history = self._new.memory.outages.get(name)
@@ -207,15 +207,15 @@ class _Teller:
 
     def _by(self, name: str) -> str:
         """Say by which addresses and gateways, which are told by that."""
-        told = []
+        parts = []
         for family in FAMILIES:
             ends = ends_of(self._new, (name, family)) if (name, family) in self._new.reach else None
             if ends is not None and ends.address is not None:
                 self._ends[name, family] = ends
-                told.append(f"address {ends.address}" + (f", gateway {ends.gateway}" if ends.gateway else ""))
-        return f": {'; '.join(told)}" if told else ""
+                parts.append(f"address {ends.address}" + (f", gateway {ends.gateway}" if ends.gateway else ""))
+        return f": {'; '.join(parts)}" if parts else ""
 
-    def _meanwhile(self, name: str, seen: UplinkView) -> Iterator[Note]:
+    def _meanwhile(self, name: str, seen: UplinkView) -> Iterator[Log]:
         """Tell of a link that flaps, and of an uplink that answers again and is held."""
         if seen.state not in OUT:
             return
@@ -223,14 +223,16 @@ class _Teller:
             known = self._flaps.get(name, Flaps(0, self._now))
             self._flaps[name] = Flaps(known.count + 1, known.first)
             if known.count + 1 == FLAPPING:
-                yield Note(Level.WARNING, "uplink.flapping", self._flapping(name, self._now - known.first))
-        held = [(left, family) for family in FAMILIES if (left := self._held_back((name, family)))]
+                yield Log(Level.WARNING, "uplink.flapping", self._flapping(name, self._now - known.first))
+        held = [(remaining, family) for family in FAMILIES if (remaining := self._held_back((name, family)))]
         if held and name not in self._held:
             self._held.add(name)
-            left, family = max(held)
+            remaining, family = max(held)
             damping = self._new.health[name, family].damping
             often = f": lost {damping.losses} times in {dm.spoken(self._now - damping.first)}"
-            yield Note(Level.INFO, "uplink.held", f"{name} answers again, and is held for {lasted(left)} more{often}")
+            yield Log(
+                Level.INFO, "uplink.held", f"{name} answers again, and is held for {lasted(remaining)} more{often}"
+            )
 
     def _went_away(self, key: UplinkFamily) -> bool:
         return isinstance(self._old.reach.get(key), Path) and isinstance(self._new.reach.get(key), NoPath)
@@ -255,12 +257,12 @@ def _exchanged(before: Ends, after: Ends) -> str:
     """Say what became of an address and a gateway; empty when there is none now and was none."""
     if after.address is None:
         return "" if before.address is None else f"address {before.address} is gone"
-    told = [_changed("address", before.address, after.address)]
+    parts = [_changed("address", before.address, after.address)]
     if after.gateway is not None:
-        told.append(_changed("gateway", before.gateway, after.gateway))
+        parts.append(_changed("gateway", before.gateway, after.gateway))
     elif before.gateway is not None:
-        told.append(f"gateway {before.gateway} is gone")
-    return ", ".join(told)
+        parts.append(f"gateway {before.gateway} is gone")
+    return ", ".join(parts)
 
 
 def _changed(what: str, before: str | None, after: str) -> str:

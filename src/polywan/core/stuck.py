@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from errno import ENOENT
 from typing import Final
 
-from polywan.core.effects import Level, Note
+from polywan.core.effects import Level, Log
 from polywan.core.evolve import replace
 from polywan.core.plan import ApplyReport, Failure, NftBatch, PutNexthop, PutRoute, headline
 
-PATIENCE: Final = 2
+MOST_REFUSALS: Final = 2
 """Refusals after which the table is replaced; a single one may only mean that somebody else was faster."""
 
-SOON: Final = 0.25
+FIRST_RETRY: Final = 0.25
 """Seconds until a change that was refused once is tried again, whatever else is refused for how long."""
 
-RETRY: Final = (0.25, 30.0)
+APPLY_RETRY: Final = (0.25, 30.0)
 """Seconds until a refused operation is tried again: first and longest wait; it doubles in between."""
 
 
@@ -44,7 +44,7 @@ class Retries:
     stuck: int = 0
 
 
-def reported(before: Retries, report: ApplyReport) -> tuple[Retries, float | None, tuple[Note, ...]]:
+def reported(before: Retries, report: ApplyReport) -> tuple[Retries, float | None, tuple[Log, ...]]:
     """Take in how a plan went.
 
     Returns:
@@ -56,22 +56,22 @@ def reported(before: Retries, report: ApplyReport) -> tuple[Retries, float | Non
     if before.stale:
         # Made before anybody had read why the last one was refused: it says nothing new, and is not one more in a row.
         new = {text: f for text, f in failures.items() if text not in before.refused}
-        notes = tuple(note for text, f in new.items() for note in _told(f, text, 1, first=before.tries <= 1))
+        notes = tuple(note for text, f in new.items() for note in _phrase(f, text, 1, first=before.tries <= 1))
         refused = {**before.refused, **dict.fromkeys(new, 1)}
-        return replace(before, applied=report, refused=refused), SOON, notes
+        return replace(before, applied=report, refused=refused), FIRST_RETRY, notes
     times = {text: before.refused.get(text, 0) + 1 for text in failures}
-    soon, longest = RETRY
+    soon, longest = APPLY_RETRY
     usual = min(longest, soon * 2**before.tries)
     more = any(isinstance(failure.op, NftBatch) for failure in report.failures)
     refusals = before.stuck + more
     notes = tuple(
-        note for text, f in failures.items() for note in _told(f, text, times[text], first=times[text] > before.tries)
+        note for text, f in failures.items() for note in _phrase(f, text, times[text], first=times[text] > before.tries)
     )
     after = replace(before, applied=report, refused=times, tries=before.tries + 1, stale=True, stuck=refusals)
     return after, _wait(refusals, usual) if more else usual, notes
 
 
-def _told(failure: Failure, text: str, times: int, *, first: bool) -> Iterator[Note]:
+def _phrase(failure: Failure, text: str, times: int, *, first: bool) -> Iterator[Log]:
     """Tell of an operation that was refused so many times in a row, since the `first` plan that was or a later one.
 
     That first time may only mean that somebody was faster: a link that went down and took routes and next hops with
@@ -80,9 +80,9 @@ def _told(failure: Failure, text: str, times: int, *, first: bool) -> Iterator[N
     raced = failure.errno == ENOENT or isinstance(failure.op, PutNexthop | PutRoute)
     patience = 1 if raced and first else 0
     if times == 1 + patience:
-        yield Note(Level.ERROR, "apply.refused", text)
+        yield Log(Level.ERROR, "apply.refused", text)
     elif times == patience:
-        yield Note(Level.INFO, "apply.again", text)
+        yield Log(Level.INFO, "apply.again", text)
 
 
 def replaces(refusals: int) -> bool:
@@ -91,10 +91,10 @@ def replaces(refusals: int) -> bool:
     Replacement and change take turns, since a change may be possible where a replacement is not: it does not name
     what it leaves alone, as a control group that is gone.
     """
-    return refusals >= PATIENCE and refusals % 2 == PATIENCE % 2
+    return refusals >= MOST_REFUSALS and refusals % 2 == MOST_REFUSALS % 2
 
 
 def _wait(refusals: int, usual: float) -> float:
-    if refusals == PATIENCE:
+    if refusals == MOST_REFUSALS:
         return 0.0
-    return min(SOON, usual) if refusals < PATIENCE else usual
+    return min(FIRST_RETRY, usual) if refusals < MOST_REFUSALS else usual

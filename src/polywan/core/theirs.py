@@ -20,10 +20,10 @@ from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPAddress, IPNetwork,
 from polywan.core.nft import QUOTABLE, Chain, NftRule, NftSet
 from polywan.core.packet import Packet
 
-ENTRY: Final = "theirs"
+ENTRY_CHAIN: Final = "theirs"
 """Name of the chain to jump to for forwarded packets, and beginning of the names of its parts and of all sets."""
 
-OWN_ENTRY: Final = "theirs_own"
+OWN_ENTRY_CHAIN: Final = "theirs_own"
 """The same for packets of this box."""
 
 MOST_TARGETS: Final = 6
@@ -117,7 +117,7 @@ def _suppresses(rule: ForeignRule) -> bool:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Given:
+class _ForeignRules:
     """What chains and sets depend on. Tables are compared as objects: hashing thousands of prefixes takes too long."""
 
     rules: tuple[ForeignRule, ...]
@@ -131,7 +131,7 @@ class _Given:
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, _Given)
+            isinstance(other, _ForeignRules)
             and (self.rules, self.verdict, self.main, self.own) == (other.rules, other.verdict, other.main, other.own)
             and [(t, id(known)) for t, known in self.tables] == [(t, id(known)) for t, known in other.tables]
         )
@@ -152,14 +152,14 @@ def theirs_chains(
         verdict: what becomes of a packet that a rule of others decides, in the words of nft(8).
         main: families in which main has a default route; elsewhere a rule that leads to main decides nothing.
     """
-    return dict(_compiled(_Given(tuple(rules), tuple(tables.items()), verdict, main, None))[0])
+    return dict(_compiled(_ForeignRules(tuple(rules), tuple(tables.items()), verdict, main, None))[0])
 
 
 def theirs_sets(
     rules: Sequence[ForeignRule], tables: Tables, *, verdict: str = "accept", main: frozenset[Family] = _EVERY
 ) -> dict[str, NftSet]:
     """Return the sets that the chains of the same arguments refer to; their names say what is in them."""
-    return dict(_compiled(_Given(tuple(rules), tuple(tables.items()), verdict, main, None))[1])
+    return dict(_compiled(_ForeignRules(tuple(rules), tuple(tables.items()), verdict, main, None))[1])
 
 
 def own_chains(
@@ -175,17 +175,17 @@ def own_chains(
     The same as `theirs_chains` otherwise, and with the same sets. Jump to it in output, where the kernel has made the
     first route already, by the mark that the packet has; sockets that are bound to a device are not looked at.
     """
-    return dict(_compiled(_Given(tuple(rules), tuple(tables.items()), verdict, main, families))[0])
+    return dict(_compiled(_ForeignRules(tuple(rules), tuple(tables.items()), verdict, main, families))[0])
 
 
 @lru_cache(maxsize=4)
-def _compiled(given: _Given) -> tuple[Mapping[str, Chain], Mapping[str, NftSet]]:
+def _compiled(foreign: _ForeignRules) -> tuple[Mapping[str, Chain], Mapping[str, NftSet]]:
     chains: dict[str, Chain] = {}
     sets: dict[str, NftSet] = {}
     entry: list[NftRule] = []
-    start = ENTRY if given.own is None else OWN_ENTRY
-    for family in FAMILIES if given.own is None else sorted(given.own):
-        parts = _Parts(given, family, sets).chains()
+    start = ENTRY_CHAIN if foreign.own is None else OWN_ENTRY_CHAIN
+    for family in FAMILIES if foreign.own is None else sorted(foreign.own):
+        parts = _Parts(foreign, family, sets).chains()
         if parts:
             name = f"{start}_{family}"
             entry.append(NftRule(f"meta nfproto {family.nfproto} goto {name}", "what policy rules of others decide"))
@@ -196,12 +196,12 @@ def _compiled(given: _Given) -> tuple[Mapping[str, Chain], Mapping[str, NftSet]]
 class _Parts:
     """The chains of one family: one for its first rules, and one more for each rule that a `goto` leads to."""
 
-    def __init__(self, given: _Given, family: Family, sets: dict[str, NftSet]) -> None:
-        self._given = given
-        self._tables = dict(given.tables)
-        self._rules = _sorted(given.rules, family, given.main)
+    def __init__(self, foreign: _ForeignRules, family: Family, sets: dict[str, NftSet]) -> None:
+        self._arguments = foreign
+        self._tables = dict(foreign.tables)
+        self._rules = _sorted(foreign.rules, family, foreign.main)
         self._family = family
-        self._start = ENTRY if given.own is None else OWN_ENTRY
+        self._start = ENTRY_CHAIN if foreign.own is None else OWN_ENTRY_CHAIN
         self._sets = sets
         self._where: dict[tuple[TableId | None, int | None], tuple[str, ...]] = {}
 
@@ -218,7 +218,7 @@ class _Parts:
                 lines.pop()
             parts[name] = Chain(tuple(lines))
             name = self._part(self._rules[end]) if end is not None else ""
-        decided = any(line.text.endswith(self._given.verdict) for part in parts.values() for line in part.rules)
+        decided = any(line.text.endswith(self._arguments.verdict) for part in parts.values() for line in part.rules)
         return parts if decided else {}
 
     def _targets(self) -> list[int]:
@@ -239,7 +239,7 @@ class _Parts:
         """Return the lines of some rules, and whether no packet comes past them."""
         lines: list[NftRule] = []
         for rule in rules:
-            alternatives = _conditions(rule, own=self._given.own is not None)
+            alternatives = _conditions(rule, own=self._arguments.own is not None)
             for where, outcome, why in self._outcomes(rule, targets):
                 for condition in alternatives:
                     text = " ".join(filter(None, (condition, where, outcome)))
@@ -251,18 +251,18 @@ class _Parts:
     def _outcomes(self, rule: ForeignRule, targets: Sequence[int]) -> Iterator[tuple[str, str, str]]:
         """Yield what becomes of a packet that the rule matches: with which addresses, the verdict, and why."""
         if rule.action in REFUSALS:
-            yield "", self._given.verdict, rule.action
+            yield "", self._arguments.verdict, rule.action
         elif rule.action == "goto" and not rule.unresolved:
             at = self._arrival(rule)
             if at is None:
                 yield "", "return", "past all others"
             elif at in targets:
                 yield "", f"goto {self._part(self._rules[at])}", f"goto {rule.goto}"
-        elif _ends(rule, self._given.main):
+        elif _ends(rule, self._arguments.main):
             yield "", "return", "main decides"
         elif rule.action == "table":
             for where in self._decided(rule):
-                yield where, self._given.verdict, f"lookup {rule.table}"
+                yield where, self._arguments.verdict, f"lookup {rule.table}"
 
     def _decided(self, rule: ForeignRule) -> tuple[str, ...]:
         """Addresses that the rule's table decides, as texts; the same for every rule that leads there."""
@@ -284,7 +284,7 @@ class _Parts:
         if len(elements) <= MOST_INLINE:
             return f"{_word(self._family)} daddr {{ {', '.join(elements)} }}"
         digest = blake2s("\n".join(elements).encode(), digest_size=4).hexdigest()
-        name = f"{ENTRY}_{self._family}_{rule.table}_{digest}"
+        name = f"{ENTRY_CHAIN}_{self._family}_{rule.table}_{digest}"
         kind = "ipv4_addr" if self._family is Family.V4 else "ipv6_addr"
         self._sets[name] = NftSet(f"type {kind}; flags interval;", frozenset(elements))
         return f"{_word(self._family)} daddr @{name}"

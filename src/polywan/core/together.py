@@ -10,7 +10,7 @@ answered anyway, and all of them once it is. The loss of a link itself never com
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from math import inf
 
 from polywan.config import HealthSettings
 from polywan.core import health as hl
@@ -18,8 +18,6 @@ from polywan.core.evolve import replace
 from polywan.core.health import Health, ProbeState
 from polywan.core.net import FAMILIES, Family
 from polywan.core.reach import UplinkFamily
-
-NEVER: Final = float("inf")
 
 
 def settle(
@@ -76,7 +74,7 @@ def deadline(states: Mapping[UplinkFamily, ProbeState], probing: Mapping[str, He
         for key, state in states.items()
         if state.waiting is not None
     ]
-    return min(waits, default=NEVER)
+    return min(waits, default=inf)
 
 
 def failed_at_once(states: Mapping[UplinkFamily, ProbeState]) -> tuple[Family, ...]:
@@ -86,7 +84,7 @@ def failed_at_once(states: Mapping[UplinkFamily, ProbeState]) -> tuple[Family, .
     return tuple(family for family in FAMILIES if family in together - up)
 
 
-def told(family: Family) -> str:
+def static_reason(family: Family) -> str:
     """Return what people should know about that."""
     return (
         f"every uplink fails at once (IPv{family:d}): probably not the uplinks; nothing is cut, the last choice stays"
@@ -98,13 +96,13 @@ def _settled(
 ) -> dict[UplinkFamily, ProbeState]:
     result = dict(states)
     up = {key: state for key, state in states.items() if state.health is Health.UP}
-    accused = {key: state for key, state in up.items() if state.waiting is not None}
+    suspects = {key: state for key, state in up.items() if state.waiting is not None}
     static = len(up) > 1 or any(state.together for state in states.values())
-    for key, state in accused.items():
+    for key, state in suspects.items():
         settings = probing[key[0]]
-        if len(accused) == len(up):
+        if len(suspects) == len(up):
             result[key] = hl.fall_together(state, now) if static else hl.fall(state, settings, now)
-        elif _acquitted(state, settings, up, probing, now) or _waited(key, state, states, probing, now):
+        elif _cleared(state, settings, up, probing, now) or _waited(key, state, states, probing, now):
             result[key] = hl.fall(state, settings, now)
         else:
             result.update(hasten(states, probing, key, now))
@@ -115,7 +113,7 @@ def _settled(
     return result
 
 
-def _acquitted(
+def _cleared(
     state: ProbeState,
     settings: HealthSettings,
     up: Mapping[UplinkFamily, ProbeState],

@@ -57,5 +57,5 @@ class Story:
         return min(self.waits.values(), default=float("inf"))
 
 
-NOTHING_TOLD: Final = Story()
+NOTHING_LOGGED: Final = Story()
 """A daemon that has just started."""

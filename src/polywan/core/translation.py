@@ -28,20 +28,20 @@ Members = tuple[tuple[str, int], ...]
 """Uplinks with their weights, as in `Choice`."""
 
 
-def translation_chains(given: RulesetInput) -> dict[str, Chain]:
+def translation_chains(inputs: RulesetInput) -> dict[str, Chain]:
     """Return the chains that translate source addresses."""
-    return {"nat": Chain(tuple(_nat(given)), Hook("nat", "postrouting", SRCNAT))}
+    return {"nat": Chain(tuple(_nat(inputs)), Hook("nat", "postrouting", SRCNAT))}
 
 
-def translation_sets(given: RulesetInput) -> dict[str, NftSet]:
+def translation_sets(inputs: RulesetInput) -> dict[str, NftSet]:
     """Return the sets of devices that translate in the same way."""
-    masked: frozenset[Key] = frozenset(u.interface for u in given.config.uplinks.values() if u.nat == "masquerade")
+    masked: frozenset[Key] = frozenset(u.interface for u in inputs.config.uplinks.values() if u.nat == "masquerade")
     return {"masqueraded": NftSet(f"type ifname; {ROOM}", masked)}
 
 
-def native_rules(given: RulesetInput, choice: Choice) -> Iterator[NftRule]:
+def native_rules(inputs: RulesetInput, choice: Choice) -> Iterator[NftRule]:
     """Yield the rules by which a policy sends native IPv6 sources out by the uplink whose prefix they carry."""
-    yield from _native(choice.members, _serving(sides(given.config, given.observed), choice))
+    yield from _native(choice.members, _serving(sides(inputs.config, inputs.observed), choice))
 
 
 def native_members(config: Config, observed: Observed, choice: Choice, source: IPv6Address) -> Members | None:
@@ -107,14 +107,14 @@ def _in_turn(members: Members) -> str:
     return f"numgen inc mod {len(turns)} vmap {{ {elements} }}"
 
 
-def _nat(given: RulesetInput) -> Iterator[NftRule]:
-    yield from bridged_out(given.observed)
-    yield from not_translated(given)
-    known = sides(given.config, given.observed)
-    yield from _nat6(known, inside_of(given.config, given.observed) if known else ())
-    yield from lent_addresses(given)
+def _nat(inputs: RulesetInput) -> Iterator[NftRule]:
+    yield from bridged_out(inputs.observed)
+    yield from not_translated(inputs)
+    known = sides(inputs.config, inputs.observed)
+    yield from _nat6(known, inside_of(inputs.config, inputs.observed) if known else ())
+    yield from lent_addresses(inputs)
     yield NftRule("oifname @masqueraded masquerade", "the link's own address")
-    for name, uplink in given.config.uplinks.items():
+    for name, uplink in inputs.config.uplinks.items():
         if isinstance(uplink.nat, str):
             continue
         address = uplink.nat.snat

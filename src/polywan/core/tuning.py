@@ -129,12 +129,12 @@ def build_sysctls(
                 yield Sysctl(path, "1")
 
 
-def _own_addresses(device: str, observed: Observed, way: Reach | None) -> Iterator[Sysctl]:
+def _own_addresses(device: str, observed: Observed, reached: Reach | None) -> Iterator[Sysctl]:
     """Let an IPv6 connection that begins while its uplink is between two addresses have none, not another link's."""
     path = f"net/ipv6/conf/{device}/use_oif_addrs_only"
     if observed.addresses_of(device, Family.V6):
         yield Sysctl(path, "1")
-    elif isinstance(way, Path):
+    elif isinstance(reached, Path):
         # It speaks by an address of another link, on purpose.
         yield Sysctl(path, "0")
 

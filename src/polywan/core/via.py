@@ -28,25 +28,25 @@ def serves(
     return config.uplinks[name].enabled and isinstance(reach.get(key), Path) and key not in selection.dead
 
 
-def via_entry(given: RulesetInput) -> Iterator[NftRule]:
-    """Yield the rule that leads programs of `exec` out of chain `local`; nothing as long as there are none.
+def via_entry(inputs: RulesetInput) -> Iterator[NftRule]:
+    """Yield the rule that leads programs of `exec` out of chain `classify_local`; nothing as long as there are none.
 
     It asks for the group above those of the uplinks, so that other programs pass one rule only, and a program whose
     uplink was removed from the file, or whose group nobody has looked up yet, is not balanced by mistake.
     """
-    if group := given.lookups.cgroups.get(VIA):
+    if group := inputs.lookups.cgroups.get(VIA):
         yield NftRule(f"{_match(group)} goto via", f"started by exec --via, group {group.inode}")
 
 
-def via_chains(given: RulesetInput) -> dict[str, Chain]:
+def via_chains(inputs: RulesetInput) -> dict[str, Chain]:
     """Return the chains that find a program's uplink by its group, and refuse what that uplink does not take."""
-    mask, keep = given.layout.mask, given.layout.keep
+    mask, keep = inputs.layout.mask, inputs.layout.keep
     find = [
         NftRule(
-            f"{_match(group)} meta mark set meta mark & {keep:#010x} | {given.numbers[name].mark:#010x} goto via_mark",
+            f"{_match(group)} meta mark set meta mark & {keep:#010x} | {inputs.numbers[name].mark:#010x} goto via_mark",
             f"via {name}, group {group.inode}",
         )
-        for name, group in _groups(given)
+        for name, group in _groups(inputs)
     ]
     take = [
         NftRule(f"meta nfproto {f.nfproto} meta mark & {mask:#010x} vmap @via_{f}", "by its uplink, if that serves")
@@ -63,15 +63,15 @@ def via_chains(given: RulesetInput) -> dict[str, Chain]:
     }
 
 
-def via_maps(given: RulesetInput) -> dict[str, NftMap]:
+def via_maps(inputs: RulesetInput) -> dict[str, NftMap]:
     """Return the uplinks that take connections of their programs, by mark and family."""
-    names = [name for name, _ in _groups(given)]
+    names = [name for name, _ in _groups(inputs)]
     maps = {}
     for family in FAMILIES:
         open_: dict[Key, str] = {
-            int(given.numbers[name].mark): f"goto to_{name}"
+            int(inputs.numbers[name].mark): f"goto to_{name}"
             for name in names
-            if serves(given.config, name, family, given.reach, given.selection)
+            if serves(inputs.config, name, family, inputs.reach, inputs.selection)
         }
         maps[f"via_{family}"] = NftMap(f"type mark : verdict; {ROOM}", open_)
     return maps
@@ -79,13 +79,16 @@ def via_maps(given: RulesetInput) -> dict[str, NftMap]:
 
 def in_force(desired: NftTable, actual: NftState) -> bool:
     """True when the kernel, as last read, leads programs where they should go; states of uplinks are not compared."""
-    wanted = {name: tuple(rule.comment for rule in desired.chains[name].rules) for name in ("local", "via", "via_mark")}
+    wanted = {
+        name: tuple(rule.comment for rule in desired.chains[name].rules)
+        for name in ("classify_local", "via", "via_mark")
+    }
     return all(name in actual.chains and actual.chains[name].rules == rules for name, rules in wanted.items())
 
 
-def _groups(given: RulesetInput) -> Iterator[tuple[str, ControlGroup]]:
-    for name in given.config.uplinks:
-        if group := given.lookups.cgroups.get(via_group(name)):
+def _groups(inputs: RulesetInput) -> Iterator[tuple[str, ControlGroup]]:
+    for name in inputs.config.uplinks:
+        if group := inputs.lookups.cgroups.get(via_group(name)):
             yield name, group
 
 

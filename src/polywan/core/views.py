@@ -11,7 +11,7 @@ from polywan.config import Config
 from polywan.core import admin
 from polywan.core.admin import Order, Verb
 from polywan.core.health import ProbeState
-from polywan.core.layers import SOUND, Findings
+from polywan.core.layers import NO_FINDINGS, Findings
 from polywan.core.net import FAMILIES
 from polywan.core.reach import NoPath, Reach, UplinkFamily
 from polywan.core.select import usable
@@ -50,7 +50,7 @@ def view(
     before: UplinkView | None,
     now: float,
     order: Order | None = None,
-    found: Findings = SOUND,
+    found: Findings = NO_FINDINGS,
 ) -> UplinkView:
     """Return the uplink's view; `since` moves only when the state changes. `order` is what somebody said by hand."""
     state, reason = _judge(config, name, reach, health, found) if order is None else _ordered(config, name, order)
@@ -79,8 +79,8 @@ def _judge(
     if not config.uplinks[name].enabled:
         return UplinkState.DISABLED, "disabled in the configuration"
     keys = [(name, family) for family in FAMILIES if (name, family) in reach]
-    ways = [reach[key] for key in keys]
-    if any(isinstance(way, NoPath) and way.missing for way in ways):
+    paths = [reach[key] for key in keys]
+    if any(isinstance(path, NoPath) and path.missing for path in paths):
         return UplinkState.MISSING, _reason(keys[0], reach, health, found)
     judged = {key[1]: judge_family(key, reach, health, found) for key in keys}
     down = {family: reason for family, (state, reason) in judged.items() if state is UplinkState.DOWN}
@@ -107,9 +107,9 @@ def judge_family(
     found: Findings,
 ) -> tuple[UplinkState, str]:
     """Return whether an uplink is up, degraded or down in one family, and why."""
-    if not usable(key, reach, health) or key in found.unfit:
+    if not usable(key, reach, health) or key in found.blocked:
         return UplinkState.DOWN, _reason(key, reach, health, found)
-    poor = health[key].degraded or found.lame.get(key)
+    poor = health[key].degraded or found.impaired.get(key)
     return (UplinkState.DEGRADED, poor) if poor else (UplinkState.UP, _reason(key, reach, health, found))
 
 
@@ -119,12 +119,12 @@ def _reason(
     health: Mapping[UplinkFamily, ProbeState],
     found: Findings,
 ) -> str:
-    way = reach[key]
-    if isinstance(way, NoPath):
-        return way.reason
+    path = reach[key]
+    if isinstance(path, NoPath):
+        return path.reason
     state = health.get(key)
     if state is None:
         return "not probed yet"
     if usable(key, reach, health):
-        return found.unfit.get(key, state.cause)
-    return found.told.get(key, state.cause)
+        return found.blocked.get(key, state.cause)
+    return found.reasons.get(key, state.cause)

@@ -24,12 +24,12 @@ def lasted(seconds: float) -> str:
     sizes = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
     first = next(index for index, (size, _) in enumerate(sizes) if whole >= size)
     size, unit = sizes[first]
-    told = f"{whole // size} {unit}"
+    text = f"{whole // size} {unit}"
     if first + 1 < len(sizes):
         smaller, its_unit = sizes[first + 1]
         if rest := whole % size // smaller:
-            told += f" {rest} {its_unit}"
-    return told
+            text += f" {rest} {its_unit}"
+    return text
 
 
 def listed(names: Sequence[str]) -> str:

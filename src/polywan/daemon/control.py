@@ -23,9 +23,9 @@ from starlette.routing import Route
 
 from polywan.core.admin import Verb
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature
-from polywan.core.flows import Wanted, wanted_of
+from polywan.core.flows import FlowQuery, flow_query_of
 from polywan.core.question import QuestionError
-from polywan.daemon.peers import PATIENCE, Server, user_of, writers
+from polywan.daemon.peers import REQUEST_TIMEOUT, Server, user_of, writers
 from polywan.files import SOCKET
 
 log = logging.getLogger("polywan")
@@ -83,7 +83,7 @@ class Api(Protocol):
         """
         ...
 
-    async def flows(self, wanted: Wanted) -> list[bytes]:
+    async def flows(self, wanted: FlowQuery) -> list[bytes]:
         """Return the document of tracked connections, in pieces.
 
         Raises:
@@ -159,11 +159,11 @@ def application(api: Api) -> Starlette:
             *_configuring(api),
             *_tracking(api),
             *_uplinks(api),
-            Route("/v1/status", _told(status)),
-            Route("/v1/show/{what}", _told(show)),
-            Route("/v1/why", _told(why)),
-            Route("/v1/down", _writer(_told(down)), methods=["POST"]),
-            Route("/v1/via/{name:path}", _writer(_told(via)), methods=["POST"]),
+            Route("/v1/status", _with_errors(status)),
+            Route("/v1/show/{what}", _with_errors(show)),
+            Route("/v1/why", _with_errors(why)),
+            Route("/v1/down", _writer(_with_errors(down)), methods=["POST"]),
+            Route("/v1/via/{name:path}", _writer(_with_errors(via)), methods=["POST"]),
         ]
     )
 
@@ -182,15 +182,15 @@ def _configuring(api: Api) -> list[Route]:
         return JSONResponse(await api.plan(asked))
 
     return [
-        Route("/v1/reload", _writer(_told(reload)), methods=["POST"]),
-        Route("/v1/plan", _writer(_told(plan)), methods=["POST"]),
+        Route("/v1/reload", _writer(_with_errors(reload)), methods=["POST"]),
+        Route("/v1/plan", _writer(_with_errors(plan)), methods=["POST"]),
     ]
 
 
 def _tracking(api: Api) -> list[Route]:
     async def flows(request: Request) -> Response:
         try:
-            wanted = wanted_of(request.query_params)
+            wanted = flow_query_of(request.query_params)
         except ValueError as error:
             return _error(400, str(error))
         return _pieces(await api.flows(wanted))
@@ -205,31 +205,31 @@ def _tracking(api: Api) -> list[Route]:
         return JSONResponse(await api.clear_affinity(asked.get("address"), asked.get("policy")))
 
     return [
-        Route("/v1/flows", _told(flows)),
-        Route("/v1/affinity", _told(affinity)),
-        Route("/v1/affinity/clear", _writer(_told(clear)), methods=["POST"]),
+        Route("/v1/flows", _with_errors(flows)),
+        Route("/v1/affinity", _with_errors(affinity)),
+        Route("/v1/affinity/clear", _writer(_with_errors(clear)), methods=["POST"]),
     ]
 
 
 def _uplinks(api: Api) -> list[Route]:
     def order(verb: Verb) -> Callable[[Request], Awaitable[Response]]:
-        async def given(request: Request) -> Response:
+        async def handlers(request: Request) -> Response:
             name, deadline = request.path_params["name"], request.query_params.get("deadline")
             return JSONResponse(await api.order(name, verb, deadline if verb is Verb.DRAIN else None))
 
-        return given
+        return handlers
 
     async def test(request: Request) -> Response:
         return JSONResponse(await api.test(request.path_params["name"]))
 
-    given = {**{str(verb): order(verb) for verb in Verb}, "test": test}
+    handlers = {**{str(verb): order(verb) for verb in Verb}, "test": test}
     return [
-        Route(f"/v1/uplinks/{{name:path}}/{word}", _writer(_told(handler)), methods=["POST"])
-        for word, handler in given.items()
+        Route(f"/v1/uplinks/{{name:path}}/{word}", _writer(_with_errors(handler)), methods=["POST"])
+        for word, handler in handlers.items()
     ]
 
 
-def _told(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def _with_errors(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     """Turn the errors of an answer into one that says so."""
 
     async def careful(request: Request) -> Response:
@@ -299,7 +299,7 @@ async def serving(api: Api, runtime_dir: Path, user: Callable[[socket.socket], i
         access_log=False,
         date_header=False,  # it would stand still
         timeout_graceful_shutdown=2,
-        timeout_keep_alive=int(PATIENCE),
+        timeout_keep_alive=int(REQUEST_TIMEOUT),
     )
     server = Server(config, listener, user)
     task = asyncio.create_task(server.serve(sockets=[]))

@@ -31,7 +31,7 @@ def warnings(config: Config) -> list[str]:
     if not any(device in observed.links for device in devices):
         some = ", ".join([*devices[:4], *(["…"] if len(devices) > 4 else [])])
         return [f"no interface of the file exists on this machine ({some}): what depends on them was not looked at"]
-    settings = {path: value for path in cautions.SETTINGS if (value := sysctl.read(path)) is not None}
-    ways = reach(config, observed, {})
-    found = cautions.cautions(config, observed, ActualState(sysctls=settings), ways)
-    return list(dict.fromkeys((*cautions.unusable(config, observed, ways), *found)))
+    settings = {path: value for path in cautions.READ_SETTINGS if (value := sysctl.read(path)) is not None}
+    reachable = reach(config, observed, {})
+    found = cautions.cautions(config, observed, ActualState(sysctls=settings), reachable)
+    return list(dict.fromkeys((*cautions.unusable(config, observed, reachable), *found)))

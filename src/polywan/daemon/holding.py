@@ -28,10 +28,10 @@ class Holder:
         try:
             self._kernel.hold(table)
         except PolywanError as error:
-            told = f"a reload of the firewall that flushes every rule will break connections: {error}"
-            if told != self.problem:
-                log.warning("keep.refused: %s", told)
-            self.problem, self._waiting = told, table
+            text = f"a reload of the firewall that flushes every rule will break connections: {error}"
+            if text != self.problem:
+                log.warning("keep.refused: %s", text)
+            self.problem, self._waiting = text, table
             return
         self.problem, self._waiting = "", None
 

@@ -28,10 +28,10 @@ class Keeper:
         try:
             store.save(self._state_dir, memory)
         except OSError as error:
-            told = f"{self._state_dir} cannot be written: {(error.strerror or str(error)).lower()}"
-            if told != self.unsaved:
-                log.error("state.unwritable: %s; a restart may give marks anew, and forgets orders by hand", told)
-            self.unsaved, self._waiting = told, memory
+            text = f"{self._state_dir} cannot be written: {(error.strerror or str(error)).lower()}"
+            if text != self.unsaved:
+                log.error("state.unwritable: %s; a restart may give marks anew, and forgets orders by hand", text)
+            self.unsaved, self._waiting = text, memory
             return
         if self.unsaved:
             log.info("state.written: %s can be written again, and a restart will know what holds now", self._state_dir)

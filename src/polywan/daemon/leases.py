@@ -17,7 +17,7 @@ from polywan.core.net import Family
 from polywan.core.observed import Link, Observed
 from polywan.files import open_regular
 
-ROOT: Final = Path("/")
+LEASE_ROOT: Final = Path("/")
 
 _DHCLIENT: Final = ("var/lib/dhcp", "var/lib/dhclient", "var/lib/NetworkManager")
 _DHCPCD: Final = ("var/lib/dhcpcd", "var/db/dhcpcd")
@@ -25,7 +25,7 @@ _NETWORKD: Final = "run/systemd/netif/leases"
 _NETWORK_MANAGER: Final = "var/lib/NetworkManager"
 
 
-def added(observed: Observed, config: Config, root: Path = ROOT) -> Observed:
+def added(observed: Observed, config: Config, root: Path = LEASE_ROOT) -> Observed:
     """Return the world with the leases of uplinks that have an IPv4 address and no other sign of a router."""
     found = {}
     for uplink in config.uplinks.values():
@@ -73,8 +73,8 @@ def _read(file: Path, link: Link) -> list[Lease]:
     folder = file.parent.as_posix()
     try:
         with open_regular(file) as opened:
-            opened.seek(max(0, opened.seek(0, SEEK_END) - leases.MOST))
-            data = opened.read(leases.MOST)
+            opened.seek(max(0, opened.seek(0, SEEK_END) - leases.LARGEST_LEASES))
+            data = opened.read(leases.LARGEST_LEASES)
     except OSError:
         return []
     if folder.endswith("dhcpcd"):

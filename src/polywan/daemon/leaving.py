@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import Final, TypeAlias
 
-from polywan.core.drain import NEVER, Key, Leavings, Watch, key_of
-from polywan.core.effects import Empty, Look
+from polywan.core.drain import Drains, IdleTracker, Key, key_of
+from polywan.core.effects import ForgetAll, InspectDrain
 from polywan.core.errors import KernelError
-from polywan.core.events import LeftSeen
+from polywan.core.events import DrainInspected
 from polywan.core.flows import Flow
 from polywan.core.net import Family
 from polywan.core.words import counted
@@ -20,43 +21,43 @@ log = logging.getLogger("polywan")
 
 _Id: TypeAlias = tuple[str, Family, float]
 
-_NOTHING: Final = Watch({})
+_NOTHING: Final = IdleTracker({})
 
 
-class Leavers:
+class DrainWorker:
     """What is known of the connections of uplinks that are left.
 
     Args:
         tracker: the kernel's memory.
         clock: monotonic seconds.
-        leavings: returns what is being left now.
+        drains: returns what is being left now.
     """
 
-    def __init__(self, tracker: Tracker, clock: Callable[[], float], leavings: Callable[[], Leavings]) -> None:
+    def __init__(self, tracker: Tracker, clock: Callable[[], float], drains: Callable[[], Drains]) -> None:
         self._tracker = tracker
         self._clock = clock
-        self._leavings = leavings
-        self._watches: dict[_Id, Watch] = {}
+        self._drains = drains
+        self._watches: dict[_Id, IdleTracker] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    async def carry_out(self, effect: Look | Empty) -> LeftSeen | None:
+    async def carry_out(self, effect: InspectDrain | ForgetAll) -> DrainInspected | None:
         """Do what the engine asks; None when the kernel refused to show a look's connections: the next one tells."""
         try:
             async with self._one_at_a_time:
-                if isinstance(effect, Look):
+                if isinstance(effect, InspectDrain):
                     return await asyncio.to_thread(self._look, effect)
                 return await asyncio.to_thread(self._empty, effect)
         except KernelError as error:
-            log.error("leaving.failed: %s: %s", effect.uplink, error)
-            return None if isinstance(effect, Look) else _answer(effect, 0, 0)
+            log.error("drain.failed: %s: %s", effect.uplink, error)
+            return None if isinstance(effect, InspectDrain) else _answer(effect, 0, 0)
 
-    def _look(self, asked: Look) -> LeftSeen:
+    def _look(self, asked: InspectDrain) -> DrainInspected:
         name = (asked.uplink, asked.family, asked.since)
         # A leaving that began anew has forgotten what was watched before.
         self._watches = {i: w for i, w in self._watches.items() if i[:2] != name[:2] or i == name}
         flows = [f for f in self._tracker.flows(asked.mask, asked.mark) if f.family is asked.family]
         now = self._clock()
-        watch = self._watches.get(name, _NOTHING).look(flows, now, gather=asked.gather, spared=asked.spared)
+        watch = self._watches.get(name, _NOTHING).look(flows, now, gather=asked.gather, exempt=asked.exempt)
         moved: list[Key] = []
 
         def moves(flow: Flow) -> bool:
@@ -66,25 +67,27 @@ class Leavers:
             return idle
 
         gone = 0
-        if asked.idle != NEVER and any(watch.idle(flow, asked.idle, now) for flow in flows):
+        if asked.idle != inf and any(watch.idle(flow, asked.idle, now) for flow in flows):
             gone = self._tracker.drop(asked.mark, asked.mask, asked.family, moves)
-            log.info("leaving: %s of %s (IPv%d) choose anew", counted(gone, "connection"), asked.uplink, asked.family)
+            log.info("drain: %s of %s (IPv%d) choose anew", counted(gone, "connection"), asked.uplink, asked.family)
         self._watches[name] = watch = watch.without(moved)
-        return _answer(asked, len(flows) - gone, len(watch.sights))
+        return _answer(asked, len(flows) - gone, len(watch.samples))
 
-    def _still(self, asked: Look | Empty) -> bool:
+    def _still(self, asked: InspectDrain | ForgetAll) -> bool:
         """True unless the uplink has come to serve since the engine asked."""
-        leaving = self._leavings().get((asked.uplink, asked.family))
-        return leaving is not None and leaving.since == asked.since
+        drain_state = self._drains().get((asked.uplink, asked.family))
+        return drain_state is not None and drain_state.since == asked.since
 
-    def _empty(self, asked: Empty) -> LeftSeen:
+    def _empty(self, asked: ForgetAll) -> DrainInspected:
         self._watches = {i: w for i, w in self._watches.items() if i[:2] != (asked.uplink, asked.family)}
         gone = self._tracker.drop(asked.mark, asked.mask, asked.family, lambda _: self._still(asked))
         if gone:
-            told = counted(gone, "connection")
-            log.info("leaving: %s of %s (IPv%d) ended at the deadline", told, asked.uplink, asked.family)
+            text = counted(gone, "connection")
+            log.info("drain: %s of %s (IPv%d) ended at the deadline", text, asked.uplink, asked.family)
         return _answer(asked, 0, 0)
 
 
-def _answer(asked: Look | Empty, left: int, movable: int) -> LeftSeen:
-    return LeftSeen(uplink=asked.uplink, family=asked.family, since=asked.since, left=left, movable=movable)
+def _answer(asked: InspectDrain | ForgetAll, remaining: int, movable: int) -> DrainInspected:
+    return DrainInspected(
+        uplink=asked.uplink, family=asked.family, since=asked.since, remaining=remaining, movable=movable
+    )

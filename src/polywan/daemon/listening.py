@@ -12,12 +12,12 @@ from typing import Any, Final, TypeAlias
 from polywan.core.errors import PolywanError
 from polywan.core.words import printable
 from polywan.daemon.control import Api, serving
-from polywan.daemon.rundir import LOCK, Held
+from polywan.daemon.rundir import LOCK_FILE, DirectoryLock
 from polywan.files import SOCKET
 
 log = logging.getLogger("polywan")
 
-PERIOD: Final = 3.0
+DIRECTORY_PERIOD: Final = 3.0
 """Seconds between two looks at the directory; a look is two system calls."""
 
 _Identity: TypeAlias = tuple[int, int] | None
@@ -26,11 +26,11 @@ _Seen: TypeAlias = tuple[_Identity, _Identity]
 
 async def listening(
     api: Api,
-    held: Held,
+    held: DirectoryLock,
     directory: Path,
     until: Collection[asyncio.Task[Any]],
     on_ready: Callable[[], None],
-    period: float = PERIOD,
+    period: float = DIRECTORY_PERIOD,
 ) -> None:
     """Serve the API until one of the tasks has ended.
 
@@ -45,7 +45,7 @@ async def listening(
     Raises:
         OSError: the socket cannot be bound the first time.
     """
-    served, told = False, ""
+    served, reported = False, ""
     while not any(task.done() for task in until):
         try:
             held.again()
@@ -55,15 +55,15 @@ async def listening(
                     log.warning("socket.again: somebody removed what is in %s; it is there again", directory)
                 else:
                     on_ready()
-                served, told = True, ""
+                served, reported = True, ""
                 await asyncio.wait({*until, watch}, return_when=asyncio.FIRST_COMPLETED)
                 watch.cancel()
         except (OSError, PolywanError) as error:
             if not served:
                 raise
-            if str(error) != told:
-                told = str(error)
-                log.error("socket.gone: nobody can ask this daemon: %s; it is tried again", printable(told))
+            if str(error) != reported:
+                reported = str(error)
+                log.error("socket.gone: nobody can ask this daemon: %s; it is tried again", printable(reported))
             await asyncio.wait(until, timeout=period, return_when=asyncio.FIRST_COMPLETED)
 
 
@@ -74,7 +74,7 @@ async def _gone(directory: Path, was: _Seen, period: float) -> None:
 
 
 def _seen(directory: Path) -> _Seen:
-    return _identity(directory / LOCK), _identity(directory / SOCKET)
+    return _identity(directory / LOCK_FILE), _identity(directory / SOCKET)
 
 
 def _identity(path: Path) -> _Identity:

@@ -12,11 +12,11 @@ from polywan.config import listfile
 from polywan.config.listfile import ListError, Stamp
 from polywan.core import prefixes
 from polywan.core.errors import MissingFeature
-from polywan.core.lookups import ControlGroup, PrefixList, Wanted
+from polywan.core.lookups import ControlGroup, PrefixList, References
 from polywan.daemon import groups
 from polywan.kernel.zone import minutes_west
 
-QUIET: Final = 0.25
+FILE_QUIET: Final = 0.25
 """Seconds for which a file has to be left alone before it takes the place of contents that are in force: an editor
 empties a file before it writes it, and a rule's list must not be empty meanwhile."""
 
@@ -53,7 +53,7 @@ class Local:
         return any(state.busy for state in self.lists.values())
 
 
-def look(wanted: Wanted, before: Local, mounts: Path = groups.MOUNTS) -> Local:
+def look(wanted: References, before: Local, mounts: Path = groups.MOUNTS) -> Local:
     """Look at everything that is wanted; files that did not change are not read."""
     now = time.time()
     return Local(
@@ -71,7 +71,7 @@ def look_at(path: str, before: ListState, now: float) -> ListState:
         found = listfile.stamp(file)
         if found == before.stamp:
             return replace(before, busy=False)
-        young = 0 <= now - found.touched / 1e9 < QUIET
+        young = 0 <= now - found.touched / 1e9 < FILE_QUIET
         if young and before.good is not None:
             return replace(before, busy=True)
         found, text = listfile.read(file)
@@ -82,12 +82,12 @@ def look_at(path: str, before: ListState, now: float) -> ListState:
     # A clock that ticks too slowly may hide a second change right behind the first one.
     stamp = None if young else found
     if not isinstance(parsed, PrefixList):
-        return ListState(stamp=stamp, good=before.good, problem=_told(path, parsed), busy=young)
+        return ListState(stamp=stamp, good=before.good, problem=_problem_of(path, parsed), busy=young)
     same = before.good is not None and before.good.digest == parsed.digest
     return ListState(stamp=stamp, good=before.good if same else parsed, busy=young)
 
 
-def _told(path: str, faults: tuple[prefixes.Fault, ...]) -> str:
+def _problem_of(path: str, faults: tuple[prefixes.LineFault, ...]) -> str:
     first, more = faults[0], len(faults) - 1
     hint = f" ({first.hint})" if first.hint else ""
     tail = f"; and {more}{' or more' if len(faults) == prefixes.MOST_FAULTS else ''} other lines" if more else ""

@@ -11,7 +11,7 @@ log = logging.getLogger("polywan")
 
 LIBRARIES: Final = ("asyncio", "uvicorn.error")
 
-MOST: Final = 10
+MOST_LOG_LINES: Final = 10
 """Lines in each `SPAN`: one that repeats itself tells nothing more."""
 
 SPAN: Final = 60.0
@@ -29,17 +29,17 @@ class Borrowed(logging.Handler):
         super().__init__(logging.WARNING)
         self._clock = clock
         self._since = float("-inf")
-        self._told = 0
+        self._lines = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log a record, or leave it out."""
         now = self._clock()
         if now - self._since >= SPAN:
-            if self._told > MOST:
-                log.warning("log.shortened: %d lines of libraries were left out", self._told - MOST)
-            self._since, self._told = now, 0
-        self._told += 1
-        if self._told > MOST:
+            if self._lines > MOST_LOG_LINES:
+                log.warning("log.shortened: %d lines of libraries were left out", self._lines - MOST_LOG_LINES)
+            self._since, self._lines = now, 0
+        self._lines += 1
+        if self._lines > MOST_LOG_LINES:
             return
         log.log(record.levelno, "%s: %s", record.name, _line(record))
         if record.exc_info:

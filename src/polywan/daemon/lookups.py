@@ -11,11 +11,11 @@ from typing import Final, Protocol
 from polywan.config import Config
 from polywan.core import domains
 from polywan.core.domains import Domain
-from polywan.core.events import Event, Looked
-from polywan.core.lookups import NOTHING, Lookups, PrefixList, Wanted, users, wanted
+from polywan.core.events import Event, LookupsChanged
+from polywan.core.lookups import NOTHING, Lookups, PrefixList, References, users, wanted
 from polywan.core.words import printable
 from polywan.daemon import groups
-from polywan.daemon.local import QUIET, Local, look
+from polywan.daemon.local import FILE_QUIET, Local, look
 from polywan.daemon.resolver import Resolver
 
 log = logging.getLogger("polywan")
@@ -24,13 +24,13 @@ POLL: Final = 2.0
 """Seconds between looks. Not inotify(7): it would have to follow every folder and link on the way to a file, which
 editors replace and which may not exist yet, and control groups and clocks would need the looks all the same."""
 
-PATIENCE: Final = 1.0
+FIRST_LOOKUP_WAIT: Final = 1.0
 """Seconds that the first decision waits for names, so that a restart does not empty sets that are full."""
 
-TOGETHER: Final = 0.05
+REPLY_FOLD: Final = 0.05
 """Seconds in which replies are gathered into one event."""
 
-AT_ONCE: Final = 8
+CONCURRENT_NAMES: Final = 8
 """Names that are being asked at the same time."""
 
 
@@ -51,20 +51,20 @@ class Sink(Protocol):
 
 
 class LookupWatcher:
-    """Follows what the rules of a configuration refer to, and posts `Looked` when something differs."""
+    """Follows what the rules of a configuration refer to, and posts `LookupsChanged` when something differs."""
 
     def __init__(self, sink: Sink, resolver: Resolver, mounts: Path = groups.MOUNTS) -> None:
         self._sink = sink
         self._resolver = resolver
         self._mounts = mounts
-        self._wanted = Wanted()
+        self._wanted = References()
         self._users: Mapping[str, tuple[int, ...]] = {}
         self._local = Local()
         self._domains: dict[str, Domain] = {}
         self._known = NOTHING
         self._looking = asyncio.Lock()
         self._asking: dict[str, asyncio.Task[None]] = {}
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(CONCURRENT_NAMES)
         self._news = asyncio.Event()
         self._gathering: asyncio.TimerHandle | None = None
 
@@ -91,7 +91,7 @@ class LookupWatcher:
         """Look at what is on this machine now, and return when that is in force."""
         async with self._looking:
             self._local = await self._look(self._wanted)
-        await self._sink.settle(Looked(self._update()))
+        await self._sink.settle(LookupsChanged(self._update()))
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -107,12 +107,12 @@ class LookupWatcher:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(QUIET if self._local.busy else POLL)
+            await asyncio.sleep(FILE_QUIET if self._local.busy else POLL)
             async with self._looking:
                 self._local = await self._look(self._wanted)
                 self._publish()
 
-    async def _look(self, needed: Wanted) -> Local:
+    async def _look(self, needed: References) -> Local:
         found = await asyncio.to_thread(look, needed, self._local, self._mounts)
         for path, state in found.lists.items():
             old = self._local.lists.get(path)
@@ -151,13 +151,13 @@ class LookupWatcher:
         if name in self._domains:
             self._domains[name] = domains.learn(self._domains[name], name, reply, loop.time())
             if self._gathering is None:
-                self._gathering = loop.call_later(TOGETHER, self._publish)
+                self._gathering = loop.call_later(REPLY_FOLD, self._publish)
 
     def _publish(self) -> None:
         self._gathering = None
         before = self._known
         if self._update() != before:
-            self._sink.post(Looked(self._known))
+            self._sink.post(LookupsChanged(self._known))
 
     def _update(self) -> Lookups:
         """Put together what is known, and log what has become wrong or right."""
@@ -168,7 +168,7 @@ class LookupWatcher:
                 log.warning("lookup.failed: %s", problem)
         for problem in before:
             if problem not in self._known.problems:
-                log.info("lookup.mended: no longer so: %s", problem)
+                log.info("lookup.recovered: no longer so: %s", problem)
         return self._known
 
 

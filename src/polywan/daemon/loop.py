@@ -15,23 +15,23 @@ from typing import Any, TypeAlias, assert_never
 from polywan.core import agenda, alarms, concern, engine, staging
 from polywan.core.effects import (
     Apply,
-    Cut,
     Effect,
-    Empty,
+    ForgetAll,
+    ForgetUntranslated,
+    ForgetWrongSource,
     Hold,
+    InspectDrain,
     Level,
-    Look,
-    Misplaced,
-    Note,
+    Log,
     Read,
-    Remember,
-    SeekLife,
+    ReleaseConnections,
+    SampleTraffic,
+    SaveMemory,
     StartCheck,
     StartProbe,
-    Strays,
 )
 from polywan.core.errors import KernelError, PolywanError
-from polywan.core.events import Applied, ConfigLoaded, Event, KernelEvent, ReadDone, Staging, Tick
+from polywan.core.events import Applied, ConfigLoaded, Event, KernelEvent, ListsPreloaded, ReadDone, Tick
 from polywan.core.flows import BLUR, Flow, stray, translated_to
 from polywan.core.lookups import PrefixList
 from polywan.core.net import FAMILIES, Family
@@ -44,8 +44,8 @@ from polywan.core.words import counted, printable
 from polywan.daemon import leases
 from polywan.daemon.holding import Holder
 from polywan.daemon.keeping import Keeper
-from polywan.daemon.leaving import Leavers
-from polywan.daemon.seeking import Seeker
+from polywan.daemon.leaving import DrainWorker
+from polywan.daemon.seeking import TrafficSampler
 from polywan.daemon.traffic import Meter
 from polywan.kernel.api import Freed, Machine
 from polywan.probe.api import Prober
@@ -77,7 +77,7 @@ class Daemon:
         self._failed: asyncio.Future[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._cutting: set[Cut] = set()
+        self._cutting: set[ReleaseConnections] = set()
         self._refused = False
         self._halted = False
         self._writes = 0
@@ -86,9 +86,9 @@ class Daemon:
         self._staging = asyncio.Lock()
         self._handed: list[tuple[Event, asyncio.Future[None]]] = []
         self._settling: list[asyncio.Future[None]] = []
-        self._leavers = Leavers(kernel, time.monotonic, lambda: self.state.leavings)
+        self._drain_worker = DrainWorker(kernel, time.monotonic, lambda: self.state.drains)
         self._holder = Holder(kernel)
-        self._seeker = Seeker(kernel, time.monotonic)
+        self._seeker = TrafficSampler(kernel, time.monotonic)
         self.feeds: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.ready = asyncio.Event()
         self.on_settled: Callable[[], None] = lambda: None
@@ -113,14 +113,14 @@ class Daemon:
             sets = staging.ahead(lists, self.state)
             if not sets or self._halted:
                 return
-            self.post(Staging(frozenset(sets)))
+            self.post(ListsPreloaded(frozenset(sets)))
             seconds = 0.0
             # Each piece is asked for from here, so that a decision never waits for more than one.
             for text in (text for name, nftset in sets.items() for text in declare_texts(name, nftset)):
                 report = await asyncio.to_thread(self._kernel.apply, Plan((NftBatch(text),)))
                 seconds += report.seconds
                 if report.failures:
-                    self.post(Staging(frozenset()))
+                    self.post(ListsPreloaded(frozenset()))
                     return
             log.info("staged %s in %.1f ms", counted(len(sets), "set"), 1000 * seconds)
 
@@ -148,7 +148,7 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._feed_kernel())
-                group.create_task(self._feed_signs())
+                group.create_task(self._feed_new_connections())
                 group.create_task(self._meter.run())
                 for feed in self.feeds:
                     group.create_task(feed())
@@ -166,13 +166,13 @@ class Daemon:
         self._notices += not concern.foreign(self.state, event)
         self.post(event)
 
-    async def _feed_signs(self) -> None:
+    async def _feed_new_connections(self) -> None:
         """Without them everything works, only slower."""
         try:
-            async for signs in self._kernel.signs():
-                self.post(signs)
+            async for new_connections in self._kernel.new_connections():
+                self.post(new_connections)
         except KernelError as error:
-            log.warning("passive.deaf: %s; silence is noticed by probes alone", error)
+            log.warning("passive.unavailable: %s; silence is noticed by probes alone", error)
 
     def _drain(self) -> None:
         """Handle every event that is there, then what is due, then sleep until the next deadline.
@@ -257,32 +257,34 @@ class Daemon:
                 self._prober.start(order)
             case StartCheck(order):
                 self._prober.check(order)
-            case SeekLife():
+            case SampleTraffic():
                 self._spawn(self._seek(effect))
-            case Cut() | Strays() | Misplaced() | Look() | Empty():
+            case ReleaseConnections() | ForgetUntranslated() | ForgetWrongSource() | InspectDrain() | ForgetAll():
                 self._track(effect)
-            case Remember(memory):
+            case SaveMemory(memory):
                 self._keeper.remember(memory)
-            case Note(level, event, text):
+            case Log(level, event, text):
                 log.log(LEVELS[level], "%s: %s", event, printable(text))
             case _:
                 assert_never(effect)
 
-    def _track(self, effect: Cut | Strays | Misplaced | Look | Empty) -> None:
+    def _track(
+        self, effect: ReleaseConnections | ForgetUntranslated | ForgetWrongSource | InspectDrain | ForgetAll
+    ) -> None:
         match effect:
-            case Cut():
+            case ReleaseConnections():
                 # Without the dead marks nobody would meet a reset; one that is under way finds what comes meanwhile.
                 if not self._refused and effect not in self._cutting:
                     self._cutting.add(effect)
                     self._spawn(self._cut(effect)).add_done_callback(lambda _: self._cutting.discard(effect))
-            case Strays():
+            case ForgetUntranslated():
                 if not self._refused:
                     self._forget(0, 0, stray, "they began without a rule set")
-            case Misplaced(uplink, mark, mask, family, others):
-                told = f"they had another link's address on {uplink}"
-                self._forget(mark, mask, lambda _, flow: translated_to(flow, others), told, family)
-            case Look() | Empty():
-                self._spawn(self._leave(effect))
+            case ForgetWrongSource(uplink, mark, mask, family, others):
+                text = f"they had another link's address on {uplink}"
+                self._forget(mark, mask, lambda _, flow: translated_to(flow, others), text, family)
+            case InspectDrain() | ForgetAll():
+                self._spawn(self._carry_out_drain(effect))
 
     def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -320,14 +322,14 @@ class Daemon:
         observed, config = self._kernel.observe(), self.state.config
         return observed if config is None else leases.added(observed, config)
 
-    async def _leave(self, effect: Look | Empty) -> None:
-        if (seen := await self._leavers.carry_out(effect)) is not None:
+    async def _carry_out_drain(self, effect: InspectDrain | ForgetAll) -> None:
+        if (seen := await self._drain_worker.carry_out(effect)) is not None:
             self.post(seen)
 
-    async def _seek(self, effect: SeekLife) -> None:
+    async def _seek(self, effect: SampleTraffic) -> None:
         self.post(await self._seeker.look(effect))
 
-    async def _cut(self, cut: Cut) -> None:
+    async def _cut(self, cut: ReleaseConnections) -> None:
         whom = {"tcp": cut.tcp, "clients": cut.clients, "inbound": cut.inbound}
         work = partial(self._kernel.cut, cut.mark, cut.mask, cut.family, **whom)
         if cut.vanished:
@@ -335,14 +337,14 @@ class Daemon:
         try:
             freed = await asyncio.to_thread(work)
         except KernelError as error:
-            log.error("cut.failed: %s", error)
+            log.error("release.failed: %s", error)
             return
         for problem in freed.problems:
-            log.warning("cut.limited: %s", problem)
-        if freed.forgotten or freed.told or freed.ended:
+            log.warning("release.partial: %s", problem)
+        if freed.forgotten or freed.challenged or freed.ended:
             log.info("cut connections of %s (IPv%d): %s", cut.uplink, cut.family, _freed(freed))
 
-    def _forget(self, mark: int, mask: int, doomed: Doomed, told: str, *families: Family) -> None:
+    def _forget(self, mark: int, mask: int, doomed: Doomed, reason: str, *families: Family) -> None:
         now = time.monotonic()
 
         def forget() -> int:
@@ -355,7 +357,7 @@ class Daemon:
         async def forgetting() -> None:
             try:
                 if gone := await asyncio.to_thread(forget):
-                    log.info("forgot %s, so that they choose anew: %s", counted(gone, "connection"), told)
+                    log.info("forgot %s, so that they choose anew: %s", counted(gone, "connection"), reason)
             except KernelError as error:
                 log.error("forget.failed: %s", error)
 
@@ -379,11 +381,11 @@ class Daemon:
 
 
 def _freed(freed: Freed) -> str:
-    told = []
-    if freed.told:
-        told.append(f"{freed.told - freed.silent} of {counted(freed.told, 'TCP client')} reset")
+    parts = []
+    if freed.challenged:
+        parts.append(f"{freed.challenged - freed.silent} of {counted(freed.challenged, 'TCP client')} reset")
     if freed.ended:
-        told.append(f"{counted(freed.ended, 'socket')} of this box ended")
+        parts.append(f"{counted(freed.ended, 'socket')} of this box ended")
     if freed.forgotten:
-        told.append(f"{counted(freed.forgotten, 'other')} to choose anew")
-    return ", ".join(told)
+        parts.append(f"{counted(freed.forgotten, 'other')} to choose anew")
+    return ", ".join(parts)

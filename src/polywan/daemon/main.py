@@ -27,8 +27,8 @@ from polywan.core.errors import (
     NotPermitted,
     PolywanError,
 )
-from polywan.core.flows import Wanted
-from polywan.core.keep import HELD, KEEP
+from polywan.core.flows import FlowQuery
+from polywan.core.keep import HELD, KEEP_TABLE
 from polywan.core.plan import describe_nexthop, describe_route, describe_rule
 from polywan.core.state import State
 from polywan.core.status import document
@@ -42,7 +42,7 @@ from polywan.daemon.notify import notify
 from polywan.daemon.reloading import Reloader
 from polywan.daemon.removing import recalled, remove
 from polywan.daemon.resolver import SystemResolver
-from polywan.daemon.rundir import Held, locked
+from polywan.daemon.rundir import DirectoryLock, locked
 from polywan.daemon.settings import SettingsWatch
 from polywan.daemon.tracking import Tracking
 from polywan.daemon.uplinks import Uplinks
@@ -93,7 +93,7 @@ class Service:
             return {"text": ""}
         match what:
             case "nft":
-                held = state.held.render(KEEP, HELD) if state.held is not None else ""
+                held = state.held.render(KEEP_TABLE, HELD) if state.held is not None else ""
                 return {"text": state.desired.nft.render() + held}
             case "routes":
                 nexthops = [
@@ -136,11 +136,11 @@ class Service:
         try:
             return await asyncio.to_thread(remove, self._kernel, self._places.state_dir, self._daemon.state.memory)
         except Exception as error:
-            told = str(error) if isinstance(error, PolywanError) else f"{type(error).__name__}: {error}".strip(": ")
-            log.error("down.failed: %s", printable(told))
+            text = str(error) if isinstance(error, PolywanError) else f"{type(error).__name__}: {error}".strip(": ")
+            log.error("down.failed: %s", printable(text))
             log.debug("down.failed: where", exc_info=error)
             raise ControlError(
-                f"not everything could be removed: {told}; the daemon ends all the same: say `polywan down` again", 500
+                f"not everything could be removed: {text}; the daemon ends all the same: say `polywan down` again", 500
             ) from error
         finally:
             asyncio.get_running_loop().call_later(0.05, self.stop.set)
@@ -150,7 +150,7 @@ class Service:
         async with self._reloader.busy:
             return await via.look(self._daemon, self._lookups.refresh, name)
 
-    async def flows(self, wanted: Wanted) -> list[bytes]:
+    async def flows(self, wanted: FlowQuery) -> list[bytes]:
         """Return the document of tracked connections, in pieces."""
         return await self._tracking.flows(wanted)
 
@@ -245,7 +245,7 @@ def _only_cause(group: ExceptionGroup[Exception]) -> Exception:
     return error
 
 
-async def _serve(loaded: Loaded, places: Places, held: Held) -> None:
+async def _serve(loaded: Loaded, places: Places, held: DirectoryLock) -> None:
     kernel = LinuxKernel()
     if lacking := kernel.missing(multipath=wants_multipath(loaded.config)):
         raise lack(lacking)
@@ -287,7 +287,7 @@ def _ready(daemon: Daemon) -> None:
     notify("READY=1")
 
 
-async def _until_stopped(daemon: Daemon, service: Service, places: Places, held: Held) -> None:
+async def _until_stopped(daemon: Daemon, service: Service, places: Places, held: DirectoryLock) -> None:
     runner = asyncio.create_task(daemon.run())
     stopper = asyncio.create_task(service.stop.wait())
     ready = asyncio.create_task(daemon.ready.wait())

@@ -127,9 +127,9 @@ def recording(observed: Observed, actual: ActualState, lookups: Lookups = NOTHIN
     )
 
 
-def dump(given: Recording) -> bytes:
+def dump(recording: Recording) -> bytes:
     """Return the recording as JSON."""
-    return _adapter().dump_json(given, indent=1)
+    return _adapter().dump_json(recording, indent=1)
 
 
 def parse(text: bytes, name: str) -> Recording:
@@ -191,11 +191,11 @@ def _first_decision(config: Config, state_dir: Path, observed: Path | None) -> t
     """Decide as the daemon does when it starts; the last value is a warning about its memory."""
     if observed is not None:
         try:
-            given = parse(observed.read_bytes(), str(observed))
+            recording = parse(observed.read_bytes(), str(observed))
         except OSError as error:
             raise _refused("read", observed, error) from error
-        world, actual = given.world(), given.actual()
-        lookups = _recorded(given.lookups, asyncio.run(look_once(config, None)))
+        world, actual = recording.world(), recording.actual()
+        lookups = _recorded(recording.lookups, asyncio.run(look_once(config, None)))
     else:
         world, actual = _read(config)
         lookups = asyncio.run(look_once(config, SystemResolver()))
@@ -205,9 +205,9 @@ def _first_decision(config: Config, state_dir: Path, observed: Path | None) -> t
 
 
 def _refused(what: str, path: Path, error: OSError) -> PolywanError:
-    told = f"cannot {what} {path}: {error.strerror}"
+    text = f"cannot {what} {path}: {error.strerror}"
     return (
-        NotPermitted(f"{told}: use sudo, or another file") if isinstance(error, PermissionError) else PolywanError(told)
+        NotPermitted(f"{text}: use sudo, or another file") if isinstance(error, PermissionError) else PolywanError(text)
     )
 
 

@@ -25,7 +25,7 @@ from polywan.core.admission import refusal
 
 log = logging.getLogger("polywan")
 
-PATIENCE: Final = 10.0
+REQUEST_TIMEOUT: Final = 10.0
 """Seconds that a connection may be open without a whole request: until the first, and between two."""
 
 _BURST: Final = 16
@@ -77,7 +77,7 @@ class _Peer(H11Protocol):
     def _wait(self) -> None:
         if self._patience is not None:
             self._patience.cancel()
-        self._patience = self.loop.call_later(PATIENCE, self._give_up)
+        self._patience = self.loop.call_later(REQUEST_TIMEOUT, self._give_up)
 
     def _give_up(self) -> None:
         """End it, unless a request is being answered: then `on_response_complete` is still to come."""
@@ -107,7 +107,7 @@ class Server(uvicorn.Server):
         self._user = user
         self._stopped = asyncio.Event()
         self._arriving: set[asyncio.Task[None]] = set()
-        self._told = float("-inf")
+        self._reported_at = float("-inf")
 
     async def main_loop(self) -> None:
         """Serve until `stop`."""
@@ -176,8 +176,8 @@ class Server(uvicorn.Server):
 
     def _tell(self, why: str) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._told >= _SELDOM:
-            self._told = now
+        if now - self._reported_at >= _SELDOM:
+            self._reported_at = now
             log.warning("control.refused: %s", why)
 
 

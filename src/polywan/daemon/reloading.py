@@ -15,7 +15,7 @@ from polywan.core.events import ConfigLoaded
 from polywan.core.lookups import Lookups
 from polywan.core.tuning import wants_multipath
 from polywan.core.words import counted, printable
-from polywan.daemon.lookups import PATIENCE, LookupWatcher
+from polywan.daemon.lookups import FIRST_LOOKUP_WAIT, LookupWatcher
 from polywan.daemon.loop import Daemon
 from polywan.daemon.notify import notify
 from polywan.kernel.api import Kernel
@@ -40,7 +40,7 @@ class Reloader:
     async def begin(self, loaded: Loaded) -> None:
         """Put the first configuration in force, once what it refers to is known."""
         async with self.busy:
-            self._daemon.post(taken_in(loaded, await self._lookups.follow(loaded.config, PATIENCE)))
+            self._daemon.post(taken_in(loaded, await self._lookups.follow(loaded.config, FIRST_LOOKUP_WAIT)))
 
     async def reload(self) -> dict[str, Any]:
         """Read the file again; what is wrong with it, in whatever way, changes nothing.
@@ -57,10 +57,10 @@ class Reloader:
                 log.error("reload.refused: the old configuration stays in force\n%s", error)
                 raise
             except Exception as error:
-                told = f"the old configuration stays in force, the new one cannot be prepared: {_named(error)}"
-                log.error("reload.refused: %s", printable(told))
+                text = f"the old configuration stays in force, the new one cannot be prepared: {_named(error)}"
+                log.error("reload.refused: %s", printable(text))
                 log.debug("reload.refused: where it failed", exc_info=error)
-                raise ControlError(f"{told}; `polywan run -v` logs where it failed", 500) from error
+                raise ControlError(f"{text}; `polywan run -v` logs where it failed", 500) from error
             finally:
                 notify("READY=1")
 
@@ -81,14 +81,14 @@ class Reloader:
             raise
         plans = self._daemon.state.generation - before.generation
         elapsed = 1000 * (time.perf_counter() - began)
-        told = changes(before.config, loaded.config) if before.config is not None else ()
-        what = "; ".join(told) or "the file says what it said before"
+        differences = changes(before.config, loaded.config) if before.config is not None else ()
+        what = "; ".join(differences) or "the file says what it said before"
         log.info("reload: %s; %s carried out in %.1f ms", printable(what), counted(plans, "plan"), elapsed)
         return {
             "generation": self._daemon.state.generation,
             "changed": plans > 0,
             "ms": round(elapsed, 2),
-            "changes": list(told),
+            "changes": list(differences),
         }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from polywan.core.compile import Memory
 from polywan.core.errors import KernelError, PolywanError
-from polywan.core.keep import KEEP
+from polywan.core.keep import KEEP_TABLE
 from polywan.core.plan import ActualState, removal
 from polywan.core.tuning import Sysctl, usual
 from polywan.core.words import counted
@@ -68,9 +68,9 @@ def _let_go(kernel: Kernel) -> list[str]:
     try:
         kernel.hold(None)
     except PolywanError as error:
-        told = f"the table {KEEP} cannot be removed: {error}; it goes with the daemon"
-        log.error("down.failed: %s", told)
-        return [told]
+        problem = f"the table {KEEP_TABLE} cannot be removed: {error}; it goes with the daemon"
+        log.error("down.failed: %s", problem)
+        return [problem]
     return []
 
 
@@ -78,11 +78,11 @@ def _forget(state_dir: Path) -> list[str]:
     try:
         store.forget(state_dir)
     except OSError as error:
-        told = (
+        problem = (
             f"{state_dir / store.FILE} cannot be removed: {(error.strerror or str(error)).lower()}; remove it by hand"
         )
-        log.error("down.failed: %s", told)
-        return [told]
+        log.error("down.failed: %s", problem)
+        return [problem]
     return []
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LIFETIME: Final = 5.0
 """Seconds for a question, all servers and repetitions together (resolv.conf(5) has 5 s for each)."""
 
-SETTINGS: Final = "/etc/resolv.conf"
+RESOLV_CONF: Final = "/etc/resolv.conf"
 
 
 class Resolver(Protocol):
@@ -33,7 +33,7 @@ class SystemResolver:
     The C library's getaddrinfo(3) would tell no time to live.
     """
 
-    def __init__(self, settings: str = SETTINGS, port: int = 53) -> None:
+    def __init__(self, settings: str = RESOLV_CONF, port: int = 53) -> None:
         self._settings = settings
         self._port = port
 

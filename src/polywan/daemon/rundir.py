@@ -16,13 +16,13 @@ from polywan import files
 from polywan.core.errors import BusyError, NotPermitted, PolywanError
 from polywan.core.words import printable
 
-LOCK: Final = "lock"
+LOCK_FILE: Final = "lock"
 
 _TRIES: Final = 100
 """Times that a lock may be removed while it is taken: whoever may write the directory must not keep root busy."""
 
 
-class Held:
+class DirectoryLock:
     """A runtime directory that this process holds."""
 
     def __init__(self, directory: Path) -> None:
@@ -36,10 +36,10 @@ class Held:
             BusyError: another daemon holds it by now.
             PolywanError: it cannot be made or written.
         """
-        if not _is(self._directory / LOCK, self._descriptor):
-            fresh = _lock(self._directory)
+        if not _is(self._directory / LOCK_FILE, self._descriptor):
+            new = _lock(self._directory)
             os.close(self._descriptor)
-            self._descriptor = fresh
+            self._descriptor = new
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -47,14 +47,14 @@ class Held:
 
 
 @contextmanager
-def locked(runtime_dir: Path) -> Iterator[Held]:
+def locked(runtime_dir: Path) -> Iterator[DirectoryLock]:
     """Hold the runtime directory for this process.
 
     Raises:
         BusyError: another daemon holds it.
         PolywanError: it cannot be made or written.
     """
-    held = Held(runtime_dir)
+    held = DirectoryLock(runtime_dir)
     try:
         yield held
     finally:
@@ -68,7 +68,7 @@ def _lock(directory: Path) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held it may have removed it before we locked it: then it keeps nobody out.
-            if _is(directory / LOCK, descriptor):
+            if _is(directory / LOCK_FILE, descriptor):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
                 return descriptor
@@ -83,25 +83,27 @@ def _lock(directory: Path) -> int:
             os.close(descriptor)
             raise _unusable(directory, error) from error
         os.close(descriptor)
-    raise PolywanError(f"cannot use the runtime directory {directory}: somebody replaces {LOCK} in it all the time")
+    raise PolywanError(
+        f"cannot use the runtime directory {directory}: somebody replaces {LOCK_FILE} in it all the time"
+    )
 
 
 def _opened(directory: Path) -> int:
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-        return files.open_own(directory, LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        return files.open_own(directory, LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     except files.ForeignError as error:
-        raise PolywanError(f"{directory / LOCK} {error.strerror}: polywan did not make it; remove it") from error
+        raise PolywanError(f"{directory / LOCK_FILE} {error.strerror}: polywan did not make it; remove it") from error
     except OSError as error:
         raise _unusable(directory, error) from error
 
 
 def _unusable(directory: Path, error: OSError) -> PolywanError:
-    told = f"cannot use the runtime directory {directory}: {error.strerror}"
+    text = f"cannot use the runtime directory {directory}: {error.strerror}"
     if isinstance(error, files.IrregularError):
-        return PolywanError(f"{directory / LOCK} {error.strerror}: polywan did not make it; remove it")
+        return PolywanError(f"{directory / LOCK_FILE} {error.strerror}: polywan did not make it; remove it")
     return (
-        NotPermitted(f"{told}: use sudo, or the service") if isinstance(error, PermissionError) else PolywanError(told)
+        NotPermitted(f"{text}: use sudo, or the service") if isinstance(error, PermissionError) else PolywanError(text)
     )
 
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from math import inf
 
 from polywan.core import life
-from polywan.core.effects import SeekLife
+from polywan.core.effects import SampleTraffic
 from polywan.core.errors import KernelError
-from polywan.core.events import CameBack
+from polywan.core.events import TrafficSampled
 from polywan.kernel.api import Tracker
 
 log = logging.getLogger("polywan")
 
-_NEVER: Final = float("-inf")
 
-
-class Seeker:
+class TrafficSampler:
     """Remembers what was counted at the last look.
 
     Args:
@@ -30,25 +28,25 @@ class Seeker:
         self._tracker = tracker
         self._clock = clock
         self._before: life.Counters = {}
-        self._at = _NEVER
+        self._at = -inf
         self._deaf = False
 
-    async def look(self, order: SeekLife) -> CameBack:
+    async def look(self, order: SampleTraffic) -> TrafficSampled:
         """Look once; what cannot be seen is no sign of life, and is told once."""
         began = self._clock()
         try:
             found = await asyncio.to_thread(self._count, order)
         except KernelError as error:
             if not self._deaf:
-                log.warning("life.unseen: %s; a busy uplink is known by late answers alone", error)
+                log.warning("liveness.unavailable: %s; a busy uplink is known by late answers alone", error)
             self._deaf = True
-            return CameBack(moved={}, since=began, took=self._clock() - began)
+            return TrafficSampled(moved={}, since=began, took=self._clock() - began)
         self._deaf = False
         moved, since = life.moved(self._before, found), self._at
         self._before, self._at = found, began
-        return CameBack(moved=moved, since=since, took=self._clock() - began)
+        return TrafficSampled(moved=moved, since=since, took=self._clock() - began)
 
-    def _count(self, order: SeekLife) -> life.Counters:
+    def _count(self, order: SampleTraffic) -> life.Counters:
         marks = {watched.mark for watched in order.watched}
         # One mark is chosen by the kernel; for several it would walk its whole table once for each.
         only = next(iter(marks)) if len(marks) == 1 else None

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from polywan.core.events import Event, WorldTouched
+from polywan.core.events import Event, ForeignStateChanged
 from polywan.core.state import State
 from polywan.kernel import sysctl
 
-PERIOD: Final = 1.0
+SETTINGS_PERIOD: Final = 1.0
 """Seconds between two looks."""
 
-MOST: Final = 32
+MOST_SETTINGS: Final = 32
 """Settings of one look, half a millisecond: with more than eight uplinks they take turns."""
 
 
@@ -40,7 +40,7 @@ class SettingsWatch:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            await asyncio.sleep(PERIOD)
+            await asyncio.sleep(SETTINGS_PERIOD)
             self.look()
 
     def look(self) -> None:
@@ -48,12 +48,12 @@ class SettingsWatch:
         state = self._state()
         if state.desired is None or state.actual is None or state.retries.refused:
             return
-        left = state.actual.sysctls
-        paths = [setting.path for setting in state.desired.sysctls if setting.path in left]
-        if any(self._read(path) != left[path] for path in self._next(paths)):
-            self._post(WorldTouched("setting"))
+        remaining = state.actual.sysctls
+        paths = [setting.path for setting in state.desired.sysctls if setting.path in remaining]
+        if any(self._read(path) != remaining[path] for path in self._next(paths)):
+            self._post(ForeignStateChanged("setting"))
 
     def _next(self, paths: Sequence[str]) -> Iterator[str]:
         begin = self._turn if self._turn < len(paths) else 0
-        yield from paths[begin : begin + MOST]
-        self._turn = begin + MOST
+        yield from paths[begin : begin + MOST_SETTINGS]
+        self._turn = begin + MOST_SETTINGS

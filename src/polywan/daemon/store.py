@@ -14,7 +14,7 @@ from polywan.core.compile import Memory
 from polywan.core.remembered import remembered
 
 FILE = "memory.json"
-LARGEST: Final = 4 << 20
+LARGEST_MEMORY: Final = 4 << 20
 """Bytes; that of 254 uplinks with all their outages has 300 kB."""
 
 _MARKS: Final = "marks may be given anew"
@@ -33,8 +33,8 @@ _COSTS: Final = {
 
 def load(state_dir: Path) -> tuple[Memory, str]:
     """Return what was remembered, and a warning when not all of it could be understood or believed."""
-    memory, told, _ = _load(state_dir)
-    return memory, told
+    memory, warning, _ = _load(state_dir)
+    return memory, warning
 
 
 def lost(state_dir: Path) -> bool:
@@ -58,13 +58,13 @@ def _load(state_dir: Path) -> tuple[Memory, str, bool]:
     except RecursionError:
         return Memory(), _ignored(path, "brackets are nested too deeply"), False
     except (OSError, ValueError) as error:
-        told = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
-        return Memory(), _ignored(path, told), False
+        text = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        return Memory(), _ignored(path, text), False
     if not senseless:
         return memory, "", True
     costs = dict.fromkeys(_COSTS[key] for key in senseless if key in _COSTS)
-    told = f"{path}: what makes no sense in {', '.join(senseless)} was ignored"
-    return memory, "; ".join((told, *costs)), not {"originals", "unsure"}.intersection(senseless)
+    text = f"{path}: what makes no sense in {', '.join(senseless)} was ignored"
+    return memory, "; ".join((text, *costs)), not {"originals", "unsure"}.intersection(senseless)
 
 
 def _ignored(path: Path, why: str) -> str:
@@ -73,9 +73,9 @@ def _ignored(path: Path, why: str) -> str:
 
 def _content(state_dir: Path) -> bytes:
     with os.fdopen(files.open_own(state_dir, FILE), "rb") as file:
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise ValueError(f"larger than {LARGEST >> 20} MiB")
+        content = file.read(LARGEST_MEMORY + 1)
+    if len(content) > LARGEST_MEMORY:
+        raise ValueError(f"larger than {LARGEST_MEMORY >> 20} MiB")
     return content
 
 
@@ -114,7 +114,7 @@ def _encode(memory: Memory) -> dict[str, Any]:
             name: {"verb": order.verb, "since": order.since, "until": order.until, "empty": order.empty}
             for name, order in memory.orders.items()
         },
-        "leaving": [[name, int(family), since] for (name, family), since in memory.leaving.items()],
+        "leaving": [[name, int(family), since] for (name, family), since in memory.drains.items()],
         "outages": {name: asdict(history) for name, history in memory.outages.items()},
         "unsure": memory.unsure,
     }

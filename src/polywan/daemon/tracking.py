@@ -14,10 +14,10 @@ from itertools import islice
 from typing import Any, Final
 
 from polywan.config.faults import shown, suggest
-from polywan.core.affinity import Kept
+from polywan.core.affinity import AffinityEntry
 from polywan.core.compile import layout_of
 from polywan.core.errors import ControlError
-from polywan.core.flows import COLUMNS, MOST_SORTED, OTHER, PROBE, Pairs, Totals, Wanted, listed
+from polywan.core.flows import COLUMNS, MOST_SORTED, OTHER, PROBE, FlowQuery, Pairs, Totals, listed
 from polywan.core.net import IPNetwork
 from polywan.core.reach import Path
 from polywan.core.select import policies_of
@@ -47,7 +47,7 @@ class Tracking:
         self._state = state
         self._one_at_a_time = asyncio.Lock()
 
-    async def flows(self, wanted: Wanted) -> list[bytes]:
+    async def flows(self, wanted: FlowQuery) -> list[bytes]:
         """Return the document of connections, in pieces.
 
         Raises:
@@ -86,7 +86,7 @@ class Tracking:
         async with self._one_at_a_time:
             return {"forgotten": await asyncio.to_thread(self._clear, network, policy)}
 
-    def _flows(self, wanted: Wanted, names: Mapping[int, str], mask: int, probes: Pairs) -> list[bytes]:
+    def _flows(self, wanted: FlowQuery, names: Mapping[int, str], mask: int, probes: Pairs) -> list[bytes]:
         mark = next((mark for mark, name in names.items() if name == wanted.uplink), None)
         totals = Totals(names.values() if wanted.uplink is None else [wanted.uplink])
         found = listed(self._tracker.flows(mask, mark), wanted, names, totals, probes)
@@ -109,7 +109,7 @@ class Tracking:
     def _clear(self, network: IPNetwork | None, policy: str | None) -> int:
         return self._tracker.forget(k for k in self._kept(policy) if network is None or k.client in network)
 
-    def _kept(self, policy: str | None) -> list[Kept]:
+    def _kept(self, policy: str | None) -> list[AffinityEntry]:
         return [kept for kept in self._tracker.affinities() if policy in (None, kept.policy)]
 
     def _names(self) -> dict[int, str]:
@@ -130,10 +130,10 @@ def probes_of(state: State) -> frozenset[tuple[str, str]]:
     """Return source and destination of every probe: an uplink's address, and its targets and gateway."""
     return frozenset(
         (str(source), str(to))
-        for (name, family), way in state.reach.items()
-        if isinstance(way, Path) and name in state.probing
-        for source in way.addresses
-        for to in (*(t for t in state.probing[name].targets if t.version == family), way.via)
+        for (name, family), path in state.reach.items()
+        if isinstance(path, Path) and name in state.probing
+        for source in path.addresses
+        for to in (*(t for t in state.probing[name].targets if t.version == family), path.via)
         if to is not None
     )
 

@@ -12,7 +12,7 @@ from polywan.config.faults import shown, suggest
 from polywan.config.values import Duration
 from polywan.core.admin import DEADLINE, Verb
 from polywan.core.errors import ControlError
-from polywan.core.events import Ordered, TestAsked
+from polywan.core.events import OperatorCommand, TestRequested
 from polywan.core.findings import report, tested
 from polywan.core.layers import LayerVerdict
 from polywan.core.status import forced
@@ -50,14 +50,14 @@ class Uplinks:
         """
         self._check(name)
         before = set(forced(self._daemon.state))
-        await self._daemon.settle(Ordered(name, verb, _seconds(deadline)))
+        await self._daemon.settle(OperatorCommand(name, verb, _seconds(deadline)))
         state = self._daemon.state
         warnings = [text for text in forced(state) if text not in before]
         if state.config is not None and name in state.config.uplinks and not state.config.uplinks[name].enabled:
             warnings.append(f"{name} has enabled = false in the configuration, which comes first")
         if self._daemon.unsaved:
             warnings.append(f"in force, but a restart will not know it: {self._daemon.unsaved}")
-        return {**self._seen(name), "warnings": warnings, "kept": not self._daemon.unsaved}
+        return {**self._seen(name), "warnings": warnings, "saved": not self._daemon.unsaved}
 
     async def test(self, name: str) -> dict[str, Any]:
         """Make every probe and check of an uplink now, and tell what each layer says.
@@ -72,7 +72,7 @@ class Uplinks:
         self._check(name)
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        self._daemon.post(TestAsked(name))
+        self._daemon.post(TestRequested(name))
         complete = False
         while not complete and loop.time() < asked + _PATIENCE:
             await asyncio.sleep(_POLL)

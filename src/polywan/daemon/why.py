@@ -10,14 +10,14 @@ from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from polywan.core import explain
-from polywan.core.affinity import Kept
+from polywan.core.affinity import AffinityEntry
 from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.flows import Flow
 from polywan.core.forwarding import may_drop
 from polywan.core.net import Family, IPAddress
 from polywan.core.packet import Packet
 from polywan.core.question import Question, QuestionError, parse
-from polywan.core.scene import Scene, Trace
+from polywan.core.scene import Trace, TraceInput
 from polywan.core.state import State
 from polywan.core.trace import expected, trace
 from polywan.core.words import printable
@@ -34,7 +34,7 @@ _ANY: Final[Mapping[Family, IPAddress]] = {Family.V4: IPv4Address(0), Family.V6:
 _RECORDED: Final = "told from a recording: static routes and affinity are not in it"
 
 
-def scene_of(state: State) -> Scene:
+def trace_input_of(state: State) -> TraceInput:
     """Return what a trace depends on, from the engine's state.
 
     Raises:
@@ -42,7 +42,7 @@ def scene_of(state: State) -> Scene:
     """
     if state.config is None or state.observed is None or state.selection is None:
         raise QuestionError("nothing is decided yet: ask again in a moment")
-    return Scene(
+    return TraceInput(
         config=state.config,
         lookups=state.lookups,
         selection=state.selection,
@@ -61,21 +61,21 @@ def live(state: State, kernel: Machine, words: Mapping[str, str], now: int) -> d
         KernelError: the kernel refused to answer.
     """
     question = parse({key: word for key, word in words.items() if key != "flow"})
-    scene = scene_of(state)
-    packet, notes = _completed(scene, question, now, kernel.ask)
-    with_affinity = any(policy.affinity for policy in scene.config.resolved_policies().values())
+    inputs = trace_input_of(state)
+    packet, notes = _completed(inputs, question, now, kernel.ask)
+    with_affinity = any(policy.affinity for policy in inputs.config.resolved_policies().values())
     kept = kernel.affinities() if with_affinity else ()
-    first = kernel.ask(explain.first_query(packet, scene))
-    if first.kind == "unicast" and (again := explain.second_query(packet, scene)) is not None:
+    first = kernel.ask(explain.first_query(packet, inputs))
+    if first.kind == "unicast" and (again := explain.second_query(packet, inputs)) is not None:
         first = kernel.ask(again)
-    scene = replace(scene, without_us=first, affinity=_affinity(scene, packet, kept))
-    told = trace(scene, packet)
-    told = replace(told, notes=(*told.notes, *notes, *_firewalls(state, told)))
-    answers = {name: kernel.ask(query) for name, query in explain.queries(scene, told).items()}
-    result = explain.document(told, explain.compare(scene, told, answers))
+    inputs = replace(inputs, without_us=first, affinity=_affinity(inputs, packet, kept))
+    traced = trace(inputs, packet)
+    traced = replace(traced, notes=(*traced.notes, *notes, *_firewalls(state, traced)))
+    answers = {name: kernel.ask(query) for name, query in explain.queries(inputs, traced).items()}
+    result = explain.document(traced, explain.compare(inputs, traced, answers))
     if "flow" in words:
-        known = (flow for flow in kernel.flows(scene.layout.mask) if _meant(scene, question, flow))
-        flows = [_flow(scene, flow) for flow in islice(known, MOST_FLOWS)]
+        known = (flow for flow in kernel.flows(inputs.layout.mask) if _meant(inputs, question, flow))
+        flows = [_flow(inputs, flow) for flow in islice(known, MOST_FLOWS)]
         result |= {"flows": flows, "text": [*_flow_lines(flows), *result["text"]]}
     return _shown(result, state.rules_at)
 
@@ -88,19 +88,19 @@ def recorded(state: State, words: Mapping[str, str], now: int) -> dict[str, Any]
     """
     if "flow" in words:
         raise QuestionError("a recording has no live connections")
-    scene = scene_of(state)
-    packet, notes = _completed(scene, parse(words), now, None)
-    told = trace(scene, packet)
-    told = replace(told, notes=(*told.notes, *notes, *_firewalls(state, told), _RECORDED))
-    return _shown(explain.document(told), state.rules_at)
+    inputs = trace_input_of(state)
+    packet, notes = _completed(inputs, parse(words), now, None)
+    traced = trace(inputs, packet)
+    traced = replace(traced, notes=(*traced.notes, *notes, *_firewalls(state, traced), _RECORDED))
+    return _shown(explain.document(traced), state.rules_at)
 
 
-def _firewalls(state: State, told: Trace) -> Iterator[str]:
+def _firewalls(state: State, traced: Trace) -> Iterator[str]:
     """Name what routing cannot tell: chains of others that drop what they do not accept."""
-    leaves = told.fate in ("uplink", "bound", "main", "outside")
-    if state.actual is None or told.packet.in_interface is None or not leaves:
+    leaves = traced.outcome in ("uplink", "bound", "main", "outside")
+    if state.actual is None or traced.packet.in_interface is None or not leaves:
         return
-    for chain in may_drop(state.actual.chains, told.packet.family):
+    for chain in may_drop(state.actual.chains, traced.packet.family):
         yield f"{chain} drops what none of its rules accepts; routing cannot tell whether one accepts this"
 
 
@@ -119,49 +119,49 @@ def _shown(document: dict[str, Any], rules_at: Sequence[str]) -> dict[str, Any]:
     return document | {"rules": rules, "text": [printable(placed(line)) for line in document["text"]]}
 
 
-def _completed(scene: Scene, question: Question, now: int, ask: Ask | None) -> tuple[Packet, tuple[str, ...]]:
+def _completed(inputs: TraceInput, question: Question, now: int, ask: Ask | None) -> tuple[Packet, tuple[str, ...]]:
     """Complete the question: which source the box would take, or by which device a source arrives."""
-    links, own = scene.observed.links, {a.ip.ip for a in scene.observed.addresses}
+    links, own = inputs.observed.links, {a.ip.ip for a in inputs.observed.addresses}
     if question.in_interface is not None and question.in_interface not in links:
         known = printable(", ".join(sorted(links)))
         raise QuestionError(f"there is no device {question.in_interface}; there are {known}")
     if question.source is None:
-        return question.packet(_own_source(scene, question, now, ask), None, now), ()
+        return question.packet(_own_source(inputs, question, now, ask), None, now), ()
     if question.in_interface is not None:
         return question.packet(question.source, question.in_interface, now), ()
     if question.source in own:
-        told = question.packet(question.source, None, now, bound=True)
-        return told, ("the source is this box's own: a socket bound to it",)
-    link = _towards(scene, question, ask)
+        packet = question.packet(question.source, None, now, bound=True)
+        return packet, ("the source is this box's own: a socket bound to it",)
+    link = _towards(inputs, question, ask)
     if link is None:
         raise QuestionError(f"no route leads to {question.source}: say by --in-interface where it arrives")
     return question.packet(question.source, link, now), (f"it arrives by {link}, since {question.source} is there",)
 
 
-def _own_source(scene: Scene, question: Question, now: int, ask: Ask | None) -> IPAddress:
+def _own_source(inputs: TraceInput, question: Question, now: int, ask: Ask | None) -> IPAddress:
     """Return the address that the box takes before polywan looks at the packet."""
     nobody = _ANY[question.family]
     packet = question.packet(nobody, None, now)
-    found = ask(explain.first_query(packet, scene)) if ask else expected(scene, packet)
+    found = ask(explain.first_query(packet, inputs)) if ask else expected(inputs, packet)
     if found.source is not None:
         return found.source
-    at_link = scene.observed.addresses_of(found.link, question.family) if found.link else ()
+    at_link = inputs.observed.addresses_of(found.link, question.family) if found.link else ()
     return at_link[0].ip if at_link else nobody
 
 
-def _towards(scene: Scene, question: Question, ask: Ask | None) -> str | None:
+def _towards(inputs: TraceInput, question: Question, ask: Ask | None) -> str | None:
     """Return the device by which the box would reach the source without polywan."""
     if question.source is None:
         return None
     back = Packet(family=question.family, source=_ANY[question.family], destination=question.source, protocol=0)
     if ask is None:
-        return expected(scene, back).link
+        return expected(inputs, back).link
     return ask(RouteQuery(family=question.family, destination=question.source)).link
 
 
-def _affinity(scene: Scene, packet: Packet, kept: Iterable[Kept]) -> dict[str, str]:
+def _affinity(inputs: TraceInput, packet: Packet, kept: Iterable[AffinityEntry]) -> dict[str, str]:
     """Uplinks that are kept for the packet's client, by policy."""
-    by_mark = {int(number.mark): name for name, number in scene.numbers.items()}
+    by_mark = {int(number.mark): name for name, number in inputs.numbers.items()}
     return {
         k.policy: by_mark[k.mark]
         for k in kept
@@ -172,14 +172,14 @@ def _affinity(scene: Scene, packet: Packet, kept: Iterable[Kept]) -> dict[str, s
     }
 
 
-def _meant(scene: Scene, question: Question, flow: Flow) -> bool:
+def _meant(inputs: TraceInput, question: Question, flow: Flow) -> bool:
     """True for a connection that the question is about."""
     if flow.family is not question.family or flow.protocol != question.protocol:
         return False
     if ip_address(flow.destination) != question.destination:
         return False
     client = ip_address(flow.client)
-    own = any(a.ip.ip == client for a in scene.observed.addresses)
+    own = any(a.ip.ip == client for a in inputs.observed.addresses)
     return (
         (client == question.source if question.source is not None else own)
         and question.port in (None, flow.port)
@@ -187,9 +187,9 @@ def _meant(scene: Scene, question: Question, flow: Flow) -> bool:
     )
 
 
-def _flow(scene: Scene, flow: Flow) -> dict[str, Any]:
-    uplink = next((name for name, number in scene.numbers.items() if number.mark == flow.mark), None)
-    policy = next((name for name, number in scene.policy_marks.items() if number.mark == flow.mark), None)
+def _flow(inputs: TraceInput, flow: Flow) -> dict[str, Any]:
+    uplink = next((name for name, number in inputs.numbers.items() if number.mark == flow.mark), None)
+    policy = next((name for name, number in inputs.policy_marks.items() if number.mark == flow.mark), None)
     return {
         "client": flow.client,
         "client_port": flow.client_port,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Final
 
-from polywan.core.affinity import Kept, map_of
+from polywan.core.affinity import AffinityEntry, map_of
 from polywan.core.errors import KernelError
 from polywan.core.net import Family
 from polywan.core.nft import TABLE
@@ -42,7 +42,7 @@ class AffinityMaps:
         self._lock = threading.Lock()
         self._socket: NetlinkSocket | None = None
 
-    def read(self) -> list[Kept]:
+    def read(self) -> list[AffinityEntry]:
         """Return every client in every map; none when there is no table.
 
         Raises:
@@ -51,14 +51,14 @@ class AffinityMaps:
         with self._lock:
             netlink = self._open()
             names = [attributes(body, 4).get(_NAME, b"") for body in _dump(netlink, _GET_SET, _INET + _OURS)]
-            found: list[Kept] = []
+            found: list[AffinityEntry] = []
             for name in map(text, names):
                 if (known := map_of(name)) is not None:
                     bodies = _dump(netlink, _GET_ELEMENTS, _INET + _OURS + attribute(_NAME, name.encode() + b"\0"))
                     found += (kept for body in bodies for kept in decode(body, name, *known))
         return found
 
-    def forget(self, doomed: Iterable[Kept]) -> int:
+    def forget(self, doomed: Iterable[AffinityEntry]) -> int:
         """Delete these; return how many were there still.
 
         Raises:
@@ -88,7 +88,7 @@ class AffinityMaps:
         return self._socket
 
 
-def decode(body: bytes, name: str, family: Family, policy: str) -> Iterator[Kept]:
+def decode(body: bytes, name: str, family: Family, policy: str) -> Iterator[AffinityEntry]:
     """Yield the clients of one message of a map's elements; what makes no sense is left out."""
     elements = attributes(body, 4).get(_ELEMENTS, b"")
     size = family.host_length // 8
@@ -97,15 +97,15 @@ def decode(body: bytes, name: str, family: Family, policy: str) -> Iterator[Kept
         key, data = (attributes(found.get(part, b"")).get(_VALUE, b"") for part in (_KEY, _DATA))
         if len(key) not in (size, 2 * size) or len(data) != 4:
             continue
-        left = found.get(_EXPIRATION, b"")
-        yield Kept(
+        remaining = found.get(_EXPIRATION, b"")
+        yield AffinityEntry(
             map=name,
             family=family,
             policy=policy,
             client=ip_address(key[:size]),
             server=ip_address(key[size:]) if len(key) > size else None,
             mark=u32(data),
-            expires=_MILLISECONDS.unpack(left)[0] / 1000 if len(left) == _MILLISECONDS.size else 0.0,
+            expires=_MILLISECONDS.unpack(remaining)[0] / 1000 if len(remaining) == _MILLISECONDS.size else 0.0,
         )
 
 
@@ -119,7 +119,7 @@ def _dump(netlink: NetlinkSocket, kind: int, body: bytes) -> list[bytes]:
         raise
 
 
-def _key(kept: Kept) -> bytes:
+def _key(kept: AffinityEntry) -> bytes:
     return kept.client.packed + (kept.server.packed if kept.server is not None else b"")
 
 

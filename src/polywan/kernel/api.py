@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from polywan.core.affinity import Kept
+from polywan.core.affinity import AffinityEntry
 from polywan.core.ask import RouteAnswer, RouteQuery
-from polywan.core.events import KernelEvent, Signs
+from polywan.core.events import KernelEvent, NewConnections
 from polywan.core.flows import Flow
 from polywan.core.net import Family
 from polywan.core.nft import NftTable
@@ -23,14 +23,14 @@ class Freed:
 
     Attributes:
         forgotten: those whose next packet chooses again.
-        told: TCP whose ends inside were made to speak, so that they meet a reset.
+        challenged: TCP whose ends inside were made to speak, so that they meet a reset.
         silent: of these, how many were still open in the end.
         ended: sockets of this box.
         problems: what could not be done, for people.
     """
 
     forgotten: int = 0
-    told: int = 0
+    challenged: int = 0
     silent: int = 0
     ended: int = 0
     problems: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Freed:
     def __add__(self, other: Freed) -> Freed:
         return Freed(
             forgotten=self.forgotten + other.forgotten,
-            told=self.told + other.told,
+            challenged=self.challenged + other.challenged,
             silent=self.silent + other.silent,
             ended=self.ended + other.ended,
             problems=tuple(dict.fromkeys((*self.problems, *other.problems))),
@@ -189,7 +189,7 @@ class Tracker(Protocol):
         """
         ...
 
-    def signs(self) -> AsyncIterator[Signs]:
+    def new_connections(self) -> AsyncIterator[NewConnections]:
         """Yield a sample of new connections and of their answers until `close`; nothing while nothing begins.
 
         Told are TCP, and UDP to ports whose servers always answer (53, 443). A connection that is gone counts as
@@ -200,7 +200,7 @@ class Tracker(Protocol):
         """
         ...
 
-    def affinities(self) -> list[Kept]:
+    def affinities(self) -> list[AffinityEntry]:
         """Return every client that keeps its uplink.
 
         Raises:
@@ -208,7 +208,7 @@ class Tracker(Protocol):
         """
         ...
 
-    def forget(self, doomed: Iterable[Kept]) -> int:
+    def forget(self, doomed: Iterable[AffinityEntry]) -> int:
         """Forget these clients; return how many were known still.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import Final
 
 from polywan.core.errors import KernelError
 from polywan.core.forwarding import ForwardChain
-from polywan.core.keep import KEEP
+from polywan.core.keep import KEEP_TABLE
 from polywan.core.nft import TABLE
 from polywan.kernel.netlink import NETFILTER, Message, NetlinkSocket, attributes, text
 
@@ -17,7 +17,7 @@ _ANY_FAMILY: Final = bytes(4)
 _GET_CHAIN: Final = 10 << 8 | 4
 _FAMILIES: Final = {1: "inet", 2: "ip", 10: "ip6"}
 _TABLE, _NAME, _HOOK, _POLICY = 1, 3, 4, 5
-_OURS: Final = (TABLE, KEEP)
+_OURS: Final = (TABLE, KEEP_TABLE)
 _HOOK_NUMBER: Final = 1
 _FORWARD: Final = (2).to_bytes(4, "big")
 _AFTER_ROUTING: Final = tuple(hook.to_bytes(4, "big") for hook in (1, 2, 4))

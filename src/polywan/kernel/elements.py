@@ -23,7 +23,7 @@ _NUMBER: Final = struct.Struct(">i")
 VERDICTS: Final = 0xFFFF_FF00
 """Type of a map's values (NFT_DATA_VERDICT)."""
 
-KEYS: Final[dict[int, tuple[int, Callable[[bytes], Key]]]] = {
+KEY_TYPES: Final[dict[int, tuple[int, Callable[[bytes], Key]]]] = {
     4: (4, u32),  # integer, of `numgen`
     5: (16, text),  # string, of `fib … oifname`
     7: (4, lambda value: str(IPv4Address(value))),
@@ -36,7 +36,7 @@ KEYS: Final[dict[int, tuple[int, Callable[[bytes], Key]]]] = {
 
 def decode(body: bytes, key_type: int) -> Iterator[tuple[Key, str]]:
     """Yield keys and verdicts of one message of elements; a set's verdicts are empty, nonsense is left out."""
-    size, read = KEYS[key_type]
+    size, read = KEY_TYPES[key_type]
     elements = attributes(body, 4).get(_ELEMENTS, b"")
     for kind, start, end in walk(elements, 0, len(elements)):
         found = attributes(elements[start:end]) if kind == _ELEMENT else {}

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError
-from polywan.core.events import EventsLost, KernelEvent, LinkChanged, LinkRemoved, OursTouched, WorldTouched
+from polywan.core.events import EventsLost, ForeignStateChanged, KernelEvent, LinkChanged, LinkRemoved, OwnStateChanged
 from polywan.core.foreign import Destination, ForeignRule
 from polywan.core.forwarding import ForwardChain
 from polywan.core.net import Family, IPAddress, IPNetwork, TableId, family_of
@@ -281,7 +281,7 @@ class FakeKernel(FakeHeld, FakeTracker):
         lost = [r for r in self.routes.values() if r.nexthop in gone]
         self.routes = {key: r for key, r in self.routes.items() if r.nexthop not in gone}
         if any(r.family is Family.V6 for r in lost):
-            self.emit(OursTouched("route"))
+            self.emit(OwnStateChanged("route"))
 
     def _drop_routes(self, link: str) -> None:
         lost = [r for r in self.routes.values() if r.link == link]
@@ -290,14 +290,14 @@ class FakeKernel(FakeHeld, FakeTracker):
         self.defaults = [d for d in self.defaults if d.link != link]
         self.wide = [(to, device) for to, device in self.wide if device != link]
         if any(r.family is Family.V6 for r in lost):
-            self.emit(OursTouched("route"))
+            self.emit(OwnStateChanged("route"))
         if any(d.family is Family.V6 for d in gone):
-            self.emit(WorldTouched("route"))
+            self.emit(ForeignStateChanged("route"))
 
     def add_address(self, address: Address) -> None:
         """Give a link an address."""
         self.addresses.append(address)
-        self.emit(WorldTouched("address"))
+        self.emit(ForeignStateChanged("address"))
 
     def remove_address(self, address: Address) -> None:
         """Take an address away; IPv4 routes that prefer it as their source go with it, silently."""
@@ -309,59 +309,59 @@ class FakeKernel(FakeHeld, FakeTracker):
     def add_default(self, default: DefaultRoute) -> None:
         """Install somebody else's default route."""
         self.defaults.append(default)
-        self.emit(WorldTouched("route"))
+        self.emit(ForeignStateChanged("route"))
 
     def add_wide(self, to: IPNetwork, link: str) -> None:
         """Install somebody else's route that is no default."""
         self.wide.append((to, link))
         if is_wide(to):
-            self.emit(WorldTouched("route"))
+            self.emit(ForeignStateChanged("route"))
 
     def remove_default(self, default: DefaultRoute) -> None:
         """Remove somebody else's default route."""
         self.defaults.remove(default)
-        self.emit(WorldTouched("route"))
+        self.emit(ForeignStateChanged("route"))
 
     def add_foreign_nexthop(self, nexthop: NexthopObject) -> None:
         """Make somebody else's nexthop object."""
         self.foreign_nexthops.append(nexthop)
-        self.emit(WorldTouched("nexthop"))
+        self.emit(ForeignStateChanged("nexthop"))
 
     def add_destination(self, table: TableId, to: Destination) -> None:
         """Let a table of others know a destination; the kernel tells of it, and who asks hears where a rule leads."""
         self.tables[table] = (*self.tables.get(table, ()), to)
         if any((rule.family, rule.table) == (family_of(to.prefix), table) for rule in self.foreign_rules):
-            self.emit(WorldTouched("route"))
+            self.emit(ForeignStateChanged("route"))
 
     def add_foreign_rule(self, rule: ForeignRule) -> None:
         """Install somebody else's policy rule."""
         self.foreign_rules.append(rule)
-        self.emit(WorldTouched("rule"))
+        self.emit(ForeignStateChanged("rule"))
 
     def tamper_flush_rules(self) -> None:
         """Do what ``ip rule flush`` does to us."""
         self.rules.clear()
-        self.emit(OursTouched("rule"))
+        self.emit(OwnStateChanged("rule"))
 
     def tamper_delete_rule(self, rule: IpRule) -> None:
         """Remove one of our rules behind our back."""
         self.rules.remove(rule)
-        self.emit(OursTouched("rule"))
+        self.emit(OwnStateChanged("rule"))
 
     def tamper_delete_route(self, route: Route) -> None:
         """Remove one of our routes behind our back."""
         del self.routes[_key(route)]
-        self.emit(OursTouched("route"))
+        self.emit(OwnStateChanged("route"))
 
     def tamper_delete_nexthop(self, ident: NexthopId) -> None:
         """Remove one of our nexthops behind our back; IPv4 routes that go with it go without a word."""
         self._drop_nexthops([ident])
-        self.emit(OursTouched("nexthop"))
+        self.emit(OwnStateChanged("nexthop"))
 
     def tamper_flush_nft(self, by: str = "nft (pid 4242)") -> None:
         """Do what ``nft flush ruleset`` does to us."""
         self.nft = None
-        self.emit(OursTouched("table", by))
+        self.emit(OwnStateChanged("table", by))
 
     def tamper_nft(self, text: str, by: str = "nft (pid 4242)") -> None:
         """Run somebody else's transaction on our table.
@@ -370,7 +370,7 @@ class FakeKernel(FakeHeld, FakeTracker):
             KernelError: it makes no sense.
         """
         self.nft = transact(self.nft, text)
-        self.emit(OursTouched("table", by))
+        self.emit(OwnStateChanged("table", by))
 
     def tamper_sysctl(self, sysctl: Sysctl) -> None:
         """Change a setting behind our back; the kernel tells nobody."""

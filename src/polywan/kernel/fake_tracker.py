@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-from polywan.core.affinity import Kept
-from polywan.core.events import Signs
+from polywan.core.affinity import AffinityEntry
+from polywan.core.events import NewConnections
 from polywan.core.flows import PROTOCOLS, Flow
 from polywan.core.net import Family
 from polywan.core.passive import SAMPLE, Opening, telling
@@ -59,10 +59,10 @@ class FakeTracker:
     def __init__(self) -> None:
         self.connections_list: list[Connection] = []
         self.expired_list: list[Connection] = []
-        self.kept_list: list[Kept] = []
+        self.kept_list: list[AffinityEntry] = []
         self.here: frozenset[str] = frozenset()
         self.listening = 0
-        self._signs: asyncio.Queue[Signs] = asyncio.Queue()
+        self._new_connections: asyncio.Queue[NewConnections] = asyncio.Queue()
         self._serial = 0
 
     def cut(
@@ -75,14 +75,14 @@ class FakeTracker:
         self.connections_list = [c for c in self.connections_list if not any(c is gone for gone in doomed)]
         if clients:
             self.forget([k for k in self.kept_list if k.family is family and k.mark & mask == mark & mask])
-        told = len(meant) - len(doomed) if tcp else 0
-        freed = Freed(forgotten=len(doomed), told=told, silent=told)
+        challenged = len(meant) - len(doomed) if tcp else 0
+        freed = Freed(forgotten=len(doomed), challenged=challenged, silent=challenged)
         return freed + self._forgotten(mark, mask, family) if tcp else freed
 
     def _forgotten(self, mark: int, mask: int, family: Family) -> Freed:
         ended = [c for c in self.expired_list if c.family is family and c.mark & mask == mark & mask]
         self.expired_list = [c for c in self.expired_list if not any(c is gone for gone in ended)]
-        return Freed(told=len(ended), silent=len(ended))
+        return Freed(challenged=len(ended), silent=len(ended))
 
     def release(self, mark: int, mask: int, family: Family) -> Freed:
         """End what the kernel forgot by itself; see `Tracker.release`."""
@@ -117,10 +117,10 @@ class FakeTracker:
         """Note who is wanted; see `Tracker.listen`."""
         self.listening = mask
 
-    async def signs(self) -> AsyncIterator[Signs]:
-        """Yield what `begin` makes heard; see `Tracker.signs`."""
+    async def new_connections(self) -> AsyncIterator[NewConnections]:
+        """Yield what `begin` makes heard; see `Tracker.new_connections`."""
         while True:
-            yield await self._signs.get()
+            yield await self._new_connections.get()
 
     def begin(self, connections: Iterable[Connection]) -> None:
         """Track new connections; whoever listens hears of some."""
@@ -135,18 +135,18 @@ class FakeTracker:
                 to = ip_address(flow.destination)
                 opened.append(Opening(number=self._serial, mark=flow.mark, family=flow.family, destination=to))
         if opened:
-            self._signs.put_nowait(Signs(opened=tuple(opened)))
+            self._new_connections.put_nowait(NewConnections(opened=tuple(opened)))
 
-    def affinities(self) -> list[Kept]:
+    def affinities(self) -> list[AffinityEntry]:
         """Return the clients that keep their uplink; see `Tracker.affinities`."""
         return list(self.kept_list)
 
-    def forget(self, doomed: Iterable[Kept]) -> int:
+    def forget(self, doomed: Iterable[AffinityEntry]) -> int:
         """Forget clients; see `Tracker.forget`."""
         keys = {(k.map, k.client, k.server) for k in doomed}
-        left = [k for k in self.kept_list if (k.map, k.client, k.server) not in keys]
-        gone = len(self.kept_list) - len(left)
-        self.kept_list = left
+        remaining = [k for k in self.kept_list if (k.map, k.client, k.server) not in keys]
+        gone = len(self.kept_list) - len(remaining)
+        self.kept_list = remaining
         return gone
 
 

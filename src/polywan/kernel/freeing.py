@@ -13,13 +13,13 @@ from polywan.core.errors import KernelError
 from polywan.core.net import Family, MarkLayout
 from polywan.kernel import conntrack, sockets
 from polywan.kernel.api import Freed
-from polywan.kernel.nudge import TURNS, End, nudge
-from polywan.kernel.vanished import Vanished
+from polywan.kernel.nudge import CHALLENGE_TURNS, End, challenge
+from polywan.kernel.vanished import ForgottenConnections
 
-WAIT: Final = 0.025
+ANSWER_WAIT: Final = 0.025
 """Seconds that answers are given before it is looked who is left; most take less than one millisecond."""
 
-AT_ONCE: Final = 2000
+UNPACED_SEGMENTS: Final = 2000
 """Segments up to which turns are not waited for: looking who is left costs up to 15 ms, with a large table."""
 
 
@@ -38,15 +38,15 @@ def free(mark: int, mask: int, family: Family, own: Collection[bytes], *, tcp: b
         KernelError: the kernel refused to show connections.
     """
     work = _Work(family, tcp=tcp)
-    for turn in range(TURNS):
-        told = work.take(conntrack.find(mark, mask, family, own, inbound=inbound), turn)
-        if not told or work.mute:
-            return work.freed(silent=len(told))
-        if len(told) * TURNS <= AT_ONCE:
-            for further in range(turn + 1, TURNS):
-                work.nudge(told, further)
-        time.sleep(WAIT)
-        if len(told) * TURNS <= AT_ONCE:
+    for turn in range(CHALLENGE_TURNS):
+        challenged = work.take(conntrack.find(mark, mask, family, own, inbound=inbound), turn)
+        if not challenged or work.mute:
+            return work.freed(silent=len(challenged))
+        if len(challenged) * CHALLENGE_TURNS <= UNPACED_SEGMENTS:
+            for further in range(turn + 1, CHALLENGE_TURNS):
+                work.challenge(challenged, further)
+        time.sleep(ANSWER_WAIT)
+        if len(challenged) * CHALLENGE_TURNS <= UNPACED_SEGMENTS:
             break
     return work.freed(
         silent=sum(len(f.inside) + len(f.own) for f in conntrack.find(mark, mask, family, own, inbound=inbound))
@@ -54,13 +54,13 @@ def free(mark: int, mask: int, family: Family, own: Collection[bytes], *, tcp: b
 
 
 def free_vanished(
-    vanished: Vanished,
+    vanished: ForgottenConnections,
     mark: int,
     mask: int,
     family: Family,
     own: Collection[bytes],
     *,
-    spared: Collection[bytes] = frozenset(),
+    exempt: Collection[bytes] = frozenset(),
 ) -> Freed:
     """Let go of the TCP connections of a mark that the kernel forgot of late, or meanwhile; see `free`.
 
@@ -70,13 +70,13 @@ def free_vanished(
         mask: bits of the mark that are ours.
         family: theirs.
         own: addresses of this box, packed.
-        spared: addresses whose untranslated connections are left alone.
+        exempt: addresses whose untranslated connections are left alone.
 
     Raises:
         KernelError: the kernel refused.
     """
     freed = Freed()
-    while (back := vanished.put_back(mark, mask, family, spared)).connections:
+    while (back := vanished.put_back(mark, mask, family, exempt)).connections:
         freed += free(MarkLayout(mask).reserved, mask, family, {*own, *back.own}, tcp=True)
     return freed
 
@@ -91,29 +91,29 @@ class _Work:
     def __init__(self, family: Family, *, tcp: bool) -> None:
         self.mute = False
         self._family, self._tcp = family, tcp
-        self._forgotten = self._told = self._ended = 0
+        self._forgotten = self._challenged = self._ended = 0
         self._problems: list[str] = []
 
     def take(self, found: Iterable[conntrack.Found], turn: int) -> list[End]:
         """Do what can be done for connections while they are found; return the ends that were made to speak."""
         spoken: list[End] = []
-        told = 0
+        challenged = 0
         for some in found:
             self._forgotten += conntrack.delete(some.doomed)
             if self._tcp:
-                left = self._end(some.own)
-                told += len(left) + len(some.inside)
-                ends = [*left, *(end for ends in some.inside for end in ends)]
-                self.nudge(ends, turn)
+                remaining = self._end(some.own)
+                challenged += len(remaining) + len(some.inside)
+                ends = [*remaining, *(end for ends in some.inside for end in ends)]
+                self.challenge(ends, turn)
                 spoken += ends
-        self._told = max(self._told, told)
+        self._challenged = max(self._challenged, challenged)
         return spoken
 
-    def nudge(self, ends: Sequence[End], turn: int) -> None:
+    def challenge(self, ends: Sequence[End], turn: int) -> None:
         """Make ends speak."""
         try:
             if not self.mute:
-                nudge(ends, self._family, turn)
+                challenge(ends, self._family, turn)
         except KernelError as e:
             self.mute = True
             self._problems.append(f"idle TCP is reset only when it next sends: {e}")
@@ -134,8 +134,8 @@ class _Work:
         """Sum up; `silent` of those that were told are still open."""
         return Freed(
             forgotten=self._forgotten,
-            told=self._told,
-            silent=min(silent, self._told),
+            challenged=self._challenged,
+            silent=min(silent, self._challenged),
             ended=self._ended,
             problems=tuple(self._problems),
         )

@@ -19,7 +19,7 @@ from polywan.kernel.netlink import Message, text
 
 T = TypeVar("T")
 
-LONGEST: Final = 600.0
+LONGEST_AGE: Final = 600.0
 """Seconds after which routes are read again in any case, in case a notification was lost without a word."""
 
 
@@ -70,7 +70,7 @@ class KeptRoutes:
         kept = self._kept
         if kept is not None and heard and (kept[0], kept[2]) == (wanted, self._touched):
             _, at, _, routes = kept
-            if now - at < LONGEST and routes.supports.isdisjoint(touched_by):
+            if now - at < LONGEST_AGE and routes.supports.isdisjoint(touched_by):
                 return routes
         touched = self._touched
         self._kept = None

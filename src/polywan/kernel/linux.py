@@ -10,10 +10,10 @@ from itertools import groupby
 from time import perf_counter
 from typing import Final, TypeGuard
 
-from polywan.core.affinity import Kept
+from polywan.core.affinity import AffinityEntry
 from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError, MissingFeature
-from polywan.core.events import KernelEvent, Signs
+from polywan.core.events import KernelEvent, NewConnections
 from polywan.core.flows import Flow
 from polywan.core.keep import hold_texts
 from polywan.core.net import Family
@@ -38,9 +38,9 @@ from polywan.kernel import chains, conntrack, counters, freeing, ipsec, sysctl
 from polywan.kernel.affinity import AffinityMaps
 from polywan.kernel.api import Freed
 from polywan.kernel.nftables import Nftables
-from polywan.kernel.passive import Ear
+from polywan.kernel.passive import NewConnectionListener
 from polywan.kernel.rtsocket import RouteSocket, RoutingOp
-from polywan.kernel.vanished import Vanished
+from polywan.kernel.vanished import ForgottenConnections
 
 LOUD: Final = 1 << 14
 """Characters of an nft transaction of ours from which its notifications are too many to be worth hearing."""
@@ -57,8 +57,8 @@ class LinuxKernel:
         self._route = RouteSocket()
         self._nft = Nftables()
         self._clients = AffinityMaps()
-        self._vanished = Vanished()
-        self._ear = Ear(self._vanished)
+        self._vanished = ForgottenConnections()
+        self._listener = NewConnectionListener(self._vanished)
 
     def missing(self, *, multipath: bool = False) -> list[str]:
         """Return what the machine lacks; see `Kernel.missing`."""
@@ -126,7 +126,7 @@ class LinuxKernel:
             if isinstance(op, SetSysctl):
                 sysctl.write(op.sysctl.path, op.sysctl.value)
             elif isinstance(op, NftBatch):
-                with self._route.looking_away() if len(op.text) > LOUD else nullcontext():
+                with self._route.paused() if len(op.text) > LOUD else nullcontext():
                     self._nft.run(op.text)
         except KernelError as e:
             return Failure(op, e.errno, str(e))
@@ -148,7 +148,7 @@ class LinuxKernel:
     def release(self, mark: int, mask: int, family: Family) -> Freed:
         """End what the kernel forgot by itself; see `Tracker.release`."""
         own = self._route.own(family)
-        return freeing.free_vanished(self._vanished, mark, mask, family, own, spared=own)
+        return freeing.free_vanished(self._vanished, mark, mask, family, own, exempt=own)
 
     def drop(self, mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -> int:
         """Forget connections; see `Tracker.drop`."""
@@ -164,17 +164,17 @@ class LinuxKernel:
 
     def listen(self, mask: int) -> None:
         """Hear of new connections from now on; see `Tracker.listen`."""
-        self._ear.listen(mask)
+        self._listener.listen(mask)
 
-    def signs(self) -> AsyncIterator[Signs]:
-        """Return the stream of what is heard; see `Tracker.signs`."""
-        return self._ear.stream()
+    def new_connections(self) -> AsyncIterator[NewConnections]:
+        """Return the stream of what is heard; see `Tracker.new_connections`."""
+        return self._listener.stream()
 
-    def affinities(self) -> list[Kept]:
+    def affinities(self) -> list[AffinityEntry]:
         """Return the clients that keep their uplink; see `Tracker.affinities`."""
         return self._clients.read()
 
-    def forget(self, doomed: Iterable[Kept]) -> int:
+    def forget(self, doomed: Iterable[AffinityEntry]) -> int:
         """Forget clients; see `Tracker.forget`."""
         return self._clients.forget(doomed)
 
@@ -188,7 +188,7 @@ class LinuxKernel:
 
     def close(self) -> None:
         """Release sockets and end what listens; the kernel's state stays."""
-        self._ear.close()
+        self._listener.close()
         self._route.close()
         self._nft.close()
         self._clients.close()

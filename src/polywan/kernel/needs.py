@@ -102,7 +102,7 @@ def _connection_tracking() -> Iterator[str]:
 
 def _policy_rules(netlink: NetlinkSocket) -> Iterator[str]:
     for family in FAMILIES:
-        if family is Family.V6 and not (sysctl.ROOT / "net/ipv6").exists():
+        if family is Family.V6 and not (sysctl.SYSCTL_ROOT / "net/ipv6").exists():
             continue  # IPv6 is switched off: nothing to route
         answers = netlink.snapshot(rt.GETRULE, rules.get_rules(family))
         # Without the option the kernel answers with the rules of other families.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from polywan.core.net import PROTOCOL
-from polywan.core.nexthops import BAND, Nexthop, NexthopGroup, NexthopId, NexthopObject
+from polywan.core.nexthops import NEXTHOP_IDS, Nexthop, NexthopGroup, NexthopId, NexthopObject
 from polywan.kernel.netlink import AF, CREATE, FAMILY_OF, NESTED, REPLACE, Request, attribute, attributes, number, u32
 from polywan.kernel.rtnetlink import ONLINK, decode_ip
 
@@ -104,4 +104,4 @@ def touched_nexthop(body: bytes) -> bool | None:
     if len(body) < _HEADER.size:
         return None
     protocol = body[2]
-    return protocol == PROTOCOL or u32(attributes(body, _HEADER.size).get(_NHA_ID, b"")) in BAND
+    return protocol == PROTOCOL or u32(attributes(body, _HEADER.size).get(_NHA_ID, b"")) in NEXTHOP_IDS

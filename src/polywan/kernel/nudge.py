@@ -1,4 +1,4 @@
-"""Make idle ends of dead TCP connections speak, so that they meet the reset of `cut` (core/ruleset.py).
+"""Make idle ends of dead TCP connections speak, so that they meet the reset of `reject_dead` (core/ruleset.py).
 
 A stalled download only listens, and nobody but its two ends knows the sequence numbers that a reset needs. But a
 segment outside of the receive window is answered with an acknowledgement (RFC 9293, 3.10.7.4), whatever else is
@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from polywan.core.errors import KernelError
-from polywan.core.net import NUDGE, Family
+from polywan.core.net import CHALLENGE_PRIORITY, Family
 
-TURNS: Final = 4
+CHALLENGE_TURNS: Final = 4
 """How many different segments there are for one end; one of them is old in both of its numbers.
 
 A receiver answers to any number outside of its window. A stateful firewall in front of it (``ct state invalid drop``)
@@ -53,7 +53,7 @@ class End(NamedTuple):
 
 def segment(end: End, turn: int) -> bytes:
     """Return the packet for one end, from the IP header on; `turn` counts from 0 and chooses the numbers."""
-    sequence, acknowledgement = _NUMBERS[turn % TURNS]
+    sequence, acknowledgement = _NUMBERS[turn % CHALLENGE_TURNS]
     addresses = end.peer + end.address
     words = struct.unpack(f">{len(addresses) // 2}H", addresses)
     total = sum(words) + _TCP + _SEGMENT.size + end.peer_port + end.port + _OFFSET_AND_ACK + _WINDOW
@@ -69,7 +69,7 @@ def segment(end: End, turn: int) -> bytes:
     return ip + tcp
 
 
-def nudge(ends: Sequence[End], family: Family, turn: int) -> None:
+def challenge(ends: Sequence[End], family: Family, turn: int) -> None:
     """Send one segment to each end, all of one family; blocks for as long as that takes.
 
     Args:
@@ -84,7 +84,7 @@ def nudge(ends: Sequence[End], family: Family, turn: int) -> None:
         return
     try:
         with socket.socket(_AF[family], socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as raw:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, NUDGE)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, CHALLENGE_PRIORITY)
             began = time.monotonic()
             _send(raw, ends, family, turn)
             time.sleep(max(0.0, began + len(ends) * _EACH - time.monotonic()))
@@ -98,5 +98,5 @@ def _send(raw: socket.socket, ends: Sequence[End], family: Family, turn: int) ->
         try:
             raw.sendto(segment(end, turn), (socket.inet_ntop(af, end.address), 0))
         except OSError:
-            # No way to it, or the way leads outside and the chain `nudge` refuses: nobody here to tell.
+            # No way to it, or the way leads outside and the chain `challenge` refuses: nobody here to tell.
             continue

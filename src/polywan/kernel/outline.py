@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from polywan.core.nft import TABLE, ChainState, Hook, Key, unread
-from polywan.kernel.elements import KEYS, VERDICTS, decode
+from polywan.kernel.elements import KEY_TYPES, VERDICTS, decode
 from polywan.kernel.netlink import NETFILTER, NetlinkSocket, attribute, attributes, text
 
-NAME: Final = TABLE.split()[1]
+TABLE_NAME: Final = TABLE.split()[1]
 """Name of our table; its family is inet."""
 
 # linux/netfilter/nfnetlink.h, nf_tables.h; the first byte of struct nfgenmsg is the family.
@@ -34,7 +34,7 @@ _HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting", "ing
 _COMMENT: Final = 0
 
 
-class Outline(NamedTuple):
+class TableSummary(NamedTuple):
     """The table without elements, but for those of sets and verdict maps with a key of one known field.
 
     Attributes:
@@ -54,14 +54,14 @@ class _Shape(NamedTuple):
     simple: bool
 
 
-def read() -> Outline | None:
+def read() -> TableSummary | None:
     """Return the outline of our table; None when it has no chains, or when the kernel passes over it (dormant).
 
     Raises:
         KernelError: the kernel refused.
     """
     with NetlinkSocket(NETFILTER) as netlink:
-        ours = _INET + attribute(_OF_TABLE, NAME.encode() + b"\0")
+        ours = _INET + attribute(_OF_TABLE, TABLE_NAME.encode() + b"\0")
         hooks = dict(_chains(message.body for message in netlink.snapshot(_GET_CHAIN, _INET)))
         if not hooks or any(_dormant(message.body) for message in netlink.snapshot(_GET_TABLE, _INET)):
             return None
@@ -72,7 +72,7 @@ def read() -> Outline | None:
         elements = {
             shape.name: _elements(netlink, ours, shape) for shape in shapes if shape.simple and not unread(shape.name)
         }
-    return Outline(
+    return TableSummary(
         chains={name: ChainState(tuple(rules[name]), hook) for name, hook in hooks.items()},
         sets=tuple(shape.name for shape in shapes if not shape.is_map),
         maps=tuple(shape.name for shape in shapes if shape.is_map),
@@ -83,7 +83,7 @@ def read() -> Outline | None:
 def _dormant(body: bytes) -> bool:
     found = attributes(body, 4)
     flags = int.from_bytes(found.get(_TABLE_FLAGS, b""), "big")
-    return text(found.get(_TABLE_NAME, b"")) == NAME and bool(flags & _DORMANT)
+    return text(found.get(_TABLE_NAME, b"")) == TABLE_NAME and bool(flags & _DORMANT)
 
 
 def _elements(netlink: NetlinkSocket, ours: bytes, shape: _Shape) -> dict[Key, str]:
@@ -94,7 +94,7 @@ def _elements(netlink: NetlinkSocket, ours: bytes, shape: _Shape) -> dict[Key, s
 def _ours(bodies: Iterator[bytes]) -> Iterator[dict[int, bytes]]:
     for body in bodies:
         found = attributes(body, 4)
-        if text(found.get(_OF_TABLE, b"")) == NAME:
+        if text(found.get(_OF_TABLE, b"")) == TABLE_NAME:
             yield found
 
 
@@ -133,4 +133,4 @@ def _shapes(bodies: Iterator[bytes]) -> Iterator[_Shape]:
         if flags & _ANONYMOUS:
             continue
         odd = flags & (_INTERVAL | _OBJECT | _CONCATENATED) or (flags & _MAP and data != VERDICTS)
-        yield _Shape(text(found.get(_SET_NAME, b"")), bool(flags & _MAP), key, key in KEYS and not odd)
+        yield _Shape(text(found.get(_SET_NAME, b"")), bool(flags & _MAP), key, key in KEY_TYPES and not odd)

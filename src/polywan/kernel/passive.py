@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from typing import Final, TypeAlias
 
 from polywan.core.errors import KernelError
-from polywan.core.events import Signs
+from polywan.core.events import NewConnections
 from polywan.core.flows import Flow
 from polywan.core.net import Family
 from polywan.core.passive import SAMPLE, Opening, telling
@@ -25,7 +25,7 @@ from polywan.kernel.conntrack import MARK, deletion
 from polywan.kernel.flows import Decoder
 from polywan.kernel.netlink import NETFILTER, NetlinkSocket, Refusal, messages
 from polywan.kernel.socketfilter import attach, marked
-from polywan.kernel.vanished import Vanished
+from polywan.kernel.vanished import ForgottenConnections
 
 TICK: Final = 0.1
 """Seconds between looks, while something is going on."""
@@ -36,7 +36,7 @@ GLANCE: Final = 0.01
 MANY: Final = 32
 """New connections in one look from which on there are many."""
 
-PATIENCE: Final = 2.0
+ASKING_TIMEOUT: Final = 2.0
 """Seconds after which a connection is not asked about any more; until then each time its age has doubled."""
 
 _BUFFER: Final = 1 << 15
@@ -60,14 +60,14 @@ class _Asked:
     next: float
 
 
-class Ear:
+class NewConnectionListener:
     """Hears of new connections; all but `close` from the thread of one event loop.
 
     Args:
         vanished: is kept listening along, unless so much begins that hearing of every end would cost too much.
     """
 
-    def __init__(self, vanished: Vanished) -> None:
+    def __init__(self, vanished: ForgottenConnections) -> None:
         self._vanished = vanished
         self._mask = 0
         self._tuned = 0
@@ -99,7 +99,7 @@ class Ear:
             with suppress(RuntimeError):  # the loop is closed already
                 loop.call_soon_threadsafe(wake.set)
 
-    async def stream(self) -> AsyncIterator[Signs]:
+    async def stream(self) -> AsyncIterator[NewConnections]:
         """Yield signs until `close`, at most once each `TICK`.
 
         Raises:
@@ -116,15 +116,17 @@ class Ear:
                 if not self._heard and not self._asked:
                     await self._sound(loop, wake)
                 await self._rest()
-                if (signs := self._look(loop.time())) is not None:
-                    yield signs
+                if (new_connections := self._look(loop.time())) is not None:
+                    yield new_connections
         finally:
             self._waiting = None
             self._release()
 
     async def _sound(self, loop: asyncio.AbstractEventLoop, wake: asyncio.Event) -> None:
         """Wait until there is something to hear, or something to do."""
-        sources: Sequence[NetlinkSocket | Vanished] = () if self._events is None else (self._events, self._vanished)
+        sources: Sequence[NetlinkSocket | ForgottenConnections] = (
+            () if self._events is None else (self._events, self._vanished)
+        )
         for source in sources:
             loop.add_reader(source, wake.set)
         try:
@@ -170,7 +172,7 @@ class Ear:
         self._asked.clear()
         self._heard = self._tuned = 0
 
-    def _look(self, now: float) -> Signs | None:
+    def _look(self, now: float) -> NewConnections | None:
         """Take down what began since the last look, and ask about what was taken down."""
         self._vanished.keep()
         bodies = self._drain()
@@ -180,8 +182,8 @@ class Ear:
         opened = self._sample(bodies, decode, now)
         known = bool(self._asked)
         answered = frozenset(n for n, a in self._asked.items() if a.next <= now and self._is_answered(a, decode, now))
-        self._asked = {n: a for n, a in self._asked.items() if n not in answered and now < a.began + PATIENCE}
-        return Signs(opened=opened, answered=answered) if known else None
+        self._asked = {n: a for n, a in self._asked.items() if n not in answered and now < a.began + ASKING_TIMEOUT}
+        return NewConnections(opened=opened, answered=answered) if known else None
 
     def _drain(self) -> list[bytes]:
         bodies: list[bytes] = []

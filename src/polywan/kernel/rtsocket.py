@@ -32,7 +32,7 @@ from polywan.kernel import rtnetlink as rt
 from polywan.kernel.kept import KeptRoutes, Memo, Names, Routes
 from polywan.kernel.netlink import ROUTE, Message, NetlinkSocket, Refusal, Request
 from polywan.kernel.nftables import Nftables
-from polywan.kernel.watch import Watch
+from polywan.kernel.watch import NetlinkWatch
 
 RoutingOp: TypeAlias = PutNexthop | DelNexthop | PutRoute | DelRoute | AddRule | DelRule
 
@@ -60,7 +60,7 @@ class RouteSocket:
     def __init__(self) -> None:
         self._netlink = NetlinkSocket(ROUTE)
         self._lock = threading.Lock()
-        self._watches: list[Watch] = []
+        self._watches: list[NetlinkWatch] = []
         self._tables = foreign.Tables()
         self._watched: frozenset[foreign.TableKey] = frozenset()
         self._routes_kept = KeptRoutes()
@@ -79,8 +79,8 @@ class RouteSocket:
 
     def addresses(self, names: Mapping[int, str]) -> tuple[Address, ...]:
         """Return every address that can be used, each once; `names` are those of the links by number."""
-        told = self._dump(rt.GETADDR, rt.get_addresses())
-        found = self._addresses_read.decode(told, lambda body: rt.decode_address(body, names), names)
+        text = self._dump(rt.GETADDR, rt.get_addresses())
+        found = self._addresses_read.decode(text, lambda body: rt.decode_address(body, names), names)
         return tuple(dict.fromkeys(a for a in found if a is not None))
 
     def own(self, family: Family) -> frozenset[bytes]:
@@ -176,17 +176,17 @@ class RouteSocket:
 
     def watch(self, tell: Callable[[KernelEvent], None]) -> Future[None]:
         """Subscribe; see `Kernel.watch`."""
-        watch = Watch(self._netlink.port, self.links, self._routes_kept.touch, tell)
+        watch = NetlinkWatch(self._netlink.port, self.links, self._routes_kept.touch, tell)
         watch.know_tables(self._watched)
         self._watches.append(watch)
         return watch.ended
 
     @contextmanager
-    def looking_away(self) -> Iterator[None]:
-        """Have nobody who watches hear of nftables meanwhile; see `Watch.looking_away`."""
+    def paused(self) -> Iterator[None]:
+        """Have nobody who watches hear of nftables meanwhile; see `NetlinkWatch.paused`."""
         with ExitStack() as meanwhile:
             for watch in self._watches:
-                meanwhile.enter_context(watch.looking_away())
+                meanwhile.enter_context(watch.paused())
             yield
 
     def close(self) -> None:

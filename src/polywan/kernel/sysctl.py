@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from polywan.core.errors import KernelError
 
-ROOT = Path("/proc/sys")
+SYSCTL_ROOT = Path("/proc/sys")
 
 
-def read(path: str, root: Path = ROOT) -> str | None:
+def read(path: str, root: Path = SYSCTL_ROOT) -> str | None:
     """Return a setting's value, or None when this kernel does not have it or does not show it.
 
     Raises:
@@ -23,7 +23,7 @@ def read(path: str, root: Path = ROOT) -> str | None:
         return None
 
 
-def write(path: str, value: str, root: Path = ROOT) -> None:
+def write(path: str, value: str, root: Path = SYSCTL_ROOT) -> None:
     """Set a value.
 
     Raises:

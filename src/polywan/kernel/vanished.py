@@ -2,7 +2,7 @@
 
 When a device goes down, or loses an address, the kernel deletes what is masqueraded there, sooner than anybody can look
 it up. ctnetlink tells of each deletion, with addresses, mark and state. An entry that is put back with the reserved
-mark, which is dead while any mark is, makes clients meet the reset of `cut` (core/ruleset.py).
+mark, which is dead while any mark is, makes clients meet the reset of `reject_dead` (core/ruleset.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RECENT: Final = 5.0
 LASTING: Final = 3
 """Seconds for which an entry that was put back waits for its client; the uplink should not be back by then."""
 
-MOST: Final = 20_000
+MOST_FORGOTTEN: Final = 20_000
 """Connections that are remembered at once."""
 
 _BUFFER: Final = 1 << 23
@@ -39,28 +39,28 @@ _GLANCE: Final = 1000
 _GROUP: Final = 3  # NFNLGRP_CONNTRACK_DESTROY, linux/netfilter/nfnetlink_compat.h
 
 
-class Gone(NamedTuple):
+class ForgottenConnection(NamedTuple):
     """A connection that the kernel forgot: when we heard of it (monotonic seconds), and what was said."""
 
     at: float
     body: bytes
 
 
-class Returned(NamedTuple):
+class RestoredConnections(NamedTuple):
     """What was put back: how many, and which addresses of their clients are, or were, this box's own."""
 
     connections: int
     own: frozenset[bytes]
 
 
-class Vanished:
+class ForgottenConnections:
     """Remembers for a moment which open TCP connections the kernel forgot; `put_back` is for any thread at any time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._source: NetlinkSocket | None = None
         self._paused = False
-        self._gone: deque[Gone] = deque(maxlen=MOST)
+        self._gone: deque[ForgottenConnection] = deque(maxlen=MOST_FORGOTTEN)
 
     def listen(self, mask: int) -> None:
         """Remember connections whose mark has a bit of the mask from now on; none with 0, which ends it.
@@ -100,31 +100,33 @@ class Vanished:
             finally:
                 self._lock.release()
 
-    def put_back(self, mark: int, mask: int, family: Family, spared: Collection[bytes] = frozenset()) -> Returned:
+    def put_back(
+        self, mark: int, mask: int, family: Family, exempt: Collection[bytes] = frozenset()
+    ) -> RestoredConnections:
         """Put back what vanished of a mark in a family of late, with the reserved mark.
 
         Args:
             mark: theirs, under `mask`.
             mask: bits of the mark that are ours.
             family: theirs.
-            spared: addresses of either end whose connections are not put back where they were not translated.
+            exempt: addresses of either end whose connections are not put back where they were not translated.
 
         Raises:
             KernelError: the kernel refused.
         """
         layouts = Layouts()
 
-        def wanted(gone: Gone) -> bool:
+        def wanted(gone: ForgottenConnection) -> bool:
             return layouts.of(gone.body).family is family and (layouts.mark(gone.body) ^ mark) & mask == 0
 
         with self._lock:
-            self._take(MOST)
+            self._take(MOST_FORGOTTEN)
             bodies = [gone.body for gone in self._gone if wanted(gone)]
-            self._gone = deque((gone for gone in self._gone if not wanted(gone)), MOST)
+            self._gone = deque((gone for gone in self._gone if not wanted(gone)), MOST_FORGOTTEN)
         ends = [conntrack.ends_of(layouts.of(body).read(body)) for body in bodies]
-        meant = [body for body, (one, other) in zip(bodies, ends, strict=True) if not _of(spared, one, other)]
+        meant = [body for body, (one, other) in zip(bodies, ends, strict=True) if not _of(exempt, one, other)]
         own = frozenset(one.address for one, other in ends if one and other and one.address == other.peer)
-        return Returned(conntrack.restore(meant, mask, LASTING), own)
+        return RestoredConnections(conntrack.restore(meant, mask, LASTING), own)
 
     def _take(self, most: int) -> None:
         now = time.monotonic()
@@ -133,7 +135,9 @@ class Vanished:
         if self._source is not None:
             with suppress(BlockingIOError):
                 for _ in range(most):
-                    self._gone.extend(Gone(now, message.body) for message in messages(self._source.receive_now()))
+                    self._gone.extend(
+                        ForgottenConnection(now, message.body) for message in messages(self._source.receive_now())
+                    )
 
 
 def _of(addresses: Collection[bytes], one: End | None, other: End | None) -> bool:

@@ -17,11 +17,11 @@ from polywan.core.errors import KernelError
 from polywan.core.events import (
     AddressLost,
     EventsLost,
+    ForeignStateChanged,
     KernelEvent,
     LinkChanged,
     LinkRemoved,
-    OursTouched,
-    WorldTouched,
+    OwnStateChanged,
 )
 from polywan.core.net import TABLE_MAIN, family_of
 from polywan.core.nft import TABLE
@@ -163,7 +163,7 @@ class Translator:
         devices = set(rt.devices_of([message.body]))
         if key[1] != TABLE_MAIN or len(devices) != 1:
             return events
-        return [replace(event, link=self._name(*devices)) for event in events if isinstance(event, WorldTouched)]
+        return [replace(event, link=self._name(*devices)) for event in events if isinstance(event, ForeignStateChanged)]
 
     def _name(self, index: int) -> str | None:
         link = self._links.get(index)
@@ -178,7 +178,7 @@ class Translator:
         index = int.from_bytes(attributes(message.body, _NETCONF).get(_IFINDEX, b""), sys.byteorder, signed=True)
         if index > 0 and index not in self._links:
             return []
-        return [WorldTouched("setting", self._name(index) if index > 0 else None)]
+        return [ForeignStateChanged("setting", self._name(index) if index > 0 else None)]
 
     def _address(self, message: Message) -> KernelEvent:
         index, about = rt.address_about(message.body)
@@ -189,12 +189,12 @@ class Translator:
             gone = rt.decode_address(message.body, {index: link.name for index, link in self._links.items()})
             if gone is not None:
                 return AddressLost(gone.link, family_of(gone.ip))
-        return WorldTouched("address", self._name(index))
+        return ForeignStateChanged("address", self._name(index))
 
     def _touched(self, what: str, message: Message, *, ours: bool) -> list[KernelEvent]:
         if message.port == self._own_port:
             return []
-        return [OursTouched(what) if ours else WorldTouched(what)]
+        return [OwnStateChanged(what) if ours else ForeignStateChanged(what)]
 
     def _link(self, message: Message) -> list[KernelEvent]:
         link = rt.decode_link(message.body)
@@ -226,8 +226,8 @@ class Translator:
         touched, self._table_touched = self._table_touched, False
         others, self._chains_touched = self._chains_touched, False
         if touched:
-            return [OursTouched("table", _author(found))]
-        return [WorldTouched("chain")] if others else []
+            return [OwnStateChanged("table", _author(found))]
+        return [ForeignStateChanged("chain")] if others else []
 
 
 def _author(found: dict[int, bytes]) -> str:
@@ -237,7 +237,7 @@ def _author(found: dict[int, bytes]) -> str:
     return f"{name} (pid {struct.unpack('>I', pid)[0]})"
 
 
-class Watch:
+class NetlinkWatch:
     """Subscribes when constructed, in the thread of a running loop, and tells of events until it is closed.
 
     Attributes:
@@ -287,7 +287,7 @@ class Watch:
             self._release()
 
     @contextmanager
-    def looking_away(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """Hear nothing of nftables meanwhile, then have our table read again; may be called from any thread.
 
         Otherwise the kernel writes a message for each element of a set: for 50 000 prefixes that takes three times as
@@ -334,14 +334,14 @@ class Watch:
 
     def drain(self) -> list[KernelEvent]:
         """Read what is there now; a burst of equal touches counts as one."""
-        found: list[KernelEvent] = [OursTouched("table")] if self._missed else []
+        found: list[KernelEvent] = [OwnStateChanged("table")] if self._missed else []
         self._missed = False
         found += self._read(self._nft, self._translator.nftables)
         found += self._read(self._route, self._translator.route)
         events: list[KernelEvent] = []
         known = set()
         for event in found:
-            what = (event, event.link if isinstance(event, WorldTouched) else None)
+            what = (event, event.link if isinstance(event, ForeignStateChanged) else None)
             if isinstance(event, LinkChanged | LinkRemoved) or what not in known:
                 known.add(what)
                 events.append(event)

@@ -30,7 +30,7 @@ class LogLine:
     text: str
 
 
-class Daemon:
+class DaemonProcess:
     """A daemon under test: start, kill and start again; its kernel state and files outlive the process.
 
     Attributes:

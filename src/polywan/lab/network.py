@@ -103,7 +103,7 @@ class Lab:
         """Return the providers' counts by uplink number."""
         counts: dict[str, int] = {}
         for provider in self.topology.providers:
-            counts |= Namespace(provider).counters(recipe.TABLE)
+            counts |= Namespace(provider).counters(recipe.PROVIDER_TABLE)
         return {
             u.number: Seen(
                 spoofed=counts[f"spoofed{u.number}"],
@@ -121,7 +121,7 @@ class Lab:
     def _set_hole(self, number: int, verb: str) -> float:
         uplink = self.topology.uplink(number)
         lines = [
-            f"{verb} element {recipe.TABLE} holes{family:d} {{ {address.allowed} }}"
+            f"{verb} element {recipe.PROVIDER_TABLE} holes{family:d} {{ {address.allowed} }}"
             for family, address in uplink.addresses.items()
         ]
         self.provider(number).nft("\n".join(lines) + "\n")
@@ -180,7 +180,7 @@ def _furnish(lab: Lab) -> None:
     for namespace in (lab.router, lab.client, lab.server):
         namespace.sysctl(recipe.NO_DAD)
     for namespace in providers:
-        namespace.sysctl(recipe.FORWARDING)
+        namespace.sysctl(recipe.PROVIDER_SETTINGS)
     ip_batch(recipe.links(topology))
     for namespace in providers:
         namespace.ip(recipe.provider(topology, namespace.name))

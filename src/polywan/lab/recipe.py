@@ -8,7 +8,7 @@ from typing import Final
 from polywan.core.net import Family
 from polywan.lab.topology import LAN_CLIENT, LAN_ROUTER, SERVERS, LabUplink, Topology
 
-TABLE: Final = "inet lab"
+PROVIDER_TABLE: Final = "inet lab"
 """The nft table of each provider."""
 
 CLIENT, ROUTER, SERVER = "client", "router", "server"
@@ -23,7 +23,7 @@ NO_DAD: Final = {"ipv6/conf/all/accept_dad": 0, "ipv6/conf/default/accept_dad": 
 _AT_ONCE: Final = {Family.V4: "", Family.V6: " nodad"}
 """The same for one address; without it a route may come before its source is valid."""
 
-FORWARDING: Final = {
+PROVIDER_SETTINGS: Final = {
     **NO_DAD,
     "ipv4/ip_forward": 1,
     "ipv4/conf/all/rp_filter": 0,
@@ -150,7 +150,7 @@ def _customer(topology: Topology, uplink: LabUplink) -> Iterator[str]:
 def provider_table(topology: Topology, name: str) -> str:
     """Return the provider's nft table: drops and counts wrong sources, counts the rest, holds black holes."""
     customers = [uplink for uplink in topology.uplinks if uplink.provider == name]
-    lines = [f"table {TABLE} {{"]
+    lines = [f"table {PROVIDER_TABLE} {{"]
     for kind in ("spoofed", "packets", "opened"):
         lines += [f"counter {kind}{uplink.number} {{ }}" for uplink in customers]
     for uplink in customers:

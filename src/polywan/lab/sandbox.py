@@ -88,13 +88,13 @@ def enter(argv: Sequence[str]) -> NoReturn:
         raise MissingFeature("the lab needs " + ", ".join(missing))
     is_root = os.geteuid() == 0
     os.environ["PATH"] = _path_with_sbin()
-    ways = ("-mn", "-Urmn") if is_root else ("-Urmn",)
-    way = next((w for w in ways if _allowed(w)), None)
-    if way is None:
+    modes = ("-mn", "-Urmn") if is_root else ("-Urmn",)
+    mode = next((w for w in modes if _allowed(w)), None)
+    if mode is None:
         raise LabError(refusal(_switches(), is_root=is_root))
     os.environ[INSIDE] = "1"
     os.environ[OUTSIDE] = " ".join(f"{kind}={os.readlink(f'/proc/self/ns/{kind}')}" for kind in _KINDS)
-    os.execvp("unshare", ["unshare", way, "--", *argv])  # noqa: S606 - an argument list, and no shell is wanted
+    os.execvp("unshare", ["unshare", mode, "--", *argv])  # noqa: S606 - an argument list, and no shell is wanted
 
 
 def prepare() -> None:
@@ -140,9 +140,9 @@ def _switches() -> dict[str, str]:
     return found
 
 
-def _allowed(way: str) -> bool:
+def _allowed(mode: str) -> bool:
     """Try it with a command that needs the new capabilities: a map alone may be allowed and give none."""
-    trial = subprocess.run(["unshare", way, "--", "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
+    trial = subprocess.run(["unshare", mode, "--", "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
     return trial.returncode == 0
 
 

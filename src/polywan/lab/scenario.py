@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from polywan.core.errors import ControlError
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.sandbox import LabError
 from polywan.lab.servers import serve
@@ -22,7 +22,7 @@ from polywan.lab.traffic import SteadyLoad, deviation, open_connections, shares,
 from polywan.lab.verdict import Event, Promise, Step, judge, promises
 from polywan.lab.witness import Witnesses
 
-HOME: Final = Path("/run/polywan")
+LAB_HOME: Final = Path("/run/polywan")
 """Directory of the lab's daemon, in the sandbox's own /run."""
 
 _Act: TypeAlias = Callable[[int], float]
@@ -106,7 +106,7 @@ def configuration(topology: Topology, weights: Sequence[int]) -> str:
 class Story:
     """One run over a standing network. `play` is the whole of it."""
 
-    def __init__(self, lab: Lab, daemon: Daemon, audience: Audience, connections: int) -> None:
+    def __init__(self, lab: Lab, daemon: DaemonProcess, audience: Audience, connections: int) -> None:
         self.lab, self.daemon, self.audience, self.connections = lab, daemon, audience, connections
         self.weights = weights_of(len(lab.topology.uplinks))
         self.shares: list[Share] = []

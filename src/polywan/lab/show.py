@@ -14,10 +14,10 @@ from pathlib import Path
 from polywan.core.errors import PolywanError
 from polywan.core.net import FAMILIES
 from polywan.lab import sandbox
-from polywan.lab.daemon import Daemon
+from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab, build
 from polywan.lab.sandbox import LabError
-from polywan.lab.scenario import HOME, Report, Story, configuration, weights_of
+from polywan.lab.scenario import LAB_HOME, Report, Story, configuration, weights_of
 from polywan.lab.servers import ECHO_PORT, serve
 from polywan.lab.topology import SERVERS
 from polywan.lab.view import as_json, audience, print_report
@@ -62,7 +62,7 @@ def _run_inside(options: Options) -> int:
         _write(options.keep_log, "")
     with build(options.uplinks) as lab:
         text = configuration(lab.topology, weights_of(options.uplinks))
-        daemon = Daemon(lab.router, text, HOME)
+        daemon = DaemonProcess(lab.router, text, LAB_HOME)
         held, failed = False, True
         try:
             with audience(talk, live=talk.isatty()) as watcher:
@@ -96,7 +96,7 @@ async def _stand(lab: Lab) -> None:
     await asyncio.Event().wait()
 
 
-def _say_how_to_enter(daemon: Daemon) -> None:
+def _say_how_to_enter(daemon: DaemonProcess) -> None:
     addresses = [address for family in FAMILIES for address in SERVERS[family]]
     mapped = Path("/proc/self/uid_map").read_text(encoding="ascii").split() != ["0", "0", "4294967295"]
     join = f"nsenter -t {os.getpid()} {'-U --preserve-credentials ' if mapped else ''}-m -n"
@@ -109,7 +109,7 @@ def _say_how_to_enter(daemon: Daemon) -> None:
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def _give_log(daemon: Daemon, keep: Path | None, *, failed: bool) -> None:
+def _give_log(daemon: DaemonProcess, keep: Path | None, *, failed: bool) -> None:
     lines = [f"{line.text}\n" for line in daemon.log]
     if keep is not None:
         _write(keep, "".join(lines))

@@ -20,9 +20,9 @@ from polywan.lab.network import Lab
 from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY
 from polywan.lab.topology import SERVERS
 
-PATIENCE: Final = 5.0
+CONNECT_TIMEOUT: Final = 5.0
 """Seconds a client waits for a new connection."""
-UDP_PATIENCE: Final = 2.0
+UDP_TIMEOUT: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Connection:
         """End it with a FIN."""
         self.sock.close()
 
-    async def ask(self, line: str, patience: float = PATIENCE) -> str:
+    async def ask(self, line: str, patience: float = CONNECT_TIMEOUT) -> str:
         """Send a line to the echo server and return its answer.
 
         Raises:
@@ -94,7 +94,7 @@ async def connect(
     *,
     port: int = ECHO_PORT,
     namespace: Namespace | None = None,
-    patience: float = PATIENCE,
+    patience: float = CONNECT_TIMEOUT,
     device: str = "",
 ) -> tuple[Attempt, Connection | None]:
     """Try once to open a TCP connection, from the client unless told otherwise; never raises for a refusal.
@@ -125,7 +125,7 @@ async def connect(
     return attempt, None
 
 
-async def exchange(lab: Lab, sock: socket.socket, payload: str, patience: float = UDP_PATIENCE) -> int | None:
+async def exchange(lab: Lab, sock: socket.socket, payload: str, patience: float = UDP_TIMEOUT) -> int | None:
     """Send one datagram on a connected socket and return the uplink the server saw.
 
     Raises:
@@ -195,7 +195,7 @@ async def udp_flows(lab: Lab, number: int, address: IPAddress, namespace: Namesp
 class SteadyLoad:
     """A new connection each `interval` seconds, families mixed by a fixed chance; closed once greeted."""
 
-    def __init__(self, lab: Lab, *, interval: float = 0.02, patience: float = PATIENCE) -> None:
+    def __init__(self, lab: Lab, *, interval: float = 0.02, patience: float = CONNECT_TIMEOUT) -> None:
         self.attempts: list[Attempt] = []
         self._lab, self._interval, self._patience = lab, interval, patience
         # A strict alternation of families would keep step with the policy's own turns.

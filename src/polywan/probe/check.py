@@ -19,7 +19,7 @@ from polywan.probe.bound import REFUSED, SocketDeniedError
 TRIES: Final = 3
 """Datagrams sent at most: a single lost packet must not look like a broken layer."""
 
-LONGEST: Final = 120
+MAX_TEXT: Final = 120
 """Characters of text that a peer or a program may put into a detail."""
 
 IP_HEADER: Final = {Family.V4: 20, Family.V6: 40}
@@ -37,7 +37,7 @@ class CheckFailedError(Exception):
 
 
 @dataclass(slots=True, kw_only=True)
-class Attempt:
+class CheckAttempt:
     """A check under way: its order, and what is known so far.
 
     Attributes:
@@ -58,8 +58,8 @@ class Attempt:
 
     def tries(self) -> Iterator[float]:
         """Yield, for each datagram to send, the moment until which its answer is waited for."""
-        for left in reversed(range(TRIES)):
-            yield self.deadline - self.order.timeout * left / TRIES
+        for remaining in reversed(range(TRIES)):
+            yield self.deadline - self.order.timeout * remaining / TRIES
 
     def count(self, *, sent: int = 0, received: int = 0, overhead: int = UDP_HEADER) -> None:
         """Add payload bytes of a packet each way, with headers of `overhead` bytes above IP's."""
@@ -68,7 +68,7 @@ class Attempt:
         self.received += received + header if received else 0
 
 
-Method = Callable[[Attempt], Awaitable[str]]
+Method = Callable[[CheckAttempt], Awaitable[str]]
 """Looks at a layer and returns what it saw.
 
 Raises `CheckFailedError`, or what sockets raise, when the layer is broken; need not mind the time.
@@ -76,18 +76,18 @@ Raises `CheckFailedError`, or what sockets raise, when the layer is broken; need
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CheckOutcome:
     """A result, and why this process could not look at all, whatever the link does; None when it could."""
 
     result: CheckResult
     denied: str | None = None
 
 
-async def carry_out(order: CheckOrder, method: Method) -> Outcome:
+async def carry_out(order: CheckOrder, method: Method) -> CheckOutcome:
     """Run a method to its end or to the timeout; raises nothing but the cancellation of the task."""
     clock = asyncio.get_running_loop().time
     started = clock()
-    attempt = Attempt(order=order, deadline=started + order.timeout)
+    attempt = CheckAttempt(order=order, deadline=started + order.timeout)
     denied = None
     ok = False
     try:
@@ -115,7 +115,7 @@ async def carry_out(order: CheckOrder, method: Method) -> Outcome:
         sent=attempt.sent,
         received=attempt.received,
     )
-    return Outcome(result, denied)
+    return CheckOutcome(result, denied)
 
 
 async def readable(socks: Sequence[socket.socket], until: float) -> bool:
@@ -138,7 +138,7 @@ async def readable(socks: Sequence[socket.socket], until: float) -> bool:
             loop.remove_reader(sock.fileno())
 
 
-def weigh(attempt: Attempt, sock: socket.socket) -> None:
+def weigh(attempt: CheckAttempt, sock: socket.socket) -> None:
     """Count what the connection has cost so far, by what TCP says itself."""
     with suppress(OSError, struct.error):
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
@@ -158,7 +158,7 @@ def explained(error: Exception) -> str:
 
 
 def shown(text: str) -> str:
-    """Return a stranger's text fit for a log line: printable ASCII, blanks joined, at most `LONGEST` characters."""
-    plain = "".join(c if "!" <= c <= "~" else " " if c.isspace() else "?" for c in text[: 4 * LONGEST])
+    """Return a stranger's text fit for a log line: printable ASCII, blanks joined, at most `MAX_TEXT` characters."""
+    plain = "".join(c if "!" <= c <= "~" else " " if c.isspace() else "?" for c in text[: 4 * MAX_TEXT])
     words = " ".join(plain.split())
-    return words if len(words) <= LONGEST else words[: LONGEST - 3] + "..."
+    return words if len(words) <= MAX_TEXT else words[: MAX_TEXT - 3] + "..."

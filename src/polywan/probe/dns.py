@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from polywan.core.net import Family, IPAddress
 from polywan.probe.bound import ABORT, bound_socket, endpoint
-from polywan.probe.check import Attempt, CheckFailedError, explained, readable, weigh
+from polywan.probe.check import CheckAttempt, CheckFailedError, explained, readable, weigh
 
 if TYPE_CHECKING:
     from dns.message import Message
@@ -54,7 +54,7 @@ class _Asked:
 class _Inquiry:
     """One question to several resolvers at once."""
 
-    attempt: Attempt
+    attempt: CheckAttempt
     question: Message
     asked: list[_Asked] = field(default_factory=list)
 
@@ -99,7 +99,7 @@ class _Inquiry:
             raise CheckFailedError(said)
 
 
-async def check_dns(attempt: Attempt) -> str:
+async def check_dns(attempt: CheckAttempt) -> str:
     """Ask for the order's name; that there is no such name is an answer too."""
     if not attempt.servers():
         return f"no IPv{attempt.order.family} resolver to ask"
@@ -107,7 +107,7 @@ async def check_dns(attempt: Attempt) -> str:
     return f"{answer.server} answered" + ("" if answer.exists else " that there is no such name")
 
 
-async def ask(attempt: Attempt, name: str) -> Answer:
+async def ask(attempt: CheckAttempt, name: str) -> Answer:
     """Ask all resolvers of the order's family at once and return the first answer.
 
     Raises:
@@ -131,7 +131,7 @@ async def ask(attempt: Attempt, name: str) -> Answer:
     raise CheckFailedError(attempt.pending)
 
 
-async def ask_by_tcp(attempt: Attempt, server: IPAddress, name: str) -> Answer:
+async def ask_by_tcp(attempt: CheckAttempt, server: IPAddress, name: str) -> Answer:
     """Ask one resolver once more, by the same uplink, for an answer that has no room in a datagram (RFC 7766).
 
     Raises:

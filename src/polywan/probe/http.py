@@ -17,10 +17,10 @@ import h11
 
 from polywan.core.net import IPAddress, family_of
 from polywan.probe.bound import ABORT, SocketDeniedError, bound_socket, endpoint
-from polywan.probe.check import Attempt, CheckFailedError, explained, shown, weigh
+from polywan.probe.check import CheckAttempt, CheckFailedError, explained, shown, weigh
 from polywan.probe.dns import Answer, ask, ask_by_tcp
 
-LARGEST: Final = 65536
+LARGEST_HEAD: Final = 65536
 """Bytes of an answer's head before it counts as none; its body is never read."""
 
 _PIECE: Final = 4096
@@ -76,7 +76,7 @@ def _path(parts: SplitResult) -> str:
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
-async def check_http(attempt: Attempt) -> str:
+async def check_http(attempt: CheckAttempt) -> str:
     """Fetch the order's page by one of its addresses; a page that has none in the family is not looked at."""
     order = attempt.order
     page = Page.parse(order.url)
@@ -97,7 +97,7 @@ async def check_http(attempt: Attempt) -> str:
     return judge(page, order.status, head, address)
 
 
-async def _look_up(attempt: Attempt, host: str) -> Answer:
+async def _look_up(attempt: CheckAttempt, host: str) -> Answer:
     """Return all that a resolver knows of the host.
 
     An answer that was cut short must not pass for "there is no address": that would be a good result.
@@ -117,14 +117,14 @@ async def _look_up(attempt: Attempt, host: str) -> Answer:
         raise CheckFailedError(f"{attempt.pending}: {why}") from error
 
 
-async def _fetch(attempt: Attempt, page: Page, addresses: tuple[IPAddress, ...]) -> tuple[Head, IPAddress]:
+async def _fetch(attempt: CheckAttempt, page: Page, addresses: tuple[IPAddress, ...]) -> tuple[Head, IPAddress]:
     """Return the answer of the first address that gives one; each has an equal part of the time."""
     loop = asyncio.get_running_loop()
     troubles: list[str] = []
-    for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+    for remaining, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
         attempt.pending = "; ".join([*troubles, f"no answer from {address}"])
         try:
-            async with asyncio.timeout((attempt.deadline - loop.time()) / left):
+            async with asyncio.timeout((attempt.deadline - loop.time()) / remaining):
                 return await _fetch_from(attempt, page, address), address
         except TimeoutError:
             troubles.append(f"no answer from {address}")
@@ -141,7 +141,7 @@ async def _fetch(attempt: Attempt, page: Page, addresses: tuple[IPAddress, ...])
     raise CheckFailedError("; ".join(troubles))
 
 
-async def _fetch_from(attempt: Attempt, page: Page, address: IPAddress) -> Head:
+async def _fetch_from(attempt: CheckAttempt, page: Page, address: IPAddress) -> Head:
     order = attempt.order
     # Before connecting: reading the system's certificates takes longer than a handshake.
     context = await asyncio.to_thread(_tls) if page.scheme == "https" else None
@@ -160,7 +160,7 @@ async def _converse(sock: socket.socket, page: Page, context: ssl.SSLContext | N
         sock=sock.dup(), ssl=context, server_hostname=page.host if context else None
     )
     try:
-        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST)
+        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST_HEAD)
         writer.write(_request(connection, page))
         return await _head(connection, reader)
     finally:
@@ -200,7 +200,7 @@ async def _head(connection: h11.Connection, reader: asyncio.StreamReader) -> Hea
         total += len(data)
         if not data:
             raise EOFError("closed without an answer")
-        if total > LARGEST:
+        if total > LARGEST_HEAD:
             raise EOFError("the answer has no end")
         connection.receive_data(data)
 

@@ -22,7 +22,7 @@ _TOKEN: Final = 8
 _TYPES: Final = {Family.V4: (8, 0), Family.V6: (128, 129)}
 """Type numbers of request and reply."""
 
-PROTOCOLS: Final = {Family.V4: socket.IPPROTO_ICMP, Family.V6: socket.IPPROTO_ICMPV6}
+ICMP_PROTOCOLS: Final = {Family.V4: socket.IPPROTO_ICMP, Family.V6: socket.IPPROTO_ICMPV6}
 
 
 def only(kind: int, words: int) -> bytes:
@@ -120,7 +120,7 @@ class EchoSocket:
         self._interface = interface
         self._crowded = float("-inf")
         self._tap: Tap | None = None
-        self._sock = bound_socket(family, socket.SOCK_RAW, PROTOCOLS[family], interface, mark)
+        self._sock = bound_socket(family, socket.SOCK_RAW, ICMP_PROTOCOLS[family], interface, mark)
         try:
             self._sock.setsockopt(*REPLIES[family])
             hear_only(self._sock, family, self._identifier)

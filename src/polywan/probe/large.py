@@ -15,8 +15,8 @@ from typing import Final
 
 from polywan.core.net import Family
 from polywan.probe.bound import RECVERR, bound_socket, endpoint
-from polywan.probe.check import IP_HEADER, Attempt, CheckFailedError, explained, readable
-from polywan.probe.icmp import PROTOCOLS, REPLIES, EchoReply, decode_reply, encode_request
+from polywan.probe.check import IP_HEADER, CheckAttempt, CheckFailedError, explained, readable
+from polywan.probe.icmp import ICMP_PROTOCOLS, REPLIES, EchoReply, decode_reply, encode_request
 from polywan.probe.tap import hear_only
 
 _ICMP_HEADER: Final = 8
@@ -51,7 +51,7 @@ class _Echo:
         return quoted[4:_ICMP_HEADER] == ours and self.expected.payload.startswith(token)
 
 
-async def check_large(attempt: Attempt) -> str:
+async def check_large(attempt: CheckAttempt) -> str:
     """Send the first server an echo request in one packet of the order's size and wait for its reply."""
     order = attempt.order
     servers = attempt.servers()
@@ -59,7 +59,7 @@ async def check_large(attempt: Attempt) -> str:
         return f"no IPv{order.family} target to ask"
     attempt.pending = f"{order.size} bytes: no answer"
     echo = _echo(order.family, order.size)
-    protocol = PROTOCOLS[order.family]
+    protocol = ICMP_PROTOCOLS[order.family]
     with closing(bound_socket(order.family, socket.SOCK_RAW, protocol, order.interface, order.mark)) as sock:
         sock.setsockopt(*REPLIES[order.family])
         hear_only(sock, order.family, echo.expected.identifier)
@@ -86,7 +86,7 @@ def _echo(family: Family, size: int) -> _Echo:
     return _Echo(family, EchoReply(secrets.randbelow(1 << 16), secrets.randbelow(1 << 16), secrets.token_bytes(room)))
 
 
-def _send(attempt: Attempt, sock: socket.socket, echo: _Echo) -> None:
+def _send(attempt: CheckAttempt, sock: socket.socket, echo: _Echo) -> None:
     size = attempt.order.size
     # An error of the path that is still pending would be taken for one of this packet.
     sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -99,7 +99,7 @@ def _send(attempt: Attempt, sock: socket.socket, echo: _Echo) -> None:
     attempt.sent += size
 
 
-def _complaints(attempt: Attempt, sock: socket.socket, echo: _Echo) -> None:
+def _complaints(attempt: CheckAttempt, sock: socket.socket, echo: _Echo) -> None:
     """Read what routers said, and believe "too big" about our own packet.
 
     Anything else they said proves nothing about the size.

@@ -16,7 +16,7 @@ from typing import Final
 from polywan.core.layers import CheckOrder
 from polywan.core.net import Family
 from polywan.probe.bound import bound_socket, endpoint, link_socket
-from polywan.probe.check import IP_HEADER, Attempt, CheckFailedError, readable
+from polywan.probe.check import IP_HEADER, CheckAttempt, CheckFailedError, readable
 from polywan.probe.icmp import only
 
 _ETH_P_ARP: Final = 0x0806
@@ -41,7 +41,7 @@ _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP = 0x8, 0x10, 0x80
 NOBODY: Final = "no neighbour to ask"
 
 
-async def check_gateway(attempt: Attempt) -> str:
+async def check_gateway(attempt: CheckAttempt) -> str:
     """Ask the gateway for its link-layer address; a link that knows no neighbours is well."""
     gateway = attempt.order.gateway
     if gateway is None:
@@ -69,7 +69,7 @@ def _own_address(order: CheckOrder) -> bytes | None:
     return bytes(own)
 
 
-async def _ask_by_arp(attempt: Attempt, gateway: IPv4Address, own: bytes) -> str:
+async def _ask_by_arp(attempt: CheckAttempt, gateway: IPv4Address, own: bytes) -> str:
     order = attempt.order
     attempt.pending = f"no answer to ARP from {gateway}"
     question = ArpPacket(_REQUEST, own, _source(order, gateway), bytes(6), gateway)
@@ -145,7 +145,7 @@ class ArpPacket:
         )
 
 
-async def _ask_by_nd(attempt: Attempt, gateway: IPv6Address, own: bytes) -> str:
+async def _ask_by_nd(attempt: CheckAttempt, gateway: IPv6Address, own: bytes) -> str:
     attempt.pending = f"no answer to neighbour discovery from {gateway}"
     request = solicitation(gateway, own)
     with closing(_discovery_socket(attempt)) as sock:
@@ -161,7 +161,7 @@ async def _ask_by_nd(attempt: Attempt, gateway: IPv6Address, own: bytes) -> str:
     raise CheckFailedError(attempt.pending)
 
 
-def _discovery_socket(attempt: Attempt) -> socket.socket:
+def _discovery_socket(attempt: CheckAttempt) -> socket.socket:
     order = attempt.order
     sock = bound_socket(Family.V6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6, order.interface, order.mark)
     try:

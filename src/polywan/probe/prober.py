@@ -23,10 +23,10 @@ from polywan.probe.icmp import EchoSocket
 from polywan.probe.methods import method_of
 from polywan.probe.tcp import Handshake
 
-GRACE: Final = 0.05
+FAIL_DELAY: Final = 0.05
 """Seconds before a probe that failed at once is reported: immediate failures must not spin the engine."""
 
-IDLE: Final = 60.0
+SOCKET_IDLE: Final = 60.0
 """Seconds without a probe after which a raw socket is let go: its uplink has left the configuration."""
 
 Method = Literal["icmp", "tcp"]
@@ -53,7 +53,7 @@ class NetProber:
     """A `Prober` over the network; all calls are made from the thread of one running event loop.
 
     Methods of a target are sent together and the first answer counts. A target whose methods have all
-    failed is reported without an answer: not before `GRACE` seconds, nor after its timeout. After it, echoes are
+    failed is reported without an answer: not before `FAIL_DELAY` seconds, nor after its timeout. After it, echoes are
     listened for until `LISTEN` is over: a queue delays them.
     """
 
@@ -105,7 +105,7 @@ class NetProber:
 
     async def _look(self, order: CheckOrder) -> None:
         clock = asyncio.get_running_loop().time
-        earliest = clock() + min(GRACE, order.timeout)
+        earliest = clock() + min(FAIL_DELAY, order.timeout)
         outcome = await carry_out(order, method_of(order.layer))
         if outcome.denied is not None:
             self._denied[order.layer] = outcome.denied
@@ -193,11 +193,11 @@ class NetProber:
         loop = asyncio.get_running_loop()
         if stale is not None:
             stale.close()
-        for key in [k for k, echo in self._echoes.items() if loop.time() - echo.last_used > IDLE]:
+        for key in [k for k, echo in self._echoes.items() if loop.time() - echo.last_used > SOCKET_IDLE]:
             self._echoes.pop(key).close()
-        fresh = EchoSocket(loop, order.interface, order.family, order.mark)
+        new = EchoSocket(loop, order.interface, order.family, order.mark)
         self._denied.pop("icmp", None)
-        return fresh
+        return new
 
     def _note(self, method: Method, error: Exception) -> None:
         if isinstance(error, SocketDeniedError):
@@ -209,7 +209,7 @@ class NetProber:
     def _fail(self, probe: _Probe) -> None:
         probe.alternatives -= 1
         if not probe.alternatives and not probe.overdue:
-            self._expire_at(probe.sent + min(GRACE, probe.order.timeout), probe)
+            self._expire_at(probe.sent + min(FAIL_DELAY, probe.order.timeout), probe)
 
     def _finish(self, probe: _Probe, rtt: float | None) -> None:
         if probe.done:

@@ -13,9 +13,9 @@ from contextlib import ExitStack, suppress
 from typing import Final
 
 from polywan.core.layers import CheckOrder
-from polywan.probe.check import Attempt, CheckFailedError, explained, shown
+from polywan.probe.check import CheckAttempt, CheckFailedError, explained, shown
 
-KEPT: Final = 4096
+KEPT_OUTPUT: Final = 4096
 """Bytes kept of what it says: the end, as its last line is shown."""
 
 _PIECE: Final = 65536
@@ -41,7 +41,7 @@ def environment(order: CheckOrder) -> dict[str, str]:
     }
 
 
-async def check_script(attempt: Attempt) -> str:
+async def check_script(attempt: CheckAttempt) -> str:
     """Run the order's program to its end and return the last line that it said."""
     order = attempt.order
     if not order.command:
@@ -137,7 +137,7 @@ class _Child:
             data = os.read(self._hear, _PIECE)
         except (BlockingIOError, InterruptedError):
             return
-        self._said = (self._said + data)[-KEPT:]
+        self._said = (self._said + data)[-KEPT_OUTPUT:]
         self.total += len(data)
         if not data or self.total > TALKATIVE:
             self._loop.remove_reader(self._hear)
