@@ -46,7 +46,7 @@ golden: ## write the golden files anew; read the difference before you commit it
 	$(BIN)/pytest tests/golden --update-golden
 
 docs: ## write docs/config.md from the descriptions in the code
-	$(BIN)/python -m polywan.config.docs docs/config.md
+	$(BIN)/python -m polywan.config.reference.markdown docs/config.md
 
 clean: ## remove what was made, but for .venv
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -19,7 +19,7 @@ from peers import STUDY, Shorewall, shorewall, why_no_shorewall
 from report import cell, summary, table
 from world import World, configuration, standing, until_up
 
-from polywan.kernel.netlink import NETFILTER, NetlinkSocket, attributes, messages, text
+from polywan.kernel.netlink.socket import NETFILTER, NetlinkSocket, attributes, messages, text
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.sandbox import LabError
 

@@ -14,10 +14,10 @@ from typing import Any, Final
 from wires import LAN, NETWORK, Wires, address, gateway, interface
 
 from polywan.config import Config
-from polywan.core import engine
-from polywan.core.effects import Apply, Hold
-from polywan.core.events import ConfigLoaded, ReadDone
-from polywan.core.state import State
+from polywan.core.engine import step as engine
+from polywan.core.state.effects import Apply, Hold
+from polywan.core.state.events import ConfigLoaded, ReadDone
+from polywan.core.state.state import State
 from polywan.kernel.linux import LinuxKernel
 from polywan.lab.sandbox import LabError
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from polywan.config import Config, load
-from polywan.core import engine
-from polywan.core.effects import Apply, SaveMemory
+from polywan.core.engine import step as engine
 from polywan.core.errors import PolywanError
-from polywan.core.events import ConfigLoaded, Event, LinkChanged, ReadDone
-from polywan.core.plan import ApplyReport, NftBatch, Plan, diff
-from polywan.core.state import State
+from polywan.core.plan.plan import ApplyReport, NftBatch, Plan, diff
+from polywan.core.state.effects import Apply, SaveMemory
+from polywan.core.state.events import ConfigLoaded, Event, LinkChanged, ReadDone
+from polywan.core.state.state import State
 from polywan.daemon import store
 from polywan.daemon.removing import remove
 from polywan.kernel.linux import LinuxKernel

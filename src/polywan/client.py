@@ -79,7 +79,7 @@ class Client:
         return str(self._request("GET", f"/v1/show/{what}")["text"])
 
     def why(self, words: Mapping[str, str]) -> dict[str, Any]:
-        """Return which way a connection would take, and why; `words` as in `core/question.py`.
+        """Return which way a connection would take, and why; `words` as in `core/trace/question.py`.
 
         Status 400 of the error: the question makes no sense.
         """
@@ -98,7 +98,7 @@ class Client:
         return self._request("POST", f"/v1/via/{quote(uplink, safe='')}")
 
     def flows(self, wanted: Mapping[str, str]) -> dict[str, Any]:
-        """Return tracked connections; `wanted` as `core.flows.wanted_of` reads it."""
+        """Return tracked connections; `wanted` as `core.status.flow_list.wanted_of` reads it."""
         return self._request("GET", _with("/v1/flows", wanted))
 
     def affinity(self, policy: str | None = None) -> dict[str, Any]:

@@ -11,16 +11,16 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from itertools import product
 from typing import Final
 
-from busy import shape, uplink_tables
 from chaos.load import INBOUND_PORT, KEPT_IN
 from chaos.plan import Action, Kind, Settings
-from polywan.core.life import ONSET
+from polywan.core.health.life import ONSET
 from polywan.core.net import FAMILIES, Family, IPInterface
 from polywan.lab import recipe
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.servers import ECHO_PORT
 from polywan.lab.topology import SERVERS, LabUplink, Topology
+from support.busy_lines import shape, uplink_tables
 
 TABLE: Final = "inet chaos"
 """The nft table of each provider that counts what is kept in, notes foreign sources, and loses echo requests."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from busy import loaded
 from chaos import acts
 from chaos.history import Deed, Ending, History, Life, Repair, Rules, Sample, Span, Vitals
 from chaos.load import Load, serving
@@ -24,6 +23,7 @@ from polywan.lab.network import Lab
 from polywan.lab.sandbox import LabError
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import SteadyLoad, deviation, open_connections, shares
+from support.busy_lines import loaded
 
 INTERVAL: Final = 0.05
 """Seconds between two new connections of the steady load."""

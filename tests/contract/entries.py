@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from polywan.core.net import Family
-from polywan.kernel.netlink import CREATE, EXCL, NETFILTER, NetlinkSocket, Request, attribute
+from polywan.kernel.netlink.socket import CREATE, EXCL, NETFILTER, NetlinkSocket, Request, attribute
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "sctp": 132}
 TCP_STATES = {1: "SYN_SENT", 2: "SYN_RECV", 3: "ESTABLISHED", 5: "CLOSE_WAIT", 8: "CLOSE", 9: "SYN_SENT2"}

@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import Protocol
 
 from contract.entries import TCP_STATES, Entry, create
-from polywan.core.affinity import AffinityEntry
-from polywan.core.events import KernelEvent, LinkChanged
-from polywan.core.foreign import Destination, ForeignRule
-from polywan.core.keep import KEEP_TABLE
 from polywan.core.net import TABLE_MAIN, Family, IPNetwork, TableId
-from polywan.core.nexthops import Nexthop, NexthopId, NexthopObject
-from polywan.core.observed import Address, DefaultRoute, Link
-from polywan.core.plan import DesiredState, Op, Plan
-from polywan.core.routing import IpRule, Route
+from polywan.core.plan.plan import DesiredState, Op, Plan
+from polywan.core.routing.nexthops import Nexthop, NexthopId, NexthopObject
+from polywan.core.routing.routes import IpRule, Route
+from polywan.core.ruleset.second_table import KEEP_TABLE
+from polywan.core.state.events import KernelEvent, LinkChanged
+from polywan.core.world.affinity import AffinityEntry
+from polywan.core.world.foreign_routing import Destination, ForeignRule
+from polywan.core.world.observed import Address, DefaultRoute, Link
 from polywan.kernel.api import Machine
-from polywan.kernel.fake import FakeKernel
-from polywan.kernel.fake_tracker import Connection
+from polywan.kernel.fake.kernel import FakeKernel
+from polywan.kernel.fake.tracker import Connection
 from polywan.kernel.linux import LinuxKernel
 from polywan.lab.namespaces import Namespace
-from watching import events
+from support.event_watch import events
 
 RP_FILTER = "net/ipv4/conf/up1/rp_filter"
 SENTINEL = "sentinel0"

@@ -11,9 +11,9 @@ import pytest
 from contract.entries import Entry
 from contract.kernels import World, events_of
 from contract.values import MASK
-from polywan.core.affinity import AffinityEntry
-from polywan.core.events import OwnStateChanged
 from polywan.core.net import FAMILIES, Family
+from polywan.core.state.events import OwnStateChanged
+from polywan.core.world.affinity import AffinityEntry
 
 
 def kept(

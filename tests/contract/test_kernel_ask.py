@@ -10,11 +10,11 @@ import pytest
 
 from contract.kernels import World, apply
 from contract.values import TABLE, default, gateway, rule
-from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError
 from polywan.core.net import FAMILIES, TABLE_MAIN, WORST_METRIC, Family
-from polywan.core.observed import DefaultRoute
-from polywan.core.plan import AddRule, PutRoute
+from polywan.core.plan.plan import AddRule, PutRoute
+from polywan.core.trace.route_query import RouteAnswer, RouteQuery
+from polywan.core.world.observed import DefaultRoute
 
 FAR = {Family.V4: ip_address("203.0.113.9"), Family.V6: ip_address("2001:db8:9::9")}
 INSIDE = {Family.V4: ip_address("192.168.1.50"), Family.V6: ip_address("2001:db8:aa::50")}

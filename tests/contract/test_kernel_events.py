@@ -9,11 +9,11 @@ import pytest
 
 from contract.kernels import World, apply, events_of, routes, settings
 from contract.values import FOREIGN_DEFAULTS, FOREIGN_RULES, default, desired, rule, sample
-from polywan.core.events import ForeignStateChanged, KernelEvent, LinkChanged, LinkRemoved, OwnStateChanged
 from polywan.core.net import Family
-from polywan.core.nft import replace_text
-from polywan.core.plan import AddRule, NftBatch, PutRoute, diff, removal
-from watching import events
+from polywan.core.plan.plan import AddRule, NftBatch, PutRoute, diff, removal
+from polywan.core.ruleset.model import replace_text
+from polywan.core.state.events import ForeignStateChanged, KernelEvent, LinkChanged, LinkRemoved, OwnStateChanged
+from support.event_watch import events
 
 
 def ours(events: list[KernelEvent]) -> list[KernelEvent]:

@@ -10,10 +10,10 @@ from ipaddress import ip_network
 import pytest
 
 from contract.kernels import LinuxWorld, World, events_of, linux_world
-from polywan.core.events import ForeignStateChanged
-from polywan.core.foreign import MOST_ROUTES, Destination, ForeignRule
 from polywan.core.net import FAMILIES, TABLE_MAIN, Family, RulePriority, TableId
-from polywan.core.observed import Observed
+from polywan.core.state.events import ForeignStateChanged
+from polywan.core.world.foreign_routing import MOST_ROUTES, Destination, ForeignRule
+from polywan.core.world.observed import Observed
 
 SITE = {Family.V4: ip_network("192.0.2.0/24"), Family.V6: ip_network("2001:db8:77::/48")}
 HOST = {Family.V4: ip_network("198.51.100.7/32"), Family.V6: ip_network("2001:db8:78::7/128")}

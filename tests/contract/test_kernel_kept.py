@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from contract.kernels import LinuxWorld, linux_world
-from polywan.core.observed import Observed
-from polywan.kernel import rtnetlink as rt
+from polywan.core.world.observed import Observed
 from polywan.kernel.linux import LinuxKernel
-from polywan.kernel.netlink import NetlinkSocket
-from watching import events
+from polywan.kernel.netlink import rtnetlink as rt
+from polywan.kernel.netlink.socket import NetlinkSocket
+from support.event_watch import events
 
 pytestmark = pytest.mark.netns
 

@@ -14,14 +14,14 @@ import pytest
 
 from contract.kernels import LinuxWorld, apply, events_of, linux_world, routes, rules
 from contract.values import TABLE, default, rule, sample
-from polywan.core.events import EventsLost, ForeignStateChanged, LinkChanged, LinkRemoved, OwnStateChanged
 from polywan.core.net import FAMILIES, Family, RulePriority, TableId
-from polywan.core.nft import NftSet, declare_texts, replace_text
-from polywan.core.observed import DefaultRoute
-from polywan.core.plan import AddRule, DelRoute, DelRule, NftBatch, Plan, PutRoute
-from polywan.core.routing import Route
+from polywan.core.plan.plan import AddRule, DelRoute, DelRule, NftBatch, Plan, PutRoute
+from polywan.core.routing.routes import Route
+from polywan.core.ruleset.model import NftSet, declare_texts, replace_text
+from polywan.core.state.events import EventsLost, ForeignStateChanged, LinkChanged, LinkRemoved, OwnStateChanged
+from polywan.core.world.observed import DefaultRoute
 from polywan.kernel.linux import LinuxKernel
-from watching import events
+from support.event_watch import events
 
 pytestmark = pytest.mark.netns
 

@@ -10,11 +10,11 @@ import pytest
 
 from contract.kernels import World, apply, events_of, nexthops, refusals, routes
 from contract.values import TABLE, gateway
-from polywan.core.events import ForeignStateChanged, KernelEvent, OwnStateChanged
 from polywan.core.net import FAMILIES, WORST_METRIC, Family
-from polywan.core.nexthops import BUCKETS, Nexthop, NexthopGroup, NexthopId, group_id, nexthop_id
-from polywan.core.plan import DelNexthop, DelRoute, Plan, PutNexthop, PutRoute, removal
-from polywan.core.routing import Route
+from polywan.core.plan.plan import DelNexthop, DelRoute, Plan, PutNexthop, PutRoute, removal
+from polywan.core.routing.nexthops import BUCKETS, Nexthop, NexthopGroup, NexthopId, group_id, nexthop_id
+from polywan.core.routing.routes import Route
+from polywan.core.state.events import ForeignStateChanged, KernelEvent, OwnStateChanged
 
 STRANGER = NexthopId(7)
 

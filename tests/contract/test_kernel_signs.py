@@ -11,12 +11,12 @@ import pytest
 from contract.entries import Entry
 from contract.kernels import LinuxWorld, World, linux_world
 from contract.values import MASK
-from polywan.core.events import NewConnections
+from polywan.core.health.passive import SAMPLE
 from polywan.core.net import FAMILIES, Family
-from polywan.core.passive import SAMPLE
+from polywan.core.state.events import NewConnections
 from polywan.kernel.api import Freed
-from polywan.kernel.passive import NewConnectionListener
-from polywan.kernel.vanished import ForgottenConnections
+from polywan.kernel.conntrack.forgotten import ForgottenConnections
+from polywan.kernel.conntrack.new_connections import NewConnectionListener
 
 PATIENCE = 5.0
 

@@ -22,11 +22,11 @@ from contract.values import (
     sample,
 )
 from polywan.core.net import FAMILIES, TABLE_MAIN, Family, RulePriority
-from polywan.core.nft import Chain, Hook, NftRule, NftTable, delete_text, replace_text, state_of
-from polywan.core.observed import Address
-from polywan.core.plan import AddRule, DelRoute, DelRule, NftBatch, Plan, PutRoute, SetSysctl, diff, removal
-from polywan.core.routing import IpRule, Route
-from polywan.core.tuning import Sysctl
+from polywan.core.plan.plan import AddRule, DelRoute, DelRule, NftBatch, Plan, PutRoute, SetSysctl, diff, removal
+from polywan.core.routing.routes import IpRule, Route
+from polywan.core.routing.sysctls import Sysctl
+from polywan.core.ruleset.model import Chain, Hook, NftRule, NftTable, delete_text, replace_text, state_of
+from polywan.core.world.observed import Address
 
 NO_WAY_THERE = [(Family.V4, errno.ENETUNREACH), (Family.V6, errno.EHOSTUNREACH)]
 

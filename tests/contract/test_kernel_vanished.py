@@ -10,8 +10,8 @@ from contract.entries import Entry
 from contract.kernels import LinuxWorld, linux_world
 from contract.values import MASK
 from polywan.core.net import FAMILIES, Family
-from polywan.kernel import vanished
-from polywan.kernel.vanished import ForgottenConnections
+from polywan.kernel.conntrack import forgotten
+from polywan.kernel.conntrack.forgotten import ForgottenConnections
 
 pytestmark = pytest.mark.netns
 
@@ -100,7 +100,7 @@ def test_what_vanished_long_ago_does_not_come_back(
 ) -> None:
     expire(linux, tcp(1))
     memory.keep()
-    monkeypatch.setattr(vanished, "RECENT", -1.0)
+    monkeypatch.setattr(forgotten, "RECENT", -1.0)
     assert memory.put_back(0x100, MASK, Family.V4).connections == 0
 
 

@@ -11,14 +11,13 @@ from typing import TypeVar
 
 import pytest
 
-from polywan.core.events import CheckResult, ProbeResult
-from polywan.core.health import ProbeOrder, ProbeTarget
-from polywan.core.layers import CheckOrder, Layer
+from polywan.core.health.layers import CheckOrder, CheckResult, Layer
+from polywan.core.health.probes import ProbeOrder, ProbeResult, ProbeTarget
 from polywan.lab.namespaces import Namespace
 from polywan.probe.api import Prober
 from polywan.probe.fake import FakeProber
 from polywan.probe.prober import NetProber
-from probing import ask, check_order, inspect, order, reported, take
+from support.probe_orders import ask, check_order, inspect, order, reported, take
 
 ALIVE = ("203.0.113.1", "203.0.113.2")
 SILENT = "203.0.113.66"

@@ -6,13 +6,13 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from contract.kernels import RP_FILTER
-from polywan.core.foreign import ForeignRule
 from polywan.core.net import FAMILIES, WORST_METRIC, Family, IPAddress, RulePriority, TableId
-from polywan.core.nft import Chain, Hook, NftMap, NftRule, NftSet, NftTable
-from polywan.core.observed import DefaultRoute
-from polywan.core.plan import DesiredState
-from polywan.core.routing import IpRule, Route
-from polywan.core.tuning import Sysctl
+from polywan.core.plan.plan import DesiredState
+from polywan.core.routing.routes import IpRule, Route
+from polywan.core.routing.sysctls import Sysctl
+from polywan.core.ruleset.model import Chain, Hook, NftMap, NftRule, NftSet, NftTable
+from polywan.core.world.foreign_routing import ForeignRule
+from polywan.core.world.observed import DefaultRoute
 
 TABLE = TableId(6001)
 MASK = 0x3F00

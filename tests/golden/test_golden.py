@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from polywan.config import load
-from polywan.core import engine
-from polywan.core.effects import Apply
-from polywan.core.events import ConfigLoaded, ReadDone
-from polywan.core.explain import describe as describe_trace
-from polywan.core.plan import Plan, describe
-from polywan.core.question import parse as parse_question
-from polywan.core.state import State
-from polywan.core.trace import trace
+from polywan.core.engine import step as engine
+from polywan.core.plan.plan import Plan, describe
+from polywan.core.state.effects import Apply
+from polywan.core.state.events import ConfigLoaded, ReadDone
+from polywan.core.state.state import State
+from polywan.core.trace.explain import describe as describe_trace
+from polywan.core.trace.question import parse as parse_question
+from polywan.core.trace.walk import trace
+from polywan.daemon.api.why import recorded, trace_input_of
 from polywan.daemon.offline import parse
-from polywan.daemon.why import recorded, trace_input_of
-from worlds import Engine
+from support.engine_world import Engine
 
 CASES = sorted(p for p in (Path(__file__).parent / "cases").iterdir() if p.is_dir())
 

@@ -12,13 +12,13 @@ from typing import TypeVar
 
 import pytest
 
-from netlab import BuildLab, StartDaemon, WaitFor
 from polywan.core.errors import MissingFeature
-from polywan.daemon.groups import hierarchy, require
+from polywan.kernel.cgroups import hierarchy, require
 from polywan.lab import sandbox
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab, build
+from support.netns import BuildLab, StartDaemon, WaitFor
 
 T = TypeVar("T")
 HERE = Path(__file__).parent

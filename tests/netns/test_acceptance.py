@@ -12,10 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asking import DSCP_EF, OTHER_CLIENT, Asker, rule
-from dnsserver import Zone
-from lanclients import as_clients, many_clients, uplinks_of
-from netlab import with_servers
 from polywan.core.net import FAMILIES, Family, IPAddress
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
@@ -23,10 +19,14 @@ from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT, Servers
 from polywan.lab.topology import LAN_CLIENT, SERVERS
 from polywan.lab.traffic import Connection, connect, open_connections, shares
-from resolving import resolving
+from support.dns_lab import resolving
+from support.dns_server import Zone
+from support.lan_clients import as_clients, many_clients, uplinks_of
+from support.lan_traffic import DSCP_EF, OTHER_CLIENT, Asker, rule
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon, WaitFor
+    from support.netns import BuildLab, StartDaemon, WaitFor
 
 FORWARDED = 8080
 OTHER_PORT = 7002

@@ -16,7 +16,7 @@ from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon
+    from support.netns import StartDaemon
 
 from polywan.core.net import Family
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.net import FAMILIES, Family
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import open_connections, shares
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon
+    from support.netns import BuildLab, StartDaemon
 
 PORT = 4000
 AF = {Family.V4: socket.AF_INET, Family.V6: socket.AF_INET6}

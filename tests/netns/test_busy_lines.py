@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from busy import Load, Queue, Where, configuration, loaded, narrow, queue_in_the_box
-from polywan.core.events import ProbeResult
+from polywan.core.health.probes import ProbeResult
 from polywan.core.net import Family
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
-from probing import take
-from twolinks import SERVER, build, by
+from support.busy_lines import Load, Queue, Where, configuration, loaded, narrow, queue_in_the_box
+from support.probe_orders import take
+from support.two_providers import SERVER, build, by
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon
     from polywan.probe.prober import NetProber
+    from support.netns import BuildLab, StartDaemon
 
 QUEUES = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds; one uplink for each, and one more that is idle."""

@@ -11,7 +11,7 @@ from chaos.drive import Run, speed
 from chaos.plan import Kind, make_plan
 
 if TYPE_CHECKING:
-    from netlab import BuildLab
+    from support.netns import BuildLab
 
 SEED, SECONDS = 180109, 9.0
 

@@ -18,11 +18,7 @@ import dns.message
 import dns.rcode
 import pytest
 
-from dnsserver import DnsServer, Zone
-from netlab import BuildLab
-from pageserver import PageServer
-from polywan.core.events import CheckResult
-from polywan.core.layers import CheckOrder, Layer
+from polywan.core.health.layers import CheckOrder, CheckResult, Layer
 from polywan.core.net import FAMILIES, Family
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
@@ -30,7 +26,10 @@ from polywan.lab.servers import SOCKET_FAMILY
 from polywan.lab.topology import SERVERS
 from polywan.probe.neighbour import NOBODY
 from polywan.probe.prober import NetProber
-from probing import check_order, inspect, reported, take_checks
+from support.dns_server import DnsServer, Zone
+from support.netns import BuildLab
+from support.page_server import PageServer
+from support.probe_orders import check_order, inspect, reported, take_checks
 
 V4, V6 = Family.V4, Family.V6
 BOTH = pytest.mark.parametrize("family", FAMILIES)

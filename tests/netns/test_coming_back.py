@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.net import Family
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
@@ -21,9 +20,10 @@ from polywan.lab.scenario import configuration
 from polywan.lab.servers import STREAM_PORT
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import connect, exchange, open_connections, shares, udp_socket
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon
+    from support.netns import StartDaemon
 
 FAMILIES = [Family.V4, Family.V6]
 MARKS = {1: 0x1000000, 2: 0x2000000, 3: 0x3000000}

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from polywan.core.admission import EACH, SPARE
+from polywan.daemon.api.admission import EACH, SPARE
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon, WaitFor
+    from support.netns import StartDaemon, WaitFor
 
 READER = 12345
 CONNECTIONS = 400

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.errors import ConfigError, ControlError
-from polywan.core.keep import KEEP_TABLE
 from polywan.core.net import FAMILIES, Family
+from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.lab.network import Lab
 from polywan.lab.sandbox import LabError
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import serve
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import SteadyLoad, connect, exchange, open_connections, shares, udp_socket
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon, WaitFor
+    from support.netns import BuildLab, StartDaemon, WaitFor
 
 
 def spoofed(lab: Lab) -> int:

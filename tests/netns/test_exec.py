@@ -15,19 +15,19 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-from netlab import with_servers
-from polywan.core.lookups import VIA
 from polywan.core.net import FAMILIES, Family
-from polywan.daemon.groups import hierarchy
+from polywan.core.world.lookups import VIA
+from polywan.kernel.cgroups import hierarchy
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT, Servers
 from polywan.lab.topology import LAN_CLIENT, LAN_ROUTER, SERVERS
 from polywan.lab.traffic import connect, open_connections, shares
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon, WaitFor
+    from support.netns import BuildLab, StartDaemon, WaitFor
 
 pytestmark = pytest.mark.needs("cgroup2")
 

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from asking import Asker
-from netlab import with_servers
 from polywan.core.net import Family
 from polywan.lab.namespaces import Namespace
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
+from support.lan_traffic import Asker
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon
+    from support.netns import BuildLab, StartDaemon
 
 WATCHED = 15.0
 """Seconds for which the line must not be called down."""

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from firewalls import CAUSES, FIREWALL, TIMES, flushed
-from netlab import with_servers
-from polywan.core.keep import KEEP_TABLE
 from polywan.core.net import FAMILIES, Family
+from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import SOCKET_FAMILY, STREAM_PORT
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import SteadyLoad, connect
+from support.firewalls import CAUSES, FIREWALL, TIMES, flushed
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon, WaitFor
+    from support.netns import StartDaemon, WaitFor
 
 
 @dataclass

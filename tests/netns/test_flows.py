@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.errors import ControlError
-from polywan.core.flows import BLUR, stray
 from polywan.core.net import Family
-from polywan.kernel import conntrack
+from polywan.core.world.conntrack import BLUR, stray
+from polywan.kernel.conntrack import table as conntrack
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT
 from polywan.lab.topology import LAN_CLIENT, SERVERS
 from polywan.lab.traffic import Opened, open_connections
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon, WaitFor
+    from support.netns import StartDaemon, WaitFor
 
 FAMILIES = [Family.V4, Family.V6]
 AFFINITY = """

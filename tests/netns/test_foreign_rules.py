@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asking import mac_of
-from foreignrules import TABLES, Outside, Place, carry_out, frame, packet_socket, packets, rules, tables
-from netlab import with_servers
-from polywan.core.foreign import ForeignRule
 from polywan.core.net import FAMILIES, Family
-from polywan.core.observed import Observed
 from polywan.core.packet import Packet
-from polywan.core.theirs import decides, theirs_chains
+from polywan.core.ruleset.neighbours.foreign_rules import decides, theirs_chains
+from polywan.core.world.foreign_routing import ForeignRule
+from polywan.core.world.observed import Observed
 from polywan.kernel.linux import LinuxKernel
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import SOCKET_FAMILY
 from polywan.lab.topology import SERVERS
+from support.foreign_rules import TABLES, Outside, Place, carry_out, frame, packet_socket, packets, rules, tables
+from support.lan_traffic import mac_of
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon, WaitFor
+    from support.netns import BuildLab, StartDaemon, WaitFor
 
 LAN = Place("lan0", {Family.V4: "192.168.15.0/24", Family.V6: "2001:db8:15::/64"})
 OUT = Outside(

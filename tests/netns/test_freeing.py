@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.net import Family
-from polywan.kernel.nudge import End, challenge
+from polywan.kernel.conntrack.challenge_ack import End, challenge
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
@@ -25,9 +24,10 @@ from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, STREAM_PORT
 from polywan.lab.topology import LAN_CLIENT, SERVERS
 from polywan.lab.traffic import Connection, Opened, connect, error_name, exchange, open_connections
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon
+    from support.netns import BuildLab, StartDaemon
 
 FAMILIES: Final = [Family.V4, Family.V6]
 FAULTS: Final = ["carrier", "device down", "device gone", "silent"]

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.net import FAMILIES, Family
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import LAN_CLIENT, SERVERS
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon, WaitFor
+    from support.netns import BuildLab, StartDaemon, WaitFor
 
 FAR = {Family.V4: "203.0.113.97", Family.V6: "2001:db8:97::97"}
 FAR_NETWORK = {Family.V4: "203.0.113.96/28", Family.V6: "2001:db8:97::/64"}

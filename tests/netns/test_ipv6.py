@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.net import Family
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
@@ -21,9 +20,10 @@ from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import error_name, open_connections, read_line, shares
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon, WaitFor
+    from support.netns import BuildLab, StartDaemon, WaitFor
 
 PREFIX = {1: IPv6Network("2001:db8:a::/56"), 2: IPv6Network("2001:db8:b::/56")}
 RENEWED = IPv6Network("2001:db8:c::/56")

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asking import DSCP_EF, NOBODY, OTHER_CLIENT, Asker, mac_of, needs_users, rule, started
-from firewalls import CAUSES, TIMES, flushed
-from netlab import with_servers
 from polywan.core.net import FAMILIES, Family
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, Servers
 from polywan.lab.topology import LAN_CLIENT, SERVERS
 from polywan.lab.traffic import read_line
+from support.firewalls import CAUSES, TIMES, flushed
+from support.lan_traffic import DSCP_EF, NOBODY, OTHER_CLIENT, Asker, mac_of, needs_users, rule, started
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon, WaitFor
+    from support.netns import StartDaemon, WaitFor
 
 LIMITED = "".join(f'"{LAN_CLIENT[family].ip}", ' for family in FAMILIES).rstrip(", ")
 """The client whose packets must never leave by another uplink than the second."""

@@ -18,7 +18,7 @@ from polywan.lab import sandbox
 from polywan.lab.network import Lab
 
 if TYPE_CHECKING:
-    from netlab import WaitFor
+    from support.netns import WaitFor
 
 PROGRAM = """
 import os, signal, sys

@@ -20,7 +20,7 @@ from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import connect, exchange, udp_flows, udp_socket
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, WaitFor
+    from support.netns import BuildLab, WaitFor
 
 FAMILIES = [Family.V4, Family.V6]
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dnsserver import DnsServer, Zone
-from netlab import with_servers
 from polywan.core.net import Family
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import open_connections, shares
+from support.dns_server import DnsServer, Zone
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon
+    from support.netns import BuildLab, StartDaemon
 
 V4 = [Family.V4]
 FAST = 'hold_down = "1s"\nslow_start = "0s"\n'

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dnsserver import Zone
-from listfiles import write
-from netlab import with_servers
 from polywan.core.net import FAMILIES, Family, IPAddress
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import connect
-from resolving import resolving
+from support.dns_lab import resolving
+from support.dns_server import Zone
+from support.files import write
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon, WaitFor
+    from support.netns import StartDaemon, WaitFor
 
 ELSEWHERE = 3
 """Number of the uplink that the rules lead to; everything else is led to the first."""

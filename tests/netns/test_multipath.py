@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.net import Family
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import connect, exchange, open_connections, shares, udp_socket
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon, WaitFor
+    from support.netns import BuildLab, StartDaemon, WaitFor
 
 FAMILIES = [Family.V4, Family.V6]
 MANY = 200

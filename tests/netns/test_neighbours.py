@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asking import Asker
-from netlab import with_servers
 from polywan.core.net import FAMILIES, Family, IPAddress
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
@@ -23,9 +21,11 @@ from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY
 from polywan.lab.topology import LAN_CLIENT, LAN_ROUTER, SERVERS
 from polywan.lab.traffic import read_line
+from support.lan_traffic import Asker
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon, WaitFor
+    from support.netns import BuildLab, StartDaemon, WaitFor
 
 IP_UNICAST_IF, IP_PKTINFO = 50, 8
 MODEM_PORT = 4080

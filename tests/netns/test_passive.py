@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.net import Family, IPAddress
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import SteadyLoad
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon
+    from support.netns import StartDaemon
 
 DEAD = [IPv4Address(f"203.0.113.{n}") for n in range(100, 200)]
 """Addresses in the servers' network that nobody has: what is sent there is lost in silence."""

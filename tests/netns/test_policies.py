@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lanclients import ask_from, many_clients, uplinks_of
-from netlab import with_servers
 from polywan.core.net import Family
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import open_connections, shares
+from support.lan_clients import ask_from, many_clients, uplinks_of
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon, WaitFor
+    from support.netns import BuildLab, StartDaemon, WaitFor
 
 FAMILIES = [Family.V4, Family.V6]
 

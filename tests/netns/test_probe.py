@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from polywan.core.events import ProbeResult
-from polywan.core.untracked import untracked_chains
+from polywan.core.health.probes import ProbeResult
+from polywan.core.ruleset.untracked import untracked_chains
 from polywan.lab.namespaces import ip_batch
 from polywan.probe.prober import FAIL_DELAY, NetProber
-from probing import Method, order, take
-from twolinks import CLOSED, EVERY, OPEN, REJECTED, SERVER, SILENT, World, build, by
+from support.probe_orders import Method, order, take
+from support.two_providers import CLOSED, EVERY, OPEN, REJECTED, SERVER, SILENT, World, build, by
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from typing import Self
 
 import pytest
 
-from polywan.core.events import ProbeResult
+from polywan.core.health.probes import ProbeResult
 from polywan.lab.namespaces import Namespace
 from polywan.probe.icmp import EchoSocket, checksum
 from polywan.probe.prober import NetProber
-from probing import take
-from twolinks import SERVER, World, build, by
+from support.probe_orders import take
+from support.two_providers import SERVER, World, build, by
 
 _IP_PKTINFO = 8
 

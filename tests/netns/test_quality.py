@@ -6,7 +6,6 @@ import asyncio
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from netlab import with_servers
 from polywan.core.net import Family
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
@@ -14,9 +13,10 @@ from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import open_connections, shares
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon, WaitFor
+    from support.netns import StartDaemon, WaitFor
 
 FAST = 'interval = "100ms"\ntimeout = "200ms"\nrise = 2\n'
 

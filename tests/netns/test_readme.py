@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.net import Family
 from polywan.lab.network import Lab
 from polywan.lab.recipe import bring_up
 from polywan.lab.topology import SERVERS, LabUplink
 from polywan.lab.traffic import open_connections, shares
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, WaitFor
+    from support.netns import BuildLab, WaitFor
 
 ROOT = Path(__file__).parents[2]
 RESOLVERS = ("1.1.1.1", "8.8.8.8", "9.9.9.9")

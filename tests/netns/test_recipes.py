@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lanclients import as_clients, ask_from
-from netlab import with_servers
 from polywan.core.net import Family
 from polywan.lab import recipe
 from polywan.lab.network import Lab
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import open_connections, shares
+from support.lan_clients import as_clients, ask_from
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon, WaitFor
+    from support.netns import BuildLab, StartDaemon, WaitFor
 
 ROOT = Path(__file__).parents[2]
 V4 = SERVERS[Family.V4][0]

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.net import FAMILIES, Family
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import open_connections
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon, WaitFor
     from polywan.lab.daemon import DaemonProcess
+    from support.netns import StartDaemon, WaitFor
 
 NAMINGS = (
     {"isp1": "isp2", "isp2": "isp3", "isp3": "isp1"},

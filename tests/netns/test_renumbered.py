@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.net import FAMILIES, Family, IPInterface
 from polywan.lab import recipe
 from polywan.lab.network import Lab
@@ -21,9 +20,10 @@ from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, STREAM_PORT
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import error_name
 from polywan.probe.icmp import checksum
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import BuildLab, StartDaemon
+    from support.netns import BuildLab, StartDaemon
 
 DOWNLOADS: Final = 10
 QUIET: Final = 2.0

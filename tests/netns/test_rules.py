@@ -15,17 +15,17 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-from asking import DSCP_EF, NOBODY, Asker, mac_of, needs_users, rule, started
-from netlab import with_servers
 from polywan.core.net import FAMILIES, Family
-from polywan.daemon.groups import hierarchy
+from polywan.kernel.cgroups import hierarchy
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.servers import ECHO_PORT
 from polywan.lab.topology import SERVERS
+from support.lan_traffic import DSCP_EF, NOBODY, Asker, mac_of, needs_users, rule, started
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon, WaitFor
+    from support.netns import StartDaemon, WaitFor
 
 OTHER_PORT = 40001
 FOREIGN = 0x0001_0000

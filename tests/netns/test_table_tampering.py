@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.net import Family
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import connect
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon, WaitFor
+    from support.netns import StartDaemon, WaitFor
 
 T = "inet polywan"
 QUICK = 'hold_down = "0s"\nrise = 1\ninterval = "300ms"'

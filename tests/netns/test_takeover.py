@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.net import FAMILIES, Family
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import connect
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon
+    from support.netns import StartDaemon
 
 OLD = {
     "classify": "fresh",

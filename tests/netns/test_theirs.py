@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 import pytest
 
-from foreignrules import TABLES, Outside, Place, carry_out, frame, packet_socket, packets, rules, tables
-from polywan.core.ask import RouteQuery
-from polywan.core.foreign import ForeignRule
 from polywan.core.net import FAMILIES, TABLE_MAIN, Family
-from polywan.core.nft import Chain, Hook, NftRule, NftSet, NftTable
-from polywan.core.observed import Observed
 from polywan.core.packet import Packet
-from polywan.core.theirs import decides, theirs_chains, theirs_sets
+from polywan.core.ruleset.model import Chain, Hook, NftRule, NftSet, NftTable
+from polywan.core.ruleset.neighbours.foreign_rules import decides, theirs_chains, theirs_sets
+from polywan.core.trace.route_query import RouteQuery
+from polywan.core.world.foreign_routing import ForeignRule
+from polywan.core.world.observed import Observed
 from polywan.kernel.linux import LinuxKernel
 from polywan.lab.namespaces import Namespace, ip_batch
+from support.foreign_rules import TABLES, Outside, Place, carry_out, frame, packet_socket, packets, rules, tables
 
 PLACES = (
     Place("lan0", {Family.V4: "10.77.0.0/24", Family.V6: "2001:db8:77::/64"}),

@@ -17,24 +17,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from asking import mac_of
-from lanclients import many_clients
-from netlab import with_servers
 from polywan.config import ConfigError, load_text
-from polywan.core.balance import HASH_SLOTS, SEED
-from polywan.core.jhash import jhash, register_bytes, scaled
 from polywan.core.net import Family, IPAddress
-from polywan.core.picking import HASHES
-from polywan.core.policies import hash_key
+from polywan.core.policy.slots import HASH_SLOTS, SEED
+from polywan.core.ruleset.policies import hash_key
+from polywan.core.trace.choose import HASHES
+from polywan.core.trace.jhash import jhash, register_bytes, scaled
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import read_line
+from support.lan_clients import many_clients
+from support.lan_traffic import mac_of
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon
+    from support.netns import StartDaemon
 
 CONFIGURATIONS, CONNECTIONS = 30, 8
 """As many random files, and random connections for each."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from netlab import with_servers
 from polywan.core.errors import ControlError
 from polywan.core.net import Family
 from polywan.lab.daemon import DaemonProcess
@@ -19,9 +18,10 @@ from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT
 from polywan.lab.topology import LAN_CLIENT, LAN_ROUTER, SERVERS
 from polywan.lab.traffic import connect
+from support.netns import with_servers
 
 if TYPE_CHECKING:
-    from netlab import StartDaemon, WaitFor
+    from support.netns import StartDaemon, WaitFor
 
 FAMILIES = [Family.V4, Family.V6]
 CLIENT = {family: str(address.ip) for family, address in LAN_CLIENT.items()}

@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.core.balance import MAX_SLOTS, shares, slots
+from polywan.core.policy.slots import MAX_SLOTS, shares, slots
 
 weights = st.lists(st.integers(1, 1000), min_size=1, max_size=60)
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polywan.config import HealthSettings
-from polywan.core import health as hl
-from polywan.core.blame import BadTargets, Observer, Observers, take
-from polywan.core.events import ProbeResult
-from polywan.core.health import Health, ProbeState
+from polywan.core.health import rounds as hl
+from polywan.core.health.bad_targets import BadTargets, Observer, Observers, take
+from polywan.core.health.probes import ProbeResult
+from polywan.core.health.rounds import Health, ProbeState
 from polywan.core.net import Family
-from polywan.core.reach import UplinkFamily
+from polywan.core.world.paths import UplinkFamily
 
 TARGETS = tuple(IPv4Address(f"192.0.2.{n}") for n in range(1, 4))
 SETTINGS = HealthSettings(hold_down=0.0)

@@ -9,14 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polywan.config import Config
-from polywan.core import agenda, drain
-from polywan.core.admin import Verb
-from polywan.core.drain import INSPECT_INTERVAL, RESET_GRACE, IdleTracker
-from polywan.core.effects import Effect, ForgetAll, InspectDrain, StartProbe
-from polywan.core.events import DrainInspected, Event, OperatorCommand, ProbeResult, Tick
-from polywan.core.flows import Flow
+from polywan.core.engine import agenda
+from polywan.core.health.probes import ProbeResult
 from polywan.core.net import Family
-from worlds import Engine, world
+from polywan.core.policy import draining
+from polywan.core.policy.draining import INSPECT_INTERVAL, RESET_GRACE, IdleTracker
+from polywan.core.policy.operator import Verb
+from polywan.core.state.effects import Effect, ForgetAll, InspectDrain, StartProbe
+from polywan.core.state.events import DrainInspected, Event, OperatorCommand, Tick
+from polywan.core.world.conntrack import Flow
+from support.engine_world import Engine, world
 
 ON_UP = ["stay", "move-when-idle", "move", {"drain": 0}, {"drain": 7}, None]
 NAMES = ["u1", "u2", "u3"]
@@ -48,7 +50,7 @@ class Box:
     def check(self, effect: Effect) -> None:
         selection = self.daemon.state.selection
         assert selection is not None
-        used = drain.serving(selection)
+        used = draining.serving(selection)
         assert not used & selection.dead
         if isinstance(effect, InspectDrain | ForgetAll):
             assert (effect.uplink, effect.family) not in used
@@ -135,4 +137,4 @@ def test_idle_is_only_what_was_seen_unchanged_for_as_long_and_is_not_tcp(looks: 
                 assert flow.protocol != 6
                 recent = [seen for at, seen in history if at >= now - 4.0]
                 assert len(recent) > 2
-                assert all(drain.key_of(flow) in map(drain.key_of, seen) for seen in recent)
+                assert all(draining.key_of(flow) in map(draining.key_of, seen) for seen in recent)

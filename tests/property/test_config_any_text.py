@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polywan.config import Config, ConfigError, load_text
-from polywan.config.scan import key_lines
+from polywan.config.loading.toml_lines import key_lines
 
 EVERY_CONDITION = """\
 [uplinks.fibre]

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polywan.config import Config, ConfigError, load_text
-from polywan.config.numbering import MARKED, capacity, marked
-from polywan.core.compile import numbered
-from polywan.core.events import ConfigLoaded, ReadDone
+from polywan.config.model.numbering import MARKED, capacity, marked
 from polywan.core.net import FAMILIES
-from polywan.core.observed import Observed
-from polywan.core.plan import ActualState
-from polywan.core.select import policies_of
-from worlds import Engine, config, world
+from polywan.core.plan.plan import ActualState
+from polywan.core.policy.numbering import numbered
+from polywan.core.policy.policies import policies_of
+from polywan.core.state.events import ConfigLoaded, ReadDone
+from polywan.core.world.observed import Observed
+from support.engine_world import Engine, config, world
 
 EXAMPLES = [p.read_text(encoding="utf-8") for p in sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))]
 

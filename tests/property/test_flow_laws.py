@@ -9,10 +9,11 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.core.flows import Flow, FlowQuery, Totals, listed, order
 from polywan.core.net import Family
-from polywan.kernel.flows import Decoder, Layouts
-from polywan.kernel.netlink import attribute
+from polywan.core.status.flow_list import FlowQuery, Totals, listed, order
+from polywan.core.world.conntrack import Flow
+from polywan.kernel.conntrack.decode import Decoder, Layouts
+from polywan.kernel.netlink.socket import attribute
 
 NESTED = 0x8000
 MASK = 0x3F00

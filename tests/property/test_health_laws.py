@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polywan.core import agenda, engine
-from polywan.core.damping import Damping, after_loss, hold_of
-from polywan.core.effects import Apply, Effect, ReleaseConnections, StartProbe
-from polywan.core.events import ConfigLoaded, Event, ProbeResult, ReadDone, Tick
-from polywan.core.health import Health
+from polywan.core.engine import agenda
+from polywan.core.engine import step as engine
+from polywan.core.health.damping import Damping, after_loss, hold_of
+from polywan.core.health.probes import ProbeResult
+from polywan.core.health.rounds import Health
 from polywan.core.net import Family
-from polywan.core.plan import ActualState
-from polywan.core.state import State
-from worlds import config, world
+from polywan.core.plan.plan import ActualState
+from polywan.core.state.effects import Apply, Effect, ReleaseConnections, StartProbe
+from polywan.core.state.events import ConfigLoaded, Event, ReadDone, Tick
+from polywan.core.state.state import State
+from support.engine_world import config, world
 
 V4 = [Family.V4]
 START = 8.0

@@ -13,19 +13,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.core.ask import RouteQuery
 from polywan.core.errors import KernelError
 from polywan.core.net import FAMILIES, Family, IPAddress, RulePriority, TableId
-from polywan.core.nexthops import MOST_WEIGHT, Nexthop, NexthopGroup, NexthopId, NexthopObject
-from polywan.core.nft import Chain, Hook, NftMap, NftRule, NftSet, NftTable, change_text, replace_text, state_of
-from polywan.core.routing import IpRule, Route
-from polywan.kernel import affinity, ask, conntrack, elements, foreign, nftables, rules, sockets
-from polywan.kernel import nexthops as nh
-from polywan.kernel import rtnetlink as rt
-from polywan.kernel.fake_nft import transact
-from polywan.kernel.flows import layout_of
-from polywan.kernel.netlink import Message, attribute, messages, refusal
-from polywan.kernel.watch import Translator
+from polywan.core.routing.nexthops import MOST_WEIGHT, Nexthop, NexthopGroup, NexthopId, NexthopObject
+from polywan.core.routing.routes import IpRule, Route
+from polywan.core.ruleset.model import (
+    Chain,
+    Hook,
+    NftMap,
+    NftRule,
+    NftSet,
+    NftTable,
+    change_text,
+    replace_text,
+    state_of,
+)
+from polywan.core.trace.route_query import RouteQuery
+from polywan.kernel.conntrack import local_sockets
+from polywan.kernel.conntrack import table as conntrack
+from polywan.kernel.conntrack.decode import layout_of
+from polywan.kernel.events import Translator
+from polywan.kernel.fake.nft import transact
+from polywan.kernel.netlink import foreign_routing as foreign
+from polywan.kernel.netlink import nexthops as nh
+from polywan.kernel.netlink import policy_rules as rules
+from polywan.kernel.netlink import route_query
+from polywan.kernel.netlink import rtnetlink as rt
+from polywan.kernel.netlink.socket import Message, attribute, messages, refusal
+from polywan.kernel.nft import affinity_maps, elements, libnftables
 
 NAMES = {index: f"wan{index}" for index in range(256)}
 u32s = st.integers(1, 2**32 - 2)
@@ -114,8 +129,8 @@ def plausible(draw: st.DrawFn) -> bytes:
 def answered(body: bytes) -> None:
     query = RouteQuery(family=Family.V4, destination=IPv4Address(0))
     with suppress(KernelError):
-        ask.answer(query, Message(rt.NEWROUTE, 0, 0, 0, body), NAMES.get)
-    ask.prefix_of(Message(rt.NEWROUTE, 0, 0, 0, body))
+        route_query.answer(query, Message(rt.NEWROUTE, 0, 0, 0, body), NAMES.get)
+    route_query.prefix_of(Message(rt.NEWROUTE, 0, 0, 0, body))
 
 
 def elements_of(kind: int, body: bytes) -> object:
@@ -138,11 +153,11 @@ DECODERS: list[Callable[[bytes], object]] = [
     lambda body: foreign.decode_route(body, NAMES),
     lambda body: conntrack.cuttable(layout_of(body).read(body)),
     lambda body: conntrack.inside_of(*conntrack.ends_of(layout_of(body).read(body))),
-    sockets.identity,
+    local_sockets.identity,
     conntrack.deletion,
     *(partial(elements_of, kind) for kind in elements.KEY_TYPES),
     elements.verdict,
-    lambda body: list(affinity.decode(body, "affinity_4_default", Family.V4, "default")),
+    lambda body: list(affinity_maps.decode(body, "affinity_4_default", Family.V4, "default")),
     answered,
     lambda body: refusal(Message(2, 0x300, 0, 0, body)),
 ]
@@ -187,7 +202,7 @@ json_values = st.recursive(
 
 @given(st.lists(st.dictionaries(st.sampled_from(["chain", "rule", "set", "map", "table"]), json_values, max_size=2)))
 def test_no_listing_makes_the_decoder_raise(items: list[object]) -> None:
-    nftables.decode({"nftables": items})
+    libnftables.decode({"nftables": items})
 
 
 names = st.sampled_from(["alpha", "beta", "gamma"])

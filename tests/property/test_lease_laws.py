@@ -7,8 +7,8 @@ from ipaddress import IPv4Address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.core import leases
-from polywan.core.leases import Lease
+from polywan.core.world import leases
+from polywan.core.world.leases import Lease
 
 WORDS = st.sampled_from(
     [

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.core.ahead import blocks
-from polywan.core.allocate import END, FWMARK
-from polywan.core.band import mark_tree
+from polywan.core.marks import END, FWMARK
 from polywan.core.net import Family, MarkLayout, TableId
-from polywan.core.routing import IpRule
+from polywan.core.routing.ahead import blocks
+from polywan.core.routing.policy_rules import mark_tree
+from polywan.core.routing.routes import IpRule
 
 MASKS = st.sampled_from([0x3F00, 0xFF00, 0x00FF0000, 0x55555555])
 

@@ -9,18 +9,19 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memories import MEMORY
-from polywan.config import numbering
-from polywan.core.allocate import allocate
-from polywan.core.compile import Memory, layout_of
-from polywan.core.events import ConfigLoaded, ReadDone
-from polywan.core.plan import ActualState
-from polywan.core.remembered import remembered
-from polywan.core.state import State
-from polywan.core.status import document
-from polywan.core.tuning import restorable
+from polywan.config.model import numbering
+from polywan.core.marks import allocate
+from polywan.core.plan.plan import ActualState
+from polywan.core.policy.numbering import layout_of
+from polywan.core.routing.sysctls import restorable
+from polywan.core.state.events import ConfigLoaded, ReadDone
+from polywan.core.state.memory import Memory
+from polywan.core.state.remembered import remembered
+from polywan.core.state.state import State
+from polywan.core.status.document import document
 from polywan.daemon import store
-from worlds import Engine, config, world
+from support.engine_world import Engine, config, world
+from support.memories import MEMORY
 
 WHOLE: dict[str, Any] = json.loads(json.dumps(store._encode(MEMORY)))
 

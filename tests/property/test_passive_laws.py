@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polywan.config import HealthSettings
-from polywan.core import passive
-from polywan.core.health import Health, initial, timeout_of
+from polywan.core.health import passive
+from polywan.core.health.passive import ANSWERS, AttemptHistory, ConnectionAttempt, Opening, Silence, noted, silence
+from polywan.core.health.rounds import Health, initial, timeout_of
 from polywan.core.net import Family
-from polywan.core.passive import ANSWERS, AttemptHistory, ConnectionAttempt, Opening, Silence, noted, silence
 
 NOW = 100.0
 KEY = ("u1", Family.V4)

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polywan.config import Config
-from polywan.core.allocate import Numbers
-from polywan.core.events import ConfigLoaded, ReadDone
+from polywan.core.marks import Numbers
 from polywan.core.net import FAMILIES, Family
-from polywan.core.nft import NftRule
-from polywan.core.observed import Observed
-from polywan.core.plan import ActualState, Plan, diff, removal
-from polywan.core.tuning import Sysctl
-from polywan.kernel.fake import FakeKernel
-from worlds import Engine, config, link, world
+from polywan.core.plan.plan import ActualState, Plan, diff, removal
+from polywan.core.routing.sysctls import Sysctl
+from polywan.core.ruleset.model import NftRule
+from polywan.core.state.events import ConfigLoaded, ReadDone
+from polywan.core.world.observed import Observed
+from polywan.kernel.fake.kernel import FakeKernel
+from support.engine_world import Engine, config, link, world
 
 UPLINKS = 4
 

@@ -8,16 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polywan.config import Config
-from polywan.core.admin import Verb
-from polywan.core.effects import Apply, Log, ReleaseConnections, SaveMemory
-from polywan.core.events import ConfigLoaded, OperatorCommand, ProbeResult, ReadDone
-from polywan.core.health import Health
+from polywan.core.health.probes import ProbeResult
+from polywan.core.health.rounds import Health
 from polywan.core.net import FAMILIES, Family
-from polywan.core.plan import ActualState, NftBatch
-from polywan.core.remembered import remembered
-from polywan.core.state import State
+from polywan.core.plan.plan import ActualState, NftBatch
+from polywan.core.policy.operator import Verb
+from polywan.core.state.effects import Apply, Log, ReleaseConnections, SaveMemory
+from polywan.core.state.events import ConfigLoaded, OperatorCommand, ReadDone
+from polywan.core.state.remembered import remembered
+from polywan.core.state.state import State
 from polywan.daemon import store
-from worlds import Engine, world
+from support.engine_world import Engine, world
 
 DEVICES = ["wan1", "wan2", "wan3", "wan4"]
 NAMES = ["u1", "u2", "u3", "u4", "fibre", "lte"]

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.core.balance import HASH_SLOTS, rendezvous
+from polywan.core.policy.slots import HASH_SLOTS, rendezvous
 
 members = st.dictionaries(st.from_regex("[a-z]{1,8}", fullmatch=True), st.integers(1, 1000), min_size=1, max_size=6)
 

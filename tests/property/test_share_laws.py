@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polywan.cli.shares import percents
-from polywan.core import detail
 from polywan.core.net import FAMILIES
-from polywan.core.status import document
-from worlds import Engine, config, world
+from polywan.core.status import uplink_detail
+from polywan.core.status.document import document
+from support.engine_world import Engine, config, world
 
 WEIGHTS = st.lists(st.integers(0, 1000), min_size=1, max_size=62)
 
@@ -39,4 +39,4 @@ def test_shares_of_a_policy_and_family_are_a_whole_whoever_is_down(weights: list
         whole = sum(u["shares"][family.nfproto] for u in found["uplinks"])
         assert abs(whole - (len(dead & set(range(1, len(weights) + 1))) < len(weights))) < 1e-5
     for u in found["uplinks"]:
-        assert u["standby"] == detail.stands_by(daemon.state, u["name"])
+        assert u["standby"] == uplink_detail.stands_by(daemon.state, u["name"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from polywan.core import outages
-from polywan.core.select import unserved_policies
-from scenarios import Sim
+from polywan.core.policy.selection import unserved_policies
+from polywan.core.state import outages
+from support.timeline import Sim
 
 UPLINKS = 3
 STEPS = st.lists(

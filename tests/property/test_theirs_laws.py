@@ -7,11 +7,11 @@ from ipaddress import IPv4Address, IPv4Network, ip_network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.core.destinations import decided
-from polywan.core.foreign import Destination, ForeignRule
 from polywan.core.net import Family, RulePriority, TableId
 from polywan.core.packet import Packet
-from polywan.core.theirs import decides, theirs_chains
+from polywan.core.ruleset.neighbours.foreign_rules import decides, theirs_chains
+from polywan.core.world.destinations import decided
+from polywan.core.world.foreign_routing import Destination, ForeignRule
 
 KINDS = ("unicast", "local", "throw", "blackhole", "unreachable", "prohibit")
 REFUSALS = ("blackhole", "unreachable", "prohibit")

@@ -10,16 +10,16 @@ from typing import Any, get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.config.steering import Algorithm
-from polywan.core import explain
-from polywan.core.ask import RouteAnswer
+from polywan.config.model.policy_and_rule import Algorithm
 from polywan.core.net import FAMILIES, Family, IPAddress, TableId
 from polywan.core.packet import Packet
-from polywan.core.policies import slots_of
-from polywan.core.select import policies_of
-from polywan.core.trace import trace
-from polywan.daemon.why import trace_input_of
-from worlds import Engine, config, world
+from polywan.core.policy.policies import policies_of
+from polywan.core.ruleset.policies import slots_of
+from polywan.core.trace import explain
+from polywan.core.trace.route_query import RouteAnswer
+from polywan.core.trace.walk import trace
+from polywan.daemon.api.why import trace_input_of
+from support.engine_world import Engine, config, world
 
 _names = st.permutations(["u1", "u2", "u3"])
 _ports = st.none() | st.integers(0, 65535)

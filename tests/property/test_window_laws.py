@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polywan.config import Window
-from polywan.core.windows import DAY, WEEK, window_texts, windows_utc, within
+from polywan.core.ruleset.windows import DAY, WEEK, window_texts, windows_utc, within
 
 MONDAY = 4 * DAY
 """5 January 1970, 00:00 UTC."""

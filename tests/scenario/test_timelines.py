@@ -1,10 +1,10 @@
-"""Each .txt file here is a timeline (the language is described in tests/scenarios.py)."""
+"""Each .txt file here is a timeline (the language is described in tests/support/timeline.py)."""
 
 from pathlib import Path
 
 import pytest
 
-from scenarios import play
+from support.timeline import play
 
 TIMELINES = sorted(Path(__file__).parent.glob("*.txt"))
 

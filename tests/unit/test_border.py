@@ -130,7 +130,7 @@ def test_a_client_is_not_led_to_the_socket_of_another_program(run: Path, tmp_pat
 
 
 def test_binding_the_socket_replaces_a_link_and_not_what_it_leads_to(run: Path, precious: Path) -> None:
-    from polywan.daemon.control import bind
+    from polywan.daemon.api.http import bind
 
     (run / SOCKET).symlink_to(precious)
     bind(run).close()
@@ -139,8 +139,8 @@ def test_binding_the_socket_replaces_a_link_and_not_what_it_leads_to(run: Path, 
 
 
 def test_the_temporary_file_of_the_memory_follows_no_link(tmp_path: Path, precious: Path) -> None:
-    from memories import MEMORY
     from polywan.daemon import store
+    from support.memories import MEMORY
 
     state = tmp_path / "state"
     state.mkdir()

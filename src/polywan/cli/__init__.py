@@ -129,14 +129,7 @@ def exit_code(error: Exception) -> int:
     """Exit code for an error of polywan's own."""
     import errno
 
-    from polywan.core.errors import (
-        CapacityError,
-        ConfigError,
-        ControlError,
-        KernelError,
-        NotPermitted,
-        UnreadableError,
-    )
+    from polywan.core.errors import CapacityError, ConfigError, ControlError, KernelError, NotPermitted, UnreadableError
 
     match error:
         case UnreadableError():

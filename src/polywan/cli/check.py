@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 
 from polywan.cli import exit_code, options
-from polywan.config import Config, listfile, load_with_warnings
-from polywan.config.listfile import ListError
-from polywan.core import prefixes
+from polywan.config import Config, load_with_warnings
+from polywan.config.loading import prefix_file
+from polywan.config.loading.prefix_file import ListError
 from polywan.core.errors import ConfigError, Problem
-from polywan.core.lookups import PrefixList, users, wanted
+from polywan.core.world import prefix_lists
+from polywan.core.world.lookups import PrefixList, users, wanted
 
 
 @click.command(name="check")
@@ -66,7 +67,7 @@ def _lists(config: Config) -> Iterator[Problem]:
         key = f"rules[{rules[path][0] - 1}].list"
         kept = "until it is mended the rule never matches by it"
         try:
-            parsed = prefixes.parse(listfile.read(Path(path))[1])
+            parsed = prefix_lists.parse(prefix_file.read(Path(path))[1])
         except ListError as error:
             yield Problem(path, key, f"{error}; {kept}")
         else:

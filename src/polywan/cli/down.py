@@ -33,7 +33,7 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
       polywan down
       polywan down --runtime-dir /tmp/pw --state-dir /tmp/pw-state
     """
-    from polywan.daemon import groups
+    from polywan.kernel import cgroups
 
     directory = resolve(runtime_dir)
     try:
@@ -44,7 +44,7 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
             raise
         report = _without_daemon(directory, state_dir, error)
     # Not the daemon's work: under systemd it may not change control groups.
-    groups.remove()
+    cgroups.remove()
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:

@@ -15,7 +15,7 @@ from polywan.cli import options
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
 from polywan.core.errors import ControlError, MissingFeature, NotPermitted, PolywanError
-from polywan.core.lookups import via_group
+from polywan.core.world.lookups import via_group
 
 CGROUP_HOME = Path("/sys/fs/cgroup")
 """Below it every control group is; whatever else the daemon names is not written to."""

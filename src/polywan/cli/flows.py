@@ -15,7 +15,8 @@ from polywan.cli import options
 from polywan.cli.units import duration, size
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
-from polywan.core.flows import MOST_SORTED, PROTOCOL_NAMES, SORT_KEYS, flow_query_of, order
+from polywan.core.net import PROTOCOL_NAMES
+from polywan.core.status.flow_list import MOST_SORTED, SORT_KEYS, flow_query_of, order
 
 HEADINGS = ("CLIENT", "DESTINATION", "PROTO", "STATE", "UPLINK", "AGE", "DOWN", "UP")
 

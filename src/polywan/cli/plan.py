@@ -14,7 +14,7 @@ from polywan.client import Client
 from polywan.client import runtime_dir as resolve
 from polywan.config import Config, file_texts, load
 from polywan.core.errors import ControlError
-from polywan.core.plan import describe
+from polywan.core.plan.plan import describe
 
 
 @click.command(name="plan")

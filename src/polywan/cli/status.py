@@ -16,7 +16,7 @@ from polywan.cli.oneuplink import text as in_full
 from polywan.cli.overview import text
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
-from polywan.core.verdict import exit_code
+from polywan.core.status.exit_code import exit_code
 
 
 @click.command(name="status")

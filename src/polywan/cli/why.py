@@ -85,7 +85,7 @@ def _live(runtime_dir: Path | None, words: dict[str, str]) -> dict[str, Any]:
 
 
 def _recorded(config: Path, state_dir: Path, observed: Path, words: dict[str, str]) -> dict[str, Any]:
-    from polywan.core.question import QuestionError
+    from polywan.core.trace.question import QuestionError
     from polywan.daemon import offline
 
     try:

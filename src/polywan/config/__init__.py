@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from polywan.config.errors import ConfigError, Problem
-    from polywan.config.loader import Loaded, file_texts, load, load_text, load_texts, load_with_warnings
-    from polywan.config.model import (
+    from polywan.config.loading.loader import Loaded, file_texts, load, load_text, load_texts, load_with_warnings
+    from polywan.config.model.config import (
         Affinity,
         Bandwidth,
         Config,
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ConfigError": "errors",
-    "Loaded": "loader",
+    "Loaded": "loading.loader",
     "Problem": "errors",
-    "file_texts": "loader",
-    "load": "loader",
-    "load_text": "loader",
-    "load_texts": "loader",
-    "load_with_warnings": "loader",
+    "file_texts": "loading.loader",
+    "load": "loading.loader",
+    "load_text": "loading.loader",
+    "load_texts": "loading.loader",
+    "load_with_warnings": "loading.loader",
 }
 
 __all__ = [
@@ -72,6 +72,6 @@ def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"polywan.config.{_HOME.get(name, 'model')}"), name)
+    value: object = getattr(import_module(f"polywan.config.{_HOME.get(name, 'model.config')}"), name)
     globals()[name] = value
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
@@ -81,8 +82,9 @@ class MarkLayout:
     def reserved(self) -> Mark:
         """The mark that is never given out, all bits of the mask.
 
-        Chain `classify` asks its question with it (`core/decided.py`). It is dead while any mark is: connections that
-        the kernel forgot are put back with it, so that their ends meet a reset (`kernel/vanished.py`).
+        Chain `classify` asks its question with it (`core/ruleset/neighbours/decided.py`). It is dead while any mark is:
+        connections that the kernel forgot are put back with it, so that their ends meet a reset
+        (`kernel/conntrack/forgotten.py`).
         """
         return Mark(self.mask)
 
@@ -109,3 +111,23 @@ class MarkLayout:
                 value |= (rest & 1) << bit
                 rest >>= 1
         return value
+
+
+PROTOCOLS: Final[Mapping[str, int]] = {
+    "icmp": 1,
+    "igmp": 2,
+    "ipip": 4,
+    "tcp": 6,
+    "udp": 17,
+    "dccp": 33,
+    "ipv6": 41,
+    "gre": 47,
+    "esp": 50,
+    "ah": 51,
+    "icmpv6": 58,
+    "sctp": 132,
+    "udplite": 136,
+}
+"""Numbers of protocols by name (IANA)."""
+
+PROTOCOL_NAMES: Final[Mapping[int, str]] = {number: name for name, number in PROTOCOLS.items()}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from polywan.config import Config
-from polywan.core import cautions
 from polywan.core.errors import PolywanError
-from polywan.core.plan import ActualState
-from polywan.core.reach import reach
-from polywan.daemon import leases
+from polywan.core.plan import cautions
+from polywan.core.plan.plan import ActualState
+from polywan.core.world.paths import reach
+from polywan.daemon.lookups import leases
 from polywan.kernel import sysctl
 from polywan.kernel.linux import LinuxKernel
 

@@ -12,8 +12,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 
-from polywan.core import agenda, alarms, concern, engine, staging
-from polywan.core.effects import (
+from polywan.core.engine import agenda, list_preload, passive
+from polywan.core.engine import step as engine
+from polywan.core.errors import KernelError, PolywanError
+from polywan.core.net import FAMILIES, Family
+from polywan.core.plan.plan import NftBatch, Plan
+from polywan.core.ruleset.model import declare_texts
+from polywan.core.state import relevance
+from polywan.core.state.effects import (
     Apply,
     Effect,
     ForgetAll,
@@ -30,23 +36,19 @@ from polywan.core.effects import (
     StartCheck,
     StartProbe,
 )
-from polywan.core.errors import KernelError, PolywanError
-from polywan.core.events import Applied, ConfigLoaded, Event, KernelEvent, ListsPreloaded, ReadDone, Tick
-from polywan.core.flows import BLUR, Flow, stray, translated_to
-from polywan.core.lookups import PrefixList
-from polywan.core.net import FAMILIES, Family
-from polywan.core.nft import declare_texts
-from polywan.core.observed import Observed
-from polywan.core.plan import NftBatch, Plan
-from polywan.core.state import State
-from polywan.core.status import Traffic
+from polywan.core.state.events import Applied, ConfigLoaded, Event, KernelEvent, ListsPreloaded, ReadDone, Tick
+from polywan.core.state.state import State
+from polywan.core.status.document import Traffic
 from polywan.core.words import counted, printable
-from polywan.daemon import leases
-from polywan.daemon.holding import Holder
-from polywan.daemon.keeping import Keeper
-from polywan.daemon.leaving import DrainWorker
-from polywan.daemon.seeking import TrafficSampler
-from polywan.daemon.traffic import Meter
+from polywan.core.world.conntrack import BLUR, Flow, stray, translated_to
+from polywan.core.world.lookups import PrefixList
+from polywan.core.world.observed import Observed
+from polywan.daemon.lookups import leases
+from polywan.daemon.tasks.draining import DrainWorker
+from polywan.daemon.tasks.holding import Holder
+from polywan.daemon.tasks.keeping import Keeper
+from polywan.daemon.tasks.seeking import TrafficSampler
+from polywan.daemon.tasks.traffic import Meter
 from polywan.kernel.api import Freed, Machine
 from polywan.probe.api import Prober
 
@@ -110,7 +112,7 @@ class Daemon:
         What fails here is done again, and told, with the decision that needs it.
         """
         async with self._staging:
-            sets = staging.ahead(lists, self.state)
+            sets = list_preload.ahead(lists, self.state)
             if not sets or self._halted:
                 return
             self.post(ListsPreloaded(frozenset(sets)))
@@ -163,7 +165,7 @@ class Daemon:
 
     def _notice(self, event: KernelEvent) -> None:
         # What is read again a little later anyway makes no read that is under way worthless.
-        self._notices += not concern.foreign(self.state, event)
+        self._notices += not relevance.foreign(self.state, event)
         self.post(event)
 
     async def _feed_new_connections(self) -> None:
@@ -212,7 +214,7 @@ class Daemon:
         for effect in effects:
             self._perform(effect)
         if isinstance(event, ConfigLoaded):
-            self._kernel.listen(alarms.mask(self.state))
+            self._kernel.listen(passive.mask(self.state))
         if self.state.ready:
             self.ready.set()
         if isinstance(event, ReadDone):

@@ -16,36 +16,31 @@ from typing import Any, ClassVar
 
 from polywan import __version__, presence
 from polywan.config import Loaded, load_with_warnings
-from polywan.core.admin import Verb
-from polywan.core.compile import Memory
-from polywan.core.conditions import dnsmasq_lines
-from polywan.core.errors import (
-    ConfigError,
-    ControlError,
-    KernelError,
-    MissingFeature,
-    NotPermitted,
-    PolywanError,
-)
-from polywan.core.flows import FlowQuery
-from polywan.core.keep import HELD, KEEP_TABLE
-from polywan.core.plan import describe_nexthop, describe_route, describe_rule
-from polywan.core.state import State
-from polywan.core.status import document
-from polywan.core.tuning import wants_multipath
+from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature, NotPermitted, PolywanError
+from polywan.core.plan.plan import describe_nexthop, describe_route, describe_rule
+from polywan.core.policy.operator import Verb
+from polywan.core.routing.sysctls import wants_multipath
+from polywan.core.ruleset.conditions import dnsmasq_lines
+from polywan.core.ruleset.second_table import HELD, KEEP_TABLE
+from polywan.core.state.memory import Memory
+from polywan.core.state.state import State
+from polywan.core.status.document import document
+from polywan.core.status.flow_list import FlowQuery
 from polywan.core.words import counted, printable
-from polywan.daemon import logs, planning, via, why
-from polywan.daemon.listening import listening
-from polywan.daemon.lookups import LookupWatcher
+from polywan.daemon import logs
+from polywan.daemon.api import exec_via, why
+from polywan.daemon.api import plan as planning
+from polywan.daemon.api.flows import Tracking
+from polywan.daemon.api.listening import listening
+from polywan.daemon.api.uplinks import Uplinks
+from polywan.daemon.lookups.resolver import SystemResolver
+from polywan.daemon.lookups.watcher import LookupWatcher
 from polywan.daemon.loop import Daemon
 from polywan.daemon.notify import notify
 from polywan.daemon.reloading import Reloader
 from polywan.daemon.removing import recalled, remove
-from polywan.daemon.resolver import SystemResolver
 from polywan.daemon.rundir import DirectoryLock, locked
-from polywan.daemon.settings import SettingsWatch
-from polywan.daemon.tracking import Tracking
-from polywan.daemon.uplinks import Uplinks
+from polywan.daemon.tasks.settings import SettingsWatch
 from polywan.kernel import heap
 from polywan.kernel.api import Machine
 from polywan.kernel.linux import LinuxKernel
@@ -148,7 +143,7 @@ class Service:
     async def via(self, name: str) -> dict[str, Any]:
         """Look at the control group of an uplink's programs; answer when the kernel asks for it."""
         async with self._reloader.busy:
-            return await via.look(self._daemon, self._lookups.refresh, name)
+            return await exec_via.look(self._daemon, self._lookups.refresh, name)
 
     async def flows(self, wanted: FlowQuery) -> list[bytes]:
         """Return the document of tracked connections, in pieces."""

@@ -13,25 +13,27 @@ from pydantic import TypeAdapter, ValidationError
 
 from polywan import presence
 from polywan.config import Config, load_with_warnings
-from polywan.core import engine
-from polywan.core.effects import Apply, Effect
+from polywan.core.engine import step as engine
 from polywan.core.errors import NotPermitted, PolywanError
-from polywan.core.events import ConfigLoaded, ReadDone
-from polywan.core.foreign import ForeignRule
-from polywan.core.forwarding import ForwardChain
-from polywan.core.lookups import NOTHING, Lookups
-from polywan.core.nexthops import Nexthop, NexthopGroup
-from polywan.core.nft import ChainState, Key, NftState
-from polywan.core.observed import Observed
-from polywan.core.plan import ActualState, Plan
-from polywan.core.routing import IpRule, Route
-from polywan.core.state import State
-from polywan.core.tuning import wants_multipath
-from polywan.daemon import leases, store, why
-from polywan.daemon.lookups import look_once
+from polywan.core.plan.plan import ActualState, Plan
+from polywan.core.routing.nexthops import Nexthop, NexthopGroup
+from polywan.core.routing.routes import IpRule, Route
+from polywan.core.routing.sysctls import wants_multipath
+from polywan.core.ruleset.model import ChainState, Key, NftState
+from polywan.core.state.effects import Apply, Effect
+from polywan.core.state.events import ConfigLoaded, ReadDone
+from polywan.core.state.state import State
+from polywan.core.world.foreign_chains import ForwardChain
+from polywan.core.world.foreign_routing import ForeignRule
+from polywan.core.world.lookups import NOTHING, Lookups
+from polywan.core.world.observed import Observed
+from polywan.daemon import store
+from polywan.daemon.api import why
+from polywan.daemon.lookups import leases
+from polywan.daemon.lookups.resolver import SystemResolver
+from polywan.daemon.lookups.watcher import look_once
 from polywan.daemon.main import lack
 from polywan.daemon.removing import remove
-from polywan.daemon.resolver import SystemResolver
 from polywan.daemon.rundir import locked
 from polywan.kernel.linux import LinuxKernel
 
@@ -175,7 +177,7 @@ def plan(config: Config, state_dir: Path, observed: Path | None) -> tuple[Plan, 
 
 
 def explain(config_path: Path, state_dir: Path, observed: Path, words: Mapping[str, str]) -> dict[str, Any]:
-    """Return which way a connection would take on a recorded machine; `words` as in `core/question.py`.
+    """Return which way a connection would take on a recorded machine; `words` as in `core/trace/question.py`.
 
     Raises:
         QuestionError: they make no sense.

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from polywan.config import Config, Loaded, load_with_warnings
-from polywan.core.changes import changes
 from polywan.core.errors import CapacityError, ConfigError, ControlError, Problem
-from polywan.core.events import ConfigLoaded
-from polywan.core.lookups import Lookups
-from polywan.core.tuning import wants_multipath
+from polywan.core.routing.sysctls import wants_multipath
+from polywan.core.state.events import ConfigLoaded
+from polywan.core.status.config_changes import changes
 from polywan.core.words import counted, printable
-from polywan.daemon.lookups import FIRST_LOOKUP_WAIT, LookupWatcher
+from polywan.core.world.lookups import Lookups
+from polywan.daemon.lookups.watcher import FIRST_LOOKUP_WAIT, LookupWatcher
 from polywan.daemon.loop import Daemon
 from polywan.daemon.notify import notify
 from polywan.kernel.api import Kernel

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from polywan.core.compile import Memory
 from polywan.core.errors import KernelError, PolywanError
-from polywan.core.keep import KEEP_TABLE
-from polywan.core.plan import ActualState, removal
-from polywan.core.tuning import Sysctl, usual
+from polywan.core.plan.plan import ActualState, removal
+from polywan.core.routing.sysctls import Sysctl, usual
+from polywan.core.ruleset.second_table import KEEP_TABLE
+from polywan.core.state.memory import Memory
 from polywan.core.words import counted
 from polywan.daemon import store
 from polywan.kernel.api import Kernel

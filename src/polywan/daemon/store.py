@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from polywan import files
-from polywan.core.compile import Memory
-from polywan.core.remembered import remembered
+from polywan.core.state.memory import Memory
+from polywan.core.state.remembered import remembered
 
 FILE = "memory.json"
 LARGEST_MEMORY: Final = 4 << 20

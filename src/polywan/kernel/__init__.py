@@ -5,15 +5,20 @@
 The bytes of netlink(7) are known to few of the modules. These are the doors; all of them take and return values of
 core, but for names of single connections, which whoever holds one cannot look into:
 
-- `rtsocket.py`: links, addresses, policy rules, routes, next hops, and what changes (rtnetlink(7));
-- `conntrack.py`, `passive.py`, `vanished.py`: connections that there are, that begin, that the kernel forgot
-  (ctnetlink); `sockets.py`: those of this box itself (sock_diag(7));
-- `nftables.py`: our table, written by libnftables and read by netlink; `affinity.py`: clients that keep their uplink;
-  `chains.py`: chains of others;
-- `ipsec.py`: whether packets that leave are encrypted (xfrm);
-- `needs.py`: what the machine lacks.
+- `kernel/netlink/rtsocket.py`: links, addresses, policy rules, routes, next hops, and what changes (rtnetlink(7));
+- `kernel/conntrack/table.py`, `kernel/conntrack/new_connections.py`, `kernel/conntrack/forgotten.py`: connections that
+there are, that begin, that the kernel forgot
+  (ctnetlink); `kernel/conntrack/local_sockets.py`: those of this box itself (sock_diag(7));
+- `kernel/nft/libnftables.py`: our table, written by libnftables and read by netlink; `kernel/nft/affinity_maps.py`:
+clients that keep their uplink;
+  `kernel/nft/foreign_chains.py`: chains of others;
+- `kernel/netlink/ipsec.py`: whether packets that leave are encrypted (xfrm);
+- `requirements.py`: what the machine lacks.
 
-Behind them are the transport and the attributes (`netlink.py`), encoders and decoders of messages (`rtnetlink.py`,
-`rules.py`, `nexthops.py`, `foreign.py`, `ask.py`, `flows.py`, `elements.py`, `outline.py`), notifications (`watch.py`),
-what is decoded once (`kept.py`) and filters (`socketfilter.py`). An import contract keeps others from these.
+Behind them are the transport and the attributes (`kernel/netlink/socket.py`), encoders and decoders of messages
+(`kernel/netlink/rtnetlink.py`, `kernel/netlink/policy_rules.py`, `kernel/netlink/nexthops.py`,
+`kernel/netlink/foreign_routing.py`, `kernel/netlink/route_query.py`, `kernel/conntrack/decode.py`,
+`kernel/nft/elements.py`, `kernel/nft/reader.py`), notifications (`events.py`), what is decoded once
+(`kernel/netlink/kept_routes.py`) and filters (`kernel/netlink/bpf_filter.py`). An import contract keeps others from
+these.
 """

@@ -1,4 +1,4 @@
-"""What polywan needs of a kernel, in core types; `linux.py` is the real one, `fake.py` its shipped stand-in."""
+"""What polywan needs of a kernel, in core types; `linux.py` is the real one, `fake/kernel.py` its shipped stand-in."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from polywan.core.affinity import AffinityEntry
-from polywan.core.ask import RouteAnswer, RouteQuery
-from polywan.core.events import KernelEvent, NewConnections
-from polywan.core.flows import Flow
 from polywan.core.net import Family
-from polywan.core.nft import NftTable
-from polywan.core.observed import Observed
-from polywan.core.plan import ActualState, ApplyReport, Plan
+from polywan.core.plan.plan import ActualState, ApplyReport, Plan
+from polywan.core.ruleset.model import NftTable
+from polywan.core.state.events import KernelEvent, NewConnections
+from polywan.core.trace.route_query import RouteAnswer, RouteQuery
+from polywan.core.world.affinity import AffinityEntry
+from polywan.core.world.conntrack import Flow
+from polywan.core.world.observed import Observed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

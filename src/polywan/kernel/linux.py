@@ -10,16 +10,9 @@ from itertools import groupby
 from time import perf_counter
 from typing import Final, TypeGuard
 
-from polywan.core.affinity import AffinityEntry
-from polywan.core.ask import RouteAnswer, RouteQuery
 from polywan.core.errors import KernelError, MissingFeature
-from polywan.core.events import KernelEvent, NewConnections
-from polywan.core.flows import Flow
-from polywan.core.keep import hold_texts
 from polywan.core.net import Family
-from polywan.core.nft import NftTable
-from polywan.core.observed import Observed, links_by_name
-from polywan.core.plan import (
+from polywan.core.plan.plan import (
     ActualState,
     AddRule,
     ApplyReport,
@@ -34,13 +27,24 @@ from polywan.core.plan import (
     PutRoute,
     SetSysctl,
 )
-from polywan.kernel import chains, conntrack, counters, freeing, ipsec, sysctl
-from polywan.kernel.affinity import AffinityMaps
+from polywan.core.ruleset.model import NftTable
+from polywan.core.ruleset.second_table import hold_texts
+from polywan.core.state.events import KernelEvent, NewConnections
+from polywan.core.trace.route_query import RouteAnswer, RouteQuery
+from polywan.core.world.affinity import AffinityEntry
+from polywan.core.world.conntrack import Flow
+from polywan.core.world.observed import Observed, links_by_name
+from polywan.kernel import counters, sysctl
 from polywan.kernel.api import Freed
-from polywan.kernel.nftables import Nftables
-from polywan.kernel.passive import NewConnectionListener
-from polywan.kernel.rtsocket import RouteSocket, RoutingOp
-from polywan.kernel.vanished import ForgottenConnections
+from polywan.kernel.conntrack import release as freeing
+from polywan.kernel.conntrack import table as conntrack
+from polywan.kernel.conntrack.forgotten import ForgottenConnections
+from polywan.kernel.conntrack.new_connections import NewConnectionListener
+from polywan.kernel.netlink import ipsec
+from polywan.kernel.netlink.rtsocket import RouteSocket, RoutingOp
+from polywan.kernel.nft import foreign_chains
+from polywan.kernel.nft.affinity_maps import AffinityMaps
+from polywan.kernel.nft.libnftables import Nftables
 
 LOUD: Final = 1 << 14
 """Characters of an nft transaction of ours from which its notifications are too many to be worth hearing."""
@@ -83,7 +87,7 @@ class LinuxKernel:
             parts=routes.parts,
             xfrm=sysctl.read("net/core/xfrm_acq_expires") is not None,
             ipsec=ipsec.in_use(),
-            compared=chains.after_routing(),
+            compared=foreign_chains.after_routing(),
             rules=theirs,
             tables=routes.tables,
         )
@@ -96,7 +100,7 @@ class LinuxKernel:
             routes=ours.routes,
             rules=ours.rules,
             nft=self._nft.list_table(),
-            chains=chains.dropping(),
+            chains=foreign_chains.dropping(),
             sysctls={path: value for path in sysctls if (value := sysctl.read(path)) is not None},
         )
 

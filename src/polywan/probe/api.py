@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from polywan.core.events import CheckResult, ProbeResult
-from polywan.core.health import ProbeOrder
-from polywan.core.layers import CheckOrder
+from polywan.core.health.layers import CheckOrder, CheckResult
+from polywan.core.health.probes import ProbeOrder, ProbeResult
 
 Result: TypeAlias = ProbeResult | CheckResult
 """What a prober reports."""

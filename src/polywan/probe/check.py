@@ -11,8 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from polywan.core.events import CheckResult
-from polywan.core.layers import CheckOrder
+from polywan.core.health.layers import CheckOrder, CheckResult
 from polywan.core.net import Family, IPAddress, family_of
 from polywan.probe.bound import REFUSED, SocketDeniedError
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from polywan.core.events import CheckResult, ProbeResult
-from polywan.core.health import ProbeOrder, ProbeTarget
-from polywan.core.layers import CheckOrder
-from polywan.core.life import LISTEN
+from polywan.core.health.layers import CheckOrder, CheckResult
+from polywan.core.health.life import LISTEN
+from polywan.core.health.probes import ProbeOrder, ProbeResult, ProbeTarget
 from polywan.probe.api import Result
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from polywan.core.net import Family, IPAddress
-from polywan.core.untracked import PRIORITY
+from polywan.core.ruleset.untracked import PRIORITY
 from polywan.probe.bound import REFUSED, bound_socket, endpoint, prefer, set_mark
 from polywan.probe.tap import Tap, hear_only
 
@@ -41,7 +41,7 @@ _BURST: Final = 64
 """Datagrams read before others get their turn: a flood of foreign replies must not hold up the loop."""
 
 CROWDED: Final = 30.0
-"""Seconds for which probes pass by connection tracking once its table was full (`core/untracked.py`)."""
+"""Seconds for which probes pass by connection tracking once its table was full (`core/ruleset/untracked.py`)."""
 
 _LARGEST: Final = 128
 """Bytes read of a datagram: the longest IPv4 header, ours, and more than our payload."""

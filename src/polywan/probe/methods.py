@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from polywan.core.layers import Layer
+from polywan.core.health.layers import Layer
 from polywan.probe.check import Method
 
 

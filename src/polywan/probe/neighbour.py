@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from polywan.core.layers import CheckOrder
+from polywan.core.health.layers import CheckOrder
 from polywan.core.net import Family
 from polywan.probe.bound import bound_socket, endpoint, link_socket
 from polywan.probe.check import IP_HEADER, CheckAttempt, CheckFailedError, readable

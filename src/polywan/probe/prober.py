@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal, assert_never
 
-from polywan.core.events import ProbeResult
-from polywan.core.health import ProbeOrder, ProbeTarget
-from polywan.core.layers import CheckOrder, Layer
-from polywan.core.life import LISTEN
+from polywan.core.health.layers import CheckOrder, Layer
+from polywan.core.health.life import LISTEN
+from polywan.core.health.probes import ProbeOrder, ProbeResult, ProbeTarget
 from polywan.core.net import Family
 from polywan.probe.api import Result
 from polywan.probe.bound import REFUSED, SocketDeniedError

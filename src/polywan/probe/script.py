@@ -12,7 +12,7 @@ import subprocess
 from contextlib import ExitStack, suppress
 from typing import Final
 
-from polywan.core.layers import CheckOrder
+from polywan.core.health.layers import CheckOrder
 from polywan.probe.check import CheckAttempt, CheckFailedError, explained, shown
 
 KEPT_OUTPUT: Final = 4096

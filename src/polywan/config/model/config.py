@@ -1,0 +1,175 @@
+"""The configuration as frozen values. Every default has its reason in the field's description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from polywan.config.kinds.addresses import IPAddress, IPNetwork
+from polywan.config.kinds.matches import FwMark, Owner, Window
+from polywan.config.kinds.scalars import Flag, Mask, Whole
+from polywan.config.model.base import FamilyName, Interface, Model, Name, Seconds
+from polywan.config.model.policy_and_rule import Affinity, Match, Member, Policy, SteeringRule
+from polywan.config.model.uplink import Bandwidth, HealthOverrides, HealthSettings, Snat, Uplink
+
+__all__ = [
+    "DEFAULT_POLICY",
+    "RULE_BAND",
+    "Affinity",
+    "Bandwidth",
+    "Config",
+    "FamilyName",
+    "FwMark",
+    "GlobalSettings",
+    "HealthOverrides",
+    "HealthSettings",
+    "IPAddress",
+    "IPNetwork",
+    "Interface",
+    "Match",
+    "Member",
+    "Model",
+    "Name",
+    "Owner",
+    "Policy",
+    "Seconds",
+    "Snat",
+    "SteeringRule",
+    "Uplink",
+    "Window",
+]
+
+DEFAULT_POLICY: Final = "default"
+"""Name of the policy that exists without being written."""
+
+RULE_BAND: Final = 900
+"""Policy rules have priorities from `priority` to `priority` + 899."""
+
+METERED_PACE: Final = {"interval": 10.0, "check_interval": 60.0}
+"""Seconds between probes where volume costs money, if nobody says otherwise: a tenth, and a sixth, of the volume."""
+
+_MAIN_RULE: Final = 32766
+
+
+class GlobalSettings(Model):
+    """What concerns the whole box."""
+
+    mark_mask: Annotated[int, Mask()] = Field(
+        default=0x3F00_0000,
+        description="Bits of the packet and connection mark that are polywan's, at least 3; n bits are "
+        "room for 2^n - 2 uplinks. All other bits are left to others. Default 0x3f000000: 62 uplinks, in bits that "
+        "neither VPN clients nor proxies, container networks and other routers' tools use in their marks "
+        "(docs/design/neighbours.md lists them). A box that an older version has set up keeps 0x3f00 until "
+        "`polywan down`.",
+    )
+    priority: Annotated[int, Whole(1, _MAIN_RULE - RULE_BAND)] = Field(
+        default=6000,
+        description="Priority of the first policy rule (ip-rule(8)); 900 from there on are polywan's. "
+        "Default 6000: ahead of the main table (32766), behind 5200 to 5300, where VPN clients put "
+        "theirs.",
+    )
+    table_base: Annotated[int, Whole(1, 2_000_000_000)] = Field(
+        default=6000,
+        description="Number before the first routing table; each uplink has one, and 253 to 255 are the "
+        "system's. Default 6000, like `priority`: above 255, the numbers that people hand out themselves.",
+    )
+    forwarding: Annotated[bool | Literal["auto"], Flag(("auto",))] = Field(
+        default="auto",
+        description='Whether the box forwards packets (sysctl ip_forward): true, false or "auto", which '
+        'turns it on when a rule needs it and never off. Default "auto": a host without a LAN stays a '
+        "host.",
+    )
+
+
+class Config(Model):
+    """The whole file.
+
+    References between its parts are checked by the loader, not here.
+    """
+
+    uplinks: Mapping[Name, Uplink] = Field(
+        description="Ways to the Internet, by name. No default: at least one is needed. The order in the file is kept.",
+    )
+    health: HealthSettings = Field(
+        default=HealthSettings(),
+        description="How uplinks are probed, unless they say otherwise. Default: each second, so that silence "
+        "is noticed within 2.5 seconds.",
+    )
+    policies: Mapping[Name, Policy] = Field(
+        default={},
+        description="Policies, by name. Default: none but `default`, which need not be written.",
+    )
+    rules: tuple[SteeringRule, ...] = Field(
+        default=(),
+        description="Which connections go where; the first match wins. Default: none, so that everything "
+        "that would leave by an uplink goes to the policy `default`.",
+    )
+    global_: GlobalSettings = Field(
+        default=GlobalSettings(),
+        alias="global",
+        description="What concerns the whole box. Default: apart from the ranges that others are known to use.",
+    )
+
+    def health_of(self, uplink: str) -> HealthSettings:
+        """Return the probing of one uplink: its own overrides, else what [health] says, else the defaults.
+
+        A metered uplink has defaults of its own (`METERED_PACE`): they hold for what neither of the two says.
+        """
+        unsaid = {key: METERED_PACE[key] for key in self.unsaid(uplink)}
+        general = self.health.model_copy(update=unsaid) if unsaid else self.health
+        return merged_health(general, self.uplinks[uplink].health)
+
+    def unsaid(self, uplink: str) -> frozenset[str]:
+        """Return the keys of `METERED_PACE` that nobody has set for this uplink; none when it is not metered."""
+        link = self.uplinks[uplink]
+        if not link.metered:
+            return frozenset()
+        said = self.health.model_fields_set
+        return frozenset(k for k in METERED_PACE if k not in said and getattr(link.health, k) is None)
+
+    def weight_of(self, uplink: str) -> int:
+        """Return an uplink's weight: as written, else its down bandwidth in Mbit/s (at least 1), else 1."""
+        link = self.uplinks[uplink]
+        if link.weight is not None:
+            return link.weight
+        return max(1, round(link.bandwidth.down / 1e6)) if link.bandwidth else 1
+
+    def member_weight(self, member: Member) -> int:
+        """Return a member's weight: its own, else that of its uplink."""
+        return self.weight_of(member.uplink) if member.weight is None else member.weight
+
+    def resolved_policies(self) -> dict[str, Policy]:
+        """Return every policy by name; `default` is first, and made when the file does not have it.
+
+        The made one has the unmetered uplinks as its first tier and the metered ones as its second, in file
+        order and whether enabled or not; an empty tier is left out.
+        """
+        written = self.policies.get(DEFAULT_POLICY)
+        return {DEFAULT_POLICY: written or self._made_default, **self.policies}
+
+    def direct_policy(self, uplink: str) -> Policy:
+        """Return what ``uplink = X`` means in a rule: prefer X, fall back to the policy `default`."""
+        default = self.policies.get(DEFAULT_POLICY) or self._made_default
+        rest = (tuple(m for m in tier if m.uplink != uplink) for tier in default.tiers)
+        tiers = ((Member(uplink=uplink),), *(tier for tier in rest if tier))
+        return default.model_copy(update={"tiers": tiers})
+
+    def only_policy(self, only: tuple[str, ...]) -> Policy:
+        """Return what ``only = [X, …]`` alone means in a rule: those uplinks share, nobody else ever serves."""
+        return Policy(tiers=(tuple(Member(uplink=name) for name in only),))
+
+    @cached_property
+    def _made_default(self) -> Policy:
+        tiers = (
+            tuple(Member(uplink=name) for name, link in self.uplinks.items() if link.metered is metered)
+            for metered in (False, True)
+        )
+        return Policy(tiers=tuple(tier for tier in tiers if tier))
+
+
+def merged_health(general: HealthSettings, own: HealthOverrides) -> HealthSettings:
+    """Return `general` with every key that `own` sets."""
+    return general.model_copy(update={key: value for key, value in own if value is not None})

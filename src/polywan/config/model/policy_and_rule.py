@@ -1,0 +1,322 @@
+"""Policies, and the rules that send connections to them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, get_args
+
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from polywan.config.faults import closest, shown
+from polywan.config.kinds.addresses import IPNetwork, Network, OneOrMany, PortRange, Ports
+from polywan.config.kinds.matches import (
+    Account,
+    Cgroup,
+    DomainName,
+    Dscp,
+    ForeignMark,
+    FwMark,
+    ListFile,
+    Mac,
+    Owner,
+    Span,
+    Window,
+)
+from polywan.config.kinds.scalars import Duration, Kind, OneOf, rejection
+from polywan.config.model.base import NAME, FamilyField, Interface, Model, Name, Seconds, Weight
+
+Algorithm: TypeAlias = Literal[
+    "weighted",
+    "random",
+    "source",
+    "source-destination",
+    "connection",
+    "source-parity",
+    "multipath",
+    "per-packet",
+]
+OnDown: TypeAlias = Literal["reset", "move", "keep"]
+OnUpWord: TypeAlias = Literal["stay", "move-when-idle", "move"]
+AffinityKey: TypeAlias = Literal["source", "source-destination"]
+LastResort: TypeAlias = Literal["unreachable", "prohibit", "blackhole", "main", "throw"]
+Protocol: TypeAlias = Literal["tcp", "udp", "icmp", "sctp", "gre", "esp"]
+RuleAction: TypeAlias = Literal["bypass", "block"]
+
+WITH_PORTS: Final[frozenset[Protocol]] = frozenset({"tcp", "udp", "sctp"})
+"""Protocols whose header begins with two port numbers."""
+
+_Networks: TypeAlias = Annotated[tuple[Annotated[IPNetwork, Network(ranges=True)], ...], OneOrMany(networks=True)]
+_Ports: TypeAlias = Annotated[tuple[PortRange, ...], Ports()]
+_Devices: TypeAlias = Annotated[tuple[Interface, ...], OneOrMany()]
+_Codes: TypeAlias = Annotated[tuple[Annotated[int, Dscp()], ...], OneOrMany()]
+_Macs: TypeAlias = Annotated[tuple[Annotated[str, Mac()], ...], OneOrMany()]
+_Users: TypeAlias = Annotated[tuple[Annotated[Owner, Account()], ...], OneOrMany()]
+_Groups: TypeAlias = Annotated[tuple[Annotated[Owner, Account(group=True)], ...], OneOrMany()]
+_Cgroups: TypeAlias = Annotated[tuple[Annotated[str, Cgroup()], ...], OneOrMany()]
+_Domains: TypeAlias = Annotated[tuple[Annotated[str, DomainName()], ...], OneOrMany()]
+_Lists: TypeAlias = Annotated[tuple[Annotated[str, ListFile()], ...], OneOrMany()]
+_Windows: TypeAlias = Annotated[tuple[Annotated[Window, Span()], ...], OneOrMany()]
+_Names: TypeAlias = Annotated[tuple[Name, ...], OneOrMany()]
+
+
+class Member(Model):
+    """An uplink's place in a tier; the weight defaults to the uplink's own."""
+
+    uplink: Name = Field(description="Name of the uplink. No default.")
+    weight: Weight | None = Field(
+        default=None,
+        description="Share within this tier, 1 to 1000. Default: the uplink's own weight, which is right "
+        "for most policies.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, raw: object) -> object:
+        if isinstance(raw, str):
+            return {"uplink": raw}
+        if not isinstance(raw, dict | Member):
+            raise rejection(f"expected an uplink's name or {{uplink = NAME, weight = NUMBER}}, got {shown(raw)}")
+        return raw
+
+
+class TierList(Kind):
+    """Around the tiers: lists of lists only, as a flat list could mean sharing as well as failing over."""
+
+    __slots__ = ()
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.parse, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema: dict[str, Any] = handler(core) | self.schema
+        schema["items"]["minItems"] = 1
+        schema["items"]["items"] = {"anyOf": [NAME.schema, schema["items"]["items"]]}
+        return schema
+
+    def _expected(self) -> str:
+        return 'a list of tiers, each a list of uplinks, as [["fibre", "dsl"], ["lte"]]'
+
+    def _schema(self) -> dict[str, Any]:
+        return {"type": "array", "minItems": 1}
+
+    def _parse(self, raw: object) -> object:
+        if not isinstance(raw, list | tuple) or not raw:
+            raise self.refusal(raw)
+        for place, tier in enumerate(raw):
+            if isinstance(tier, str | dict):
+                raise rejection(
+                    f"expected {self.expected}, got {shown(tier)} in place of a tier",
+                    'in [["a", "b"]] the two share, in [["a"], ["b"]] the second stands by',
+                    (place,),
+                )
+            if not isinstance(tier, list | tuple) or not tier:
+                raise rejection(f"expected a tier with at least one uplink, got {shown(tier)}", "", (place,))
+        return raw
+
+
+class Affinity(Model):
+    """Keep a client on the uplink that it was given first."""
+
+    key: Annotated[AffinityKey, OneOf(get_args(AffinityKey))] = Field(
+        default="source",
+        description='Who is kept: "source", one client whatever it talks to, or "source-destination", a client and '
+        "a server together. Default source: sites that ask several servers at once (banks, games, chats) see one "
+        "address. IPv6 pairs are kept by a hash, without a timeout.",
+    )
+    timeout: Annotated[Seconds, Duration(1, 604800)] = Field(
+        default=600.0,
+        description="How long an uplink is kept for a client that opens no connection; each new one starts it "
+        "again. Default 10m, what users of mwan3 know.",
+    )
+
+
+class Drain(Model):
+    """Leave an uplink by a deadline."""
+
+    drain: Annotated[Seconds, Duration(0, 86400)] = Field(
+        description="How long connections may stay on an uplink of a lower tier once a better one serves again; what "
+        "is left then is ended. No default.",
+    )
+
+
+class OnUp(Kind):
+    """A word, or a table with a deadline."""
+
+    __slots__ = ()
+    words: ClassVar[tuple[str, ...]] = get_args(OnUpWord)
+
+    def _expected(self) -> str:
+        return '"stay", "move-when-idle", "move" or {drain = "10m"}'
+
+    def _schema(self) -> dict[str, Any]:
+        return {"anyOf": [OneOf(self.words).schema, Drain.model_json_schema(by_alias=True)]}
+
+    def _parse(self, raw: object) -> str | Drain:
+        if isinstance(raw, Drain) or (isinstance(raw, str) and raw in self.words):
+            return raw
+        if isinstance(raw, dict) and set(raw) == {"drain"}:
+            try:
+                return Drain.model_construct(drain=Duration(0, 86400).parse(raw["drain"]))
+            except PydanticCustomError as error:
+                context = error.context or {}
+                raise rejection(context["message"], context["hint"], ("drain",)) from error
+        raise self.refusal(raw, closest(raw, self.words) if isinstance(raw, str) else "")
+
+
+class Policy(Model):
+    """Which uplinks serve a class of connections: the first tier with a healthy member."""
+
+    algorithm: Annotated[Algorithm, OneOf(get_args(Algorithm))] = Field(
+        default="weighted",
+        description='How new connections are spread over a tier: "weighted" deals them out in turn by '
+        "weight, exactly and interleaved. The default, because shares then hold for a handful of "
+        'connections as well. "random" draws by weight. "source", "source-destination" and "connection" choose by '
+        "a hash of the client, of client and server, or of the whole address and port tuple: the same key meets "
+        'the same uplink, and an uplink that comes or goes moves only its own share. "source-parity" gives even '
+        "source addresses to the first member of the tier and odd ones to the second; each tier has two. "
+        '"multipath" lets the kernel choose (a resilient nexthop group, ip-nexthop(8)). '
+        '"per-packet" deals out single packets of one connection; it needs uplinks that do not translate addresses '
+        '(`nat = "none"`), as tunnels to one far end.',
+    )
+    tiers: Annotated[tuple[tuple[Member, ...], ...], TierList()] = Field(
+        description='Uplinks in order of preference, as [["fibre", "dsl"], ["lte"]]: members of a tier '
+        "share, the next tier stands by until no member of the one before is up. A member is a name or "
+        "{uplink = NAME, weight = NUMBER}. No default; the policy `default` exists without being written, "
+        "with the unmetered uplinks as its first tier and the metered ones as its second.",
+    )
+    last_resort: Annotated[LastResort, OneOf(get_args(LastResort))] = Field(
+        default="unreachable",
+        description='What happens to new connections when no uplink of any tier is up: "unreachable" and '
+        '"prohibit" answer with that ICMP message, "blackhole" drops, "main" (or "throw", as ip-route(8) calls it) '
+        "lets the main table decide. "
+        'Default "unreachable": programs fail at once instead of waiting, and nothing leaves where the '
+        "policy did not allow it.",
+    )
+    on_down: Annotated[OnDown, OneOf(get_args(OnDown))] = Field(
+        default="reset",
+        description='What happens to connections of an uplink that is lost: "reset" ends TCP at once, so that programs '
+        'reconnect, and lets everything else choose anew; "move" only does the latter; "keep" leaves all of them, for '
+        'links whose return is worth waiting for. Default "reset": a connection whose address is gone cannot go on.',
+    )
+    on_up: Annotated[OnUpWord | Drain, OnUp()] | None = Field(
+        default=None,
+        description='What happens to connections on a lower tier when a better one serves again: "stay", '
+        '"move-when-idle" (what is not TCP moves in its first pause), "move" (all but TCP at once), or '
+        '{drain = "10m"} (as move-when-idle, and at the deadline everything that is left). Default: '
+        '{drain = "10m"} for metered uplinks, whose volume costs money, and move-when-idle for others, so that '
+        "calls and tunnels do go back.",
+    )
+    affinity: Affinity | None = Field(
+        default=None,
+        description="Keep a client on the uplink that its first connection was given, for as long as it goes on "
+        "opening connections and the uplink is up; an empty table, {}, means by source and for 10 minutes. Goes with "
+        '"weighted", "random" and "connection"; the others keep a client already, or cannot. Default: every '
+        "connection is chosen for itself, which spreads load best.",
+    )
+
+
+class Match(Model):
+    """Conditions on a connection's first packet; all given ones must hold."""
+
+    from_: _Networks = Field(
+        default=(),
+        alias="from",
+        description='Source prefixes, addresses or ranges ("192.168.1.10-192.168.1.20"), one or a list, both families '
+        "mixed if need be. Default: any.",
+    )
+    to: _Networks = Field(
+        default=(), description="Destination prefixes, addresses or ranges, one or a list. Default: any."
+    )
+    protocol: Annotated[Protocol, OneOf(get_args(Protocol))] | None = Field(
+        default=None, description="Transport protocol; icmp stands for ICMPv6 as well. Default: any."
+    )
+    port: _Ports = Field(
+        default=(),
+        description='Destination ports: 443, "80,443", "1000-2000" or a list of these; needs `protocol` '
+        "tcp, udp or sctp, because the others have no ports. Default: any.",
+    )
+    source_port: _Ports = Field(default=(), description="Source ports, written as `port` is. Default: any.")
+    in_interface: _Devices = Field(
+        default=(),
+        description="Devices the connection arrives by, one or a list; the box's own connections arrive "
+        "by none. Default: any.",
+    )
+    dscp: _Codes = Field(
+        default=(),
+        description='DSCP of the packet, by name ("ef", "cs1", "af41") or number, one or a list; a ToS byte is four '
+        "times as much. Default: any.",
+    )
+    mac: _Macs = Field(
+        default=(),
+        description="Hardware address of the neighbour that sent it, one or a list; the box's own connections have "
+        "none. Default: any.",
+    )
+    fwmark: Annotated[FwMark, ForeignMark()] | None = Field(
+        default=None,
+        description='Packet mark that another program has set, as "0x10/0xff", or as "0x10" for all bits but those '
+        "of `mark_mask`, which cannot be asked for. Default: any.",
+    )
+    user: _Users = Field(
+        default=(),
+        description="User whose program opened the connection, by name or number, one or a list; only the box's own "
+        "connections have one. Default: any.",
+    )
+    group: _Groups = Field(default=(), description="Group of that program, as `user`. Default: any.")
+    cgroup: _Cgroups = Field(
+        default=(),
+        description='Control group (version 2) of the program that opened the connection, as "system.slice/'
+        'backup.service", one or a list, with everything below it. Default: any.',
+    )
+    domains: _Domains = Field(
+        default=(),
+        description="Names whose addresses are meant, one or a list. polywan resolves them and asks again when "
+        "their time to live is over; a name with many addresses, or subdomains, are exact only when the box's "
+        "dnsmasq fills the set (`polywan show dnsmasq`). Default: any.",
+    )
+    list_: _Lists = Field(
+        default=(),
+        alias="list",
+        description="Files of destination prefixes, one prefix or address per line and # for comments, both "
+        "families mixed; read again when they change. Default: any.",
+    )
+    time: _Windows = Field(
+        default=(),
+        description='When it holds, in local time: "mon-fri 08:00-18:00", "sat,sun" or "22:00-06:00" (which ends '
+        "on the next day), one or a list. It counts when a connection begins. Default: always.",
+    )
+    family: FamilyField | None = Field(default=None, description="Address family. Default: both.")
+
+
+class SteeringRule(Match):
+    """The first rule that matches decides; each says one of policy, uplink and action, or `only` alone.
+
+    `only` may stand beside policy or uplink, too.
+    """
+
+    policy: Name | None = Field(
+        default=None,
+        description="Name of the policy that chooses the uplink. No default: a rule says exactly one of "
+        "policy, uplink and action, or `only` alone.",
+    )
+    uplink: Name | None = Field(
+        default=None,
+        description="Name of the preferred uplink; while it is down, the policy `default` chooses among "
+        "the others. No default.",
+    )
+    action: Annotated[RuleAction, OneOf(get_args(RuleAction))] | None = Field(
+        default=None,
+        description='"bypass" leaves the connection to the main table, "block" refuses it. No default.',
+    )
+    only: _Names = Field(
+        default=(),
+        description="Uplinks that such connections may leave by: a kill switch. They never leave elsewhere, "
+        "whatever happens to the daemon, to routes or to rules; with none of them up they are refused. Alone it "
+        "shares among them by weight; beside `policy` or `uplink` it limits those. Neither this rule nor one before "
+        "it can ask for a `cgroup`, which is not to be seen where packets leave. Default: any uplink.",
+    )
+    not_: Match = Field(
+        default=Match(),
+        alias="not",
+        description='Conditions that must *not* hold, as not = {to = "10.0.0.0/8"}; with several, none '
+        "may hold. Default: none.",
+    )

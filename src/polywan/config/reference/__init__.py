@@ -1,0 +1,1 @@
+"""What does the documentation say of the models, and what do editors check?"""

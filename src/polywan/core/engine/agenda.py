@@ -1,0 +1,167 @@
+"""What time alone brings about: every timer of the engine in one table, with when it is due and what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import inf
+from typing import Final, TypeAlias
+
+from polywan.core.engine import draining, passive, probing, seeking, standby_probing
+from polywan.core.engine.decide import second_cuts
+from polywan.core.evolve import replace
+from polywan.core.health import rounds as hl
+from polywan.core.health.probes import ProbeOrder
+from polywan.core.health.rounds import ProbeState
+from polywan.core.state import probe_costs, retired_marks
+from polywan.core.state.effects import Effect, Read, SaveMemory, StartProbe
+from polywan.core.state.state import State
+from polywan.core.world.paths import Path, UplinkFamily, patience
+
+FOLD: Final = 0.02
+"""Seconds within which further notifications share one read."""
+
+LATER: Final = 1.0
+"""The same for notifications about devices that no decision looks at: hundreds of containers may come and go."""
+
+RESYNC: Final = (10.0, 60.0)
+"""Seconds between reads when nothing happens, at least and at most: the net below the notifications."""
+
+READ_SHARE: Final = 200
+"""A read takes at most this part of the time until the next: with thousands of devices it is made less often."""
+
+Done: TypeAlias = tuple[State, tuple[Effect, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """Something that is done when its time has come.
+
+    Attributes:
+        due: returns when that is, monotonic seconds; endless while there is nothing to do.
+        run: does it; None where a new decision does, or where a `Tick` does it before all else.
+        early: it also runs before the first decision.
+    """
+
+    due: Callable[[State], float]
+    run: Callable[[State, float], Done] | None = None
+    early: bool = False
+
+
+def deadline(state: State) -> float:
+    """Return the time at which the engine wants a `Tick`, if nothing happens before."""
+    return min(timer.due(state) for timer in ((*TIMERS, *DECISIONS) if state.ready else EARLY))
+
+
+def decision_due(state: State) -> float:
+    """Return when time alone asks for a decision."""
+    return min(timer.due(state) for timer in DECISIONS)
+
+
+def run(state: State, now: float) -> Done:
+    """Do all that is due, in the order of the table."""
+    effects: list[Effect] = []
+    for timer in TIMERS if state.ready else EARLY:
+        if timer.run is not None and timer.due(state) <= now:
+            state, more = timer.run(state, now)
+            effects += more
+    return state, tuple(effects)
+
+
+def read_soon(state: State, now: float, fold: float = FOLD) -> State:
+    """Ask for a read: now when the last one is long ago, otherwise once `fold` seconds have passed since."""
+    at = max(now, state.last_read + fold)
+    return replace(state, read_at=at if state.read_at is None else min(at, state.read_at))
+
+
+def _read_due(state: State) -> float:
+    least, most = RESYNC
+    regular = state.last_read + min(max(least, READ_SHARE * state.took), most)
+    return regular if state.read_at is None else min(state.read_at, regular)
+
+
+def _read(state: State, now: float) -> Done:
+    return replace(state, read_at=None, last_read=now), (Read(),)
+
+
+def _write(state: State, _: float) -> Done:
+    return replace(state, write_at=inf), (SaveMemory(state.memory),)
+
+
+def _sweep_due(state: State) -> float:
+    return min((sweep.at for sweep in state.sweeps), default=inf)
+
+
+def _sweep(state: State, now: float) -> Done:
+    due = [sweep for sweep in state.sweeps if sweep.at <= now]
+    cuts = second_cuts(state, state.config, due) if state.config is not None else ()
+    return replace(state, sweeps=tuple(sweep for sweep in state.sweeps if sweep.at > now)), cuts
+
+
+def _probed(state: State) -> Iterator[tuple[UplinkFamily, ProbeState]]:
+    for key, probes in state.health.items():
+        if isinstance(state.reach.get(key), Path):
+            yield key, probes
+
+
+def _start_probes(state: State, now: float) -> Done:
+    config = state.config
+    if config is None:
+        return state, ()
+    orders: list[Effect] = []
+    health = dict(state.health)
+    for key, probes in _probed(state):
+        name, family = key
+        settings = state.probing[name]
+        if min(standby_probing.due(state, key), passive.due(state, key)) > now:
+            continue
+        targets = hl.targets_of(settings, family)
+        if not targets:
+            health[key] = hl.unprobed(probes, settings, now)
+            state = read_soon(state, now)
+            continue
+        health[key], targets = standby_probing.start_round(state, key, targets, now)
+        state = probe_costs.paid_round(state, key, targets, now)
+        orders.append(
+            StartProbe(
+                ProbeOrder(
+                    uplink=name,
+                    family=family,
+                    interface=config.uplinks[name].interface,
+                    mark=state.numbers[name].mark,
+                    round=health[key].number,
+                    timeout=max(passive.timeout(state, key, now), patience(state.reach.get(key), state.observed)),
+                    targets=targets,
+                    spread=hl.spread_of(probes, settings),
+                )
+            )
+        )
+        state = passive.sent(state, key)
+        if len(health[key].open) > 1:
+            # The round before is undecided still: it may be time to ask the layers why.
+            state = seeking.stir(probing.stir(state, now), now)
+    state = replace(state, health=health)
+    ends = [min(standby_probing.due(state, key), passive.due(state, key)) for key, _ in _probed(state)]
+    return replace(state, wake=min(ends, default=inf)), tuple(orders)
+
+
+TIMERS: Final = (
+    Timer(_read_due, _read, early=True),
+    Timer(lambda state: state.write_at, _write, early=True),
+    Timer(_sweep_due, _sweep, early=True),
+    Timer(draining.due, early=True),
+    Timer(lambda state: state.wake, _start_probes),
+    Timer(lambda state: state.checks.wake, probing.start_checks),
+    Timer(lambda state: state.seek_at, seeking.start),
+)
+"""Everything that is done at some time; a new timer is a line here, or among `DECISIONS`."""
+
+DECISIONS: Final = (
+    Timer(lambda state: state.verdict_at),
+    Timer(lambda state: state.ramp_at),
+    Timer(lambda state: retired_marks.due(state.retired)),
+    Timer(lambda state: state.story.at),
+)
+"""Everything that asks for a new decision at some time."""
+
+EARLY: Final = tuple(timer for timer in TIMERS if timer.early)

@@ -1,0 +1,178 @@
+"""An uplink is its device: what is known follows the device when a file gives it another name.
+
+Connections carry the number of the uplink they are on, and the number stands for a device. So another name for the
+same device changes nothing, in whatever way names are exchanged; and a name that means another device now inherits
+nothing of what was known under it: that one starts anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeAlias, TypeVar
+
+from polywan.config import Config
+from polywan.core.evolve import replace
+from polywan.core.health.bad_targets import BadTargets
+from polywan.core.health.layers import Checks, LayerState
+from polywan.core.health.rounds import ProbeState
+from polywan.core.net import Family
+from polywan.core.policy.selection import Choice, Selection
+from polywan.core.state.memory import Memory
+from polywan.core.state.state import State
+from polywan.core.state.told import Story
+from polywan.core.world.paths import UplinkFamily
+
+T = TypeVar("T")
+
+DEVICE: Final = "device:"
+"""Prefix of the name under which the number of a device without an uplink is remembered; no uplink can have it."""
+
+Names: TypeAlias = Mapping[str, str]
+"""What names known so far have become; those that are absent stay."""
+
+
+def renamed(memory: Memory, config: Config) -> Names:
+    """Return the names that change for `config`: where each name that is remembered has to go.
+
+    A memory of an older version does not know devices: then names stay.
+    """
+    holders = {device: name for name, device in memory.devices.items()}
+    names = {}
+    for name, uplink in config.uplinks.items():
+        holder = holders.get(uplink.interface, name)
+        if holder != name:
+            names[holder] = name
+    for name, device in memory.devices.items():
+        uplink_now = config.uplinks.get(name)
+        if name not in names and uplink_now is not None and uplink_now.interface != device:
+            names[name] = DEVICE + device
+    return names
+
+
+def renamings(memory: Memory, config: Config) -> Iterator[str]:
+    """Say what becomes of names, for people; `memory` is from before."""
+    names = renamed(memory, config)
+    for old, new in names.items():
+        if new in config.uplinks and not old.startswith(DEVICE):
+            yield f"{old} is now called {new} ({config.uplinks[new].interface}); nothing of it moves"
+    kept = set(names.values())
+    for name, uplink in config.uplinks.items():
+        before = memory.devices.get(name)
+        if before is not None and before != uplink.interface and name not in kept:
+            yield f"{name} is another device now, {uplink.interface} instead of {before}: it starts anew"
+
+
+def remembered(memory: Memory, config: Config) -> Memory:
+    """Return the memory under the names of `config`, devices included; numbers are still those of before."""
+    names = renamed(memory, config)
+    ids = _moved(memory.ids, names)
+    devices = _moved(memory.devices, names) | {name: uplink.interface for name, uplink in config.uplinks.items()}
+    return replace(
+        memory,
+        ids=ids,
+        devices=devices,
+        gateways=_keys_moved(memory.gateways, names),
+        orders=_moved(memory.orders, names),
+        drains=_keys_moved(memory.drains, names),
+        outages=_moved(memory.outages, names),
+    )
+
+
+def followed(state: State, names: Names) -> State:
+    """Return the state under its new names; what has lost its uplink is left out.
+
+    Results of probes and checks that are under way carry the old names, so they count for nothing.
+    """
+    if not names:
+        return state
+    return replace(
+        state,
+        health=_voided(_keys_moved(state.health, names), names),
+        checks=_checks(state.checks, names),
+        bad_targets=_bad_targets(state.bad_targets, names),
+        reach=_keys_moved(state.reach, names),
+        watches=_keys_moved(state.watches, names),
+        views=_moved(state.views, names),
+        story=_story(state.story, names),
+        ramps=_keys_moved(state.ramps, names),
+        failovers=_keys_moved(state.failovers, names),
+        drains={k: v for k, v in _keys_moved(state.drains, names).items() if not k[0].startswith(DEVICE)},
+        selection=None if state.selection is None else _selection(state.selection, names),
+        sweeps=tuple(replace(sweep, uplink=names.get(sweep.uplink, sweep.uplink)) for sweep in state.sweeps),
+    )
+
+
+def _moved(known: Mapping[str, T], names: Names) -> dict[str, T]:
+    """Move values to other names, all at once; a name that somebody moves to loses what it had."""
+    taken = set(names.values())
+    stay = {name: value for name, value in known.items() if name not in names and name not in taken}
+    return stay | {names[name]: value for name, value in known.items() if name in names}
+
+
+def _keys_moved(known: Mapping[UplinkFamily, T], names: Names) -> dict[UplinkFamily, T]:
+    taken = set(names.values())
+    stay = {key: value for key, value in known.items() if key[0] not in names and key[0] not in taken}
+    return stay | {(names[key[0]], key[1]): value for key, value in known.items() if key[0] in names}
+
+
+def _key(key: UplinkFamily, names: Names) -> tuple[str, Family]:
+    return names.get(key[0], key[0]), key[1]
+
+
+def _voided(health: Mapping[UplinkFamily, ProbeState], names: Names) -> dict[UplinkFamily, ProbeState]:
+    """Forget rounds under way of those that moved; later ones have numbers that no earlier one of any uplink had."""
+    moved = set(names.values())
+    latest = max((probes.number for probes in health.values()), default=0)
+    return {
+        key: replace(probes, open=(), number=latest, void=latest) if key[0] in moved else probes
+        for key, probes in health.items()
+    }
+
+
+def _checks(checks: Checks, names: Names) -> Checks:
+    moved = set(names.values())
+    latest = max((one.number for layers in checks.known.values() for one in layers.values()), default=0)
+
+    def voided(one: LayerState) -> LayerState:
+        due = one.sent if one.pending and one.sent is not None else one.next
+        return replace(one, pending=False, number=latest, next=due)
+
+    known = {
+        key: {layer: voided(one) for layer, one in layers.items()} if key[0] in moved else layers
+        for key, layers in _keys_moved(checks.known, names).items()
+    }
+    asked = {key: number for key, number in checks.asked.items() if key[0] not in names}
+    return replace(checks, known=known, spent=_moved(checks.spent, names), asked=asked)
+
+
+def _bad_targets(bad_targets: BadTargets, names: Names) -> BadTargets:
+    """Doubts of those that moved are dropped: they are about rounds that do not count."""
+    heard = {
+        target: tuple((names.get(name, name), at) for name, at in answers)
+        for target, answers in bad_targets.heard.items()
+    }
+    pending = tuple(one for one in bad_targets.pending if one.result.uplink not in names)
+    return replace(bad_targets, misses=_keys_moved(bad_targets.misses, names), heard=heard, pending=pending)
+
+
+def _story(story: Story, names: Names) -> Story:
+    """What was told of an uplink was told of it under its old name: nothing of it is news."""
+    return replace(
+        story,
+        states=_moved(story.states, names),
+        ends=_keys_moved(story.ends, names),
+        flaps=_moved(story.flaps, names),
+        held=frozenset(names.get(name, name) for name in story.held),
+    )
+
+
+def _selection(selection: Selection, names: Names) -> Selection:
+    def choice(one: Choice) -> Choice:
+        return replace(one, members=tuple((names.get(name, name), weight) for name, weight in one.members))
+
+    return Selection(
+        {key: choice(one) for key, one in selection.choices.items()},
+        dead=frozenset(_key(key, names) for key in selection.dead),
+        moved=frozenset(_key(key, names) for key in selection.moved),
+        down=frozenset(_key(key, names) for key in selection.down),
+    )

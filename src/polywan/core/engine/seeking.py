@@ -1,0 +1,82 @@
+"""When connections of uplinks in doubt are looked at for signs of life, and what a look changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from polywan.core.engine import probing
+from polywan.core.evolve import replace
+from polywan.core.health import passive
+from polywan.core.health import rounds as hl
+from polywan.core.health.life import Inside, Moved, Watched
+from polywan.core.health.rounds import Health
+from polywan.core.policy.numbering import layout_of
+from polywan.core.state.effects import SampleTraffic
+from polywan.core.state.events import TrafficSampled
+from polywan.core.state.state import State
+from polywan.core.world.paths import Path, UplinkFamily
+
+SAMPLE_INTERVAL: Final = (0.1, 0.25)
+"""Seconds from one look to the next, a quarter of the interval within these limits."""
+
+SAMPLE_SHARE: Final = 10
+"""A look takes at most this part of the time until the next: many connections are looked at less often."""
+
+LONGEST_PAUSE: Final = 1.0
+"""Seconds between two looks at most, however long they take."""
+
+
+def stir(state: State, now: float) -> State:
+    """Look at once: an uplink has come into doubt. One that is under way is followed by the next anyway."""
+    return state if state.seeking or state.seek_at < float("inf") else replace(state, seek_at=now)
+
+
+def start(state: State, _: float) -> tuple[State, tuple[SampleTraffic, ...]]:
+    """Order a look if there is doubt."""
+    doubted = [key for key in state.health if _doubted(state, key)]
+    state = replace(state, seek_at=float("inf"))
+    if not doubted or state.config is None or state.observed is None:
+        return state, ()
+    own, networks = passive.inside(state.config, state.observed)
+    watched = tuple(_watched(state, key) for key in doubted)
+    return replace(state, seeking=True), (SampleTraffic(layout_of(state.config).mask, watched, Inside(own, networks)),)
+
+
+def take(state: State, event: TrafficSampled, now: float) -> tuple[State, bool]:
+    """Fold in what came back; the last value says whether a new decision is needed."""
+    state = replace(state, seeking=False)
+    health = dict(state.health)
+    changed = False
+    for key, what in _moved(state, event):
+        before, settings = health[key], state.probing[key[0]]
+        health[key] = hl.on_moved(before, settings, what, event.since, now - event.took)
+        changed = changed or hl.matters(before, health[key], settings)
+    paces = [state.probing[key[0]].interval / 4 for key in health if _doubted(state, key)]
+    if not paces:
+        return replace(state, health=health), changed
+    least, most = SAMPLE_INTERVAL
+    wait = max(min(max(least, *paces), most), min(SAMPLE_SHARE * event.took, LONGEST_PAUSE))
+    return replace(state, health=health, seek_at=now + wait), changed
+
+
+def _moved(state: State, event: TrafficSampled) -> Iterator[tuple[UplinkFamily, Moved]]:
+    """Yield what the look says of each family: both share the line and its queue, so that each has the load of both."""
+    for key in state.health:
+        line = [what for (name, _), what in event.moved.items() if name == key[0]]
+        if line and key[0] in state.probing and (key in event.moved or _doubted(state, key)):
+            load = {"sent": sum(what.sent for what in line), "total": sum(what.total for what in line)}
+            yield key, Moved(received=event.moved.get(key, Moved()).received, **load)
+
+
+def _doubted(state: State, key: UplinkFamily) -> bool:
+    probes = state.health[key]
+    if probes.health is not Health.UP or key[0] not in state.probing or not isinstance(state.reach.get(key), Path):
+        return False
+    return probing.troubled(probes) or passive.alarmed(state.watches.get(key), probes)
+
+
+def _watched(state: State, key: UplinkFamily) -> Watched:
+    path, observed = state.reach[key], state.observed
+    own = observed.addresses_of(path.link, key[1]) if observed and isinstance(path, Path) else ()
+    return Watched(key[0], key[1], int(state.numbers[key[0]].mark), tuple(ip.network for ip in own))

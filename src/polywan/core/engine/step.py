@@ -1,0 +1,241 @@
+"""The daemon as a value: `step(state, event, now)` returns the next state and what to do about it.
+
+Rules of the engine:
+
+1. Every decision is made anew from configuration, world and health (`decide.py`); nothing is patched.
+2. The kernel is believed only after it was read; between reads it is assumed to hold what was applied.
+3. Loss acts at once, on the event itself; the full read that follows puts right what the kernel dropped silently.
+4. Connections are let go only after the new path is in force.
+"""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+from polywan.core.engine import (
+    agenda,
+    draining,
+    list_preload,
+    passive,
+    probing,
+    reconfigure,
+    routers,
+    seeking,
+    target_blame,
+)
+from polywan.core.engine.decide import decide
+from polywan.core.evolve import replace
+from polywan.core.health import fail_static
+from polywan.core.health import rounds as hl
+from polywan.core.health.bad_targets import BadTargets
+from polywan.core.health.layers import CheckResult
+from polywan.core.health.probes import ProbeResult
+from polywan.core.health.rounds import Health
+from polywan.core.plan.cautions import READ_SETTINGS
+from polywan.core.plan.plan import ApplyReport
+from polywan.core.routing.sysctls import ALL_RP_FILTER, EVENTS, build_sysctls
+from polywan.core.state import refusals, relevance
+from polywan.core.state.effects import Effect, Level, Log
+from polywan.core.state.events import (
+    AddressLost,
+    Applied,
+    ConfigLoaded,
+    DrainInspected,
+    Event,
+    EventsLost,
+    ForeignStateChanged,
+    KernelEvent,
+    LinkChanged,
+    LinkRemoved,
+    ListsPreloaded,
+    LookupsChanged,
+    NewConnections,
+    OperatorCommand,
+    OwnStateChanged,
+    ReadDone,
+    TestRequested,
+    Tick,
+    TrafficSampled,
+)
+from polywan.core.state.state import State
+from polywan.core.world.observed import Observed
+
+CLOCK_GAP: Final = 0.5
+"""Seconds after a deadline from which nobody was there; `REPORTED_GAP` is how long that is in the log."""
+
+REPORTED_GAP: Final = 5.0
+
+
+def step(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, ...]]:
+    """Take in one event at time `now` (seconds, monotonic); return the next state and the effects, in order."""
+    state, notes = _notice_gap(state, now)
+    state, effects, changed = _take(state, event, now)
+    changed = changed or (state.ready and now >= agenda.decision_due(state))
+    # A decision is carried out before anything else is considered: timers that are due wait for the next `Tick`.
+    work = decide(state, now, after_read=isinstance(event, ReadDone)) if changed else agenda.run(state, now)
+    return work[0], effects + work[1] + notes
+
+
+def _notice_gap(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
+    """Count nothing that was under way while nobody was here: suspended, stopped, or kept from the processor.
+
+    Answers have come in vain by then, and timeouts mean nothing.
+    """
+    late = now - agenda.deadline(state) if state.ready else 0.0
+    if late < CLOCK_GAP or late == float("inf"):
+        return state, ()
+    health = {
+        key: hl.resume(s) if key[0] in state.probing and late >= state.probing[key[0]].timeout else s
+        for key, s in state.health.items()
+    }
+    note = Log(Level.WARNING, "clock.gap", f"{late:.1f} s went by unseen (suspended?); probes under way do not count")
+    return probing.resume(replace(state, health=health)), (note,) if late >= REPORTED_GAP else ()
+
+
+def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, ...], bool]:
+    """Fold the event into what is known; the last value says whether a new decision is needed."""
+    match event:
+        case ConfigLoaded(config, warnings, lookups=lookups, rules_at=places):
+            notes = tuple(Log(Level.WARNING, "config.warning", text) for text in warnings)
+            state = replace(state, advice=warnings, rules_at=places)
+            state = replace(state, lookups=state.lookups if lookups is None else lookups)
+            state, effects = reconfigure.take(list_preload.arrived(state), config, now)
+            return agenda.read_soon(state, now), (*effects, *notes), True
+        case ReadDone(observed, actual):
+            staged = state.staged if actual.nft is not None else frozenset()
+            actual = list_preload.unseen(actual, staged)
+            took = now - state.last_read
+            after = replace(state, observed=observed, actual=actual, staged=staged, took=took)
+            after = replace(after, retries=replace(state.retries, stale=False))
+            return *routers.learn(after, state.observed), True
+        case ListsPreloaded(names):
+            return replace(state, staged=names), (), False
+        case LinkChanged() | LinkRemoved() | ForeignStateChanged() | AddressLost() | OwnStateChanged() | EventsLost():
+            return _take_kernel(state, event, now)
+        case LookupsChanged(lookups):
+            after = list_preload.arrived(replace(state, lookups=lookups))
+            return agenda.read_soon(after, now), (), lookups != state.lookups
+        case ProbeResult() | CheckResult() | TestRequested() | TrafficSampled():
+            return _take_probing(state, event, now)
+        case NewConnections():
+            return passive.take(state, event, now)
+        case Applied(report):
+            return *_take_report(state, report, now), False
+        case OperatorCommand():
+            return *draining.take_order(state, event, now), True
+        case DrainInspected():
+            after = draining.take_seen(state, event)
+            return after, (), after is not state
+        case Tick():
+            return draining.take_time(state, now)
+        case _:
+            assert_never(event)
+
+
+def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, tuple[Effect, ...], bool]:
+    if relevance.foreign(state, event):
+        return agenda.read_soon(state, now, agenda.LATER), (), False
+    match event:
+        case LinkChanged() | LinkRemoved():
+            return _take_link(state, event, now)
+        case ForeignStateChanged():
+            return agenda.read_soon(state, now), (), False
+        case AddressLost(link, family):
+            return agenda.read_soon(replace(state, lost=state.lost | {(link, family)}), now), (), False
+        case OwnStateChanged(_, by):
+            return (
+                agenda.read_soon(
+                    replace(state, repairs=replace(state.repairs, culprit=by or state.repairs.culprit)), now
+                ),
+                (),
+                False,
+            )
+        case EventsLost():
+            note = Log(Level.WARNING, "events.lost", "the kernel dropped notifications; reading everything again")
+            return agenda.read_soon(state, now), (note,), False
+        case _:
+            assert_never(event)
+
+
+def _take_probing(
+    state: State, event: ProbeResult | CheckResult | TestRequested | TrafficSampled, now: float
+) -> tuple[State, tuple[Effect, ...], bool]:
+    match event:
+        case ProbeResult():
+            return _take_result(state, event, now)
+        case CheckResult():
+            after, notes, changed = probing.take_check(state, event, now)
+            return after, notes, changed or routers.due(after, (event.uplink, event.family), now)
+        case TestRequested(uplink):
+            return probing.ask(state, uplink, now), (), False
+        case TrafficSampled():
+            state, changed = seeking.take(state, event, now)
+            return state, (), changed
+        case _:
+            assert_never(event)
+
+
+def _take_link(state: State, event: LinkChanged | LinkRemoved, now: float) -> tuple[State, tuple[Effect, ...], bool]:
+    before = state.observed
+    if before is None:
+        return state, (), False
+    if isinstance(event, LinkRemoved):
+        after = before.without_link(event.name) if event.name in before.links else before
+    else:
+        after = before if before.links.get(event.link.name) == event.link else before.with_link(event.link)
+    if after is before:
+        return state, (), False
+    return agenda.read_soon(replace(state, observed=after), now), (), True
+
+
+def _take_result(state: State, event: ProbeResult, now: float) -> tuple[State, tuple[Effect, ...], bool]:
+    key = (event.uplink, event.family)
+    if key not in state.health or event.uplink not in state.probing:
+        return state, (), False
+    assessment, notes = target_blame.weigh(state, event, now)
+    if not assessment.counted:
+        state = replace(state, bad_targets=assessment.bad_targets)
+    changed = False
+    for result in assessment.counted:
+        state, moved = _count(state, result, assessment.bad_targets, now)
+        changed = changed or moved
+    return target_blame.second_opinions(state, assessment, now), notes, changed
+
+
+def _count(state: State, event: ProbeResult, bad_targets: BadTargets, now: float) -> tuple[State, bool]:
+    key = (event.uplink, event.family)
+    before = state.health[key]
+    settings = state.probing[event.uplink]
+    if event.late and event.rtt is not None:
+        after = hl.on_late(before, settings, event.target, event.rtt, now)
+    else:
+        after = hl.on_result(before, settings, event.round, event.target, event.rtt, now)
+    health = {**state.health, key: after}
+    wake = min(state.wake, hl.due(after, settings))
+    if after.health is Health.UP and after.bad == settings.fall - 1 > before.bad:
+        # One more bad round and a verdict is due: by then it should be known what the others do.
+        asked = fail_static.hasten(health, state.probing, key, now, most=1)
+        health, wake = {**health, **asked}, now if asked else wake
+    decided = (before.good, before.bad) != (after.good, after.bad)
+    changed = hl.matters(before, after, settings) or (decided and state.verdict_at < float("inf"))
+    if bool(after.bad) != bool(before.bad):
+        state = seeking.stir(probing.stir(state, now), now)
+    return replace(state, bad_targets=bad_targets, health=health, wake=wake), changed
+
+
+def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, tuple[Effect, ...]]:
+    retries, wait, notes = refusals.reported(state.retries, report)
+    if wait is None:
+        # What a refused transaction had no dead marks for was not cut then.
+        late = tuple(replace(sweep, at=now) for sweep in state.sweeps) if state.retries.tries else ()
+        return agenda.read_soon(replace(state, retries=retries, sweeps=(*state.sweeps, *late)), now), ()
+    planned = state.read_at if state.retries.stale else None
+    return replace(state, retries=retries, read_at=now + wait if planned is None else planned), notes
+
+
+def sysctl_paths(state: State, observed: Observed | None) -> tuple[str, ...]:
+    """Return the settings whose values a decision about this world will want."""
+    if state.config is None or observed is None:
+        return ()
+    wanted = (sysctl.path for sysctl in build_sysctls(state.config, observed, state.reach, {}))
+    return tuple(dict.fromkeys((*wanted, ALL_RP_FILTER, EVENTS, *READ_SETTINGS)))

@@ -1,0 +1,269 @@
+"""Tell what happens to uplinks and policies, as sentences for the log: what changed, from what, and for how long.
+
+A loss is told at once. What usually comes in several parts is told once they have all come: an uplink returns in one
+family and then in the other, an address goes and another one comes, a policy is left by one uplink after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from polywan.core.health import damping as dm
+from polywan.core.health.rounds import Health
+from polywan.core.net import FAMILIES, Family
+from polywan.core.policy.selection import unserved_policies
+from polywan.core.policy.uplink_state import BUSY, UplinkState, UplinkView
+from polywan.core.state import outages as past
+from polywan.core.state.effects import Level, Log
+from polywan.core.state.outages import OUT, SERVING
+from polywan.core.state.state import State
+from polywan.core.state.told import Ends, Flaps, Story, Waiting
+from polywan.core.words import lasted, listed, ordinal
+from polywan.core.world.paths import NoPath, Path, UplinkFamily
+
+POLICY_FOLD: Final = 0.5
+"""Seconds within which changes of policies are told as one."""
+
+EXCHANGE: Final = 1.0
+"""Seconds within which an address that goes, one that comes and a new gateway are one change."""
+
+FLAPPING: Final = 3
+"""Losses of a link within one outage from which it is said to flap."""
+
+WANTED_STATES: Final = (UplinkState.UP, UplinkState.DISABLED, UplinkState.DRAINING, UplinkState.DRAINED)
+"""States that somebody wants."""
+
+
+def tell(old: State, new: State, now: float) -> tuple[Story, tuple[Log, ...]]:
+    """Return what has been told after a decision, and the notes that tell it.
+
+    Args:
+        old: the state before the decision; what was told so far is in it.
+        new: the state after it.
+        now: monotonic seconds.
+    """
+    teller = _Teller(old, new, now)
+    notes = (*teller.uplinks(), *teller.links(), *teller.policies())
+    return teller.story(), notes
+
+
+def ends_of(state: State, key: UplinkFamily) -> Ends | None:
+    """Return address and gateway of an uplink in a family; None when that is not known: its link is down."""
+    reached = state.reach[key]
+    path = reached.path if isinstance(reached, NoPath) else reached
+    if path is not None:
+        return Ends(*(str(end) if end else None for end in (next(iter(path.addresses), None), path.via)))
+    if state.config is None or state.observed is None:
+        return None
+    link = state.observed.links.get(state.config.uplinks[key[0]].interface)
+    if link is None or not (link.up and link.carrier):
+        return None
+    address = next(iter(state.observed.addresses_of(link.name, key[1])), None)
+    return Ends(str(address.ip) if address else None, None)
+
+
+def held_for(state: State, key: UplinkFamily, now: float) -> float | None:
+    """Return for how many more seconds an uplink that answers again is held down; None when it is not."""
+    probes = state.health.get(key)
+    if probes is None or probes.health is Health.UP or not (probes.good and probes.proven) or probes.together:
+        return None
+    remaining = probes.good_since + dm.hold_of(probes.damping, state.probing[key[0]]) - now
+    return remaining if remaining > 0 else None
+
+
+class _Teller:
+    """One decision's notes, and what is told by then."""
+
+    def __init__(self, old: State, new: State, now: float) -> None:
+        self._old, self._new, self._now = old, new, now
+        story = old.story
+        self._states = {name: seen for name, seen in story.states.items() if name in new.views}
+        self._ends = {key: ends for key, ends in story.ends.items() if key in new.reach}
+        self._policies = dict(story.policies)
+        self._flaps = {name: flaps for name, flaps in story.flaps.items() if name in new.views}
+        self._held = {name for name in story.held if name in new.views}
+        self._waits: dict[Waiting, float] = {}
+
+    def story(self) -> Story:
+        """Return what is told by now."""
+        return Story(
+            states=self._states,
+            ends=self._ends,
+            policies=self._policies,
+            flaps=self._flaps,
+            held=frozenset(self._held),
+            waits=self._waits,
+            seen=self._new.observed,
+        )
+
+    def uplinks(self) -> Iterator[Log]:
+        """Tell of states."""
+        for name, seen in self._new.views.items():
+            before, since = self._states.get(name, (None, self._now))
+            if seen.state is not before and self._settled(name, seen.state, before):
+                yield self._change(name, seen, before, self._now - since)
+                self._states[name] = (seen.state, seen.since)
+                if seen.state not in OUT:
+                    self._flaps.pop(name, None)
+                    self._held.discard(name)
+            yield from self._meanwhile(name, seen)
+
+    def links(self) -> Iterator[Log]:
+        """Tell of addresses and gateways."""
+        if self._same_ends():
+            return
+        for key, path in self._new.reach.items():
+            waiting: Waiting = ("ends", f"{key[0]} {key[1]}")
+            if path == self._old.reach.get(key) and waiting not in self._old.story.waits:
+                continue
+            ends, known = ends_of(self._new, key), self._ends.get(key)
+            if ends is None or ends == known:
+                continue
+            if known is None and not self._old.ready:
+                self._ends[key] = ends
+            elif self._due(waiting, EXCHANGE):
+                text = _exchanged(known or Ends(None, None), ends)
+                self._ends[key] = ends
+                if text:
+                    yield Log(Level.INFO, "uplink.address", f"{key[0]}: {text}")
+
+    def _same_ends(self) -> bool:
+        """True when nothing was read that could have changed them: a link's flags decide while others wait for it."""
+        seen, story = self._new.observed, self._old.story
+        if seen is None or story.seen is None or any(kind == "ends" for kind, _ in story.waits):
+            return False
+        return seen.addresses is story.seen.addresses and seen.defaults is story.seen.defaults
+
+    def policies(self) -> Iterator[Log]:
+        """Tell which policies nobody well serves, and which are served again."""
+        config, selection = self._new.config, self._new.selection
+        if config is None or selection is None:
+            return
+        now = unserved_policies(config, selection)
+        if now == self._policies or not self._due(("policies", ""), POLICY_FOLD):
+            return
+        for policy, text in now.items():
+            if text != self._policies.get(policy):
+                yield Log(Level.WARNING, "policy.forced", text)
+        for policy, text in self._policies.items():
+            served = dict.fromkeys(
+                name for family in FAMILIES for name, _ in self._members(policy, family) if policy not in now
+            )
+            if served:
+                yield Log(Level.INFO, "policy.served", f"{text.split(':')[0]}: served again by {listed(list(served))}")
+        self._policies = now
+
+    def _members(self, policy: str, family: Family) -> tuple[tuple[str, int], ...]:
+        choice = self._new.selection.choices.get((policy, family)) if self._new.selection else None
+        return choice.members if choice else ()
+
+    def _due(self, what: Waiting, wait: float) -> bool:
+        """True once it has waited for so long; until then it waits."""
+        at = self._old.story.waits.get(what, self._now + wait)
+        if at > self._now:
+            self._waits[what] = at
+        return at <= self._now
+
+    def _settled(self, name: str, state: UplinkState, before: UplinkState | None) -> bool:
+        """Wait for the other family of an uplink that returns in one."""
+        if state is not UplinkState.DEGRADED or before not in OUT:
+            return True
+        settings = self._new.probing[name]
+        return self._due(("state", name), settings.interval + settings.timeout)
+
+    def _change(self, name: str, seen: UplinkView, before: UplinkState | None, seconds: float) -> Log:
+        level = Level.INFO if seen.state in WANTED_STATES else Level.WARNING
+        text = f"{name} is {seen.state}: {seen.reason}"
+        if seen.state in OUT:
+            text += self._how_often(name, least=2) if before in SERVING else ""
+        elif seen.state in SERVING and before in OUT:
+            text = self._returned(name, seen)
+        elif seen.state is UplinkState.DEGRADED and seen.reason.startswith(BUSY):
+            level, text = Level.INFO, f"{name} is {seen.reason}"
+        elif seen.state is UplinkState.UP and before is UplinkState.DEGRADED:
+            text = f"{name} is well again after {lasted(seconds)}"
+        elif seen.state is UplinkState.UP:
+            text = f"{name} is up{self._by(name)}"
+        return Log(level, f"uplink.{seen.state}", text)
+
+    def _returned(self, name: str, seen: UplinkView) -> str:
+        history = self._new.memory.outages.get(name)
+        outage = history.ended if history and not history.lasting else None
+        after = f" again after {lasted(outage.lasted or 0.0)}" if outage else ""
+        if seen.state is UplinkState.DEGRADED:
+            text = f"{name} serves{after}, but is degraded: {seen.reason}"
+        else:
+            text = f"{name} is up{after}"
+        text += self._how_often(name, least=1) if outage else ""
+        flaps = self._flaps.get(name)
+        text += f"; its link went away {flaps.count} times meanwhile" if flaps and flaps.count >= FLAPPING else ""
+        return text + self._by(name)
+
+    def _how_often(self, name: str, least: int) -> str:
+        state = self._new
+        number = past.today(state.memory.outages.get(name), self._now + state.unix, state.zone)
+        return f" ({ordinal(number)} outage today)" if number >= least else ""
+
+    def _by(self, name: str) -> str:
+        """Say by which addresses and gateways, which are told by that."""
+        parts = []
+        for family in FAMILIES:
+            ends = ends_of(self._new, (name, family)) if (name, family) in self._new.reach else None
+            if ends is not None and ends.address is not None:
+                self._ends[name, family] = ends
+                parts.append(f"address {ends.address}" + (f", gateway {ends.gateway}" if ends.gateway else ""))
+        return f": {'; '.join(parts)}" if parts else ""
+
+    def _meanwhile(self, name: str, seen: UplinkView) -> Iterator[Log]:
+        """Tell of a link that flaps, and of an uplink that answers again and is held."""
+        if seen.state not in OUT:
+            return
+        if any(self._went_away((name, family)) for family in FAMILIES):
+            known = self._flaps.get(name, Flaps(0, self._now))
+            self._flaps[name] = Flaps(known.count + 1, known.first)
+            if known.count + 1 == FLAPPING:
+                yield Log(Level.WARNING, "uplink.flapping", self._flapping(name, self._now - known.first))
+        held = [(remaining, family) for family in FAMILIES if (remaining := self._held_back((name, family)))]
+        if held and name not in self._held:
+            self._held.add(name)
+            remaining, family = max(held)
+            damping = self._new.health[name, family].damping
+            often = f": lost {damping.losses} times in {dm.spoken(self._now - damping.first)}"
+            yield Log(
+                Level.INFO, "uplink.held", f"{name} answers again, and is held for {lasted(remaining)} more{often}"
+            )
+
+    def _went_away(self, key: UplinkFamily) -> bool:
+        return isinstance(self._old.reach.get(key), Path) and isinstance(self._new.reach.get(key), NoPath)
+
+    def _held_back(self, key: UplinkFamily) -> float | None:
+        """Seconds left for one that was lost more than once in a row; the first hold-down is no news."""
+        probes = self._new.health.get(key)
+        if probes is None or probes.damping.losses < 2 or probes.good < self._new.probing[key[0]].rise:
+            return None
+        return held_for(self._new, key, self._now)
+
+    def _flapping(self, name: str, seconds: float) -> str:
+        probes = [p for (n, _), p in self._new.health.items() if n == name]
+        hold = max((dm.hold_of(p.damping, self._new.probing[name]) for p in probes), default=0.0)
+        return (
+            f"{name} is flapping: its link went away {FLAPPING} times in {lasted(seconds)}; "
+            f"it serves once it has answered for {lasted(hold)}"
+        )
+
+
+def _exchanged(before: Ends, after: Ends) -> str:
+    """Say what became of an address and a gateway; empty when there is none now and was none."""
+    if after.address is None:
+        return "" if before.address is None else f"address {before.address} is gone"
+    parts = [_changed("address", before.address, after.address)]
+    if after.gateway is not None:
+        parts.append(_changed("gateway", before.gateway, after.gateway))
+    elif before.gateway is not None:
+        parts.append(f"gateway {before.gateway} is gone")
+    return ", ".join(parts)
+
+
+def _changed(what: str, before: str | None, after: str) -> str:
+    return f"{what} {after}" if before in (None, after) else f"{what} {before} → {after}"

@@ -1,0 +1,59 @@
+"""The engine's part of `bad_targets`: who may judge a result, and whose opinion is asked for at once."""
+
+from __future__ import annotations
+
+from polywan.config import Config
+from polywan.core.evolve import replace
+from polywan.core.health import bad_targets as bl
+from polywan.core.health.probes import ProbeResult
+from polywan.core.health.rounds import Health
+from polywan.core.net import Family
+from polywan.core.state.effects import Effect, Level, Log
+from polywan.core.state.state import State
+from polywan.core.world.paths import Path
+
+
+def weigh(state: State, event: ProbeResult, now: float) -> tuple[bl.Assessment, tuple[Effect, ...]]:
+    """Ask who is to blame for a missing answer before it is counted."""
+    key = (event.uplink, event.family)
+    probes = state.health[key]
+    sent = None
+    if probes.health is not Health.DOWN:
+        sent = next((r.sent for r in probes.open if r.number == event.round), None)
+    assessment = bl.take(state.bad_targets, event, sent, lambda family: _observers(state, family), now)
+    notes = []
+    if assessment.bad is not None:
+        text = f"target {assessment.bad} answers by no uplink: not counted against them"
+        notes.append(Log(Level.WARNING, "target.bad", text))
+    if assessment.cleared is not None:
+        notes.append(Log(Level.INFO, "target.cleared", f"target {assessment.cleared} answers again: counted again"))
+    return assessment, tuple(notes)
+
+
+def second_opinions(state: State, assessment: bl.Assessment, now: float) -> State:
+    """Make a round due now on the uplinks that could settle a doubt and have not asked since it arose."""
+    if not assessment.ask:
+        return state
+    since = assessment.bad_targets.pending[-1].sent
+    hasty = {
+        key: replace(probes, next=now)
+        for key in assessment.ask
+        if (probes := state.health[key]).next > now and not any(r.sent >= since for r in probes.open)
+    }
+    return replace(state, health={**state.health, **hasty}, wake=min(state.wake, now)) if hasty else state
+
+
+def kept(state: State, config: Config) -> bl.BadTargets:
+    """Return what is known of the targets that this configuration still has."""
+    targets = {target for name in config.uplinks for target in config.health_of(name).targets}
+    return bl.retained(state.bad_targets, config.uplinks, targets)
+
+
+def _observers(state: State, family: Family) -> bl.Observers:
+    return {
+        key: bl.Observer(
+            frozenset(t for t in state.probing[key[0]].targets if t.version == family), state.probing[key[0]].fall
+        )
+        for key in state.health
+        if key[1] is family and key[0] in state.probing and isinstance(state.reach.get(key), Path)
+    }

@@ -1,0 +1,1 @@
+"""Does an uplink work, and how well? Judged from probes, checks and the connections themselves."""

@@ -1,0 +1,1 @@
+"""What has to change, in which order, and what is in the way?"""

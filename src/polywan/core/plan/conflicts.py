@@ -1,0 +1,167 @@
+"""Find policy rules and settings of others that are in our way, and say what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+
+from polywan.config import Config
+from polywan.core.marks import FALLBACK, FIRST_SPECIFIC, FIRST_TCP, PAST
+from polywan.core.net import FAMILIES, TABLE_MAIN
+from polywan.core.plan.plan import ActualState
+from polywan.core.routing.sysctls import EVENTS
+from polywan.core.ruleset.neighbours.foreign_rules import MAIN_RULE
+from polywan.core.world.destinations import Tables, everything
+from polywan.core.world.foreign_routing import MOST_ROUTES, TABLE_LOCAL, WHOLE, ForeignRule
+from polywan.core.world.observed import Observed
+
+PRIORITY_BAND = PAST
+"""Width of the priority band that polywan uses, counted from `global.priority`."""
+
+MASKS = (0x3F00_0000, 0x3F00, 0xFF00, 0x3F_0000, 0x3F)
+"""Mark masks to propose, in this order; Kubernetes, Tailscale and Calico take bits 14 to 19 and 16 to 31."""
+
+
+_LATE = (FIRST_SPECIFIC, FIRST_TCP, FALLBACK)
+"""Priorities of ours outside of the band."""
+
+
+def conflicts(config: Config, actual: ActualState, observed: Observed, marks: Collection[int]) -> Iterator[str]:
+    """Yield one sentence per conflict with a rule or a setting of somebody else; `marks` are ours that are in use."""
+    if actual.sysctls.get(EVENTS) == "0" and any(config.health_of(name).passive for name in config.uplinks):
+        yield (
+            f"{EVENTS.replace('/', '.')} is 0: silence under load is noticed by probes alone, and idle connections of "
+            "a device that goes down are not freed; set it to 1 or 2"
+        )
+    for rule in observed.rules:
+        taken = _takes(config, observed, rule)
+        yield from filter(None, (taken or _in_our_place(config, rule), _by_mark(config, observed.rules, rule, marks)))
+    yield from _ahead_of_all(config, observed.rules)
+    yield from _unread(observed)
+
+
+def _takes(config: Config, observed: Observed, rule: ForeignRule) -> str:
+    """Say that a rule of others takes so much that polywan has nothing left to balance, or to fail over."""
+    late = rule.priority >= MAIN_RULE and observed.main_default_links(rule.family)
+    by_mark = rule.mark is not None and not rule.invert
+    if late or by_mark or rule.to is not None or rule.unknown:
+        return ""
+    links = everything(rule, observed.tables)
+    uplinks = {u.interface: name for name, u in config.uplinks.items()}
+    by = " and ".join(links)
+    text = f"policy rule `{rule.text()}` of another program sends"
+    if ours := [uplinks[link] for link in links if link in uplinks]:
+        wanted = f'delete it, and let a rule of polywan say `uplink = "{ours[0]}"`'
+        return f"{text} {_what(rule)} always by {by}, with no failover: {wanted}"
+    if links and _broad(config, rule):
+        return f"{text} {_what(rule)} by {by}, so polywan balances nothing of it"
+    return ""
+
+
+def _broad(config: Config, rule: ForeignRule) -> bool:
+    """True when a rule takes everything that comes from a network of the inside, or from anywhere."""
+    not_inside = rule.iif == "lo" or any(rule.iif == uplink.interface for uplink in config.uplinks.values())
+    host = rule.from_ is not None and rule.from_.prefixlen == rule.from_.max_prefixlen
+    return not (not_inside or host or _narrow(rule))
+
+
+def _narrow(rule: ForeignRule) -> bool:
+    narrow = (rule.tos, rule.dscp, rule.ipproto, rule.sport, rule.dport, rule.uidrange, rule.oif, rule.tun_id)
+    return any(selector is not None for selector in narrow)
+
+
+def _plain(rule: ForeignRule) -> ForeignRule:
+    """The same rule without selectors."""
+    return ForeignRule(
+        family=rule.family,
+        priority=rule.priority,
+        table=rule.table,
+        invert=rule.invert,
+        suppress_prefixlength=rule.suppress_prefixlength,
+        protocol=rule.protocol,
+    )
+
+
+def _what(rule: ForeignRule) -> str:
+    if rule.invert and rule.mark is not None and rule == replace(_plain(rule), mark=rule.mark):
+        return f"everything without mark {rule.mark[0]:#x}"
+    if rule.invert or _narrow(rule):
+        return "everything that it matches"
+    origin = "" if rule.iif is None else " of this box" if rule.iif == "lo" else f" from {rule.iif}"
+    found = f"everything{origin}"
+    return found if rule.from_ is None else f"{found} from {rule.from_}"
+
+
+def _in_our_place(config: Config, rule: ForeignRule) -> str:
+    low = config.global_.priority
+    if low <= rule.priority <= low + PRIORITY_BAND:
+        return (
+            f"another program's policy rule stands among ours: {rule.text()}; "
+            f"set global.priority to a free band of {PRIORITY_BAND + 1} (ours begins at {low})"
+        )
+    # What leads to main's specific routes does as ours there.
+    specific = rule.table == TABLE_MAIN and rule.suppress_prefixlength is not None
+    if rule.priority in _LATE and not specific:
+        return (
+            f"another program's policy rule stands among ours: {rule.text()}; "
+            f"give it another priority than {', '.join(map(str, _LATE))}"
+        )
+    return ""
+
+
+def _by_mark(config: Config, rules: Iterable[ForeignRule], rule: ForeignRule, marks: Collection[int]) -> str:
+    """Say that a rule compares marks in a way that cannot be told apart from ours."""
+    mask = config.global_.mark_mask
+    if rule.mark is None:
+        return ""
+    value, compared = rule.mark
+    # Whole words with bits of ours are known from the rules, and put back after routing.
+    if value not in (*marks, mask) if compared == WHOLE else not compared & mask:
+        return ""
+    free = _free_mask(rules)
+    advice = f"set global.mark_mask = {free:#x}" if free else "no usual mask is free: choose one by hand"
+    return f"another program uses mark bits of ours ({mask:#x}): {rule.text()}; {advice}"
+
+
+def _free_mask(rules: Iterable[ForeignRule]) -> int | None:
+    """Return a mask that shares no bit with what others compare; better one whose bits no word of theirs has."""
+    compared = [rule.mark for rule in rules if rule.mark is not None]
+    parts = [mask for _, mask in compared if mask != WHOLE]
+    words = [value for value, mask in compared if mask == WHOLE]
+    free = [m for m in MASKS if not any(m & part for part in parts)]
+    return next((m for m in free if not any(m & word for word in words)), None)
+
+
+def _ahead_of_all(config: Config, rules: Iterable[ForeignRule]) -> Iterator[str]:
+    """Tell of rules that marked packets cannot be led past, and that would take them."""
+    rules = tuple(rules)
+    for family in FAMILIES:
+        mine = [rule for rule in rules if rule.family is family]
+        # Nobody may come before the addresses of this box: some setups move the rule that leads to them.
+        floor = max((rule.priority for rule in mine if rule.table == TABLE_LOCAL), default=0)
+        floor = max(floor, 1)
+        for rule in mine:
+            main = rule.table == TABLE_MAIN and rule.suppress_prefixlength is None
+            marked = rule.mark is not None and rule.mark[1] & config.global_.mark_mask
+            if rule.priority <= floor and rule.table != TABLE_LOCAL and (main or marked):
+                yield (
+                    f"policy rule `{rule.text()}` of another program comes before all that polywan can add, and takes "
+                    f"connections that have an uplink: give it a priority above {floor + 1}"
+                )
+
+
+def _unread(observed: Observed) -> Iterator[str]:
+    """Tell of rules whose decision is not known: what they decide is balanced all the same."""
+    for rule in observed.rules:
+        if rule.unknown or rule.suppress_ifgroup is not None:
+            yield f"polywan does not know every word of policy rule `{rule.text()}` of another program, and ignores it"
+        elif _too_large(rule, observed.tables) and not everything(rule, observed.tables):
+            yield (
+                f"table {rule.table} has more than {MOST_ROUTES} routes and no default: polywan takes no note of "
+                f"policy rule `{rule.text()}` of another program"
+            )
+
+
+def _too_large(rule: ForeignRule, tables: Tables) -> bool:
+    known = tables.get(rule.table, ()) if rule.table is not None else ()
+    return any(d.kind == "large" and d.prefix.version == rule.family for d in known)

@@ -1,0 +1,1 @@
+"""Who serves which policy, and whose connections are drained?"""

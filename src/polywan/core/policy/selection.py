@@ -1,0 +1,272 @@
+"""Choose which uplinks serve each policy right now, and say why."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from polywan.config import Config, Policy
+from polywan.config.model.policy_and_rule import OnDown
+from polywan.core.health import slow_start
+from polywan.core.health.layers import NO_FINDINGS, Findings
+from polywan.core.health.rounds import Health, ProbeState
+from polywan.core.net import FAMILIES, Family
+from polywan.core.policy.operator import Order, available, off
+from polywan.core.policy.policies import policies_of, titles_of
+from polywan.core.words import by_family
+from polywan.core.world.paths import Path, Reach, UplinkFamily
+
+Members: TypeAlias = tuple[tuple[str, int], ...]
+
+FULL_WEIGHT: Final[Mapping[UplinkFamily, int]] = MappingProxyType({})
+"""Nobody is in slow start."""
+
+NO_ORDERS: Final[Mapping[str, Order]] = MappingProxyType({})
+"""Nobody has said anything about an uplink by hand."""
+
+_HARSHEST: Final[tuple[OnDown, ...]] = ("reset", "move", "keep")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Who serves a policy in one family.
+
+    Attributes:
+        members: (uplink, weight), in file order; empty means the policy's last resort applies.
+        tier: index of the tier they are of, None for the last resort.
+        reason: one sentence for people.
+        forced: True when nobody is healthy and the last good choice stays in force.
+    """
+
+    members: tuple[tuple[str, int], ...]
+    tier: int | None
+    reason: str
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The choice of every policy in every active family, and whose connections have to be let go.
+
+    Attributes:
+        choices: who serves, by policy and family.
+        dead: uplinks whose connections are ended, or choose again.
+        moved: uplinks that are lost as well, but whose TCP is left alone; everything else chooses again.
+        down: uplinks that do not answer, whoever serves; the kernel keeps this for the daemon that starts next.
+    """
+
+    choices: Mapping[tuple[str, Family], Choice]
+    dead: frozenset[UplinkFamily]
+    moved: frozenset[UplinkFamily] = frozenset()
+    down: frozenset[UplinkFamily] = frozenset()
+
+
+def unserved(config: Config, selection: Selection) -> dict[tuple[str, Family], str]:
+    """Tell which policies nobody well serves, and what happens instead."""
+    titles = titles_of(config)
+    return {
+        (policy, family): f"{titles[policy]} (IPv{family}): {choice.reason}"
+        for (policy, family), choice in selection.choices.items()
+        if choice.forced or not choice.members
+    }
+
+
+def unserved_policies(config: Config, selection: Selection) -> dict[str, str]:
+    """Tell the same by policy: once where it is so in every family."""
+    if all(choice.members and not choice.forced for choice in selection.choices.values()):
+        return {}
+    titles, found = titles_of(config), unserved(config, selection)
+    message: dict[str, str] = {}
+    for policy in dict.fromkeys(policy for policy, _ in found):
+        families = [family for name, family in selection.choices if name == policy]
+        lacking = [family for family in families if (policy, family) in found]
+        reasons = {f"IPv{family}": selection.choices[policy, family].reason for family in lacking}
+        same = len(lacking) == len(families) and len(set(reasons.values())) == 1
+        text = by_family(reasons) if same else "; ".join(f"{family}: {text}" for family, text in reasons.items())
+        message[policy] = f"{titles[policy]}: {text}"
+    return message
+
+
+def select(
+    config: Config,
+    reach: Mapping[UplinkFamily, Reach],
+    health: Mapping[UplinkFamily, ProbeState],
+    previous: Selection | None,
+    orders: Mapping[str, Order] = NO_ORDERS,
+    ramps: Mapping[UplinkFamily, int] = FULL_WEIGHT,
+    found: Findings = NO_FINDINGS,
+) -> Selection:
+    """Choose for every policy and active family; a family is active when some uplink has it.
+
+    Uplinks that somebody has disabled or drained by hand (`orders`) serve nobody. Those in slow start (`ramps`) have
+    so many percent of their weight. Those on which a layer above the network is broken (`found`) are passed over, and
+    keep their connections.
+    """
+    active = [f for f in FAMILIES if any(family is f for _, family in reach)]
+    healthy = {f for name, f in reach if available(config, orders, name) and usable((name, f), reach, health)}
+    choices: dict[tuple[str, Family], Choice] = {}
+    for name, policy in policies_of(config).items():
+        for family in active:
+            before = previous.choices.get((name, family)) if previous else None
+            tiers = _linked(config, policy, family, reach, orders)
+            choice = _choose(policy, tiers, family, reach, health, ramps, found)
+            choices[name, family] = choice or _forced(tiers, health, family, before, known=family in healthy)
+    words = on_down(config)
+    lost = _lost(config, reach, health, choices, orders, healthy)
+    return Selection(
+        choices,
+        dead=frozenset(key for key in lost if words[key[0]] == "reset"),
+        moved=frozenset(key for key in lost if words[key[0]] == "move"),
+        down=frozenset(key for key in reach if key in health and health[key].health is Health.DOWN),
+    )
+
+
+def on_down(config: Config) -> dict[str, OnDown]:
+    """Return what happens to the connections of each uplink when it is lost.
+
+    A connection's mark tells its uplink, not its policy. So of all written policies that have the uplink as a member,
+    and `default`, the one counts that ends most: "reset", then "move", then "keep".
+    """
+    asked: dict[str, set[OnDown]] = {name: set() for name in config.uplinks}
+    for policy in config.resolved_policies().values():
+        for member in (m for tier in policy.tiers for m in tier):
+            asked[member.uplink].add(policy.on_down)
+    return {name: next((word for word in _HARSHEST if word in words), "reset") for name, words in asked.items()}
+
+
+def usable(key: UplinkFamily, reach: Mapping[UplinkFamily, Reach], health: Mapping[UplinkFamily, ProbeState]) -> bool:
+    """True when the uplink has a path and its rounds say so: its connections work, as far as the network goes."""
+    return isinstance(reach.get(key), Path) and key in health and health[key].health is Health.UP
+
+
+def _choose(
+    policy: Policy,
+    tiers: list[list[tuple[str, int]]],
+    family: Family,
+    reach: Mapping[UplinkFamily, Reach],
+    health: Mapping[UplinkFamily, ProbeState],
+    ramps: Mapping[UplinkFamily, int],
+    found: Findings,
+) -> Choice | None:
+    """Who of the linked tiers serves, as far as the network is well somewhere; None when it is not."""
+    for index, tier in enumerate(policy.tiers):
+        up = tuple(
+            m for m in tiers[index] if usable((m[0], family), reach, health) and (m[0], family) not in found.blocked
+        )
+        if up:
+            text = f"tier {index + 1}: {len(up)} of {len(tier)} healthy"
+            well = tuple(m for m in up if not (health[m[0], family].degraded or (m[0], family) in found.impaired)) or up
+            parts = {name: ramps[name, family] for name, _ in well if (name, family) in ramps}
+            members = slow_start.scaled(well, parts)
+            return Choice(members=members, tier=index, reason=f"{text}{_but(up, well, members, parts)}")
+    return _blocked(tiers, reach, health, family)
+
+
+def _linked(
+    config: Config,
+    policy: Policy,
+    family: Family,
+    reach: Mapping[UplinkFamily, Reach],
+    orders: Mapping[str, Order],
+) -> list[list[tuple[str, int]]]:
+    """Who of each tier may serve and has a path, with the weight."""
+    return [
+        [
+            (m.uplink, config.member_weight(m))
+            for m in tier
+            if available(config, orders, m.uplink) and isinstance(reach.get((m.uplink, family)), Path)
+        ]
+        for tier in policy.tiers
+    ]
+
+
+def _but(up: Members, well: Members, members: Members, parts: Mapping[str, int]) -> str:
+    """Who of the healthy serves less than its weight, and why."""
+    aside = [name for name, _ in up if name not in dict(well)]
+    slow = [f"{name} at {part} %" for name, part in parts.items()] if members != well else []
+    message = [f"{' and '.join(aside)} degraded, standing by"] if aside else []
+    message += [f"slow start: {', '.join(slow)}"] if slow else []
+    return "".join(f"; {text}" for text in message)
+
+
+def _blocked(
+    tiers: list[list[tuple[str, int]]],
+    reach: Mapping[UplinkFamily, Reach],
+    health: Mapping[UplinkFamily, ProbeState],
+    family: Family,
+) -> Choice | None:
+    """Some layer above the network is broken on each uplink, perhaps by whoever is asked: the network decides."""
+    for index, tier in enumerate(tiers):
+        if answering := tuple(m for m in tier if usable((m[0], family), reach, health)):
+            reason = "no uplink is well in every layer; serving by those whose network answers"
+            return Choice(members=answering, tier=index, reason=reason, forced=True)
+    return None
+
+
+def _forced(
+    tiers: list[list[tuple[str, int]]],
+    health: Mapping[UplinkFamily, ProbeState],
+    family: Family,
+    before: Choice | None,
+    *,
+    known: bool,
+) -> Choice:
+    """Nobody is healthy: whoever begins to answer, else the last good choice, else the first tier with a link.
+
+    With `known` others are healthy, who may not serve here: then it is these uplinks that are down, and not the
+    targets. Whoever answers serves; otherwise connections are refused at once instead of hanging, and those that the
+    uplinks carry for others are let go.
+    """
+    for index, tier in enumerate(tiers):
+        answering = tuple(m for m in tier if (m[0], family) in health and health[m[0], family].good)
+        if answering:
+            return Choice(
+                members=answering,
+                tier=index,
+                reason="no healthy uplink; serving by one that answers again",
+                forced=True,
+            )
+    if not any(tiers):
+        return Choice(
+            members=(), tier=None, reason="all its uplinks are without a link or out of use; the last resort applies"
+        )
+    if known:
+        return Choice(members=(), tier=None, reason="none of its uplinks answers, others do; the last resort applies")
+    kept = {u for u, _ in before.members} if before else set()
+    for index, tier in enumerate(tiers):
+        last_good = tuple(m for m in tier if m[0] in kept)
+        if last_good:
+            return Choice(
+                members=last_good,
+                tier=index,
+                reason="no healthy uplink; the last good choice stays",
+                forced=True,
+            )
+    index, linked = next((index, tier) for index, tier in enumerate(tiers) if tier)
+    return Choice(members=tuple(linked), tier=index, reason="no healthy uplink; trying every link", forced=True)
+
+
+def _lost(
+    config: Config,
+    reach: Mapping[UplinkFamily, Reach],
+    health: Mapping[UplinkFamily, ProbeState],
+    choices: Mapping[tuple[str, Family], Choice],
+    orders: Mapping[str, Order],
+    healthy: Collection[Family],
+) -> frozenset[UplinkFamily]:
+    """Uplinks whose connections are let go: down while another of the family is healthy, and serving nobody.
+
+    A disabled uplink is not probed and keeps its connections as long as it has a path. So does one that failed at the
+    same moment as all the others (`core/health/fail_static.py`).
+    """
+    serving = {(name, family) for (_, family), choice in choices.items() for name, _ in choice.members}
+    return frozenset(
+        key
+        for key, path in reach.items()
+        if key[1] in healthy
+        and key not in serving
+        and not (key in health and health[key].together)
+        and (not isinstance(path, Path) if off(config, orders, key[0]) else not usable(key, reach, health))
+    )

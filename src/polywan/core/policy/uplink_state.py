@@ -1,0 +1,130 @@
+"""Sum up an uplink's families in one state, as people see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from polywan.config import Config
+from polywan.core.health.layers import NO_FINDINGS, Findings
+from polywan.core.health.rounds import ProbeState
+from polywan.core.net import FAMILIES
+from polywan.core.policy import operator
+from polywan.core.policy.operator import Order, Verb
+from polywan.core.policy.selection import usable
+from polywan.core.words import by_family
+from polywan.core.world.paths import NoPath, Reach, UplinkFamily
+
+BUSY: Final = "busy"
+"""How the reason of an uplink begins that is degraded because it is full."""
+
+
+class UplinkState(StrEnum):
+    """The states of `status`; `draining` and `drained` are by hand, as `disabled` can be."""
+
+    UP = "up"
+    DEGRADED = "degraded"
+    DOWN = "down"
+    DISABLED = "disabled"
+    MISSING = "missing"
+    DRAINING = "draining"
+    DRAINED = "drained"
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkView:
+    """An uplink's state, since when (monotonic seconds), and why."""
+
+    state: UplinkState
+    since: float
+    reason: str
+
+
+def view(
+    config: Config,
+    name: str,
+    reach: Mapping[UplinkFamily, Reach],
+    health: Mapping[UplinkFamily, ProbeState],
+    before: UplinkView | None,
+    now: float,
+    order: Order | None = None,
+    found: Findings = NO_FINDINGS,
+) -> UplinkView:
+    """Return the uplink's view; `since` moves only when the state changes. `order` is what somebody said by hand."""
+    state, reason = _judge(config, name, reach, health, found) if order is None else _ordered(config, name, order)
+    if before is not None and before.state is state:
+        return UplinkView(state, before.since, reason)
+    return UplinkView(state, now, reason)
+
+
+def _ordered(config: Config, name: str, order: Order) -> tuple[UplinkState, str]:
+    """The file comes first: what it disables, nobody enables by hand."""
+    by_hand = operator.reason(name, order)
+    if not config.uplinks[name].enabled:
+        return UplinkState.DISABLED, f"disabled in the configuration; {by_hand}"
+    if order.verb is Verb.DISABLE:
+        return UplinkState.DISABLED, by_hand
+    return UplinkState.DRAINED if order.empty else UplinkState.DRAINING, by_hand
+
+
+def _judge(
+    config: Config,
+    name: str,
+    reach: Mapping[UplinkFamily, Reach],
+    health: Mapping[UplinkFamily, ProbeState],
+    found: Findings,
+) -> tuple[UplinkState, str]:
+    if not config.uplinks[name].enabled:
+        return UplinkState.DISABLED, "disabled in the configuration"
+    keys = [(name, family) for family in FAMILIES if (name, family) in reach]
+    paths = [reach[key] for key in keys]
+    if any(isinstance(path, NoPath) and path.missing for path in paths):
+        return UplinkState.MISSING, _reason(keys[0], reach, health, found)
+    judged = {key[1]: judge_family(key, reach, health, found) for key in keys}
+    down = {family: reason for family, (state, reason) in judged.items() if state is UplinkState.DOWN}
+    if not down:
+        poor = [(family, reason) for family, (state, reason) in judged.items() if state is UplinkState.DEGRADED]
+        if len(poor) == len(keys) and all(reason.startswith(BUSY) for _, reason in poor):
+            # One queue holds up both families; what each of them sees of it is in `families`.
+            return UplinkState.DEGRADED, poor[0][1]
+        if len(poor) == len(keys):
+            return UplinkState.DEGRADED, by_family({f"IPv{family}": reason for family, reason in poor})
+        if poor:
+            return UplinkState.DEGRADED, "; ".join(f"IPv{family}: {reason}" for family, reason in poor)
+        return judged[keys[0][1]]
+    if len(down) < len(keys):
+        family, reason = next(iter(down.items()))
+        return UplinkState.DEGRADED, f"IPv{family} down: {reason}"
+    return UplinkState.DOWN, by_family({f"IPv{family}": reason for family, reason in down.items()})
+
+
+def judge_family(
+    key: UplinkFamily,
+    reach: Mapping[UplinkFamily, Reach],
+    health: Mapping[UplinkFamily, ProbeState],
+    found: Findings,
+) -> tuple[UplinkState, str]:
+    """Return whether an uplink is up, degraded or down in one family, and why."""
+    if not usable(key, reach, health) or key in found.blocked:
+        return UplinkState.DOWN, _reason(key, reach, health, found)
+    poor = health[key].degraded or found.impaired.get(key)
+    return (UplinkState.DEGRADED, poor) if poor else (UplinkState.UP, _reason(key, reach, health, found))
+
+
+def _reason(
+    key: UplinkFamily,
+    reach: Mapping[UplinkFamily, Reach],
+    health: Mapping[UplinkFamily, ProbeState],
+    found: Findings,
+) -> str:
+    path = reach[key]
+    if isinstance(path, NoPath):
+        return path.reason
+    state = health.get(key)
+    if state is None:
+        return "not probed yet"
+    if usable(key, reach, health):
+        return found.blocked.get(key, state.cause)
+    return found.reasons.get(key, state.cause)

@@ -1,0 +1,1 @@
+"""Which routes, policy rules, nexthops and kernel settings does that need?"""

@@ -1,0 +1,104 @@
+"""The first route of the box's own TCP: how a socket that is bound to nothing shows it.
+
+The kernel routes a packet of this box before any chain sees it. Chain `output` must know whether main's own default has
+decided, which is ours to balance, or a socket that is bound to the very link of that default. A TCP socket is routed
+twice when it connects, and the second time it looks as if it were bound to the address that the first route gave it. So
+the defaults that decide TCP last are copies of main's in a table of ours, with a preferred source that no uplink has;
+translation makes it the uplink's. Not so for other protocols: a server on all addresses must not answer with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from polywan.config import Config
+from polywan.core.marks import Numbers
+from polywan.core.net import TABLE_LOCAL, TABLE_MAIN, UNBOUND_SOURCE, Family, IPAddress, TableId
+from polywan.core.routing.routes import DEFAULT_METRIC, Route, first_table
+from polywan.core.world.observed import DefaultRoute, Observed
+from polywan.core.world.paths import NoPath, Path, Reach, UplinkFamily
+
+
+def copied(observed: Observed, devices: Collection[str], family: Family) -> tuple[DefaultRoute, ...]:
+    """Return main's defaults that serve every source and leave by an uplink, best first, one for each link.
+
+    Those behind another link's that has a carrier are left out: there the other one decides.
+    """
+    main = [d for d in observed.defaults if d.family is family and d.table == TABLE_MAIN and d.source is None]
+    found: dict[str, DefaultRoute] = {}
+    for default in sorted(main, key=lambda d: d.metric):
+        if default.link in devices:
+            found.setdefault(default.link, default)
+        elif (link := observed.links.get(default.link)) is not None and link.usable:
+            break
+    return tuple(found.values())
+
+
+def ours_to_balance(observed: Observed, devices: Collection[str], family: Family) -> bool:
+    """True when what main's default decides is polywan's: it leaves by an uplink, or there is none."""
+    links = observed.main_default_links(family)
+    return not links or not links.isdisjoint(devices)
+
+
+def has_source(config: Config, observed: Observed) -> bool:
+    """True when the box's own TCP may begin with a source that no uplink has: whoever carries it translates.
+
+    Not beside IPsec, whose policies know the box by its real addresses, nor beside rules of the file that do.
+    """
+    devices = (uplink.interface for uplink in config.uplinks.values())
+    own = [address.ip for device in devices for address in observed.addresses_of(device, Family.V4)]
+    asked = (network for rule in config.rules for match in (rule, rule.not_) for network in match.from_)
+    named = any(UNBOUND_SOURCE not in network and any(address in network for address in own) for network in asked)
+    return not observed.ipsec and not named and all(uplink.nat != "none" for uplink in config.uplinks.values())
+
+
+def first_routes(
+    config: Config,
+    observed: Observed,
+    reachable: Mapping[UplinkFamily, Reach],
+    numbers: Mapping[str, Numbers],
+    fallback: TableId,
+) -> frozenset[Route]:
+    """Return the copies of main's defaults for TCP, and what makes their source this box's own.
+
+    The kernel passes over those without a carrier as over main's own, so nothing is written when one is lost. There is
+    none while main's default leaves by no uplink. Without a default in main, the uplinks serve by number, as in the
+    fallback table.
+    """
+    if not has_source(config, observed):
+        return frozenset()
+    found = {
+        numbers[name].id: reached for (name, f), reached in reachable.items() if f is Family.V4 and name in numbers
+    }
+    paths: dict[str, Path] = {}
+    for _, reached in sorted(found.items(), key=lambda item: item[0]):
+        path = reached.path if isinstance(reached, NoPath) else reached
+        if path is not None:
+            # Of several routers on the link, the one that is in use.
+            paths.setdefault(path.link, path)
+    hops = _hops(observed, {u.interface for u in config.uplinks.values()}, paths)
+    copies = {
+        Route(
+            family=Family.V4,
+            table=first_table(fallback),
+            metric=DEFAULT_METRIC + place,
+            link=link,
+            via=via,
+            onlink=onlink,
+            source=UNBOUND_SOURCE,
+        )
+        for place, (link, via, onlink) in enumerate(hops)
+    }
+    own = {Route(family=Family.V4, table=TABLE_LOCAL, metric=0, link="lo", local=UNBOUND_SOURCE)}
+    return frozenset(copies | own if copies else ())
+
+
+def _hops(
+    observed: Observed, devices: Collection[str], paths: Mapping[str, Path]
+) -> Iterator[tuple[str, IPAddress | None, bool]]:
+    """Yield link, next hop and whether it is on-link, of each route to be made, best first."""
+    if not any(d.family is Family.V4 and d.table == TABLE_MAIN and d.source is None for d in observed.defaults):
+        yield from ((path.link, path.via, path.onlink) for path in paths.values())
+    for default in copied(observed, devices, Family.V4):
+        path = paths.get(default.link)
+        yield (path.link, path.via, path.onlink) if path is not None else (default.link, default.via, False)

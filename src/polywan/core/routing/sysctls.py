@@ -1,0 +1,178 @@
+"""Kernel settings (sysctl(8), ip-sysctl in the kernel's documentation) that several uplinks need, each with its reason.
+
+Settings are written per uplink device, so that other links keep their behaviour. For the whole box are forwarding,
+which is asked for in so many words, accept_local (see `build_sysctls`), `ACCOUNTING`, and with a multipath policy
+`HASH_POLICIES`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from polywan.config import Config
+from polywan.config.kinds.addresses import Device
+from polywan.core.net import Family
+from polywan.core.world.observed import Observed
+from polywan.core.world.paths import Path, Reach, UplinkFamily
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A setting below /proc/sys: path with slashes, as ``net/ipv4/conf/eth1/rp_filter``, and its value."""
+
+    path: str
+    value: str
+
+
+ALL_RP_FILTER: Final = "net/ipv4/conf/all/rp_filter"
+"""What holds for every device at least; read, never written."""
+
+EVENTS: Final = "net/netfilter/nf_conntrack_events"
+"""Whether connection tracking tells of its entries: 0 never, 1 always, 2 if anybody listens; read, never written."""
+
+HASH_POLICIES: Final = ("net/ipv4/fib_multipath_hash_policy", "net/ipv6/fib_multipath_hash_policy")
+"""What the kernel chooses a nexthop by: 0 addresses, 1 addresses, protocol and ports, 2 and 3 special cases."""
+
+ACCOUNTING: Final = ("net/netfilter/nf_conntrack_acct", "net/netfilter/nf_conntrack_timestamp")
+"""Bytes, packets and age of connections that begin from then on, for `polywan flows`."""
+
+_FLAG: Final = range(2)
+_WHOLE_BOX: Final = {
+    "net/ipv4/conf/all/accept_local": _FLAG,
+    "net/ipv4/ip_forward": _FLAG,
+    "net/ipv6/conf/all/forwarding": range(3),
+    **dict.fromkeys(ACCOUNTING, _FLAG),
+    **dict.fromkeys(HASH_POLICIES, range(4)),
+}
+_PER_DEVICE: Final = {
+    ("ipv4", "rp_filter"): range(3),
+    ("ipv4", "ignore_routes_with_linkdown"): _FLAG,
+    ("ipv6", "ignore_routes_with_linkdown"): _FLAG,
+    ("ipv4", "arp_ignore"): range(9),
+    ("ipv4", "arp_announce"): range(3),
+    ("ipv6", "accept_ra"): range(3),
+    ("ipv6", "use_oif_addrs_only"): _FLAG,
+}
+_UPLINK_DEVICE: Final = Device(loopback=False)
+_DEVICE_PATH: Final = re.compile(r"net/(ipv[46])/conf/([^/]+)/([a-z_]+)")
+_NUMBER: Final = re.compile(r"[0-9]{1,3}")
+
+
+def restorable(path: str, value: str) -> bool:
+    """Tell whether polywan can have written a setting, and found that value in its place.
+
+    What was found is read from a file, and whoever restores it may be root while the file's owner is not: only what
+    `build_sysctls` yields, with a value that the kernel gives a meaning to, is worth believing.
+    """
+    found, values = _DEVICE_PATH.fullmatch(path), _WHOLE_BOX.get(path)
+    if values is None and found is not None and _UPLINK_DEVICE.takes(found[2]):
+        values = _PER_DEVICE.get((found[1], found[3]))
+    return values is not None and _NUMBER.fullmatch(value) is not None and int(value) in values
+
+
+def build_sysctls(
+    config: Config, observed: Observed, reach: Mapping[UplinkFamily, Reach], current: Mapping[str, str]
+) -> Iterator[Sysctl]:
+    """Yield the settings for the uplinks whose device exists.
+
+    Once policy rules exist the kernel looks up the way back to every packet's source, to see whether the packet
+    claims to come from this box, even with rp_filter off: 0.2 to 0.3 µs for each. With accept_local it does
+    not; the same packets are dropped by a rule of ours instead, which established connections do not meet.
+
+    Args:
+        config: the file.
+        observed: the world.
+        reach: how each uplink can be used.
+        current: present values, of which `ALL_RP_FILTER`, `HASH_POLICIES` and accept_ra matter; those that are not
+            known yet count as the kernel's defaults.
+    """
+    yield Sysctl("net/ipv4/conf/all/accept_local", "1")
+    # The kernel takes the larger of this device's value and all's. Strict filtering (1) ignores marks and drops
+    # answers on every link but main's own: loose (2) outweighs it. Loose itself lets every source pass as long
+    # as there is a default route, so that without it nothing is lost.
+    loose = "0" if current.get(ALL_RP_FILTER, "0") == "0" else "2"
+    shared = _shared_networks(config, observed)
+    forwarding = wants_forwarding(config)
+    for name, uplink in config.uplinks.items():
+        device = uplink.interface
+        if device not in observed.links:
+            continue
+        yield Sysctl(f"net/ipv4/conf/{device}/rp_filter", loose)
+        # A link without carrier must not be chosen by main's routes.
+        yield Sysctl(f"net/ipv4/conf/{device}/ignore_routes_with_linkdown", "1")
+        yield Sysctl(f"net/ipv6/conf/{device}/ignore_routes_with_linkdown", "1")
+        yield from _own_addresses(device, observed, reach.get((name, Family.V6)))
+        if device in shared:
+            # Two links in one network: each answers ARP for its own address only.
+            yield Sysctl(f"net/ipv4/conf/{device}/arp_ignore", "1")
+            yield Sysctl(f"net/ipv4/conf/{device}/arp_announce", "2")
+        if forwarding and (uplink.families is None or "ipv6" in uplink.families):
+            # A forwarding box ignores router advertisements unless told otherwise (2). 0 is somebody's decision: a
+            # static address, or a network manager that reads advertisements by itself.
+            path = f"net/ipv6/conf/{device}/accept_ra"
+            if current.get(path, "1") != "0":
+                yield Sysctl(path, "2")
+    for path in ACCOUNTING:
+        yield Sysctl(path, "1")
+    if forwarding:
+        yield Sysctl("net/ipv4/ip_forward", "1")
+        yield Sysctl("net/ipv6/conf/all/forwarding", "1")
+    if wants_multipath(config):
+        for path in HASH_POLICIES:
+            # By addresses alone, a client and a server would always meet the same uplink. Inner headers (2) and
+            # fields chosen by hand (3) are somebody's decision.
+            if current.get(path, "0") in {"0", "1"}:
+                yield Sysctl(path, "1")
+
+
+def _own_addresses(device: str, observed: Observed, reached: Reach | None) -> Iterator[Sysctl]:
+    """Let an IPv6 connection that begins while its uplink is between two addresses have none, not another link's."""
+    path = f"net/ipv6/conf/{device}/use_oif_addrs_only"
+    if observed.addresses_of(device, Family.V6):
+        yield Sysctl(path, "1")
+    elif isinstance(reached, Path):
+        # It speaks by an address of another link, on purpose.
+        yield Sysctl(path, "0")
+
+
+def usual(devices: Iterable[str]) -> Iterator[Sysctl]:
+    """Yield the settings that are commonly wanted with these uplink devices, for whoever has lost what he wrote."""
+    yield Sysctl("net/ipv4/conf/all/accept_local", "1")
+    yield Sysctl("net/ipv4/ip_forward", "1")
+    yield Sysctl("net/ipv6/conf/all/forwarding", "1")
+    for path in ACCOUNTING:
+        yield Sysctl(path, "1")
+    for device in devices:
+        yield Sysctl(f"net/ipv4/conf/{device}/rp_filter", "2")
+        yield Sysctl(f"net/ipv4/conf/{device}/ignore_routes_with_linkdown", "1")
+        yield Sysctl(f"net/ipv6/conf/{device}/ignore_routes_with_linkdown", "1")
+        yield Sysctl(f"net/ipv6/conf/{device}/accept_ra", "2")
+
+
+def wants_multipath(config: Config) -> bool:
+    """True when some policy leaves the choice to the kernel."""
+    return any(policy.algorithm == "multipath" for policy in config.policies.values())
+
+
+def wants_forwarding(config: Config) -> bool:
+    """True when the box has to forward: said so, or some rule speaks of traffic that comes in by a link."""
+    asked = config.global_.forwarding
+    if asked == "auto":
+        return any(rule.in_interface or rule.not_.in_interface for rule in config.rules)
+    return asked
+
+
+def _shared_networks(config: Config, observed: Observed) -> frozenset[str]:
+    devices = {u.interface for u in config.uplinks.values()}
+    networks = [
+        (ip.network, device)
+        for device in devices
+        for ip in set(observed.addresses_of(device, Family.V4))
+        if ip.network.prefixlen < Family.V4.host_length
+    ]
+    count = Counter(network for network, _ in set(networks))
+    return frozenset(device for network, device in networks if count[network] > 1)

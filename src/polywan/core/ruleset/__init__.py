@@ -1,0 +1,1 @@
+"""Which nftables table does that need?"""

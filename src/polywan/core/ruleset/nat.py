@@ -1,0 +1,152 @@
+"""Address translation per uplink: what leaves by an uplink carries a source that its provider accepts.
+
+IPv6 sources are treated by prefix (docs/design/ipv6.md): those of the uplink's own prefix leave untouched, others have
+their prefix exchanged where the uplink has one (NPTv6), and only the rest is masqueraded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, collapse_addresses
+from typing import Final
+
+from polywan.config import Config
+from polywan.core.policy.selection import Choice
+from polywan.core.policy.slots import slots
+from polywan.core.ruleset.inputs import ROOM, RulesetInput
+from polywan.core.ruleset.lent_addresses import lent_addresses
+from polywan.core.ruleset.model import Chain, Hook, Key, NftRule, NftSet
+from polywan.core.ruleset.neighbours.bridged import bridged_out
+from polywan.core.ruleset.neighbours.ipsec import not_translated
+from polywan.core.world.observed import Observed
+from polywan.core.world.prefixes6 import Side, claims, exchanges, inside_of, sides
+
+SRCNAT: Final = 100
+
+Members = tuple[tuple[str, int], ...]
+"""Uplinks with their weights, as in `Choice`."""
+
+
+def translation_chains(inputs: RulesetInput) -> dict[str, Chain]:
+    """Return the chains that translate source addresses."""
+    return {"nat": Chain(tuple(_nat(inputs)), Hook("nat", "postrouting", SRCNAT))}
+
+
+def translation_sets(inputs: RulesetInput) -> dict[str, NftSet]:
+    """Return the sets of devices that translate in the same way."""
+    masked: frozenset[Key] = frozenset(u.interface for u in inputs.config.uplinks.values() if u.nat == "masquerade")
+    return {"masqueraded": NftSet(f"type ifname; {ROOM}", masked)}
+
+
+def native_rules(inputs: RulesetInput, choice: Choice) -> Iterator[NftRule]:
+    """Yield the rules by which a policy sends native IPv6 sources out by the uplink whose prefix they carry."""
+    yield from _native(choice.members, _serving(sides(inputs.config, inputs.observed), choice))
+
+
+def native_members(config: Config, observed: Observed, choice: Choice, source: IPv6Address) -> Members | None:
+    """Return the uplinks that the rules before a policy's own algorithm leave to an IPv6 source.
+
+    None: they leave it to the algorithm. Nobody: the connection is refused.
+    """
+    serving = _serving(sides(config, observed), choice)
+    for network, names in _steered(choice.members, serving):
+        if source in network:
+            return tuple(member for member in choice.members if member[0] in names)
+    return _others(choice.members, serving)
+
+
+def _serving(known: tuple[Side, ...], choice: Choice) -> tuple[Side, ...]:
+    names = {name for name, _ in choice.members}
+    return tuple(side for side in known if side.name in names)
+
+
+def _steered(members: Members, serving: tuple[Side, ...]) -> Iterator[tuple[IPv6Network, tuple[str, ...]]]:
+    """Networks that leave by their owners, but for those that everybody has: there the algorithm may choose."""
+    strict = _others(members, serving) is not None
+    for network, names in claims(serving):
+        if strict or len(names) < len(members):
+            yield network, names
+
+
+def _others(members: Members, serving: tuple[Side, ...]) -> Members | None:
+    """Who may carry sources that are nobody's, when some uplink may not because it translates nothing."""
+    strict = {side.name for side in serving if side.mode == "native"}
+    return tuple(member for member in members if member[0] not in strict) if strict else None
+
+
+@lru_cache(maxsize=64)
+def _native(members: Members, serving: tuple[Side, ...]) -> tuple[NftRule, ...]:
+    single: dict[str, str] = {}
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for network, names in _steered(members, serving):
+        if len(names) == 1:
+            single[str(network)] = f"goto to_{names[0]}"
+        else:
+            shared.setdefault(names, []).append(str(network))
+    rules = []
+    if single:
+        elements = ", ".join(f"{network} : {verdict}" for network, verdict in single.items())
+        rules.append(NftRule(f"ip6 saddr vmap {{ {elements} }}", "native: leaves by the uplink of its prefix"))
+    for names, networks in shared.items():
+        owners = tuple(member for member in members if member[0] in names)
+        text = f"ip6 saddr {{ {', '.join(networks)} }} {_in_turn(owners)}"
+        rules.append(NftRule(text, "native: leaves by one of the uplinks of its prefix"))
+    if (others := _others(members, serving)) is not None:
+        verdict = _in_turn(others) if others else "reject with icmpv6 type policy-fail"
+        why = "foreign: by uplinks that translate" if others else "foreign, and no uplink translates"
+        rules.append(NftRule(f"meta nfproto ipv6 {verdict}", why))
+    return tuple(rules)
+
+
+def _in_turn(members: Members) -> str:
+    if len(members) == 1:
+        return f"goto to_{members[0][0]}"
+    turns = slots(tuple(weight for _, weight in members))
+    elements = ", ".join(f"{turn} : goto to_{members[member][0]}" for turn, member in enumerate(turns))
+    return f"numgen inc mod {len(turns)} vmap {{ {elements} }}"
+
+
+def _nat(inputs: RulesetInput) -> Iterator[NftRule]:
+    yield from bridged_out(inputs.observed)
+    yield from not_translated(inputs)
+    known = sides(inputs.config, inputs.observed)
+    yield from _nat6(known, inside_of(inputs.config, inputs.observed) if known else ())
+    yield from lent_addresses(inputs)
+    yield NftRule("oifname @masqueraded masquerade", "the link's own address")
+    for name, uplink in inputs.config.uplinks.items():
+        if isinstance(uplink.nat, str):
+            continue
+        address = uplink.nat.snat
+        word, family = ("ip", "ipv4") if isinstance(address, IPv4Address) else ("ip6", "ipv6")
+        yield NftRule(
+            f'oifname "{uplink.interface}" meta nfproto {family} snat {word} to {address}',
+            f"fixed address of {name}",
+        )
+
+
+@lru_cache(maxsize=4)
+def _nat6(known: tuple[Side, ...], inside: tuple[IPv6Network, ...]) -> tuple[NftRule, ...]:
+    """What goes before the translation of both families; two rules however many uplinks there are."""
+    # DHCPv6 servers and routers answer no other source (RFC 8415); it means something on its link only.
+    rules = [NftRule("ip6 saddr { fe80::/10, ff00::/8 } accept", "link-local: never translated")]
+    own = [
+        f'{network} . "{side.device}"'
+        for side in known
+        if side.mode in ("native", "prefix")
+        for network in collapse_addresses((*side.prefixes, *map(IPv6Network, side.own)))
+    ]
+    if own:
+        rules.append(NftRule(f"ip6 saddr . oifname {{ {', '.join(own)} }} accept", "the uplink's own: untouched"))
+    images = [
+        f'{network} . "{device}" : {image}'
+        for device, networks in exchanges(known, inside).items()
+        for network, image in networks.items()
+    ]
+    if images:
+        text = f"snat ip6 prefix to ip6 saddr . oifname map {{ {', '.join(images)} }}"
+        rules.append(NftRule(text, "prefix exchanged, the host's part kept"))
+    if strict := [f'"{side.device}"' for side in known if side.mode == "native"]:
+        text = f"meta nfproto ipv6 oifname {{ {', '.join(strict)} }} counter drop"
+        rules.append(NftRule(text, "foreign, and this uplink translates nothing"))
+    return tuple(rules)

@@ -1,0 +1,1 @@
+"""What in that table is there for the sake of other programs?"""

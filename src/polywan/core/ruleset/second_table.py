@@ -1,0 +1,104 @@
+"""A second table that others cannot flush: it carries what is under way while somebody has flushed ours.
+
+``nft flush ruleset``, as every reload of a firewall does it, passes over a table with the flag ``owner``, which belongs
+to the socket that made it (nft(8), Linux 5.12). It goes with the daemon. So nothing is moved into it: what is here is
+doubled, and the main table does without. That one stays open to others, dnsmasq for one, who fills its sets.
+
+Three things have to go on meanwhile. Connection tracking and translation are unhooked with the last rule that uses
+them, and this box then answers for those behind it, with resets. Packets of a connection need its mark, or they leave
+by another uplink. And the kill switch has to hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import takewhile
+from typing import Final
+
+from polywan.core.ruleset.model import Chain, NftRule, NftTable, unread
+
+KEEP_TABLE: Final = "inet polywan_keep"
+"""Family and name of the table (nft(8))."""
+
+HELD: Final = "flags owner"
+"""What its declaration begins with."""
+
+_REFERS: Final = re.compile(r"(?:@|goto |jump )(\w+)")
+_COPIED: Final = ("nat", "kill_switch")
+
+
+def keep(table: NftTable, mask: int) -> NftTable:
+    """Return the table that stands in for `table`.
+
+    Sets that others fill, or that come in pieces, are not here. A chain ends before the first rule that needs one of
+    them, since each rule says what those before it have left.
+
+    Args:
+        table: ours.
+        mask: bits of the mark that are ours.
+    """
+    chains = {n: _later(replace(table.chains[n], rules=rules)) for n, rules in _marks(mask).items()}
+    for name in _COPIED:
+        if name in table.chains:
+            whole = tuple(takewhile(lambda rule: _sound(rule.text, table), table.chains[name].rules))
+            chains[name] = _later(replace(table.chains[name], rules=whole))
+    named = _named(table, chains)
+    return NftTable(
+        chains={**{n: c for n, c in table.chains.items() if n in named and n not in chains}, **chains},
+        sets={n: s for n, s in table.sets.items() if n in named},
+        maps={n: m for n, m in table.maps.items() if n in named},
+    )
+
+
+def hold_texts(table: NftTable | None) -> tuple[str, str]:
+    """Return the transaction that puts the table, or none, in place of ours or of nothing, and the one to try then.
+
+    The second is for a table of that name which is nobody's, as a saved rule set brings it: it cannot become anybody's.
+    """
+    owned = f"{{ {HELD}; }}"
+    text = "" if table is None else table.render(KEEP_TABLE, HELD)
+    first = f"add table {KEEP_TABLE} {owned}\ndelete table {KEEP_TABLE}\n{text}"
+    return first, first.replace(f" {owned}", "", 1)
+
+
+def _marks(mask: int) -> Mapping[str, tuple[NftRule, ...]]:
+    """The mark of the connection back on its packet, where the main table has not done so."""
+    done = NftRule(f"meta mark & {mask:#010x} != 0 accept", "has it")
+    back = NftRule(f"ct mark & {mask:#010x} vmap @restore", "already chosen")
+    return {
+        "prerouting": (done, NftRule("iifname @outside_ifs accept", "from outside: routed by its destination"), back),
+        "output": (done, NftRule("oifname != @uplinks accept", "does not leave by an uplink"), back),
+    }
+
+
+def _later(chain: Chain) -> Chain:
+    """The same chain just behind the one that it stands in for."""
+    return chain if chain.hook is None else replace(chain, hook=replace(chain.hook, priority=chain.hook.priority + 1))
+
+
+def _sound(text: str, table: NftTable) -> bool:
+    """True when nothing that the rule refers to is filled by others."""
+    return not any(unread(name) for name in _reached(text, table))
+
+
+def _named(table: NftTable, chains: Mapping[str, Chain]) -> frozenset[str]:
+    texts = (rule.text for chain in chains.values() for rule in chain.rules)
+    return frozenset(name for text in texts for name in _reached(text, table))
+
+
+def _reached(text: str, table: NftTable) -> Iterator[str]:
+    """Yield what a rule refers to, and what that refers to in turn."""
+    found: set[str] = set()
+    todo = [text]
+    while todo:
+        for name in _REFERS.findall(todo.pop()):
+            if name in found:
+                continue
+            found.add(name)
+            if name in table.chains:
+                todo += [rule.text for rule in table.chains[name].rules]
+            if name in table.maps:
+                todo += table.maps[name].elements.values()
+    yield from found

@@ -1,0 +1,43 @@
+"""Which notifications are about devices that no decision looks at: containers, tunnels and ports of somebody else.
+
+What is about the others leads to a decision, or to a read, at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from polywan.core.state.events import AddressLost, Event, ForeignStateChanged, LinkChanged, LinkRemoved
+from polywan.core.state.state import State
+from polywan.core.world.observed import Link, Observed
+
+_LENDERS: Final = frozenset({"bridge", "dummy"})
+"""Kinds of links that rules name, or whose addresses uplinks may borrow."""
+
+
+def foreign(state: State, event: Event) -> bool:
+    """Tell whether a notification is about a device that is no uplink's, and that nothing leads by."""
+    observed, config = state.observed, state.config
+    if observed is None or config is None:
+        return False
+    match event:
+        case LinkChanged(link):
+            name, kind, index = link.name, link.kind, link.index
+        case LinkRemoved(name) | ForeignStateChanged(link=str(name)) | AddressLost(link=name):
+            known = observed.links.get(name)
+            kind, index = ("", 0) if known is None else (known.kind, known.index)
+        case _:
+            return False
+    if name == "lo" or kind in _LENDERS or name in observed.leading:
+        return False
+    devices = {uplink.interface for uplink in config.uplinks.values()}
+    return name not in devices and index not in {link.index for link in _above(observed, devices)}
+
+
+def _above(observed: Observed, devices: set[str]) -> Iterator[Link]:
+    """Yield the links that uplinks' devices belong to."""
+    for device in devices:
+        link = observed.links.get(device)
+        if link is not None and link.master:
+            yield from observed.masters_of(link)

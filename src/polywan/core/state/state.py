@@ -1,0 +1,141 @@
+"""What the daemon knows, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from polywan.config import Config, HealthSettings
+from polywan.core.health.bad_targets import BadTargets
+from polywan.core.health.layers import Checks
+from polywan.core.health.passive import AttemptHistory
+from polywan.core.health.rounds import ProbeState
+from polywan.core.marks import Numbers
+from polywan.core.net import Family, IPAddress
+from polywan.core.plan.plan import ActualState, DesiredState
+from polywan.core.policy.draining import Drains
+from polywan.core.policy.selection import Selection
+from polywan.core.policy.uplink_state import UplinkView
+from polywan.core.ruleset.model import NftTable
+from polywan.core.state.drift import Repairs
+from polywan.core.state.memory import Memory
+from polywan.core.state.refusals import Retries
+from polywan.core.state.retired_marks import Retired
+from polywan.core.state.told import NOTHING_LOGGED, Story
+from polywan.core.world.lookups import NOTHING, Lookups
+from polywan.core.world.observed import Observed
+from polywan.core.world.paths import Reach, UplinkFamily
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A cut of connections that is still to come, at a monotonic time; `tcp` and `vanished` as in its effect."""
+
+    at: float
+    uplink: str
+    mark: int
+    family: Family
+    tcp: bool = True
+    vanished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RouterFailover:
+    """The router of several on one link that is in use instead of the first, and since when (monotonic seconds)."""
+
+    via: IPAddress
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Everything the daemon knows; `None` means not known yet. Times are monotonic seconds.
+
+    Without slots, for `evolve.replace`.
+
+    Attributes:
+        numbers, probing: mark, table, priorities and health settings of every uplink, from config and memory.
+        policy_marks: numbers of the policies that have one, likewise.
+        lookups: what rules refer to outside of the file, as last read.
+        retired: marks that a reload removed; who still carries one is let go for a while.
+        lost: links that lost an address since the last read, as the kernel told, by family.
+        actual: what the kernel holds of ours, as read or as just applied.
+        reach, health, selection, desired: the last decision; kept to tell what a new one changes.
+        spare: metered uplinks that no policy needs now (`core/engine/standby_probing.py`).
+        failovers: links with several routers whose first one failed (`core/engine/routers.py`).
+        checks: what is known of the layers above the link; `bad_targets`: of targets that answer nobody.
+        watches: what is known of new connections of the uplinks that are up.
+        seek_at: when connections of uplinks in doubt are looked at next; endless while nobody is in doubt.
+        seeking: such a look is under way.
+        views: every uplink's state as people see it.
+        generation: number of plans carried out.
+        staged: sets that are declared in the kernel ahead of their use (`core/engine/list_preload.py`).
+        wake: no probe is due before; a lower bound, so that an event need not look at every uplink.
+        verdict_at: when a verdict that waits for other uplinks has waited long enough; endless without one.
+        ramps: who is in slow start, and how many percent of its weight it is given.
+        ramp_at: when an uplink in slow start is given more; endless without one.
+        read_at: when the next full read is due; `last_read`: when the last one was asked for, and `took` how
+            many seconds it took.
+        sweeps: cuts to come.
+        drains: uplinks that are being left.
+        unix: what added to monotonic seconds gives Unix time, as of the daemon's start; `zone`: local time minus UTC.
+        story: what the log has told so far.
+        write_at: when the account of outages has to be written down; endless when it is.
+        held: the table that others cannot flush, as last asked for.
+        repairs: what was done about changes by others (`core/state/drift.py`).
+        retries: what became of the last plans (`core/state/refusals.py`).
+        rules_at: file and line of each rule.
+        advice: what is odd in the configuration, though good.
+        cautions: why nothing may work in this world, as of the last read.
+        warnings: what the user should know, for status; `advice` and `cautions` are part of it.
+    """
+
+    config: Config | None = None
+    memory: Memory = field(default_factory=Memory)
+    numbers: Mapping[str, Numbers] = field(default_factory=dict)
+    policy_marks: Mapping[str, Numbers] = field(default_factory=dict)
+    lookups: Lookups = NOTHING
+    probing: Mapping[str, HealthSettings] = field(default_factory=dict)
+    retired: Retired = field(default_factory=dict)
+    lost: frozenset[tuple[str, Family]] = frozenset()
+    observed: Observed | None = None
+    actual: ActualState | None = None
+    reach: Mapping[UplinkFamily, Reach] = field(default_factory=dict)
+    health: Mapping[UplinkFamily, ProbeState] = field(default_factory=dict)
+    failovers: Mapping[UplinkFamily, RouterFailover] = field(default_factory=dict)
+    checks: Checks = field(default_factory=Checks)
+    bad_targets: BadTargets = field(default_factory=BadTargets)
+    watches: Mapping[UplinkFamily, AttemptHistory] = field(default_factory=dict)
+    seek_at: float = float("inf")
+    seeking: bool = False
+    selection: Selection | None = None
+    spare: frozenset[UplinkFamily] = frozenset()
+    desired: DesiredState | None = None
+    views: Mapping[str, UplinkView] = field(default_factory=dict)
+    generation: int = 0
+    staged: frozenset[str] = frozenset()
+    wake: float = 0.0
+    verdict_at: float = float("inf")
+    ramps: Mapping[UplinkFamily, int] = field(default_factory=dict)
+    ramp_at: float = float("inf")
+    read_at: float | None = None
+    last_read: float = float("-inf")
+    took: float = 0.0
+    sweeps: tuple[Sweep, ...] = ()
+    drains: Drains = field(default_factory=dict)
+    unix: float = 0.0
+    zone: float = 0.0
+    story: Story = NOTHING_LOGGED
+    write_at: float = float("inf")
+    held: NftTable | None = None
+    repairs: Repairs = field(default_factory=Repairs)
+    retries: Retries = field(default_factory=Retries)
+    rules_at: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """True once a decision was made from a full read."""
+        return self.desired is not None

@@ -1,0 +1,238 @@
+"""Tracked connections: which are wanted, in which order, and what they add up to."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Any, Final, Literal, TypeAlias, assert_never, get_args
+
+from polywan.core.net import PROTOCOLS, IPNetwork
+from polywan.core.world.conntrack import Flow
+
+OTHER: Final = "other"
+"""Stands for the uplink of connections that polywan gave none."""
+
+PROBE: Final = "probe"
+"""Stands for the uplink of the daemon's own probes, which no rule gives one: each is bound to the one it is about."""
+
+Pairs: TypeAlias = Collection[tuple[str, str]]
+"""Source and destination of what is not told from its mark."""
+
+
+SortKey: TypeAlias = Literal["bytes", "age", "client", "uplink"]
+SORT_KEYS: Final[tuple[SortKey, ...]] = get_args(SortKey)
+
+
+COLUMNS: Final = (*Flow._fields, "uplink")
+"""A connection's fields and the name of its uplink, as lists of connections are written for programs."""
+
+MOST_SORTED: Final = 5000
+"""Rows that the daemon sorts for somebody: with more, all its threads would wait for tens of milliseconds."""
+
+_PLACE: Final = {name: place for place, name in enumerate(COLUMNS)}
+
+Row: TypeAlias = Sequence[Any]
+"""A connection: its values in the order of `COLUMNS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowQuery:
+    """Which connections, in which order. None asks for nothing in particular.
+
+    Attributes:
+        uplink: a name, `OTHER` or `PROBE`.
+        client, to: networks of the client and of the destination.
+        port: the destination's.
+        protocol: number; that of ICMP stands for ICMPv6 as well.
+        sort: most bytes first, oldest first, or by client or uplink; None for the kernel's order.
+        limit: how many are listed at most; what they add up to counts all.
+    """
+
+    uplink: str | None = None
+    client: IPNetwork | None = None
+    to: IPNetwork | None = None
+    port: int | None = None
+    protocol: int | None = None
+    sort: SortKey | None = None
+    limit: int | None = None
+
+
+def flow_query_of(words: Mapping[str, str]) -> FlowQuery:
+    """Read what somebody asks for: uplink, client, to, port, proto, sort, limit.
+
+    Raises:
+        ValueError: a word makes no sense; the text says what was expected.
+    """
+    if unknown := words.keys() - {"uplink", "client", "to", "port", "proto", "sort", "limit"}:
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    return FlowQuery(
+        uplink=words.get("uplink"),
+        client=_network("client", words.get("client")),
+        to=_network("to", words.get("to")),
+        port=_number("port", words.get("port"), 65535),
+        protocol=_protocol(words.get("proto")),
+        sort=_sort(words.get("sort")),
+        limit=_number("limit", words.get("limit"), 10**9),
+    )
+
+
+def _network(key: str, text: str | None) -> IPNetwork | None:
+    if text is None:
+        return None
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{key}: expected an address or network, as 192.168.1.0/24, got {text!r}") from None
+
+
+def _number(key: str, text: str | None, most: int) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= most):
+        raise ValueError(f"{key}: expected a number from 0 to {most}, got {text!r}")
+    return int(text)
+
+
+def _protocol(text: str | None) -> int | None:
+    if text is None or text.lower() in PROTOCOLS:
+        return None if text is None else PROTOCOLS[text.lower()]
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= 255):
+        raise ValueError(f"proto: expected a number up to 255 or one of {', '.join(PROTOCOLS)}, got {text!r}")
+    return int(text)
+
+
+def _sort(text: str | None) -> SortKey | None:
+    if text is None:
+        return None
+    for key in SORT_KEYS:
+        if key == text:
+            return key
+    raise ValueError(f"sort: expected one of {', '.join(SORT_KEYS)}, got {text!r}")
+
+
+class Totals:
+    """Adds up connections by uplink while they pass.
+
+    Args:
+        names: every uplink that is told of even when it has none.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._sums = {name: [0, 0, 0, 0] for name in names}
+
+    def add(self, flow: Flow, uplink: str) -> None:
+        """Count one connection."""
+        sums = self._sums.get(uplink)
+        if sums is None:
+            sums = self._sums[uplink] = [0, 0, 0, 0]
+        sums[0] += 1
+        if flow.bytes_up is not None and flow.bytes_down is not None:
+            sums[1] += 1
+            sums[2] += flow.bytes_up
+            sums[3] += flow.bytes_down
+
+    def rows(self) -> list[dict[str, str | int | None]]:
+        """Return what was counted, an entry for each uplink; bytes are None where no connection had numbers."""
+        return [
+            {
+                "uplink": name,
+                "connections": count,
+                "bytes_up": up if counted else None,
+                "bytes_down": down if counted else None,
+            }
+            for name, (count, counted, up, down) in self._sums.items()
+        ]
+
+
+def listed(
+    flows: Iterable[Flow], wanted: FlowQuery, names: Mapping[int, str], totals: Totals, probes: Pairs = ()
+) -> Iterator[Row]:
+    """Yield the connections that are wanted, in the order that is wanted, and count them.
+
+    Without an order they come while they are read.
+
+    Args:
+        flows: all connections.
+        wanted: which.
+        names: uplinks by mark.
+        totals: where they are added up; complete once the last one was yielded.
+        probes: the ends that probes have.
+    """
+    found = _matching(flows, wanted, names, totals, probes)
+    if wanted.limit is None:
+        yield from found if wanted.sort is None else sorted(found, key=order(wanted.sort))
+    elif wanted.sort is None or wanted.limit == 0:
+        for number, row in enumerate(found):
+            if number < wanted.limit:
+                yield row
+    else:
+        yield from heapq.nsmallest(wanted.limit, found, key=order(wanted.sort))
+
+
+def _matching(
+    flows: Iterable[Flow], wanted: FlowQuery, names: Mapping[int, str], totals: Totals, probes: Pairs
+) -> Iterator[Row]:
+    tests = list(_tests(wanted))
+    for flow in flows:
+        uplink = names.get(flow.mark, OTHER)
+        if not flow.mark and (flow.client, flow.destination) in probes:
+            uplink = PROBE
+        if wanted.uplink not in (None, uplink) or (tests and not all(test(flow) for test in tests)):
+            continue
+        totals.add(flow, uplink)
+        yield (*flow, uplink)
+
+
+def _tests(wanted: FlowQuery) -> Iterator[Callable[[Flow], bool]]:
+    if wanted.port is not None:
+        yield lambda flow: flow.port == wanted.port
+    if wanted.protocol is not None:
+        numbers = {wanted.protocol, PROTOCOLS["icmpv6"]} if wanted.protocol == PROTOCOLS["icmp"] else {wanted.protocol}
+        yield lambda flow: flow.protocol in numbers
+    if wanted.client is not None:
+        clients = _Inside(wanted.client)
+        yield lambda flow: clients[flow.client]
+    if wanted.to is not None:
+        destinations = _Inside(wanted.to)
+        yield lambda flow: destinations[flow.destination]
+
+
+class _Inside(dict[str, bool]):
+    """Whether addresses lie in a network, each computed once."""
+
+    def __init__(self, network: IPNetwork) -> None:
+        super().__init__()
+        self._network = network
+
+    def __missing__(self, text: str) -> bool:
+        self[text] = inside = ip_address(text) in self._network
+        return inside
+
+
+class _Places(dict[str, int]):
+    """Addresses as numbers, IPv4 before IPv6."""
+
+    def __missing__(self, text: str) -> int:
+        address = ip_address(text)
+        self[text] = place = address.version << 128 | int(address)
+        return place
+
+
+def order(sort: SortKey) -> Callable[[Row], tuple[int | str, ...]]:
+    """Return the key to sort rows by: most bytes first, oldest first, or by client or uplink."""
+    up, down, age = _PLACE["bytes_up"], _PLACE["bytes_down"], _PLACE["age"]
+    client, destination, port, uplink = (_PLACE[name] for name in ("client", "destination", "port", "uplink"))
+    places = _Places()
+    match sort:
+        case "bytes":
+            return lambda row: (-(row[up] or 0) - (row[down] or 0),)
+        case "age":
+            return lambda row: (-int(1000 * (row[age] or 0)),)
+        case "client":
+            return lambda row: (places[row[client]], row[destination], row[port] or 0)
+        case "uplink":
+            return lambda row: (row[uplink], places[row[client]])
+        case _:
+            assert_never(sort)

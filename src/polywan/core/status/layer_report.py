@@ -1,0 +1,82 @@
+"""What each layer of an uplink says by itself: the report of `polywan uplink test`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf
+from typing import NamedTuple
+
+from polywan.core.health.layers import Layer, LayerState, LayerVerdict
+from polywan.core.net import FAMILIES
+from polywan.core.state.state import State
+from polywan.core.world.paths import NoPath, Path, UplinkFamily
+
+
+class Line(NamedTuple):
+    """One line of a report: a layer, "ok", "broken" or "unknown", and what was seen."""
+
+    layer: str
+    verdict: str
+    detail: str
+
+
+def report(state: State, uplink: str) -> list[Line]:
+    """Return what is known of each layer of an uplink, lowest first; with both families, each layer names its own."""
+    keys = [(uplink, family) for family in FAMILIES if (uplink, family) in state.reach]
+    lines: list[Line] = []
+    for key in keys:
+        prefix = f"IPv{key[1]} " if len(keys) > 1 else ""
+        lines += [line._replace(layer=prefix + line.layer) for line in _lines(state, key)]
+    return lines
+
+
+def tested(state: State, uplink: str, since: float) -> bool:
+    """Tell whether a round and every check that were asked for at time `since` have their results."""
+    for key, probes in state.health.items():
+        if key[0] != uplink or not isinstance(state.reach.get(key), Path):
+            continue
+        layers = state.checks.known.get(key, {}).values()
+        if any(layer.next == -inf or (layer.pending and layer.checked < since) for layer in layers):
+            return False
+        number = state.checks.asked.get(key, 0)
+        if probes.number < number or any(r.number == number for r in probes.open):
+            return False
+    return True
+
+
+def _lines(state: State, key: UplinkFamily) -> Iterator[Line]:
+    path = state.reach[key]
+    if isinstance(path, NoPath):
+        yield Line("link", LayerVerdict.BROKEN, path.reason)
+        return
+    yield Line("link", LayerVerdict.OK, ", ".join(map(str, path.addresses)) or path.link)
+    layers = state.checks.known.get(key, {})
+    if Layer.GATEWAY in layers:
+        yield _line(Layer.GATEWAY, layers[Layer.GATEWAY])
+    yield _targets(state, key)
+    checks = state.probing[key[0]].checks if key[0] in state.probing else ()
+    yield from (_line(layer, layers[layer]) for layer in Layer if layer in checks and layer in layers)
+
+
+def _line(layer: Layer, known: LayerState) -> Line:
+    """Report the last check itself: who asks for a test wants to see what it found."""
+    if known.well is None:
+        return Line(layer, LayerVerdict.UNKNOWN, known.detail)
+    took = f"{1000 * known.rtt:.1f} ms" if known.well and known.rtt is not None else ""
+    detail = ", ".join(part for part in (known.detail, took) if part)
+    return Line(layer, LayerVerdict.OK if known.well else LayerVerdict.BROKEN, detail)
+
+
+def _targets(state: State, key: UplinkFamily) -> Line:
+    misses = state.bad_targets.misses.get(key, {})
+    settings = state.probing.get(key[0])
+    asked = [] if settings is None else [t for t in settings.targets if t.version == key[1]]
+    judged = [t for t in asked if t in misses]
+    if settings is None or not judged:
+        return Line("targets", LayerVerdict.UNKNOWN, "none answered or failed yet" if asked else "none to probe")
+    answer = [t for t in judged if misses[t] == 0]
+    counted = state.bad_targets.counted(asked)
+    enough = sum(t in counted for t in answer) >= settings.quorum_for(len(counted))
+    silent = ", ".join(str(t) for t in judged if misses[t])
+    detail = f"{len(answer)} of {len(asked)} answer" + (f"; not {silent}" if silent else "")
+    return Line("targets", LayerVerdict.OK if enough else LayerVerdict.BROKEN, detail)

@@ -1,0 +1,35 @@
+"""What a configuration would change right now, to whoever knows all that the daemon knows: `plan` beside a daemon."""
+
+from __future__ import annotations
+
+from polywan.config import Config
+from polywan.core.engine import reconfigure
+from polywan.core.engine import step as engine
+from polywan.core.evolve import replace
+from polywan.core.plan.plan import Plan
+from polywan.core.state.effects import Apply
+from polywan.core.state.events import ReadDone
+from polywan.core.state.state import State
+from polywan.core.world.lookups import Lookups
+
+
+def rehearse(state: State, config: Config, lookups: Lookups, read: ReadDone, now: float) -> tuple[Plan, State]:
+    """Return the plan that the next decision would lead to under `config`, and the state after it.
+
+    Who is in slow start, degraded or held down counts as it does for the daemon, so an empty plan says that the kernel
+    is as it should be.
+
+    Args:
+        state: the daemon's; nothing of it changes.
+        config: the one in force, or another.
+        lookups: what its rules refer to.
+        read: the kernel, just read.
+        now: monotonic seconds.
+
+    Raises:
+        CapacityError: the configuration needs more numbers than there are.
+    """
+    state, _ = reconfigure.take(replace(state, lookups=lookups, repairs=replace(state.repairs, times=())), config, now)
+    state, effects = engine.step(state, read, now)
+    plans = [effect.plan for effect in effects if isinstance(effect, Apply)]
+    return (plans[0] if plans else Plan()), state

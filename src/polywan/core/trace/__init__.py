@@ -1,0 +1,1 @@
+"""Where would a packet go, and why?"""

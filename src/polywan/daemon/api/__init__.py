@@ -1,0 +1,1 @@
+"""What may be asked over the control socket, by whom, and who answers?"""

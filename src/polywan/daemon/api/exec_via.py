@@ -1,0 +1,63 @@
+"""What `polywan exec` asks the daemon for: look at an uplink's control group, and say when the kernel asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from polywan.config.faults import shown, suggest
+from polywan.core.errors import ControlError
+from polywan.core.net import FAMILIES
+from polywan.core.plan.plan import NftBatch
+from polywan.core.ruleset.exec_via import in_force, serves
+from polywan.core.state.state import State
+from polywan.core.world.lookups import via_group
+from polywan.daemon.loop import Daemon
+from polywan.kernel import cgroups
+
+
+async def look(daemon: Daemon, refresh: Callable[[], Awaitable[object]], name: str) -> dict[str, Any]:
+    """Look at the group of an uplink, and answer when the kernel was read back after that.
+
+    Args:
+        daemon: the loop.
+        refresh: looks at every group, and returns when what it found is in force.
+        name: an uplink.
+
+    Returns:
+        uplink, state, reason; families: those that its programs may use; directory: where the group is, or should
+        be made; group: its inode, None when there is none; in_force: the kernel leads the group's programs.
+
+    Raises:
+        ControlError: no such uplink (404).
+        MissingFeature: this machine, or this process, has no control groups that nftables could ask for.
+    """
+    config = daemon.state.config
+    if config is None or name not in config.uplinks:
+        known = config.uplinks if config else ()
+        raise ControlError(f"there is no uplink {shown(name)}; {suggest(name, known)}", 404)
+    await asyncio.to_thread(cgroups.require)
+    directory = cgroups.hierarchy().root / via_group(name)
+    await refresh()
+    return {"directory": str(directory), **_document(daemon.state, name)}
+
+
+def _document(state: State, name: str) -> dict[str, Any]:
+    group = state.lookups.cgroups.get(via_group(name))
+    read = state.actual.nft if state.actual else None
+    config, selection, desired = state.config, state.selection, state.desired
+    if config is None or selection is None or desired is None or name not in state.views:
+        raise ControlError(f"there is no uplink {shown(name)} any more", 404)
+    seen = state.views[name]
+    # Between reads the kernel is assumed to hold what was applied, also where it refused.
+    last = state.retries.applied
+    refused = last is not None and any(isinstance(f.op, NftBatch) for f in last.failures)
+    return {
+        "uplink": name,
+        "state": seen.state,
+        "reason": seen.reason,
+        "families": [f.nfproto for f in FAMILIES if serves(config, name, f, state.reach, selection)],
+        "group": group.inode if group else None,
+        "in_force": group is not None and read is not None and not refused and in_force(desired.nft, read),
+    }

@@ -1,0 +1,172 @@
+"""Lists connections and clients for the control socket, beside the loop.
+
+There may be tens of thousands. They are read, chosen and written as JSON by a worker thread in small pieces: one call
+of the JSON library for all of them would keep the interpreter, and with it every probe, waiting for its whole length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_network
+from itertools import islice
+from typing import Any, Final
+
+from polywan.config.faults import shown, suggest
+from polywan.core.errors import ControlError
+from polywan.core.net import IPNetwork
+from polywan.core.policy.numbering import layout_of
+from polywan.core.policy.policies import policies_of
+from polywan.core.state.state import State
+from polywan.core.status.flow_list import COLUMNS, MOST_SORTED, OTHER, PROBE, FlowQuery, Pairs, Totals, listed
+from polywan.core.world.affinity import AffinityEntry
+from polywan.core.world.paths import Path
+from polywan.kernel.api import Tracker
+
+SCHEMA: Final = 1
+"""Version of the documents' shape; fields are added, never changed."""
+
+_PIECE: Final = 250
+"""Entries that are written at once: half a millisecond."""
+
+_BLOCK: Final = 1 << 18
+"""Bytes from which on a piece of a document is sent on its way."""
+
+
+class Tracking:
+    """Connections and clients by uplink.
+
+    Args:
+        tracker: the kernel's memory.
+        state: returns what the daemon knows now.
+    """
+
+    def __init__(self, tracker: Tracker, state: Callable[[], State]) -> None:
+        self._tracker = tracker
+        self._state = state
+        self._one_at_a_time = asyncio.Lock()
+
+    async def flows(self, wanted: FlowQuery) -> list[bytes]:
+        """Return the document of connections, in pieces.
+
+        Raises:
+            ControlError: there is no such uplink (404), or too much to sort (400).
+            KernelError: the kernel refused.
+        """
+        if wanted.sort is not None and (wanted.limit is None or wanted.limit > MOST_SORTED):
+            raise ControlError(f"sort: needs a limit of at most {MOST_SORTED}", 400)
+        names, mask = self._names(), self._mask()
+        if wanted.uplink is not None and wanted.uplink not in (OTHER, PROBE, *names.values()):
+            raise _unknown("uplink", wanted.uplink, (*names.values(), OTHER, PROBE))
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._flows, wanted, names, mask, probes_of(self._state()))
+
+    async def affinity(self, policy: str | None) -> list[bytes]:
+        """Return the document of clients that keep their uplink, in pieces.
+
+        Raises:
+            ControlError: there is no such policy (404).
+            KernelError: the kernel refused.
+        """
+        self._check_policy(policy)
+        names, mask = self._names(), self._mask()
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._affinity, policy, names, mask)
+
+    async def clear(self, address: str | None, policy: str | None) -> dict[str, Any]:
+        """Forget clients: of an address or network, or all; of a policy, or of every one.
+
+        Raises:
+            ControlError: no such policy (404), or no address (400).
+            KernelError: the kernel refused.
+        """
+        self._check_policy(policy)
+        network = _network(address)
+        async with self._one_at_a_time:
+            return {"forgotten": await asyncio.to_thread(self._clear, network, policy)}
+
+    def _flows(self, wanted: FlowQuery, names: Mapping[int, str], mask: int, probes: Pairs) -> list[bytes]:
+        mark = next((mark for mark, name in names.items() if name == wanted.uplink), None)
+        totals = Totals(names.values() if wanted.uplink is None else [wanted.uplink])
+        found = listed(self._tracker.flows(mask, mark), wanted, names, totals, probes)
+        head = f'{{"schema":{SCHEMA},"columns":{json.dumps(COLUMNS)},"flows":['
+        return _document(head, found, lambda: f'],"totals":{json.dumps(totals.rows())}}}')
+
+    def _affinity(self, policy: str | None, names: Mapping[int, str], mask: int) -> list[bytes]:
+        rows = (
+            {
+                "client": str(kept.client),
+                "server": None if kept.server is None else str(kept.server),
+                "policy": kept.policy,
+                "uplink": names.get(kept.mark & mask, OTHER),
+                "expires_s": kept.expires,
+            }
+            for kept in sorted(self._kept(policy), key=lambda k: (k.policy, k.family, k.client.packed))
+        )
+        return _document(f'{{"schema":{SCHEMA},"clients":[', rows, lambda: "]}")
+
+    def _clear(self, network: IPNetwork | None, policy: str | None) -> int:
+        return self._tracker.forget(k for k in self._kept(policy) if network is None or k.client in network)
+
+    def _kept(self, policy: str | None) -> list[AffinityEntry]:
+        return [kept for kept in self._tracker.affinities() if policy in (None, kept.policy)]
+
+    def _names(self) -> dict[int, str]:
+        return {int(numbers.mark): name for name, numbers in self._state().numbers.items()}
+
+    def _mask(self) -> int:
+        config = self._state().config
+        return layout_of(config).mask if config is not None else 0
+
+    def _check_policy(self, policy: str | None) -> None:
+        config = self._state().config
+        known = policies_of(config) if config is not None else ()
+        if policy is not None and policy not in known:
+            raise _unknown("policy", policy, known)
+
+
+def probes_of(state: State) -> frozenset[tuple[str, str]]:
+    """Return source and destination of every probe: an uplink's address, and its targets and gateway."""
+    return frozenset(
+        (str(source), str(to))
+        for (name, family), path in state.reach.items()
+        if isinstance(path, Path) and name in state.probing
+        for source in path.addresses
+        for to in (*(t for t in state.probing[name].targets if t.version == family), path.via)
+        if to is not None
+    )
+
+
+def _document(head: str, rows: Iterable[object], tail: Callable[[], str]) -> list[bytes]:
+    """Return head, rows and tail as text; the tail is asked for when every row was taken."""
+    pieces: list[bytes] = []
+    block = bytearray(head.encode())
+    first = len(block)
+    for text in _texts(rows):
+        if pieces or len(block) > first:
+            block += b","
+        block += text
+        if len(block) > _BLOCK:
+            pieces.append(bytes(block))
+            block.clear()
+    return [*pieces, bytes(block) + tail().encode()]
+
+
+def _texts(rows: Iterable[object]) -> Iterator[bytes]:
+    source = iter(rows)
+    while some := list(islice(source, _PIECE)):
+        yield json.dumps(some, separators=(",", ":"))[1:-1].encode()
+
+
+def _network(text: str | None) -> IPNetwork | None:
+    if text is None:
+        return None
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        raise ControlError(f"expected an address or network, got {shown(text)}", 400) from None
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> ControlError:
+    return ControlError(f"there is no {what} {shown(name)}; {suggest(name, list(known))}", 404)

@@ -1,0 +1,55 @@
+"""Answer `polywan plan` beside a running daemon: what a configuration would change, with all that the daemon knows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from polywan.config import load_texts
+from polywan.core.engine import step as engine
+from polywan.core.errors import CapacityError, ConfigError, ControlError, Problem
+from polywan.core.evolve import replace
+from polywan.core.plan.plan import describe
+from polywan.core.state.events import ReadDone
+from polywan.core.status.rehearsal import rehearse
+from polywan.core.world.lookups import wanted
+from polywan.daemon.lookups.resolver import SystemResolver
+from polywan.daemon.lookups.watcher import look_once
+from polywan.daemon.loop import Daemon
+from polywan.kernel.api import Kernel
+from polywan.presence import namespace
+
+
+async def plan(daemon: Daemon, kernel: Kernel, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the operations that a configuration would lead to now, and warnings.
+
+    Args:
+        daemon: what is known.
+        kernel: read for this.
+        asked: "files", their texts by name, in order; "namespace", the network namespace that is meant.
+
+    Raises:
+        ControlError: another network namespace is meant (409), or those are no texts (400).
+        ConfigError: the configuration is bad.
+        KernelError: the kernel cannot be read.
+    """
+    if asked.get("namespace") != namespace():
+        raise ControlError("this daemon runs in another network namespace", 409)
+    files = asked.get("files")
+    if not isinstance(files, dict) or not files or not all(isinstance(text, str) for text in files.values()):
+        raise ControlError("expected the texts of files, by name", 400)
+    config = (await asyncio.to_thread(load_texts, files)).config
+    before = daemon.state
+    if before.config is not None and wanted(config) == wanted(before.config):
+        lookups = before.lookups
+    else:
+        lookups = await look_once(config, SystemResolver())
+    observed = await asyncio.to_thread(kernel.observe)
+    paths = engine.sysctl_paths(replace(daemon.state, config=config), observed)
+    read = ReadDone(observed, await asyncio.to_thread(kernel.read, paths))
+    try:
+        found, after = rehearse(daemon.state, config, lookups, read, asyncio.get_running_loop().time())
+    except CapacityError as error:
+        raise ConfigError([Problem("config", "global.mark_mask", str(error))]) from error
+    ops = [{"op": type(op).__name__, "text": describe(op)} for op in found.ops]
+    return {"ops": ops, "warnings": list(after.warnings)}

@@ -1,0 +1,1 @@
+"""What do files, names, control groups and leases on this machine say just now?"""

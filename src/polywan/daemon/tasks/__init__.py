@@ -1,0 +1,1 @@
+"""What goes on beside the loop, so that it never waits?"""

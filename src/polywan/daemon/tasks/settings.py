@@ -1,0 +1,59 @@
+"""Looks each second at the settings that the kernel tells nobody of, a few at a time: somebody else may change them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from polywan.core.state.events import Event, ForeignStateChanged
+from polywan.core.state.state import State
+from polywan.kernel import sysctl
+
+SETTINGS_PERIOD: Final = 1.0
+"""Seconds between two looks."""
+
+MOST_SETTINGS: Final = 32
+"""Settings of one look, half a millisecond: with more than eight uplinks they take turns."""
+
+
+class SettingsWatch:
+    """Asks for a read when a setting is not as it was left.
+
+    Args:
+        state: returns what the daemon knows.
+        post: takes the event.
+        read: returns a setting's value, None without one.
+    """
+
+    def __init__(
+        self,
+        state: Callable[[], State],
+        post: Callable[[Event], None],
+        read: Callable[[str], str | None] = sysctl.read,
+    ) -> None:
+        self._state = state
+        self._post = post
+        self._read = read
+        self._turn = 0
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(SETTINGS_PERIOD)
+            self.look()
+
+    def look(self) -> None:
+        """Look once; what the kernel refuses to be set is tried again by the engine, in its own time."""
+        state = self._state()
+        if state.desired is None or state.actual is None or state.retries.refused:
+            return
+        remaining = state.actual.sysctls
+        paths = [setting.path for setting in state.desired.sysctls if setting.path in remaining]
+        if any(self._read(path) != remaining[path] for path in self._next(paths)):
+            self._post(ForeignStateChanged("setting"))
+
+    def _next(self, paths: Sequence[str]) -> Iterator[str]:
+        begin = self._turn if self._turn < len(paths) else 0
+        yield from paths[begin : begin + MOST_SETTINGS]
+        self._turn = begin + MOST_SETTINGS

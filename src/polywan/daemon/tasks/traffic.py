@@ -1,0 +1,89 @@
+"""Measure what goes by each uplink: bytes and rates at a fixed cadence, connections when somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from polywan.core.errors import KernelError
+from polywan.core.policy.numbering import layout_of
+from polywan.core.state.state import State
+from polywan.core.status import rates
+from polywan.core.status.document import Traffic
+from polywan.core.status.rates import Counters, Sample, Samples
+from polywan.kernel.api import Machine
+
+log = logging.getLogger("polywan")
+
+FRESH: Final = 0.5
+"""Seconds for which a measurement of traffic is shown again instead of being taken anew."""
+
+
+class Meter:
+    """Samples counters as long as it runs, and tells what they come to.
+
+    Args:
+        kernel: what is asked.
+        state: returns the engine's state.
+    """
+
+    def __init__(self, kernel: Machine, state: Callable[[], State]) -> None:
+        self._kernel = kernel
+        self._state = state
+        self._samples: Samples = ()
+        self._shown: tuple[float, Mapping[str, Traffic]] | None = None
+        self._measuring = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Take a sample every `rates.CADENCE` seconds until cancelled."""
+        while True:
+            try:
+                self._samples = rates.taken(self._samples, await self._read())
+            except KernelError as error:
+                log.debug("traffic.unknown: %s", error)
+            await asyncio.sleep(rates.CADENCE)
+
+    async def traffic(self) -> Mapping[str, Traffic]:
+        """Return connections, bytes and rates by uplink.
+
+        Raises:
+            KernelError: the kernel shows none of it.
+        """
+        async with self._measuring:
+            clock = asyncio.get_running_loop().time
+            if self._shown is not None and clock() - self._shown[0] < FRESH:
+                return self._shown[1]
+            config = self._state().config
+            if config is None:
+                return {}
+            sample = await self._read()
+            counts = await asyncio.to_thread(self._kernel.connections, layout_of(config).mask)
+            state = self._state()
+            if state.config is None:
+                return {}
+            measured = {
+                name: self._of(sample, uplink.interface, counts.get(state.numbers[name].mark, 0))
+                for name, uplink in state.config.uplinks.items()
+            }
+            self._shown = clock(), measured
+            return measured
+
+    def _of(self, sample: Sample, device: str, connections: int) -> Traffic:
+        counters = sample.counters.get(device)
+        if counters is None:
+            return Traffic(connections=connections)
+        rx, tx = rates.rate(self._samples, device, counters, sample.at)
+        return Traffic(
+            connections=connections, rx_bytes=counters.rx, tx_bytes=counters.tx, rx_bps=8 * rx, tx_bps=8 * tx
+        )
+
+    async def _read(self) -> Sample:
+        found = await asyncio.to_thread(self._kernel.counters)
+        at = asyncio.get_running_loop().time()
+        observed = self._state().observed
+        links = observed.links if observed is not None else {}
+        # A device may be known under other names, too.
+        known = {n: Counters(link.index, *found[link.name]) for n, link in links.items() if link.name in found}
+        return Sample(at, known)

@@ -1,0 +1,1 @@
+"""Which connections are there, and how is one let go of?"""

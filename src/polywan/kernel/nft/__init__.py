@@ -1,0 +1,1 @@
+"""How is our nftables table written, and read back?"""

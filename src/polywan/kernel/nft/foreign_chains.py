@@ -1,0 +1,69 @@
+"""Base chains of other programs at the hook forward, straight from netlink (linux/netfilter/nf_tables.h)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from polywan.core.errors import KernelError
+from polywan.core.ruleset.model import TABLE
+from polywan.core.ruleset.second_table import KEEP_TABLE
+from polywan.core.world.foreign_chains import ForwardChain
+from polywan.kernel.netlink.socket import NETFILTER, Message, NetlinkSocket, attributes, text
+
+_ANY_FAMILY: Final = bytes(4)
+_GET_CHAIN: Final = 10 << 8 | 4
+_FAMILIES: Final = {1: "inet", 2: "ip", 10: "ip6"}
+_TABLE, _NAME, _HOOK, _POLICY = 1, 3, 4, 5
+_OURS: Final = (TABLE, KEEP_TABLE)
+_HOOK_NUMBER: Final = 1
+_FORWARD: Final = (2).to_bytes(4, "big")
+_AFTER_ROUTING: Final = tuple(hook.to_bytes(4, "big") for hook in (1, 2, 4))
+_KNOWN: Final = tuple(bytes((family,)) for family in _FAMILIES)
+_DROP: Final = bytes(4)
+
+
+def dropping() -> tuple[ForwardChain, ...]:
+    """Return the chains of others at the hook forward whose policy is drop; none where the kernel does not tell."""
+    with suppress(KernelError), NetlinkSocket(NETFILTER) as netlink:
+        return decode(message.body for message in netlink.snapshot(_GET_CHAIN, _ANY_FAMILY))
+    return ()
+
+
+def after_routing(legacy: Path = Path("/proc/net/ip_tables_names")) -> bool:
+    """True when others have chains at the hooks input, forward or postrouting, or nobody can tell.
+
+    Args:
+        legacy: where the kernel names the tables of the older iptables, to root alone.
+    """
+    try:
+        if legacy.exists() and legacy.read_text().strip():
+            return True
+        with NetlinkSocket(NETFILTER) as netlink:
+            return any(map(_after_routing, netlink.snapshot(_GET_CHAIN, _ANY_FAMILY)))
+    except (OSError, KernelError):
+        return True
+
+
+def _after_routing(message: Message) -> bool:
+    about = attributes(message.body, 4)
+    number = attributes(about.get(_HOOK, b"")).get(_HOOK_NUMBER)
+    if number not in _AFTER_ROUTING or message.body[:1] not in _KNOWN:
+        return False
+    return f"{_FAMILIES[message.body[0]]} {text(about.get(_TABLE, b''))}" not in _OURS
+
+
+def decode(bodies: Iterable[bytes]) -> tuple[ForwardChain, ...]:
+    """Decode NFT_MSG_NEWCHAIN messages; whatever makes no sense, or is not such a chain, is left out."""
+    found = set()
+    for body in bodies:
+        about = attributes(body, 4)
+        hook = attributes(about.get(_HOOK, b""))
+        if hook.get(_HOOK_NUMBER) != _FORWARD or about.get(_POLICY) != _DROP or body[0] not in _FAMILIES:
+            continue
+        chain = ForwardChain(_FAMILIES[body[0]], text(about.get(_TABLE, b"")), text(about.get(_NAME, b"")))
+        if f"{chain.family} {chain.table}" not in _OURS:
+            found.add(chain)
+    return tuple(sorted(found, key=str))

@@ -1,0 +1,43 @@
+"""What a look at the connections of uplinks in doubt changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+
+from polywan.core.engine import seeking
+from polywan.core.evolve import replace as evolve
+from polywan.core.health.life import Moved
+from polywan.core.net import FAMILIES, Family
+from polywan.core.state.events import TrafficSampled
+from support.engine_world import Engine, config, world
+
+FLOOD = Moved(sent=100_000, total=200_000)
+
+
+def loads(moved: dict[tuple[str, Family], Moved], doubted: tuple[Family, ...] = FAMILIES) -> list[float]:
+    """When a load began on each family of the first uplink, after a look at half a second before now."""
+    state = Engine(config(2), world(2)).state
+    troubled = {("u1", f): replace(state.health["u1", f], bad=2) for f in doubted}
+    state = evolve(state, health={**state.health, **troubled})
+    after, _ = seeking.take(state, TrafficSampled(moved=moved, since=9.5, took=0.0), 10.0)
+    return [after.health["u1", f].life.loaded for f in FAMILIES]
+
+
+def test_a_flood_of_one_family_is_a_load_of_the_line_for_both() -> None:
+    assert loads({("u1", Family.V4): FLOOD}) == [9.0, 9.0]
+
+
+def test_the_loads_of_both_families_add_up() -> None:
+    half = Moved(sent=50_000, total=100_000)
+    assert loads({("u1", f): half for f in FAMILIES}) == pytest.approx([9.0, 9.0])
+
+
+def test_a_family_that_is_not_in_doubt_is_left_alone() -> None:
+    assert loads({("u1", Family.V4): FLOOD}, (Family.V4,)) == [9.0, -inf]
+
+
+def test_the_load_of_another_uplink_is_none() -> None:
+    assert loads({("u2", Family.V4): FLOOD}) == [-inf, -inf]

@@ -1,0 +1,363 @@
+"""Which layer is checked when, what its results change, and what people are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from ipaddress import ip_address
+from itertools import pairwise
+
+import pytest
+
+from polywan.cli.overview import text
+from polywan.config import ConfigError, load_text
+from polywan.core.engine import agenda
+from polywan.core.engine.probing import SELDOM, SELDOM_METERED
+from polywan.core.health.layers import (
+    BROKEN_AFTER,
+    RECHECK,
+    WELL_AFTER,
+    CheckOrder,
+    CheckResult,
+    Layer,
+    LayerState,
+    LayerVerdict,
+    ordered,
+    updated,
+)
+from polywan.core.health.probes import ProbeResult
+from polywan.core.net import Family
+from polywan.core.policy.uplink_state import UplinkState
+from polywan.core.state import events
+from polywan.core.state.effects import Effect, Log, StartCheck, StartProbe
+from polywan.core.state.events import Tick
+from polywan.core.status import layer_report
+from polywan.core.status.document import document
+from polywan.core.status.layer_report import report
+from support.engine_world import Engine, config, link, world
+
+
+def after(outcomes: Iterable[bool], layer: Layer = Layer.DNS, state: LayerState | None = None) -> LayerState:
+    state = state or LayerState()
+    for number, ok in enumerate(outcomes):
+        state = ordered(state, number, troubled=False)
+        state = updated(state, layer, ok=ok, detail="", rtt=0.01 if ok else None, now=float(number))
+    return state
+
+
+def test_a_layer_is_well_after_its_first_good_check() -> None:
+    assert after([True]).verdict is LayerVerdict.OK
+
+
+def test_one_bad_check_is_no_verdict_and_is_soon_repeated() -> None:
+    state = after([True, False])
+    assert state.verdict is LayerVerdict.OK
+    assert state.next == 1 + RECHECK
+
+
+def test_bad_checks_in_a_row_break_a_layer() -> None:
+    assert after([True, *[False] * BROKEN_AFTER]).verdict is LayerVerdict.BROKEN
+
+
+def test_a_broken_layer_is_well_after_good_checks_in_a_row() -> None:
+    broken = after([False] * BROKEN_AFTER)
+    assert after([True], state=broken).verdict is LayerVerdict.BROKEN
+    assert after([True, False, True], state=broken).verdict is LayerVerdict.BROKEN
+    assert after([True] * WELL_AFTER, state=broken).verdict is LayerVerdict.OK
+
+
+def test_the_gateway_layer_follows_each_check() -> None:
+    assert after([True, False], Layer.GATEWAY).verdict is LayerVerdict.BROKEN
+    assert after([True, False, True], Layer.GATEWAY).verdict is LayerVerdict.OK
+
+
+class Prober:
+    """Answers rounds and checks of an engine as it is told, while time goes by."""
+
+    def __init__(self, daemon: Engine) -> None:
+        self.daemon = daemon
+        self.silent: set[str] = set()
+        self.broken: dict[tuple[str, Layer], str] = {}
+        self.orders: list[tuple[float, CheckOrder]] = []
+        self.notes: list[Log] = []
+
+    def run(self, seconds: float) -> None:
+        end = self.daemon.now + seconds
+        self._perform(self.daemon.feed(Tick()))
+        while (at := max(self.daemon.now, agenda.deadline(self.daemon.state))) <= end:
+            self.daemon.now = at
+            self._perform(self.daemon.feed(Tick()))
+        self.daemon.now = end
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, StartProbe):
+                for target in effect.order.targets:
+                    rtt = None if effect.order.uplink in self.silent else 0.01
+                    order = effect.order
+                    self._perform(
+                        self.daemon.feed(
+                            ProbeResult(
+                                uplink=order.uplink,
+                                family=order.family,
+                                round=order.round,
+                                target=target.address,
+                                rtt=rtt,
+                            )
+                        )
+                    )
+            elif isinstance(effect, StartCheck):
+                self.orders.append((self.daemon.now, effect.order))
+                self._perform(self.daemon.feed(self._checked(effect.order)))
+            elif isinstance(effect, Log):
+                self.notes.append(effect)
+
+    def _checked(self, order: CheckOrder) -> CheckResult:
+        detail = self.broken.get((order.uplink, order.layer))
+        return CheckResult(
+            uplink=order.uplink,
+            family=order.family,
+            layer=order.layer,
+            number=order.number,
+            ok=detail is None,
+            detail=detail or "",
+            rtt=0.005 if detail is None else None,
+            sent=60,
+            received=60,
+        )
+
+    def times(self, layer: Layer, uplink: str = "u1", family: Family = Family.V4) -> list[float]:
+        return [at for at, o in self.orders if (o.uplink, o.family, o.layer) == (uplink, family, layer)]
+
+
+def prober(**health: object) -> Prober:
+    return Prober(Engine(config(2, health=health), world(2)))
+
+
+def test_a_gateway_is_asked_seldom_while_all_is_well() -> None:
+    probes = prober()
+    probes.run(100)
+    times = probes.times(Layer.GATEWAY)
+    assert times[0] < 1
+    assert [later - earlier for earlier, later in pairwise(times)] == [SELDOM] * 3
+
+
+def test_the_gateways_of_metered_uplinks_are_asked_more_seldom() -> None:
+    fields = {
+        "uplinks": {"u1": {"interface": "wan1", "metered": True}, "u2": {"interface": "wan2"}},
+        "policies": {"default": {"tiers": [["u1", "u2"]]}},
+    }
+    probes = Prober(Engine(type(config(1)).model_validate(fields), world(2)))
+    probes.run(SELDOM_METERED + 2)
+    assert len(probes.times(Layer.GATEWAY)) == 2
+
+
+def test_a_gateway_is_asked_at_once_when_rounds_turn_bad_and_then_each_interval() -> None:
+    probes = prober()
+    probes.run(40)
+    probes.silent = {"u1"}
+    probes.run(10)
+    times = [at for at in probes.times(Layer.GATEWAY) if at > 40]
+    assert times[0] < 41.5
+    assert len(times) >= 8
+
+
+def test_a_point_to_point_link_has_no_gateway_to_ask() -> None:
+    links = {"wan1": link(1, point_to_point=True), "wan2": link(2)}
+    probes = Prober(Engine(config(2), replace(world(2), links=links)))
+    probes.run(5)
+    assert probes.times(Layer.GATEWAY) == []
+    assert probes.times(Layer.GATEWAY, "u2")
+
+
+def test_only_what_is_asked_for_is_checked_beyond_the_gateway() -> None:
+    probes = prober()
+    probes.run(30)
+    assert {order.layer for _, order in probes.orders} == {Layer.GATEWAY}
+
+
+def test_checks_are_made_at_their_interval() -> None:
+    probes = prober(checks="dns", check_interval=5)
+    probes.run(30)
+    assert len(probes.times(Layer.DNS)) == 6
+
+
+def test_an_order_says_what_to_ask_by_which_way() -> None:
+    probes = prober(checks=["dns", "http", "large", "script"], http_url="http://192.0.2.80/", script=["/bin/true"])
+    probes.run(5)
+    orders = {o.layer: o for _, o in probes.orders if (o.uplink, o.family) == ("u1", Family.V4)}
+    assert set(orders) == set(Layer)
+    assert orders[Layer.GATEWAY].gateway == ip_address("100.64.1.1")
+    assert orders[Layer.DNS].servers == tuple(map(ip_address, ("1.1.1.1", "8.8.8.8", "9.9.9.9")))
+    assert orders[Layer.HTTP].url == "http://192.0.2.80/"
+    assert orders[Layer.LARGE].size == 1500
+    assert orders[Layer.SCRIPT].command == ("/bin/true",)
+    assert {o.interface for o in orders.values()} == {"wan1"}
+    assert {o.mark for o in orders.values()} == {probes.daemon.state.numbers["u1"].mark}
+
+
+def test_a_page_at_an_address_is_looked_for_in_its_own_family_only() -> None:
+    probes = prober(checks="http", http_url="http://192.0.2.80/")
+    probes.run(5)
+    assert probes.times(Layer.HTTP)
+    assert not probes.times(Layer.HTTP, family=Family.V6)
+
+
+def test_what_fails_while_the_network_is_down_breaks_no_layer_above_it() -> None:
+    probes = prober(checks="dns", check_interval=1)
+    probes.run(10)
+    probes.silent, probes.broken = {"u1"}, {("u1", Layer.DNS): "no answer"}
+    probes.run(30)
+    known = probes.daemon.state.checks.known["u1", Family.V4][Layer.DNS]
+    assert known.verdict is LayerVerdict.OK
+
+
+def test_a_result_of_another_check_changes_nothing() -> None:
+    probes = prober(checks="dns")
+    probes.run(5)
+    before = probes.daemon.state.checks.known
+    stale = CheckResult(uplink="u1", family=Family.V4, layer=Layer.DNS, number=99, ok=False)
+    probes.daemon.feed(stale)
+    assert probes.daemon.state.checks.known == before
+
+
+def test_a_check_that_never_reports_is_made_again() -> None:
+    daemon = Engine(config(1, health={"checks": "dns"}), world(1, [Family.V4]))
+    probes = Prober(daemon)
+    probes._checked = lambda order: replace(Prober._checked(probes, order), number=0)  # type: ignore[method-assign]  # lost on its way
+    probes.run(12)
+    assert len(probes.times(Layer.DNS)) >= 2
+
+
+def test_a_script_that_says_no_is_named() -> None:
+    probes = prober(checks="script", script=["/etc/polywan/check-lte"])
+    probes.run(5)
+    probes.broken = {("u1", Layer.SCRIPT): "exit status 3"}
+    probes.run(15)
+    seen_now = probes.daemon.state.views["u1"]
+    assert seen_now.state is UplinkState.DOWN
+    assert seen_now.reason == "network answers, /etc/polywan/check-lte says no (exit status 3)"
+
+
+def test_a_layer_that_is_no_longer_asked_for_keeps_nobody_down() -> None:
+    probes = prober(checks="dns")
+    probes.broken = {("u1", Layer.DNS): "no answer"}
+    probes.run(15)
+    states = [probes.daemon.state.views["u1"].state]
+    probes.daemon.feed(events.ConfigLoaded(config(2)))
+    states.append(probes.daemon.state.views["u1"].state)
+    assert states == [UplinkState.DOWN, UplinkState.UP]
+
+
+def test_a_test_makes_a_round_and_every_check_due_at_once() -> None:
+    probes = prober(checks=["dns", "large"], check_interval=60)
+    probes.run(20.4)
+    since, before = probes.daemon.now, len(probes.orders)
+    probes._perform(probes.daemon.feed(events.TestRequested("u1")))
+    assert {o.layer for _, o in probes.orders[before:]} == {Layer.GATEWAY, Layer.DNS, Layer.LARGE}
+    assert {o.uplink for _, o in probes.orders[before:]} == {"u1"}
+    probes.run(0.1)
+    assert layer_report.tested(probes.daemon.state, "u1", since)
+
+
+def test_a_test_is_not_over_before_its_results_are_there() -> None:
+    daemon = Engine(config(1, health={"checks": "dns"}), world(1))
+    daemon.feed(events.TestRequested("u1"))
+    assert not layer_report.tested(daemon.state, "u1", daemon.now)
+
+
+def test_a_test_checks_every_layer_of_an_uplink_that_is_down() -> None:
+    probes = prober(checks="dns")
+    probes.silent = {"u1"}
+    probes.run(20)
+    before = len(probes.orders)
+    probes._perform(probes.daemon.feed(events.TestRequested("u1")))
+    assert Layer.DNS in {o.layer for _, o in probes.orders[before:]}
+
+
+def test_a_report_goes_through_the_layers_from_below() -> None:
+    probes = prober(checks="dns")
+    probes.broken = {("u1", Layer.DNS): "no answer from 192.0.2.53"}
+    probes.run(15)
+    lines = [line for line in report(probes.daemon.state, "u1") if line.layer.startswith("IPv4")]
+    assert lines == [
+        ("IPv4 link", "ok", "100.64.1.2"),
+        ("IPv4 gateway", "ok", "5.0 ms"),
+        ("IPv4 targets", "ok", "3 of 3 answer"),
+        ("IPv4 dns", "broken", "no answer from 192.0.2.53"),
+    ]
+
+
+def test_a_report_of_a_link_without_carrier_ends_there() -> None:
+    daemon = Engine(config(2), world(2))
+    daemon.carrier(1, carrier=False)
+    assert {line[1:] for line in report(daemon.state, "u1")} == {("broken", "no carrier")}
+
+
+def status_of(probes: Prober) -> dict[str, object]:
+    found: dict[str, object] = document(probes.daemon.state, "1", 0.0, 0.0, {})["uplinks"][0]
+    return found
+
+
+def test_the_status_has_each_layer_with_its_state() -> None:
+    probes = prober(checks="dns")
+    probes.broken = {("u1", Layer.DNS): "no answer"}
+    probes.run(15)
+    layers = status_of(probes)["layers"]
+    assert isinstance(layers, dict)
+    assert list(layers) == ["gateway", "dns"]
+    assert layers["dns"]["state"] == "broken"
+    assert layers["dns"]["detail"] == "no answer"
+    assert layers["dns"]["since"].startswith("1970-01-01T00:00:0")
+
+
+def test_the_volume_of_probes_is_counted_and_told_for_metered_uplinks() -> None:
+    fields = {
+        "uplinks": {"u1": {"interface": "wan1", "metered": True}, "u2": {"interface": "wan2"}},
+        "policies": {"default": {"tiers": [["u1", "u2"]]}},
+    }
+    probes = Prober(Engine(type(config(1)).model_validate(fields), world(2, [Family.V4])))
+    probes.run(600)
+    found = document(probes.daemon.state, "1", 0.0, 0.0, {})
+    # Sixty rounds of three echoes, 40 bytes each way, and three ARP checks.
+    assert found["uplinks"][0]["probe_bytes"] == pytest.approx(60 * 3 * 80 + 3 * 120, rel=0.05)
+    lines = [line for line in text(found).splitlines() if "since start" in line]
+    assert lines == ["u1: probes: 14.6 kB since start, about 63.8 MB a month"]
+
+
+UPLINK = '[uplinks.lte]\ninterface = "wwan0"\n'
+
+
+@pytest.mark.parametrize(
+    ("toml", "pace"),
+    [
+        ("", (1.0, 10.0)),
+        ("metered = true", (10.0, 60.0)),
+        ('metered = true\nhealth.interval = "3s"', (3.0, 60.0)),
+        ('metered = true\n[health]\ninterval = "2s"\ncheck_interval = "20s"', (2.0, 20.0)),
+    ],
+)
+def test_metered_uplinks_are_probed_less_often_unless_somebody_says_otherwise(
+    toml: str, pace: tuple[float, float]
+) -> None:
+    found = load_text(UPLINK + toml).health_of("lte")
+    assert (found.interval, found.check_interval) == pace
+
+
+@pytest.mark.parametrize(
+    ("toml", "keys"),
+    [
+        ('[health]\nchecks = ["http", "script"]', ["health.checks", "health.checks"]),
+        ('[uplinks.lte.health]\nchecks = "http"', ["uplinks.lte.health.checks"]),
+        ('[health]\nchecks = "dns"', []),
+        ('[health]\nchecks = "http"\n[uplinks.lte.health]\nhttp_url = "http://a.example/"', []),
+    ],
+)
+def test_checks_without_anything_to_look_at_are_refused(toml: str, keys: list[str]) -> None:
+    read: Callable[[], object] = lambda: load_text(UPLINK + toml)  # noqa: E731 - read twice
+    if not keys:
+        read()
+        return
+    with pytest.raises(ConfigError) as caught:
+        read()
+    assert [p.key for p in caught.value.problems] == keys

@@ -1,0 +1,143 @@
+"""Who serves a policy: tiers, degraded members, slow start."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from polywan.config import Config, HealthSettings
+from polywan.core.health import rounds as hl
+from polywan.core.health import slow_start
+from polywan.core.health.quality import Quality
+from polywan.core.health.rounds import Health, ProbeState
+from polywan.core.net import Family
+from polywan.core.policy.selection import Choice, Selection, select
+from polywan.core.policy.slots import rendezvous, slots
+from polywan.core.world.paths import Path, UplinkFamily
+
+UP = hl.initial(Health.UP, "has a path", 0.0)
+DOWN = hl.initial(Health.DOWN, "3 rounds in a row without quorum", 0.0)
+POOR = replace(UP, quality=Quality(reason="loss 34 % (limit 20 %)"))
+BACK = replace(UP, returned=100.0)
+SETTINGS = HealthSettings()
+
+
+def config(*tiers: list[str], weights: Mapping[str, int] | None = None) -> Config:
+    names = [name for tier in tiers for name in tier]
+    uplinks = {name: {"interface": f"if-{name}", "weight": (weights or {}).get(name, 1)} for name in names}
+    return Config.model_validate({"uplinks": uplinks, "policies": {"default": {"tiers": list(tiers)}}})
+
+
+def chosen(
+    config: Config, states: Mapping[str, ProbeState], now: float = 0.0, before: Selection | None = None
+) -> Selection:
+    reach = {
+        (name, Family.V4): Path(link=f"if-{name}", via=None, onlink=False, addresses=()) for name in config.uplinks
+    }
+    health = {(name, Family.V4): states.get(name, UP) for name in config.uplinks}
+    probing = dict.fromkeys(config.uplinks, SETTINGS)
+    return select(config, reach, health, before, ramps=slow_start.percents(health, probing, now))
+
+
+def default(selection: Selection) -> Choice:
+    return selection.choices["default", Family.V4]
+
+
+def test_a_degraded_member_stands_by_while_another_of_its_tier_is_well() -> None:
+    choice = default(chosen(config(["a", "b"], ["c"]), {"a": POOR}))
+    assert choice.members == (("b", 1),)
+    assert choice.reason == "tier 1: 2 of 2 healthy; a degraded, standing by"
+
+
+def test_degraded_members_serve_before_the_next_tier() -> None:
+    choice = default(chosen(config(["a", "b"], ["c"]), {"a": POOR, "b": DOWN}))
+    assert (choice.members, choice.tier) == ((("a", 1),), 0)
+
+
+def test_when_all_are_degraded_they_share() -> None:
+    assert default(chosen(config(["a", "b"]), {"a": POOR, "b": POOR})).members == (("a", 1), ("b", 1))
+
+
+def test_a_degraded_uplink_keeps_its_connections() -> None:
+    assert chosen(config(["a", "b"]), {"a": POOR}).dead == frozenset()
+
+
+def test_an_uplink_that_failed_with_all_others_keeps_its_connections_when_one_is_back() -> None:
+    together = hl.fall_together(UP, 1.0)
+    assert chosen(config(["a", "b"]), {"a": together}).dead == frozenset()
+
+
+def test_an_uplink_that_came_back_begins_with_a_hundredth_of_its_weight() -> None:
+    choice = default(chosen(config(["a", "b"], weights={"a": 3, "b": 2}), {"a": BACK}, now=100.0))
+    assert choice.members == (("a", 3), ("b", 200))
+    assert choice.reason == "tier 1: 2 of 2 healthy; slow start: a at 1 %"
+
+
+@pytest.mark.parametrize(("seconds", "percent"), [(0, 1), (5.9, 1), (6, 10), (30, 50), (59.9, 90), (60, 100)])
+def test_it_grows_by_a_tenth_at_a_time(seconds: float, percent: int) -> None:
+    assert slow_start.percent(BACK, SETTINGS, 100.0 + seconds) == percent
+
+
+def test_each_step_is_waited_for_and_the_last_one_ends_it() -> None:
+    key: UplinkFamily = ("a", Family.V4)
+    now, times = 100.0, []
+    while (now := slow_start.next_step({key: BACK}, {"a": SETTINGS}, now)) < float("inf"):
+        times.append(round(now - 100.0, 3))
+    assert times == [6.0 * n for n in range(1, 11)]
+
+
+def test_slow_start_can_be_turned_off() -> None:
+    assert slow_start.percent(BACK, SETTINGS.model_copy(update={"slow_start": 0.0}), 100.0) == 100
+
+
+def test_who_was_up_from_the_start_has_its_full_weight() -> None:
+    assert slow_start.percent(UP, SETTINGS, 0.0) == 100
+
+
+def test_who_is_alone_has_nobody_to_leave_anything_to() -> None:
+    assert default(chosen(config(["a", "b"]), {"a": BACK, "b": DOWN}, now=100.0)).members == (("a", 1),)
+
+
+def test_two_that_came_back_together_share_as_ever() -> None:
+    choice = default(chosen(config(["a", "b"]), {"a": BACK, "b": BACK}, now=100.0))
+    assert choice.members == (("a", 1), ("b", 1))
+    assert "slow start" not in choice.reason
+
+
+def test_at_full_weight_the_members_are_what_they_were_without_slow_start() -> None:
+    configuration = config(["a", "b", "c"], weights={"a": 6, "b": 4, "c": 2})
+    assert default(chosen(configuration, {"a": BACK}, now=200.0)).members == (("a", 6), ("b", 4), ("c", 2))
+
+
+def test_turns_follow_the_reduced_weight() -> None:
+    choice = default(chosen(config(["a", "b"]), {"a": BACK}, now=130.0))
+    turns = slots([weight for _, weight in choice.members])
+    assert [turns.count(0), turns.count(1)] == [1, 2]
+
+
+def test_hash_slots_move_only_towards_the_uplink_that_grows() -> None:
+    configuration = config(["a", "b", "c"], weights={"a": 3, "b": 2, "c": 1})
+    owners: list[list[str]] = []
+    for step in range(11):
+        members = default(chosen(configuration, {"a": BACK}, now=100.0 + 6.0 * step)).members
+        owners.append([members[i][0] for i in rendezvous(members)])
+    for before, after in pairwise(owners):
+        assert all(new in (old, "a") for old, new in zip(before, after, strict=True))
+        assert before.count("a") < after.count("a")
+    assert owners[-1] == [("a", "b", "c")[i] for i in rendezvous((("a", 3), ("b", 2), ("c", 1)))]
+
+
+def test_a_policy_whose_uplinks_are_down_while_others_answer_refuses_and_holds_nobody_back() -> None:
+    more = {"policies": {"default": {"tiers": [["a", "b"]]}, "own": {"tiers": [["a"]]}}}
+    configuration = Config.model_validate(
+        {**config(["a", "b"]).model_dump(by_alias=True, exclude_defaults=True), **more}
+    )
+    lost = chosen(configuration, {"a": DOWN})
+    assert lost.choices["own", Family.V4].members == ()
+    assert lost.dead == {("a", Family.V4)}
+    back = chosen(configuration, {"a": replace(DOWN, good=1)})
+    assert back.choices["own", Family.V4].members == (("a", 1),)
+    nobody = chosen(configuration, {"a": DOWN, "b": DOWN}, before=chosen(configuration, {}))
+    assert nobody.choices["own", Family.V4].members == (("a", 1),)
+    assert nobody.dead == frozenset()

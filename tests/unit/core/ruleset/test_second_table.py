@@ -1,0 +1,85 @@
+"""The second table: what it holds of the first, and how it comes to be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from polywan.core.ruleset.model import Chain, NftRule, NftSet, NftTable
+from polywan.core.ruleset.second_table import HELD, KEEP_TABLE, hold_texts, keep
+from support.engine_world import Engine, config, world
+
+MASK = 0x3F00
+
+
+def table(**more: Any) -> NftTable:
+    desired = Engine(config(2, **more), world(2)).state.desired
+    assert desired is not None
+    return desired.nft
+
+
+def texts(chain: Chain) -> list[str]:
+    return [rule.text for rule in chain.rules]
+
+
+def test_it_translates_as_the_first_and_just_behind_it() -> None:
+    ours = table()
+    held = keep(ours, MASK).chains["nat"]
+    assert texts(held) == texts(ours.chains["nat"])
+    assert held.hook is not None
+    assert ours.chains["nat"].hook is not None
+    assert (held.hook.type, held.hook.priority) == ("nat", ours.chains["nat"].hook.priority + 1)
+
+
+def test_a_packet_that_has_its_mark_meets_one_rule_and_one_from_outside_two() -> None:
+    rules = texts(keep(table(), MASK).chains["prerouting"])
+    assert rules[:2] == ["meta mark & 0x00003f00 != 0 accept", "iifname @outside_ifs accept"]
+
+
+def test_everything_that_a_rule_refers_to_is_there_and_nothing_else() -> None:
+    rules = [{"from": "192.168.15.40", "not": {"port": 22, "protocol": "tcp"}, "only": ["u2"]}]
+    held = keep(table(rules=rules), MASK)
+    assert {"kill_switch", "kill_switch_1", "nat", "prerouting", "output", "to_u1", "to_u2"} <= set(held.chains)
+    assert set(held.maps) == {"restore"}
+    assert {"inside", "outside_ifs", "uplinks", "masqueraded"} <= set(held.sets)
+    assert not {"policy_default", "steering_rules", "classify"} & set(held.chains)
+
+
+def test_without_a_kill_switch_there_is_no_chain_for_it() -> None:
+    assert "kill_switch" not in keep(table(), MASK).chains
+
+
+@pytest.mark.parametrize("name", ["dns_x", "list_x"])
+def test_a_chain_ends_before_the_first_rule_that_needs_what_others_fill(name: str) -> None:
+    ours = table(rules=[{"from": "192.168.15.40", "only": ["u2"]}])
+    only = ours.chains["kill_switch"]
+    at = len(only.rules)
+    longer = replace(only, rules=(*only.rules, NftRule(f"ip daddr @{name} drop", "x"), NftRule("drop", "y")))
+    changed = replace(
+        ours,
+        chains={**ours.chains, "kill_switch": longer},
+        sets={**ours.sets, name: NftSet("type ipv4_addr;")},
+    )
+    held = keep(changed, MASK)
+    assert len(held.chains["kill_switch"].rules) == at
+    assert name not in held.sets
+
+
+def test_it_is_made_in_place_of_its_forerunner_and_of_one_that_is_nobodys() -> None:
+    first, second = hold_texts(keep(table(), MASK))
+    assert first.startswith(
+        f"add table {KEEP_TABLE} {{ {HELD}; }}\ndelete table {KEEP_TABLE}\ntable {KEEP_TABLE} {{\n\t{HELD}\n"
+    )
+    assert second.startswith(f"add table {KEEP_TABLE}\ndelete table {KEEP_TABLE}\ntable {KEEP_TABLE} {{\n\t{HELD}\n")
+    assert hold_texts(None)[0] == f"add table {KEEP_TABLE} {{ {HELD}; }}\ndelete table {KEEP_TABLE}\n"
+
+
+def test_a_decision_asks_for_it_only_when_it_differs() -> None:
+    daemon = Engine(config(3), world(3))
+    assert daemon.state.held == keep(daemon.state.desired.nft, 0x3F00)  # type: ignore[union-attr]  # it has decided
+    before = daemon.state.held
+    effects = daemon.carrier(1, carrier=False)
+    assert not [effect for effect in effects if type(effect).__name__ == "Hold"]
+    assert daemon.state.held is before or daemon.state.held == before

@@ -1,0 +1,243 @@
+"""The control socket against those who connect to it: real asyncio, real unix sockets, no root."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+
+from polywan.client import Client
+from polywan.core.errors import ControlError
+from polywan.daemon.api import peers
+from polywan.daemon.api.admission import EACH, MOST_PEERS, ROOT_PEERS
+from polywan.daemon.api.http import serving
+from polywan.daemon.api.peers import Server, user_of
+
+READER, OTHER, ROOT = 1000, 1001, 0
+GET = b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Api:
+    """Answers what these tests ask for."""
+
+    async def status(self) -> dict[str, Any]:
+        return {"uplinks": []}
+
+    async def reload(self) -> dict[str, Any]:
+        return {"generation": 1}
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotImplementedError(name)
+
+
+class Users:
+    """Says whose the next connections are."""
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+
+    def __call__(self, connection: socket.socket) -> int:
+        return self.uid
+
+
+def play(directory: Path, users: Users, story: Callable[[Path, Users], object]) -> None:
+    async def run() -> None:
+        async with serving(Api(), directory, users):
+            await asyncio.to_thread(story, directory, users)
+
+    asyncio.run(run())
+
+
+def connect(directory: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(5)
+    sock.connect(str(directory / "control.sock"))
+    return sock
+
+
+def ended(sock: socket.socket) -> bool:
+    """Wait for the end of a connection."""
+    try:
+        while sock.recv(4096):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+def ended_after(sock: socket.socket, said: bytes) -> bool:
+    """Say something and wait for the end of the connection, for a moment."""
+    sock.settimeout(0.02)
+    try:
+        sock.sendall(said)
+        return sock.recv(1) == b""
+    except TimeoutError:
+        return False
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For: 0", "X-Forwarded-For: x", "X-Forwarded-Proto: https"])
+def test_no_header_makes_a_reader_a_writer_whatever_the_environment_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock:
+            sock.sendall(f"POST /v1/reload HTTP/1.1\r\nHost: x\r\n{header}\r\nConnection: close\r\n\r\n".encode())
+            assert sock.recv(64).startswith(b"HTTP/1.1 403")
+
+    play(tmp_path, Users(READER), story)
+
+
+@pytest.mark.parametrize("uid", [ROOT, peers.writers()[1]])
+def test_root_and_the_daemons_user_may_change_things(tmp_path: Path, uid: int) -> None:
+    play(tmp_path, Users(uid), lambda directory, _: Client(directory).reload())
+
+
+def test_the_kernel_says_whose_a_connection_is() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert user_of(one) == peers.writers()[1]
+
+
+def test_a_reader_with_too_many_connections_is_told_so_and_others_get_answers(tmp_path: Path) -> None:
+    def story(directory: Path, users: Users) -> None:
+        mine = [connect(directory) for _ in range(EACH)]
+        with pytest.raises(ControlError, match="user 1000 has 8 connections") as caught:
+            Client(directory).status()
+        assert caught.value.status == 503
+        for users.uid in (OTHER, ROOT):
+            assert Client(directory).status() == {"uplinks": []}
+        for sock in mine:
+            sock.close()
+
+    play(tmp_path, Users(READER), story)
+
+
+def test_many_readers_cannot_keep_root_out(tmp_path: Path) -> None:
+    def story(directory: Path, users: Users) -> None:
+        ours = []
+        for users.uid in range(READER, READER + MOST_PEERS // EACH):
+            ours += [connect(directory) for _ in range(EACH)]
+            # Asked and answered: whoever came before has been seen.
+            ours[-1].sendall(GET)
+            assert (
+                ours[-1]
+                .recv(64)
+                .startswith(b"HTTP/1.1 " + (b"200" if len(ours) <= MOST_PEERS - ROOT_PEERS else b"503"))
+            )
+        users.uid = ROOT
+        assert Client(directory).status() == {"uplinks": []}
+        for sock in ours:
+            sock.close()
+
+    play(tmp_path, Users(READER), story)
+
+
+def test_a_connection_that_ended_makes_room(tmp_path: Path) -> None:
+    def story(directory: Path, users: Users) -> None:
+        for _ in range(3 * MOST_PEERS):
+            assert Client(directory).status() == {"uplinks": []}
+
+    play(tmp_path, Users(READER), story)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"GET /v1/st",
+        b"GET /v1/status HTTP/1.1\r\nHost: x\r\n",
+        b"POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+        GET,
+        GET + b"G",
+        GET + GET,
+    ],
+)
+def test_a_connection_without_a_whole_request_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.1)
+
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock:
+            sock.sendall(said)
+            assert ended(sock)
+
+    play(tmp_path, Users(ROOT), story)
+
+
+def test_a_request_that_comes_byte_by_byte_does_not_win_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.2)
+
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock:
+            assert any(ended_after(sock, b"x") for _ in range(500))
+
+    play(tmp_path, Users(READER), story)
+
+
+def test_an_answer_that_takes_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.05)
+
+    async def slow(_: Api) -> dict[str, Any]:
+        await asyncio.sleep(0.3)
+        return {"uplinks": []}
+
+    monkeypatch.setattr(Api, "status", slow)
+    play(tmp_path, Users(READER), lambda directory, _: Client(directory).status())
+
+
+class Exhausted(socket.socket):
+    """A listening socket of a process without free descriptors."""
+
+    tries = 0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        Exhausted.tries += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_without_descriptors_the_socket_is_left_alone_for_a_while(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        with Exhausted(socket.AF_UNIX, socket.SOCK_STREAM) as listener, socket.socket(socket.AF_UNIX) as client:
+            listener.bind(str(tmp_path / "s"))
+            listener.listen(1)
+            client.connect(str(tmp_path / "s"))
+            server = Server(uvicorn.Config(Starlette(), lifespan="off", log_config=None), listener)
+            task = asyncio.create_task(server.serve(sockets=[]))
+            await asyncio.sleep(0.3)
+            server.stop()
+            await task
+
+    caplog.set_level(logging.WARNING)
+    Exhausted.tries = 0
+    asyncio.run(run())
+    assert Exhausted.tries == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "control.refused: nobody can connect for now: Too many open files"
+    ]
+
+
+def test_refusals_are_logged_once_a_minute(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def story(directory: Path, users: Users) -> None:
+        ours = [connect(directory) for _ in range(5 * EACH)]
+        assert ended(ours[-1])
+        for sock in ours:
+            sock.close()
+
+    caplog.set_level(logging.WARNING)
+    play(tmp_path, Users(READER), story)
+    assert len([r for r in caplog.records if "control.refused" in r.getMessage()]) == 1

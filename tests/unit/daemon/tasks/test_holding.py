@@ -1,0 +1,50 @@
+"""The second table is made, and made later when the kernel refuses it at first."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from polywan.core.errors import KernelError
+from polywan.core.ruleset.model import NftTable
+from polywan.daemon.tasks.holding import Holder
+from polywan.kernel.fake.kernel import FakeKernel
+
+TABLE = NftTable(chains={})
+
+
+class Refusing(FakeKernel):
+    """Refuses the table for as long as it has a reason to."""
+
+    why = "Operation not supported"
+    asked = 0
+
+    def hold(self, table: NftTable | None) -> None:
+        self.asked += 1
+        if self.why:
+            raise KernelError("nft", 95, self.why)
+        super().hold(table)
+
+
+def test_a_refusal_is_told_once_and_ends_when_the_table_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "polywan")
+    kernel = Refusing()
+    holder = Holder(kernel)
+    holder.hold(TABLE)
+    holder.again()
+    assert len(caplog.records) == 1
+    assert "will break connections" in holder.problem
+    kernel.why = ""
+    holder.again()
+    assert (kernel.held, holder.problem) == (TABLE, "")
+
+
+def test_nothing_is_asked_again_once_the_table_is_there() -> None:
+    kernel = Refusing()
+    kernel.why = ""
+    holder = Holder(kernel)
+    holder.again()
+    holder.hold(TABLE)
+    holder.again()
+    assert kernel.asked == 1

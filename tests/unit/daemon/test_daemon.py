@@ -1,0 +1,492 @@
+"""The loop and the control socket over FakeKernel and FakeProber: real asyncio, real unix socket, no root."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from polywan.cli import group
+from polywan.client import Client
+from polywan.config import Config
+from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature, Problem
+from polywan.core.net import FAMILIES, Family
+from polywan.core.plan.plan import ActualState
+from polywan.core.policy.operator import Verb
+from polywan.core.state.events import ConfigLoaded, ForeignStateChanged
+from polywan.core.state.memory import Memory
+from polywan.core.state.state import State
+from polywan.core.status.flow_list import FlowQuery
+from polywan.core.trace.question import QuestionError
+from polywan.core.words import printable
+from polywan.core.world.conntrack import Flow
+from polywan.core.world.observed import Observed
+from polywan.daemon import store
+from polywan.daemon.api.http import serving
+from polywan.daemon.api.uplinks import Uplinks
+from polywan.daemon.loop import Daemon
+from polywan.kernel.fake.kernel import FakeKernel
+from polywan.kernel.fake.tracker import Connection
+from polywan.probe.fake import FakeProber
+from support.engine_world import config, link, world
+
+
+def with_daemon(
+    state_dir: Path,
+    story: Callable[[Daemon, FakeKernel], Awaitable[None]],
+    memory: Memory | None = None,
+    prepare: Callable[[FakeKernel], None] = lambda _: None,
+) -> None:
+    """Run a story beside a daemon of three uplinks that is ready; `prepare` comes before it starts."""
+
+    async def play() -> None:
+        observed = world(3)
+        kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
+        prepare(kernel)
+        daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(memory=memory or Memory()), state_dir)
+        daemon.post(ConfigLoaded(config(3)))
+        runner = asyncio.create_task(daemon.run())
+        async with asyncio.timeout(5):
+            await daemon.ready.wait()
+            await story(daemon, kernel)
+        runner.cancel()
+        await asyncio.gather(runner, return_exceptions=True)
+        kernel.close()
+
+    asyncio.run(play())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+def test_the_daemon_programs_the_kernel_and_remembers_its_numbers(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        assert kernel.nft is not None
+        assert {rule.mark[0] for rule in kernel.rules if rule.mark} >= {0x100, 0x200, 0x300}
+        assert store.load(tmp_path)[0].ids == {"u1": 1, "u2": 2, "u3": 3}
+
+    with_daemon(tmp_path, story)
+
+
+def test_a_carrier_event_reaches_the_kernel(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        kernel.connections_list.append(Connection(mark=0x100))
+        kernel.set_link(link(1, carrier=False))
+        await until(lambda: kernel.nft is not None and 0x100 in kernel.nft.sets["dead_4"])
+        await until(lambda: not kernel.connections_list)
+
+    with_daemon(tmp_path, story)
+
+
+def test_what_a_timer_brings_at_once_is_taken_at_once(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        def rounds() -> int:
+            return sum(probes.number for probes in daemon.state.health.values())
+
+        before = rounds()
+        # The prober of these tests reports while a round is being started.
+        await until(lambda: rounds() > before)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not any(probes.open for probes in daemon.state.health.values())
+
+    with_daemon(tmp_path, story)
+
+
+def test_what_comes_after_the_loop_has_ended_changes_nothing(tmp_path: Path) -> None:
+    daemons: list[Daemon] = []
+
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        daemons.append(daemon)
+
+    with_daemon(tmp_path, story)
+    (daemon,) = daemons
+    before = daemon.state
+
+    async def late() -> None:
+        daemon.post(ForeignStateChanged("address"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    asyncio.run(late())
+    assert daemon.state is before
+
+
+def test_settling_waits_until_the_kernel_was_read_back(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        await daemon.settle(ConfigLoaded(config(3, [3, 2, 1])))
+        assert kernel.nft is not None
+        assert len(kernel.nft.maps["slots_4_default"]) == 6
+
+    with_daemon(tmp_path, story)
+
+
+def test_what_was_read_before_a_decision_of_our_own_is_not_taken_for_the_work_of_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "polywan")
+
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        loop, read = asyncio.get_running_loop(), kernel.read
+        asked: list[Sequence[str]] = []
+
+        def then_somebody_asks(sysctls: Sequence[str]) -> ActualState:
+            actual = read(sysctls)
+            if not asked:
+                asked.append(sysctls)
+                loop.call_soon_threadsafe(daemon.post, ConfigLoaded(config(3, [1, 2, 1])))
+            return actual
+
+        kernel.read = then_somebody_asks  # type: ignore[method-assign] # the moment in which it ends is the point
+        await daemon.settle(ForeignStateChanged("address"))
+        await daemon.settle(ForeignStateChanged("address"))
+        assert asked
+        assert kernel.nft is not None
+        assert len(kernel.nft.maps["slots_4_default"]) == 4
+
+    with_daemon(tmp_path, story)
+    assert "drift.repaired" not in caplog.text
+
+
+def test_who_began_after_the_rule_set_keeps_its_connection_however_long_the_search_takes(tmp_path: Path) -> None:
+    searches: list[tuple[float, int]] = []
+
+    def slowly(kernel: FakeKernel) -> None:
+        drop = kernel.drop
+
+        def search(mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -> int:
+            began = searches[0][0] if searches else time.monotonic()
+            age = int(1000 * (time.monotonic() - began)) / 1000
+            kernel.connections_list = [Connection(mark=0, family=family, state="UNREPLIED", age=age)]
+            searches.append((began, drop(mark, mask, family, doomed)))
+            time.sleep(0.02)
+            return 0
+
+        kernel.drop = search  # type: ignore[method-assign] # the time that it takes is the point
+
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        await until(lambda: len(searches) == len(FAMILIES))
+        assert [gone for _, gone in searches] == [0, 0]
+
+    with_daemon(tmp_path, story, prepare=slowly)
+
+
+def test_an_effect_that_fails_in_a_way_nobody_thought_of_ends_the_daemon_instead_of_being_lost(tmp_path: Path) -> None:
+    async def play() -> None:
+        kernel = FakeKernel()
+
+        def broken() -> Observed:
+            raise ZeroDivisionError
+
+        kernel.observe = broken  # type: ignore[method-assign] # no input is known that does it
+        daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(), tmp_path)
+        async with asyncio.timeout(5):
+            with pytest.raises(ExceptionGroup) as caught:
+                await daemon.run()
+        assert caught.group_contains(ZeroDivisionError)
+        kernel.close()
+
+    asyncio.run(play())
+
+
+def test_traffic_counts_connections_by_their_mark(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        kernel.connections_list += [Connection(mark=0x200), Connection(mark=0x200, family=Family.V6)]
+        traffic = await daemon.traffic()
+        assert [traffic[n].connections for n in ("u1", "u2", "u3")] == [0, 2, 0]
+
+    with_daemon(tmp_path, story)
+
+
+def test_an_uplink_that_is_pointed_at_another_device_has_no_rate_of_the_difference(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        kernel.links["wan3"] = replace(kernel.links["wan3"], rx_bytes=10**15, tx_bytes=10**15)
+        await daemon.traffic()
+        swapped = {"u1": {"interface": "wan3"}, "u3": {"interface": "wan1"}, "u2": {"interface": "wan2"}}
+        await daemon.settle(ConfigLoaded(Config.model_validate({"uplinks": swapped})))
+        daemon._meter._shown = None
+        traffic = await daemon.traffic()
+        assert traffic["u1"].rx_bytes == 10**15
+        assert {(t.rx_bps, t.tx_bps) for t in traffic.values()} == {(0.0, 0.0)}
+
+    with_daemon(tmp_path, story)
+
+
+def test_a_state_directory_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        assert kernel.nft is not None
+
+    with_daemon(blocked / "state", story)
+    assert "state.unwritable" in caplog.text
+
+
+def test_names_from_outside_cannot_forge_log_lines() -> None:
+    assert printable("wan\n2026 ERROR fake\x1b[2J") == "wan\\x0a2026 ERROR fake\\x1b[2J"
+
+
+class Api:
+    """What the socket offers, without a daemon behind it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def status(self) -> dict[str, Any]:
+        return {"uplinks": []}
+
+    def show(self, what: str) -> dict[str, Any] | None:
+        return {"text": f"{what}\n"} if what == "nft" else None
+
+    async def plan(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.calls.append(f"plan {asked}")
+        return {"ops": [], "warnings": []}
+
+    async def reload(self) -> dict[str, Any]:
+        self.calls.append("reload")
+        raise ConfigError([Problem("f.toml:3", "uplinks.a", "is bad", "mend it")])
+
+    async def flows(self, wanted: FlowQuery) -> list[bytes]:
+        if wanted.uplink == "broken":
+            raise KernelError("dump", 105, "no buffer space")
+        return [b'{"wanted":', json.dumps(str(wanted)).encode(), b"}"]
+
+    async def affinity(self, policy: str | None) -> list[bytes]:
+        if policy == "none":
+            raise ControlError("there is no policy none", 404)
+        return [json.dumps({"policy": policy}).encode()]
+
+    async def clear_affinity(self, address: str | None, policy: str | None) -> dict[str, Any]:
+        return {"forgotten": 1, "address": address, "policy": policy}
+
+    async def down(self) -> dict[str, Any]:
+        self.calls.append("down")
+        return {"removed": 1, "failed": []}
+
+    async def why(self, words: Mapping[str, str]) -> dict[str, Any]:
+        if "to" not in words:
+            raise QuestionError("a destination is needed")
+        return {"words": words}
+
+    async def via(self, name: str) -> dict[str, Any]:
+        if name == "old":
+            raise MissingFeature("no control groups")
+        raise ControlError(f"there is no uplink {name}", 404)
+
+    async def order(self, name: str, verb: Verb, deadline: str | None) -> dict[str, Any]:
+        if deadline == "soon":
+            raise ControlError("deadline: expected a duration", 400)
+        return {"uplink": name, "verb": verb, "deadline": deadline}
+
+    async def test(self, name: str) -> dict[str, Any]:
+        if name == "ips1":
+            raise ControlError('there is no uplink ips1; did you mean "isp1"?', 404)
+        return {"uplink": name, "verdict": "ok"}
+
+
+def ask(directory: Path, question: Callable[[Client], Any]) -> Any:
+    async def play() -> Any:
+        async with serving(Api(), directory):
+            return await asyncio.to_thread(question, Client(directory))
+
+    return asyncio.run(play())
+
+
+def test_the_socket_answers_status(tmp_path: Path) -> None:
+    assert ask(tmp_path, lambda client: client.status()) == {"uplinks": []}
+
+
+def test_the_socket_is_for_owner_and_group_only(tmp_path: Path) -> None:
+    assert ask(tmp_path, lambda _: oct((tmp_path / "control.sock").stat().st_mode & 0o777)) == "0o660"
+
+
+def test_the_socket_is_gone_afterwards(tmp_path: Path) -> None:
+    ask(tmp_path, lambda client: client.status())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_leftover_socket_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "control.sock").write_text("")
+    assert ask(tmp_path, lambda client: client.status()) == {"uplinks": []}
+
+
+def test_a_refused_reload_arrives_with_every_problem(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ask(tmp_path, lambda client: client.reload())
+    assert str(caught.value) == "f.toml:3: uplinks.a: is bad (mend it)"
+
+
+def test_showing_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="nothing of that name"):
+        ask(tmp_path, lambda client: client.show("secrets"))
+
+
+def test_a_question_travels_word_by_word(tmp_path: Path) -> None:
+    words = {"to": "[2001:db8::1]:443", "cgroup": "a b&c=d"}
+    assert ask(tmp_path, lambda client: client.why(words)) == {"words": words}
+
+
+def test_a_question_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="a destination is needed") as caught:
+        ask(tmp_path, lambda client: client.why({}))
+    assert caught.value.status == 400
+
+
+def test_down_is_carried_out_for_the_daemons_own_user(tmp_path: Path) -> None:
+    assert ask(tmp_path, lambda client: client.down())["removed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "text"),
+    [("a/../b c?", 404, "there is no uplink a/../b c?"), ("old", 501, "no control groups")],
+)
+def test_what_exec_cannot_have_arrives_with_its_reason(tmp_path: Path, name: str, status: int, text: str) -> None:
+    with pytest.raises(ControlError) as caught:
+        ask(tmp_path, lambda client: client.via(name))
+    assert (caught.value.status, str(caught.value)) == (status, text)
+
+
+def test_the_socket_lists_the_connections_that_are_wanted(tmp_path: Path) -> None:
+    answer = ask(tmp_path, lambda client: client.flows({"client": "10.0.0.0/8", "uplink": "a & b"}))
+    assert answer == {"wanted": str(FlowQuery(client=ip_network("10.0.0.0/8"), uplink="a & b"))}
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [({"port": "http"}, 400, "port: expected a number"), ({"uplink": "broken"}, 500, "no buffer space")],
+)
+def test_a_list_of_connections_that_cannot_be_had_says_why(
+    tmp_path: Path, words: dict[str, str], status: int, text: str
+) -> None:
+    with pytest.raises(ControlError, match=text) as caught:
+        ask(tmp_path, lambda client: client.flows(words))
+    assert caught.value.status == status
+
+
+def test_the_socket_lists_clients_of_a_policy_or_of_all(tmp_path: Path) -> None:
+    assert ask(tmp_path, lambda client: client.affinity()) == {"policy": None}
+    assert ask(tmp_path, lambda client: client.affinity("two")) == {"policy": "two"}
+    with pytest.raises(ControlError, match="no policy none"):
+        ask(tmp_path, lambda client: client.affinity("none"))
+
+
+def test_the_socket_forgets_clients(tmp_path: Path) -> None:
+    answer = ask(tmp_path, lambda client: client.clear_affinity("10.0.0.1", "two"))
+    assert answer == {"forgotten": 1, "address": "10.0.0.1", "policy": "two"}
+    assert ask(tmp_path, lambda client: client.clear_affinity(None))["address"] is None
+
+
+@pytest.mark.parametrize(
+    ("verb", "deadline", "text"), [("disable", None, None), ("drain", "5m", "5m"), ("enable", "5m", None)]
+)
+def test_the_socket_takes_orders_for_an_uplink(
+    tmp_path: Path, verb: str, deadline: str | None, text: str | None
+) -> None:
+    answer = ask(tmp_path, lambda client: client.order("a/b c", verb, deadline))
+    assert answer == {"uplink": "a/b c", "verb": verb, "deadline": text}
+
+
+def test_an_order_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="expected a duration") as caught:
+        ask(tmp_path, lambda client: client.order("isp1", "drain", "soon"))
+    assert caught.value.status == 400
+
+
+def test_the_socket_tests_an_uplink(tmp_path: Path) -> None:
+    assert ask(tmp_path, lambda client: client.test("isp1"))["verdict"] == "ok"
+    with pytest.raises(ControlError, match="did you mean") as caught:
+        ask(tmp_path, lambda client: client.test("ips1"))
+    assert caught.value.status == 404
+
+
+def test_an_order_is_in_force_when_it_is_answered(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        uplinks = Uplinks(daemon)
+        answer = await uplinks.order("u2", Verb.DISABLE, None)
+        assert (answer["state"], answer["warnings"]) == ("disabled", [])
+        assert kernel.nft is not None
+        assert "goto to_u2" not in kernel.nft.maps["slots_4_default"].values()
+        assert store.load(tmp_path)[0].orders["u2"].verb is Verb.DISABLE
+        await uplinks.order("u3", Verb.DRAIN, "30")
+        answer = await uplinks.order("u1", Verb.DISABLE, None)
+        assert any("policy default (IPv4)" in text for text in answer["warnings"])
+        with pytest.raises(ControlError, match="deadline: expected"):
+            await uplinks.order("u1", Verb.DRAIN, "soon")
+        with pytest.raises(ControlError, match='did you mean "u1"'):
+            await uplinks.order("u11", Verb.DRAIN, None)
+
+    with_daemon(tmp_path, story)
+
+
+def test_an_order_that_cannot_be_written_down_says_that_a_restart_forgets_it(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        done = await Uplinks(daemon).order("u1", Verb.DISABLE, None)
+        assert done["state"] == "disabled"
+        assert [text for text in done["warnings"] if "a restart will not know it" in text]
+        assert [text for text in daemon.troubles if "a restart will not know" in text]
+        assert done["saved"] is False
+
+    with_daemon(blocked / "state", story)
+
+
+def test_what_could_not_be_written_down_is_written_as_soon_as_it_can_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "polywan")
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        await Uplinks(daemon).order("u1", Verb.DISABLE, None)
+        blocked.unlink()
+        await daemon.settle(ForeignStateChanged("address"))
+        assert (daemon.unsaved, daemon.troubles) == ("", ())
+        assert store.load(blocked / "state")[0].orders["u1"].verb is Verb.DISABLE
+        done = await Uplinks(daemon).order("u1", Verb.DISABLE, None)
+        assert (done["saved"], done["warnings"]) == (True, [])
+
+    with_daemon(blocked / "state", story)
+    assert caplog.text.count("state.unwritable") == 1
+    assert "state.written" in caplog.text
+
+
+@pytest.mark.parametrize(("saved", "code", "until"), [(True, 0, ""), (False, 1, " until the daemon is started anew")])
+def test_an_order_that_is_not_kept_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, saved: bool, code: int, until: str
+) -> None:
+    answer = {"uplink": "u1", "state": "disabled", "reason": "by hand", "warnings": [], "saved": saved}
+    monkeypatch.setattr(Client, "order", lambda *_: answer)
+    done = CliRunner().invoke(group, ["uplink", "disable", "u1"])
+    assert (done.exit_code, done.output) == (code, f"u1 is disabled{until}: by hand\n")
+
+
+def test_an_uplink_that_is_drained_at_once_is_empty_soon(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, kernel: FakeKernel) -> None:
+        kernel.connections_list += [Connection(mark=0x200, protocol="tcp"), Connection(mark=0x100, protocol="tcp")]
+        await Uplinks(daemon).order("u2", Verb.DRAIN, "0")
+        await until(lambda: daemon.state.views["u2"].state == "drained")
+        assert [c.mark for c in kernel.connections_list] == [0x100]
+
+    with_daemon(tmp_path, story)
+
+
+@pytest.mark.parametrize("query", ["", "?address=10.0.0.1&all=true"])
+def test_forgetting_nobody_in_particular_has_to_be_said_in_so_many_words(tmp_path: Path, query: str) -> None:
+    with pytest.raises(ControlError, match="either address=ADDRESS or all=true"):
+        ask(tmp_path, lambda client: client._request("POST", f"/v1/affinity/clear{query}"))

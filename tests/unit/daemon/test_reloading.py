@@ -1,0 +1,105 @@
+"""A reload over FakeKernel: taken whole, or refused whole and the daemon goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polywan.core.engine import step as engine
+from polywan.core.errors import CapacityError, ConfigError, ControlError
+from polywan.core.state.events import ConfigLoaded, Event
+from polywan.core.state.state import State
+from polywan.daemon.lookups.resolver import SystemResolver
+from polywan.daemon.lookups.watcher import LookupWatcher
+from polywan.daemon.loop import Daemon
+from polywan.daemon.reloading import Reloader
+from polywan.kernel.fake.kernel import FakeKernel
+from polywan.probe.fake import FakeProber
+from support.engine_world import config, world
+
+FILE = '[uplinks.u1]\ninterface = "wan1"\n[uplinks.u2]\ninterface = "wan2"\n'
+
+
+def with_reloader(tmp_path: Path, story: Callable[[Daemon, Reloader], Awaitable[None]]) -> None:
+    """Run a story beside a daemon of two uplinks that is ready; its file is `polywan.toml`."""
+    file = tmp_path / "polywan.toml"
+    file.write_text(FILE)
+
+    async def play() -> None:
+        observed = world(3)
+        kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
+        daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(), tmp_path / "state")
+        daemon.post(ConfigLoaded(config(2)))
+        runner = asyncio.create_task(daemon.run())
+        async with asyncio.timeout(5):
+            await daemon.ready.wait()
+            reloader = Reloader(daemon, kernel, LookupWatcher(daemon, SystemResolver()), file)
+            await story(daemon, reloader)
+            assert not runner.done()
+            # Whatever was refused, the next good file is taken.
+            file.write_text(FILE.replace("u2", "another"))
+            await reloader.reload()
+            assert daemon.state.config is not None
+            assert set(daemon.state.config.uplinks) == {"u1", "another"}
+        runner.cancel()
+        await asyncio.gather(runner, return_exceptions=True)
+        kernel.close()
+
+    asyncio.run(play())
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Let the next configuration that comes be one that cannot be prepared."""
+    step = engine.step
+    remaining = [error]
+
+    def broken(state: State, event: Event, now: float) -> Any:
+        if isinstance(event, ConfigLoaded) and state.ready and remaining:
+            raise remaining.pop()
+        return step(state, event, now)
+
+    monkeypatch.setattr(engine, "step", broken)
+
+
+def test_a_configuration_that_there_are_no_marks_for_is_refused_as_a_bad_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(daemon: Daemon, reloader: Reloader) -> None:
+        refusing(monkeypatch, CapacityError("no room"))
+        before = daemon.state.config
+        with pytest.raises(ConfigError, match=r"polywan.toml: global.mark_mask: no room"):
+            await reloader.reload()
+        assert daemon.state.config is before
+
+    with_reloader(tmp_path, story)
+
+
+def test_whatever_goes_wrong_in_preparing_a_configuration_is_told_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "polywan")
+
+    async def story(daemon: Daemon, reloader: Reloader) -> None:
+        refusing(monkeypatch, ZeroDivisionError("by nothing"))
+        with pytest.raises(ControlError, match=r"the old configuration stays in force.*ZeroDivisionError: by nothing"):
+            await reloader.reload()
+
+    with_reloader(tmp_path, story)
+    records = [r for r in caplog.records if r.getMessage().startswith("reload.refused")]
+    assert [(r.levelname, r.exc_info is not None) for r in records] == [("ERROR", False), ("DEBUG", True)]
+
+
+def test_a_file_with_more_uplinks_than_marks_names_the_line_and_changes_nothing(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, reloader: Reloader) -> None:
+        text = "".join(f'[uplinks.u{n}]\ninterface = "m{n}"\n' for n in range(63))
+        (tmp_path / "polywan.toml").write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            await reloader.reload()
+        (problem,) = caught.value.problems
+        assert (problem.where, problem.key) == (f"{tmp_path}/polywan.toml:125", "uplinks.u62")
+
+    with_reloader(tmp_path, story)
