@@ -1,4 +1,4 @@
-"""One check of one layer: what every method shares, and which method looks at which layer."""
+"""One check of one layer: what the checks of all layers share (`layer_checks.py` has one for each)."""
 
 from __future__ import annotations
 

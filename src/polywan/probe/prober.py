@@ -19,7 +19,7 @@ from polywan.probe.api import Result
 from polywan.probe.bound import REFUSED, SocketDeniedError
 from polywan.probe.check import carry_out
 from polywan.probe.icmp import EchoSocket
-from polywan.probe.methods import method_of
+from polywan.probe.layer_checks import method_of
 from polywan.probe.tcp import Handshake
 
 FAIL_DELAY: Final = 0.05

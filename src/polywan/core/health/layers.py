@@ -1,8 +1,7 @@
 """The layers of an uplink above its link, each checked for itself: what is asked, and what was found.
 
 From below: carrier, gateway (ARP or neighbour discovery), targets (the rounds of `core/health/rounds.py`), DNS, HTTP,
-    large
-packets, and whatever a script looks at. The verdict names the first that broke.
+large packets, and whatever a script looks at. The verdict names the first that broke.
 """
 
 from __future__ import annotations

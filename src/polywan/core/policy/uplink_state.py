@@ -1,4 +1,8 @@
-"""Sum up an uplink's families in one state, as people see it."""
+"""Sum up an uplink's families in one state, as people see it.
+
+The reasons are found elsewhere: no path in `world/paths.py`, probes in `health/rounds.py`, a bad line in
+`health/quality.py`, layers in `health/diagnosis.py`, the operator's orders in `policy/operator.py`.
+"""
 
 from __future__ import annotations
 

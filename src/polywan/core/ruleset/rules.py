@@ -3,8 +3,8 @@
 Rules stand in file order and the first match wins. What a rule must *not* be is asked in a chain of its own, which
 returns when it is::
 
-    steering_rules   conditions ──▶ policy_P          with `not`:  conditions ──▶ rule_N ──▶ policy_P
-    only    conditions ──▶ pass, or drop     with `not`:  conditions ──▶ only_N ──▶ pass, or drop
+    steering_rules   conditions ──▶ policy_P       with `not`:  conditions ──▶ rule_N ──▶ policy_P
+    kill_switch      conditions ──▶ pass, or drop  with `not`:  conditions ──▶ kill_switch_N ──▶ pass, or drop
 
 So a negated condition that cannot be seen (the user of a forwarded packet) excludes nothing.
 """

@@ -316,6 +316,9 @@ def _seen(key: str, packet: Packet, lookups: Lookups) -> str:
     local = datetime.fromtimestamp(packet.at + lookups.utc_offset, UTC)
     values: dict[str, object] = {
         "from": packet.source,
+        "to": packet.destination,
+        "list": packet.destination,
+        "domains": packet.destination,
         "in_interface": packet.in_interface or "this box",
         "protocol": PROTOCOL_NAMES.get(packet.protocol, packet.protocol),
         "source_port": packet.source_port,
@@ -329,7 +332,7 @@ def _seen(key: str, packet: Packet, lookups: Lookups) -> str:
         "time": f"{DAYS[local.weekday()]} {local:%H:%M}",
         "family": packet.family.nfproto,
     }
-    found = values.get(key, packet.destination)
+    found = values[key]
     return "not known" if found is None else str(found)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from polywan.config import Match
+from polywan.config import Match, SteeringRule
+from polywan.config.loading.shadowed_rules import covers
 from polywan.core.net import Family
 from polywan.core.packet import Packet
 from polywan.core.ruleset.conditions import Condition, addresses_of, conditions, dnsmasq_lines, domain_sets, match_lines
@@ -45,29 +46,38 @@ def test_a_match_without_conditions_matches_everything_in_one_line() -> None:
     assert match_lines(()) == ("",)
 
 
+EVERY: dict[str, Any] = {
+    "from": "10.0.0.0/8",
+    "to": "203.0.113.0/24",
+    "in_interface": "lan0",
+    "protocol": "tcp",
+    "source_port": 53,
+    "port": 443,
+    "dscp": "ef",
+    "mac": "02:00:00:00:00:01",
+    "fwmark": "0x1/0xff",
+    "user": 1000,
+    "group": 1000,
+    "cgroup": "a.slice",
+    "domains": "example.com",
+    "list": "/etc/list",
+    "time": "mon-fri 08:00-18:00",
+    "family": "ipv4",
+}
+"""A value for each field of a match, by its name in the file."""
+
+
 def test_every_field_of_a_match_becomes_a_condition() -> None:
-    every = {
-        "from": "10.0.0.0/8",
-        "to": "203.0.113.0/24",
-        "in_interface": "lan0",
-        "protocol": "tcp",
-        "source_port": 53,
-        "port": 443,
-        "dscp": "ef",
-        "mac": "02:00:00:00:00:01",
-        "fwmark": "0x1/0xff",
-        "user": 1000,
-        "group": 1000,
-        "cgroup": "a.slice",
-        "domains": "example.com",
-        "list": "/etc/list",
-        "time": "mon-fri 08:00-18:00",
-        "family": "ipv4",
-    }
-    match = Match.model_validate(every)
-    assert [c.key for c in conditions(match, "tcp", NOTHING)] == list(every)
-    aliases = {f.alias or name for name, f in Match.model_fields.items()}
-    assert aliases == set(every)
+    match = Match.model_validate(EVERY)
+    assert [c.key for c in conditions(match, "tcp", NOTHING)] == list(EVERY)
+    assert {f.alias or name for name, f in Match.model_fields.items()} == set(EVERY)
+
+
+@pytest.mark.parametrize("field", EVERY)
+def test_a_rule_with_any_one_condition_does_not_cover_a_rule_without(field: str) -> None:
+    ports = {"protocol": "tcp"} if field in {"port", "source_port"} else {}
+    one, every = {field: EVERY[field], "uplink": "u1", **ports}, {"uplink": "u1", **ports}
+    assert not covers(SteeringRule.model_validate(one), SteeringRule.model_validate(every))
 
 
 def test_addresses_of_both_families_make_a_line_for_each() -> None:

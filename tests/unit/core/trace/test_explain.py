@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from polywan.cli import group
+from polywan.config import Match
 from polywan.core.net import TABLE_MAIN, Family, RulePriority, TableId, family_of
 from polywan.core.packet import Packet
 from polywan.core.routing.routes import first_table
@@ -525,3 +526,29 @@ def test_json_has_the_facts_and_the_lines() -> None:
 )
 def test_a_bad_question_is_wrong_use(argv: tuple[str, ...]) -> None:
     assert ask(*argv).exit_code == 2
+
+
+def test_a_condition_of_any_kind_that_does_not_hold_is_told_with_what_the_packet_has() -> None:
+    fields = {
+        "from": "10.0.0.0/8",
+        "to": "198.51.100.0/24",
+        "in_interface": "lan9",
+        "protocol": "udp",
+        "source_port": 53,
+        "port": 80,
+        "dscp": "ef",
+        "mac": "02:00:00:00:00:01",
+        "fwmark": "0x1/0xff",
+        "user": 1000,
+        "group": 1000,
+        "cgroup": "a.slice",
+        "domains": "example.com",
+        "list": "/etc/list",
+        "time": "mon 00:00-00:01",
+        "family": "ipv6",
+    }
+    assert {f.alias or name for name, f in Match.model_fields.items()} == set(fields)
+    needs = {"source_port": {"protocol": "tcp"}, "port": {"protocol": "tcp"}}
+    rules = [{field: value, "uplink": "u1", **needs.get(field, {})} for field, value in fields.items()]
+    tried = trace(trace_input(rules=rules), packet(source_port=1024, at=200_000.0)).tried
+    assert [result.failed.split(" ")[0] for result in tried if result.failed] == list(fields)

@@ -1,4 +1,4 @@
-"""Which method looks at which layer; each is imported when it is first needed."""
+"""The check of each layer above the link, imported when it is first needed; rounds of probes are `prober.py`."""
 
 from __future__ import annotations
 
