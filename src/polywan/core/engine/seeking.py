@@ -52,7 +52,10 @@ def take(state: State, event: TrafficSampled, now: float) -> tuple[State, bool]:
         before, settings = health[key], state.probing[key[0]]
         health[key] = hl.on_moved(before, settings, what, event.since, now - event.took)
         changed = changed or hl.matters(before, health[key], settings)
-    paces = [state.probing[key[0]].interval / 4 for key in health if _doubted(state, key)]
+    doubted = [key for key in health if _doubted(state, key)]
+    for key in doubted:
+        health[key] = replace(health[key], life=replace(health[key].life, looked=now - event.took))
+    paces = [state.probing[key[0]].interval / 4 for key in doubted]
     if not paces:
         return replace(state, health=health), changed
     least, most = SAMPLE_INTERVAL

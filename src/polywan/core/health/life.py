@@ -41,6 +41,13 @@ HEAVY: Final = 16_000
 """Bytes a second from which on a load can fill the queue of a slow line."""
 
 
+LOOK_AGE: Final = 1.5
+"""Seconds after which a look says nothing any more of what happens now; usually there are four in a second of doubt."""
+
+LOOK_WAIT: Final = 6.0
+"""Seconds from the first failed round until which a verdict waits for a look."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
     """The last signs of life that were no good round; times are monotonic seconds.
@@ -49,6 +56,7 @@ class Life:
         late_at: when the last late answer came, and `late` how many seconds it took.
         back_at: when packets were last seen to come back, and `rate` how many bytes a second.
         loaded: when a heavy load began that was still being sent at the last look.
+        looked: when connections were last looked at.
     """
 
     late_at: float = -inf
@@ -56,6 +64,8 @@ class Life:
     back_at: float = -inf
     rate: float = 0.0
     loaded: float = -inf
+
+    looked: float = -inf
 
     @property
     def at(self) -> float:
@@ -89,6 +99,17 @@ def alive(life: Life, settings: HealthSettings, answered: float, now: float) -> 
     if now < life.at + patience(settings):
         return True
     return now < life.loaded + ONSET and max(answered, life.late_at - life.late) < life.loaded + MARGIN
+
+
+def unseen(life: Life, bad_since: float, now: float) -> bool:
+    """Tell whether a verdict has to wait for a look: a box that is short of processor time looks late.
+
+    Args:
+        life: the last signs.
+        bad_since: when the first of the failed rounds was sent.
+        now: monotonic seconds.
+    """
+    return life.looked > -inf and now - life.looked > LOOK_AGE and now - bad_since < LOOK_WAIT
 
 
 def described(life: Life, settings: HealthSettings, queue: float | None, answered: str, now: float) -> str:

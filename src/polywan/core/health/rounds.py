@@ -355,6 +355,8 @@ def _bad(state: ProbeState, settings: HealthSettings, current: Round, now: float
     state = replace(state, cause=cause)
     if lf.alive(state.life, settings, state.answered, now):
         return _busy(state, settings, now)
+    if lf.unseen(state.life, state.bad_since, now):
+        return state
     if state.quality.busy:
         state = replace(state, cause=f"was busy, and nothing comes back any more: {cause}")
     return replace(state, waiting=now if state.waiting is None else state.waiting)
