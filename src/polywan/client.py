@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +45,10 @@ def _phrase(error: Exception) -> str:
     return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
 
 
+_AGAIN = 0.02
+"""Seconds between two tries to get into a full queue of connections."""
+
+
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -54,10 +59,22 @@ class _Connection(http.client.HTTPConnection):
         self.sock.settimeout(self.timeout)
         # Root asks here too, and a link in the daemon's user's directory must not lead it to another program's socket.
         descriptor = files.own_socket(self._path)
+        until = time.monotonic() + (self.timeout or 0.0)
         try:
-            self.sock.connect(f"/proc/self/fd/{descriptor}")
+            while not self._reached(f"/proc/self/fd/{descriptor}"):
+                if time.monotonic() > until:
+                    raise TimeoutError("too many others wait to be heard")
+                time.sleep(_AGAIN)
         finally:
             os.close(descriptor)
+
+    def _reached(self, path: str) -> bool:
+        """Connect; False while others fill the queue of the socket (EAGAIN, unix(7): a timeout makes it no wait)."""
+        try:
+            self.sock.connect(path)
+        except BlockingIOError:
+            return False
+        return True
 
 
 class Client:

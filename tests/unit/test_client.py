@@ -44,3 +44,24 @@ def test_neither_do_those_of_a_refusal(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match=r"no\\x1b]0;owned\\x07"):
         Client(tmp_path).status()
     thread.join()
+
+
+def test_a_client_waits_while_others_fill_the_queue_of_the_socket(tmp_path: Path) -> None:
+    path = tmp_path / files.SOCKET
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as first:
+        server.bind(str(path))
+        server.listen(0)
+        first.connect(str(path))
+        with pytest.raises(ControlError, match="too many others wait"):
+            Client(tmp_path, timeout=0.1).status()
+
+        def answer() -> None:
+            server.accept()[0].close()
+            with server.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+        thread = threading.Timer(0.1, answer)
+        thread.start()
+        assert Client(tmp_path).status() == {}
+        thread.join()
