@@ -60,6 +60,7 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.alone
 def test_a_reader_with_hundreds_of_idle_connections_changes_nothing(
     lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
 ) -> None:
