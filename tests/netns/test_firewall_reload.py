@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from polywan.core.net import FAMILIES, Family
 from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
-from polywan.lab.servers import SOCKET_FAMILY, STREAM_PORT
+from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, STREAM_PORT, Servers
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import SteadyLoad, connect
 from support.firewalls import CAUSES, FIREWALL, TIMES, flushed
@@ -24,6 +25,8 @@ from support.netns import with_servers
 
 if TYPE_CHECKING:
     from support.netns import StartDaemon, WaitFor
+
+FORWARDED = 8080
 
 
 @dataclass
@@ -126,6 +129,34 @@ def test_a_daemon_that_is_killed_or_restarted_holds_them_again_and_breaks_none(
                 assert await hanging(talks) == []
 
     with_servers(lab, story)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_connection_from_outside_that_begins_meanwhile_is_answered_by_its_own_uplink_and_goes_on(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor, family: Family
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGSTOP)
+    lab.router.run(["nft", "flush", "ruleset"])
+    lab.forward_port(FORWARDED, ECHO_PORT)
+    address = lab.topology.uplink(3).addresses[family].own.ip
+
+    async def story() -> None:
+        servers = Servers()
+        await servers.listen(lab.client, family, ECHO_PORT)
+        attempt, call = await connect(lab, address, port=FORWARDED, namespace=lab.server, patience=3)
+        assert attempt.ok
+        assert call is not None
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGCONT)
+        await asyncio.to_thread(daemon.wait_log, lambda text: "drift.repaired" in text, 5.0)
+        with closing(call):
+            assert await call.ask("still there?") is not None
+        await servers.close()
+
+    asyncio.run(story())
+    assert sum(seen.spoofed for seen in lab.all_seen().values()) == 0
 
 
 def test_others_cannot_change_the_table_and_it_goes_with_the_daemon(lab: Lab, start_daemon: StartDaemon) -> None:

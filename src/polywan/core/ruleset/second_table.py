@@ -4,9 +4,9 @@
 to the socket that made it (nft(8), Linux 5.12). It goes with the daemon. So nothing is moved into it: what is here is
 doubled, and the main table does without. That one stays open to others, dnsmasq for one, who fills its sets.
 
-Three things have to go on meanwhile. Connection tracking and translation are unhooked with the last rule that uses
+Four things have to go on meanwhile. Connection tracking and translation are unhooked with the last rule that uses
 them, and this box then answers for those behind it, with resets. Packets of a connection need its mark, or they leave
-by another uplink. And the kill switch has to hold.
+by another uplink. What comes in by an uplink has to be answered by it. And the kill switch has to hold.
 """
 
 from __future__ import annotations
@@ -64,11 +64,20 @@ def hold_texts(table: NftTable | None) -> tuple[str, str]:
 
 
 def _marks(mask: int) -> Mapping[str, tuple[NftRule, ...]]:
-    """The mark of the connection back on its packet, where the main table has not done so."""
+    """The mark of the connection back on its packet, where the main table has not done so.
+
+    What begins meanwhile and comes from outside is given one: its answer would leave by main's default.
+    """
     done = NftRule(f"meta mark & {mask:#010x} != 0 accept", "has it")
     back = NftRule(f"ct mark & {mask:#010x} vmap @restore", "already chosen")
+    answer = NftRule(
+        "ct direction reply iifname @outside_ifs accept", "an answer from outside: routed by its destination"
+    )
+    arrived = NftRule(
+        "ct state new meta secpath missing iifname vmap @arrival", "from outside: replies go back the way it came"
+    )
     return {
-        "prerouting": (done, NftRule("iifname @outside_ifs accept", "from outside: routed by its destination"), back),
+        "prerouting": (done, answer, arrived, back),
         "output": (done, NftRule("oifname != @uplinks accept", "does not leave by an uplink"), back),
     }
 

@@ -33,16 +33,16 @@ def test_it_translates_as_the_first_and_just_behind_it() -> None:
     assert (held.hook.type, held.hook.priority) == ("nat", ours.chains["nat"].hook.priority + 1)
 
 
-def test_a_packet_that_has_its_mark_meets_one_rule_and_one_from_outside_two() -> None:
+def test_a_packet_that_has_its_mark_meets_one_rule_and_an_answer_from_outside_two() -> None:
     rules = texts(keep(table(), MASK).chains["prerouting"])
-    assert rules[:2] == ["meta mark & 0x00003f00 != 0 accept", "iifname @outside_ifs accept"]
+    assert rules[:2] == ["meta mark & 0x00003f00 != 0 accept", "ct direction reply iifname @outside_ifs accept"]
 
 
 def test_everything_that_a_rule_refers_to_is_there_and_nothing_else() -> None:
     rules = [{"from": "192.168.15.40", "not": {"port": 22, "protocol": "tcp"}, "only": ["u2"]}]
     held = keep(table(rules=rules), MASK)
     assert {"kill_switch", "kill_switch_1", "nat", "prerouting", "output", "to_u1", "to_u2"} <= set(held.chains)
-    assert set(held.maps) == {"restore"}
+    assert set(held.maps) == {"restore", "arrival"}
     assert {"inside", "outside_ifs", "uplinks", "masqueraded"} <= set(held.sets)
     assert not {"policy_default", "steering_rules", "classify"} & set(held.chains)
 
