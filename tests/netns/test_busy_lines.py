@@ -29,8 +29,8 @@ SLOW = ("rate", "2kbit", "burst", "80b", "limit", "10k")
 LATEST = 3.3
 """Seconds until a dead line is noticed at the latest: three rounds, and answers that were on their way when it died."""
 
-MANY = 30
-"""More of them, each filled, and the loads, the kernel and the daemon are short of two slow processors."""
+MANY = 53
+"""As many uplinks as the largest box of our users has, each filled."""
 
 FILLED = 12.0
 """Seconds after which the loads have done their worst."""

@@ -28,7 +28,7 @@ class World:
 
     def __init__(self, uplinks: int) -> None:
         self.keys: list[UplinkFamily] = [(f"u{n}", Family.V4) for n in range(uplinks)]
-        self.observers_of: Observers = {key: Observer(frozenset(TARGETS), SETTINGS.fall) for key in self.keys}
+        self.observers: Observers = {key: Observer(frozenset(TARGETS), SETTINGS.fall) for key in self.keys}
         self.bad_targets = BadTargets()
         self.health: dict[UplinkFamily, ProbeState] = {key: hl.initial(Health.UP, "", 0.0) for key in self.keys}
         self.now = 0.0
@@ -46,7 +46,7 @@ class World:
         state = self.health[key]
         result = ProbeResult(uplink=key[0], family=key[1], round=state.number, target=target, rtt=rtt)
         sent = next((r.sent for r in state.open if r.number == state.number), None)
-        assessment = take(self.bad_targets, result, sent, lambda _: self.observers_of, self.now + 0.5)
+        assessment = take(self.bad_targets, result, sent, self.observers, self.now + 0.5)
         self.bad_targets = assessment.bad_targets
         for counted in assessment.counted:
             self._count(counted)

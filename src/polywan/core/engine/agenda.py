@@ -8,7 +8,7 @@ from math import inf
 from typing import Final, TypeAlias
 
 from polywan.core.engine import draining, passive, probing, seeking, standby_probing
-from polywan.core.engine.decide import second_cuts
+from polywan.core.engine.cuts import second_cuts
 from polywan.core.evolve import replace
 from polywan.core.health import rounds as hl
 from polywan.core.health.probes import ProbeOrder
@@ -29,6 +29,12 @@ RESYNC: Final = (10.0, 60.0)
 
 READ_SHARE: Final = 200
 """A read takes at most this part of the time until the next: with thousands of devices it is made less often."""
+
+LOOK_SHARE: Final = 0.0002
+"""Seconds by uplink and family between two looks at all of them: looking for what is due takes a tenth at most.
+
+With 53 busy uplinks something is due a thousand times a second; together they are looked at a hundred times.
+"""
 
 Done: TypeAlias = tuple[State, tuple[Effect, ...]]
 
@@ -104,6 +110,14 @@ def _probed(state: State) -> Iterator[tuple[UplinkFamily, ProbeState]]:
             yield key, probes
 
 
+def _probes_due(state: State) -> float:
+    return max(state.wake, state.looked + LOOK_SHARE * len(state.health))
+
+
+def _checks_due(state: State) -> float:
+    return max(state.checks.wake, state.checks.looked + LOOK_SHARE * len(state.health))
+
+
 def _start_probes(state: State, now: float) -> Done:
     config = state.config
     if config is None:
@@ -140,7 +154,7 @@ def _start_probes(state: State, now: float) -> Done:
         if len(health[key].open) > 1:
             # The round before is undecided still: it may be time to ask the layers why.
             state = seeking.stir(probing.stir(state, now), now)
-    state = replace(state, health=health)
+    state = replace(state, health=health, looked=now)
     ends = [min(standby_probing.due(state, key), passive.due(state, key)) for key, _ in _probed(state)]
     return replace(state, wake=min(ends, default=inf)), tuple(orders)
 
@@ -150,8 +164,8 @@ TIMERS: Final = (
     Timer(lambda state: state.write_at, _write, early=True),
     Timer(_sweep_due, _sweep, early=True),
     Timer(draining.due, early=True),
-    Timer(lambda state: state.wake, _start_probes),
-    Timer(lambda state: state.checks.wake, probing.start_checks),
+    Timer(_probes_due, _start_probes),
+    Timer(_checks_due, probing.start_checks),
     Timer(lambda state: state.seek_at, seeking.start),
 )
 """Everything that is done at some time; a new timer is a line here, or among `DECISIONS`."""
@@ -159,6 +173,7 @@ TIMERS: Final = (
 DECISIONS: Final = (
     Timer(lambda state: state.verdict_at),
     Timer(lambda state: state.ramp_at),
+    Timer(lambda state: state.regrade_at),
     Timer(lambda state: retired_marks.due(state.retired)),
     Timer(lambda state: state.story.at),
 )

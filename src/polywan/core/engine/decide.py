@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Final, NamedTuple
 
 from polywan.config import Config
-from polywan.core.engine import draining, renumbered, routers, standby_probing
+from polywan.core.engine import cuts, draining, routers, standby_probing, target_blame
 from polywan.core.engine.story import tell
 from polywan.core.evolve import replace
 from polywan.core.health import fail_static, slow_start
 from polywan.core.health import rounds as hl
 from polywan.core.health.diagnosis import findings
 from polywan.core.health.rounds import Health, ProbeState
-from polywan.core.net import FAMILIES, Family
+from polywan.core.net import Family
 from polywan.core.plan import cautions as cautious
 from polywan.core.plan.compile import compile_state
 from polywan.core.plan.conflicts import conflicts
@@ -31,23 +32,15 @@ from polywan.core.state.effects import (
     Apply,
     Effect,
     ForgetUntranslated,
-    ForgetWrongSource,
     Hold,
     Level,
     Log,
-    ReleaseConnections,
     SaveMemory,
 )
 from polywan.core.state.memory import Memory
-from polywan.core.state.state import State, Sweep
+from polywan.core.state.state import State
 from polywan.core.world.observed import Observed
 from polywan.core.world.paths import NoPath, Path, Reach, UplinkFamily, reach
-
-SWEEP: Final = 1.0
-"""Seconds after which connections of a dead uplink are looked for once more: those born during the switch."""
-
-DEVICE_SWEEP: Final = 0.05
-"""The same for a device that is out of order: by then the kernel has forgotten what it does with it."""
 
 PROBE_PHASES: Final = 4
 """Parts of the probe interval over which uplinks are spread: fewer bursts of probes cost less than many wake-ups."""
@@ -108,19 +101,19 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     if made.tampered and (wait := drift.pause(state.repairs, now)):
         return replace(state, read_at=now + wait), ()
     memory = _recall(made.memory, made.plan)
-    sweeps, cuts = _cuts(state, known.config, known.observed, made.reach, made.selection, now)
+    sweeps, released = cuts.new_cuts(state, known.config, known.observed, made.reach, made.selection, now)
     after = _adopted(state, known, made, memory, now, after_read=after_read)
-    after = replace(after, sweeps=(*state.sweeps, *sweeps, *renumbered.sweeps(state, made.lost, now)))
+    after = replace(after, sweeps=(*state.sweeps, *sweeps, *cuts.vanished(state, made.lost, now)))
     story, notes = tell(state, after, now)
     effects = (
         *_written(state, made, memory, after),
-        *_misplaced(state, known.config, known.observed, made.reach),
-        *cuts,
+        *cuts.misplaced(state, known.config, known.observed, made.reach),
+        *released,
         *draining.notes(state, made.drains),
         *([SaveMemory(memory)] if memory is made.memory is not state.memory else ()),
         *turning,
         *_at_once(state, made.probes),
-        *([drift.challenged(made.foreign, state.repairs.culprit)] if made.tampered else ()),
+        *([drift.repair_log(made.foreign, state.repairs.culprit)] if made.tampered else ()),
         *(Log(Level.WARNING, "caution", text) for text in cautious.newly_raised(made.cautions, state.cautions)),
         *notes,
     )
@@ -143,8 +136,8 @@ def _judge(state: State, known: _Known, now: float, *, after_read: bool) -> Deci
         name: view(config, name, reachable, probes, state.views.get(name), now, memory.orders.get(name), found)
         for name in config.uplinks
     }
-    lost = renumbered.lost(state, config, reachable, after_read=after_read)
-    retired = renumbered.retired(_retired(state, config, actual, now), lost, config, now)
+    lost = cuts.addresses_lost(state, config, reachable, after_read=after_read)
+    retired = cuts.retired_with(_retired(state, config, actual, now), lost, config, now)
     desired = compile_state(
         config,
         state.numbers,
@@ -207,9 +200,12 @@ def _adopted(state: State, known: _Known, made: Decision, memory: Memory, now: f
         lost=frozenset() if after_read else state.lost,
         reach=made.reach,
         health=made.probes,
+        observers=target_blame.observers(state.probing, made.reach, made.probes),
         wake=now,
         checks=replace(state.checks, wake=now),
         verdict_at=fail_static.deadline(made.probes, state.probing),
+        decided_at=now,
+        regrade_at=inf,
         ramps=made.ramps,
         ramp_at=slow_start.next_step(made.probes, state.probing, now),
         selection=made.selection,
@@ -273,94 +269,9 @@ def _phase(state: State, key: UplinkFamily) -> float:
     return state.probing[name].interval * turn / PROBE_PHASES
 
 
-def _cuts(
-    state: State,
-    config: Config,
-    observed: Observed,
-    reachable: Mapping[UplinkFamily, Reach],
-    selection: Selection,
-    now: float,
-) -> tuple[tuple[Sweep, ...], tuple[ReleaseConnections, ...]]:
-    """Connections to let go of now, after the new path is in force, and once more a little later."""
-    before = state.selection or Selection({}, _dead_already(state))
-    new = sorted((selection.dead - before.dead) | (selection.moved - before.moved))
-    mask = layout_of(config).mask
-    cuts = tuple(
-        ReleaseConnections(
-            name,
-            state.numbers[name].mark,
-            mask,
-            family,
-            (name, family) in selection.dead,
-            inbound=_gone(reachable, name, family),
-        )
-        for name, family in new
-    )
-    sweeps = (
-        Sweep(now + wait, c.uplink, c.mark, c.family, c.tcp)
-        for c in cuts
-        for wait in (
-            (DEVICE_SWEEP, SWEEP) if _forgets(observed, config.uplinks[c.uplink].interface, c.family) else (SWEEP,)
-        )
-    )
-    return tuple(sweeps), cuts
-
-
 def _marks(state: State) -> frozenset[int]:
     """Marks that are in use."""
     return frozenset(int(number.mark) for number in (*state.numbers.values(), *state.policy_marks.values()))
-
-
-def _gone(reachable: Mapping[UplinkFamily, Reach], name: str, family: Family) -> bool:
-    return not isinstance(reachable.get((name, family)), Path)
-
-
-def _forgets(observed: Observed, device: str, family: Family) -> bool:
-    """True where the kernel forgets what was masqueraded: a device that is gone, down, or has lost its address."""
-    link = observed.links.get(device)
-    return link is None or not link.up or not any(observed.addresses_of(device, family))
-
-
-def _dead_already(state: State) -> frozenset[UplinkFamily]:
-    """What the daemon before this one had let go of: the kernel's dead sets tell, when there is a table of ours."""
-    nft = state.actual.nft if state.actual else None
-    keys = ((name, family) for name in state.numbers for family in FAMILIES)
-    if nft is None:
-        return frozenset(keys)
-    return frozenset(k for k in keys if state.numbers[k[0]].mark in nft.sets.get(f"dead_{k[1]}", frozenset()))
-
-
-def _misplaced(
-    state: State, config: Config, observed: Observed, reachable: Mapping[UplinkFamily, Reach]
-) -> Iterator[ForgetWrongSource]:
-    """Uplinks whose addresses have changed: what began in between may carry one with which nothing comes back."""
-    for (name, family), path in reachable.items():
-        before = state.reach.get((name, family))
-        known = before.path if isinstance(before, NoPath) else before
-        if before is None or not isinstance(path, Path) or (known is not None and known.addresses == path.addresses):
-            continue
-        if config.uplinks[name].nat == "masquerade":
-            # With no other address the kernel takes the link-local one, which leads no further than the next router.
-            strange = (a.ip.ip for a in observed.addresses if a.link != path.link or a.ip.is_link_local)
-            others = set(strange) - set(path.addresses)
-            mark, mask = state.numbers[name].mark, layout_of(config).mask
-            yield ForgetWrongSource(name, mark, mask, family, frozenset(map(str, others)))
-
-
-def second_cuts(state: State, config: Config, due: Iterable[Sweep]) -> tuple[ReleaseConnections, ...]:
-    """Cut once more where nothing has changed since: not what serves again, by itself or for want of any other."""
-    selection = state.selection
-    lost = selection.dead | selection.moved if selection else frozenset()
-    mask = layout_of(config).mask
-    return tuple(
-        ReleaseConnections(s.uplink, s.mark, mask, s.family, vanished=True)
-        if s.vanished
-        else ReleaseConnections(
-            s.uplink, s.mark, mask, s.family, s.tcp, clients=True, inbound=_gone(state.reach, s.uplink, s.family)
-        )
-        for s in due
-        if s.vanished or (s.uplink, s.family) in lost or s.mark in state.retired
-    )
 
 
 def _retired(state: State, config: Config, actual: ActualState, now: float) -> retired_marks.Retired:

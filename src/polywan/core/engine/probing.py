@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from math import inf
-from typing import Final
+from typing import Final, assert_never
 from urllib.parse import urlsplit
 
 from polywan.config import HealthSettings
@@ -42,6 +42,12 @@ SELDOM: Final = 30.0
 SELDOM_METERED: Final = 300.0
 """The same where volume costs money: some providers count what never leaves their own network."""
 
+REGRADE: Final = 0.25
+"""Seconds from one decision to the next that is about quality alone: what many lines show at once is decided once."""
+
+BUSY_PACE: Final = 5
+"""Intervals between two looks at the gateway of a line that is full: its rounds fail, and it is known why."""
+
 FIRST_CHECK_PARTS: Final = 8
 """Parts of the first second over which first checks are spread, so that many uplinks do not ask in one burst."""
 
@@ -60,17 +66,16 @@ def start_checks(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
     ends: list[float] = []
     for key, probes in state.health.items():
         known[key] = mine = dict(checks.known.get(key, {}))
-        for order in _orders(state, key):
-            layer = order.layer
+        for layer in _layers(state, key):
             state_of = mine.get(layer) or LayerState(next=now + _turn(state, key))
             at = _due(state, key, layer, state_of)
             if at <= now:
                 state_of = ordered(state_of, now, troubled=troubled(probes))
-                orders.append(StartCheck(replace(order, number=state_of.number)))
+                orders.append(StartCheck(_order(state, key, layer, state_of.number)))
                 at = _due(state, key, layer, state_of)
             mine[layer] = state_of
             ends.append(at)
-    return replace(state, checks=replace(checks, known=known, wake=min(ends, default=inf))), tuple(orders)
+    return replace(state, checks=replace(checks, known=known, wake=min(ends, default=inf), looked=now)), tuple(orders)
 
 
 def take_check(state: State, event: CheckResult, now: float) -> tuple[State, tuple[Effect, ...], bool]:
@@ -108,6 +113,12 @@ def stir(state: State, now: float) -> State:
     return replace(state, checks=replace(state.checks, wake=min(state.checks.wake, now)))
 
 
+def regrade(state: State, now: float) -> State:
+    """Have a decision made about a changed quality: at once, unless the last one was made just before."""
+    at = max(now, state.decided_at + REGRADE)
+    return replace(state, regrade_at=min(at, state.regrade_at))
+
+
 def resume(state: State) -> State:
     """Nobody was there for a while: the checks that were under way count for nothing."""
     known = {
@@ -126,7 +137,7 @@ def ask(state: State, uplink: str, now: float) -> State:
         mine = known.get(key, {})
         # A check under way began before the question: its result is not waited for.
         again = {
-            o.layer: replace(mine.get(o.layer, LayerState()), next=-inf, pending=False) for o in _orders(state, key)
+            layer: replace(mine.get(layer, LayerState()), next=-inf, pending=False) for layer in _layers(state, key)
         }
         known[key] = {**mine, **again}
     asked = {**state.checks.asked, **{key: state.health[key].number + 1 for key in keys}}
@@ -167,7 +178,8 @@ def _pace(state: State, key: UplinkFamily, layer: Layer, known: LayerState) -> f
     settings, probes = state.probing[key[0]], state.health[key]
     if layer is Layer.GATEWAY:
         if troubled(probes):
-            return settings.interval if known.troubled else 0.0
+            alive = probes.health is Health.UP and probes.quality.busy
+            return settings.interval * (BUSY_PACE if alive else 1) if known.troubled else 0.0
         if known.verdict is LayerVerdict.BROKEN:
             return settings.interval
         if standby_probing.seldom_asked(state, key):
@@ -190,55 +202,74 @@ def _patience(settings: HealthSettings, probes: ProbeState) -> float:
     return min(_timeout(settings, Layer.GATEWAY) + (probes.quality.queue or 0.0), LISTEN)
 
 
-def _orders(state: State, key: UplinkFamily) -> Iterator[CheckOrder]:
-    """Yield an order for each layer that can be checked on this uplink in this family; they have no number yet."""
-    name, family = key
-    path, config = state.reach.get(key), state.config
-    if not isinstance(path, Path) or config is None:
+def _layers(state: State, key: UplinkFamily) -> Iterator[Layer]:
+    """Yield each layer that can be checked on this uplink in this family."""
+    path = state.reach.get(key)
+    if not isinstance(path, Path):
         return
-    settings = state.probing[name]
-
-    def order(layer: Layer) -> CheckOrder:
-        return CheckOrder(
-            uplink=name,
-            family=family,
-            layer=layer,
-            interface=path.link,
-            mark=state.numbers[name].mark,
-            number=0,
-            timeout=_timeout(settings, layer),
-        )
-
+    settings, family = state.probing[key[0]], key[1]
     if path.via is not None:
-        yield replace(order(Layer.GATEWAY), gateway=path.via, timeout=_patience(settings, state.health[key]))
-    targets = _of(settings.targets, family)
-    servers = targets if settings.dns_servers is None else _of(settings.dns_servers, family)
-    if "dns" in settings.checks and servers:
-        yield replace(order(Layer.DNS), servers=servers, name=settings.dns_name)
-    if "http" in settings.checks and settings.http_url and _reachable(settings.http_url, family, servers):
-        page = order(Layer.HTTP)
-        yield replace(page, servers=servers, url=settings.http_url, status=settings.http_status)
-    if "large" in settings.checks and targets:
-        link = state.observed.links.get(path.link) if state.observed else None
-        yield replace(order(Layer.LARGE), servers=targets, size=min(_ETHERNET, link.mtu if link else _ETHERNET))
+        yield Layer.GATEWAY
+    if "dns" in settings.checks and _servers(settings, family):
+        yield Layer.DNS
+    if "http" in settings.checks and settings.http_url and _reachable(settings, family):
+        yield Layer.HTTP
+    if "large" in settings.checks and _of(settings.targets, family):
+        yield Layer.LARGE
     if "script" in settings.checks and settings.script:
-        yield replace(order(Layer.SCRIPT), command=settings.script)
+        yield Layer.SCRIPT
+
+
+def _order(state: State, key: UplinkFamily, layer: Layer, number: int) -> CheckOrder:
+    """Return the order for one check of a layer that `_layers` named."""
+    name, family = key
+    settings, path = state.probing[name], state.reach[key]
+    assert isinstance(path, Path)  # noqa: S101 - only what has a path is checked
+    order = CheckOrder(
+        uplink=name,
+        family=family,
+        layer=layer,
+        interface=path.link,
+        mark=state.numbers[name].mark,
+        number=number,
+        timeout=_timeout(settings, layer),
+    )
+    match layer:
+        case Layer.GATEWAY:
+            return replace(order, gateway=path.via, timeout=_patience(settings, state.health[key]))
+        case Layer.DNS:
+            return replace(order, servers=_servers(settings, family), name=settings.dns_name)
+        case Layer.HTTP:
+            order = replace(order, url=settings.http_url or "", status=settings.http_status)
+            return replace(order, servers=_servers(settings, family))
+        case Layer.LARGE:
+            link = state.observed.links.get(path.link) if state.observed else None
+            size = min(_ETHERNET, link.mtu if link else _ETHERNET)
+            return replace(order, servers=_of(settings.targets, family), size=size)
+        case Layer.SCRIPT:
+            return replace(order, command=settings.script or ())
+        case _:
+            assert_never(layer)
+
+
+def _servers(settings: HealthSettings, family: Family) -> tuple[IPAddress, ...]:
+    return _of(settings.targets if settings.dns_servers is None else settings.dns_servers, family)
 
 
 def _of(addresses: Iterable[IPAddress], family: Family) -> tuple[IPAddress, ...]:
     return tuple(a for a in addresses if a.version == family)
 
 
-def _reachable(url: str, family: Family, servers: tuple[IPAddress, ...]) -> bool:
+def _reachable(settings: HealthSettings, family: Family) -> bool:
     """Tell whether the page can be looked for in this family: by its address, or by a name and somebody to ask."""
     try:
-        host = urlsplit(url).hostname or ""
+        host = urlsplit(settings.http_url).hostname or ""
     except ValueError:
         return False
     try:
         return ip_address(host).version == family
     except ValueError:
-        return bool(servers)
+        return bool(_servers(settings, family))
 
 
 def _notes(key: UplinkFamily, before: Findings, after: Findings) -> Iterator[Log]:

@@ -52,6 +52,8 @@ def take(state: State, event: TrafficSampled, now: float) -> tuple[State, bool]:
         before, settings = health[key], state.probing[key[0]]
         health[key] = hl.on_moved(before, settings, what, event.since, now - event.took)
         changed = changed or hl.matters(before, health[key], settings)
+        if hl.regraded(before, health[key]):
+            state = probing.regrade(state, now)
     doubted = [key for key in health if _doubted(state, key)]
     for key in doubted:
         health[key] = replace(health[key], life=replace(health[key].life, looked=now - event.took))

@@ -220,6 +220,8 @@ def _count(state: State, event: ProbeResult, bad_targets: BadTargets, now: float
     changed = hl.matters(before, after, settings) or (decided and state.verdict_at < float("inf"))
     if bool(after.bad) != bool(before.bad):
         state = seeking.stir(probing.stir(state, now), now)
+    if hl.regraded(before, after):
+        state = probing.regrade(state, now)
     return replace(state, bad_targets=bad_targets, health=health, wake=wake), changed
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from polywan.config import Config
+from collections.abc import Iterable, Mapping
+
+from polywan.config import Config, HealthSettings
 from polywan.core.evolve import replace
 from polywan.core.health import bad_targets as bl
 from polywan.core.health.probes import ProbeResult
 from polywan.core.health.rounds import Health
-from polywan.core.net import Family
+from polywan.core.net import FAMILIES, Family
 from polywan.core.state.effects import Effect, Level, Log
 from polywan.core.state.state import State
-from polywan.core.world.paths import Path
+from polywan.core.world.paths import Path, Reach, UplinkFamily
 
 
 def weigh(state: State, event: ProbeResult, now: float) -> tuple[bl.Assessment, tuple[Effect, ...]]:
@@ -20,7 +22,7 @@ def weigh(state: State, event: ProbeResult, now: float) -> tuple[bl.Assessment, 
     sent = None
     if probes.health is not Health.DOWN:
         sent = next((r.sent for r in probes.open if r.number == event.round), None)
-    assessment = bl.take(state.bad_targets, event, sent, lambda family: _observers(state, family), now)
+    assessment = bl.take(state.bad_targets, event, sent, state.observers.get(event.family, {}), now)
     notes = []
     if assessment.bad is not None:
         text = f"target {assessment.bad} answers by no uplink: not counted against them"
@@ -49,11 +51,14 @@ def kept(state: State, config: Config) -> bl.BadTargets:
     return bl.retained(state.bad_targets, config.uplinks, targets)
 
 
-def _observers(state: State, family: Family) -> bl.Observers:
-    return {
-        key: bl.Observer(
-            frozenset(t for t in state.probing[key[0]].targets if t.version == family), state.probing[key[0]].fall
-        )
-        for key in state.health
-        if key[1] is family and key[0] in state.probing and isinstance(state.reach.get(key), Path)
-    }
+def observers(
+    probing: Mapping[str, HealthSettings], reach: Mapping[UplinkFamily, Reach], health: Iterable[UplinkFamily]
+) -> Mapping[Family, bl.Observers]:
+    """Return who is probed in each family, and whom it asks."""
+    found: dict[Family, dict[UplinkFamily, bl.Observer]] = {family: {} for family in FAMILIES}
+    for key in health:
+        name, family = key
+        if name in probing and isinstance(reach.get(key), Path):
+            targets = frozenset(target for target in probing[name].targets if target.version == family)
+            found[family][key] = bl.Observer(targets, probing[name].fall)
+    return found

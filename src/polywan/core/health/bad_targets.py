@@ -12,13 +12,13 @@ A single uplink never blames, and an uplink on which nothing answers gets no ben
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final, TypeAlias
 
 from polywan.core.health.probes import ProbeResult
-from polywan.core.net import Family, IPAddress
+from polywan.core.net import IPAddress
 from polywan.core.world.paths import UplinkFamily
 
 _LEAST_OBSERVERS: Final = 2
@@ -97,7 +97,7 @@ def take(
     bad_targets: BadTargets,
     result: ProbeResult,
     sent: float | None,
-    observers_of: Callable[[Family], Observers],
+    observers: Observers,
     now: float,
 ) -> Assessment:
     """Take in one result.
@@ -106,7 +106,7 @@ def take(
         bad_targets: what is known.
         result: of one target on one uplink.
         sent: when its round was sent, if that is undecided and could take the uplink down.
-        observers_of: returns the uplinks that are probed in a family; asked only when there is something to judge.
+        observers: the uplinks that are probed in this family.
         now: monotonic seconds.
     """
     target = result.target
@@ -118,7 +118,6 @@ def take(
     bad_targets = _noted(bad_targets, result, now)
     if result.rtt is not None and not bad_targets.pending and target not in bad_targets.until:
         return Assessment(bad_targets=bad_targets, counted=(result,))
-    observers = observers_of(result.family)
     key = (result.uplink, result.family)
     observer = observers.get(key)
     if result.rtt is not None:
@@ -138,7 +137,7 @@ def take(
     assessment = _released(
         replace(bad_targets, pending=(*bad_targets.pending, PendingMiss(result, sent))), (), observers
     )
-    return replace(assessment, ask=_others(bad_targets, key, target, observers))
+    return replace(assessment, ask=tuple(_others(bad_targets, key, target, observers)))
 
 
 def retained(bad_targets: BadTargets, uplinks: Iterable[str], targets: Iterable[IPAddress]) -> BadTargets:
@@ -189,12 +188,16 @@ def _void(bad_targets: BadTargets, observer: Observer, target: IPAddress, sent: 
 
 def _judged(bad_targets: BadTargets, target: IPAddress, observers: Observers) -> tuple[BadTargets, bool]:
     """Blame the target if every uplink that can tell has given it up."""
-    asked = {key: observer for key, observer in observers.items() if target in observer.targets}
-    misses = {key: bad_targets.misses.get(key, {}).get(target) for key in asked}
-    if any(missed == 0 for missed in misses.values()):
-        return bad_targets, False
-    able = [key for key, observer in asked.items() if bad_targets.answering(key, observer, target)]
-    if len(able) < _LEAST_OBSERVERS or any((misses[key] or 0) < asked[key].fall for key in able):
+    able = []
+    for key, observer in observers.items():
+        if target not in observer.targets:
+            continue
+        missed = bad_targets.misses.get(key, {}).get(target)
+        if missed == 0:
+            return bad_targets, False
+        if bad_targets.answering(key, observer, target):
+            able.append((missed or 0) >= observer.fall)
+    if len(able) < _LEAST_OBSERVERS or not all(able):
         return bad_targets, False
     return replace(bad_targets, until={**bad_targets.until, target: inf}), True
 
@@ -221,14 +224,14 @@ def _doubtful(bad_targets: BadTargets, pending: PendingMiss, observers: Observer
         return False
     if any(uplink != result.uplink and at >= pending.sent for uplink, at in bad_targets.heard.get(target, ())):
         return False
-    return bool(_others(bad_targets, key, target, observers))
+    return any(True for _ in _others(bad_targets, key, target, observers))
 
 
 def _others(
     bad_targets: BadTargets, key: UplinkFamily, target: IPAddress, observers: Observers
-) -> tuple[UplinkFamily, ...]:
-    """Return the other uplinks that can tell: they ask this target too, and others answer them."""
-    return tuple(
+) -> Iterator[UplinkFamily]:
+    """Yield the other uplinks that can tell: they ask this target too, and others answer them."""
+    return (
         other
         for other, observer in observers.items()
         if other != key and target in observer.targets and bad_targets.answering(other, observer, target)

@@ -153,13 +153,14 @@ class Checks:
 
     Attributes:
         known: by uplink and family.
-        wake: no check is due before; a lower bound.
+        wake: no check is due before; a lower bound. `looked`: when all uplinks were last looked at for what is due.
         spent: volume by uplink.
         asked: number of the first round after somebody asked for a test.
     """
 
     known: Mapping[UplinkFamily, Mapping[Layer, LayerState]] = field(default_factory=dict)
     wake: float = 0.0
+    looked: float = -inf
     spent: Mapping[str, Spent] = field(default_factory=dict)
     asked: Mapping[UplinkFamily, int] = field(default_factory=dict)
 

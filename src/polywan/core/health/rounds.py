@@ -274,14 +274,19 @@ def resume(state: ProbeState) -> ProbeState:
 
 
 def matters(before: ProbeState, after: ProbeState, settings: HealthSettings) -> bool:
-    """True when a result calls for a decision."""
-    if after.health is not before.health or after.quality.poor != before.quality.poor:
+    """True when a result calls for a decision at once; what changes the quality alone may wait (`regraded`)."""
+    if after.health is not before.health:
         return True
     if after.health is Health.DOWN:
         # The first and the last good round of an uplink that is down matter: with nobody else left, it serves. That
         # of `rise` does for people: from there on it is held down.
         return bool(after.good) != bool(before.good) or before.good < after.good == settings.rise
     return after.waiting is not None and after.bad != before.bad
+
+
+def regraded(before: ProbeState, after: ProbeState) -> bool:
+    """True when a result makes an uplink degraded, or well again, or for another reason."""
+    return after.quality.poor != before.quality.poor
 
 
 def unprobed(state: ProbeState, settings: HealthSettings, now: float) -> ProbeState:

@@ -64,7 +64,7 @@ def after(repairs: Repairs, observed: Observed, repaired: Iterable[Op], now: flo
     return Repairs(times=times, devices=indexes, mended=mended or repairs.mended)
 
 
-def challenged(ops: Sequence[Op], culprit: str) -> Log:
+def repair_log(ops: Sequence[Op], culprit: str) -> Log:
     """Return what the log says of a repair."""
     what = "; ".join(headline(op) for op in ops[:4]) + ("; …" if len(ops) > 4 else "")
     by = f" (changed by {culprit})" if culprit else ""

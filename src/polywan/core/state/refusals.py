@@ -56,7 +56,7 @@ def reported(before: Retries, report: ApplyReport) -> tuple[Retries, float | Non
     if before.stale:
         # Made before anybody had read why the last one was refused: it says nothing new, and is not one more in a row.
         new = {text: f for text, f in failures.items() if text not in before.refused}
-        notes = tuple(note for text, f in new.items() for note in _phrase(f, text, 1, first=before.tries <= 1))
+        notes = tuple(note for text, f in new.items() for note in _log_of(f, text, 1, first=before.tries <= 1))
         refused = {**before.refused, **dict.fromkeys(new, 1)}
         return replace(before, applied=report, refused=refused), FIRST_RETRY, notes
     times = {text: before.refused.get(text, 0) + 1 for text in failures}
@@ -65,13 +65,13 @@ def reported(before: Retries, report: ApplyReport) -> tuple[Retries, float | Non
     more = any(isinstance(failure.op, NftBatch) for failure in report.failures)
     refusals = before.stuck + more
     notes = tuple(
-        note for text, f in failures.items() for note in _phrase(f, text, times[text], first=times[text] > before.tries)
+        note for text, f in failures.items() for note in _log_of(f, text, times[text], first=times[text] > before.tries)
     )
     after = replace(before, applied=report, refused=times, tries=before.tries + 1, stale=True, stuck=refusals)
     return after, _wait(refusals, usual) if more else usual, notes
 
 
-def _phrase(failure: Failure, text: str, times: int, *, first: bool) -> Iterator[Log]:
+def _log_of(failure: Failure, text: str, times: int, *, first: bool) -> Iterator[Log]:
     """Tell of an operation that was refused so many times in a row, since the `first` plan that was or a later one.
 
     That first time may only mean that somebody was faster: a link that went down and took routes and next hops with

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from polywan.config import Config, HealthSettings
-from polywan.core.health.bad_targets import BadTargets
+from polywan.core.health.bad_targets import BadTargets, Observers
 from polywan.core.health.layers import Checks
 from polywan.core.health.passive import AttemptHistory
 from polywan.core.health.rounds import ProbeState
@@ -64,15 +64,18 @@ class State:
         spare: metered uplinks that no policy needs now (`core/engine/standby_probing.py`).
         failovers: links with several routers whose first one failed (`core/engine/routers.py`).
         checks: what is known of the layers above the link; `bad_targets`: of targets that answer nobody.
+        observers: the uplinks that are probed, by family, and whom they ask; they can tell a bad target.
         watches: what is known of new connections of the uplinks that are up.
         seek_at: when connections of uplinks in doubt are looked at next; endless while nobody is in doubt.
         seeking: such a look is under way.
         views: every uplink's state as people see it.
         generation: number of plans carried out.
         staged: sets that are declared in the kernel ahead of their use (`core/engine/list_preload.py`).
-        wake: no probe is due before; a lower bound, so that an event need not look at every uplink.
+        wake: no probe is due before; a lower bound, so that an event need not look at every uplink. `looked`: when
+            all of them were last looked at.
         verdict_at: when a verdict that waits for other uplinks has waited long enough; endless without one.
         ramps: who is in slow start, and how many percent of its weight it is given.
+        decided_at: when the last decision was made. `regrade_at`: when one about quality alone is due; endless without.
         ramp_at: when an uplink in slow start is given more; endless without one.
         read_at: when the next full read is due; `last_read`: when the last one was asked for, and `took` how
             many seconds it took.
@@ -105,6 +108,7 @@ class State:
     failovers: Mapping[UplinkFamily, RouterFailover] = field(default_factory=dict)
     checks: Checks = field(default_factory=Checks)
     bad_targets: BadTargets = field(default_factory=BadTargets)
+    observers: Mapping[Family, Observers] = field(default_factory=dict)
     watches: Mapping[UplinkFamily, AttemptHistory] = field(default_factory=dict)
     seek_at: float = float("inf")
     seeking: bool = False
@@ -115,7 +119,10 @@ class State:
     generation: int = 0
     staged: frozenset[str] = frozenset()
     wake: float = 0.0
+    looked: float = float("-inf")
     verdict_at: float = float("inf")
+    decided_at: float = float("-inf")
+    regrade_at: float = float("inf")
     ramps: Mapping[UplinkFamily, int] = field(default_factory=dict)
     ramp_at: float = float("inf")
     read_at: float | None = None

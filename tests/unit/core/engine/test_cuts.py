@@ -7,7 +7,7 @@ from ipaddress import ip_interface
 
 import pytest
 
-from polywan.core.engine.renumbered import DEAD
+from polywan.core.engine.cuts import DEAD
 from polywan.core.net import Family
 from polywan.core.state.effects import Apply, Effect, ReleaseConnections
 from polywan.core.state.events import AddressLost, Event, ReadDone, Tick

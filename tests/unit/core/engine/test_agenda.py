@@ -1,0 +1,89 @@
+"""Timers of the engine: what is due together is done together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from polywan.core.engine import agenda, probing
+from polywan.core.evolve import replace as evolve
+from polywan.core.health.life import Life
+from polywan.core.health.quality import Measure
+from polywan.core.net import Family
+from polywan.core.state.effects import StartProbe
+from polywan.core.state.events import Tick, TrafficSampled
+from polywan.core.state.state import State
+from support.engine_world import Engine, config, world
+
+BUSY = 53
+
+
+def looked_at(count: int, now: float) -> State:
+    """Return the state of a daemon with that many uplinks that has just looked for what is due."""
+    daemon = Engine(config(count), world(count, [Family.V4]))
+    daemon.now = now
+    daemon.feed(Tick())
+    assert daemon.state.looked == now
+    return daemon.state
+
+
+@pytest.mark.parametrize("count", [1, 4, BUSY])
+def test_looking_at_all_uplinks_for_what_is_due_takes_a_tenth_of_the_time_at_most(count: int) -> None:
+    hasty = evolve(looked_at(count, 10.0), wake=10.0)
+    pause = agenda.deadline(hasty) - 10.0
+    assert pause == pytest.approx(count * agenda.LOOK_SHARE)
+    assert pause < 0.02
+
+
+def test_a_round_that_is_due_meanwhile_is_started_by_the_next_look() -> None:
+    daemon = Engine(config(BUSY), world(BUSY, [Family.V4]))
+    daemon.now = 10.0
+    daemon.feed(Tick())
+    first = daemon.state.health["u7", Family.V4]
+    daemon.state = evolve(
+        daemon.state, wake=10.0, health={**daemon.state.health, ("u7", Family.V4): replace(first, next=10.0)}
+    )
+    assert not [e for e in daemon.feed(Tick()) if isinstance(e, StartProbe)]
+    daemon.now = agenda.deadline(daemon.state)
+    assert [e.order.uplink for e in daemon.feed(Tick()) if isinstance(e, StartProbe)] == ["u7"]
+
+
+def test_the_last_look_at_connections_is_noted_for_those_in_doubt() -> None:
+    daemon = Engine(config(2), world(2, [Family.V4]))
+    key = ("u1", Family.V4)
+    daemon.state = evolve(
+        daemon.state, health={**daemon.state.health, key: replace(daemon.state.health[key], bad=2, life=Life())}
+    )
+    daemon.now = 0.3
+    daemon.feed(TrafficSampled(moved={}, since=0.1, took=0.125))
+    assert daemon.state.health[key].life.looked == pytest.approx(0.175)
+
+
+def degraded(daemon: Engine, number: int) -> list[object]:
+    """Make an uplink lossy, and return the effects of the result that shows it."""
+    key = (f"u{number}", Family.V4)
+    state = probing.regrade(daemon.state, daemon.now)
+    before = state.health[key]
+    poor = replace(before, quality=replace(before.quality, poor=(Measure.LOSS,), reason=f"loss of {number}"))
+    daemon.state = evolve(state, health={**state.health, key: poor})
+    return list(daemon.feed(Tick()))
+
+
+def test_lines_that_become_degraded_one_after_the_other_share_a_decision() -> None:
+    daemon = Engine(config(3), world(3, [Family.V4]))
+    daemon.now = 10.0
+    degraded(daemon, 1)
+    assert daemon.state.decided_at == 10.0
+    daemon.now = 10.1
+    degraded(daemon, 2)
+    daemon.now = 10.2
+    degraded(daemon, 3)
+    assert daemon.state.decided_at == 10.0
+    assert agenda.decision_due(daemon.state) == pytest.approx(10.0 + probing.REGRADE)
+    daemon.now = 10.3
+    daemon.feed(Tick())
+    assert daemon.state.decided_at == 10.3
+    assert {name: view.reason for name, view in daemon.state.views.items()} == {
+        f"u{n}": f"loss of {n}" for n in (1, 2, 3)
+    }
