@@ -46,17 +46,15 @@ class Timer:
     Attributes:
         due: returns when that is, monotonic seconds; endless while there is nothing to do.
         run: does it; None where a new decision does, or where a `Tick` does it before all else.
-        early: it also runs before the first decision.
     """
 
     due: Callable[[State], float]
     run: Callable[[State, float], Done] | None = None
-    early: bool = False
 
 
 def deadline(state: State) -> float:
     """Return the time at which the engine wants a `Tick`, if nothing happens before."""
-    return min(timer.due(state) for timer in ((*TIMERS, *DECISIONS) if state.ready else EARLY))
+    return min(timer.due(state) for timer in ((*TIMERS, *DECISIONS) if state.ready else BEFORE))
 
 
 def decision_due(state: State) -> float:
@@ -67,7 +65,7 @@ def decision_due(state: State) -> float:
 def run(state: State, now: float) -> Done:
     """Do all that is due, in the order of the table."""
     effects: list[Effect] = []
-    for timer in TIMERS if state.ready else EARLY:
+    for timer in TIMERS if state.ready else BEFORE:
         if timer.run is not None and timer.due(state) <= now:
             state, more = timer.run(state, now)
             effects += more
@@ -159,11 +157,14 @@ def _start_probes(state: State, now: float) -> Done:
     return replace(state, wake=min(ends, default=inf)), tuple(orders)
 
 
+BEFORE: Final = (Timer(_read_due, _read),)
+"""Everything that is done at some time before the first decision."""
+
 TIMERS: Final = (
-    Timer(_read_due, _read, early=True),
-    Timer(lambda state: state.write_at, _write, early=True),
-    Timer(_sweep_due, _sweep, early=True),
-    Timer(draining.due, early=True),
+    *BEFORE,
+    Timer(lambda state: state.write_at, _write),
+    Timer(_sweep_due, _sweep),
+    Timer(draining.due),
     Timer(_probes_due, _start_probes),
     Timer(_checks_due, probing.start_checks),
     Timer(lambda state: state.seek_at, seeking.start),
@@ -178,5 +179,3 @@ DECISIONS: Final = (
     Timer(lambda state: state.story.at),
 )
 """Everything that asks for a new decision at some time."""
-
-EARLY: Final = tuple(timer for timer in TIMERS if timer.early)
