@@ -15,8 +15,8 @@ from polywan.core.health.probes import ProbeResult
 from polywan.core.health.rounds import Health
 from polywan.core.net import Family
 from polywan.core.plan.plan import ActualState
-from polywan.core.state.effects import Apply, Effect, ReleaseConnections, StartProbe
-from polywan.core.state.events import ConfigLoaded, Event, ReadDone, Tick
+from polywan.core.state.effects import Apply, Effect, ReleaseConnections, SampleTraffic, StartProbe
+from polywan.core.state.events import ConfigLoaded, Event, ReadDone, Tick, TrafficSampled
 from polywan.core.state.state import State
 from support.engine_world import config, world
 
@@ -65,6 +65,8 @@ class Probed:
             self.cuts.append((self.now, effect.uplink))
         elif isinstance(effect, Apply):
             assert self.state.actual is not None
+        elif isinstance(effect, SampleTraffic):
+            self._later(0.02, TrafficSampled(moved={}, since=self.now, took=0.02))
         elif isinstance(effect, StartProbe):
             begin, end = self.silence.get(effect.order.uplink, (float("inf"), float("inf")))
             rtt = None if begin <= self.now < end else 0.01
@@ -76,8 +78,11 @@ class Probed:
                     target=target.address,
                     rtt=rtt,
                 )
-                self._count += 1
-                heapq.heappush(self._queue, (self.now + (rtt or effect.order.timeout), self._count, result))
+                self._later(rtt or effect.order.timeout, result)
+
+    def _later(self, seconds: float, event: Event) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (self.now + seconds, self._count, event))
 
     def run(self, end: float) -> Outcome:
         while True:

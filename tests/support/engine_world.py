@@ -10,8 +10,8 @@ from polywan.config import Config
 from polywan.core.engine import step as engine
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan.plan import ActualState
-from polywan.core.state.effects import Apply, Effect
-from polywan.core.state.events import ConfigLoaded, LinkChanged, ReadDone, Tick
+from polywan.core.state.effects import Apply, Effect, SampleTraffic
+from polywan.core.state.events import ConfigLoaded, LinkChanged, ReadDone, Tick, TrafficSampled
 from polywan.core.state.state import State
 from polywan.core.world.observed import Address, DefaultRoute, Link, Observed
 
@@ -72,6 +72,9 @@ class Engine:
         self.state, first = engine.step(self.state, event, self.now)
         self.state, second = engine.step(self.state, Tick(), self.now)
         self.effects += first + second
+        if any(isinstance(effect, SampleTraffic) for effect in first + second):
+            # Nothing moves in this world.
+            self.state, _ = engine.step(self.state, TrafficSampled(moved={}, since=self.now, took=0.0), self.now)
         return [*first, *second]
 
     def carrier(self, number: int, *, carrier: bool) -> list[Effect]:

@@ -54,7 +54,7 @@ class Timer:
 
 def deadline(state: State) -> float:
     """Return the time at which the engine wants a `Tick`, if nothing happens before."""
-    return min(timer.due(state) for timer in ((*TIMERS, *DECISIONS) if state.ready else BEFORE))
+    return min(timer.due(state) for timer in ((*TIMERS, *DECISIONS) if state.ready else STARTING))
 
 
 def decision_due(state: State) -> float:
@@ -65,7 +65,7 @@ def decision_due(state: State) -> float:
 def run(state: State, now: float) -> Done:
     """Do all that is due, in the order of the table."""
     effects: list[Effect] = []
-    for timer in TIMERS if state.ready else BEFORE:
+    for timer in TIMERS if state.ready else STARTING:
         if timer.run is not None and timer.due(state) <= now:
             state, more = timer.run(state, now)
             effects += more
@@ -157,11 +157,11 @@ def _start_probes(state: State, now: float) -> Done:
     return replace(state, wake=min(ends, default=inf)), tuple(orders)
 
 
-BEFORE: Final = (Timer(_read_due, _read),)
+STARTING: Final = (Timer(_read_due, _read),)
 """Everything that is done at some time before the first decision."""
 
 TIMERS: Final = (
-    *BEFORE,
+    *STARTING,
     Timer(lambda state: state.write_at, _write),
     Timer(_sweep_due, _sweep),
     Timer(draining.due),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import Final
 
 from polywan.core.engine import probing
@@ -29,18 +30,21 @@ LONGEST_PAUSE: Final = 1.0
 
 def stir(state: State, now: float) -> State:
     """Look at once: an uplink has come into doubt. One that is under way is followed by the next anyway."""
-    return state if state.seeking or state.seek_at < float("inf") else replace(state, seek_at=now)
+    return state if state.seeking or state.seek_at < inf else replace(state, seek_at=now)
 
 
 def start(state: State, _: float) -> tuple[State, tuple[SampleTraffic, ...]]:
     """Order a look if there is doubt."""
     doubted = [key for key in state.health if _doubted(state, key)]
-    state = replace(state, seek_at=float("inf"))
+    state = replace(state, seek_at=inf)
     if not doubted or state.config is None or state.observed is None:
         return state, ()
     own, networks = passive.inside(state.config, state.observed)
     watched = tuple(_watched(state, key) for key in doubted)
-    return replace(state, seeking=True), (SampleTraffic(layout_of(state.config).mask, watched, Inside(own, networks)),)
+    new = {key: state.health[key] for key in doubted if not state.health[key].life.looks}
+    health = {**state.health, **{key: replace(p, life=replace(p.life, looks=1)) for key, p in new.items()}}
+    order = SampleTraffic(layout_of(state.config).mask, watched, Inside(own, networks))
+    return replace(state, health=health, seeking=True), (order,)
 
 
 def take(state: State, event: TrafficSampled, now: float) -> tuple[State, bool]:
@@ -54,9 +58,14 @@ def take(state: State, event: TrafficSampled, now: float) -> tuple[State, bool]:
         changed = changed or hl.matters(before, health[key], settings)
         if hl.regraded(before, health[key]):
             state = probing.regrade(state, now)
-    doubted = [key for key in health if _doubted(state, key)]
-    for key in doubted:
-        health[key] = replace(health[key], life=replace(health[key].life, looked=now - event.took))
+    doubted = {key for key in health if _doubted(state, key)}
+    for key, before in health.items():
+        if key in doubted and before.life.looks:
+            settings = state.probing[key[0]]
+            health[key] = hl.on_looked(before, settings, now - event.took, now)
+            changed = changed or hl.matters(before, health[key], settings)
+        elif before.life.looks:
+            health[key] = replace(before, life=replace(before.life, looks=0))
     paces = [state.probing[key[0]].interval / 4 for key in doubted]
     if not paces:
         return replace(state, health=health), changed

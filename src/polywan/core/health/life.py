@@ -8,7 +8,7 @@ gateway. While there are any, failed rounds lead to no verdict. Connections are 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from math import inf
 from typing import Final, TypeAlias
@@ -56,7 +56,8 @@ class Life:
         late_at: when the last late answer came, and `late` how many seconds it took.
         back_at: when packets were last seen to come back, and `rate` how many bytes a second.
         loaded: when a heavy load began that was still being sent at the last look.
-        looked: when connections were last looked at.
+        looks: looks at connections that were asked for in the present doubt; the first alone tells nothing.
+        looked: when the last look was that could be compared with one before.
     """
 
     late_at: float = -inf
@@ -64,7 +65,7 @@ class Life:
     back_at: float = -inf
     rate: float = 0.0
     loaded: float = -inf
-
+    looks: int = 0
     looked: float = -inf
 
     @property
@@ -109,7 +110,12 @@ def unseen(life: Life, bad_since: float, now: float) -> bool:
         bad_since: when the first of the failed rounds was sent.
         now: monotonic seconds.
     """
-    return life.looked > -inf and now - life.looked > LOOK_AGE and now - bad_since < LOOK_WAIT
+    return life.looks > 0 and now - life.looked > LOOK_AGE and now - bad_since < LOOK_WAIT
+
+
+def seen(life: Life, at: float) -> Life:
+    """Note a look at connections of an uplink in doubt, and that the next is asked for."""
+    return replace(life, looks=life.looks + 1, looked=at if life.looks > 1 else life.looked)
 
 
 def described(life: Life, settings: HealthSettings, queue: float | None, answered: str, now: float) -> str:

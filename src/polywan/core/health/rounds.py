@@ -233,6 +233,13 @@ def on_moved(state: ProbeState, settings: HealthSettings, what: Moved, since: fl
     return _revived(replace(state, life=life), settings, until)
 
 
+def on_looked(state: ProbeState, settings: HealthSettings, at: float, now: float) -> ProbeState:
+    """Note that its connections were looked at; a verdict may have waited for that alone."""
+    state = replace(state, life=lf.seen(state.life, at))
+    withheld = state.health is Health.UP and state.bad >= settings.fall and state.waiting is None
+    return state if not withheld or lf.alive(state.life, settings, state.answered, now) else _due(state, now)
+
+
 def _revived(state: ProbeState, settings: HealthSettings, now: float) -> ProbeState:
     """While there is life the worst verdict about an uplink that is up is that it is busy."""
     if state.health is Health.DOWN or not lf.alive(state.life, settings, state.answered, now):
@@ -281,7 +288,7 @@ def matters(before: ProbeState, after: ProbeState, settings: HealthSettings) -> 
         # The first and the last good round of an uplink that is down matter: with nobody else left, it serves. That
         # of `rise` does for people: from there on it is held down.
         return bool(after.good) != bool(before.good) or before.good < after.good == settings.rise
-    return after.waiting is not None and after.bad != before.bad
+    return after.waiting is not None and (after.bad != before.bad or before.waiting is None)
 
 
 def regraded(before: ProbeState, after: ProbeState) -> bool:
@@ -360,10 +367,15 @@ def _bad(state: ProbeState, settings: HealthSettings, current: Round, now: float
     state = replace(state, cause=cause)
     if lf.alive(state.life, settings, state.answered, now):
         return _busy(state, settings, now)
+    return _due(state, now)
+
+
+def _due(state: ProbeState, now: float) -> ProbeState:
+    """Let a verdict be due, unless nobody has looked for signs of life yet."""
     if lf.unseen(state.life, state.bad_since, now):
         return state
     if state.quality.busy:
-        state = replace(state, cause=f"was busy, and nothing comes back any more: {cause}")
+        state = replace(state, cause=f"was busy, and nothing comes back any more: {state.cause}")
     return replace(state, waiting=now if state.waiting is None else state.waiting)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 
-from polywan.core.engine import agenda, probing
+from polywan.core.engine import agenda, probing, seeking
 from polywan.core.evolve import replace as evolve
+from polywan.core.health import life as lf
 from polywan.core.health.life import Life
 from polywan.core.health.quality import Measure
 from polywan.core.net import Family
@@ -49,15 +51,21 @@ def test_a_round_that_is_due_meanwhile_is_started_by_the_next_look() -> None:
     assert [e.order.uplink for e in daemon.feed(Tick()) if isinstance(e, StartProbe)] == ["u7"]
 
 
-def test_the_last_look_at_connections_is_noted_for_those_in_doubt() -> None:
+def test_a_look_is_noted_for_uplinks_in_doubt_once_it_can_be_compared() -> None:
     daemon = Engine(config(2), world(2, [Family.V4]))
     key = ("u1", Family.V4)
-    daemon.state = evolve(
+    state = evolve(
         daemon.state, health={**daemon.state.health, key: replace(daemon.state.health[key], bad=2, life=Life())}
     )
-    daemon.now = 0.3
-    daemon.feed(TrafficSampled(moved={}, since=0.1, took=0.125))
-    assert daemon.state.health[key].life.looked == pytest.approx(0.175)
+    state, _ = seeking.start(state, 0.1)
+    state, _ = seeking.take(state, TrafficSampled(moved={}, since=-inf, took=0.0), 0.2)
+    assert state.health[key].life.looked == -inf
+    assert lf.unseen(state.health[key].life, 0.0, 0.3)
+    state, _ = seeking.start(state, 0.3)
+    state, _ = seeking.take(state, TrafficSampled(moved={}, since=0.2, took=0.125), 0.5)
+    assert state.health[key].life.looked == pytest.approx(0.375)
+    assert not lf.unseen(state.health[key].life, 0.0, 0.5)
+    assert lf.unseen(state.health[key].life, 0.0, 0.5 + lf.LOOK_AGE)
 
 
 def degraded(daemon: Engine, number: int) -> list[object]:

@@ -115,15 +115,15 @@ def test_a_daemon_that_has_just_begun_to_ask_waits_for_the_first_answer_out_of_a
     assert state.quality.busy
 
 
-@pytest.mark.parametrize(("looked", "verdict"), [(-inf, True), (100.9, True), (98.0, False)])
+@pytest.mark.parametrize(("looked", "verdict"), [(-inf, False), (100.9, True), (98.0, False)])
 def test_a_verdict_waits_for_a_look_on_a_box_that_looks_late(looked: float, verdict: bool) -> None:
-    state = replace(hl.initial(hl.Health.UP, "up", 90.0), life=Life(looked=looked), answered=95.0)
+    state = replace(hl.initial(hl.Health.UP, "up", 90.0), life=Life(looks=2, looked=looked), answered=95.0)
     state = silent_rounds(state, 4, 100.0, SETTINGS)
     assert (state.waiting is not None) is verdict
 
 
 def test_it_does_not_wait_for_ever() -> None:
-    state = replace(hl.initial(hl.Health.UP, "up", 90.0), life=Life(looked=98.0), answered=95.0)
+    state = replace(hl.initial(hl.Health.UP, "up", 90.0), life=Life(looks=2, looked=98.0), answered=95.0)
     state = silent_rounds(silent_rounds(state, 4, 100.0, SETTINGS), 4, 107.0, SETTINGS)
     assert state.waiting is not None
 
