@@ -21,6 +21,7 @@ from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, STREAM_PORT, Servers
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import SteadyLoad, connect
 from support.firewalls import CAUSES, FIREWALL, TIMES, flushed
+from support.invalid import unasked_answer
 from support.netns import with_servers
 
 if TYPE_CHECKING:
@@ -157,6 +158,18 @@ def test_a_connection_from_outside_that_begins_meanwhile_is_answered_by_its_own_
 
     asyncio.run(story())
     assert sum(seen.spoofed for seen in lab.all_seen().values()) == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_tracking_calls_invalid_leaves_by_no_uplink_meanwhile(
+    lab: Lab, start_daemon: StartDaemon, family: Family
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGSTOP)
+    lab.router.nft("flush ruleset")
+    unasked_answer(lab, family, lab.client)
+    assert {number: seen.spoofed for number, seen in lab.all_seen().items()} == {1: 0, 2: 0, 3: 0}
 
 
 def test_others_cannot_change_the_table_and_it_goes_with_the_daemon(lab: Lab, start_daemon: StartDaemon) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Final
@@ -19,7 +19,7 @@ from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, STREAM_PORT
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import error_name
-from polywan.probe.icmp import checksum
+from support.invalid import unasked_answer
 from support.netns import with_servers
 
 if TYPE_CHECKING:
@@ -125,16 +125,7 @@ def test_what_tracking_calls_invalid_leaves_by_no_other_uplink_than_that_of_its_
     daemon.kill()
     for words in (["route", "flush", "table", "6001"], ["route", "del", "default", "dev", "wan1"]):
         lab.router.run(["ip", f"-{family:d}", *words])
-    kind, protocol = (0, socket.IPPROTO_ICMP) if family is Family.V4 else (129, socket.IPPROTO_ICMPV6)
-    rest = b"\0\1\0\1" + bytes(8)
-    total = checksum(bytes([kind, 0, 0, 0]) + rest).to_bytes(2) if family is Family.V4 else b"\0\0"
-    with lab.router.entered():
-        raw = socket.socket(SOCKET_FAMILY[family], socket.SOCK_RAW, protocol)
-    with closing(raw):
-        raw.bind((str(lab.topology.uplink(1).addresses[family].own.ip), 0))
-        for _ in range(3):
-            with suppress(PermissionError):
-                raw.sendto(bytes([kind, 0]) + total + rest, (str(SERVERS[family][0]), 0))
+    unasked_answer(lab, family, lab.router, lab.topology.uplink(1).addresses[family].own.ip)
     assert {number: seen.spoofed for number, seen in lab.all_seen().items()} == {1: 0, 2: 0, 3: 0}
 
 

@@ -214,7 +214,7 @@ def _adopted(state: State, known: _Known, made: Decision, memory: Memory, now: f
         views=made.views,
         actual=_assume(made.desired, actual),
         generation=state.generation + bool(made.plan),
-        held=keep(made.desired.nft, layout_of(config).mask),
+        held=keep(made.desired.nft, layout_of(config).mask, ipsec=observed.ipsec),
         repairs=drift.after(state.repairs, observed, repaired, now) if after_read else state.repairs,
         retries=_retries(state, made, after_read=after_read),
         cautions=made.cautions,

@@ -4,9 +4,10 @@
 to the socket that made it (nft(8), Linux 5.12). It goes with the daemon. So nothing is moved into it: what is here is
 doubled, and the main table does without. That one stays open to others, dnsmasq for one, who fills its sets.
 
-Four things have to go on meanwhile. Connection tracking and translation are unhooked with the last rule that uses
-them, and this box then answers for those behind it, with resets. Packets of a connection need its mark, or they leave
-by another uplink. What comes in by an uplink has to be answered by it. And the kill switch has to hold.
+Five things have to go on meanwhile. Connection tracking and translation are unhooked with the last rule that uses
+them, and this box then answers for those behind it, with resets. What cannot be translated must not leave. Packets of
+a connection need its mark, or they leave by another uplink. What comes in by an uplink has to be answered by it. And
+the kill switch has to hold.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Final
 
-from polywan.core.ruleset.model import Chain, NftRule, NftTable, unread
+from polywan.core.ruleset.model import QUOTABLE, Chain, NftRule, NftTable, unread
+from polywan.core.ruleset.table import INVALID
 
 KEEP_TABLE: Final = "inet polywan_keep"
 """Family and name of the table (nft(8))."""
@@ -29,7 +31,7 @@ _REFERS: Final = re.compile(r"(?:@|goto |jump )(\w+)")
 _COPIED: Final = ("nat", "kill_switch")
 
 
-def keep(table: NftTable, mask: int) -> NftTable:
+def keep(table: NftTable, mask: int, *, ipsec: bool) -> NftTable:
     """Return the table that stands in for `table`.
 
     Sets that others fill, or that come in pieces, are not here. A chain ends before the first rule that needs one of
@@ -38,8 +40,9 @@ def keep(table: NftTable, mask: int) -> NftTable:
     Args:
         table: ours.
         mask: bits of the mark that are ours.
+        ipsec: packets that leave may go into a tunnel.
     """
-    chains = {n: _later(replace(table.chains[n], rules=rules)) for n, rules in _marks(mask).items()}
+    chains = {n: _later(replace(table.chains[n], rules=rules)) for n, rules in _marks(table, mask, ipsec=ipsec).items()}
     for name in _COPIED:
         if name in table.chains:
             whole = tuple(takewhile(lambda rule: _sound(rule.text, table), table.chains[name].rules))
@@ -63,7 +66,7 @@ def hold_texts(table: NftTable | None) -> tuple[str, str]:
     return first, first.replace(f" {owned}", "", 1)
 
 
-def _marks(mask: int) -> Mapping[str, tuple[NftRule, ...]]:
+def _marks(table: NftTable, mask: int, *, ipsec: bool) -> Mapping[str, tuple[NftRule, ...]]:
     """The mark of the connection back on its packet, where the main table has not done so.
 
     What begins meanwhile and comes from outside is given one: its answer would leave by main's default.
@@ -77,9 +80,24 @@ def _marks(mask: int) -> Mapping[str, tuple[NftRule, ...]]:
         "ct state new meta secpath missing iifname vmap @arrival", "from outside: replies go back the way it came"
     )
     return {
-        "prerouting": (done, answer, arrived, back),
+        "prerouting": (done, answer, arrived, back, *(() if ipsec else _untranslated(table))),
         "output": (done, NftRule("oifname != @uplinks accept", "does not leave by an uplink"), back),
     }
+
+
+def _untranslated(table: NftTable) -> Iterator[NftRule]:
+    """Drop what connection tracking calls invalid where it comes in, so that packets that leave are asked nothing.
+
+    With IPsec it may go into a tunnel, which shows only when it leaves: then there is no such rule.
+    """
+    devices = []
+    for device, verdict in table.maps["guards"].elements.items() if "guards" in table.maps else ():
+        rules = [rule.text for rule in table.chains[verdict.removeprefix("goto ")].rules]
+        if INVALID in rules and QUOTABLE.fullmatch(str(device)):
+            devices.append(f'"{device}"')
+    if devices:
+        leaves = f"fib daddr . mark oifname {{ {', '.join(sorted(devices))} }}"
+        yield NftRule(f"ct state invalid iifname != @outside_ifs {leaves} counter drop", "would leave untranslated")
 
 
 def _later(chain: Chain) -> Chain:

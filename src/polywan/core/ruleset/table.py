@@ -288,9 +288,11 @@ def _shared(inputs: RulesetInput) -> dict[str, Chain]:
     }
 
 
+INVALID: Final = "iif != 0 ct state invalid counter drop"
+"""Of a guard whose uplink translates: connection tracking does not translate what it calls invalid."""
+
 _UNTRANSLATED: Final = (
-    # Connection tracking does not translate what it calls invalid: it would leave with an inside source.
-    NftRule("iif != 0 ct state invalid counter drop", "would leave untranslated"),
+    NftRule(INVALID, "would leave untranslated"),
     # Such as the kernel's own reset for a connection that nobody knows of any more.
     NftRule("iif 0 ct state invalid fib saddr . oif type != local counter drop", "has an address of another link"),
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from polywan.config import Config
 from polywan.core.ruleset.model import Chain, NftRule, NftSet, NftTable
 from polywan.core.ruleset.second_table import HELD, KEEP_TABLE, hold_texts, keep
 from support.engine_world import Engine, config, world
@@ -14,8 +15,9 @@ from support.engine_world import Engine, config, world
 MASK = 0x3F00
 
 
-def table(**more: Any) -> NftTable:
-    desired = Engine(config(2, **more), world(2)).state.desired
+def table(uplinks: dict[str, Any] | None = None, **more: Any) -> NftTable:
+    read = config(2, **more) if uplinks is None else Config.model_validate({"uplinks": uplinks, **more})
+    desired = Engine(read, world(2)).state.desired
     assert desired is not None
     return desired.nft
 
@@ -26,7 +28,7 @@ def texts(chain: Chain) -> list[str]:
 
 def test_it_translates_as_the_first_and_just_behind_it() -> None:
     ours = table()
-    held = keep(ours, MASK).chains["nat"]
+    held = keep(ours, MASK, ipsec=False).chains["nat"]
     assert texts(held) == texts(ours.chains["nat"])
     assert held.hook is not None
     assert ours.chains["nat"].hook is not None
@@ -34,13 +36,28 @@ def test_it_translates_as_the_first_and_just_behind_it() -> None:
 
 
 def test_a_packet_that_has_its_mark_meets_one_rule_and_an_answer_from_outside_two() -> None:
-    rules = texts(keep(table(), MASK).chains["prerouting"])
+    rules = texts(keep(table(), MASK, ipsec=False).chains["prerouting"])
     assert rules[:2] == ["meta mark & 0x00003f00 != 0 accept", "ct direction reply iifname @outside_ifs accept"]
+
+
+def invalid(ours: NftTable, *, ipsec: bool = False) -> list[str]:
+    return [text for text in texts(keep(ours, MASK, ipsec=ipsec).chains["prerouting"]) if "invalid" in text]
+
+
+def test_what_would_leave_untranslated_is_dropped_where_it_comes_in() -> None:
+    (text,) = invalid(table())
+    assert 'fib daddr . mark oifname { "wan1", "wan2" } counter drop' in text
+    (text,) = invalid(table(uplinks={"u1": {"interface": "wan1", "nat": "none"}, "u2": {"interface": "wan2"}}))
+    assert '{ "wan2" }' in text
+
+
+def test_with_ipsec_nothing_is_dropped_before_it_is_known_whether_a_tunnel_takes_it() -> None:
+    assert invalid(table(), ipsec=True) == []
 
 
 def test_everything_that_a_rule_refers_to_is_there_and_nothing_else() -> None:
     rules = [{"from": "192.168.15.40", "not": {"port": 22, "protocol": "tcp"}, "only": ["u2"]}]
-    held = keep(table(rules=rules), MASK)
+    held = keep(table(rules=rules), MASK, ipsec=False)
     assert {"kill_switch", "kill_switch_1", "nat", "prerouting", "output", "to_u1", "to_u2"} <= set(held.chains)
     assert set(held.maps) == {"restore", "arrival"}
     assert {"inside", "outside_ifs", "uplinks", "masqueraded"} <= set(held.sets)
@@ -48,7 +65,7 @@ def test_everything_that_a_rule_refers_to_is_there_and_nothing_else() -> None:
 
 
 def test_without_a_kill_switch_there_is_no_chain_for_it() -> None:
-    assert "kill_switch" not in keep(table(), MASK).chains
+    assert "kill_switch" not in keep(table(), MASK, ipsec=False).chains
 
 
 @pytest.mark.parametrize("name", ["dns_x", "list_x"])
@@ -62,13 +79,13 @@ def test_a_chain_ends_before_the_first_rule_that_needs_what_others_fill(name: st
         chains={**ours.chains, "kill_switch": longer},
         sets={**ours.sets, name: NftSet("type ipv4_addr;")},
     )
-    held = keep(changed, MASK)
+    held = keep(changed, MASK, ipsec=False)
     assert len(held.chains["kill_switch"].rules) == at
     assert name not in held.sets
 
 
 def test_it_is_made_in_place_of_its_forerunner_and_of_one_that_is_nobodys() -> None:
-    first, second = hold_texts(keep(table(), MASK))
+    first, second = hold_texts(keep(table(), MASK, ipsec=False))
     assert first.startswith(
         f"add table {KEEP_TABLE} {{ {HELD}; }}\ndelete table {KEEP_TABLE}\ntable {KEEP_TABLE} {{\n\t{HELD}\n"
     )
@@ -78,7 +95,7 @@ def test_it_is_made_in_place_of_its_forerunner_and_of_one_that_is_nobodys() -> N
 
 def test_a_decision_asks_for_it_only_when_it_differs() -> None:
     daemon = Engine(config(3), world(3))
-    assert daemon.state.held == keep(daemon.state.desired.nft, 0x3F00)  # type: ignore[union-attr]  # it has decided
+    assert daemon.state.held == keep(daemon.state.desired.nft, 0x3F00, ipsec=False)  # type: ignore[union-attr]  # it has decided
     before = daemon.state.held
     effects = daemon.carrier(1, carrier=False)
     assert not [effect for effect in effects if type(effect).__name__ == "Hold"]
