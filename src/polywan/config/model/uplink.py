@@ -225,7 +225,7 @@ _OVERRIDE: Final = "As in [health], for this uplink only. Default: what [health]
 
 
 class HealthOverrides(Model):
-    """The same keys for one uplink; what is absent is taken from [health]."""
+    """Every key of [health] may also be set here, for this uplink only; absent keys have their values from [health]."""
 
     targets: _Targets | None = Field(default=None, description=_OVERRIDE)
     quorum: _Quorum | None = Field(default=None, description=_OVERRIDE)

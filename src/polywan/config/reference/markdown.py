@@ -69,7 +69,7 @@ prints.
 
 
 def markdown() -> str:
-    """Return the reference of every key: meaning, form, default and its reason."""
+    """Return the reference of every key: meaning, form, default and its reason; a repeated key is described once."""
     return "\n".join([_HEAD, *(line for title, model in _SECTIONS for line in _section(title, model))])
 
 
@@ -78,6 +78,9 @@ def _section(title: str, model: type[Model]) -> Iterator[str]:
     yield ""
     yield _first_line(model)
     yield ""
+    if model is HealthOverrides:
+        # Each key is described once, under [health].
+        return
     for key, field in keys_of(model).items():
         yield f"### `{key}`"
         yield ""
