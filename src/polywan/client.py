@@ -63,7 +63,7 @@ class _Connection(http.client.HTTPConnection):
         try:
             while not self._reached(f"/proc/self/fd/{descriptor}"):
                 if time.monotonic() > until:
-                    raise TimeoutError("too many others wait to be heard")
+                    raise TimeoutError("too many other clients are waiting")
                 time.sleep(_AGAIN)
         finally:
             os.close(descriptor)

@@ -52,7 +52,7 @@ def test_a_client_waits_while_others_fill_the_queue_of_the_socket(tmp_path: Path
         server.bind(str(path))
         server.listen(0)
         first.connect(str(path))
-        with pytest.raises(ControlError, match="too many others wait"):
+        with pytest.raises(ControlError, match="too many other clients are waiting"):
             Client(tmp_path, timeout=0.1).status()
 
         def answer() -> None:

@@ -11,19 +11,19 @@ from polywan import __version__
 from polywan.cli.suggesting import Suggesting
 
 VERBS = {
-    "lab": "try it without hardware: providers, failures and real traffic in private namespaces",
-    "check": "is the configuration good?",
-    "plan": "what would change in the kernel",
-    "run": "the daemon, in the foreground",
-    "reload": "put the changed configuration in force",
-    "down": "leave the kernel as found",
-    "status": "every uplink: state, share, why",
-    "uplink": "take an uplink out of use, take it back, or test it",
-    "flows": "every connection and its uplink",
-    "affinity": "clients that keep their uplink",
-    "why": "which uplink would a connection take, and why",
-    "exec": "run a program by one uplink",
-    "show": "the rules, routes and configuration in force",
+    "lab": "try polywan without hardware: providers, failures and real traffic in private namespaces",
+    "check": "check the configuration",
+    "plan": "show what would change in the kernel",
+    "run": "run the daemon in the foreground",
+    "reload": "put a changed configuration in force",
+    "down": "remove everything and leave the kernel as found",
+    "status": "show state, share and reason of every uplink",
+    "uplink": "disable, drain, enable or test an uplink",
+    "flows": "list connections and their uplinks",
+    "affinity": "list or forget clients that keep their uplink",
+    "why": "explain which uplink a connection would take",
+    "exec": "run a program over one uplink",
+    "show": "show the rules, routes and configuration in force",
     "version": "print the version",
 }
 """The verbs in the order in which `polywan --help` lists them."""
@@ -54,7 +54,7 @@ class _Lazy(Suggesting):
 
 
 @click.command(name="version")
-@click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def _version(as_json: bool) -> None:
     """Print the version.
 
@@ -111,10 +111,10 @@ def main() -> None:
 
 def _unexpected(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        what = error.filename if error.filename is not None else "writing the output"
+        what = error.filename if error.filename is not None else "cannot write the output"
         return f"{what}: {error.strerror.lower()}"
     text = f"{type(error).__name__}: {error}".rstrip(": ")
-    return f"polywan failed, which is a fault of its own ({text}); PYTHONDEVMODE=1 polywan … shows where"
+    return f"internal error in polywan ({text}); PYTHONDEVMODE=1 polywan … shows where"
 
 
 def _drop_output() -> None:

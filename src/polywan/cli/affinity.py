@@ -17,7 +17,7 @@ from polywan.client import runtime_dir as resolve
 
 HEADINGS = ("CLIENT", "SERVER", "POLICY", "UPLINK", "FOR")
 
-_policy = click.option("--policy", metavar="P", help="Only those of this policy.")
+_policy = click.option("--policy", metavar="P", help="Only clients of this policy.")
 
 
 @click.group(name="affinity", cls=Suggesting, invoke_without_command=True)
@@ -42,12 +42,12 @@ def command(ctx: click.Context, policy: str | None, as_json: bool, runtime_dir: 
     clients = document["clients"]
     click.echo(json.dumps(document) if as_json else text(clients))
     if not clients and not as_json:
-        click.echo("no client keeps an uplink; policies with `affinity` keep them", err=True)
+        click.echo("no client keeps an uplink; only policies with `affinity` keep clients", err=True)
 
 
 @command.command(name="clear", short_help="Forget clients.")
 @click.argument("address", required=False)
-@click.option("--all", "everyone", is_flag=True, help="Every client.")
+@click.option("--all", "everyone", is_flag=True, help="Forget every client.")
 @_policy
 @options.runtime
 @click.pass_obj
@@ -58,9 +58,9 @@ def clear(
     policy: str | None,
     runtime_dir: Path | None,
 ) -> None:
-    """Forget a client (ADDRESS, or a network), so that its next connection is balanced anew; for root.
+    """Forget a client (ADDRESS or a network): its next connection is balanced again. Needs root.
 
-    Connections that are open stay where they are.
+    Open connections stay where they are.
 
     \b
     Examples:

@@ -13,6 +13,7 @@ from polywan.config import Config, load_with_warnings
 from polywan.config.loading import prefix_file
 from polywan.config.loading.prefix_file import ListError
 from polywan.core.errors import ConfigError, Problem
+from polywan.core.words import counted
 from polywan.core.world import prefix_lists
 from polywan.core.world.lookups import PrefixList, users, wanted
 
@@ -55,9 +56,9 @@ def command(ctx: click.Context, config_path: Path, as_json: bool) -> None:
         return
     for warning in (*warnings, *found):
         click.echo(f"warning: {warning}", err=True)
-    click.echo(
-        f"{config_path}: good: uplinks {len(config.uplinks)}, policies {len(policies)}, rules {len(config.rules)}"
-    )
+    named = f"{len(policies)} {'policy' if len(policies) == 1 else 'policies'}"
+    sizes = f"{counted(len(config.uplinks), 'uplink')}, {named}, {counted(len(config.rules), 'rule')}"
+    click.echo(f"{config_path}: OK ({sizes})")
 
 
 def _lists(config: Config) -> Iterator[Problem]:
@@ -65,7 +66,7 @@ def _lists(config: Config) -> Iterator[Problem]:
     rules = users(config)
     for path in wanted(config).lists:
         key = f"rules[{rules[path][0] - 1}].list"
-        kept = "until it is mended the rule never matches by it"
+        kept = "until it is fixed, this condition never matches"
         try:
             parsed = prefix_lists.parse(prefix_file.read(Path(path))[1])
         except ListError as error:

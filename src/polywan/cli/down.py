@@ -24,9 +24,9 @@ DOWN_TIMEOUT: Final = 60.0
 @options.as_json
 @click.pass_context
 def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_json: bool) -> None:
-    """Remove every rule, route and table of ours, give settings their old values back, and end the daemon.
+    """Remove every rule, route and table of polywan, restore the old values of settings, and end the daemon.
 
-    Works without a running daemon too. What others own is not touched.
+    Also works without a running daemon. What other programs own stays as it is.
 
     \b
     Examples:
@@ -48,11 +48,11 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
-        click.echo(f"removed: {counted(report['removed'], 'operation')}")
+        click.echo(f"removed or restored {counted(report['removed'], 'object')}")
         for text in report["failed"]:
             click.echo(f"refused by the kernel: {text}", err=True)
         if report["unrestored"]:
-            click.echo("these may be ours and stay: memory.json, which knew what they were, is lost:", err=True)
+            click.echo("left as they are, because memory.json, which had their old values, is lost:", err=True)
             for text in report["unrestored"]:
                 click.echo(f"  {text}", err=True)
         for text in report.get("problems", ()):
@@ -66,4 +66,4 @@ def _without_daemon(directory: Path, state_dir: Path, silent: ControlError) -> d
     try:
         return remove_without_daemon(directory, state_dir)
     except BusyError as error:
-        raise BusyError(f"{silent}\n{error}\nA daemon that does not answer ends with `kill PID`.") from error
+        raise BusyError(f"{silent}\n{error}\nEnd a daemon that does not answer with `kill PID`.") from error

@@ -24,19 +24,19 @@ NEEDS_ROOT = "exec needs root: sudo polywan exec --via NAME -- sudo -u USER CMD 
 
 
 @click.command(name="exec", context_settings={"allow_interspersed_args": False})
-@click.option("--via", "uplink", metavar="NAME", required=True, help="The uplink.")
+@click.option("--via", "uplink", metavar="NAME", required=True, help="The uplink to use.")
 @options.runtime
 @click.argument("argv", metavar="CMD [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(uplink: str, runtime_dir: Path | None, argv: tuple[str, ...]) -> None:
     """Run CMD so that all its new connections, and those of its children, leave by one uplink.
 
-    They never leave by another: while the uplink is down, or has no IPv6, they are refused at once. What the main
-    table routes specifically, the LAN say, is reached as ever. CMD takes the place of this command: same process,
+    They never leave by another: while the uplink is down, or has no IPv6, they are refused at once. Destinations with
+    a specific route in the main table, such as the LAN, stay reachable. CMD replaces this command: same process,
     terminal, signals and exit code. Needs root.
 
-    Names are often looked up by another program (systemd-resolved, dnsmasq), whose questions are its own.
+    Another program (systemd-resolved, dnsmasq) often looks up the names, and its queries may leave by any uplink.
 
-    Exits with 127 when CMD is not found and 126 when it cannot be started; otherwise as CMD does.
+    Exits with 127 when CMD is not found, 126 when it cannot be started, otherwise with the exit code of CMD.
 
     \b
     Examples:
@@ -61,7 +61,7 @@ def bind(client: Client, uplink: str) -> None:
     directory = Path(answer["directory"])
     safe = directory.is_relative_to(CGROUP_HOME) and ".." not in directory.parts
     if not safe or directory.parts[-2:] != Path(via_group(uplink)).parts:
-        raise PolywanError(f"the daemon names a strange control group: {directory}")
+        raise PolywanError(f"the daemon named an unexpected control group: {directory}")
     if answer["group"] is None:
         _make(directory)
         answer = _ask(client, uplink)
@@ -89,7 +89,7 @@ def _make(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _refusal(error, f"cannot make the control group {directory}") from error
+        raise _refusal(error, f"cannot create the control group {directory}") from error
 
 
 def _check(answer: dict[str, Any], directory: Path) -> None:

@@ -25,22 +25,22 @@ HEADINGS = ("CLIENT", "DESTINATION", "PROTO", "STATE", "UPLINK", "AGE", "DOWN", 
 @click.option(
     "--uplink",
     metavar="NAME",
-    help='Only those by this uplink; "other" for those without one, "probe" for our own.',
+    help='Only connections on this uplink; "other" for those without one, "probe" for those of polywan.',
 )
-@click.option("--client", metavar="CIDR", help="Only those of this client or network.")
-@click.option("--to", metavar="CIDR", help="Only those to this address or network.")
-@click.option("--port", metavar="N", help="Only those to this port.")
-@click.option("--proto", metavar="P", help="Only those of this protocol: tcp, udp, icmp … or a number.")
+@click.option("--client", metavar="CIDR", help="Only connections of this client or network.")
+@click.option("--to", metavar="CIDR", help="Only connections to this address or network.")
+@click.option("--port", metavar="N", help="Only connections to this port.")
+@click.option("--proto", metavar="P", help="Only this protocol: tcp, udp, icmp … or a number.")
 @click.option("--sort", type=click.Choice(SORT_KEYS), help="Most bytes first, oldest first, by client or by uplink.")
-@click.option("--limit", metavar="N", help="List so many at most; the sums are of all.")
-@click.option("--count", is_flag=True, help="Print only how many there are, by uplink.")
+@click.option("--limit", metavar="N", help="List at most N; the totals still count all.")
+@click.option("--count", is_flag=True, help="Print only the number of connections on each uplink.")
 @options.as_json
 @options.runtime
 def command(count: bool, as_json: bool, runtime_dir: Path | None, **text: str | None) -> None:
     """List every connection that the kernel tracks: client, destination, uplink, age and bytes.
 
-    They are sorted by client, unless there are more than 5000 or --sort says otherwise.
-    Sums by uplink follow on stderr. Bytes and age are known of connections that began under polywan.
+    Sorted by client, unless there are more than 5000 or --sort is given. Totals by uplink follow on stderr.
+    Bytes and age are known only for connections that began under polywan.
 
     \b
     Examples:

@@ -29,13 +29,13 @@ def resolved(target: str, source: str) -> tuple[str, str]:
     try:
         answers = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "that is no name"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a valid name"
         raise click.UsageError(f"destination: {host!r} cannot be looked up: {reason}") from error
     addresses = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
     address = addresses[0]
     more = f", the first of its {len(addresses)} addresses" if len(addresses) > 1 else ""
     written = f"[{address}]" if ":" in address and found["port"] else address
-    return f"{written}{found['port'] or ''}", f"{host} is {address} now{more}"
+    return f"{written}{found['port'] or ''}", f"{host} resolves to {address}{more}"
 
 
 def _family(source: str) -> socket.AddressFamily:

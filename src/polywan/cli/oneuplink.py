@@ -42,7 +42,7 @@ def _summary(uplink: Mapping[str, Any], policies: list[Mapping[str, Any]]) -> It
         yield "slow start", f"{100 * uplink['slow_start']:.0f} % of its weight by now"
     yield "open conns", str(uplink["connections"])
     yield "now", f"{rate(uplink['rx_bps'])} down, {rate(uplink['tx_bps'])} up"
-    yield "in all", f"{size(uplink['rx_bytes'])} down, {size(uplink['tx_bytes'])} up, since the link was made"
+    yield "total", f"{size(uplink['rx_bytes'])} down, {size(uplink['tx_bytes'])} up, since the link was created"
     for line in volume(uplink):
         yield "probes", line.split(": ", 2)[2]
     yield from _outages(uplink)

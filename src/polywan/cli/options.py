@@ -19,16 +19,16 @@ config = click.option(
     type=path,
     default=DEFAULT_CONFIG,
     show_default=True,
-    help="The configuration; conf.d/*.toml beside it is read too.",
+    help="The configuration file; conf.d/*.toml beside it is also read.",
 )
 runtime = click.option(
     "--runtime-dir",
     type=path,
     envvar="POLYWAN_RUNTIME_DIR",
     default=None,
-    help="Where the daemon listens.  [default: $POLYWAN_RUNTIME_DIR or /run/polywan]",
+    help="Directory in which the daemon listens.  [default: $POLYWAN_RUNTIME_DIR or /run/polywan]",
 )
 state = click.option(
-    "--state-dir", type=path, default=DEFAULT_STATE, show_default=True, help="What the daemon remembers."
+    "--state-dir", type=path, default=DEFAULT_STATE, show_default=True, help="Directory for what the daemon remembers."
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -41,7 +41,7 @@ def text(status: Mapping[str, Any], width: int | None = None) -> str:
     alarms = [click.style(shortened(line, width), fg=colour) for line, colour in wrong]
     notes = list(_notes(status))
     if any(CUT in shortened(line, width) for line in (*(line for line, _ in wrong), *notes)):
-        notes.append(f"{CUT}: cut; in full: polywan status NAME, polywan status | cat")
+        notes.append(f"{CUT}: cut; the full text: polywan status NAME, or polywan status | cat")
     lines = [*alarms, *([""] if alarms else []), *_table(status, width)]
     return "\n".join([*lines, *(shortened(line, width) for line in notes)])
 
@@ -77,7 +77,7 @@ def reason(uplink: Mapping[str, Any]) -> str:
 def phrase_of(known: Mapping[str, Any]) -> str:
     """Return why one family is as it is: for how long it is held, when it answers again."""
     held = known.get("held_for")
-    return f"answers again, held for {_rounded(held)} more" if held else str(known["reason"])
+    return f"answers again, hold-down for another {_rounded(held)}" if held else str(known["reason"])
 
 
 def _rounded(seconds: float) -> str:
@@ -171,9 +171,9 @@ def _notes(status: Mapping[str, Any]) -> Iterator[str]:
         if uplink.get("metered"):
             yield from volume(uplink)
     drift = status["drift"]
-    yield from (f"put right: {line}" for line in drift[:MOST_REPAIRS])
+    yield from (f"repaired: {line}" for line in drift[:MOST_REPAIRS])
     if len(drift) > MOST_REPAIRS:
-        yield f"put right: {len(drift) - MOST_REPAIRS} more (polywan status --json)"
+        yield f"repaired: {len(drift) - MOST_REPAIRS} more (polywan status --json)"
 
 
 def _outages(uplink: Mapping[str, Any]) -> str:
@@ -206,7 +206,7 @@ def drain_note(uplink: Mapping[str, Any]) -> str:
     if drain_state is None:
         return ""
     number = uplink["connections"]
-    phrase = f"; {counted(number, 'connection')} {'is' if number == 1 else 'are'} left"
+    phrase = f"; {counted(number, 'connection')} {'remains' if number == 1 else 'remain'}"
     if drain_state["by_operator"] or drain_state["deadline"] is None:
         return phrase
     return f"{phrase}, ended in {duration(max(0.0, -seconds_since(drain_state['deadline'])))}"

@@ -26,7 +26,7 @@ from polywan.core.plan.plan import describe
     type=options.path,
     help="Plan against a recording instead of this machine; needs no root and no Linux networking.",
 )
-@click.option("--record", type=options.path, help="Write a recording of this machine to FILE and stop.")
+@click.option("--record", type=options.path, help="Write a recording of this machine to FILE and exit.")
 @options.as_json
 @click.pass_context
 def command(
@@ -40,7 +40,7 @@ def command(
 ) -> None:
     """Show what would change in the kernel, in the order in which it would be done. Changes nothing.
 
-    Beside a running daemon this is what `reload` would change, and nothing means that the kernel is as it should be.
+    With a running daemon, these are the changes that `reload` would make; none: the kernel is as it should be.
 
     Exits with 9 when something would change, 0 when nothing would.
 

@@ -17,9 +17,9 @@ from polywan.client import runtime_dir as resolve
 @options.runtime
 @options.as_json
 def command(runtime_dir: Path | None, as_json: bool) -> None:
-    """Make the daemon read its file again, and wait until it is in force.
+    """Make the daemon read its configuration again, and wait until it is in force.
 
-    Established connections stay where they are. A bad file changes nothing.
+    Established connections stay where they are. A file with an error changes nothing.
 
     \b
     Examples:

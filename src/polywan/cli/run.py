@@ -14,12 +14,12 @@ from polywan.client import runtime_dir as resolve
 @options.config
 @options.runtime
 @options.state
-@click.option("-v", "--verbose", is_flag=True, help="Log what helps to find a fault in polywan itself, too.")
+@click.option("-v", "--verbose", is_flag=True, help="Also log what helps to debug polywan itself.")
 def command(config_path: Path, runtime_dir: Path | None, state_dir: Path, verbose: bool) -> None:
     """Run the daemon in the foreground; systemd runs this.
 
-    It logs to stderr, reloads on SIGHUP, and on SIGTERM or Ctrl-C leaves the data plane forwarding:
-    `polywan down` is what removes it.
+    It logs to stderr and reloads on SIGHUP. When it ends on SIGTERM or Ctrl-C, the kernel goes on forwarding;
+    `polywan down` removes everything.
 
     \b
     Examples:

@@ -17,9 +17,9 @@ from polywan.client import runtime_dir as resolve
 @options.runtime
 @options.as_json
 def command(what: str, runtime_dir: Path | None, as_json: bool) -> None:
-    """Show what the daemon keeps in the kernel, in the words of nft(8) and ip(8), or the configuration in force.
+    """Show what the daemon keeps in the kernel, in the syntax of nft(8) and ip(8), or the configuration in force.
 
-    `dnsmasq` prints lines for dnsmasq's configuration, by which it fills the sets of rules with `domains`.
+    `dnsmasq` prints lines for dnsmasq's configuration that make it fill the sets of rules with `domains`.
 
     \b
     Examples:

@@ -24,18 +24,18 @@ from polywan.core.status.exit_code import exit_code
 @options.runtime
 @options.as_json
 @click.option("--check", is_flag=True, help="Exit with 6 when an uplink is not up, 7 when none is.")
-@click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh every second until Ctrl-C.")
 @click.pass_context
 def command(
     ctx: click.Context, name: str | None, runtime_dir: Path | None, as_json: bool, check: bool, watch: bool
 ) -> None:
     """Show what is wrong, one line each, then every uplink: state, since when, share of new connections, traffic.
 
-    With NAME, show all that is known of that uplink: each family and target, address, gateway and outages.
+    With NAME, show everything about that uplink: each family and target, address, gateway and outages.
 
-    SHARE is of new connections in policy `default`, which is all of them unless rules say otherwise (then: OF
-    DEFAULT). It has a column for each family where they differ. Rates are in bits. What does not fit the terminal
-    is left out or cut.
+    SHARE is the share of new connections in policy `default`, which takes all of them unless rules say otherwise
+    (the heading is then OF DEFAULT). Where the families differ, each has a column. Rates are in bits per second.
+    What does not fit the terminal is left out or cut.
 
     \b
     Examples:

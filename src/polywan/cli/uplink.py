@@ -23,9 +23,9 @@ _name = click.argument("name")
 
 @click.group(name="uplink", cls=Suggesting)
 def command() -> None:
-    """Take an uplink out of use, take it back, or test it; for root.
+    """Disable, drain, enable or test an uplink; needs root.
 
-    What is said here is kept over restarts, until `enable`.
+    `disable` and `drain` hold over restarts, until `enable`.
 
     \b
     Examples:
@@ -36,12 +36,12 @@ def command() -> None:
     """
 
 
-@command.command(name="disable", short_help="No new connections, and no probes.")
+@command.command(name="disable", short_help="Take it out of use: no new connections, no probes.")
 @_name
 @options.as_json
 @options.runtime
 def disable(name: str, as_json: bool, runtime_dir: Path | None) -> None:
-    """Give uplink NAME no new connections and do not probe it; those that it has stay while it has a path.
+    """Give uplink NAME no new connections and stop probing it; its connections stay while it has a path.
 
     \b
     Examples:
@@ -51,12 +51,12 @@ def disable(name: str, as_json: bool, runtime_dir: Path | None) -> None:
     _order(name, "disable", None, runtime_dir, as_json=as_json)
 
 
-@command.command(name="enable", short_help="Take it back into use.")
+@command.command(name="enable", short_help="Put it back into use.")
 @_name
 @options.as_json
 @options.runtime
 def enable(name: str, as_json: bool, runtime_dir: Path | None) -> None:
-    """Take uplink NAME back into use after `disable` or `drain`.
+    """Put uplink NAME back into use after `disable` or `drain`.
 
     \b
     Examples:
@@ -65,19 +65,19 @@ def enable(name: str, as_json: bool, runtime_dir: Path | None) -> None:
     _order(name, "enable", None, runtime_dir, as_json=as_json)
 
 
-@command.command(name="drain", short_help="Empty it until a deadline.")
+@command.command(name="drain", short_help="Move its connections away by a deadline.")
 @_name
 @click.option(
     "--deadline",
     metavar="TIME",
-    help="How long connections may stay: 10m, 30s, 0 to end them now.  [default: 10m]",
+    help="How long connections may stay, such as 10m or 30s; 0 ends them now.  [default: 10m]",
 )
 @options.as_json
 @options.runtime
 def drain(name: str, deadline: str | None, as_json: bool, runtime_dir: Path | None) -> None:
-    """Empty uplink NAME: no new connections, pausing ones move (but TCP), and at the deadline all others are ended.
+    """Drain uplink NAME: no new connections, idle non-TCP ones move, and all others end at the deadline.
 
-    It is probed on, and stays out of use until `enable`.
+    Probing continues, and the uplink stays out of use until `enable`.
 
     \b
     Examples:
@@ -88,13 +88,13 @@ def drain(name: str, deadline: str | None, as_json: bool, runtime_dir: Path | No
     _order(name, "drain", deadline, runtime_dir, as_json=as_json)
 
 
-@command.command(name="test", short_help="Probe it now; what each layer says.")
+@command.command(name="test", short_help="Probe it now and show each layer.")
 @_name
 @options.as_json
 @options.runtime
 @click.pass_context
 def test(ctx: click.Context, name: str, as_json: bool, runtime_dir: Path | None) -> None:
-    """Probe uplink NAME now and print what each layer says; exit with 6 when it is degraded, 7 when it is down.
+    """Probe uplink NAME now and print the result of each layer; exit with 6 when it is degraded, 7 when it is down.
 
     \b
     Examples:
@@ -109,7 +109,7 @@ def test(ctx: click.Context, name: str, as_json: bool, runtime_dir: Path | None)
 def _order(name: str, verb: str, deadline: str | None, runtime_dir: Path | None, *, as_json: bool) -> None:
     done = Client(resolve(runtime_dir), COMMAND_TIMEOUT).order(name, verb, deadline)
     kept = done.get("saved", True)
-    until = "" if kept else " until the daemon is started anew"
+    until = "" if kept else " until the daemon restarts"
     click.echo(json.dumps(done, indent=2) if as_json else f"{name} is {done['state']}{until}: {done['reason']}")
     for warning in done["warnings"]:
         click.echo(f"warning: {warning}", err=True)
@@ -122,5 +122,5 @@ def text(done: dict[str, Any]) -> str:
     lines = [f"{done['uplink']} is {done['state']}: {done['reason']}"]
     lines += [f"  {each['layer']:12} {each['verdict']:8} {each['detail']}".rstrip() for each in done["layers"]]
     if not done["complete"]:
-        lines.append("some results did not come in time")
+        lines.append("some results did not arrive in time")
     return "\n".join([*lines, f"verdict: {done['verdict']}"])

@@ -22,19 +22,19 @@ from polywan.core.errors import ControlError
 @click.command(name="why")
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST[:PORT]")
-@click.option("--proto", "protocol", metavar="NAME", help="tcp, udp, icmp, another name or a number.  [default: tcp]")
-@click.option("--source-port", metavar="PORT", help="The client's port; only the algorithm `connection` looks at it.")
-@click.option("--in-interface", metavar="DEV", help="Where it arrives.  [default: where SRC is reached]")
-@click.option("--user", metavar="NAME", help="Who opens it: name or number; of the box's own only.")
-@click.option("--group", metavar="NAME", help="The same for the group.")
-@click.option("--cgroup", metavar="PATH", help="Control group of the program; of the box's own only.")
+@click.option("--proto", "protocol", metavar="NAME", help="Protocol, by name or number.  [default: tcp]")
+@click.option("--source-port", metavar="PORT", help="The client's port; only the algorithm `connection` uses it.")
+@click.option("--in-interface", metavar="DEV", help="Where it arrives.  [default: the device that leads to SRC]")
+@click.option("--user", metavar="NAME", help="User who opens it, by name or number; box's own only.")
+@click.option("--group", metavar="NAME", help="Group of that program, by name or number.")
+@click.option("--cgroup", metavar="PATH", help="Control group of that program.")
 @click.option("--mac", metavar="ADDRESS", help="Hardware address of the neighbour that sends it.")
 @click.option("--dscp", metavar="CODE", help="DSCP by name or number.")
-@click.option("--mark", metavar="MARK", help="Packet mark that others, or the socket, have set.")
-@click.option("--at", metavar="TIME", help="When it begins, as 2026-03-01T08:00; local time unless it has an offset.")
-@click.option("--flow", is_flag=True, help="Tell of live connections of this kind first.")
+@click.option("--mark", metavar="MARK", help="Packet mark set by another program or the socket.")
+@click.option("--at", metavar="TIME", help="When it begins, such as 2026-03-01T08:00; local time without an offset.")
+@click.option("--flow", is_flag=True, help="First list live connections of this kind.")
 @options.runtime
-@click.option("--observed", type=options.path, help="Ask a recording (`plan --record`), not the daemon.")
+@click.option("--observed", type=options.path, help="Use a recording (`plan --record`), not the daemon.")
 @options.config
 @options.state
 @options.as_json
@@ -51,10 +51,10 @@ def command(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Tell which uplink a connection from SRC to DST would take: rule, policy, uplink, gateway, and the kernel's word.
+    """Explain which uplink a connection from SRC to DST would take: rule, policy, uplink, gateway, the kernel's answer.
 
-    SRC is an address, or - for this box itself; DST is an address, or a name, which is looked up once. Nothing is
-    sent to either, and nothing is changed. With --observed it reads files alone: no daemon, no root.
+    SRC is an address, or - for this box itself; DST is an address or a name, which is looked up once. Sends
+    nothing to either and changes nothing. With --observed it only reads files: no daemon, no root.
 
     Exits with 9 when the kernel would do something else than polywan decided.
 
@@ -119,4 +119,4 @@ def _moment(text: str) -> str:
     try:
         return str(int(datetime.fromisoformat(text).timestamp()))
     except (ValueError, OverflowError):
-        raise click.UsageError(f"--at: expected a time as 2026-03-01T08:00, got {text!r}") from None
+        raise click.UsageError(f"--at: expected a time such as 2026-03-01T08:00, got {text!r}") from None

@@ -101,10 +101,10 @@ def print_report(report: Report, stream: IO[str]) -> None:
     console.print("measured: " + ", ".join(f"{what} {ms:.1f} ms" for what, ms in report.timings.items()))
     console.print()
     for promise in report.promises:
-        word = ("held  ", "green") if promise.held else ("BROKEN", "bold red")
+        word = ("kept  ", "green") if promise.held else ("BROKEN", "bold red")
         console.print(Text.assemble(word, f"  {promise.text}: {promise.measured}"))
     kept = sum(promise.held for promise in report.promises)
-    console.print(f"\n{kept} of {len(report.promises)} promises held, {report.seconds:.0f} s")
+    console.print(f"\n{kept} of {len(report.promises)} promises kept, {report.seconds:.0f} s")
 
 
 def _timeline(report: Report) -> Table:

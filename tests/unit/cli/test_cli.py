@@ -177,7 +177,7 @@ def test_check_warns_of_lists_that_cannot_be_read(
     file = tmp_path / "polywan.toml"
     file.write_text(f'[uplinks.fibre]\ninterface = "wan1"\n[[rules]]\nlist = "{path}"\nuplink = "fibre"\n')
     done = run("check", "--config", file)
-    assert (done.returncode, "good" in done.stdout) == (0, True)
+    assert (done.returncode, "OK" in done.stdout) == (0, True)
     assert f"warning: {where.format(path=path)}" in done.stderr
     assert message in done.stderr
 

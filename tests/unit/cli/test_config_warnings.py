@@ -50,7 +50,7 @@ def test_check_prints_warnings_on_stderr_and_succeeds(path: Path) -> None:
         f"warning: {path}:5: rule 2: can never match: every connection that it would match is taken before, by "
         f"rule 1 at {path}:3 (move the narrower rule ahead of the wider one, or remove it)\n"
     )
-    assert done.stdout == f"{path}: good: uplinks 1, policies 1, rules 2\n"
+    assert done.stdout == f"{path}: OK (1 uplink, 1 policy, 2 rules)\n"
 
 
 def test_check_lists_warnings_as_json(path: Path) -> None:

@@ -303,7 +303,7 @@ def test_exec_does_not_run_a_program_whose_rule_is_not_in_force(home: Path) -> N
 
 @pytest.mark.parametrize("place", ["/etc/polywan/u1", "{home}/../polywan/u1", "{home}/polywan/u2", "polywan/u1"])
 def test_exec_writes_nowhere_but_to_the_uplinks_group(home: Path, place: str) -> None:
-    with pytest.raises(PolywanError, match="strange control group"):
+    with pytest.raises(PolywanError, match="unexpected control group"):
         bind({"directory": place.format(home=home), "group": None})
     assert list(home.rglob("*")) == []
 

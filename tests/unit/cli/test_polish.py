@@ -26,7 +26,7 @@ COMMAND = [sys.executable, "-m", "polywan"]
 def test_output_that_cannot_be_written_is_one_sentence() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*COMMAND, "version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "writing the output: no space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "cannot write the output: no space left on device\n")
 
 
 def test_a_reader_that_has_gone_is_not_complained_of() -> None:
@@ -51,7 +51,7 @@ def test_what_nobody_thought_of_is_a_sentence_and_no_traceback(
         main()
     assert ended.value.code == 1
     message = capsys.readouterr().err
-    assert "a fault of its own (ZeroDivisionError: by nothing)" in message
+    assert "internal error in polywan (ZeroDivisionError: by nothing)" in message
     assert "Traceback" not in message
 
 
@@ -135,9 +135,9 @@ def answers(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 @pytest.mark.parametrize(
     ("target", "source", "address", "message"),
     [
-        ("example.com", "-", "192.0.2.7", "example.com is 192.0.2.7 now, the first of its 2 addresses"),
-        ("example.com:443", "-", "192.0.2.7:443", "example.com is 192.0.2.7 now, the first of its 2 addresses"),
-        ("example.com:443", "2001:db8::9", "[2001:db8::1]:443", "example.com is 2001:db8::1 now"),
+        ("example.com", "-", "192.0.2.7", "example.com resolves to 192.0.2.7, the first of its 2 addresses"),
+        ("example.com:443", "-", "192.0.2.7:443", "example.com resolves to 192.0.2.7, the first of its 2 addresses"),
+        ("example.com:443", "2001:db8::9", "[2001:db8::1]:443", "example.com resolves to 2001:db8::1"),
         ("192.0.2.1:443", "-", "192.0.2.1:443", ""),
         ("[2001:db8::1]:443", "-", "[2001:db8::1]:443", ""),
         ("2001:db8::abcd", "-", "2001:db8::abcd", ""),

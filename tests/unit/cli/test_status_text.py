@@ -148,7 +148,7 @@ def test_everything_is_there_where_no_width_is_known() -> None:
 
 
 def test_what_was_cut_says_where_it_is_told_in_full() -> None:
-    assert lines(WORST, 80)[-1] == "…: cut; in full: polywan status NAME, polywan status | cat"
+    assert lines(WORST, 80)[-1] == "…: cut; the full text: polywan status NAME, or polywan status | cat"
 
 
 def test_a_sentence_loses_its_asides_before_its_end() -> None:
@@ -197,7 +197,7 @@ def test_a_degraded_uplink_that_is_given_nothing_stands_by() -> None:
 def test_a_held_uplink_says_for_how_much_longer() -> None:
     reason = "coming back: held down for 40 s after its first answer (lost 3 times in 5 min)"
     held = uplink("dsl", "down", reason=reason, held_for=23.2, families={"ipv4": family("down", reason, held_for=23.2)})
-    assert lines(status(held))[0] == "dsl: down for 3 min: answers again, held for 23 s more"
+    assert lines(status(held))[0] == "dsl: down for 3 min: answers again, hold-down for another 23 s"
     assert reason in in_full(held, [])
 
 
@@ -254,7 +254,7 @@ def test_a_great_many_dead_uplinks_do_not_push_the_table_away() -> None:
 def test_one_connection_that_is_left_is_no_plural() -> None:
     drain_state = {"since": ago(5), "deadline": None, "by_operator": True}
     drained = uplink("a", "draining", reason="drained by hand", connections=1, drain=drain_state)
-    assert lines(status(drained))[-1] == "a: drained by hand; 1 connection is left"
+    assert lines(status(drained))[-1] == "a: drained by hand; 1 connection remains"
 
 
 def test_the_outages_of_the_day_are_one_line() -> None:

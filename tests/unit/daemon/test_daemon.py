@@ -466,7 +466,7 @@ def test_what_could_not_be_written_down_is_written_as_soon_as_it_can_be(
     assert "state.written" in caplog.text
 
 
-@pytest.mark.parametrize(("saved", "code", "until"), [(True, 0, ""), (False, 1, " until the daemon is started anew")])
+@pytest.mark.parametrize(("saved", "code", "until"), [(True, 0, ""), (False, 1, " until the daemon restarts")])
 def test_an_order_that_is_not_kept_is_no_success(
     monkeypatch: pytest.MonkeyPatch, saved: bool, code: int, until: str
 ) -> None:

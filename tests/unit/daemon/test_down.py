@@ -160,7 +160,7 @@ def test_a_daemon_that_does_not_answer_is_named_with_how_to_end_it(monkeypatch: 
     assert str(done.exception).splitlines() == [
         "no daemon answers at /run/polywan/control.sock: timed out",
         "another daemon (pid 7) runs",
-        "A daemon that does not answer ends with `kill PID`.",
+        "End a daemon that does not answer with `kill PID`.",
     ]
 
 

@@ -146,4 +146,4 @@ def test_the_printed_report_has_no_colour_off_a_terminal() -> None:
     stream = io.StringIO()
     print_report(report(), stream)
     assert "\x1b" not in stream.getvalue()
-    assert "6 of 6 promises held" in stream.getvalue()
+    assert "6 of 6 promises kept" in stream.getvalue()
