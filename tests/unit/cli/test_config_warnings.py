@@ -25,7 +25,7 @@ uplink = "fibre"
 action = "block"
 to = "192.0.2.0/24"
 """
-ODD = "polywan.toml:5: rule 2: can never match"
+ODD = "polywan.toml:5: rule 2: never matches"
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +47,8 @@ def test_check_prints_warnings_on_stderr_and_succeeds(path: Path) -> None:
     done = CliRunner().invoke(group, ["check", "--config", str(path)])
     assert done.exit_code == 0
     assert done.stderr == (
-        f"warning: {path}:5: rule 2: can never match: every connection that it would match is taken before, by "
-        f"rule 1 at {path}:3 (move the narrower rule ahead of the wider one, or remove it)\n"
+        f"warning: {path}:5: rule 2: never matches: every connection it could match is already taken by "
+        f"rule 1 at {path}:3 (move the narrower rule before the wider one, or remove it)\n"
     )
     assert done.stdout == f"{path}: OK (1 uplink, 1 policy, 2 rules)\n"
 

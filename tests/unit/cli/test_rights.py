@@ -54,7 +54,7 @@ def test_a_configuration_that_may_not_be_read_is_a_matter_of_rights(
     forbid(file)
     code, message = failure(verb, "--config", str(file))
     assert code == 5
-    assert f"{file}: file: cannot be read: permission denied (use sudo, or let this user read it)" in message
+    assert f"{file}: file: cannot be read: permission denied (use sudo, or give this user read access)" in message
 
 
 def test_a_file_that_is_bad_beside_one_that_may_not_be_read_is_bad(

@@ -28,7 +28,7 @@ IPNetwork: TypeAlias = IPv4Network | IPv6Network
 PortRange: TypeAlias = tuple[int, int]
 
 _DEVICE: Final = re.compile(r"[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]{0,14}")
-_NO_ALIAS: Final = 'what follows the colon labels an address: name the device alone, and the address as "source"'
+_NO_ALIAS: Final = 'the part after the colon is an address label: name the device only, and set "source" to the address'
 _PORT: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _RANGE: Final = re.compile(r" *([0-9A-Fa-f:.]+) *- *([0-9A-Fa-f:.]+) *")
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?\.?")
@@ -46,7 +46,7 @@ class Device(Kind):
     loopback: bool = True
 
     def _expected(self) -> str:
-        return "a network device as `ip link` names it (up to 15 letters, digits or _.@+-)"
+        return "a network device as `ip link` shows it (up to 15 letters, digits or _.@+-)"
 
     def _schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^{_DEVICE.pattern}$"}
@@ -55,7 +55,7 @@ class Device(Kind):
         if not isinstance(raw, str):
             raise self.refusal(raw)
         if raw in {".", "..", "all", "default"} or (raw == "lo" and not self.loopback):
-            raise rejection(f"{shown(raw)} is not a device that can be named here", f"expected {self.expected}")
+            raise rejection(f"{shown(raw)} cannot be used as a device here", f"expected {self.expected}")
         if not _DEVICE.fullmatch(raw):
             raise self.refusal(raw, _NO_ALIAS if ":" in raw else "")
         return raw
@@ -88,7 +88,7 @@ class AddressValue(Kind):
             return raw
         found: IPAddress | None = None
         if "%" in raw:
-            raise self.refusal(raw, "leave out the % part: the interface is known already")
+            raise self.refusal(raw, "remove the % part: the interface is already known")
         with suppress(ValueError):
             found = ip_address(raw)
         if found is not None:
@@ -104,7 +104,7 @@ class AddressValue(Kind):
             raise self.refusal(text, f"an IPv{found.version} gateway belongs in {other}" if self.words else "")
         if isinstance(found, IPv6Address):
             if found.scope_id is not None:
-                raise self.refusal(text, "leave out the % part: the interface is known already")
+                raise self.refusal(text, "remove the % part: the interface is already known")
             if found.ipv4_mapped:
                 raise self.refusal(text, f'write "{found.ipv4_mapped}"')
         if found.is_multicast or found.is_unspecified or found.is_loopback or text == "255.255.255.255":
@@ -123,7 +123,11 @@ class Network(Kind):
     ranges: bool = False
 
     def _expected(self) -> str:
-        return 'an IPv6 prefix as "2001:db8:a::/56"' if self.version else 'an address or prefix as "192.168.15.0/24"'
+        return (
+            'an IPv6 prefix such as "2001:db8:a::/56"'
+            if self.version
+            else 'an address or prefix such as "192.168.15.0/24"'
+        )
 
     def _schema(self) -> dict[str, Any]:
         more = "(/[0-9]{1,3}|-[0-9A-Fa-f:.]+)?" if self.ranges else "(/[0-9]{1,3})?"
@@ -136,13 +140,15 @@ class Network(Kind):
 
     def _spanned(self, raw: str, first: str, last: str) -> tuple[IPNetwork, ...]:
         if last.isdecimal() and first.count(".") == 3:
-            raise rejection(f"{shown(raw)} is no range", f'did you mean "{first}-{first.rpartition(".")[0]}.{last}"?')
+            raise rejection(
+                f"{shown(raw)} is not a range", f'did you mean "{first}-{first.rpartition(".")[0]}.{last}"?'
+            )
         try:
             low, high = ip_address(first), ip_address(last)
         except ValueError:
             raise self.refusal(raw) from None
         if low.version != high.version:
-            raise rejection(f"{shown(raw)} begins and ends in different families")
+            raise rejection(f"{shown(raw)} mixes address families")
         if int(low) > int(high):
             raise rejection(f"{shown(raw)} ends before it begins", f'did you mean "{high}-{low}"?')
         return tuple(summarize_address_range(low, high))
@@ -195,7 +201,7 @@ class Ports(Kind):
 
     def _parse(self, raw: object) -> tuple[PortRange, ...]:
         if raw == []:
-            raise self.refusal(raw, "leave the key out when every port is meant")
+            raise self.refusal(raw, "remove the key to match every port")
         items = raw if isinstance(raw, list | tuple) else (raw,)
         return merged([r for item in items for r in self._ranges(item)])
 
@@ -215,7 +221,7 @@ class Ports(Kind):
     def _word(self, word: str, whole: str) -> PortRange:
         found = _PORT.fullmatch(word)
         if not found:
-            raise self.refusal(whole, "a range is written with a dash" if ":" in word else "")
+            raise self.refusal(whole, "write a range with a dash" if ":" in word else "")
         low = int(found[1])
         return self._range(low, int(found[2] or low), whole)
 
@@ -223,7 +229,7 @@ class Ports(Kind):
         if not (1 <= low <= 65535 and 1 <= high <= 65535):
             raise self.refusal(whole)
         if low > high:
-            raise rejection(f"the range {low}-{high} runs backwards", f'did you mean "{high}-{low}"?')
+            raise rejection(f"the range {low}-{high} is reversed", f'did you mean "{high}-{low}"?')
         return (low, high)
 
 
@@ -260,7 +266,7 @@ class OneOrMany:
 
     def _listed(self, raw: object) -> tuple[object, ...]:
         if raw == [] and not self.empty:
-            raise rejection("expected at least one value, got an empty list", "leave the key out instead")
+            raise rejection("expected at least one value, got an empty list", "remove the key instead")
         return tuple(raw) if isinstance(raw, list | tuple) else (raw,)
 
     def _distinct(self, values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -111,7 +111,7 @@ class Dscp(Kind):
     """A DSCP code point, by name or number."""
 
     def _expected(self) -> str:
-        return 'a DSCP name as "ef", "cs1" or "af41", or a number from 0 to 63'
+        return 'a DSCP name such as "ef", "cs1" or "af41", or a number from 0 to 63'
 
     def _schema(self) -> dict[str, Any]:
         return {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 63}, {"type": "string", "enum": list(DSCP)}]}
@@ -132,7 +132,7 @@ class Mac(Kind):
     """The hardware address of a neighbour, kept in lower case with colons."""
 
     def _expected(self) -> str:
-        return 'a MAC address as "00:1b:44:11:3a:b7"'
+        return 'a MAC address such as "00:1b:44:11:3a:b7"'
 
     def _schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^{_MAC.pattern}$"}
@@ -148,7 +148,7 @@ class ForeignMark(Spelled):
     """A mark of somebody else's, with or without a mask."""
 
     def _expected(self) -> str:
-        return 'a mark as "0x10" or "0x10/0xff"'
+        return 'a mark such as "0x10" or "0x10/0xff"'
 
     def _schema(self) -> dict[str, Any]:
         number = {"type": "integer", "minimum": 0, "maximum": _ALL_BITS}
@@ -168,9 +168,9 @@ class ForeignMark(Spelled):
         if value > _ALL_BITS or mask > _ALL_BITS:
             raise self.refusal(raw, "marks have 32 bits")
         if not mask:
-            raise rejection(f"{shown(raw)} compares no bit at all", "leave the mask out to compare all of them")
+            raise rejection(f"{shown(raw)} compares no bits", "remove the mask to compare all bits")
         if value & ~mask:
-            raise rejection(f"{shown(raw)} could never match: the value has bits outside of the mask")
+            raise rejection(f"{shown(raw)} never matches: the value has bits outside the mask")
         return FwMark(value, mask)
 
 
@@ -217,7 +217,7 @@ class Account(Spelled):
         with suppress(KeyError, OSError):
             return Owner(raw, grp.getgrnam(raw).gr_gid if self.group else pwd.getpwnam(raw).pw_uid)
         known = closest(raw, _accounts(group=self.group))
-        raise rejection(f"there is no {self._word} {shown(raw)} on this machine", known or "a number works, too")
+        raise rejection(f"there is no {self._word} {shown(raw)} on this machine", known or "a number also works")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ class Cgroup(Kind):
     """A control group (cgroups(7), version 2) by its path below the root."""
 
     def _expected(self) -> str:
-        return 'the path of a control group as "system.slice/backup.service"'
+        return 'the path of a control group such as "system.slice/backup.service"'
 
     def _schema(self) -> dict[str, Any]:
         part = _CGROUP.pattern
@@ -235,7 +235,7 @@ class Cgroup(Kind):
         if not isinstance(raw, str):
             raise self.refusal(raw)
         if raw.startswith(_CGROUP_ROOT):
-            raise self.refusal(raw, f"leave out {_CGROUP_ROOT}")
+            raise self.refusal(raw, f"remove {_CGROUP_ROOT}")
         parts = raw.removeprefix("/").removesuffix("/").split("/")
         if len(raw) > _LONGEST_CGROUP or not all(_CGROUP.fullmatch(p) and p not in {".", ".."} for p in parts):
             raise self.refusal(raw)
@@ -247,7 +247,7 @@ class DomainName(Kind):
     """A domain name, kept in lower case and in the ASCII form of international names (RFC 3490)."""
 
     def _expected(self) -> str:
-        return 'a domain name as "example.com"'
+        return 'a domain name such as "example.com"'
 
     def _schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": r"^[^\s*/:@]+$", "maxLength": _LONGEST_NAME}
@@ -256,12 +256,12 @@ class DomainName(Kind):
         if not isinstance(raw, str) or not 0 < len(raw) <= _LONGEST_NAME:
             raise self.refusal(raw)
         if _is_address(raw):
-            raise self.refusal(raw, 'an address belongs in "to"')
+            raise self.refusal(raw, 'put an address into "to"')
         if raw.startswith("*."):
-            hint = f"write {shown(raw[2:])}: subdomains are covered with dnsmasq, see `polywan show dnsmasq`"
+            hint = f"write {shown(raw[2:])}: for subdomains use dnsmasq, see `polywan show dnsmasq`"
             raise self.refusal(raw, hint)
         if "/" in raw:
-            raise self.refusal(raw, "a name alone, without https:// and path")
+            raise self.refusal(raw, "write only the name, without https:// and path")
         name = raw.removesuffix(".").lower()
         try:
             name = name if name.isascii() else name.encode("idna").decode("ascii").lower()
@@ -286,7 +286,7 @@ class ListFile(Kind):
     """A file of prefixes, one per line."""
 
     def _expected(self) -> str:
-        return 'the name of a file of prefixes as "/etc/polywan/lists/cdn.txt"'
+        return 'the path of a file of prefixes such as "/etc/polywan/lists/cdn.txt"'
 
     def _schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": "^/", "maxLength": _LONGEST_PATH}
@@ -295,7 +295,7 @@ class ListFile(Kind):
         if not isinstance(raw, str) or not raw or not raw.isprintable() or len(raw) > _LONGEST_PATH:
             raise self.refusal(raw)
         if not PurePosixPath(raw).is_absolute():
-            raise self.refusal(raw, "write the whole path, from / on")
+            raise self.refusal(raw, "write the absolute path")
         return raw
 
 
@@ -304,7 +304,7 @@ class Span(Spelled):
     """Days and hours of the week in local time."""
 
     def _expected(self) -> str:
-        return 'days and hours as "mon-fri 08:00-18:00", "sat,sun" or "22:00-06:00"'
+        return 'days and hours such as "mon-fri 08:00-18:00", "sat,sun" or "22:00-06:00"'
 
     def _schema(self) -> dict[str, Any]:
         day = f"({'|'.join([*_LONG_DAYS, *DAYS])})"
@@ -319,10 +319,10 @@ class Span(Spelled):
         hours = words.pop() if ":" in words[-1] else "00:00-24:00"
         days = words.pop() if words else "mon-sun"
         if words:
-            raise self.refusal(raw, "one space only, between days and hours; several spans are a list")
+            raise self.refusal(raw, "use one space, between days and hours; write several spans as a list")
         start, _, end = hours.partition("-")
         if not _CLOCK.fullmatch(start) or not _CLOCK.fullmatch(end) or start == "24:00":
-            raise self.refusal(raw, "hours are written with minutes, from 00:00 to 24:00")
+            raise self.refusal(raw, "write hours with minutes, from 00:00 to 24:00")
         return Window(self._days(days, raw), _seconds(start), _seconds(end))
 
     def _days(self, text: str, raw: object) -> tuple[int, ...]:

@@ -168,7 +168,7 @@ class Mask(Kind):
     fewest: int = 3
 
     def _expected(self) -> str:
-        return f"a mask of at least {self.fewest} bits within 32, as 0x3f00"
+        return f"a mask of at least {self.fewest} of 32 bits, such as 0x3f00"
 
     def _schema(self) -> dict[str, Any]:
         return {"type": "integer", "minimum": (1 << self.fewest) - 1, "maximum": 0xFFFF_FFFF}
@@ -203,7 +203,7 @@ class Duration(Kind):
         if isinstance(raw, str):
             found = _DURATION.fullmatch(raw.strip())
             if not found:
-                raise self.refusal(raw, f'a number and a unit ({self.unit_words}), as "{span(self.least or 1.0)}"')
+                raise self.refusal(raw, f'a number and a unit ({self.unit_words}), such as "{span(self.least or 1.0)}"')
             # Division by a whole number keeps "200ms" at exactly 0.2, which the factor 0.001 would not.
             number, unit = float(found[1]), found[2]
             value = number / 1000 if unit == "ms" else number * _SECONDS[unit]
@@ -226,7 +226,7 @@ class Rate(Kind):
     units: tuple[str, ...] = field(default=("bit", "kbit", "Mbit", "Gbit", "Tbit"))
 
     def _expected(self) -> str:
-        return 'a bandwidth as "500Mbit" ("1kbit" to "1Tbit")'
+        return 'a bandwidth such as "500Mbit" ("1kbit" to "1Tbit")'
 
     def _schema(self) -> dict[str, Any]:
         units = "|".join(f"[{u[0].upper()}{u[0].lower()}]{u[1:]}" for u in self.units)
@@ -254,7 +254,7 @@ class Rate(Kind):
             likely = {"k": "kbit", "m": "Mbit", "g": "Gbit", "t": "Tbit"}.get(unit[0])
             # "MB" and tc's "Mbps" are bytes: guessing would be wrong by a factor of eight.
             raise self.refusal(
-                raw, f'bits are counted, not bytes: did you mean "{number}{likely}"?' if likely else hint
+                raw, f'the unit is bits, not bytes: did you mean "{number}{likely}"?' if likely else hint
             )
         return float(number) * _BITS[unit]
 
@@ -264,7 +264,7 @@ class Percent(Kind):
     """A share, as a percentage or a number from 0 to 1."""
 
     def _expected(self) -> str:
-        return 'a share as "20%" or 0.2'
+        return 'a share such as "20%" or 0.2'
 
     def _schema(self) -> dict[str, Any]:
         text = {"type": "string", "pattern": f"^{_PERCENT.pattern}$"}
@@ -287,7 +287,7 @@ class Url(Kind):
     """The address of a page, without anything that could end a line of the request."""
 
     def _expected(self) -> str:
-        return 'an http or https URL as "http://connectivity.example/204"'
+        return 'an http or https URL such as "http://connectivity.example/204"'
 
     def _schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^{_URL.pattern}$"}
@@ -303,7 +303,7 @@ class Word(Kind):
     """One argument of a program."""
 
     def _expected(self) -> str:
-        return "a program and its arguments, as a list of texts"
+        return "a program and its arguments, as a list of strings"
 
     def _schema(self) -> dict[str, Any]:
         return {"type": "string"}

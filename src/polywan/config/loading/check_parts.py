@@ -21,29 +21,29 @@ _LOOKED_AT: Final = {"http": "http_url", "script": "script"}
 """Checks that have no default to look at."""
 
 _WANTED: Final = {
-    "http_url": 'add http_url = "http://…", a page of your own or of your distribution that answers with status 204',
-    "script": 'add script = ["/path/of/program"], which ends with 0 when all is well',
+    "http_url": 'add http_url = "http://…", a page of yours or of your distribution that answers with status 204',
+    "script": 'add script = ["/path/to/program"], which exits with 0 when all is well',
 }
 
 _MEANINGS: Final = {
-    "other": "`polywan flows` says it of connections without an uplink",
-    "probe": "`polywan flows` says it of polywan's own probes",
+    "other": "`polywan flows` uses it for connections without an uplink",
+    "probe": "`polywan flows` uses it for polywan's own probes",
 }
 """Names that mean something else where people meet them."""
 
 _SYSTEM_TABLES: Final = range(253, 256)
 
 _UNKEPT: Final[dict[Algorithm, str]] = {
-    "source": "a hash of the source keeps each client on its uplink already",
-    "source-parity": "the last bit of the source keeps each client on its uplink already",
-    "multipath": "the kernel chooses by itself, and asks nobody who was kept where",
-    "per-packet": "a connection has no uplink that could be kept, each of its packets has one",
+    "source": "a hash of the source already keeps each client on its uplink",
+    "source-parity": "the last bit of the source already keeps each client on its uplink",
+    "multipath": "the kernel chooses the uplink without regard to affinity",
+    "per-packet": "the uplink is chosen for each packet, not for a connection",
 }
 """Why an algorithm and affinity exclude each other."""
 
 _KEPT_PAIRS: Final = {
-    "source-destination": "a hash of client and server keeps each pair on its uplink already",
-    "source": "a client that stays with one uplink makes a choice by client and server pointless",
+    "source-destination": "a hash of client and server already keeps each pair on its uplink",
+    "source": "affinity by client would override the choice by client and server",
 }
 """The same for the algorithm `source-destination`, by the key of the affinity."""
 
@@ -74,7 +74,7 @@ def check(parts: Parts) -> Iterator[ConfigFault]:
 def _taken(uplinks: Iterable[str]) -> Iterator[ConfigFault]:
     for name in uplinks:
         if meaning := _MEANINGS.get(name):
-            yield ConfigFault(("uplinks", name), f"cannot be the name of an uplink: {meaning}", "take another name")
+            yield ConfigFault(("uplinks", name), f"cannot be the name of an uplink: {meaning}", "choose another name")
 
 
 def _devices(uplinks: Mapping[str, Uplink | None]) -> Iterator[ConfigFault]:
@@ -86,7 +86,7 @@ def _devices(uplinks: Mapping[str, Uplink | None]) -> Iterator[ConfigFault]:
         if owner != name:
             yield ConfigFault(
                 ("uplinks", name, "interface"),
-                f"{shown(uplink.interface)} is the device of uplink {shown(owner)} already",
+                f"{shown(uplink.interface)} is already the device of uplink {shown(owner)}",
                 "each uplink needs a device of its own; macvlan devices can share a cable",
             )
 
@@ -107,8 +107,8 @@ def _nat6(path: Path, uplink: Uplink) -> Iterator[ConfigFault]:
         nat = f'nat = "{uplink.nat}"' if isinstance(uplink.nat, str) else "nat = {snat = …}"
         yield ConfigFault(
             (*path, "nat6"),
-            f"{shown(uplink.nat6)} would have no effect, because {nat} holds for both families",
-            'leave nat6 out, or set nat = "masquerade"',
+            f"{shown(uplink.nat6)} has no effect, because {nat} applies to both families",
+            'remove nat6, or set nat = "masquerade"',
         )
 
 
@@ -116,8 +116,8 @@ def _families(path: Path, uplink: Uplink) -> Iterator[ConfigFault]:
     if uplink.families is None:
         return
     if uplink.prefix6 and "ipv6" not in uplink.families:
-        message = 'holds IPv6 prefixes, but families leave out "ipv6"'
-        yield ConfigFault((*path, "prefix6"), message, 'add "ipv6" to families, or leave prefix6 out')
+        message = 'contains IPv6 prefixes, but families lacks "ipv6"'
+        yield ConfigFault((*path, "prefix6"), message, 'add "ipv6" to families, or remove prefix6')
     snat = uplink.nat.snat if isinstance(uplink.nat, Snat) else None
     addresses = {"gateway": uplink.gateway, "gateway6": uplink.gateway6, "source": uplink.source, "nat": snat}
     for key, address in addresses.items():
@@ -127,8 +127,8 @@ def _families(path: Path, uplink: Uplink) -> Iterator[ConfigFault]:
         if family not in uplink.families:
             yield ConfigFault(
                 (*path, key),
-                f'{shown(str(address))} is an {_spoken(family)} address, but families leave out "{family}"',
-                f'add "{family}" to families, or leave {key} out',
+                f'{shown(str(address))} is an {_spoken(family)} address, but families lacks "{family}"',
+                f'add "{family}" to families, or remove {key}',
             )
 
 
@@ -149,7 +149,7 @@ def _quorum(path: Path, health: HealthSettings) -> Iterator[ConfigFault]:
         if 1 < count < health.quorum:
             yield ConfigFault(
                 (*path, "quorum"),
-                f"{health.quorum} answers are asked for, but there are only {count} IPv{version} targets",
+                f"{health.quorum} answers are required, but there are only {count} IPv{version} targets",
                 f"lower quorum to {count}, or add targets",
             )
             return
@@ -204,8 +204,8 @@ def _recovery(path: Path, health: HealthSettings, written: Collection[str]) -> I
             limit, unlike = (enter, "below") if key == lower else (leave, "above")
             yield ConfigFault(
                 (*path, key),
-                f"has to be {unlike} {other}, which is {unit(limit)}, or the state would follow every wave",
-                f'write both, as {upper} = "{unit(enter)}" and {lower} = "{unit(enter / 2)}"' if enter else "",
+                f"must be {unlike} {other}, which is {unit(limit)}; otherwise the state would flap",
+                f'set both, for example {upper} = "{unit(enter)}" and {lower} = "{unit(enter / 2)}"' if enter else "",
             )
 
 
@@ -217,7 +217,7 @@ def _tiers(path: Path, policy: Policy, uplinks: Mapping[str, Uplink | None]) -> 
             if name not in uplinks:
                 yield ConfigFault((*path, i, j), f"there is no uplink {shown(name)}", suggest(name, uplinks))
             elif name in seen:
-                yield ConfigFault((*path, i, j), f"uplink {shown(name)} is in this policy already", "name it once")
+                yield ConfigFault((*path, i, j), f"uplink {shown(name)} is already in this policy", "name it once")
             seen.add(name)
 
 
@@ -225,7 +225,7 @@ def _reserved(path: Path) -> Iterator[ConfigFault]:
     beginning = next((word for word in RESERVED if str(path[-1]).startswith(word)), None)
     if beginning:
         yield ConfigFault(
-            path, f'names that begin with "{beginning}" are those of policies that polywan makes for rules'
+            path, f'names that begin with "{beginning}" are reserved for policies that polywan makes for rules'
         )
 
 
@@ -237,7 +237,7 @@ def _algorithm(path: Path, policy: Policy, uplinks: Mapping[str, Uplink | None])
             if len(tier) != 2:
                 yield ConfigFault(
                     (*path, "tiers", place),
-                    f'"source-parity" deals with even and odd sources, so it needs two uplinks here, not {len(tier)}',
+                    f'"source-parity" separates even and odd sources, so it needs two uplinks here, not {len(tier)}',
                     'use algorithm = "source" for any number of uplinks',
                 )
     if policy.algorithm == "per-packet":
@@ -247,8 +247,8 @@ def _algorithm(path: Path, policy: Policy, uplinks: Mapping[str, Uplink | None])
 def _affinity(path: Path, algorithm: Algorithm, affinity: Affinity) -> Iterator[ConfigFault]:
     reason = _KEPT_PAIRS[affinity.key] if algorithm == "source-destination" else _UNKEPT.get(algorithm)
     if reason:
-        hint = 'leave affinity out, or use algorithm = "weighted" with it'
-        yield ConfigFault(path, f"does not go with algorithm {shown(algorithm)}: {reason}", hint)
+        hint = 'remove affinity, or use algorithm = "weighted" with it'
+        yield ConfigFault(path, f"cannot be combined with algorithm {shown(algorithm)}: {reason}", hint)
 
 
 def _translating(path: Path, policy: Policy, uplinks: Mapping[str, Uplink | None]) -> Iterator[ConfigFault]:
@@ -258,9 +258,9 @@ def _translating(path: Path, policy: Policy, uplinks: Mapping[str, Uplink | None
         missing = " and ".join(dict.fromkeys(key for found in lacking.values() for key in found))
         yield ConfigFault(
             path,
-            '"per-packet" sends packets of one connection by several uplinks, but the source address is translated on '
-            f"{', '.join(lacking)}: servers and firewalls would see packets of strangers and drop them",
-            f'use algorithm = "weighted"; or, where all uplinks carry the same addresses, as tunnels do, add {missing}',
+            '"per-packet" sends packets of one connection over several uplinks, but source addresses are translated on '
+            f"{', '.join(lacking)}: servers and firewalls would drop packets from unknown addresses",
+            f'use algorithm = "weighted"; or, where all uplinks carry the same addresses (tunnels), add {missing}',
         )
 
 
@@ -297,9 +297,9 @@ def _room(settings: GlobalSettings, parts: Parts) -> Iterator[ConfigFault]:
 
 def _more_room(mask: int, wanted: int) -> str:
     if wanted > MOST_NUMBERS:
-        return f"{MOST_NUMBERS} is the most, whatever the mask"
+        return f"{MOST_NUMBERS} is the maximum, whatever the mask"
     wider = _widened(mask, wanted)
-    return f"mark_mask = {wider:#x} has room for {capacity(wider)}, if nobody else uses the added bits"
+    return f"mark_mask = {wider:#x} has room for {capacity(wider)}, if no other program uses the added bits"
 
 
 def _tables(settings: GlobalSettings) -> Iterator[ConfigFault]:
@@ -307,8 +307,8 @@ def _tables(settings: GlobalSettings) -> Iterator[ConfigFault]:
     if any(t in tables for t in _SYSTEM_TABLES):
         yield ConfigFault(
             ("global", "table_base"),
-            f"tables {tables.start} to {tables.stop - 1} would hold the system's own, 253 to 255",
-            "use a number from 256 on, as 6000",
+            f"tables {tables.start} to {tables.stop - 1} would include the system's own, 253 to 255",
+            "use a number above 255, such as 6000",
         )
 
 

@@ -40,13 +40,13 @@ def _targets(path: Path, rule: SteeringRule) -> Iterator[ConfigFault]:
     targets = [key for key in _TARGETS if getattr(rule, key) is not None]
     if len(targets) > 1 or not (targets or rule.only):
         found = " and ".join(targets) or "none"
-        hint = "" if targets else "only, a list of uplinks, may also stand alone"
+        hint = "" if targets else "or use only, a list of uplinks, without any of them"
         yield ConfigFault(path, f"expected exactly one of policy, uplink and action, got {found}", hint)
     elif rule.only and rule.action is not None:
         yield ConfigFault(
             (*path, "only"),
-            f"limits the uplinks of a connection, but action = {shown(rule.action)} gives it none",
-            "leave out one of the two",
+            f"limits the uplinks of a connection, but action = {shown(rule.action)} selects none",
+            "remove one of the two",
         )
 
 
@@ -66,21 +66,21 @@ def _only(path: Path, rule: SteeringRule, parts: Parts) -> Iterator[ConfigFault]
         return
     where = (*path, "only")
     if rule.uplink in parts.uplinks and rule.uplink not in rule.only:
-        hint = "add it to only, or leave uplink out"
-        yield ConfigFault(where, f"leaves out {shown(rule.uplink)}, the uplink of the rule", hint)
+        hint = "add it to only, or remove uplink"
+        yield ConfigFault(where, f"lacks {shown(rule.uplink)}, the uplink of the rule", hint)
     policy = parts.policies.get(rule.policy) if rule.policy else None
     if policy:
         members = list(dict.fromkeys(member.uplink for tier in policy.tiers for member in tier))
         if not set(members) & set(rule.only):
             hint = f"its members are {', '.join(members)}"
             yield ConfigFault(
-                where, f"names no member of policy {shown(rule.policy)}, so nothing could ever leave", hint
+                where, f"names no member of policy {shown(rule.policy)}, so every connection would be refused", hint
             )
     for key, match in (("cgroup", rule), ("not", rule.not_)):
         if match.cgroup:
             yield ConfigFault(
                 (*path, "cgroup") if key == "cgroup" else (*path, "not", "cgroup"),
-                "cannot stand beside only: where packets leave, their control group is no longer to be seen",
+                "cannot be combined with only: where packets leave, their control group is no longer known",
                 "use user instead",
             )
 
@@ -95,9 +95,9 @@ def _unseen_groups(parts: Parts) -> Iterator[ConfigFault]:
             if match.cgroup:
                 yield ConfigFault(
                     ("rules", place, *key),
-                    "cannot stand before a rule with only: where packets leave, their control group is no longer to "
-                    "be seen, so it is not known which of the two rules is theirs; the other one is",
-                    "move it behind that rule, or use user instead",
+                    "cannot precede a rule with only: where packets leave, their control group is no longer known, "
+                    "nor which of the two rules applies; the other rule is",
+                    "move it after that rule, or use user instead",
                     other=("rules", next(n for n in range(place + 1, last + 1) if _limits(parts.rules[n]))),
                 )
 
@@ -127,10 +127,10 @@ def _rule_families(path: Path, rule: SteeringRule) -> Iterator[ConfigFault]:
         for key, found in versions.items():
             others = [v for v in sorted(found) if f"ipv{v}" != rule.family]
             if others:
-                message = f'holds IPv{others[0]} addresses, but family is "{rule.family}"'
-                yield ConfigFault((*path, key), message, "leave family out: the addresses tell it")
+                message = f'contains IPv{others[0]} addresses, but family is "{rule.family}"'
+                yield ConfigFault((*path, key), message, "remove family: the addresses imply it")
     elif len(versions) == 2 and not versions["from"] & versions["to"]:
-        yield ConfigFault((*path, "to"), "shares no address family with from, so the rule could never match")
+        yield ConfigFault((*path, "to"), "shares no address family with from, so the rule never matches")
 
 
 def _origins(path: Path, rule: SteeringRule) -> Iterator[ConfigFault]:
@@ -139,8 +139,8 @@ def _origins(path: Path, rule: SteeringRule) -> Iterator[ConfigFault]:
     if own and arriving:
         yield ConfigFault(
             (*path, own),
-            f"only the box's own connections have a {own}, and those have no {arriving}: the rule could never match",
-            "make two rules of it",
+            f"only the box's own connections have a {own}, and those have no {arriving}: the rule never matches",
+            "split it into two rules",
         )
 
 
@@ -151,17 +151,17 @@ def _marks(path: Path, rule: SteeringRule, ours: int) -> Iterator[ConfigFault]:
         if asked.value & ours:
             yield ConfigFault(
                 where,
-                f"{asked.value:#x} has bits of global.mark_mask = {ours:#x}, which say what polywan chose",
-                "the rules are asked before anything is chosen: match by something else",
+                f"{asked.value:#x} has bits of global.mark_mask = {ours:#x}, which hold polywan's choice",
+                "rules are evaluated before the choice: use another condition",
             )
         elif asked.mask != _ALL_BITS and asked.mask & ours:
             yield ConfigFault(
                 where,
-                f"the mask {asked.mask:#x} holds bits of global.mark_mask = {ours:#x}, which are polywan's",
+                f"the mask {asked.mask:#x} contains bits of global.mark_mask = {ours:#x}, which are polywan's",
                 _narrowed(asked, ours),
             )
 
 
 def _narrowed(asked: FwMark, ours: int) -> str:
     free = asked.mask & ~ours
-    return f'did you mean "{asked.value:#x}/{free:#x}"?' if free else "ask for other bits"
+    return f'did you mean "{asked.value:#x}/{free:#x}"?' if free else "match other bits"

@@ -23,21 +23,21 @@ _LARGEST: Final = 16 * 1024 * 1024
 
 _DEEPEST: Final = 8
 _PLACE: Final = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
-_NOT_ALLOWED: Final = "use sudo, or let this user read it"
+_NOT_ALLOWED: Final = "use sudo, or give this user read access"
 _NOT_TOML: Final = "syntax"
 
 _SYNTAX_HINTS: Final = (
-    ("Invalid value", 'text needs quotes, as interface = "eth1"'),
-    ("Cannot declare", "this table is written twice: join the two"),
-    ("Cannot overwrite", "this key is written twice: keep one"),
-    ("Cannot mutate", "this table is complete already: join the two"),
-    ("Unterminated", "a closing quote or bracket is missing; was the file written to its end?"),
-    ("Unclosed", "a closing bracket is missing; was the file written to its end?"),
-    ("Expected '='", "a key and its value are written as key = value"),
-    ("Invalid statement", "expected a [table], a key = value or a # comment"),
-    ("Expected newline", "only one key = value fits on a line"),
+    ("Invalid value", 'text needs quotes, for example interface = "eth1"'),
+    ("Cannot declare", "this table is defined twice: merge the two"),
+    ("Cannot overwrite", "this key is set twice: keep one"),
+    ("Cannot mutate", "this table is already defined: merge the two"),
+    ("Unterminated", "a closing quote or bracket is missing; is the file complete?"),
+    ("Unclosed", "a closing bracket is missing; is the file complete?"),
+    ("Expected '='", "write a key and its value as key = value"),
+    ("Invalid statement", "expected a [table], key = value or # comment"),
+    ("Expected newline", "write each key = value on its own line"),
     ("Expected ']'", "a closing bracket is missing"),
-    ("Illegal character", "text ends on the line it began on; a control character cannot stand here"),
+    ("Illegal character", "text must end on the line it begins on; control characters are not allowed"),
     ("Unescaped '\\'", "write \\\\ for a backslash, or use single quotes"),
 )
 
@@ -245,7 +245,7 @@ def _file_text(file: FilePath, problems: list[Problem], *, pipes: bool) -> str |
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        problems.append(Problem(f"{file}:{line}", "file", "is not UTF-8 text", "save it again in the encoding UTF-8"))
+        problems.append(Problem(f"{file}:{line}", "file", "is not UTF-8 text", "save it in UTF-8"))
         return None
 
 
@@ -265,9 +265,9 @@ def _parsed(text: str, name: str, problems: list[Problem]) -> _Source | None:
         return _Source(name, text, tomllib.loads(text))
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
-        problems.append(Problem(f"{name}:{line}", _NOT_TOML, "holds half a character, which is not valid text"))
+        problems.append(Problem(f"{name}:{line}", _NOT_TOML, "contains half a character (a surrogate)"))
     except RecursionError:
-        problems.append(Problem(name, _NOT_TOML, "brackets are nested too deeply to be a configuration"))
+        problems.append(Problem(name, _NOT_TOML, "brackets are nested too deeply for a configuration"))
     except ValueError as error:
         problems.append(_syntax(error, name, text))
     return None
@@ -285,5 +285,5 @@ def _syntax(error: ValueError, name: str, text: str) -> Problem:
         where, place = found[1], f"at column {found[2]}"
     else:
         where, place = str(text.count("\n", 0, len(text.rstrip())) + 1), "at the end"
-        hint = "a value, a closing quote or a bracket is missing; was the file written to its end?"
+        hint = "a value, a closing quote or a bracket is missing; is the file complete?"
     return Problem(f"{name}:{where}", _NOT_TOML, f"is not valid TOML {place}: {said[:1].lower()}{said[1:]}", hint)

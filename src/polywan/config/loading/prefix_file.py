@@ -62,7 +62,7 @@ def read(path: FilePath) -> tuple[Stamp, str]:
             except UnicodeDecodeError as error:
                 line = content.count(b"\n", 0, error.start) + 1
                 raise ListError(f"line {line}: is not UTF-8 text") from error
-    raise ListError("changes while it is read")
+    raise ListError("changed while it was being read")
 
 
 def _content(path: FilePath) -> tuple[bytes, Stamp, Stamp]:
@@ -98,5 +98,5 @@ def _too_large(size: int) -> ListError:
 
 def _refused(error: Exception) -> ListError:
     reason = (error.strerror or "input/output error") if isinstance(error, OSError) else "the name is not valid"
-    hint = " (the user that runs polywan must be allowed to)" if isinstance(error, PermissionError) else ""
+    hint = " (give the user that runs polywan read access)" if isinstance(error, PermissionError) else ""
     return ListError(f"cannot be read: {reason.lower()}{hint}")

@@ -141,15 +141,15 @@ def never_matching(rules: Sequence[SteeringRule]) -> Iterator[ConfigFault]:
     for place, rule in enumerate(rules[:_MOST]):
         here = admitted(rule)
         if not here:
-            message = 'can never match: "not" excludes all that the rule asks for'
-            yield ConfigFault(("rules", place), message, "remove the rule, or what contradicts")
+            message = 'never matches: "not" excludes everything that the rule matches'
+            yield ConfigFault(("rules", place), message, "remove the rule, or one of the contradicting conditions")
         else:
             earlier = next((n for n, there in enumerate(seen) if there and _covers(there, here)), None)
             if earlier is not None:
                 yield ConfigFault(
                     ("rules", place),
-                    "can never match: every connection that it would match is taken before, by",
-                    "move the narrower rule ahead of the wider one, or remove it",
+                    "never matches: every connection it could match is already taken by",
+                    "move the narrower rule before the wider one, or remove it",
                     other=("rules", earlier),
                 )
         seen.append(here)

@@ -56,7 +56,7 @@ def read_parts(raw: Mapping[str, Any]) -> tuple[Parts, list[ConfigFault]]:
     )
     if raw.get("uplinks", {}) == {}:
         faults.append(
-            ConfigFault(("uplinks",), "there are no uplinks; at least one is needed, as in", f"\n{EXAMPLE}\n")
+            ConfigFault(("uplinks",), "there are no uplinks; at least one is needed, for example", f"\n{EXAMPLE}\n")
         )
     return parts, faults
 
@@ -68,7 +68,7 @@ def _named(model: type[M], key: str, raw: Mapping[str, Any], faults: list[Config
         return {}
     for name, table in tables.items():
         if not isinstance(table, dict) and name in keys_of(model):
-            faults.append(ConfigFault((key, name), f"stands outside of a table, expected [{key}.NAME] before it"))
+            faults.append(ConfigFault((key, name), f"is outside a table, expected [{key}.NAME] before it"))
             return {}
         try:
             NAME.parse(name)

@@ -59,22 +59,21 @@ class GlobalSettings(Model):
 
     mark_mask: Annotated[int, Mask()] = Field(
         default=0x3F00_0000,
-        description="Bits of the packet and connection mark that are polywan's, at least 3; n bits are "
-        "room for 2^n - 2 uplinks. All other bits are left to others. Default 0x3f000000: 62 uplinks, in bits that "
+        description="Bits of the packet and connection mark that belong to polywan, at least 3; n bits give room "
+        "for 2^n - 2 uplinks. All other bits belong to other programs. Default 0x3f000000: 62 uplinks, in bits that "
         "neither VPN clients nor proxies, container networks and other routers' tools use in their marks "
-        "(docs/design/neighbours.md lists them). A box that an older version has set up keeps 0x3f00 until "
+        "(docs/design/neighbours.md lists them). A box that was set up by an older version keeps 0x3f00 until "
         "`polywan down`.",
     )
     priority: Annotated[int, Whole(1, _MAIN_RULE - RULE_BAND)] = Field(
         default=6000,
-        description="Priority of the first policy rule (ip-rule(8)); 900 from there on are polywan's. "
-        "Default 6000: ahead of the main table (32766), behind 5200 to 5300, where VPN clients put "
-        "theirs.",
+        description="Priority of the first policy rule (ip-rule(8)); polywan uses it and the 899 above. Default "
+        "6000: ahead of the main table (32766), behind 5200 to 5300, where VPN clients put theirs.",
     )
     table_base: Annotated[int, Whole(1, 2_000_000_000)] = Field(
         default=6000,
-        description="Number before the first routing table; each uplink has one, and 253 to 255 are the "
-        "system's. Default 6000, like `priority`: above 255, the numbers that people hand out themselves.",
+        description="Number before the first routing table; each uplink has one, and 253 to 255 belong to the "
+        "system. Default 6000, like `priority`: above 255, where administrators number their own.",
     )
     forwarding: Annotated[bool | Literal["auto"], Flag(("auto",))] = Field(
         default="auto",
@@ -91,12 +90,13 @@ class Config(Model):
     """
 
     uplinks: Mapping[Name, Uplink] = Field(
-        description="Ways to the Internet, by name. No default: at least one is needed. The order in the file is kept.",
+        description="Links to the Internet, by name. No default: at least one is needed. Their order in the file "
+        "is kept.",
     )
     health: HealthSettings = Field(
         default=HealthSettings(),
-        description="How uplinks are probed, unless they say otherwise. Default: each second, so that silence "
-        "is noticed within 2.5 seconds.",
+        description="How uplinks are probed, unless their own settings differ. Default: every second, so that "
+        "silence is noticed within 2.5 seconds.",
     )
     policies: Mapping[Name, Policy] = Field(
         default={},
@@ -104,13 +104,13 @@ class Config(Model):
     )
     rules: tuple[SteeringRule, ...] = Field(
         default=(),
-        description="Which connections go where; the first match wins. Default: none, so that everything "
-        "that would leave by an uplink goes to the policy `default`.",
+        description="Which connections go where; the first match wins. Default: none, so that everything that "
+        "would leave by an uplink goes to the policy `default`.",
     )
     global_: GlobalSettings = Field(
         default=GlobalSettings(),
         alias="global",
-        description="What concerns the whole box. Default: apart from the ranges that others are known to use.",
+        description="What concerns the whole box. Default: outside the ranges that other programs are known to use.",
     )
 
     def health_of(self, uplink: str) -> HealthSettings:

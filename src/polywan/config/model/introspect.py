@@ -34,7 +34,7 @@ def expected_in(field: FieldInfo) -> str:
         return f"{Rate().expected}, or a table {{down = …, up = …}}"
     if kind is None:
         return "a table"
-    return f"{kind.expected}, or a list of such" if any(isinstance(m, OneOrMany) for m in marks) else kind.expected
+    return f"{kind.expected}, or a list of these" if any(isinstance(m, OneOrMany) for m in marks) else kind.expected
 
 
 def model_at(model: type[Model], path: Path) -> type[Model] | None:

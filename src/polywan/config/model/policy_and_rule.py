@@ -94,7 +94,7 @@ class TierList(Kind):
         return schema
 
     def _expected(self) -> str:
-        return 'a list of tiers, each a list of uplinks, as [["fibre", "dsl"], ["lte"]]'
+        return 'a list of tiers, each a list of uplinks, such as [["fibre", "dsl"], ["lte"]]'
 
     def _schema(self) -> dict[str, Any]:
         return {"type": "array", "minItems": 1}
@@ -106,7 +106,7 @@ class TierList(Kind):
             if isinstance(tier, str | dict):
                 raise rejection(
                     f"expected {self.expected}, got {shown(tier)} in place of a tier",
-                    'in [["a", "b"]] the two share, in [["a"], ["b"]] the second stands by',
+                    'in [["a", "b"]] the two share; in [["a"], ["b"]] the second stands by',
                     (place,),
                 )
             if not isinstance(tier, list | tuple) or not tier:
@@ -115,18 +115,18 @@ class TierList(Kind):
 
 
 class Affinity(Model):
-    """Keep a client on the uplink that it was given first."""
+    """Keep a client on its first uplink."""
 
     key: Annotated[AffinityKey, OneOf(get_args(AffinityKey))] = Field(
         default="source",
-        description='Who is kept: "source", one client whatever it talks to, or "source-destination", a client and '
-        "a server together. Default source: sites that ask several servers at once (banks, games, chats) see one "
-        "address. IPv6 pairs are kept by a hash, without a timeout.",
+        description='What is kept on an uplink: "source", one client whatever it talks to, or '
+        '"source-destination", a client and a server together. Default source: sites that use several servers at '
+        "once (banks, games, chats) see one address. IPv6 pairs are kept by a hash, without a timeout.",
     )
     timeout: Annotated[Seconds, Duration(1, 604800)] = Field(
         default=600.0,
-        description="How long an uplink is kept for a client that opens no connection; each new one starts it "
-        "again. Default 10m, what users of mwan3 know.",
+        description="How long a client that opens no connection keeps its uplink; each new connection restarts it. "
+        "Default 10m, known from mwan3.",
     )
 
 
@@ -134,8 +134,8 @@ class Drain(Model):
     """Leave an uplink by a deadline."""
 
     drain: Annotated[Seconds, Duration(0, 86400)] = Field(
-        description="How long connections may stay on an uplink of a lower tier once a better one serves again; what "
-        "is left then is ended. No default.",
+        description="How long connections may stay on an uplink of a lower tier once a better one serves again; "
+        "the remaining ones are then ended. No default.",
     )
 
 
@@ -168,83 +168,82 @@ class Policy(Model):
 
     algorithm: Annotated[Algorithm, OneOf(get_args(Algorithm))] = Field(
         default="weighted",
-        description='How new connections are spread over a tier: "weighted" deals them out in turn by '
-        "weight, exactly and interleaved. The default, because shares then hold for a handful of "
-        'connections as well. "random" draws by weight. "source", "source-destination" and "connection" choose by '
-        "a hash of the client, of client and server, or of the whole address and port tuple: the same key meets "
-        'the same uplink, and an uplink that comes or goes moves only its own share. "source-parity" gives even '
-        "source addresses to the first member of the tier and odd ones to the second; each tier has two. "
-        '"multipath" lets the kernel choose (a resilient nexthop group, ip-nexthop(8)). '
-        '"per-packet" deals out single packets of one connection; it needs uplinks that do not translate addresses '
-        '(`nat = "none"`), as tunnels to one far end.',
+        description='How new connections are spread over a tier: "weighted" deals them out in turn by weight, '
+        "exactly and interleaved. It is the default, because shares then hold for a handful of connections as well. "
+        '"random" draws by weight. "source", "source-destination" and "connection" choose by a hash of the client, '
+        "of client and server, or of the whole address and port tuple: the same key gets the same uplink, and an "
+        'uplink that comes or goes moves only its own share. "source-parity" gives even source addresses to the '
+        'first member of the tier and odd ones to the second; each tier has two. "multipath" lets the kernel choose '
+        '(a resilient nexthop group, ip-nexthop(8)). "per-packet" deals out single packets of one connection; it '
+        'needs uplinks that do not translate addresses (`nat = "none"`), such as tunnels to one far end.',
     )
     tiers: Annotated[tuple[tuple[Member, ...], ...], TierList()] = Field(
-        description='Uplinks in order of preference, as [["fibre", "dsl"], ["lte"]]: members of a tier '
-        "share, the next tier stands by until no member of the one before is up. A member is a name or "
-        "{uplink = NAME, weight = NUMBER}. No default; the policy `default` exists without being written, "
-        "with the unmetered uplinks as its first tier and the metered ones as its second.",
+        description='Uplinks in order of preference, such as [["fibre", "dsl"], ["lte"]]: members of a tier share, '
+        "the next tier stands by until no member of the one before is up. A member is a name or {uplink = NAME, "
+        "weight = NUMBER}. No default; the policy `default` exists without being written, with the unmetered "
+        "uplinks as its first tier and the metered ones as its second.",
     )
     last_resort: Annotated[LastResort, OneOf(get_args(LastResort))] = Field(
         default="unreachable",
         description='What happens to new connections when no uplink of any tier is up: "unreachable" and '
-        '"prohibit" answer with that ICMP message, "blackhole" drops, "main" (or "throw", as ip-route(8) calls it) '
-        "lets the main table decide. "
-        'Default "unreachable": programs fail at once instead of waiting, and nothing leaves where the '
-        "policy did not allow it.",
+        '"prohibit" answer with that ICMP message, "blackhole" drops, "main" (or "throw", its name in ip-route(8)) '
+        'lets the main table decide. Default "unreachable": programs fail at once instead of waiting, and nothing '
+        "leaves where the policy did not allow it.",
     )
     on_down: Annotated[OnDown, OneOf(get_args(OnDown))] = Field(
         default="reset",
-        description='What happens to connections of an uplink that is lost: "reset" ends TCP at once, so that programs '
-        'reconnect, and lets everything else choose anew; "move" only does the latter; "keep" leaves all of them, for '
-        'links whose return is worth waiting for. Default "reset": a connection whose address is gone cannot go on.',
+        description='What happens to connections of an uplink that is lost: "reset" ends TCP at once, so that '
+        'programs reconnect, and lets everything else choose again; "move" does only the latter; "keep" leaves all '
+        'of them, for links whose return is worth waiting for. Default "reset": a connection whose address is gone '
+        "cannot continue.",
     )
     on_up: Annotated[OnUpWord | Drain, OnUp()] | None = Field(
         default=None,
         description='What happens to connections on a lower tier when a better one serves again: "stay", '
-        '"move-when-idle" (what is not TCP moves in its first pause), "move" (all but TCP at once), or '
-        '{drain = "10m"} (as move-when-idle, and at the deadline everything that is left). Default: '
-        '{drain = "10m"} for metered uplinks, whose volume costs money, and move-when-idle for others, so that '
-        "calls and tunnels do go back.",
+        '"move-when-idle" (non-TCP connections move in their first pause), "move" (all but TCP at once), or {drain '
+        '= "10m"} (like move-when-idle, and everything that remains is ended at the deadline). Default: {drain = '
+        '"10m"} for metered uplinks, whose volume costs money, and move-when-idle for others, so that calls and '
+        "tunnels do return.",
     )
     affinity: Affinity | None = Field(
         default=None,
-        description="Keep a client on the uplink that its first connection was given, for as long as it goes on "
-        "opening connections and the uplink is up; an empty table, {}, means by source and for 10 minutes. Goes with "
-        '"weighted", "random" and "connection"; the others keep a client already, or cannot. Default: every '
-        "connection is chosen for itself, which spreads load best.",
+        description="Keep a client on the uplink that its first connection was given, as long as it goes on "
+        "opening connections and the uplink is up; an empty table, {}, means by source and for 10 minutes. Works "
+        'with "weighted", "random" and "connection"; the other algorithms already keep a client, or cannot. '
+        "Default: the uplink is chosen for every connection, which spreads load best.",
     )
 
 
 class Match(Model):
-    """Conditions on a connection's first packet; all given ones must hold."""
+    """Conditions on the first packet of a connection; all those that are set must hold."""
 
     from_: _Networks = Field(
         default=(),
         alias="from",
-        description='Source prefixes, addresses or ranges ("192.168.1.10-192.168.1.20"), one or a list, both families '
-        "mixed if need be. Default: any.",
+        description='Source prefixes, addresses or ranges ("192.168.1.10-192.168.1.20"), one or a list; families '
+        "may be mixed. Default: any.",
     )
     to: _Networks = Field(
         default=(), description="Destination prefixes, addresses or ranges, one or a list. Default: any."
     )
     protocol: Annotated[Protocol, OneOf(get_args(Protocol))] | None = Field(
-        default=None, description="Transport protocol; icmp stands for ICMPv6 as well. Default: any."
+        default=None, description="Transport protocol; icmp includes ICMPv6. Default: any."
     )
     port: _Ports = Field(
         default=(),
-        description='Destination ports: 443, "80,443", "1000-2000" or a list of these; needs `protocol` '
-        "tcp, udp or sctp, because the others have no ports. Default: any.",
+        description='Destination ports: 443, "80,443", "1000-2000" or a list of these; needs `protocol` tcp, udp '
+        "or sctp, because other protocols have no ports. Default: any.",
     )
-    source_port: _Ports = Field(default=(), description="Source ports, written as `port` is. Default: any.")
+    source_port: _Ports = Field(default=(), description="Source ports, in the same form as `port`. Default: any.")
     in_interface: _Devices = Field(
         default=(),
-        description="Devices the connection arrives by, one or a list; the box's own connections arrive "
-        "by none. Default: any.",
+        description="Devices on which the connection arrives, one or a list; the box's own connections arrive on "
+        "none. Default: any.",
     )
     dscp: _Codes = Field(
         default=(),
-        description='DSCP of the packet, by name ("ef", "cs1", "af41") or number, one or a list; a ToS byte is four '
-        "times as much. Default: any.",
+        description='DSCP of the packet, by name ("ef", "cs1", "af41") or number, one or a list; a ToS byte is '
+        "four times the DSCP. Default: any.",
     )
     mac: _Macs = Field(
         default=(),
@@ -253,50 +252,51 @@ class Match(Model):
     )
     fwmark: Annotated[FwMark, ForeignMark()] | None = Field(
         default=None,
-        description='Packet mark that another program has set, as "0x10/0xff", or as "0x10" for all bits but those '
-        "of `mark_mask`, which cannot be asked for. Default: any.",
+        description='Packet mark that another program has set, such as "0x10/0xff", or "0x10" for all bits except '
+        "those of `mark_mask`, which cannot be matched. Default: any.",
     )
     user: _Users = Field(
         default=(),
         description="User whose program opened the connection, by name or number, one or a list; only the box's own "
         "connections have one. Default: any.",
     )
-    group: _Groups = Field(default=(), description="Group of that program, as `user`. Default: any.")
+    group: _Groups = Field(default=(), description="Group of that program, in the same form as `user`. Default: any.")
     cgroup: _Cgroups = Field(
         default=(),
-        description='Control group (version 2) of the program that opened the connection, as "system.slice/'
-        'backup.service", one or a list, with everything below it. Default: any.',
+        description="Control group (version 2) of the program that opened the connection, such as "
+        '"system.slice/backup.service", one or a list, with everything below it. Default: any.',
     )
     domains: _Domains = Field(
         default=(),
-        description="Names whose addresses are meant, one or a list. polywan resolves them and asks again when "
-        "their time to live is over; a name with many addresses, or subdomains, are exact only when the box's "
-        "dnsmasq fills the set (`polywan show dnsmasq`). Default: any.",
+        description="Destination names, one or a list. polywan resolves them, and again when their time to live is "
+        "over; names with many addresses, or subdomains, are exact only when the box's dnsmasq fills the set "
+        "(`polywan show dnsmasq`). Default: any.",
     )
     list_: _Lists = Field(
         default=(),
         alias="list",
-        description="Files of destination prefixes, one prefix or address per line and # for comments, both "
-        "families mixed; read again when they change. Default: any.",
+        description="Files of destination prefixes, with one prefix or address per line and # for comments; "
+        "families may be mixed. polywan reads them again when they change. Default: any.",
     )
     time: _Windows = Field(
         default=(),
-        description='When it holds, in local time: "mon-fri 08:00-18:00", "sat,sun" or "22:00-06:00" (which ends '
-        "on the next day), one or a list. It counts when a connection begins. Default: always.",
+        description='When the rule applies, in local time: "mon-fri 08:00-18:00", "sat,sun" or "22:00-06:00" '
+        "(which ends on the next day), one or a list. The time at which a connection begins counts. Default: "
+        "always.",
     )
     family: FamilyField | None = Field(default=None, description="Address family. Default: both.")
 
 
 class SteeringRule(Match):
-    """The first rule that matches decides; each says one of policy, uplink and action, or `only` alone.
+    """The first rule that matches decides; each has one of policy, uplink and action, or `only` alone.
 
-    `only` may stand beside policy or uplink, too.
+    `only` may also accompany policy or uplink.
     """
 
     policy: Name | None = Field(
         default=None,
-        description="Name of the policy that chooses the uplink. No default: a rule says exactly one of "
-        "policy, uplink and action, or `only` alone.",
+        description="Name of the policy that chooses the uplink. No default: a rule has exactly one of policy, "
+        "uplink and action, or `only` alone.",
     )
     uplink: Name | None = Field(
         default=None,
@@ -310,13 +310,13 @@ class SteeringRule(Match):
     only: _Names = Field(
         default=(),
         description="Uplinks that such connections may leave by: a kill switch. They never leave elsewhere, "
-        "whatever happens to the daemon, to routes or to rules; with none of them up they are refused. Alone it "
-        "shares among them by weight; beside `policy` or `uplink` it limits those. Neither this rule nor one before "
-        "it can ask for a `cgroup`, which is not to be seen where packets leave. Default: any uplink.",
+        "whatever happens to the daemon, to routes or to rules; while none of these uplinks is up they are refused. "
+        "Alone it shares among them by weight; with `policy` or `uplink` it limits those. Neither this rule nor one "
+        "before it can match a `cgroup`, which is not known where packets leave. Default: any uplink.",
     )
     not_: Match = Field(
         default=Match(),
         alias="not",
-        description='Conditions that must *not* hold, as not = {to = "10.0.0.0/8"}; with several, none '
+        description='Conditions that must *not* hold, for example not = {to = "10.0.0.0/8"}; with several, none '
         "may hold. Default: none.",
     )

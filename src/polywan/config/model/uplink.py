@@ -89,20 +89,20 @@ class HealthSettings(Model):
             IPv6Address("2001:4860:4860::8888"),
             IPv6Address("2620:fe::fe"),
         ),
-        description="Addresses that are probed through every uplink, each family by its own. The default "
-        "names three public resolvers in different networks per family, so that the outage of one "
-        "operator is not taken for an outage of the uplink.",
+        description="Addresses that are probed through every uplink, each family by its own. The default names "
+        "three public resolvers in different networks per family, so that an outage of one operator does not look "
+        "like an outage of the uplink.",
     )
     quorum: _Quorum = Field(
         default=2,
-        description="How many targets of a family must answer in a round for it to count as good; a "
-        "family with fewer targets needs all it has. Default 2 of 3: one silent target does not condemn a "
-        "link, and one odd answer (a captive portal, say) does not acquit it.",
+        description="How many targets of a family must answer in a round for it to count as good; a family with "
+        "fewer targets needs all of them. Default 2 of 3: one silent target does not take a link down, and one odd "
+        "answer (for example of a captive portal) does not keep it up.",
     )
     methods: _Methods = Field(
         default=("icmp",),
-        description="How targets are asked: icmp (echo) or tcp (a connection to tcp_port); any answer "
-        "counts. Default icmp: the smallest packets, and the default targets answer them.",
+        description="How targets are probed: icmp (echo) or tcp (a connection to tcp_port); any answer counts. "
+        "Default icmp: the smallest packets, and the default targets answer them.",
     )
     tcp_port: _Port = Field(
         default=53,
@@ -110,110 +110,110 @@ class HealthSettings(Model):
     )
     interval: _Interval = Field(
         default=1.0,
-        description="Seconds from the start of one round to the next. Default 1s: with `fall` 3, a link "
-        "that dies silently is left within 2.5 seconds, for some 100 bytes a second and target. On metered uplinks "
-        "the default is 10s: a tenth of the volume, and silence is noticed within 16 seconds; while such an uplink "
-        "stands by it is 2m, and silence is noticed within 2.5 minutes.",
+        description="Time from the start of one round to the start of the next. Default 1s: with `fall` 3, a link "
+        "that dies silently is noticed within 2.5 seconds, at a cost of about 100 bytes per second and target. On "
+        "metered uplinks the default is 10s: a tenth of the volume, and silence is noticed within 16 seconds; while "
+        "such an uplink stands by it is 2m, and silence is noticed within 2.5 minutes.",
     )
     timeout: _Timeout = Field(
         default=1.0,
-        description="Seconds a target has to answer. Default 1s: more than a line needs that is not busy, and not "
-        "longer than `interval`, so that rounds do not pile up. Later answers are late, not lost: they make the uplink "
-        "`degraded: busy`, never down. A satellite with its long way needs no other value.",
+        description="Time that a target has to answer. Default 1s: more than an idle line needs, and no longer "
+        "than `interval`, so that rounds do not pile up. Later answers are late, not lost: they make the uplink "
+        "`degraded: busy`, never down. Satellite links, with their long round trip, need no other value.",
     )
     fall: _Count = Field(
         default=3,
-        description="Bad rounds in a row until the uplink counts as down. Default 3: a lost packet or two "
-        "is common on a healthy link. Loss of carrier does not wait for it.",
+        description="Bad rounds in a row until the uplink counts as down. Default 3: one or two lost packets are "
+        "common on a healthy link. Loss of carrier takes effect at once.",
     )
     rise: _Count = Field(
         default=5,
-        description="Good rounds in a row until an uplink that was down may come back. Default 5, more "
-        "than `fall`: coming back too early costs connections a second time, coming back late costs only "
-        "bandwidth.",
+        description="Good rounds in a row until an uplink that was down may come back. Default 5, more than "
+        "`fall`: coming back too early costs connections a second time, coming back late costs only bandwidth.",
     )
     hold_down: _HoldDown = Field(
         default=10.0,
-        description="Seconds for which an uplink that was lost must have answered before it serves again; they "
-        "count from the first good answer. Default 10s, so that a flapping link does not move traffic to and "
-        "fro with every flap. It guards against nothing else: an uplink that was never up needs only `rise` "
-        "rounds.",
+        description="How long an uplink that was lost must answer before it serves again, counted from the first "
+        "good answer. Default 10s, so that a flapping link does not move traffic back and forth with every flap. It "
+        "guards against nothing else: an uplink that was never up needs only `rise` rounds.",
     )
 
     hold_down_max: _HoldDown = Field(
         default=900.0,
-        description="Longest hold-down. Each time an uplink is lost soon after its return its hold-down doubles, up "
-        "to this; it falls back to `hold_down` once the uplink has lasted as long as it was held, and ten times "
-        "`hold_down` at least. Default 15m: a link that never lasts comes back four times an hour at most.",
+        description="Longest hold-down. Each time an uplink is lost soon after its return its hold-down doubles, "
+        "up to this value; it falls back to `hold_down` once the uplink has stayed up for as long as its last "
+        "hold-down, and for ten times `hold_down` at least. Default 15m: a link that never lasts comes back four "
+        "times an hour at most.",
     )
     slow_start: _HoldDown = Field(
         default=60.0,
-        description="Time in which an uplink that comes back grows from 1 % of its weight to all of it, in ten steps; "
-        "0 gives it all at once. Default 60s: a link that fails again under load has cost few connections by then.",
+        description="Time in which an uplink that comes back grows from 1 % of its weight to all of it, in ten "
+        "steps; 0 gives it all at once. Default 60s: a link that fails again under load has cost few connections by "
+        "then.",
     )
     degraded_rtt: _Timeout = Field(
         default=0.5,
-        description="Smoothed round trip from which an uplink counts as degraded: it stands by while another member "
-        "of its tier is well. Default 500ms, what firewall distributions alarm at.",
+        description="Smoothed round trip from which an uplink counts as degraded: it stands by while another "
+        "member of its tier is healthy. Default 500ms, the usual alarm threshold of firewall distributions.",
     )
     recovered_rtt: _Timeout = Field(
         default=0.2,
-        description="Round trip below which it counts as well again. Default 200ms: far enough from `degraded_rtt` "
-        "that the state does not follow every wave.",
+        description="Round trip below which the uplink counts as healthy again. Default 200ms: far enough from "
+        "`degraded_rtt` that the state does not flap.",
     )
     degraded_loss: _Share = Field(
         default=0.2,
         description="Share of lost probes, over the last 30 rounds, from which an uplink counts as degraded. "
-        'Default "20%": calls break up there, and one lost packet now and then is far from it.',
+        'Default "20%": calls break up there, and an occasional lost packet is far from it.',
     )
     recovered_loss: _Share = Field(
-        default=0.1, description='Share of lost probes below which it counts as well again. Default "10%".'
+        default=0.1, description='Share of lost probes below which the uplink counts as healthy again. Default "10%".'
     )
     degraded_jitter: _Timeout | None = Field(
         default=None,
-        description="Jitter from which an uplink counts as degraded; well again below half of it. Default: none, since "
-        "only calls mind, and links differ too much for one number.",
+        description="Jitter from which an uplink counts as degraded; it is healthy again below half of it. "
+        "Default: none, since only calls suffer from it, and links differ too much for one number.",
     )
     passive: Annotated[bool, Flag()] = Field(
         default=True,
         description="Watch whether new connections get answers, and probe at once when suddenly none does. Default "
-        "true: under load a silent death is noticed in a fraction of `interval`. Unless it is false for every uplink, "
-        "idle connections of a device that goes down are freed, too.",
+        "true: under load a silent death is noticed in a fraction of `interval`. Unless it is false for every "
+        "uplink, idle connections of a device that goes down are also released.",
     )
     checks: _Checks = Field(
         default=(),
-        description='Further layers that must work, each probed for itself: "dns" (a query), "http" (a page, to find '
-        'captive portals), "large" (full-size packets; their loss only degrades) and "script". Default: none, since '
-        "each asks something of somebody else's server. An uplink with `checks = []` has none of those of [health].",
+        description='Further layers that must work, each probed separately: "dns" (a query), "http" (a page, to '
+        'find captive portals), "large" (full-size packets; their loss only degrades) and "script". Default: none, '
+        "since each needs another operator's server. An uplink with `checks = []` has none of those of [health].",
     )
     check_interval: _Interval = Field(
         default=10.0,
-        description="Seconds between two checks of a layer. Default 10s: a layer above the network breaks less often "
+        description="Time between two checks of a layer. Default 10s: a layer above the network breaks less often "
         "than the network. On metered uplinks the default is 60s, and 4h while they stand by.",
     )
     dns_name: _Domain = Field(
         default="example.com",
-        description="Name that the dns check asks for; any answer counts, also that there is no such name. Default: a "
-        "name that is reserved and always there.",
+        description="Name that the dns check looks up; any answer counts, even that the name does not exist. "
+        "Default: a reserved name that always exists.",
     )
     dns_servers: _Targets | None = Field(
         default=None,
-        description="Servers that the dns check asks; one answer is enough. Default: the targets, which are resolvers "
-        "by default. Name your provider's to notice when they fail.",
+        description="Servers that the dns check queries; one answer is enough. Default: the targets, which are "
+        "resolvers by default. Name your provider's to notice when they fail.",
     )
     http_url: _Url | None = Field(
         default=None,
-        description='Page that the http check fetches, as "http://connectivity.example/204". No default: it is '
-        "somebody's server.",
+        description='Page that the http check fetches, such as "http://connectivity.example/204". No default: the '
+        "server belongs to its operator.",
     )
     http_status: _Status = Field(
         default=204,
-        description="Status that the page must have. Default 204: a captive portal answers with something else.",
+        description="Status that the page must return. Default 204: a captive portal answers with another one.",
     )
     script: _Command | None = Field(
         default=None,
-        description='Program and arguments of the script check, as ["/etc/polywan/check-lte", "--fast"]; exit status 0 '
-        "means well. It is run without a shell, in a clean environment that names the uplink. No default.",
+        description='Program and arguments of the script check, such as ["/etc/polywan/check-lte", "--fast"]; exit '
+        "status 0 means healthy. It runs without a shell, in a clean environment that names the uplink. No default.",
     )
 
     def quorum_for(self, n: int) -> int:
@@ -268,17 +268,16 @@ class Bandwidth(Model):
 
 
 class Uplink(Model):
-    """One way to the Internet."""
+    """One link to the Internet."""
 
     interface: _UplinkDevice = Field(
-        description="The network device that leads to the provider, as `ip link` shows it; each uplink "
-        "has its own. It need not exist yet (ppp0, wwan0). No default: it is the one thing that cannot be "
-        "guessed.",
+        description="Network device that leads to the provider, as `ip link` shows it; each uplink has its own. It "
+        "need not exist yet (ppp0, wwan0). No default: it is the one thing that cannot be guessed.",
     )
     gateway: Annotated[Literal["auto"] | IPv4Address, AddressValue(4, ("auto",))] = Field(
         default="auto",
-        description='IPv4 next hop. Default "auto": taken from the default route that DHCP, pppd or you '
-        "have put into the main table; links with a peer (PPP) need none.",
+        description='IPv4 next hop. Default "auto": taken from the default route that DHCP, pppd or you put into '
+        "the main table; links with a peer (PPP) need none.",
     )
     gateway6: Annotated[Literal["auto"] | IPv6Address, AddressValue(6, ("auto",))] = Field(
         default="auto",
@@ -286,9 +285,8 @@ class Uplink(Model):
     )
     families: Annotated[tuple[FamilyField, ...], OneOrMany()] | None = Field(
         default=None,
-        description='Address families this uplink is used for: "ipv4", "ipv6" or both. Default: those '
-        "that the link has an address and a gateway for, so that IPv6 is used when the provider brings "
-        "it.",
+        description='Address families for which this uplink is used: "ipv4", "ipv6" or both. Default: those for '
+        "which the link has an address and a gateway, so that IPv6 is used when the provider offers it.",
     )
     source: Annotated[IPAddress, AddressValue()] | None = Field(
         default=None,
@@ -297,43 +295,42 @@ class Uplink(Model):
     )
     weight: Weight | None = Field(
         default=None,
-        description="Share of new connections relative to the other members of a tier, 1 to 1000. "
-        "Default: the `down` bandwidth in Mbit/s when `bandwidth` is given, else 1, so that uplinks "
-        "nobody described share evenly. Give every uplink a weight or none: the two scales cannot be "
-        "compared.",
+        description="Share of new connections relative to the other members of a tier, 1 to 1000. Default: the "
+        "`down` bandwidth in Mbit/s when `bandwidth` is given, else 1, so that uplinks without either share evenly. "
+        "Give every uplink a weight or none: the two scales cannot be compared.",
     )
     bandwidth: Annotated[Bandwidth, BothWays()] | None = Field(
         default=None,
-        description='Capacity, as {down = "500Mbit", up = "50Mbit"} or "500Mbit" for both ways; a plain '
-        "number is bit/s. Default: unknown, since it cannot be measured without loading the link.",
+        description='Capacity, such as {down = "500Mbit", up = "50Mbit"}, or "500Mbit" for both directions; a '
+        "plain number is bit/s. Default: unknown, since it cannot be measured without loading the link.",
     )
     metered: Annotated[bool, Flag()] = Field(
         default=False,
-        description="Volume costs money: in the policy `default` that polywan makes, the uplink stands by "
-        "until all unmetered ones are down, and it is probed less often: `health.interval` is 10s instead of 1s, and "
-        "`health.check_interval` 60s instead of 10s. While no policy needs it and it is well, one target of each "
-        "family is asked each 2m, and layers are checked each 4h: with the default targets and method that costs at "
-        "most 20 MB a month on the wire, both families together, instead of some 250. What [health] or its own health "
-        "sets holds at all times. Default false: most links are flat.",
+        description="Volume costs money: in the policy `default` that polywan makes, the uplink stands by until "
+        "all unmetered ones are down, and it is probed less often: `health.interval` is 10s instead of 1s, and "
+        "`health.check_interval` 60s instead of 10s. While no policy needs it and it is healthy, one target of each "
+        "family is probed every 2m, and layers are checked every 4h: with the default targets and method that costs "
+        "at most 20 MB a month on the wire, both families together, instead of about 250. Values set in [health] or "
+        "in the uplink's own health always apply. Default false: most links are flat-rate.",
     )
     nat: Annotated[Literal["masquerade", "none"] | Snat, NatForm()] = Field(
         default="masquerade",
-        description='Source address of what leaves by this uplink: "masquerade" is the device\'s own, '
-        '"none" leaves it alone, {snat = "ADDRESS"} sets a fixed one. Default "masquerade": it follows '
-        "dynamic addresses, and providers drop sources that are not theirs.",
+        description='Source address of what leaves by this uplink: "masquerade" is the device\'s own, "none" keeps '
+        'the source, {snat = "ADDRESS"} sets a fixed one. Default "masquerade": it follows dynamic addresses, and '
+        "providers drop sources that are not theirs.",
     )
     nat6: Annotated[Nat6, OneOf(get_args(Nat6))] = Field(
         default="auto",
-        description='The same for IPv6; counts where `nat` is "masquerade" only: "native" leaves addresses alone, '
-        '"prefix" exchanges the prefix for that of the uplink and keeps the host\'s part (NPTv6, RFC 6296), '
-        '"masquerade" takes the address of the device. Default "auto": sources within `prefix6` leave by their uplink '
-        "untouched; others get their prefix exchanged where the uplink has one, else they are masqueraded.",
+        description='The same for IPv6; it applies only where `nat` is "masquerade". "native" keeps addresses, '
+        '"prefix" replaces the prefix with that of the uplink and keeps the host\'s part (NPTv6, RFC 6296), '
+        '"masquerade" uses the address of the device. Default "auto": sources within `prefix6` leave by their '
+        "uplink unchanged; others have their prefix replaced where the uplink has one, else they are masqueraded.",
     )
     prefix6: _Prefixes = Field(
         default=(),
-        description="IPv6 prefixes that this uplink's provider routes to the box, one or a list. Default: those "
-        "of source-specific default routes by its device (`default from 2001:db8:a::/56 …`), as DHCPv6 clients "
-        "install them.",
+        description="IPv6 prefixes that this uplink's provider routes to the box, one or a list. Default: those of "
+        "source-specific default routes through its device (`default from 2001:db8:a::/56 …`), which DHCPv6 clients "
+        "install.",
     )
     clamp_mss: Annotated[bool, Flag()] = Field(
         default=True,
@@ -342,9 +339,9 @@ class Uplink(Model):
     )
     enabled: Annotated[bool, Flag()] = Field(
         default=True,
-        description="False takes the uplink out of service while its settings, and its mark, are kept. Default true.",
+        description="False takes the uplink out of service but keeps its settings and its mark. Default true.",
     )
     health: HealthOverrides = Field(
         default=HealthOverrides(),
-        description="Probing of this uplink where it differs from [health]. Default: nothing differs.",
+        description="Probing of this uplink where it differs from [health]. Default: no difference.",
     )

@@ -187,7 +187,7 @@ def _shaped(words: Mapping[str, str], key: str, form: re.Pattern[str], expected:
 
 def _mac(words: Mapping[str, str]) -> str | None:
     lower = {key: text.lower() for key, text in words.items() if key == "mac"}
-    found = _shaped(lower, "mac", _MAC, 'a MAC address as "00:1b:44:11:3a:b7"')
+    found = _shaped(lower, "mac", _MAC, 'a MAC address such as "00:1b:44:11:3a:b7"')
     return found.replace("-", ":") if found else None
 
 

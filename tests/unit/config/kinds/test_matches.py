@@ -76,7 +76,7 @@ def test_what_is_no_mark_is_refused(raw: object) -> None:
 
 
 def test_a_mark_that_could_never_match_says_why() -> None:
-    assert refused(ForeignMark(), "0x10/0x0f")[0].endswith("the value has bits outside of the mask")
+    assert refused(ForeignMark(), "0x10/0x0f")[0].endswith("the value has bits outside the mask")
 
 
 @pytest.mark.parametrize("group", [False, True])
@@ -87,7 +87,7 @@ def test_an_account_is_a_name_or_a_number(group: bool) -> None:
 
 def test_an_unknown_user_gets_a_suggestion() -> None:
     assert refused(Account(), "roott") == ('there is no user "roott" on this machine', 'did you mean "root"?')
-    assert refused(Account(group=True), "no-such-group-here")[1] == "a number works, too"
+    assert refused(Account(group=True), "no-such-group-here")[1] == "a number also works"
 
 
 @pytest.mark.parametrize("raw", ["", "a b", "root;x", "-x", "x" * 40, -1, 0xFFFF_FFFF, True, "9" * 11, "\u0664", None])
@@ -105,7 +105,7 @@ def test_the_escapes_of_systemd_are_part_of_a_control_groups_name() -> None:
 
 
 def test_the_mount_point_is_no_part_of_a_control_group() -> None:
-    assert refused(Cgroup(), "/sys/fs/cgroup/system.slice")[1] == "leave out /sys/fs/cgroup/"
+    assert refused(Cgroup(), "/sys/fs/cgroup/system.slice")[1] == "remove /sys/fs/cgroup/"
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ def test_a_domain_is_kept_as_resolvers_know_it(raw: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "hint"),
     [
-        ("192.0.2.1", 'an address belongs in "to"'),
-        ("2001:db8::1", 'an address belongs in "to"'),
-        ("https://example.com/x", "a name alone, without https:// and path"),
-        ("*.example.com", 'write "example.com": subdomains are covered with dnsmasq, see `polywan show dnsmasq`'),
+        ("192.0.2.1", 'put an address into "to"'),
+        ("2001:db8::1", 'put an address into "to"'),
+        ("https://example.com/x", "write only the name, without https:// and path"),
+        ("*.example.com", 'write "example.com": for subdomains use dnsmasq, see `polywan show dnsmasq`'),
         ("", ""),
         (".", ""),
         ("..", ""),
@@ -156,13 +156,13 @@ def test_a_domain_is_kept_as_resolvers_know_it(raw: str, name: str) -> None:
 )
 def test_what_is_no_domain_is_refused_with_a_way_out(raw: object, hint: str) -> None:
     message, way_out = refused(DomainName(), raw)
-    assert message.startswith('expected a domain name as "example.com", got ')
+    assert message.startswith('expected a domain name such as "example.com", got ')
     assert way_out == hint
 
 
 def test_a_list_is_named_by_its_whole_path() -> None:
     assert ListFile().parse("/etc/polywan/lists/cdn.txt") == "/etc/polywan/lists/cdn.txt"
-    assert refused(ListFile(), "lists/cdn.txt")[1] == "write the whole path, from / on"
+    assert refused(ListFile(), "lists/cdn.txt")[1] == "write the absolute path"
 
 
 @pytest.mark.parametrize("raw", ["", "/a\0b", "/a\nb", "/\x1b[31m", "/" + "a" * 4096, 5, ["/a"]])
@@ -210,7 +210,7 @@ def test_hours_are_days_and_a_span_of_each(raw: str, window: Window) -> None:
     ],
 )
 def test_what_are_no_days_and_hours_is_refused(raw: object) -> None:
-    assert refused(Span(), raw)[0].startswith('expected days and hours as "mon-fri 08:00-18:00"')
+    assert refused(Span(), raw)[0].startswith('expected days and hours such as "mon-fri 08:00-18:00"')
 
 
 def test_a_misspelt_day_gets_a_suggestion() -> None:
@@ -218,7 +218,7 @@ def test_a_misspelt_day_gets_a_suggestion() -> None:
 
 
 def test_several_spans_in_one_text_are_told_to_be_a_list() -> None:
-    hint = "one space only, between days and hours; several spans are a list"
+    hint = "use one space, between days and hours; write several spans as a list"
     assert refused(Span(), "mon-fri 08:00-12:00 13:00-18:00")[1] == hint
 
 

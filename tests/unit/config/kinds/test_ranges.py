@@ -39,7 +39,7 @@ def test_a_range_stands_for_its_prefixes(value: str, prefixes: list[str]) -> Non
     [
         ('"10.0.0.9-10.0.0.1"', 'did you mean "10.0.0.1-10.0.0.9"?'),
         ('"192.168.1.10-20"', 'did you mean "192.168.1.10-192.168.1.20"?'),
-        ('"10.0.0.1-2001:db8::1"', "different families"),
+        ('"10.0.0.1-2001:db8::1"', "mixes address families"),
         ('"10.0.0.1-10.0.0.999"', "expected an address or prefix"),
         ('"10.0.0.1-"', "expected an address or prefix"),
     ],

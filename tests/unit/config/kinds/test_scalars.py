@@ -76,7 +76,7 @@ def test_a_bandwidth_becomes_bits_per_second(raw: object, bits: int) -> None:
 
 
 def test_bytes_are_not_taken_for_bits() -> None:
-    assert refused(Rate(), "500Mbps")[1] == 'bits are counted, not bytes: did you mean "500Mbit"?'
+    assert refused(Rate(), "500Mbps")[1] == 'the unit is bits, not bytes: did you mean "500Mbit"?'
 
 
 def test_a_bare_small_number_is_told_to_be_bits_per_second() -> None:

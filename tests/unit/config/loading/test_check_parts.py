@@ -21,7 +21,7 @@ def names(policy: Policy) -> list[list[str]]:
 
 def test_two_uplinks_on_one_device_are_refused() -> None:
     (key, message, _), *rest = found(FIBRE + LTE.replace("wwan0", "eth1"))
-    assert (key, message) == ("uplinks.lte.interface", '"eth1" is the device of uplink "fibre" already')
+    assert (key, message) == ("uplinks.lte.interface", '"eth1" is already the device of uplink "fibre"')
     assert not rest
 
 
@@ -70,7 +70,7 @@ def test_a_quorum_above_the_number_of_targets_is_refused() -> None:
     assert found('[health]\nquorum = 3\ntargets = ["192.0.2.1", "192.0.2.2"]\n' + FIBRE) == [
         (
             "health.quorum",
-            "3 answers are asked for, but there are only 2 IPv4 targets",
+            "3 answers are required, but there are only 2 IPv4 targets",
             "lower quorum to 2, or add targets",
         )
     ]
@@ -85,8 +85,8 @@ def test_what_is_degraded_has_to_be_able_to_recover() -> None:
     assert found('[health]\nrecovered_rtt = "600ms"\n' + FIBRE) == [
         (
             "health.recovered_rtt",
-            "has to be below degraded_rtt, which is 500ms, or the state would follow every wave",
-            'write both, as degraded_rtt = "500ms" and recovered_rtt = "250ms"',
+            "must be below degraded_rtt, which is 500ms; otherwise the state would flap",
+            'set both, for example degraded_rtt = "500ms" and recovered_rtt = "250ms"',
         )
     ]
 
@@ -95,7 +95,7 @@ def test_a_limit_below_the_default_of_its_counterpart_asks_for_both() -> None:
     (key, message, hint), *rest = found(FIBRE + 'health.degraded_loss = "8%"\n')
     assert key == "uplinks.fibre.health.degraded_loss"
     assert "above recovered_loss, which is 10%" in message
-    assert hint == 'write both, as degraded_loss = "8%" and recovered_loss = "4%"'
+    assert hint == 'set both, for example degraded_loss = "8%" and recovered_loss = "4%"'
     assert not rest
 
 
@@ -210,7 +210,7 @@ def test_more_uplinks_than_marks_propose_a_wider_mask() -> None:
         (
             "global.mark_mask",
             "0x700 has room for 6 uplinks, but there are 7",
-            "mark_mask = 0x780 has room for 14, if nobody else uses the added bits",
+            "mark_mask = 0x780 has room for 14, if no other program uses the added bits",
         )
     ]
 
@@ -273,8 +273,8 @@ def test_affinity_is_refused_where_it_would_change_nothing(algorithm: str, key: 
     text = TUNNELS + policy(f'algorithm = "{algorithm}"', f'affinity.key = "{key}"', tiers='[["gre1", "gre2"]]')
     ((where, message, hint),) = found(text)
     assert where == "policies.web.affinity"
-    assert message.startswith(f'does not go with algorithm "{algorithm}": ')
-    assert hint == 'leave affinity out, or use algorithm = "weighted" with it'
+    assert message.startswith(f'cannot be combined with algorithm "{algorithm}": ')
+    assert hint == 'remove affinity, or use algorithm = "weighted" with it'
 
 
 def test_even_and_odd_need_two_uplinks_in_each_tier() -> None:
@@ -315,7 +315,7 @@ def test_a_fault_in_the_translation_of_a_member_is_one_problem() -> None:
 @pytest.mark.parametrize("prefix", ["10.0.0.0/8", "192.0.2.1"])
 def test_a_prefix_of_ipv6_is_not_one_of_ipv4(prefix: str) -> None:
     ((where, message, _),) = found(FIBRE + f'prefix6 = "{prefix}"\n')
-    assert (where, message.startswith("expected an IPv6 prefix as ")) == ("uplinks.fibre.prefix6", True)
+    assert (where, message.startswith("expected an IPv6 prefix such as ")) == ("uplinks.fibre.prefix6", True)
 
 
 def test_prefixes_of_ipv6_need_the_family() -> None:
@@ -332,7 +332,7 @@ def test_prefixes_may_be_exchanged_before_they_are_known() -> None:
 @pytest.mark.parametrize("nat6", ["prefix", "masquerade"])
 def test_a_translation_of_ipv6_that_would_not_happen_is_refused(nat: str, nat6: str) -> None:
     ((where, message, _),) = found(FIBRE + f'nat = {nat}\nnat6 = "{nat6}"\n')
-    assert (where, "would have no effect" in message) == ("uplinks.fibre.nat6", True)
+    assert (where, "has no effect" in message) == ("uplinks.fibre.nat6", True)
 
 
 @pytest.mark.parametrize("beginning", [DIRECT, ONLY])
@@ -352,7 +352,7 @@ def test_policies_with_a_mark_of_their_own_need_room_beside_the_uplinks() -> Non
         (
             "policies.m",
             "0x3f000000 has room for 62 marks, but 62 uplinks and 1 multipath or per-packet policies (m) need 63",
-            "mark_mask = 0x3f800000 has room for 126, if nobody else uses the added bits",
+            "mark_mask = 0x3f800000 has room for 126, if no other program uses the added bits",
         )
     ]
 
@@ -370,6 +370,6 @@ def test_no_mask_makes_room_for_more_than_254() -> None:
         (
             "global.mark_mask",
             "polywan has room for 254 uplinks, but there are 255",
-            "254 is the most, whatever the mask",
+            "254 is the maximum, whatever the mask",
         )
     ]

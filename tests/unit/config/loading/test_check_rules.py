@@ -46,7 +46,7 @@ def test_only_stands_alone_or_beside_policy_or_uplink(lines: list[str]) -> None:
 def test_only_beside_an_action_is_refused() -> None:
     ((key, message, _),) = found(rule('only = "lte"', 'action = "block"'))
     assert key == "rules[0].only"
-    assert message == 'limits the uplinks of a connection, but action = "block" gives it none'
+    assert message == 'limits the uplinks of a connection, but action = "block" selects none'
 
 
 def test_only_does_not_excuse_two_targets() -> None:
@@ -58,7 +58,7 @@ def test_a_rule_without_target_is_told_of_only() -> None:
         (
             "rules[0]",
             "expected exactly one of policy, uplink and action, got none",
-            "only, a list of uplinks, may also stand alone",
+            "or use only, a list of uplinks, without any of them",
         )
     ]
 
@@ -72,14 +72,18 @@ def test_an_unknown_uplink_in_only_gets_a_suggestion() -> None:
 def test_only_has_to_leave_the_policy_a_member() -> None:
     text = WEB + rule('policy = "web"', 'only = "lte"')
     assert found(text) == [
-        ("rules[0].only", 'names no member of policy "web", so nothing could ever leave', "its members are fibre")
+        (
+            "rules[0].only",
+            'names no member of policy "web", so every connection would be refused',
+            "its members are fibre",
+        )
     ]
     assert load_text(WEB + rule('policy = "web"', 'only = ["lte", "fibre"]')).rules
 
 
 def test_only_has_to_hold_the_uplink_of_the_rule() -> None:
     assert found(rule('uplink = "fibre"', 'only = "lte"')) == [
-        ("rules[0].only", 'leaves out "fibre", the uplink of the rule', "add it to only, or leave uplink out")
+        ("rules[0].only", 'lacks "fibre", the uplink of the rule', "add it to only, or remove uplink")
     ]
 
 
@@ -91,7 +95,7 @@ def test_only_is_no_condition() -> None:
 def test_only_beside_a_control_group_is_refused(key: str) -> None:
     ((where, message, hint),) = found(rule('only = "lte"', f'{key} = "a.slice"'))
     assert where == f"rules[0].{key}"
-    assert "is no longer to be seen" in message
+    assert "is no longer known" in message
     assert hint == "use user instead"
 
 
@@ -100,8 +104,8 @@ def test_a_control_group_before_only_is_refused_and_both_places_are_named(key: s
     text = rule('uplink = "lte"', f'{key} = "a.slice"') + '[[rules]]\naction = "block"\nto = "192.0.2.1"\n'
     ((where, message, hint),) = found(text + '[[rules]]\nonly = "lte"\n')
     assert where == f"rules[0].{key}"
-    assert message.endswith("the other one is rule 3 at config:11")
-    assert hint == "move it behind that rule, or use user instead"
+    assert message.endswith("the other rule is rule 3 at config:11")
+    assert hint == "move it after that rule, or use user instead"
 
 
 def test_a_control_group_behind_only_is_fine() -> None:
@@ -112,10 +116,10 @@ def test_a_control_group_behind_only_is_fine() -> None:
 @pytest.mark.parametrize(
     ("mark", "hint"),
     [
-        ('"0x100"', "the rules are asked before anything is chosen: match by something else"),
-        ('"0x110/0xfff"', "the rules are asked before anything is chosen: match by something else"),
+        ('"0x100"', "rules are evaluated before the choice: use another condition"),
+        ('"0x110/0xfff"', "rules are evaluated before the choice: use another condition"),
         ('"0x10/0xffff"', 'did you mean "0x10/0xc0ff"?'),
-        ('"0/0x100"', "ask for other bits"),
+        ('"0/0x100"', "match other bits"),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "not."])
@@ -140,7 +144,7 @@ def test_the_bits_of_others_depend_on_our_mask() -> None:
 def test_what_only_the_box_has_does_not_go_with_what_it_has_not(own: str, other: str) -> None:
     ((where, message, _),) = found(rule('uplink = "lte"', own, other))
     assert where == f"rules[0].{own.partition(' ')[0]}"
-    assert message.endswith("the rule could never match")
+    assert message.endswith("the rule never matches")
 
 
 def test_a_user_goes_with_devices_that_are_excluded() -> None:
@@ -151,9 +155,7 @@ def test_a_rule_behind_one_without_conditions_never_matches(warned: Callable[[st
     text = rule('uplink = "lte"') + '[[rules]]\naction = "block"\nto = "192.0.2.0/24"\n'
     (warning,) = warned(text)
     assert (warning.where.rpartition("/")[2], warning.key) == ("polywan.toml:7", "rules[1]")
-    assert warning.message.startswith(
-        "can never match: every connection that it would match is taken before, by rule 1"
-    )
+    assert warning.message.startswith("never matches: every connection it could match is already taken by rule 1")
     assert warning.message.endswith("polywan.toml:5")
 
 
@@ -164,14 +166,14 @@ def test_both_places_of_a_warning_are_found_across_files(tmp_path: Path) -> None
     (tmp_path / "conf.d/late.toml").write_text(late, encoding="utf-8")
     (warning,) = load_with_warnings(tmp_path / "polywan.toml").warnings
     assert str(warning).replace(str(tmp_path), "DIR") == (
-        "DIR/conf.d/late.toml:2: rule 2: can never match: every connection that it would match is taken before, by "
-        "rule 1 at DIR/polywan.toml:5 (move the narrower rule ahead of the wider one, or remove it)"
+        "DIR/conf.d/late.toml:2: rule 2: never matches: every connection it could match is already taken by "
+        "rule 1 at DIR/polywan.toml:5 (move the narrower rule before the wider one, or remove it)"
     )
 
 
 def test_a_rule_that_excludes_what_it_asks_for_never_matches(warned: Callable[[str], list[Problem]]) -> None:
     (warning,) = warned(rule('uplink = "lte"', 'to = "192.0.2.0/25"', 'not.to = "192.0.2.0/24"'))
-    assert warning.message == 'can never match: "not" excludes all that the rule asks for'
+    assert warning.message == 'never matches: "not" excludes everything that the rule matches'
 
 
 def test_rules_that_can_match_give_no_warning(warned: Callable[[str], list[Problem]]) -> None:

@@ -115,7 +115,7 @@ def test_a_problem_names_the_innermost_key_that_stands_in_the_file(line: str, ke
         ("rules = [5]\n" + FIBRE, "expected a table, got 5"),
         ("health = []\n" + FIBRE, "expected a table, got an empty list"),
         ("[uplinks]\nfibre = 5", "expected a table, got 5"),
-        ('[uplinks]\ninterface = "eth1"', "stands outside of a table, expected [uplinks.NAME] before it"),
+        ('[uplinks]\ninterface = "eth1"', "is outside a table, expected [uplinks.NAME] before it"),
         (
             '[uplinks."my link"]\ninterface = "eth1"',
             'expected a name: a letter, then up to 30 letters, digits, _ or -, got "my link"',
@@ -132,7 +132,7 @@ def test_a_rule_with_single_brackets_is_told_to_have_two() -> None:
 
 def test_a_file_without_uplinks_gets_an_example_that_loads() -> None:
     found = problem("# nothing yet\n")
-    assert found.message == "there are no uplinks; at least one is needed, as in"
+    assert found.message == "there are no uplinks; at least one is needed, for example"
     assert len(found.hint.strip().splitlines()) == 5
     assert list(load_text(found.hint).uplinks) == ["fibre", "lte"]
 
@@ -140,11 +140,11 @@ def test_a_file_without_uplinks_gets_an_example_that_loads() -> None:
 @pytest.mark.parametrize(
     ("text", "where", "hint"),
     [
-        (FIBRE + "metered = yes\n", "config:3", 'text needs quotes, as interface = "eth1"'),
-        (FIBRE + FIBRE, "config:3", "this table is written twice: join the two"),
-        (FIBRE + 'interface = "eth2"\n', "config:3", "this key is written twice: keep one"),
-        (FIBRE + "weight\n", "config:3", "a key and its value are written as key = value"),
-        (FIBRE + "weight = 1 metered = true\n", "config:3", "only one key = value fits on a line"),
+        (FIBRE + "metered = yes\n", "config:3", 'text needs quotes, for example interface = "eth1"'),
+        (FIBRE + FIBRE, "config:3", "this table is defined twice: merge the two"),
+        (FIBRE + 'interface = "eth2"\n', "config:3", "this key is set twice: keep one"),
+        (FIBRE + "weight\n", "config:3", "write a key and its value as key = value"),
+        (FIBRE + "weight = 1 metered = true\n", "config:3", "write each key = value on its own line"),
     ],
 )
 def test_a_syntax_error_has_its_line_and_a_way_out(text: str, where: str, hint: str) -> None:
@@ -160,7 +160,7 @@ def test_a_half_written_file_is_refused(length: int) -> None:
 
 def test_a_file_that_ends_within_a_value_asks_whether_it_was_written_to_its_end() -> None:
     found = problem('[uplinks.fibre]\ninterface = "eth1')
-    assert (found.where, "written to its end" in found.hint) == ("config:2", True)
+    assert (found.where, "is the file complete" in found.hint) == ("config:2", True)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_a_drop_in_folder_that_is_a_file_is_a_problem(write: Callable[..., Path]
 
 def test_text_that_is_not_utf_8_is_a_problem_with_its_line(write: Callable[..., Path]) -> None:
     assert file_problems(write(b"# ok\n# caf\xe9\n")) == [
-        "DIR/polywan.toml:2: file: is not UTF-8 text (save it again in the encoding UTF-8)"
+        "DIR/polywan.toml:2: file: is not UTF-8 text (save it in UTF-8)"
     ]
 
 

@@ -125,7 +125,7 @@ def test_icmp_is_the_familys_own(family: str, number: int) -> None:
         ({"to": "203.0.113.10:1_0"}, "expected a number"),
         ({"to": "203.0.113.10:" + "9" * 5000}, "from 0 to 65535"),
         ({"to": "fe80::1%eth0"}, "leave out the % part"),
-        ({"to": "203.0.113.10", "from": "2001:db8::1"}, "different families"),
+        ({"to": "203.0.113.10", "from": "2001:db8::1"}, "mixes address families"),
         ({"to": "203.0.113.10:1", "protocol": "gre"}, "has no ports"),
         ({"to": "203.0.113.10", "protocol": "smoke"}, "another name or a number"),
         ({"to": "203.0.113.10", "from": "-", "in_interface": "lan0"}, "arrive by no interface"),
