@@ -219,7 +219,7 @@ def test_what_is_disabled_by_hand_stays_so_over_a_restart(lab: Lab, start_daemon
         with closing(await open_connections(lab, 6, address)) as old:
             done = await asyncio.to_thread(verb, daemon, "disable", "isp2", "--json")
             assert (done.returncode, json.loads(done.stdout)["state"]) == (0, "disabled")
-            assert "disabled by hand since" in uplink(daemon, 2)["reason"]
+            assert "disabled by operator since" in uplink(daemon, 2)["reason"]
             with closing(await open_connections(lab, 4, address)) as new:
                 assert shares(a.uplink for a in new.attempts) == {1: 2, 3: 2}
             daemon.kill()

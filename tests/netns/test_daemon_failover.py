@@ -206,7 +206,7 @@ def test_with_every_uplink_silent_the_last_good_choice_stays_and_nothing_is_cut(
             for number in (1, 2, 3):
                 lab.blackhole(number)
             await until(lambda: all(state_is(daemon, n, "down")() for n in (1, 2, 3)))
-            assert any("last good choice stays" in w for w in daemon.client.status()["warnings"])
+            assert any("keeping the last good choice" in w for w in daemon.client.status()["warnings"])
             for number in (1, 2, 3):
                 lab.unblackhole(number)
             survivors = [c for c in opened.connections if c.attempt.uplink == 3]

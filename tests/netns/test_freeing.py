@@ -318,7 +318,7 @@ def test_a_rule_that_lets_no_other_uplink_serve_keeps_nobody_elses_connections_o
         refused, _ = await connect(lab, kept_in)
         assert refused.error in ("EHOSTUNREACH", "ENETUNREACH", "ECONNREFUSED")
         lab.unblackhole(1)
-        logged = "no healthy uplink; serving by one that answers again"
+        logged = "no healthy uplink; using one that answers again"
         both = ("only isp1: " + logged, f"IPv{family:d}: {logged}")
         assert await asyncio.to_thread(daemon.wait_log, lambda text: any(t in text for t in both), PATIENCE)
         served, connection = await connect(lab, kept_in)

@@ -156,7 +156,7 @@ def test_a_target_that_is_dead_everywhere_is_blamed_and_nobody_goes_down(
     rule = f"ip daddr {targets[-1]} icmp type echo-request drop"
     hook = "type filter hook input priority filter; policy accept;"
     lab.server.nft(f"table ip mute {{ chain arriving {{ {hook}\n{rule}\n}}\n}}\n")
-    message = f"target {targets[-1]} answers by no uplink: not counted against them"
+    message = f"target {targets[-1]} answers through no uplink: not counted"
     assert daemon.wait_log(lambda text: message in text, 10.0) is not None
     assert message in daemon.client.status()["warnings"]
     assert not [line.text for line in daemon.log if "is down" in line.text]

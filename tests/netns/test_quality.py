@@ -106,5 +106,5 @@ def test_three_quick_flaps_of_a_cable_hold_it_down_for_longer_each_time(
     lab.cut(1)
     wait_for(lambda: uplink(daemon, 1)["state"] == "down")
     lab.restore(1)
-    wait_for(lambda: "held down for 3.2 s" in uplink(daemon, 1)["reason"], timeout=5.0)
+    wait_for(lambda: "hold-down of 3.2 s" in uplink(daemon, 1)["reason"], timeout=5.0)
     assert "(lost 4 times in " in uplink(daemon, 1)["reason"]

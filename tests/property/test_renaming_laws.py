@@ -106,10 +106,10 @@ def test_a_name_that_means_another_device_starts_anew() -> None:
     before = marks(daemon.state)
     effects = daemon.feed(ConfigLoaded(config({"fibre": "wan1", "dsl": "wan3"})))
     assert marks(daemon.state)["wan3"] not in before.values()
-    assert daemon.state.health["dsl", Family.V4].cause == "new here: has to answer first"
+    assert daemon.state.health["dsl", Family.V4].cause == "waiting for its first answers"
     assert {(e.mark) for e in effects if isinstance(e, ReleaseConnections)} >= {before["wan2"]}
     texts = [e.text for e in effects if isinstance(e, Log) and e.event == "uplink.renamed"]
-    assert texts == ["dsl is another device now, wan3 instead of wan2: it starts anew"]
+    assert texts == ["dsl is now another device, wan3 instead of wan2: its state starts anew"]
 
 
 def test_the_device_gets_its_number_back_when_it_returns_under_whatever_name() -> None:

@@ -240,7 +240,7 @@ def test_the_daemon_names_the_place_of_a_group_that_is_not_there_yet(capable: Pa
         "directory": str(capable / "polywan/u1"),
         "uplink": "u1",
         "state": "up",
-        "reason": "has a path",
+        "reason": "no outage since the daemon started",
         "families": ["ipv4", "ipv6"],
         "group": None,
         "in_force": False,

@@ -176,7 +176,7 @@ BUSY = family("degraded", "busy: x")
         (uplink("a", "degraded", families={"ipv4": family("degraded", "loss 50 %")}), "degraded"),
         (uplink("a", "degraded", families={"ipv4": BUSY, "ipv6": family("degraded", "busy: y")}), "busy"),
         (uplink("a", "degraded", families={"ipv4": BUSY, "ipv6": family("down", "y")}), "degraded"),
-        (uplink("a", "drained", reason="drained by hand"), "drained"),
+        (uplink("a", "drained", reason="drained by operator"), "drained"),
     ],
 )  # fmt: skip
 def test_the_state_is_told_in_a_word(uplink_document: dict[str, Any], word: str) -> None:
@@ -195,7 +195,7 @@ def test_a_degraded_uplink_that_is_given_nothing_stands_by() -> None:
 
 
 def test_a_held_uplink_says_for_how_much_longer() -> None:
-    reason = "coming back: held down for 40 s after its first answer (lost 3 times in 5 min)"
+    reason = "coming back: hold-down of 40 s after its first answer (lost 3 times in 5 min)"
     held = uplink("dsl", "down", reason=reason, held_for=23.2, families={"ipv4": family("down", reason, held_for=23.2)})
     assert lines(status(held))[0] == "dsl: down for 3 min: answers again, hold-down for another 23 s"
     assert reason in in_full(held, [])
@@ -253,8 +253,8 @@ def test_a_great_many_dead_uplinks_do_not_push_the_table_away() -> None:
 
 def test_one_connection_that_is_left_is_no_plural() -> None:
     drain_state = {"since": ago(5), "deadline": None, "by_operator": True}
-    drained = uplink("a", "draining", reason="drained by hand", connections=1, drain=drain_state)
-    assert lines(status(drained))[-1] == "a: drained by hand; 1 connection remains"
+    drained = uplink("a", "draining", reason="drained by operator", connections=1, drain=drain_state)
+    assert lines(status(drained))[-1] == "a: drained by operator; 1 connection remains"
 
 
 def test_the_outages_of_the_day_are_one_line() -> None:

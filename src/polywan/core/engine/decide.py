@@ -247,18 +247,18 @@ def _follow(
             known = known or hl.initial(Health.DOWN, path.reason, now)
             result[key] = hl.lose(known, state.probing[name], path.reason, now)
         elif known is None and state.ready:
-            result[key] = hl.initial(Health.DOWN, "new here: has to answer first", now)
+            result[key] = hl.initial(Health.DOWN, "waiting for its first answers", now)
         elif known is None:
             # The first decision of this daemon: what was down stays so, everything else goes on working.
             sets = actual.nft.sets if actual.nft is not None else {}
             down = state.numbers[name].mark in sets.get(f"down_{family}", frozenset())
-            cause = "was down before the daemon started" if down else "has a path"
+            cause = "was down before the daemon started" if down else "no outage since the daemon started"
             first = hl.initial(Health.DOWN if down else Health.UP, cause, now)
             # It was up once: what died has to hold its return, before a restart as well as after.
             result[key] = replace(first, next=now + _phase(state, key), proven=True)
         else:
             came_back = not isinstance(state.reach.get(key), Path)
-            result[key] = replace(known, next=now, cause="path is back: has to answer first") if came_back else known
+            result[key] = replace(known, next=now, cause="path is back: waiting for answers") if came_back else known
     return result
 
 

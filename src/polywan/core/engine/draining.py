@@ -53,24 +53,24 @@ def notes(state: State, drains: Drains) -> Iterator[Log]:
             yield Log(
                 Level.INFO,
                 "drain.start",
-                f"connections move away from {name} (IPv{family}): {_how(drain_state.timing)}",
+                f"draining {name} (IPv{family}): {_how(drain_state.timing)}",
             )
         elif drain_state.done and not old.done:
-            yield Log(Level.INFO, "drain.done", f"{name} has no connections any more (IPv{family})")
+            yield Log(Level.INFO, "drain.done", f"drain of {name} (IPv{family}) finished: no connections remain")
     for (name, family), old in state.drains.items():
         if (name, family) not in drains:
-            what = "none is left that may move" if old.done else "it is needed again, or gone"
-            yield Log(Level.INFO, "drain.cancelled", f"no more connections move away from {name} (IPv{family}): {what}")
+            what = "no connections remain that may move" if old.done else "the uplink is needed again, or gone"
+            yield Log(Level.INFO, "drain.cancelled", f"drain of {name} (IPv{family}) ended: {what}")
 
 
 def _how(timing: draining.DrainTiming) -> str:
     if timing.idle == inf:
         first = "nothing moves"
     elif timing.idle:
-        first = f"what is not TCP moves after {timing.idle:g} s without a packet"
+        first = f"non-TCP connections move after {timing.idle:g} s without a packet"
     else:
-        first = "what is not TCP moves at once"
-    return first if timing.lasts == inf else f"{first}, and what is left after {lasted(timing.lasts)} is ended"
+        first = "non-TCP connections move at once"
+    return first if timing.lasts == inf else f"{first}, and the rest ends after {lasted(timing.lasts)}"
 
 
 def take_order(state: State, event: OperatorCommand, now: float) -> tuple[State, tuple[Effect, ...]]:
@@ -88,7 +88,7 @@ def take_order(state: State, event: OperatorCommand, now: float) -> tuple[State,
     if after is before:
         return state, ()
     memory = replace(state.memory, orders=orders)
-    text = "taken back into use by hand" if after is None else reason(event.uplink, after)
+    text = "put back into use by operator" if after is None else reason(event.uplink, after)
     note = Log(Level.INFO, f"uplink.{event.verb}", f"{event.uplink}: {text}")
     return replace(state, memory=memory), (SaveMemory(memory), note)
 

@@ -54,12 +54,12 @@ def renamings(memory: Memory, config: Config) -> Iterator[str]:
     names = renamed(memory, config)
     for old, new in names.items():
         if new in config.uplinks and not old.startswith(DEVICE):
-            yield f"{old} is now called {new} ({config.uplinks[new].interface}); nothing of it moves"
+            yield f"{old} is now called {new} ({config.uplinks[new].interface}); its connections stay"
     kept = set(names.values())
     for name, uplink in config.uplinks.items():
         before = memory.devices.get(name)
         if before is not None and before != uplink.interface and name not in kept:
-            yield f"{name} is another device now, {uplink.interface} instead of {before}: it starts anew"
+            yield f"{name} is now another device, {uplink.interface} instead of {before}: its state starts anew"
 
 
 def remembered(memory: Memory, config: Config) -> Memory:

@@ -76,7 +76,7 @@ def _keeps_an_address(link: str, before: Observed, after: Observed) -> bool:
 def _notes(config: Config, gone: dict[UplinkFamily, IPAddress]) -> Iterator[Log]:
     for (name, family), via in gone.items():
         device = config.uplinks[name].interface
-        text = f"{name} (IPv{family}): the router {via} by {device} has withdrawn itself, and is not used any more"
+        text = f"{name} (IPv{family}): router {via} on {device} has withdrawn itself and is no longer used"
         yield Log(Level.WARNING, "gateway.withdrawn", text)
 
 
@@ -96,7 +96,7 @@ def turn(state: State, observed: Observed, now: float) -> tuple[State, tuple[Log
         # What went to the old router, and came to nothing, says nothing about the new one.
         health[key] = hl.resume(state.health[key])
         known[key] = {layer: seen for layer, seen in known.get(key, {}).items() if layer is not Layer.GATEWAY}
-        text = f"{key[0]} (IPv{key[1]}): the router {path.via} fails: trying {following}, the next one by {path.link}"
+        text = f"{key[0]} (IPv{key[1]}): router {path.via} fails: trying {following}, the next one on {path.link}"
         notes.append(Log(Level.WARNING, "gateway.next", text))
     if failovers == state.failovers:
         return state, ()

@@ -88,7 +88,7 @@ def _notice_gap(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
         key: hl.resume(s) if key[0] in state.probing and late >= state.probing[key[0]].timeout else s
         for key, s in state.health.items()
     }
-    note = Log(Level.WARNING, "clock.gap", f"{late:.1f} s went by unseen (suspended?); probes under way do not count")
+    note = Log(Level.WARNING, "clock.gap", f"{late:.1f} s passed unnoticed (suspended?); pending probes do not count")
     return probing.resume(replace(state, health=health)), (note,) if late >= REPORTED_GAP else ()
 
 

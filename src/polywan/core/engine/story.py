@@ -182,7 +182,7 @@ class _Teller:
         elif seen.state is UplinkState.DEGRADED and seen.reason.startswith(BUSY):
             level, text = Level.INFO, f"{name} is {seen.reason}"
         elif seen.state is UplinkState.UP and before is UplinkState.DEGRADED:
-            text = f"{name} is well again after {lasted(seconds)}"
+            text = f"{name} is healthy again after {lasted(seconds)}"
         elif seen.state is UplinkState.UP:
             text = f"{name} is up{self._by(name)}"
         return Log(level, f"uplink.{seen.state}", text)
@@ -197,7 +197,7 @@ class _Teller:
             text = f"{name} is up{after}"
         text += self._how_often(name, least=1) if outage else ""
         flaps = self._flaps.get(name)
-        text += f"; its link went away {flaps.count} times meanwhile" if flaps and flaps.count >= FLAPPING else ""
+        text += f"; its link was lost {flaps.count} times meanwhile" if flaps and flaps.count >= FLAPPING else ""
         return text + self._by(name)
 
     def _how_often(self, name: str, least: int) -> str:
@@ -231,7 +231,7 @@ class _Teller:
             damping = self._new.health[name, family].damping
             often = f": lost {damping.losses} times in {dm.spoken(self._now - damping.first)}"
             yield Log(
-                Level.INFO, "uplink.held", f"{name} answers again, and is held for {lasted(remaining)} more{often}"
+                Level.INFO, "uplink.held", f"{name} answers again; hold-down for another {lasted(remaining)}{often}"
             )
 
     def _went_away(self, key: UplinkFamily) -> bool:
@@ -248,8 +248,8 @@ class _Teller:
         probes = [p for (n, _), p in self._new.health.items() if n == name]
         hold = max((dm.hold_of(p.damping, self._new.probing[name]) for p in probes), default=0.0)
         return (
-            f"{name} is flapping: its link went away {FLAPPING} times in {lasted(seconds)}; "
-            f"it serves once it has answered for {lasted(hold)}"
+            f"{name} is flapping: its link was lost {FLAPPING} times in {lasted(seconds)}; "
+            f"it serves again after answering for {lasted(hold)}"
         )
 
 

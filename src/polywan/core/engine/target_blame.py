@@ -25,7 +25,7 @@ def weigh(state: State, event: ProbeResult, now: float) -> tuple[bl.Assessment, 
     assessment = bl.take(state.bad_targets, event, sent, state.observers.get(event.family, {}), now)
     notes = []
     if assessment.bad is not None:
-        text = f"target {assessment.bad} answers by no uplink: not counted against them"
+        text = f"target {assessment.bad} answers through no uplink: not counted"
         notes.append(Log(Level.WARNING, "target.bad", text))
     if assessment.cleared is not None:
         notes.append(Log(Level.INFO, "target.cleared", f"target {assessment.cleared} answers again: counted again"))

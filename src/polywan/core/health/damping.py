@@ -55,7 +55,7 @@ def after_loss(damping: Damping, settings: HealthSettings, lasted: float | None,
 
 def described(damping: Damping, settings: HealthSettings, now: float) -> str:
     """Say for how long an uplink is held, and why so long."""
-    text = f"held down for {spoken(hold_of(damping, settings))} after its first answer"
+    text = f"hold-down of {spoken(hold_of(damping, settings))} after its first answer"
     if damping.losses < 2:
         return text
     return f"{text} (lost {damping.losses} times in {spoken(now - damping.first)})"

@@ -74,4 +74,4 @@ def _missing(layer: Layer, known: LayerState, settings: HealthSettings) -> str:
         case Layer.LARGE:
             return f"small packets pass, large ones do not: path MTU{seen}"
         case _:
-            return f"network answers, {settings.script[0] if settings.script else 'the script'} says no{seen}"
+            return f"network answers, {settings.script[0] if settings.script else 'the script'} reports a failure{seen}"

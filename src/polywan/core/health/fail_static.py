@@ -87,7 +87,7 @@ def failed_at_once(states: Mapping[UplinkFamily, ProbeState]) -> tuple[Family, .
 def static_reason(family: Family) -> str:
     """Return what people should know about that."""
     return (
-        f"every uplink fails at once (IPv{family:d}): probably not the uplinks; nothing is cut, the last choice stays"
+        f"all uplinks failed at once (IPv{family:d}): probably not their fault; keeping connections and the last choice"
     )
 
 
@@ -158,7 +158,7 @@ def _alone(
         return replace(state, waiting=now, next=min(state.next, now))
     if not _waited(key, state, states, probing, now):
         return state
-    cause = f"{state.bad} rounds in a row without quorum, while others answer again"
+    cause = f"{state.bad} probe rounds in a row failed, while other uplinks answer again"
     return replace(hl.fall(state, probing[key[0]], now), cause=cause)
 
 

@@ -135,9 +135,9 @@ def described(life: Life, settings: HealthSettings, queue: float | None, answere
     elif now < life.back_at + patience(settings):
         parts.append(answered)
     else:
-        parts.append("a heavy load has just begun, no answer has come through it yet")
+        parts.append("a heavy load has just begun, no answer since")
     if now < life.back_at + patience(settings):
-        parts.append(f"{_rate(life.rate)} came back")
+        parts.append(f"{_rate(life.rate)} received")
     return f"busy: {'; '.join(parts)}"
 
 

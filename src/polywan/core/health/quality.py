@@ -258,4 +258,4 @@ def _finding(
     if value >= enter:
         yield measure, f"{measure} {scale * value:.0f} {unit} (limit {scale * enter:g} {unit})"
     elif measure in quality.poor and value > leave:
-        yield measure, f"{measure} {scale * value:.0f} {unit} (well again at {scale * leave:g} {unit})"
+        yield measure, f"{measure} {scale * value:.0f} {unit} (recovers at {scale * leave:g} {unit})"

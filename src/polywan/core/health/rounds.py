@@ -269,7 +269,7 @@ def fall(state: ProbeState, settings: HealthSettings, now: float) -> ProbeState:
 
 def fall_together(state: ProbeState, now: float) -> ProbeState:
     """Take it down together with all the others: its connections stay, and its first answer brings it back."""
-    cause = f"{state.cause}; every uplink fails at once: probably not the uplinks"
+    cause = f"{state.cause}; all uplinks failed at once: probably not their fault"
     quality = ql.cleared(state.quality)
     return replace(state, health=Health.DOWN, since=now, cause=cause, waiting=None, together=True, quality=quality)
 
@@ -304,7 +304,7 @@ def unprobed(state: ProbeState, settings: HealthSettings, now: float) -> ProbeSt
         return replace(state, next=float("inf"))
     if state.proven and now < state.good_since + hold:
         return state
-    risen = _rise(state, settings, "has a link; there is no target to probe in this family", now)
+    risen = _rise(state, settings, "has a link; no target to probe in this family", now)
     return replace(risen, next=float("inf"))
 
 
@@ -343,7 +343,7 @@ def _good(state: ProbeState, settings: HealthSettings, sent: float, now: float) 
         return replace(state, cause="answers again") if explained else state
     state = replace(state, good=state.good + 1, good_since=since, bad=0, answered=answered)
     if state.together:
-        cause = "answers again, after every uplink had failed at once"
+        cause = "answers again, after all uplinks failed at once"
         quality = ql.recent(state.quality, settings, 1)
         return replace(state, health=Health.UP, since=now, cause=cause, waiting=None, together=False, quality=quality)
     if state.good < settings.rise:
@@ -356,8 +356,8 @@ def _good(state: ProbeState, settings: HealthSettings, sent: float, now: float) 
 def _bad(state: ProbeState, settings: HealthSettings, current: Round, now: float) -> ProbeState:
     since = state.bad_since if state.bad else current.sent
     state = replace(state, bad=state.bad + 1, bad_since=since, good=0)
-    bad, of = counted(state.bad, "round"), f"{current.answered} of {current.targets} targets answered"
-    cause = f"{bad} in a row without quorum ({of})"
+    bad, of = counted(state.bad, "probe round"), f"{current.answered} of {current.targets} targets answered"
+    cause = f"{bad} in a row failed ({of})"
     if state.health is Health.DOWN:
         return state if state.together else replace(state, cause=cause)
     if state.bad == max(1, settings.fall - 1):
@@ -375,7 +375,7 @@ def _due(state: ProbeState, now: float) -> ProbeState:
     if lf.unseen(state.life, state.bad_since, now):
         return state
     if state.quality.busy:
-        state = replace(state, cause=f"was busy, and nothing comes back any more: {state.cause}")
+        state = replace(state, cause=f"was busy, and now receives nothing: {state.cause}")
     return replace(state, waiting=now if state.waiting is None else state.waiting)
 
 

@@ -102,7 +102,11 @@ def _elsewhere(config: Config, observed: Observed, family: Family) -> Iterator[s
 
 
 def _sentence(what: str, family: Family, leave: str, links: Collection[str], cure: str) -> str:
-    which = "which is no uplink; name it as one" if len(links) == 1 else "which are no uplinks; name them as such"
+    which = (
+        "which is not an uplink; configure it as one"
+        if len(links) == 1
+        else "which are not uplinks; configure them as such"
+    )
     return f"{what} is balanced in IPv{family}: {leave} {_listed(sorted(links))}, {which}, or {cure}"
 
 
@@ -138,16 +142,16 @@ def _not_forwarded(
                 silent = True
                 word = "forwarding is off" if family is Family.V4 else "IPv6 forwarding is off"
                 yield (
-                    f"{word}: what comes in by {_listed(lans)} cannot leave by the uplinks; "
-                    "set global.forwarding = true if this box routes for it, false if it does not"
+                    f"{word}: packets from {_listed(lans)} cannot leave by the uplinks; "
+                    "set global.forwarding = true if this box routes for it, otherwise false"
                 )
             continue
         for chain in may_drop(actual.chains, family):
             chains[chain] = _listed(lans)
     for dropping, behind in chains.items():
         yield (
-            f"{dropping} drops what no rule of its own accepts (policy drop), and may drop what comes in by {behind}: "
-            "see that it lets it out by every uplink"
+            f"{dropping} has policy drop and may drop packets that arrive on {behind}: "
+            "make sure that it accepts them on every uplink"
         )
 
 
@@ -176,7 +180,7 @@ def _full(sysctls: Mapping[str, str], before: Collection[str]) -> Iterator[str]:
         return
     text = (
         f"the connection tracking table is nearly full (net.netfilter.nf_conntrack_max = {most}): new connections "
-        "fail when it is; raise it, or find out who opens so many (polywan flows)"
+        "fail once it is full; raise it, or find the clients that open so many (polywan flows)"
     )
     begin, end = FULL_TABLE
     if most > 0 and count >= most * (end if text in before else begin):
@@ -201,8 +205,8 @@ def _gateways(config: Config, observed: Observed) -> Iterator[str]:
             if via.is_link_local or not networks or via in known or any(via in network for network in networks):
                 continue
             yield (
-                f"uplink {name}: {key} {via} is outside of {link.name}'s network{'s' if len(networks) > 1 else ''} "
-                f"{_listed([str(n) for n in networks])}: right only if the provider says so"
+                f"uplink {name}: {key} {via} is outside {link.name}'s network{'s' if len(networks) > 1 else ''} "
+                f"{_listed([str(n) for n in networks])}: correct only if the provider says so"
             )
 
 
@@ -227,8 +231,8 @@ def _no_router(config: Config, observed: Observed, reachable: Mapping[UplinkFami
         address = next((a for f in families for a in observed.addresses_of(link.name, f)), None)
         if address is not None:
             yield (
-                f"uplink {name}: {link.name} has the address {address}, and no router is known there: "
-                "if it is the LAN, it is no uplink; if not, set the uplink's gateway"
+                f"uplink {name}: {link.name} has the address {address} and no known router: "
+                "if it is the LAN, it is not an uplink; otherwise set the uplink's gateway"
             )
 
 

@@ -30,8 +30,8 @@ def conflicts(config: Config, actual: ActualState, observed: Observed, marks: Co
     """Yield one sentence per conflict with a rule or a setting of somebody else; `marks` are ours that are in use."""
     if actual.sysctls.get(EVENTS) == "0" and any(config.health_of(name).passive for name in config.uplinks):
         yield (
-            f"{EVENTS.replace('/', '.')} is 0: silence under load is noticed by probes alone, and idle connections of "
-            "a device that goes down are not freed; set it to 1 or 2"
+            f"{EVENTS.replace('/', '.')} is 0: only probes notice silence under load, and idle connections of "
+            "a device that goes down are not released; set it to 1 or 2"
         )
     for rule in observed.rules:
         taken = _takes(config, observed, rule)
@@ -51,10 +51,10 @@ def _takes(config: Config, observed: Observed, rule: ForeignRule) -> str:
     by = " and ".join(links)
     text = f"policy rule `{rule.text()}` of another program sends"
     if ours := [uplinks[link] for link in links if link in uplinks]:
-        wanted = f'delete it, and let a rule of polywan say `uplink = "{ours[0]}"`'
+        wanted = f'delete it, and give polywan a rule with `uplink = "{ours[0]}"`'
         return f"{text} {_what(rule)} always by {by}, with no failover: {wanted}"
     if links and _broad(config, rule):
-        return f"{text} {_what(rule)} by {by}, so polywan balances nothing of it"
+        return f"{text} {_what(rule)} by {by}, so polywan does not balance it"
     return ""
 
 
@@ -96,15 +96,15 @@ def _in_our_place(config: Config, rule: ForeignRule) -> str:
     low = config.global_.priority
     if low <= rule.priority <= low + PRIORITY_BAND:
         return (
-            f"another program's policy rule stands among ours: {rule.text()}; "
-            f"set global.priority to a free band of {PRIORITY_BAND + 1} (ours begins at {low})"
+            f"another program's policy rule is among those of polywan: {rule.text()}; "
+            f"set global.priority to the start of a free band of {PRIORITY_BAND + 1} (now {low})"
         )
     # What leads to main's specific routes does as ours there.
     specific = rule.table == TABLE_MAIN and rule.suppress_prefixlength is not None
     if rule.priority in _LATE and not specific:
         return (
-            f"another program's policy rule stands among ours: {rule.text()}; "
-            f"give it another priority than {', '.join(map(str, _LATE))}"
+            f"another program's policy rule is among those of polywan: {rule.text()}; "
+            f"give it a priority other than {', '.join(map(str, _LATE))}"
         )
     return ""
 
@@ -119,8 +119,8 @@ def _by_mark(config: Config, rules: Iterable[ForeignRule], rule: ForeignRule, ma
     if value not in (*marks, mask) if compared == WHOLE else not compared & mask:
         return ""
     free = _free_mask(rules)
-    advice = f"set global.mark_mask = {free:#x}" if free else "no usual mask is free: choose one by hand"
-    return f"another program uses mark bits of ours ({mask:#x}): {rule.text()}; {advice}"
+    advice = f"set global.mark_mask = {free:#x}" if free else "no common mask is free: choose one yourself"
+    return f"another program uses mark bits of polywan ({mask:#x}): {rule.text()}; {advice}"
 
 
 def _free_mask(rules: Iterable[ForeignRule]) -> int | None:
@@ -145,7 +145,7 @@ def _ahead_of_all(config: Config, rules: Iterable[ForeignRule]) -> Iterator[str]
             marked = rule.mark is not None and rule.mark[1] & config.global_.mark_mask
             if rule.priority <= floor and rule.table != TABLE_LOCAL and (main or marked):
                 yield (
-                    f"policy rule `{rule.text()}` of another program comes before all that polywan can add, and takes "
+                    f"policy rule `{rule.text()}` of another program precedes all that polywan can add, and takes "
                     f"connections that have an uplink: give it a priority above {floor + 1}"
                 )
 
@@ -154,10 +154,10 @@ def _unread(observed: Observed) -> Iterator[str]:
     """Tell of rules whose decision is not known: what they decide is balanced all the same."""
     for rule in observed.rules:
         if rule.unknown or rule.suppress_ifgroup is not None:
-            yield f"polywan does not know every word of policy rule `{rule.text()}` of another program, and ignores it"
+            yield f"polywan does not understand policy rule `{rule.text()}` of another program, and ignores it"
         elif _too_large(rule, observed.tables) and not everything(rule, observed.tables):
             yield (
-                f"table {rule.table} has more than {MOST_ROUTES} routes and no default: polywan takes no note of "
+                f"table {rule.table} has more than {MOST_ROUTES} routes and no default: polywan ignores "
                 f"policy rule `{rule.text()}` of another program"
             )
 

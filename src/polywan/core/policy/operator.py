@@ -70,10 +70,10 @@ def reason(name: str, order: Order) -> str:
     """Return why the uplink is out of use, for people."""
     since = moment(order.since)
     if order.verb is Verb.DISABLE:
-        return f"disabled by hand since {since}"
+        return f"disabled by operator since {since}"
     if order.empty or order.until is None:
-        return f"drained by hand since {since}; `polywan uplink enable {name}` takes it back into use"
-    return f"drained by hand since {since}; what is left at {moment(order.until)} is ended"
+        return f"drained by operator since {since}; `polywan uplink enable {name}` puts it back into use"
+    return f"draining by operator since {since}; remaining connections end at {moment(order.until)}"
 
 
 def moment(unix: float) -> str:

@@ -200,7 +200,7 @@ def _blocked(
     """Some layer above the network is broken on each uplink, perhaps by whoever is asked: the network decides."""
     for index, tier in enumerate(tiers):
         if answering := tuple(m for m in tier if usable((m[0], family), reach, health)):
-            reason = "no uplink is well in every layer; serving by those whose network answers"
+            reason = "no uplink is healthy in every layer; using those whose network answers"
             return Choice(members=answering, tier=index, reason=reason, forced=True)
     return None
 
@@ -225,7 +225,7 @@ def _forced(
             return Choice(
                 members=answering,
                 tier=index,
-                reason="no healthy uplink; serving by one that answers again",
+                reason="no healthy uplink; using one that answers again",
                 forced=True,
             )
     if not any(tiers):
@@ -233,7 +233,9 @@ def _forced(
             members=(), tier=None, reason="all its uplinks are without a link or out of use; the last resort applies"
         )
     if known:
-        return Choice(members=(), tier=None, reason="none of its uplinks answers, others do; the last resort applies")
+        return Choice(
+            members=(), tier=None, reason="none of its uplinks answers, other uplinks do; the last resort applies"
+        )
     kept = {u for u, _ in before.members} if before else set()
     for index, tier in enumerate(tiers):
         last_good = tuple(m for m in tier if m[0] in kept)
@@ -241,7 +243,7 @@ def _forced(
             return Choice(
                 members=last_good,
                 tier=index,
-                reason="no healthy uplink; the last good choice stays",
+                reason="no healthy uplink; keeping the last good choice",
                 forced=True,
             )
     index, linked = next((index, tier) for index, tier in enumerate(tiers) if tier)

@@ -67,8 +67,7 @@ def after(repairs: Repairs, observed: Observed, repaired: Iterable[Op], now: flo
 def repair_log(ops: Sequence[Op], culprit: str) -> Log:
     """Return what the log says of a repair."""
     what = "; ".join(headline(op) for op in ops[:4]) + ("; …" if len(ops) > 4 else "")
-    by = f" (changed by {culprit})" if culprit else ""
-    return Log(Level.WARNING, "drift.repaired", f"put right what somebody else changed{by}: {what}")
+    return Log(Level.WARNING, "drift.repaired", f"repaired changes made by {culprit or 'another program'}: {what}")
 
 
 def _recent(repairs: Repairs, now: float) -> tuple[float, ...]:

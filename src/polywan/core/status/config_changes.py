@@ -28,7 +28,7 @@ def _all(before: Config, after: Config) -> Iterator[str]:
         old = was.get(device)
         if old is None:
             instead = before.uplinks.get(name)
-            yield f"{name} is new" if instead is None else f"{name} is {device} now instead of {instead.interface}"
+            yield f"{name} is new" if instead is None else f"{name} is now {device} instead of {instead.interface}"
             continue
         if old != name:
             yield f"{old} is now called {name}"

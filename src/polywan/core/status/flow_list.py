@@ -84,7 +84,7 @@ def _network(key: str, text: str | None) -> IPNetwork | None:
     try:
         return ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"{key}: expected an address or network, as 192.168.1.0/24, got {text!r}") from None
+        raise ValueError(f"{key}: expected an address or network, such as 192.168.1.0/24, got {text!r}") from None
 
 
 def _number(key: str, text: str | None, most: int) -> int | None:

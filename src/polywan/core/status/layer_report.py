@@ -73,7 +73,7 @@ def _targets(state: State, key: UplinkFamily) -> Line:
     asked = [] if settings is None else [t for t in settings.targets if t.version == key[1]]
     judged = [t for t in asked if t in misses]
     if settings is None or not judged:
-        return Line("targets", LayerVerdict.UNKNOWN, "none answered or failed yet" if asked else "none to probe")
+        return Line("targets", LayerVerdict.UNKNOWN, "no result yet" if asked else "none to probe")
     answer = [t for t in judged if misses[t] == 0]
     counted = state.bad_targets.counted(asked)
     enough = sum(t in counted for t in answer) >= settings.quorum_for(len(counted))

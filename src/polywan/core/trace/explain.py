@@ -127,7 +127,7 @@ def _trouble(inputs: TraceInput, trace: Trace, egress: Egress | None, answer: Ro
     specific = answer.table == TABLE_MAIN and (trace.specific or trace.outcome in ("bound", "outside"))
     if not specific and egress.table is not None and answer.table not in (0, egress.table):
         wrong = f"the right device, but by table {answer.table}, not {egress.table}"
-        return f"{wrong}: a policy rule is missing, or somebody else's comes first"
+        return f"{wrong}: a policy rule is missing, or another program's precedes it"
     return ""
 
 
@@ -200,12 +200,12 @@ def _verdict(tried: RuleResult) -> str:
 
 def _choice(trace: Trace) -> Iterator[str]:
     if trace.specific:
-        yield f"main has a specific route by {trace.egresses[0].device}, which wins over the policy's choice"
+        yield f"main has a specific route by {trace.egresses[0].device}, which overrides the policy's choice"
         return
     if trace.native:
         yield f"its IPv6 source may leave by {' or '.join(w.uplink for w in trace.egresses)} only"
     if trace.affinity:
-        yield f"this client is kept on {trace.egresses[0].uplink} by affinity"
+        yield f"affinity keeps this client on {trace.egresses[0].uplink}"
         return
     if trace.pick is not None:
         pick = trace.pick

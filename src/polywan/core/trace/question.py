@@ -102,7 +102,7 @@ def parse(words: Mapping[str, str]) -> Question:
     destination, port = _target(words["to"])
     source = None if words.get("from", "-") in BOX else _address(words["from"], "source")
     if source is not None and source.version != destination.version:
-        raise QuestionError(f"{source} and {destination} are of different families")
+        raise QuestionError(f"{source} and {destination} are in different address families")
     protocol = _protocol(words.get("protocol", "tcp"), family_of(destination))
     source_port = _number(words, "source_port", 65535)
     if protocol not in PORTED and (port, source_port) != (None, None):
@@ -123,7 +123,7 @@ def parse(words: Mapping[str, str]) -> Question:
         at=_moment(words),
     )
     if question.source is None and (question.in_interface or question.mac):
-        raise QuestionError("the box's own connections arrive by no interface and from no neighbour")
+        raise QuestionError("--in-interface and --mac do not apply to the box's own connections")
     return question
 
 
@@ -151,7 +151,7 @@ def _address(text: str, what: str) -> IPAddress:
         hint = "; names are not looked up" if any(c.isalpha() for c in text) and ":" not in text else ""
         raise QuestionError(f"{what}: expected an IP address, got {text!r}{hint}") from None
     if isinstance(found, IPv6Address) and found.scope_id is not None:
-        raise QuestionError(f"{what}: leave out the % part of {text!r}; --in-interface names the device")
+        raise QuestionError(f"{what}: remove the % part of {text!r}; --in-interface names the device")
     return found
 
 
@@ -193,7 +193,7 @@ def _mac(words: Mapping[str, str]) -> str | None:
 
 def _dscp(text: str) -> int:
     known = DSCP.get(text.lower())
-    return _integer(text, "dscp", 63, 'a name as "ef" or a number') if known is None else known
+    return _integer(text, "dscp", 63, 'a name such as "ef" or a number') if known is None else known
 
 
 def _moment(words: Mapping[str, str]) -> int | None:
@@ -209,4 +209,4 @@ def _moment(words: Mapping[str, str]) -> int | None:
             return int(moment.timestamp())
     except (ValueError, OverflowError):
         pass
-    raise QuestionError(f'at: expected a time with its offset as "2026-03-01T08:00+01:00", got {text[:40]!r}')
+    raise QuestionError(f'at: expected a time with its offset such as "2026-03-01T08:00+01:00", got {text[:40]!r}')

@@ -36,9 +36,7 @@ _ON_LINK: Final = (IPv6Network("fe80::/10"), IPv6Network("ff00::/8"))
 _TCP, _UDP = 6, 17
 _DHCP: Final = (_UDP, 68, 67)
 """Protocol and ports of a DHCP client's packets to its server."""
-_STRANGE: Final = (
-    "its mark {:#x} is another program's and has bits of ours: left alone, for nobody could tell them apart"
-)
+_STRANGE: Final = "its mark {:#x} of another program has bits of polywan: left alone, as the two cannot be told apart"
 _REFUSALS: Final = ("unreachable", "prohibit", "blackhole", "none")
 _REFUSED: Final[Mapping[str, AnswerKind]] = {
     "unreachable": "unreachable",
@@ -73,7 +71,7 @@ def _kept(inputs: TraceInput, packet: Packet, first: RouteAnswer, found: Trace) 
     own = packet.in_interface is None and packet.family is Family.V4
     if not own or by is None or first.link not in main or (by, packet.family) in lost:
         return found
-    reason = f"no rule matches, and its socket may be bound to {by}: it stays there while that lives"
+    reason = f"no rule matches, and its socket may be bound to {by}: it stays there while that uplink works"
     traced = Trace(packet=packet, outcome="bound", reason=reason, egresses=(egress(inputs, packet, by),))
     return replace(traced, tried=found.tried)
 
@@ -137,17 +135,21 @@ def _arriving(inputs: TraceInput, packet: Packet, first: RouteAnswer) -> Trace |
     """What chain `classify` settles before the rules."""
     own = inputs.observed.own_ipv4()
     if isinstance(packet.source, IPv4Address) and packet.source in own and packet.in_interface != "lo":
-        return Trace(packet=packet, outcome="dropped", reason=f"{packet.source} is this box's own: a forged source")
+        return Trace(
+            packet=packet, outcome="dropped", reason=f"{packet.source} is an address of this box: a spoofed source"
+        )
     if (arrival := inputs.by_device(packet.in_interface)) is not None:
-        reason = f"it arrives by {arrival}: answers go back by it"
+        reason = f"it arrives by {arrival}: answers leave by it too"
         return Trace(packet=packet, outcome="outside", reason=reason, egresses=(egress(inputs, packet, arrival),))
     if inputs.strange(packet):
         return _strange(inputs, packet, first)
     if first.kind == "local":
         traced = Trace(packet=packet, outcome="here", reason="it is for this box itself")
-        return replace(traced, notes=("where another program translates the destination, ask about the new one",))
+        return replace(traced, notes=("if another program translates the destination, ask about the new one",))
     if first.kind in ("broadcast", "multicast"):
-        return Trace(packet=packet, outcome="main", reason=f"a {first.kind} address: not ours", link=first.link)
+        return Trace(
+            packet=packet, outcome="main", reason=f"a {first.kind} address: polywan leaves it alone", link=first.link
+        )
     if isinstance(rule := inputs.decided_by(packet), ForeignRule):
         return _by_others(packet, rule, first)
     if _is_specific(inputs, packet, first):
@@ -229,7 +231,7 @@ def _by_others(packet: Packet, rule: ForeignRule, first: RouteAnswer) -> Trace:
 def _by_specific(inputs: TraceInput, packet: Packet, first: RouteAnswer) -> Trace:
     if inputs.by_device(first.link) is None:
         return _not_ours(packet, first, _elsewhere(first))
-    traced = _not_ours(packet, first, f"main has a specific route by {first.link}: not ours")
+    traced = _not_ours(packet, first, f"main has a specific route by {first.link}: polywan leaves it alone")
     return replace(traced, specific=True)
 
 
@@ -249,7 +251,7 @@ def _via(inputs: TraceInput, packet: Packet) -> Trace | None:
 
 
 def _elsewhere(first: RouteAnswer) -> str:
-    return f"without polywan it leaves by {first.link}, which is no uplink: not ours"
+    return f"without polywan it leaves by {first.link}, which is not an uplink: polywan leaves it alone"
 
 
 def _is_specific(inputs: TraceInput, packet: Packet, first: RouteAnswer) -> bool:

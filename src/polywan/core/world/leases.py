@@ -197,6 +197,6 @@ def warning_of(name: str, lease: Lease, link: str, number: int) -> str:
     """
     cure = CURES[lease.program].format(metric=100 + number, link=link)
     return (
-        f"uplink {name}: {lease.program} was given the router {lease.router} for {link}, and there is no default route "
-        f"by it: the default routes of two links with one metric exclude each other; give this one its own, {cure}"
+        f"uplink {name}: no default route through {link}, although {lease.program} got the router {lease.router}: "
+        f"default routes of two links with the same metric exclude each other; give this one its own, {cure}"
     )

@@ -130,8 +130,8 @@ def _judge(
 
 
 def _routerless(link: Link, family: Family) -> str:
-    offers = ", and no router offers itself" if family is Family.V6 else ""
-    return f"{_word(family)} gateway not known yet: no default route by {link.name} in any table{offers}"
+    offers = ", and no router advertises itself" if family is Family.V6 else ""
+    return f"{_word(family)} gateway not known yet: no default route through {link.name} in any table{offers}"
 
 
 def _sourceless(uplink: Uplink, family: Family) -> str:
@@ -164,16 +164,15 @@ def _path(
 def membership(link: Link, observed: Observed) -> str:
     """Return why a link cannot be an uplink although it exists: another one speaks for it; empty when none does."""
     if link.kind == "vrf":
-        return f"{link.name} is a VRF, not a link; VRFs are not served"
+        return f"{link.name} is a VRF, not a link; VRFs are not supported"
     if not link.master:
         return ""
     masters = observed.masters_of(link)
     for member in (link, *masters):
         if member.member_of == "vrf":
             vrf = next((m.name for m in masters if m.index == member.master), "a VRF")
-            return (
-                f"{member.name} belongs to VRF {vrf}: links in a VRF are not served; ip link set {member.name} nomaster"
-            )
+            cure = f"ip link set {member.name} nomaster"
+            return f"{member.name} belongs to VRF {vrf}: links in a VRF are not supported; {cure}"
     # A virtual switch has one master for all of its bridges, which says nothing about which one.
     if link.member_of == "openvswitch":
         return f"{link.name} is a port of Open vSwitch: name the bridge that has the address as the interface"

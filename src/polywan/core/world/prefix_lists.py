@@ -74,7 +74,7 @@ def parse(text: str) -> PrefixList | tuple[LineFault, ...]:
             continue
         packed[family].add(prefix)
         if len(packed[Family.V4]) + len(packed[Family.V6]) > MOST_PREFIXES:
-            return (LineFault(number, f"there are too many; a list may have {MOST_PREFIXES} prefixes"),)
+            return (LineFault(number, f"too many prefixes; a list may have {MOST_PREFIXES} prefixes"),)
     if faults:
         return tuple(faults)
     v4, v6 = (tuple(_texts(family, collapse(family, packed[family]))) for family in (Family.V4, Family.V6))
@@ -141,9 +141,9 @@ def _packed(entry: str) -> tuple[Family, int]:
 def _refuse(entry: str) -> NoReturn:
     hint = ""
     if len(entry.split()) > 1 or "," in entry:
-        hint = "one to a line, and # before a comment"
+        hint = "write one on each line, and # before a comment"
     elif "-" in entry:
-        hint = "write a range as the prefixes it is made of"
+        hint = "write a range as the prefixes that it consists of"
     # The list may be a link to a file that not every reader of this message may read.
     found = shown(entry) if len(entry) <= _LONGEST and _ATTEMPT.fullmatch(entry) else "something else"
     raise _Bad(f"expected a prefix or an address, got {found}", hint)

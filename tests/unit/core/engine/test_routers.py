@@ -38,10 +38,10 @@ def read(daemon: Engine, observed: Observed) -> list[str]:
 def test_a_router_that_withdraws_itself_is_used_no_more_and_that_is_told() -> None:
     daemon = Engine(config(2), advertised())
     assert read(daemon, without_route(advertised())) == [
-        "u1 (IPv6): the router 2001:db8:64:1::1 by wan1 has withdrawn itself, and is not used any more"
+        "u1 (IPv6): router 2001:db8:64:1::1 on wan1 has withdrawn itself and is no longer used"
     ]
     assert daemon.state.reach[KEY] == NoPath(
-        reason="IPv6 gateway not known yet: no default route by wan1 in any table, and no router offers itself"
+        reason="IPv6 gateway not known yet: no default route through wan1 in any table, and no router advertises itself"
     )
     assert isinstance(daemon.state.reach["u1", Family.V4], Path)
     assert KEY not in daemon.state.memory.gateways
@@ -150,7 +150,7 @@ def test_a_router_that_does_not_answer_gives_way_to_the_next_one() -> None:
     # Rounds that the first one lost are not held against the second.
     assert not [e for e in line.daemon.effects if isinstance(e, Log) and e.event == "uplink.down"]
     texts = [e.text for e in line.daemon.effects if isinstance(e, Log) and e.event == "gateway.next"]
-    assert texts == ["u1 (IPv4): the router 100.64.1.1 fails: trying 100.64.1.9, the next one by wan1"]
+    assert texts == ["u1 (IPv4): router 100.64.1.1 fails: trying 100.64.1.9, the next one on wan1"]
     assert {r.via for r in line.daemon.state.desired.routes if r.link == "wan1"} == {SECOND}  # type: ignore[union-attr]
 
 

@@ -173,7 +173,7 @@ def test_an_uplink_that_died_of_two_causes_names_the_family_of_each() -> None:
     seen = daemon.state.views["u1"]
     assert seen.state is UplinkState.DOWN
     first, second = seen.reason.split("; ")
-    assert first.startswith("IPv4: 3 rounds in a row without quorum")
+    assert first.startswith("IPv4: 3 probe rounds in a row failed")
     assert second == "no IPv6 address yet"
 
 

@@ -236,7 +236,7 @@ def test_a_script_that_says_no_is_named() -> None:
     probes.run(15)
     seen_now = probes.daemon.state.views["u1"]
     assert seen_now.state is UplinkState.DOWN
-    assert seen_now.reason == "network answers, /etc/polywan/check-lte says no (exit status 3)"
+    assert seen_now.reason == "network answers, /etc/polywan/check-lte reports a failure (exit status 3)"
 
 
 def test_a_layer_that_is_no_longer_asked_for_keeps_nobody_down() -> None:

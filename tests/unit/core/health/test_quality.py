@@ -64,7 +64,7 @@ def test_a_lossy_uplink_stays_degraded_until_loss_is_down_to_the_lower_limit() -
     lossy = measured(every(4, 40))
     better = measured([FAST] * 10, lossy)
     assert better.loss == pytest.approx(5 / 30)
-    assert better.reason == "loss 17 % (well again at 10 %)"
+    assert better.reason == "loss 17 % (recovers at 10 %)"
     assert measured([FAST] * 10, better).poor == ()
 
 

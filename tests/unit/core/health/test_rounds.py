@@ -49,7 +49,7 @@ def test_fall_bad_rounds_in_a_row_take_the_uplink_down_and_say_why() -> None:
     for n in range(SETTINGS.fall):
         state = round_of(state, n, BAD)
     assert state.health is Health.DOWN
-    assert state.cause == "3 rounds in a row without quorum (1 of 3 targets answered)"
+    assert state.cause == "3 probe rounds in a row failed (1 of 3 targets answered)"
 
 
 def test_a_good_round_between_bad_ones_starts_the_count_again() -> None:
@@ -72,7 +72,7 @@ def test_rise_good_rounds_are_not_enough_before_the_hold_down_has_passed() -> No
     for n in range(SETTINGS.rise):
         state = round_of(state, n, GOOD)
     assert state.health is Health.DOWN
-    assert "held down" in state.cause
+    assert "hold-down" in state.cause
 
 
 def test_an_uplink_returns_once_it_was_good_for_the_hold_down() -> None:
@@ -163,7 +163,7 @@ def test_a_loss_soon_after_the_return_doubles_the_hold_down() -> None:
     state = flap(UP, 100, 11)
     state = flap(state, 112, 15)
     assert state.health is Health.DOWN
-    assert state.cause == "coming back: held down for 20 s after its first answer (lost 2 times in 27 s)"
+    assert state.cause == "coming back: hold-down of 20 s after its first answer (lost 2 times in 27 s)"
 
 
 def test_and_it_comes_back_when_that_has_passed() -> None:

@@ -56,8 +56,8 @@ def test_a_better_default_by_an_unlisted_device_is_told_with_the_metric_that_end
     observed = with_default(with_link(world(2), "mgmt0"), "mgmt0", family, 50)
     assert raised(observed) == [
         (
-            f"nothing is balanced in IPv{family}: main's default route leaves by mgmt0, which is no uplink; "
-            "name it as one, or give the route a metric above 101"
+            f"nothing is balanced in IPv{family}: main's default route leaves by mgmt0, which is not an uplink; "
+            "configure it as one, or give the route a metric above 101"
         )
     ]
 
@@ -85,7 +85,7 @@ def test_where_no_uplink_has_a_route_in_main_the_other_one_has_to_go() -> None:
     observed = world(1, [Family.V4])
     moved = replace(observed, defaults=(replace(observed.defaults[0], table=TableId(7)),))
     (line,) = raised(with_default(with_link(moved, "mgmt0"), "mgmt0", Family.V4, 5), config(1))
-    assert line.endswith("name it as one, or remove the route")
+    assert line.endswith("configure it as one, or remove the route")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_default_taken_apart_is_told_whole_or_in_part(parts: list[str], whole:
     (line,) = raised(observed)
     assert line.startswith("nothing is balanced" if whole else "not everything is balanced")
     assert "leave" in line
-    assert "by tun0, which is no uplink" in line
+    assert "by tun0, which is not an uplink" in line
     assert all(part in line for part in parts)
 
 
@@ -120,8 +120,8 @@ def test_a_lan_behind_a_box_that_does_not_forward_is_told_once() -> None:
     observed = with_link(world(2), "lan0", *LAN.values())
     assert raised(observed, actual=ActualState(sysctls=OFF)) == [
         (
-            "forwarding is off: what comes in by lan0 (192.168.15.0/24) cannot leave by the uplinks; "
-            "set global.forwarding = true if this box routes for it, false if it does not"
+            "forwarding is off: packets from lan0 (192.168.15.0/24) cannot leave by the uplinks; "
+            "set global.forwarding = true if this box routes for it, otherwise false"
         )
     ]
 
@@ -129,7 +129,7 @@ def test_a_lan_behind_a_box_that_does_not_forward_is_told_once() -> None:
 def test_ipv6_alone_may_be_off() -> None:
     observed = with_link(world(2), "lan0", *LAN.values())
     (line,) = raised(observed, actual=ActualState(sysctls={**ON, FORWARDING[Family.V6]: "0"}))
-    assert line.startswith("IPv6 forwarding is off: what comes in by lan0 (2001:db8:15::/64)")
+    assert line.startswith("IPv6 forwarding is off: packets from lan0 (2001:db8:15::/64)")
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -175,8 +175,8 @@ def test_a_chain_that_drops_by_policy_is_named_where_a_lan_is_behind() -> None:
     lan = with_link(world(2), "lan0", LAN[Family.V4])
     assert raised(lan, actual=ActualState(sysctls=ON, chains=(chain,))) == [
         (
-            "chain FORWARD of table ip filter drops what no rule of its own accepts (policy drop), and may drop what "
-            "comes in by lan0 (192.168.15.0/24): see that it lets it out by every uplink"
+            "chain FORWARD of table ip filter has policy drop and may drop packets that "
+            "arrive on lan0 (192.168.15.0/24): make sure that it accepts them on every uplink"
         )
     ]
     assert raised(world(2), actual=ActualState(sysctls=ON, chains=(chain,))) == []
@@ -220,7 +220,7 @@ def test_settings_that_make_no_sense_say_nothing(value: str) -> None:
 def test_a_router_outside_of_the_links_networks_is_doubted(key: str, via: str) -> None:
     config = Config.model_validate({"uplinks": {"u1": {"interface": "wan1", key: via}}})
     (line,) = raised(world(1), config)
-    assert line.startswith(f"uplink u1: {key} {via} is outside of wan1's network ")
+    assert line.startswith(f"uplink u1: {key} {via} is outside wan1's network ")
 
 
 def test_it_is_not_doubted_where_a_default_route_agrees() -> None:
@@ -236,8 +236,8 @@ def test_a_lan_that_is_named_as_an_uplink_is_suspected_on_a_box_that_forwards() 
     assert raised(observed, config, ActualState(sysctls=OFF)) == []
     assert raised(observed, config, ActualState(sysctls=ON)) == [
         (
-            "uplink lan: lan0 has the address 192.168.15.1/24, and no router is known there: "
-            "if it is the LAN, it is no uplink; if not, set the uplink's gateway"
+            "uplink lan: lan0 has the address 192.168.15.1/24 and no known router: "
+            "if it is the LAN, it is not an uplink; otherwise set the uplink's gateway"
         )
     ]
 

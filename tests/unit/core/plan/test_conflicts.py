@@ -82,7 +82,7 @@ def test_a_rule_that_leaves_polywan_its_work_is_not_warned_of(harmless: ForeignR
 def test_a_rule_that_sends_everything_elsewhere_is_named_once(taking: ForeignRule, words: str) -> None:
     (text,) = warnings(taking)
     assert words in text
-    assert text.endswith("so polywan balances nothing of it")
+    assert text.endswith("so polywan does not balance it")
 
 
 @pytest.mark.parametrize(
@@ -97,20 +97,20 @@ def test_a_rule_that_sends_everything_elsewhere_is_named_once(taking: ForeignRul
 def test_a_rule_that_leads_to_one_uplink_is_named_with_what_to_do_instead(leading: ForeignRule, words: str) -> None:
     (text,) = warnings(leading)
     assert words in text
-    assert 'let a rule of polywan say `uplink = "u2"`' in text
+    assert 'give polywan a rule with `uplink = "u2"`' in text
 
 
 @pytest.mark.parametrize("priority", [6000, 6500, 6899, FIRST_SPECIFIC, FIRST_TCP, FALLBACK])
 def test_a_rule_among_ours_is_named(priority: int) -> None:
     (text,) = warnings(rule(priority, table=202))
-    assert f"stands among ours: {priority}: from all lookup 202; " in text
+    assert f"is among those of polywan: {priority}: from all lookup 202; " in text
     assert ("global.priority" in text) is (priority < 7000)
 
 
 @pytest.mark.parametrize("mark", [(0x100, 0xFFFF_FFFF), (0x3F00, 0xFFFF_FFFF), (0x100, 0xFF00), (0, 0x100)])
 def test_a_mark_that_cannot_be_told_from_ours_is_named_with_a_free_mask(mark: tuple[int, int]) -> None:
     (text,) = warnings(rule(table=202, mark=mark))
-    assert "uses mark bits of ours (0x3f00)" in text
+    assert "uses mark bits of polywan (0x3f00)" in text
     assert text.endswith("set global.mark_mask = 0x3f000000")
 
 
@@ -138,7 +138,7 @@ def test_a_rule_before_the_boxs_addresses_is_named_where_others_have_moved_those
 @pytest.mark.parametrize("strange", [rule(unknown=True, table=202), rule(suppress_ifgroup=3, table=202)])
 def test_a_rule_that_is_not_understood_is_named(strange: ForeignRule) -> None:
     (text,) = warnings(strange)
-    assert text.startswith("polywan does not know every word of policy rule `100: from all ")
+    assert text.startswith("polywan does not understand policy rule `100: from all ")
 
 
 def test_a_table_too_long_to_read_is_named_when_it_has_no_default() -> None:

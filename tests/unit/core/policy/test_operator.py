@@ -58,9 +58,9 @@ def test_status_says_by_whom_and_until_when() -> None:
     order(daemon, Verb.DISABLE, "u1")
     order(daemon, Verb.DRAIN, "u2", deadline=60.0)
     first, second, third = document(daemon.state, "", 0.0, 0.0, {})["uplinks"]
-    assert (first["state"], first["reason"]) == ("disabled", "disabled by hand since 1970-01-01 00:00:00 UTC")
+    assert (first["state"], first["reason"]) == ("disabled", "disabled by operator since 1970-01-01 00:00:00 UTC")
     assert second["state"] == "draining"
-    assert second["reason"].endswith("what is left at 1970-01-01 00:01:00 UTC is ended")
+    assert second["reason"].endswith("remaining connections end at 1970-01-01 00:01:00 UTC")
     assert second["drain"] == {
         "since": "1970-01-01T00:00:00.000+00:00",
         "deadline": "1970-01-01T00:01:00.000+00:00",
@@ -75,7 +75,7 @@ def test_what_the_file_disables_nobody_enables_by_hand() -> None:
     daemon = Engine(Config.model_validate(document), world(2))
     order(daemon, Verb.DRAIN)
     assert daemon.state.views["u2"].state is UplinkState.DISABLED
-    assert daemon.state.views["u2"].reason.startswith("disabled in the configuration; drained by hand")
+    assert daemon.state.views["u2"].reason.startswith("disabled in the configuration; draining by operator")
     order(daemon, Verb.ENABLE)
     assert members(daemon) == ["u1"]
 

@@ -17,7 +17,7 @@ from polywan.core.policy.slots import rendezvous, slots
 from polywan.core.world.paths import Path, UplinkFamily
 
 UP = hl.initial(Health.UP, "has a path", 0.0)
-DOWN = hl.initial(Health.DOWN, "3 rounds in a row without quorum", 0.0)
+DOWN = hl.initial(Health.DOWN, "3 probe rounds in a row failed", 0.0)
 POOR = replace(UP, quality=Quality(reason="loss 34 % (limit 20 %)"))
 BACK = replace(UP, returned=100.0)
 SETTINGS = HealthSettings()

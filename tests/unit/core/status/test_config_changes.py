@@ -39,7 +39,7 @@ def rewritten(*pairs: tuple[str, str]) -> str:
             ("health settings changed for lte (targets)",),
         ),
         (rewritten(("lte", "mobile")), ("lte is now called mobile", "tiers changed for policy web")),
-        (rewritten(('"wan1"', '"wan9"')), ("fibre is wan9 now instead of wan1",)),
+        (rewritten(('"wan1"', '"wan9"')), ("fibre is now wan9 instead of wan1",)),
         (rewritten(('"wan1"', '"wan1"\nweight = 3')), ("weight changed for fibre",)),
         (BEFORE + '[uplinks.dsl]\ninterface = "wan3"\n', ("dsl is new",)),
         (

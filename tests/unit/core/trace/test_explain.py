@@ -124,11 +124,11 @@ def test_icmp_is_the_familys_own(family: str, number: int) -> None:
         ({"to": "203.0.113.10:99999"}, "from 0 to 65535"),
         ({"to": "203.0.113.10:1_0"}, "expected a number"),
         ({"to": "203.0.113.10:" + "9" * 5000}, "from 0 to 65535"),
-        ({"to": "fe80::1%eth0"}, "leave out the % part"),
-        ({"to": "203.0.113.10", "from": "2001:db8::1"}, "mixes address families"),
+        ({"to": "fe80::1%eth0"}, "remove the % part"),
+        ({"to": "203.0.113.10", "from": "2001:db8::1"}, "different address families"),
         ({"to": "203.0.113.10:1", "protocol": "gre"}, "has no ports"),
         ({"to": "203.0.113.10", "protocol": "smoke"}, "another name or a number"),
-        ({"to": "203.0.113.10", "from": "-", "in_interface": "lan0"}, "arrive by no interface"),
+        ({"to": "203.0.113.10", "from": "-", "in_interface": "lan0"}, "do not apply to the box's own connections"),
         ({"to": "203.0.113.10", "in_interface": "a/b", "from": "10.0.0.1"}, "expected a network device"),
         ({"to": "203.0.113.10", "mac": "nonsense", "from": "10.0.0.1"}, "expected a MAC address"),
         ({"to": "203.0.113.10", "dscp": "64"}, "from 0 to 63"),
@@ -163,7 +163,7 @@ def test_where_main_leads_by_no_uplink_it_is_not_ours() -> None:
     elsewhere = replace(seen(there, defaults=tuple(main), links=links), without_us=replace(MAIN, link="tun0"))
     traced = trace(elsewhere, packet())
     assert (traced.outcome, traced.link) == ("main", "tun0")
-    assert "which is no uplink" in traced.reason
+    assert "which is not an uplink" in traced.reason
 
 
 @pytest.mark.parametrize("link", ["tun0", "wan2"])
@@ -199,7 +199,7 @@ def test_another_programs_mark_with_bits_of_ours_is_left_alone_unless_a_rule_nam
     first_packet = packet(mark=0xCA6C)
     traced = trace(replace(trace_input(), without_us=MAIN), first_packet)
     assert (traced.outcome, traced.link) == ("main", "wan1")
-    assert "0xca6c is another program's" in traced.reason
+    assert "0xca6c of another program" in traced.reason
     named = seen(trace_input(), **by_others(mark=(0xCA6C, 0xFFFF_FFFF), invert=True))
     assert trace(replace(named, without_us=MAIN), first_packet).candidates == {"u1", "u2"}
     assert explain.queries(named, trace(replace(named, without_us=MAIN), first_packet))["u2"].mark == 0xC26C
@@ -241,7 +241,7 @@ def test_udp_that_may_be_bound_to_mains_uplink_stays_there_unless_a_rule_matches
     asks = own(protocol=17, port=53, bound=True)
     traced = trace(replace(trace_input(), without_us=BOUND_1), asks)
     assert (traced.outcome, set(traced.candidates)) == ("bound", {"u1"})
-    assert "it stays there while that lives" in traced.reason
+    assert "it stays there while that uplink works" in traced.reason
     by_rule = replace(trace_input(rules=[{"protocol": "udp", "uplink": "u2"}]), without_us=BOUND_1)
     assert trace(by_rule, asks).candidates == {"u2"}
 

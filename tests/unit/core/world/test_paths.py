@@ -182,7 +182,7 @@ def test_a_probe_waits_for_who_answers_in_the_name_of_its_target() -> None:
 
 def test_without_any_route_the_reason_says_so() -> None:
     found = judged(seen(addresses=(own(Family.V4),)))[Family.V4]
-    assert found == NoPath(reason="IPv4 gateway not known yet: no default route by wan0 in any table")
+    assert found == NoPath(reason="IPv4 gateway not known yet: no default route through wan0 in any table")
 
 
 def member(kind: str) -> Link:
@@ -198,7 +198,7 @@ def member(kind: str) -> Link:
         ("hsr", "wan0 belongs to top0: name top0 as the interface"),
         ("", "wan0 belongs to top0: name top0 as the interface"),
         ("openvswitch", "wan0 is a port of Open vSwitch: name the bridge that has the address as the interface"),
-        ("vrf", "wan0 belongs to VRF top0: links in a VRF are not served; ip link set wan0 nomaster"),
+        ("vrf", "wan0 belongs to VRF top0: links in a VRF are not supported; ip link set wan0 nomaster"),
     ],
 )
 def test_a_link_that_another_one_speaks_for_is_no_uplink_and_the_other_one_is_named(kind: str, words: str) -> None:
@@ -221,14 +221,14 @@ def test_the_member_of_a_bond_in_a_vrf_is_not_served_either() -> None:
     vrf = Link(index=8, name="blue", up=True, carrier=True, kind="vrf")
     found = judged(seen(wan=member("bond"), others=(bond, vrf)))[Family.V4]
     assert found == NoPath(
-        reason="bond0 belongs to VRF blue: links in a VRF are not served; ip link set bond0 nomaster"
+        reason="bond0 belongs to VRF blue: links in a VRF are not supported; ip link set bond0 nomaster"
     )
 
 
 def test_a_vrf_itself_is_no_uplink() -> None:
     wan = Link(index=2, name="wan0", up=True, carrier=True, kind="vrf", point_to_point=True)
     assert judged(seen(addresses=(own(Family.V4),), wan=wan))[Family.V4] == NoPath(
-        reason="wan0 is a VRF, not a link; VRFs are not served"
+        reason="wan0 is a VRF, not a link; VRFs are not supported"
     )
 
 

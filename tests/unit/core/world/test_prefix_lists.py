@@ -118,8 +118,8 @@ def test_no_line_is_shown_unless_it_is_an_attempt_at_an_address(line: str) -> No
 @pytest.mark.parametrize(
     ("entry", "hint"),
     [
-        ("10.0.0.0/8, 11.0.0.0/8", "one to a line"),
-        ("10.0.0.0/8 office", "one to a line"),
+        ("10.0.0.0/8, 11.0.0.0/8", "write one on each line"),
+        ("10.0.0.0/8 office", "write one on each line"),
         ("10.0.0.1-10.0.0.9", "write a range as"),
     ],
 )
@@ -138,7 +138,7 @@ def test_control_characters_do_not_get_into_messages() -> None:
 
 def test_too_many_prefixes_are_one_fault() -> None:
     text = "\n".join(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(MOST_PREFIXES + 2))
-    assert faults(text) == [f"line {MOST_PREFIXES + 1}: there are too many; a list may have {MOST_PREFIXES} prefixes"]
+    assert faults(text) == [f"line {MOST_PREFIXES + 1}: too many prefixes; a list may have {MOST_PREFIXES} prefixes"]
 
 
 def networks(version: int) -> st.SearchStrategy[IPv4Network | IPv6Network]:
