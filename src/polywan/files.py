@@ -143,7 +143,7 @@ def own_socket(path: Path) -> int:
 def foreign(status: os.stat_result, folder: os.stat_result) -> str:
     """Return why something in a directory of polywan's is not polywan's; nothing when it is."""
     if status.st_nlink != 1:
-        return "has more than one name"
+        return "has more than one hard link"
     if status.st_uid not in {folder.st_uid, os.geteuid(), 0}:
         return "belongs to another user than its directory"
     return ""
@@ -153,4 +153,4 @@ def _demand_regular(status: os.stat_result, path: Path | str) -> None:
     if S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not S_ISREG(status.st_mode):
-        raise IrregularError(errno.EINVAL, "is not a file", str(path))
+        raise IrregularError(errno.EINVAL, "is not a regular file", str(path))

@@ -85,7 +85,7 @@ def only_one(runtime_dir: Path) -> Iterator[None]:
                     raise
                 if (other := found()) is not None:
                     raise BusyError(_busy(other)) from None
-                log.warning("presence.taken: a program that is no daemon of ours holds the name @polywan")
+                log.warning("presence.taken: another program uses the socket name @polywan")
         yield
 
 

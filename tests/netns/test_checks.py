@@ -323,7 +323,7 @@ def test_an_answer_to_something_else_does_not_count(
 
 def test_a_resolver_of_the_other_family_is_not_asked(site: Site) -> None:
     found = site.check(by(1, Layer.DNS, V6, servers=(PAGE[V4],), name=NAME))
-    assert (found.ok, found.detail, found.sent) == (True, "no IPv6 resolver to ask", 0)
+    assert (found.ok, found.detail, found.sent) == (True, "no IPv6 resolver to query", 0)
 
 
 # Pages.
@@ -361,7 +361,7 @@ def test_a_captive_portal_is_named(site: Site, family: Family) -> None:
         (b"", "closed without an answer"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", "illegal status line"),
         (b"HTTP/1.1 204 No Content\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", ""),
-        (b"HTTP/1.1 100 Continue\r\n\r\n" * 4000, "the answer has no end"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 4000, "the answer does not end"),
     ],
 )
 def test_what_is_no_answer_of_http_is_told(site: Site, answer: bytes, detail: str) -> None:
@@ -440,7 +440,7 @@ def test_a_truncated_answer_never_means_that_there_is_no_address(site: Site, fam
         found = site.check(page(family, url="http://www.example/", servers=(PAGE[family],)))
     assert not found.ok
     assert found.detail == (
-        f"www.example: {PAGE[family]} gives a part of its answer only, and nothing by TCP: Connection refused"
+        f"www.example: {PAGE[family]} truncated its answer, and gave none over TCP: Connection refused"
     )
 
 
@@ -456,7 +456,7 @@ def test_a_resolver_that_answers_with_a_part_works(site: Site, family: Family) -
     [
         (f"http://{PAGE[V4]}/", (), f"{PAGE[V4]} has no IPv6 address"),
         ("http://empty.example/", (PAGE[V6],), "empty.example has no IPv6 address"),
-        ("http://page.example/", (PAGE[V4],), "no IPv6 resolver to ask for page.example"),
+        ("http://page.example/", (PAGE[V4],), "no IPv6 resolver to query for page.example"),
     ],
 )
 def test_a_page_without_an_address_in_the_family_says_nothing_against_it(
@@ -481,7 +481,7 @@ def test_a_packet_of_full_size_that_comes_back_is_well(site: Site, family: Famil
 def test_a_path_that_says_its_size_is_quoted(site: Site, family: Family) -> None:
     site.lab.provider(1).ip(["link set core mtu 1400"])
     found = site.check(full_size(family))
-    assert (found.ok, found.detail) == (False, "1500 bytes: the path says 1400")
+    assert (found.ok, found.detail) == (False, "1500 bytes: the path allows 1400")
 
 
 @BOTH
@@ -509,13 +509,13 @@ def test_what_the_kernel_has_learned_of_a_path_does_not_keep_large_packets_back(
 @BOTH
 def test_a_size_above_the_interfaces_own_is_told(site: Site, family: Family) -> None:
     found = site.check(full_size(family, size=1501))
-    assert (found.ok, found.detail) == (False, "1501 bytes: the interface takes no such packet")
+    assert (found.ok, found.detail) == (False, "1501 bytes: too large for the interface")
 
 
 @pytest.mark.parametrize("size", [0, 27, 70_000])
 def test_a_size_that_no_packet_has_is_a_result(site: Site, size: int) -> None:
     found = site.check(full_size(V4, size=size))
-    assert (found.ok, found.detail) == (False, f"{size} bytes: no packet has that size")
+    assert (found.ok, found.detail) == (False, f"{size} bytes: not a possible packet size")
 
 
 # All of them.

@@ -528,7 +528,7 @@ def test_on_down_can_leave_connections_alone(lab: Lab, start_daemon: StartDaemon
             await asyncio.to_thread(verdict, daemon, 1, Family.V4)
             if word == "move":
                 await asyncio.to_thread(
-                    daemon.wait_log, lambda text: "cut connections of isp1 (IPv4)" in text, PATIENCE
+                    daemon.wait_log, lambda text: "released connections of isp1 (IPv4)" in text, PATIENCE
                 )
                 assert await exchange(lab, sock, "still me") == 2
             lab.unblackhole(1)

@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_is_not_touched(run: Path, precious: Path) -> None:
     (run / LOCK_FILE).symlink_to(precious)
-    assert held(run) == f"{run / LOCK_FILE} is a symbolic link: polywan did not make it; remove it"
+    assert held(run) == f"{run / LOCK_FILE} is a symbolic link: not created by polywan; remove it"
     assert precious.read_text() == SECRET
 
 
@@ -53,13 +53,13 @@ def test_a_lock_that_leads_to_nothing_makes_nothing(run: Path, tmp_path: Path) -
 
 def test_a_lock_that_is_a_second_name_is_refused_and_not_touched(run: Path, precious: Path) -> None:
     os.link(precious, run / LOCK_FILE)
-    assert "has more than one name" in held(run)
+    assert "has more than one hard link" in held(run)
     assert precious.read_text() == SECRET
 
 
 def test_a_lock_that_is_no_file_is_refused_without_waiting(run: Path) -> None:
     os.mkfifo(run / LOCK_FILE)
-    assert "is not a file" in held(run)
+    assert "is not a regular file" in held(run)
 
 
 def test_a_lock_that_is_a_folder_is_refused(run: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_lock_of_another_user_than_its_directory_is_refused_and_not_touched(ru
 
 def test_a_lock_that_is_replaced_all_the_time_keeps_nobody_busy(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("polywan.daemon.rundir._is", lambda *_: False)
-    with pytest.raises(PolywanError, match="replaces lock in it all the time"), locked(run):
+    with pytest.raises(PolywanError, match="keeps replacing lock in it"), locked(run):
         pass
 
 
@@ -123,7 +123,7 @@ def test_a_client_is_not_led_to_the_socket_of_another_program(run: Path, tmp_pat
             Client(run).down()
         (run / SOCKET).unlink()
         os.link(tmp_path / "other.sock", run / SOCKET)
-        with pytest.raises(ControlError, match="has more than one name"):
+        with pytest.raises(ControlError, match="has more than one hard link"):
             Client(run).down()
         with pytest.raises(BlockingIOError):
             other.accept()

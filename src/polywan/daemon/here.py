@@ -30,7 +30,7 @@ def warnings(config: Config) -> list[str]:
     devices = [uplink.interface for uplink in config.uplinks.values()]
     if not any(device in observed.links for device in devices):
         some = ", ".join([*devices[:4], *(["…"] if len(devices) > 4 else [])])
-        return [f"no interface of the file exists on this machine ({some}): what depends on them was not looked at"]
+        return [f"no configured interface exists on this machine ({some}): checks that need them were skipped"]
     settings = {path: value for path in cautions.READ_SETTINGS if (value := sysctl.read(path)) is not None}
     reachable = reach(config, observed, {})
     found = cautions.cautions(config, observed, ActualState(sysctls=settings), reachable)

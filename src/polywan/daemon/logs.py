@@ -36,7 +36,7 @@ class Borrowed(logging.Handler):
         now = self._clock()
         if now - self._since >= SPAN:
             if self._lines > MOST_LOG_LINES:
-                log.warning("log.shortened: %d lines of libraries were left out", self._lines - MOST_LOG_LINES)
+                log.warning("log.shortened: %d lines of libraries were dropped", self._lines - MOST_LOG_LINES)
             self._since, self._lines = now, 0
         self._lines += 1
         if self._lines > MOST_LOG_LINES:

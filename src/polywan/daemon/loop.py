@@ -174,7 +174,7 @@ class Daemon:
             async for new_connections in self._kernel.new_connections():
                 self.post(new_connections)
         except KernelError as error:
-            log.warning("passive.unavailable: %s; silence is noticed by probes alone", error)
+            log.warning("passive.unavailable: %s; only probes notice silence", error)
 
     def _drain(self) -> None:
         """Handle every event that is there, then what is due, then sleep until the next deadline.
@@ -344,7 +344,7 @@ class Daemon:
         for problem in freed.problems:
             log.warning("release.partial: %s", problem)
         if freed.forgotten or freed.challenged or freed.ended:
-            log.info("cut connections of %s (IPv%d): %s", cut.uplink, cut.family, _freed(freed))
+            log.info("released connections of %s (IPv%d): %s", cut.uplink, cut.family, _freed(freed))
 
     def _forget(self, mark: int, mask: int, doomed: Doomed, reason: str, *families: Family) -> None:
         now = time.monotonic()
@@ -359,7 +359,7 @@ class Daemon:
         async def forgetting() -> None:
             try:
                 if gone := await asyncio.to_thread(forget):
-                    log.info("forgot %s, so that they choose anew: %s", counted(gone, "connection"), reason)
+                    log.info("forgot %s, which choose again: %s", counted(gone, "connection"), reason)
             except KernelError as error:
                 log.error("forget.failed: %s", error)
 
@@ -374,7 +374,7 @@ class Daemon:
     def troubles(self) -> tuple[str, ...]:
         """What the engine cannot know: the prober has no right, or no means, to send; nothing can be remembered."""
         probes = (f"probes cannot be sent: {self._prober.problem}",) if self._prober.problem else ()
-        unsaved = (f"a restart will not know what holds now: {self.unsaved}",) if self.unsaved else ()
+        unsaved = (f"a restart will lose the current state: {self.unsaved}",) if self.unsaved else ()
         return (*probes, *unsaved, *([self._holder.problem] if self._holder.problem else []))
 
     async def traffic(self) -> Mapping[str, Traffic]:
@@ -389,5 +389,5 @@ def _freed(freed: Freed) -> str:
     if freed.ended:
         parts.append(f"{counted(freed.ended, 'socket')} of this box ended")
     if freed.forgotten:
-        parts.append(f"{counted(freed.forgotten, 'other')} to choose anew")
+        parts.append(f"{counted(freed.forgotten, 'other')} to choose again")
     return ", ".join(parts)

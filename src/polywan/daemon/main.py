@@ -135,7 +135,7 @@ class Service:
             log.error("down.failed: %s", printable(text))
             log.debug("down.failed: where", exc_info=error)
             raise ControlError(
-                f"not everything could be removed: {text}; the daemon ends all the same: say `polywan down` again", 500
+                f"not everything could be removed: {text}; the daemon ends: run `polywan down` again", 500
             ) from error
         finally:
             asyncio.get_running_loop().call_later(0.05, self.stop.set)
@@ -167,7 +167,7 @@ class Service:
 
     def end(self) -> None:
         """SIGTERM, SIGINT: stop, and say what stays."""
-        log.info("stopped: the kernel goes on forwarding as it does now; `polywan down` removes what is ours")
+        log.info("stopped: the kernel keeps forwarding; `polywan down` removes everything")
         self.stop.set()
 
     async def hangup(self) -> None:

@@ -82,7 +82,7 @@ class Reloader:
         plans = self._daemon.state.generation - before.generation
         elapsed = 1000 * (time.perf_counter() - began)
         differences = changes(before.config, loaded.config) if before.config is not None else ()
-        what = "; ".join(differences) or "the file says what it said before"
+        what = "; ".join(differences) or "no change in the file"
         log.info("reload: %s; %s carried out in %.1f ms", printable(what), counted(plans, "plan"), elapsed)
         return {
             "generation": self._daemon.state.generation,

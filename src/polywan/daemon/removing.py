@@ -25,7 +25,7 @@ def recalled(kernel: Kernel, state_dir: Path) -> Memory:
     unsure = store.found(state_dir) and store.lost(state_dir)
     if not store.found(state_dir) and _ours(kernel):
         unsure = True
-        warning = f"{state_dir / store.FILE} is gone, and the kernel has rules of polywan; {store.LOST}"
+        warning = f"{state_dir / store.FILE} is gone, but the kernel has rules of polywan; {store.LOST}"
     if warning:
         log.warning("state.unreadable: %s", warning)
     return replace(memory, unsure=unsure)
@@ -59,7 +59,7 @@ def remove(kernel: Kernel, state_dir: Path, known: Memory | None = None) -> dict
     problems += [] if report.failures else _forget(state_dir)
     log.info("down: %d of %s", report.done, counted(len(plan.ops), "operation"))
     if unrestored:
-        log.warning("down: what these were before is not known, they stay: %s", ", ".join(unrestored))
+        log.warning("down: left as they are, because their old values are unknown: %s", ", ".join(unrestored))
     failed = [f.message for f in report.failures]
     return {"removed": report.done, "failed": failed, "unrestored": unrestored, "problems": problems}
 
@@ -68,7 +68,7 @@ def _let_go(kernel: Kernel) -> list[str]:
     try:
         kernel.hold(None)
     except PolywanError as error:
-        problem = f"the table {KEEP_TABLE} cannot be removed: {error}; it goes with the daemon"
+        problem = f"the table {KEEP_TABLE} cannot be removed: {error}; it disappears when the daemon ends"
         log.error("down.failed: %s", problem)
         return [problem]
     return []
@@ -79,7 +79,7 @@ def _forget(state_dir: Path) -> list[str]:
         store.forget(state_dir)
     except OSError as error:
         problem = (
-            f"{state_dir / store.FILE} cannot be removed: {(error.strerror or str(error)).lower()}; remove it by hand"
+            f"{state_dir / store.FILE} cannot be removed: {(error.strerror or str(error)).lower()}; remove it yourself"
         )
         log.error("down.failed: %s", problem)
         return [problem]

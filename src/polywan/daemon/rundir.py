@@ -76,7 +76,7 @@ def _lock(directory: Path) -> int:
             holder = printable(os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()) or "unknown"
             os.close(descriptor)
             raise BusyError(
-                f"another daemon (pid {holder}) holds the runtime directory {directory}: stop that one first; "
+                f"another daemon (pid {holder}) uses the runtime directory {directory}: stop that one first; "
                 "a daemon of another network namespace needs a directory of its own"
             ) from None
         except OSError as error:
@@ -84,7 +84,7 @@ def _lock(directory: Path) -> int:
             raise _unusable(directory, error) from error
         os.close(descriptor)
     raise PolywanError(
-        f"cannot use the runtime directory {directory}: somebody replaces {LOCK_FILE} in it all the time"
+        f"cannot use the runtime directory {directory}: another program keeps replacing {LOCK_FILE} in it"
     )
 
 
@@ -93,7 +93,7 @@ def _opened(directory: Path) -> int:
         directory.mkdir(parents=True, exist_ok=True, mode=0o755)
         return files.open_own(directory, LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     except files.ForeignError as error:
-        raise PolywanError(f"{directory / LOCK_FILE} {error.strerror}: polywan did not make it; remove it") from error
+        raise PolywanError(f"{directory / LOCK_FILE} {error.strerror}: not created by polywan; remove it") from error
     except OSError as error:
         raise _unusable(directory, error) from error
 
@@ -101,7 +101,7 @@ def _opened(directory: Path) -> int:
 def _unusable(directory: Path, error: OSError) -> PolywanError:
     text = f"cannot use the runtime directory {directory}: {error.strerror}"
     if isinstance(error, files.IrregularError):
-        return PolywanError(f"{directory / LOCK_FILE} {error.strerror}: polywan did not make it; remove it")
+        return PolywanError(f"{directory / LOCK_FILE} {error.strerror}: not created by polywan; remove it")
     return (
         NotPermitted(f"{text}: use sudo, or the service") if isinstance(error, PermissionError) else PolywanError(text)
     )

@@ -17,8 +17,8 @@ FILE = "memory.json"
 LARGEST_MEMORY: Final = 4 << 20
 """Bytes; that of 254 uplinks with all their outages has 300 kB."""
 
-_MARKS: Final = "marks may be given anew"
-_SETTINGS: Final = "what kernel settings were before polywan is lost: `down` cannot restore them"
+_MARKS: Final = "marks may change"
+_SETTINGS: Final = "the old values of kernel settings are lost: `down` cannot restore them"
 LOST: Final = f"{_MARKS}, and {_SETTINGS}"
 _COSTS: Final = {
     "mask": _MARKS,
@@ -26,7 +26,7 @@ _COSTS: Final = {
     "devices": _MARKS,
     "originals": _SETTINGS,
     "unsure": _SETTINGS,
-    "orders": "orders by hand may be forgotten",
+    "orders": "operator commands may be lost",
 }
 """What it means to people that a part of the file makes no sense."""
 
@@ -63,7 +63,7 @@ def _load(state_dir: Path) -> tuple[Memory, str, bool]:
     if not senseless:
         return memory, "", True
     costs = dict.fromkeys(_COSTS[key] for key in senseless if key in _COSTS)
-    text = f"{path}: what makes no sense in {', '.join(senseless)} was ignored"
+    text = f"{path}: ignored invalid values in {', '.join(senseless)}"
     return memory, "; ".join((text, *costs)), not {"originals", "unsure"}.intersection(senseless)
 
 

@@ -85,7 +85,7 @@ def require() -> None:
         attempt(nft, _OUTPUT, expression)
     except KernelError as error:
         raise MissingFeature(
-            f"rules cannot ask for control groups (Linux 5.13, kernel option CONFIG_NFT_SOCKET, nft 0.9.9): {error}"
+            f"rules cannot match control groups (Linux 5.13, kernel option CONFIG_NFT_SOCKET, nft 0.9.9): {error}"
         ) from error
     finally:
         nft.close()

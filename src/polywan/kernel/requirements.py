@@ -57,7 +57,7 @@ def missing(netlink: NetlinkSocket, nft: Nftables, *, multipath: bool = False) -
         KernelError: a check failed in a way that does not tell.
     """
     if not has_net_admin():
-        return ["CAP_NET_ADMIN (run as root, as by sudo, or let the systemd unit start it, which grants it)"]
+        return ["CAP_NET_ADMIN (run as root, for example with sudo, or start the systemd unit, which grants it)"]
     groups = _resilient_groups(netlink) if multipath else ()
     return [*_nftables(nft), *_connection_tracking(), *_policy_rules(netlink), *groups]
 

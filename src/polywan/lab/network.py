@@ -163,7 +163,7 @@ def raise_network(topology: Topology) -> Lab:
         LabError: as `build`, or another lab stands here already.
     """
     if taken := [name for name in recipe.namespaces(topology) if Namespace(name).path.exists()]:
-        raise LabError(f"another lab stands in this sandbox (namespaces {', '.join(taken)})")
+        raise LabError(f"another lab is running in this sandbox (namespaces {', '.join(taken)})")
     lab = Lab(topology)
     try:
         ip_batch(f"netns add {name}" for name in recipe.namespaces(topology))

@@ -206,9 +206,7 @@ class Story:
         done = await asyncio.to_thread(fault, number)
         known = await self._await([number], up=False)
         noticed = None if known is None else max(0.0, known - at)
-        self.audience.say(
-            "nobody noticed" if noticed is None else f"isp{number} found down after {1000 * noticed:.0f} ms"
-        )
+        self.audience.say("not noticed" if noticed is None else f"isp{number} found down after {1000 * noticed:.0f} ms")
         await self._pause(_SETTLE)
         repaired = await asyncio.to_thread(repair, number)
         self.audience.say(f"isp{number} repaired")

@@ -101,7 +101,7 @@ def _say_how_to_enter(daemon: DaemonProcess) -> None:
     mapped = Path("/proc/self/uid_map").read_text(encoding="ascii").split() != ["0", "0", "4294967295"]
     join = f"nsenter -t {os.getpid()} {'-U --preserve-credentials ' if mapped else ''}-m -n"
     lines = [
-        "the network stands until Ctrl-C; from another terminal:",
+        "the network stays up until Ctrl-C; from another terminal:",
         *(f"  {join} ip netns exec {name} bash" for name in ("router", "client", "server")),
         f"in the router, `polywan status` works; the configuration is {daemon.config}",
         f"the servers echo on port {ECHO_PORT}: {', '.join(str(address) for address in addresses)}",
@@ -114,7 +114,7 @@ def _give_log(daemon: DaemonProcess, keep: Path | None, *, failed: bool) -> None
     if keep is not None:
         _write(keep, "".join(lines))
     elif failed and lines:
-        print("the daemon's log ends so (--keep-log FILE keeps all of it):", file=sys.stderr)
+        print("the end of the daemon's log (--keep-log FILE keeps all of it):", file=sys.stderr)
         sys.stderr.writelines(lines[-_LOG_TAIL:])
 
 

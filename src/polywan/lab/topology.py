@@ -179,7 +179,7 @@ def _check(uplinks: int, *, one_cable: bool, twins: bool, point_to_point: Number
     if one_cable and point_to_point:
         raise LabError("point-to-point uplinks need a cable each (at most eight uplinks, no twins)")
     if twins and uplinks < 2:
-        raise LabError("twins are two uplinks")
+        raise LabError("twins need exactly two uplinks")
 
 
 def _addressing(number: int, family: Family, *, twins: bool, alone: bool) -> LabAddress:

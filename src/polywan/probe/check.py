@@ -102,7 +102,7 @@ async def carry_out(order: CheckOrder, method: Method) -> CheckOutcome:
     except REFUSED as error:
         detail = explained(error)
     except Exception as error:  # noqa: BLE001 - peers send anything, and a parser's bug must not end the daemon
-        detail = f"the answer cannot be read: {type(error).__name__}"
+        detail = f"invalid answer: {type(error).__name__}"
     result = CheckResult(
         uplink=order.uplink,
         family=order.family,

@@ -102,7 +102,7 @@ class _Inquiry:
 async def check_dns(attempt: CheckAttempt) -> str:
     """Ask for the order's name; that there is no such name is an answer too."""
     if not attempt.servers():
-        return f"no IPv{attempt.order.family} resolver to ask"
+        return f"no IPv{attempt.order.family} resolver to query"
     answer = await ask(attempt, attempt.order.name)
     return f"{answer.server} answered" + ("" if answer.exists else " that there is no such name")
 
@@ -154,7 +154,7 @@ async def ask_by_tcp(attempt: CheckAttempt, server: IPAddress, name: str) -> Ans
         finally:
             weigh(attempt, sock)
     if reply is None or (code := _code(reply)) not in _ANSWERS:
-        raise CheckFailedError(f"{server}: " + ("an answer to something else" if reply is None else code))
+        raise CheckFailedError(f"{server}: " + ("an answer to another query" if reply is None else code))
     return _answer(server, reply)
 
 
@@ -168,7 +168,7 @@ async def _received(sock: socket.socket, size: int) -> bytes:
     while len(data) < size:
         piece = await asyncio.get_running_loop().sock_recv(sock, size - len(data))
         if not piece:
-            raise CheckFailedError("the resolver closed without an answer")
+            raise CheckFailedError("the resolver closed the connection without an answer")
         data += piece
     return data
 
@@ -189,7 +189,7 @@ def _question(name: str, family: Family) -> Message:
     try:
         return make_query(name, _KINDS[family], id=secrets.randbelow(1 << 16))
     except (DNSException, UnicodeError) as error:
-        raise CheckFailedError(f"{name!a} is no name to ask for") from error
+        raise CheckFailedError(f"{name!a} is not a valid name") from error
 
 
 def _decode(question: Message, data: bytes) -> Message | None:

@@ -53,9 +53,9 @@ class Page:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise CheckFailedError(f"{shown(url)} is no URL") from error
+            raise CheckFailedError(f"{shown(url)} is not a URL") from error
         if parts.scheme not in _PORTS or not parts.hostname or not _SENDABLE.fullmatch(url):
-            raise CheckFailedError(f"{shown(url)} is no http or https URL")
+            raise CheckFailedError(f"{shown(url)} is not an http or https URL")
         return cls(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], _path(parts))
 
     @property
@@ -90,7 +90,7 @@ async def check_http(attempt: CheckAttempt) -> str:
             raise CheckFailedError(f"{page.host}: {found.server} says that there is no such name")
         addresses = found.addresses[:_TRIED]
     else:
-        return f"no IPv{order.family} resolver to ask for {page.host}"
+        return f"no IPv{order.family} resolver to query for {page.host}"
     if not addresses:
         return f"{page.host} has no IPv{order.family} address"
     head, address = await _fetch(attempt, page, addresses)
@@ -105,7 +105,7 @@ async def _look_up(attempt: CheckAttempt, host: str) -> Answer:
     found = await ask(attempt, host)
     if not found.truncated:
         return found
-    attempt.pending = f"{host}: {found.server} gives a part of its answer only, and nothing by TCP"
+    attempt.pending = f"{host}: {found.server} truncated its answer, and gave none over TCP"
     try:
         return await ask_by_tcp(attempt, found.server, host)
     except SocketDeniedError:
@@ -129,9 +129,9 @@ async def _fetch(attempt: CheckAttempt, page: Page, addresses: tuple[IPAddress, 
         except TimeoutError:
             troubles.append(f"no answer from {address}")
         except ssl.SSLCertVerificationError as error:
-            troubles.append(f"{address}: the certificate is not good: {shown(error.verify_message)}")
+            troubles.append(f"{address}: invalid certificate: {shown(error.verify_message)}")
         except ssl.SSLError as error:
-            troubles.append(f"{address}: no TLS: {shown(error.reason or str(error))}")
+            troubles.append(f"{address}: TLS failed: {shown(error.reason or str(error))}")
         except (h11.RemoteProtocolError, EOFError) as error:
             troubles.append(f"{address}: {shown(str(error))}")
         except SocketDeniedError:
@@ -201,7 +201,7 @@ async def _head(connection: h11.Connection, reader: asyncio.StreamReader) -> Hea
         if not data:
             raise EOFError("closed without an answer")
         if total > LARGEST_HEAD:
-            raise EOFError("the answer has no end")
+            raise EOFError("the answer does not end")
         connection.receive_data(data)
 
 
@@ -223,7 +223,7 @@ def _guess(page: Page, wanted: int, head: Head) -> str:
         host = _host_of(head.location)
         return f": a captive portal at {host}" if host not in ("", page.host) else ": redirected within its host"
     if head.status == 200 and wanted == 204:
-        return ": a captive portal, by the look of it"
+        return ": probably a captive portal"
     return ""
 
 

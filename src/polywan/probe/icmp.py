@@ -141,7 +141,7 @@ class EchoSocket:
             OSError: it could not leave; the socket closes itself when its device is gone.
         """
         if target.version != self._family:
-            raise OSError(errno.EAFNOSUPPORT, "the target is of another family")
+            raise OSError(errno.EAFNOSUPPORT, "the target is in another address family")
         self.last_used = self._loop.time()
         if mark != self._mark:
             set_mark(self._sock, mark)

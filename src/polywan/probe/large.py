@@ -56,7 +56,7 @@ async def check_large(attempt: CheckAttempt) -> str:
     order = attempt.order
     servers = attempt.servers()
     if not servers:
-        return f"no IPv{order.family} target to ask"
+        return f"no IPv{order.family} target to query"
     attempt.pending = f"{order.size} bytes: no answer"
     echo = _echo(order.family, order.size)
     protocol = ICMP_PROTOCOLS[order.family]
@@ -82,7 +82,7 @@ def _echo(family: Family, size: int) -> _Echo:
     """Return a request of `size` bytes with its IP header; random throughout, as some links compress."""
     room = size - IP_HEADER[family] - _ICMP_HEADER
     if not _TOKEN <= room < 1 << 16:
-        raise CheckFailedError(f"{size} bytes: no packet has that size")
+        raise CheckFailedError(f"{size} bytes: not a possible packet size")
     return _Echo(family, EchoReply(secrets.randbelow(1 << 16), secrets.randbelow(1 << 16), secrets.token_bytes(room)))
 
 
@@ -94,7 +94,7 @@ def _send(attempt: CheckAttempt, sock: socket.socket, echo: _Echo) -> None:
         sock.send(echo.request)
     except OSError as error:
         if error.errno == errno.EMSGSIZE:
-            raise CheckFailedError(f"{size} bytes: the interface takes no such packet") from error
+            raise CheckFailedError(f"{size} bytes: too large for the interface") from error
         raise CheckFailedError(f"{size} bytes: {explained(error)}") from error
     attempt.sent += size
 
@@ -114,7 +114,7 @@ def _complaints(attempt: CheckAttempt, sock: socket.socket, echo: _Echo) -> None
                 continue
             number, origin, _, _, _, info, _ = _EXTENDED.unpack_from(data)
             if number == errno.EMSGSIZE and origin == _FROM_PATH[echo.family] and echo.blamed_in(quoted):
-                raise CheckFailedError(f"{attempt.order.size} bytes: the path says {info or 'too much'}")
+                raise CheckFailedError(f"{attempt.order.size} bytes: the path allows {info or 'less'}")
 
 
 def _answered(sock: socket.socket, echo: _Echo) -> bool:

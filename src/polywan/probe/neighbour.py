@@ -38,7 +38,7 @@ _ADVERTISEMENTS: Final = (socket.IPPROTO_ICMPV6, 1, only(_ADVERTISE, 8))
 _SIOCGIFFLAGS, _SIOCGIFHWADDR = 0x8913, 0x8927
 _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP = 0x8, 0x10, 0x80
 
-NOBODY: Final = "no neighbour to ask"
+NOBODY: Final = "no neighbour to query"
 
 
 async def check_gateway(attempt: CheckAttempt) -> str:
@@ -157,7 +157,7 @@ async def _ask_by_nd(attempt: CheckAttempt, gateway: IPv6Address, own: bytes) ->
                     message, control, _, _ = sock.recvmsg(256, 64)
                     if advertises(message, gateway) and _hops(control) == _HOPS:
                         attempt.received += IP_HEADER[Family.V6] + len(message)
-                        return f"{gateway} is at {_link_address(message) or 'an address that it keeps to itself'}"
+                        return f"{gateway} is at {_link_address(message) or 'an unknown address'}"
     raise CheckFailedError(attempt.pending)
 
 

@@ -45,9 +45,9 @@ async def check_script(attempt: CheckAttempt) -> str:
     """Run the order's program to its end and return the last line that it said."""
     order = attempt.order
     if not order.command:
-        raise CheckFailedError("no program is given")
+        raise CheckFailedError("no program")
     program = shown(order.command[0])
-    attempt.pending = f"{program}: no end within {order.timeout:g} s"
+    attempt.pending = f"{program}: did not end within {order.timeout:g} s"
     try:
         child = _Child(order)
     except OSError as error:
@@ -57,7 +57,7 @@ async def check_script(attempt: CheckAttempt) -> str:
     finally:
         status = child.end()
     if child.total > TALKATIVE:
-        raise CheckFailedError(f"{program} says more than {TALKATIVE >> 20} MiB")
+        raise CheckFailedError(f"{program} wrote more than {TALKATIVE >> 20} MiB")
     last = child.last_line()
     if status == 0:
         return last

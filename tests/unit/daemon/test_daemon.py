@@ -330,7 +330,7 @@ def test_a_refused_reload_arrives_with_every_problem(tmp_path: Path) -> None:
 
 
 def test_showing_what_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ControlError, match="nothing of that name"):
+    with pytest.raises(ControlError, match="nothing to show by that name"):
         ask(tmp_path, lambda client: client.show("secrets"))
 
 
@@ -438,8 +438,8 @@ def test_an_order_that_cannot_be_written_down_says_that_a_restart_forgets_it(tmp
     async def story(daemon: Daemon, kernel: FakeKernel) -> None:
         done = await Uplinks(daemon).order("u1", Verb.DISABLE, None)
         assert done["state"] == "disabled"
-        assert [text for text in done["warnings"] if "a restart will not know it" in text]
-        assert [text for text in daemon.troubles if "a restart will not know" in text]
+        assert [text for text in done["warnings"] if "lost on a restart" in text]
+        assert [text for text in daemon.troubles if "a restart will lose the current state" in text]
         assert done["saved"] is False
 
     with_daemon(blocked / "state", story)

@@ -80,7 +80,7 @@ def test_a_down_that_fails_says_why_and_ends_the_daemon(
     answer, _ = printed_by_down(places, broken)
     assert isinstance(answer, ControlError)
     assert answer.status == 500
-    assert "the daemon ends all the same: say `polywan down` again" in str(answer)
+    assert "the daemon ends: run `polywan down` again" in str(answer)
     assert "down.failed" in caplog.text
     assert "Traceback" not in caplog.text
 
@@ -95,7 +95,7 @@ def test_a_memory_that_cannot_be_removed_is_told_after_all_else_was_removed(
     answer, kernel = printed_by_down(places, lambda _: None)
     assert (kernel.nft, list(kernel.rules), list(kernel.routes)) == (None, [], [])
     assert answer["problems"] == [
-        f"{places.state_dir / store.FILE} cannot be removed: read-only file system; remove it by hand"
+        f"{places.state_dir / store.FILE} cannot be removed: read-only file system; remove it yourself"
     ]
 
 
@@ -132,7 +132,7 @@ def test_a_first_start_has_lost_nothing_and_one_beside_rules_of_ours_has(
     for plan in Engine(config(2), observed).plans():
         kernel.apply(plan.plan)
     assert recalled(kernel, tmp_path).unsure
-    assert "memory.json is gone, and the kernel has rules of polywan" in caplog.text
+    assert "memory.json is gone, but the kernel has rules of polywan" in caplog.text
 
 
 def test_the_command_tells_a_failure_of_the_daemon_from_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:

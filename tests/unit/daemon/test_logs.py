@@ -60,4 +60,4 @@ def test_a_library_that_repeats_itself_is_cut_short_and_heard_again_later(
     assert len(lines(caplog)) == MOST_LOG_LINES
     clock.now += SPAN
     library.error("later")
-    assert lines(caplog)[MOST_LOG_LINES:] == ["log.shortened: 9990 lines of libraries were left out", "library: later"]
+    assert lines(caplog)[MOST_LOG_LINES:] == ["log.shortened: 9990 lines of libraries were dropped", "library: later"]

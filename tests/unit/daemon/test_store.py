@@ -109,7 +109,7 @@ def test_a_file_that_nobody_could_read_to_its_end_is_ignored(tmp_path: Path, tex
 def test_what_is_no_file_is_neither_waited_for_nor_followed(tmp_path: Path) -> None:
     path = tmp_path / store.FILE
     os.mkfifo(path)
-    assert "is not a file" in store.load(tmp_path)[1]
+    assert "is not a regular file" in store.load(tmp_path)[1]
     path.unlink()
     (tmp_path / "elsewhere").write_text(GOOD)
     path.symlink_to("elsewhere")
@@ -119,7 +119,7 @@ def test_what_is_no_file_is_neither_waited_for_nor_followed(tmp_path: Path) -> N
     assert "is a symbolic link" in store.load(tmp_path)[1]
     path.unlink()
     os.link(tmp_path / "elsewhere", path)
-    assert "has more than one name" in store.load(tmp_path)[1]
+    assert "has more than one hard link" in store.load(tmp_path)[1]
     path.unlink()
     path.mkdir()
     assert "is a directory" in store.load(tmp_path)[1]
@@ -138,7 +138,7 @@ def test_of_two_names_with_one_number_the_first_keeps_it(tmp_path: Path) -> None
     (tmp_path / store.FILE).write_text(changed(ids={"fibre": 2, "lte": 2, "dsl": 1, "cable": 0, "x": 1e3}))
     memory, warning = store.load(tmp_path)
     assert memory.ids == {"fibre": 2, "dsl": 1}
-    assert warning == f"{tmp_path / store.FILE}: what makes no sense in ids was ignored; marks may be given anew"
+    assert warning == f"{tmp_path / store.FILE}: ignored invalid values in ids; marks may change"
 
 
 def test_what_makes_sense_is_kept_beside_what_does_not(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_what_makes_sense_is_kept_beside_what_does_not(tmp_path: Path) -> None:
     memory, warning = store.load(tmp_path)
     assert (memory.ids, memory.originals, memory.orders) == (MEMORY.ids, MEMORY.originals, MEMORY.orders)
     assert (memory.mask, memory.gateways, memory.drains) == (None, {}, {("lte", Family.V4): 5.0})
-    assert "in mask, gateways, orders, leaving was ignored; marks may be given anew; orders by hand" in warning
+    assert "ignored invalid values in mask, gateways, orders, leaving; marks may change; operator commands" in warning
     assert not store.lost(tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_a_setting_that_polywan_cannot_have_written_is_neither_believed_nor_rest
     (tmp_path / store.FILE).write_text(changed(originals={**MEMORY.originals, **original}))
     memory, warning = store.load(tmp_path)
     assert memory.originals == MEMORY.originals
-    assert "originals was ignored; what kernel settings were before polywan is lost" in warning
+    assert "originals; the old values of kernel settings are lost" in warning
     kernel = FakeKernel()
     kernel.sysctls = dict.fromkeys((*MEMORY.originals, *original), "0")
     remove(kernel, tmp_path)
@@ -178,7 +178,7 @@ def test_a_setting_that_polywan_cannot_have_written_is_neither_believed_nor_rest
 
 def test_a_damaged_file_costs_more_than_marks_and_says_so(tmp_path: Path) -> None:
     (tmp_path / store.FILE).write_text("{")
-    assert "what kernel settings were before polywan is lost: `down` cannot restore them" in store.load(tmp_path)[1]
+    assert "the old values of kernel settings are lost: `down` cannot restore them" in store.load(tmp_path)[1]
     assert store.lost(tmp_path)
 
 

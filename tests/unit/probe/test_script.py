@@ -125,7 +125,7 @@ def test_a_program_without_an_end_is_killed_with_its_children_at_the_timeout(tmp
     note = tmp_path / "pids"
     start = time.monotonic()
     found = run(shell('sleep 60 & echo $! $$ > "$1"; wait', str(note), timeout=0.5))
-    assert (found.ok, found.detail) == (False, "sh: no end within 0.5 s")
+    assert (found.ok, found.detail) == (False, "sh: did not end within 0.5 s")
     assert 0.5 <= time.monotonic() - start < 1.5
     assert all(ends(int(pid)) for pid in note.read_text().split())
 
@@ -155,7 +155,7 @@ def test_close_kills_what_runs(tmp_path: Path) -> None:
 
 def test_a_program_that_says_too_much_is_ended() -> None:
     found = run(script("yes"))
-    assert (found.ok, found.detail) == (False, "yes says more than 1 MiB")
+    assert (found.ok, found.detail) == (False, "yes wrote more than 1 MiB")
 
 
 def test_what_a_program_says_cannot_forge_a_log_line() -> None:

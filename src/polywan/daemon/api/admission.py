@@ -32,7 +32,7 @@ def refusal(uid: int, writers: tuple[int, ...], connected: Mapping[int, int], fr
     """
     writer = uid in writers
     if free < (SPARE_FROM_WRITERS if writer else SPARE):
-        return "polywan has few open files left: raise its limit (LimitNOFILE=), or close connections to this socket"
+        return "polywan is short of file descriptors: raise LimitNOFILE=, or close connections to this socket"
     if sum(connected.values()) >= MOST_PEERS:
         return f"{MOST_PEERS} connections to this socket are open, no more are allowed: close some"
     if writer:
@@ -40,5 +40,7 @@ def refusal(uid: int, writers: tuple[int, ...], connected: Mapping[int, int], fr
     if connected.get(uid, 0) >= EACH:
         return f"user {uid} has {EACH} connections to this socket, no more are allowed: close some"
     if sum(count for user, count in connected.items() if user not in writers) >= MOST_PEERS - ROOT_PEERS:
-        return f"{MOST_PEERS - ROOT_PEERS} connections to this socket are open, the rest is kept for root: close some"
+        return (
+            f"{MOST_PEERS - ROOT_PEERS} connections to this socket are open, the rest is reserved for root: close some"
+        )
     return None

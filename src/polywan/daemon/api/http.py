@@ -135,7 +135,7 @@ def application(api: Api) -> Starlette:
 
     async def show(request: Request) -> Response:
         document = api.show(request.path_params["what"])
-        return _error(404, "there is nothing of that name to show") if document is None else JSONResponse(document)
+        return _error(404, "there is nothing to show by that name") if document is None else JSONResponse(document)
 
     async def why(request: Request) -> Response:
         try:

@@ -52,7 +52,7 @@ async def listening(
             async with serving(api, directory):
                 watch = asyncio.create_task(_gone(directory, _seen(directory), period))
                 if served:
-                    log.warning("socket.again: somebody removed what is in %s; it is there again", directory)
+                    log.warning("socket.again: the contents of %s were removed; made them again", directory)
                 else:
                     on_ready()
                 served, reported = True, ""
@@ -63,7 +63,7 @@ async def listening(
                 raise
             if str(error) != reported:
                 reported = str(error)
-                log.error("socket.gone: nobody can ask this daemon: %s; it is tried again", printable(reported))
+                log.error("socket.gone: clients cannot reach this daemon: %s; trying again", printable(reported))
             await asyncio.wait(until, timeout=period, return_when=asyncio.FIRST_COMPLETED)
 
 

@@ -143,7 +143,7 @@ class Server(uvicorn.Server):
 
     def _rest(self, error: OSError) -> None:
         """Look away from the socket for a while: it stays ready for as long as nothing can be accepted."""
-        self._tell(f"nobody can connect for now: {error.strerror}")
+        self._tell(f"clients cannot connect for now: {error.strerror}")
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._listener)
         loop.call_later(_REST, self._resume)
@@ -172,7 +172,7 @@ class Server(uvicorn.Server):
         except OSError as error:
             self.peers.discard(peer)
             connection.close()
-            self._tell(f"a connection broke off: {error.strerror}")
+            self._tell(f"a connection was lost: {error.strerror}")
 
     def _tell(self, why: str) -> None:
         now = asyncio.get_running_loop().time()

@@ -54,9 +54,9 @@ class Uplinks:
         state = self._daemon.state
         warnings = [text for text in forced(state) if text not in before]
         if state.config is not None and name in state.config.uplinks and not state.config.uplinks[name].enabled:
-            warnings.append(f"{name} has enabled = false in the configuration, which comes first")
+            warnings.append(f"{name} has enabled = false in the configuration, which takes precedence")
         if self._daemon.unsaved:
-            warnings.append(f"in force, but a restart will not know it: {self._daemon.unsaved}")
+            warnings.append(f"in force, but lost on a restart: {self._daemon.unsaved}")
         return {**self._seen(name), "warnings": warnings, "saved": not self._daemon.unsaved}
 
     async def test(self, name: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ MOST_FLOWS: Final = 20
 
 _RULE_LINE: Final = re.compile(r" *rule ([0-9]+)(?=: )")
 _ANY: Final[Mapping[Family, IPAddress]] = {Family.V4: IPv4Address(0), Family.V6: IPv6Address(0)}
-_RECORDED: Final = "told from a recording: static routes and affinity are not in it"
+_RECORDED: Final = "based on a recording, which lacks static routes and affinity"
 
 
 def trace_input_of(state: State) -> TraceInput:
@@ -41,7 +41,7 @@ def trace_input_of(state: State) -> TraceInput:
         QuestionError: nothing was decided yet.
     """
     if state.config is None or state.observed is None or state.selection is None:
-        raise QuestionError("nothing is decided yet: ask again in a moment")
+        raise QuestionError("no decision yet: try again in a moment")
     return TraceInput(
         config=state.config,
         lookups=state.lookups,
@@ -101,7 +101,7 @@ def _firewalls(state: State, traced: Trace) -> Iterator[str]:
     if state.actual is None or traced.packet.in_interface is None or not leaves:
         return
     for chain in may_drop(state.actual.chains, traced.packet.family):
-        yield f"{chain} drops what none of its rules accepts; routing cannot tell whether one accepts this"
+        yield f"{chain} has policy drop; whether one of its rules accepts this was not checked"
 
 
 def _shown(document: dict[str, Any], rules_at: Sequence[str]) -> dict[str, Any]:
@@ -124,18 +124,20 @@ def _completed(inputs: TraceInput, question: Question, now: int, ask: Ask | None
     links, own = inputs.observed.links, {a.ip.ip for a in inputs.observed.addresses}
     if question.in_interface is not None and question.in_interface not in links:
         known = printable(", ".join(sorted(links)))
-        raise QuestionError(f"there is no device {question.in_interface}; there are {known}")
+        raise QuestionError(f"there is no device {question.in_interface}; devices: {known}")
     if question.source is None:
         return question.packet(_own_source(inputs, question, now, ask), None, now), ()
     if question.in_interface is not None:
         return question.packet(question.source, question.in_interface, now), ()
     if question.source in own:
         packet = question.packet(question.source, None, now, bound=True)
-        return packet, ("the source is this box's own: a socket bound to it",)
+        return packet, ("the source is an address of this box: assuming a socket bound to it",)
     link = _towards(inputs, question, ask)
     if link is None:
-        raise QuestionError(f"no route leads to {question.source}: say by --in-interface where it arrives")
-    return question.packet(question.source, link, now), (f"it arrives by {link}, since {question.source} is there",)
+        raise QuestionError(f"no route leads to {question.source}: give the device with --in-interface")
+    return question.packet(question.source, link, now), (
+        f"assuming that it arrives on {link}, which leads to {question.source}",
+    )
 
 
 def _own_source(inputs: TraceInput, question: Question, now: int, ask: Ask | None) -> IPAddress:
@@ -210,13 +212,13 @@ def _flow_lines(flows: list[dict[str, Any]]) -> Iterator[str]:
         if flow["uplink"]:
             place = f"is on {flow['uplink']}"
         elif flow["policy"]:
-            place = f"is dealt out packet by packet by policy {flow['policy']}"
+            place = f"is spread packet by packet by policy {flow['policy']}"
         else:
-            place = "has no uplink of ours"
+            place = "has no uplink"
         port = "" if flow["client_port"] is None else f" port {flow['client_port']}"
         state = f", {flow['state']}" if flow["state"] else ""
         yield (
             f"live: {flow['client']}{port}{state} {place} (mark {flow['mark']:#x}); "
             f"the server sees {flow['server_sees']}"
         )
-    yield "a new one:"
+    yield "a new connection:"

@@ -71,13 +71,13 @@ class SystemResolver:
             )
             return _reply(answer)
         except NXDOMAIN:
-            return Reply(problem="there is no such name (NXDOMAIN)")
+            return Reply(problem="no such name (NXDOMAIN)")
         except Timeout:
             return Reply(problem="no resolver answered in time")
         except (DNSException, OSError) as error:
             return Reply(problem=str(error) or type(error).__name__)
         except Exception as error:  # noqa: BLE001 - servers send anything, and a parser's bug must not end the daemon
-            return Reply(problem=f"the answer cannot be read: {type(error).__name__}")
+            return Reply(problem=f"invalid answer: {type(error).__name__}")
 
 
 def _reply(answer: Answer) -> Reply:

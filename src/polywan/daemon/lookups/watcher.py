@@ -168,7 +168,7 @@ class LookupWatcher:
                 log.warning("lookup.failed: %s", problem)
         for problem in before:
             if problem not in self._known.problems:
-                log.info("lookup.recovered: no longer so: %s", problem)
+                log.info("lookup.recovered: no longer the case: %s", problem)
         return self._known
 
 
@@ -201,8 +201,8 @@ def _problems(rules: Mapping[str, tuple[int, ...]], local: Local, names: Mapping
     for name, known in names.items():
         if known.problem:
             kept = "its last addresses stay in force" if known.seen else _never(rules[name])
-            yield f"{name} resolves to nothing: {known.problem}; {kept}"
+            yield f"{name} does not resolve: {known.problem}; {kept}"
 
 
 def _never(numbers: tuple[int, ...]) -> str:
-    return f"rule {', '.join(map(str, numbers))} never matches by it"
+    return f"this condition never matches (rule {', '.join(map(str, numbers))})"

@@ -69,7 +69,7 @@ class DrainWorker:
         gone = 0
         if asked.idle != inf and any(watch.idle(flow, asked.idle, now) for flow in flows):
             gone = self._tracker.drop(asked.mark, asked.mask, asked.family, moves)
-            log.info("drain: %s of %s (IPv%d) choose anew", counted(gone, "connection"), asked.uplink, asked.family)
+            log.info("drain: %s of %s (IPv%d) choose again", counted(gone, "connection"), asked.uplink, asked.family)
         self._watches[name] = watch = watch.without(moved)
         return _answer(asked, len(flows) - gone, len(watch.samples))
 

@@ -30,11 +30,11 @@ class Keeper:
         except OSError as error:
             text = f"{self._state_dir} cannot be written: {(error.strerror or str(error)).lower()}"
             if text != self.unsaved:
-                log.error("state.unwritable: %s; a restart may give marks anew, and forgets orders by hand", text)
+                log.error("state.unwritable: %s; after a restart marks may change and operator commands are lost", text)
             self.unsaved, self._waiting = text, memory
             return
         if self.unsaved:
-            log.info("state.written: %s can be written again, and a restart will know what holds now", self._state_dir)
+            log.info("state.written: %s can be written again; a restart keeps the current state", self._state_dir)
         self.unsaved, self._waiting = "", None
 
     def again(self) -> None:

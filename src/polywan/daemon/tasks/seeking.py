@@ -38,7 +38,7 @@ class TrafficSampler:
             found = await asyncio.to_thread(self._count, order)
         except KernelError as error:
             if not self._deaf:
-                log.warning("liveness.unavailable: %s; a busy uplink is known by late answers alone", error)
+                log.warning("liveness.unavailable: %s; only late answers show that an uplink is busy", error)
             self._deaf = True
             return TrafficSampled(moved={}, since=began, took=self._clock() - began)
         self._deaf = False

@@ -44,7 +44,7 @@ def destroy(ends: Sequence[End], family: Family) -> list[bool]:
     for refused in refusals:
         # Gone by itself meanwhile is as good.
         if refused is not None and refused.errno != errno.ENOENT:
-            raise KernelError("end sockets", refused.errno, refused.text)
+            raise KernelError("close sockets", refused.errno, refused.text)
     return [bool(identity) for identity in found]
 
 

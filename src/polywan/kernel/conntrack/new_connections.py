@@ -193,7 +193,7 @@ class NewConnectionListener:
             except BlockingIOError:
                 break
             except OSError as e:
-                raise KernelError("hear of connections", e.errno or 0, e.strerror or str(e)) from e
+                raise KernelError("listen for connections", e.errno or 0, e.strerror or str(e)) from e
         return bodies
 
     def _sample(self, bodies: list[bytes], decode: _Decode, now: float) -> tuple[Opening, ...]:

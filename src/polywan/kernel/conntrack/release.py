@@ -117,14 +117,14 @@ class _Work:
                 challenge(ends, self._family, turn)
         except KernelError as e:
             self.mute = True
-            self._problems.append(f"idle TCP is reset only when it next sends: {e}")
+            self._problems.append(f"idle TCP clients are reset only when they next send: {e}")
 
     def _end(self, own: Sequence[tuple[End, conntrack.Deletion]]) -> list[End]:
         """End sockets of this box and forget their connections; return those that have to be made to speak instead."""
         try:
             done = local_sockets.destroy([end for end, _ in own], self._family)
         except KernelError as e:
-            self._problems += [] if self._problems else [f"sockets cannot be ended, they meet resets instead: {e}"]
+            self._problems += [] if self._problems else [f"sockets cannot be closed and get resets instead: {e}"]
             done = [False] * len(own)
         # The socket's own reset may not have closed the entry, and nobody is left to use it.
         conntrack.delete([deletion for (_, deletion), gone in zip(own, done, strict=True) if gone])

@@ -73,7 +73,7 @@ def answer(query: RouteQuery, tables: Tables) -> RouteAnswer:
         KernelError: there is no such device.
     """
     if query.in_interface is not None and query.in_interface not in tables.links:
-        raise KernelError("ask for a route", errno.ENODEV, os.strerror(errno.ENODEV))
+        raise KernelError("query a route", errno.ENODEV, os.strerror(errno.ENODEV))
     if any(a.ip.ip == query.destination for a in tables.addresses) or query.destination.is_loopback:
         source = _source(query, query.destination)
         return RouteAnswer(kind="local", link="lo", source=source, table=_TABLE_LOCAL, prefix=query.family.host_length)

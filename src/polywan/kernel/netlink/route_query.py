@@ -85,10 +85,10 @@ def answer(query: RouteQuery, reply: Message | Refusal, name_of: Callable[[int],
     """
     if isinstance(reply, Refusal):
         if reply.errno not in _REFUSALS:
-            raise KernelError("ask for a route", reply.errno, reply.text)
+            raise KernelError("query a route", reply.errno, reply.text)
         return RouteAnswer(kind=_REFUSALS[reply.errno])
     if len(reply.body) < RTMSG.size or (kind := _KINDS.get(reply.body[7])) is None:
-        raise KernelError("ask for a route", errno.EPROTO, "the reply is no route")
+        raise KernelError("query a route", errno.EPROTO, "the reply is not a route")
     found = attributes(reply.body, RTMSG.size)
     own = query.in_interface is None
     return RouteAnswer(

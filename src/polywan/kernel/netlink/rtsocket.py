@@ -171,7 +171,7 @@ class RouteSocket:
         """Ask the kernel's routing; see `Kernel.ask`."""
         index = _Indices().of(query.in_interface) if query.in_interface is not None else 0
         if index is None:
-            raise KernelError("ask for a route", *_NO_DEVICE)
+            raise KernelError("query a route", *_NO_DEVICE)
         with self._lock:
             reply = self._netlink.query(rt.GETROUTE, asking.question(query, index))
             matching = self._netlink.query(rt.GETROUTE, asking.question(query, index, match=True))

@@ -91,7 +91,7 @@ class Nftables:
     def _command(self, text: str, flags: int) -> str:
         library, context = self._open()
         if "\0" in text:
-            raise KernelError("nft", errno.EINVAL, "the text holds a NUL character")
+            raise KernelError("nft", errno.EINVAL, "the text contains a NUL character")
         library.nft_ctx_output_set_flags(context, flags)
         failed = library.nft_run_cmd_from_buffer(context, text.encode("utf-8", "replace"))
         output = _text(library.nft_ctx_get_output_buffer(context))
@@ -140,7 +140,7 @@ def _text(buffer: bytes | None) -> str:
 def refusal(complaint: str) -> KernelError:
     """Turn nft's complaint (message, text, carets) into an error; its errno is found by its words."""
     lines = [line for line in complaint.splitlines() if line.strip() and set(line.strip()) != {"^"}]
-    first = lines[0] if lines else "refused without a word"
+    first = lines[0] if lines else "refused without a message"
     message = first.partition("Error: ")[2] or first
     number = next((n for words, n in _ERRNOS.items() if words in message), 0)
     return KernelError("nft", number, " | ".join([message, *lines[1:4]]))

@@ -243,7 +243,7 @@ def test_a_pipe_among_the_drop_ins_is_a_problem_and_is_not_waited_for(tmp_path: 
     os.mkfifo(pipe)
     held = [os.open(pipe, os.O_RDWR | os.O_NONBLOCK)] if writer else []
     assert file_problems(tmp_path / "polywan.toml") == [
-        "DIR/conf.d/pipe.toml: file: is not a file; expected a configuration"
+        "DIR/conf.d/pipe.toml: file: is not a regular file; expected a configuration"
     ]
     for descriptor in held:
         os.close(descriptor)
@@ -258,7 +258,7 @@ def test_a_huge_file_is_not_read_to_its_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
 def test_a_device_is_a_problem_wherever_it_is(tmp_path: Path, device: str) -> None:
     (tmp_path / "polywan.toml").symlink_to(device)
-    assert "is not a file; expected a configuration" in file_problems(tmp_path / "polywan.toml")[0]
+    assert "is not a regular file; expected a configuration" in file_problems(tmp_path / "polywan.toml")[0]
 
 
 def test_a_socket_among_the_drop_ins_is_a_problem(tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_a_byte_order_mark_and_foreign_line_ends_do_not_matter(write: Callable[.
 
 
 def test_an_endless_file_is_not_read_to_its_end() -> None:
-    with pytest.raises(ConfigError, match="is not a file"):
+    with pytest.raises(ConfigError, match="is not a regular file"):
         load(Path("/dev/zero"))
 
 

@@ -468,7 +468,7 @@ def test_a_packet_without_a_mark_of_ours_passes_all_our_rules(target: str, devic
 
 def test_an_unknown_device_is_named_beside_those_there_are() -> None:
     daemon, kernel = machine()
-    with pytest.raises(QuestionError, match="there is no device lan7; there are wan1, wan2"):
+    with pytest.raises(QuestionError, match="there is no device lan7; devices: wan1, wan2"):
         live(daemon.state, kernel, {"from": "192.168.15.10", "to": "203.0.113.10", "in_interface": "lan7"}, now=0)
 
 
@@ -479,13 +479,13 @@ def test_a_chain_of_others_that_may_drop_is_named_since_routing_cannot_tell() ->
     daemon.feed(ReadDone(kernel.observe(), kernel.read([])))
     words = {"to": "203.0.113.10", "from": "192.168.15.10", "in_interface": "lan0"}
     traced = live(daemon.state, kernel, words, now=0)
-    assert any(note.startswith("chain FORWARD of table ip filter drops") for note in traced["notes"])
+    assert any(note.startswith("chain FORWARD of table ip filter has policy drop") for note in traced["notes"])
     assert not any("FORWARD" in note for note in live(daemon.state, kernel, {"to": "203.0.113.10"}, now=0)["notes"])
 
 
 def test_before_the_first_decision_there_is_no_answer() -> None:
     daemon, kernel = machine()
-    with pytest.raises(QuestionError, match="nothing is decided yet"):
+    with pytest.raises(QuestionError, match="no decision yet"):
         live(replace(daemon.state, selection=None), kernel, {"to": "203.0.113.10"}, now=0)
 
 

@@ -30,7 +30,7 @@ def test_whoever_comes_in_whatever_order_the_limits_hold_and_writers_get_in(arri
 
 def test_readers_together_leave_room_for_the_administrator() -> None:
     readers = dict.fromkeys(range(1000, 1000 + (MOST_PEERS - ROOT_PEERS) // EACH), EACH)
-    assert "kept for root" in str(refusal(2000, WRITERS, readers, MANY))
+    assert "reserved for root" in str(refusal(2000, WRITERS, readers, MANY))
     assert refusal(0, WRITERS, readers, MANY) is None
     assert refusal(2000, WRITERS, {**readers, 1000: EACH - 1}, MANY) is None
 

@@ -227,7 +227,7 @@ def test_without_descriptors_the_socket_is_left_alone_for_a_while(
     asyncio.run(run())
     assert Exhausted.tries == 1
     assert [record.getMessage() for record in caplog.records] == [
-        "control.refused: nobody can connect for now: Too many open files"
+        "control.refused: clients cannot connect for now: Too many open files"
     ]
 
 

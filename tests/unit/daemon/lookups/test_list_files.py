@@ -99,7 +99,7 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
 def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in (tmp_path / "pipe", Path("/dev/zero")):
-        assert look_at(str(name), ListState(), LATER).problem == f"{name}: is not a file"
+        assert look_at(str(name), ListState(), LATER).problem == f"{name}: is not a regular file"
     assert look_at(str(tmp_path), ListState(), LATER).problem == f"{tmp_path}: cannot be read: is a directory"
 
 

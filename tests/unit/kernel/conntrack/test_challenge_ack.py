@@ -70,14 +70,16 @@ def test_without_the_right_to_raw_sockets_the_rest_is_done_and_told(monkeypatch:
     monkeypatch.setattr("polywan.kernel.conntrack.challenge_ack.socket.socket", Refuses)
     freed = release.free(0x100, MASK, Family.V4, frozenset(), tcp=True)
     assert (freed.challenged, freed.silent) == (1, 1)
-    assert freed.problems == ("idle TCP is reset only when it next sends: open a raw socket: Operation not permitted",)
+    assert freed.problems == (
+        "idle TCP clients are reset only when they next send: open a raw socket: Operation not permitted",
+    )
 
 
 def test_what_cannot_be_ended_is_made_to_speak(monkeypatch: pytest.MonkeyPatch) -> None:
     spoken: list[End] = []
 
     def refuse(*_: object) -> list[bool]:
-        raise KernelError("end sockets", 95, "Operation not supported")
+        raise KernelError("close sockets", 95, "Operation not supported")
 
     monkeypatch.setattr(conntrack, "find", lambda *_, **__: iter([Found(own=[(END4, Request(0, 0, b""))])]))
     monkeypatch.setattr(conntrack, "delete", len)
@@ -86,7 +88,7 @@ def test_what_cannot_be_ended_is_made_to_speak(monkeypatch: pytest.MonkeyPatch) 
     freed = release.free(0x100, MASK, Family.V4, frozenset(), tcp=True)
     assert set(spoken) == {END4}
     assert (freed.ended, freed.challenged) == (0, 1)
-    assert "sockets cannot be ended" in freed.problems[0]
+    assert "sockets cannot be closed" in freed.problems[0]
 
 
 def test_without_tcp_established_connections_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,4 +78,4 @@ def test_a_syntax_error_has_no_number() -> None:
 
 
 def test_silence_is_a_refusal_too() -> None:
-    assert str(refusal("")) == "nft: refused without a word"
+    assert str(refusal("")) == "nft: refused without a message"
