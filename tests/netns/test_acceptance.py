@@ -211,7 +211,7 @@ def test_check_refuses_packet_by_packet_balancing_where_addresses_are_translated
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (3, "")
     assert f"{file}:7: policies.default.algorithm" in done.stderr
-    assert "the source address is translated on fibre: servers and firewalls would see packets" in done.stderr
+    assert "source addresses are translated on fibre: servers and firewalls would drop packets" in done.stderr
     assert "tunnel:" not in done.stderr
     assert 'use algorithm = "weighted"' in done.stderr
 

@@ -173,7 +173,7 @@ def test_moving_at_once_takes_everything_but_tcp(lab: Lab, start_daemon: StartDa
         with closing(await by(lab, 2, SERVERS[Family.V4][0])) as old, udp_socket(lab, SERVERS[Family.V4][0]) as flow:
             assert await exchange(lab, flow, "before") == 2
             await come_back(lab, daemon)
-            assert await asyncio.to_thread(daemon.wait_log, lambda text: "of isp2 (IPv4) choose anew" in text, 5.0)
+            assert await asyncio.to_thread(daemon.wait_log, lambda text: "of isp2 (IPv4) choose again" in text, 5.0)
             assert await exchange(lab, flow, "after") == 1
             assert await old.ask("and you?") == "and you?"
 
@@ -193,7 +193,7 @@ def test_a_flow_moves_in_its_first_pause_and_not_before(lab: Lab, start_daemon: 
             assert [await exchange(lab, sock, "before") for sock in (call, tunnel)] == [2, 2]
             await come_back(lab, daemon)
             moved = asyncio.create_task(
-                asyncio.to_thread(daemon.wait_log, lambda text: "of isp2 (IPv4) choose anew" in text, 20.0)
+                asyncio.to_thread(daemon.wait_log, lambda text: "of isp2 (IPv4) choose again" in text, 20.0)
             )
             while not moved.done():
                 # A call sends all the time; the tunnel's keep-alive comes after the pause.
@@ -203,7 +203,7 @@ def test_a_flow_moves_in_its_first_pause_and_not_before(lab: Lab, start_daemon: 
             assert await exchange(lab, tunnel, "keep-alive") == 1
             assert await exchange(lab, call, "voice") == 2
             seen = len(daemon.log)
-            wait = lambda text: "of isp2 (IPv4) choose anew" in text  # noqa: E731 - as above
+            wait = lambda text: "of isp2 (IPv4) choose again" in text  # noqa: E731 - as above
             assert await asyncio.to_thread(daemon.wait_log, wait, 20.0, seen)
             assert await exchange(lab, call, "hello again") == 1
             assert await tcp.ask("and you?") == "and you?"
