@@ -140,7 +140,7 @@ def _steps(step: str, what: str, limits: Mapping[int, float]) -> tuple[Budget, .
 
 
 def _footprint(uplinks: int, megabytes: float, percent: float) -> tuple[Budget, ...]:
-    name = f"idle daemon, {uplinks} uplinks probed each second"
+    name = f"idle daemon, {uplinks} uplinks probed every second"
     return (
         Budget(what=f"{name}: resident memory", limit=megabytes, unit="MB", value=_megabytes(uplinks)),
         Budget(

@@ -1,4 +1,4 @@
-"""What the loss of an uplink costs: a new connection each 20 ms through the real daemon, four uplinks, real packets.
+"""What the loss of an uplink costs: a new connection every 20 ms through the real daemon, four uplinks, real packets.
 
 Three faults: the carrier goes; the provider goes silent under default probing; the same with 200 ms probing. Each
 run has a daemon that starts from nothing, and its own uplink fails.
@@ -55,9 +55,9 @@ class Fault:
 
 FAULTS: Final = {
     "carrier": Fault(title="carrier loss", carrier=True),
-    "silence": Fault(title="silent loss, default probing (each 1 s, 3 rounds)", carrier=False),
+    "silence": Fault(title="silent loss, default probing (every 1 s, 3 rounds)", carrier=False),
     "silence_fast": Fault(
-        title="silent loss, probing each 200 ms, timeout 400 ms, 3 rounds",
+        title="silent loss, probing every 200 ms, timeout 400 ms, 3 rounds",
         carrier=False,
         interval=0.2,
         health={"interval": "200ms", "timeout": "400ms"},

@@ -39,20 +39,20 @@ STUDY: Final[dict[str, dict[str, dict[int, str]]]] = {
 """Milliseconds, medians of 1 to 3 other runs of the tools' own programs in a lab of this kind."""
 
 STUDY_FAILOVER: Final = (
-    ("mwan3, defaults (a ping each 10 s, down after 5)", "silence", "66 s"),
-    ("Net-ISP-Balance with lsm, defaults (each 1 s, 7 lost)", "silence", "9 s"),
+    ("mwan3, defaults (a ping every 10 s, down after 5)", "silence", "66 s"),
+    ("Net-ISP-Balance with lsm, defaults (every 1 s, 7 lost)", "silence", "9 s"),
     ("Net-ISP-Balance with lsm, defaults", "carrier", "9 s (the carrier is not watched)"),
     ("Shorewall with lsm, defaults", "silence", "8 s"),
     ("ECMP, kernel alone", "carrier", "never: 29 % failed as long as it was watched"),
     ("ECMP, ignore_routes_with_linkdown=1", "carrier", "at once: 0 of 383 failed"),
 )
-"""Time until new connections stopped failing, four uplinks, one new connection each 20 ms."""
+"""Time until new connections stopped failing, four uplinks, one new connection every 20 ms."""
 
 STUDY_FOOTPRINT: Final = (
-    ("mwan3track, a ping each 10 s (default)", "106", "2.2 %", "170 MiB"),
-    ("mwan3track, a ping each second", "106", "27.8 %", "170 MiB"),
-    ("lsm 1.0.4, a ping each second", "1", "2.3 %", "2.4 MiB"),
-    ("keepalived 2.2.7, a ping script each second", "2 and the pings", "12.6 %", "13 MiB"),
+    ("mwan3track, a ping every 10 s (default)", "106", "2.2 %", "170 MiB"),
+    ("mwan3track, a ping every second", "106", "27.8 %", "170 MiB"),
+    ("lsm 1.0.4, a ping every second", "1", "2.3 %", "2.4 MiB"),
+    ("keepalived 2.2.7, a ping script every second", "2 and the pings", "12.6 %", "13 MiB"),
 )
 """Monitors of 53 uplinks: processes, share of one processor, sum of resident memory."""
 

@@ -133,7 +133,7 @@ class Service:
         except Exception as error:
             text = str(error) if isinstance(error, PolywanError) else f"{type(error).__name__}: {error}".strip(": ")
             log.error("down.failed: %s", printable(text))
-            log.debug("down.failed: where", exc_info=error)
+            log.debug("down.failed: where it failed", exc_info=error)
             raise ControlError(
                 f"not everything could be removed: {text}; the daemon ends: run `polywan down` again", 500
             ) from error

@@ -143,7 +143,7 @@ def _not_forwarded(
                 word = "forwarding is off" if family is Family.V4 else "IPv6 forwarding is off"
                 yield (
                     f"{word}: packets from {_listed(lans)} cannot leave by the uplinks; "
-                    "set global.forwarding = true if this box routes for it, otherwise false"
+                    "set global.forwarding = true if this box routes for them, otherwise false"
                 )
             continue
         for chain in may_drop(actual.chains, family):

@@ -249,7 +249,7 @@ def _recalling(inputs: RulesetInput, name: str, affinity: Affinity, family: Fami
     kept = f"meta mark & {mask:#010x} != {{ 0, {mask:#x} }} goto {_remember(name, family)}"
     yield NftRule(f"{selector} {kept}", "it does")
     # An update starts an element's time again, but leaves its value as it is.
-    yield NftRule(f"{selector} delete @{table} {{ {client} : ct mark }}", "it does not: let go of it")
+    yield NftRule(f"{selector} delete @{table} {{ {client} : ct mark }}", "it does not: forget it")
 
 
 def _remember(name: str, family: Family) -> str:

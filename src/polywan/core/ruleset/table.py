@@ -228,7 +228,7 @@ def _challenge_chain() -> Chain:
     # In the words of tc(8): a handle's two halves, in hexadecimal.
     sent = f"meta priority {CHALLENGE_PRIORITY >> 16:x}:{CHALLENGE_PRIORITY & 0xFFFF:x}"
     rules = (
-        NftRule(f"{sent} oifname @uplinks drop", "speaks in the name of somebody outside"),
+        NftRule(f"{sent} oifname @uplinks drop", "claims to come from outside"),
         NftRule(f"{sent} notrack", "its connection has other numbers"),
     )
     return Chain(rules, Hook("filter", "output", RAW))
@@ -263,7 +263,7 @@ def _shared(inputs: RulesetInput) -> dict[str, Chain]:
         NftRule("udp sport 68 udp dport 67 accept", "a DHCP client renews with the server of its own link"),
         stranger,
         # Apart from this chain, which names control groups: a failover must not name one that is gone.
-        NftRule("goto first", "who has decided its first route?"),
+        NftRule("goto first", "what decides its first route?"),
     )
     cut = (
         NftRule("iifname @outside_ifs accept", "towards the inside or this box: may still arrive"),

@@ -24,7 +24,7 @@ HASHES: Final = ("source", "source-destination", "connection")
 """Algorithms that choose by a hash."""
 
 _PORTS: Final = "the hash needs both ports: give PORT and --source-port"
-_BYTES: Final = "the hash takes bytes of the packet that nobody can know beforehand"
+_BYTES: Final = "the hash takes bytes of the packet that cannot be known beforehand"
 _FOREIGN: Final = "its source belongs to no uplink's network, and no uplink that serves translates IPv6"
 
 

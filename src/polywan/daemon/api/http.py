@@ -244,7 +244,7 @@ def _with_errors(handler: Callable[[Request], Awaitable[Response]]) -> Callable[
             return _error(500, str(error))
         except Exception as error:
             log.error("control.failed: %s: %s: %s", request.url.path, type(error).__name__, error)
-            log.debug("control.failed: where", exc_info=error)
+            log.debug("control.failed: where it failed", exc_info=error)
             return _error(500, f"polywan failed to answer: {type(error).__name__}: {error}")
 
     return careful

@@ -52,7 +52,7 @@ async def listening(
             async with serving(api, directory):
                 watch = asyncio.create_task(_gone(directory, _seen(directory), period))
                 if served:
-                    log.warning("socket.again: the contents of %s were removed; made them again", directory)
+                    log.warning("socket.again: files in %s were removed; created them again", directory)
                 else:
                     on_ready()
                 served, reported = True, ""

@@ -121,7 +121,7 @@ def test_a_lan_behind_a_box_that_does_not_forward_is_told_once() -> None:
     assert raised(observed, actual=ActualState(sysctls=OFF)) == [
         (
             "forwarding is off: packets from lan0 (192.168.15.0/24) cannot leave by the uplinks; "
-            "set global.forwarding = true if this box routes for it, otherwise false"
+            "set global.forwarding = true if this box routes for them, otherwise false"
         )
     ]
 

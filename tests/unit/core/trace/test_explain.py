@@ -356,7 +356,7 @@ def test_a_hash_that_needs_ports_says_so_without_them() -> None:
     assert len(traced.egresses) == 2
     assert "--source-port" in traced.notes[0]
     assert len(trace(trace_input(policies=policies), packet(source_port=40000)).egresses) == 1
-    assert "nobody can know" in trace(trace_input(policies=policies), packet(protocol=1, port=None)).notes[0]
+    assert "cannot be known" in trace(trace_input(policies=policies), packet(protocol=1, port=None)).notes[0]
 
 
 @pytest.mark.parametrize(("source", "uplink"), [("192.168.15.10", "u2"), ("192.168.15.11", "u1")])
