@@ -122,7 +122,9 @@ def test_a_udp_flow_of_the_dead_uplink_moves_with_its_next_packet(lab: Lab, star
             sock = udp_socket(lab, SERVERS[Family.V4][0])
             flows[await exchange(lab, sock, "hello") or 0] = sock
         lab.cut(1)
-        line = await asyncio.to_thread(daemon.wait_log, lambda text: "cut " in text and "isp1" in text, 5.0)
+        line = await asyncio.to_thread(
+            daemon.wait_log, lambda text: "released connections" in text and "isp1" in text, 5.0
+        )
         assert line is not None
         assert await exchange(lab, flows[1], "still me") in (2, 3)
         for sock in flows.values():

@@ -142,7 +142,7 @@ def test_a_list_that_is_missing_at_the_start_counts_as_soon_as_it_comes(
     first = SERVERS[Family.V4][0]
     path = tmp_path / "folder" / "list"
     daemon = start_daemon(lab, steered(lab, f'list = "{path}"'))
-    assert "rule 1 never matches" in warnings(daemon)
+    assert "this condition never matches (rule 1)" in warnings(daemon)
     assert now_taken(lab, first) == 1
     path.parent.mkdir()
     write(path, f"{first}\n")
