@@ -11,8 +11,7 @@ from polywan.config import Config, ConfigError, load_text
 from polywan.config.model.numbering import MARKED, capacity, marked
 from polywan.core.net import FAMILIES
 from polywan.core.plan.plan import ActualState
-from polywan.core.policy.numbering import numbered
-from polywan.core.policy.policies import policies_of
+from polywan.core.resolved import numbered, resolve
 from polywan.core.state.events import ConfigLoaded, ReadDone
 from polywan.core.world.observed import Observed
 from support.engine_world import Engine, config, world
@@ -69,7 +68,7 @@ def test_numbers_are_counted_in_one_way_before_and_after_a_file_is_accepted(text
     given_config = accepted(text)
     if given_config is None:
         return
-    made = {name for name, policy in policies_of(given_config).items() if policy.algorithm in MARKED}
+    made = {name for name, policy in resolve(given_config, {}).policies.items() if policy.algorithm in MARKED}
     assert {name for name, _ in marked(given_config.policies, given_config.rules)} == made
     assert len(numbered(given_config)) <= capacity(given_config.global_.mark_mask)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from polywan.config.model import numbering
 from polywan.core.marks import allocate
 from polywan.core.plan.plan import ActualState
-from polywan.core.policy.numbering import layout_of
+from polywan.core.resolved import resolve
 from polywan.core.routing.sysctls import restorable
 from polywan.core.state.events import ConfigLoaded, ReadDone
 from polywan.core.state.memory import Memory
@@ -68,7 +68,7 @@ def harmless(memory: Memory) -> None:
     assert all(1 <= number <= numbering.MOST_NUMBERS for number in numbers)
     assert all(restorable(path, value) for path, value in memory.originals.items())
     configuration = config(3)
-    marks = allocate(["u1", "u2", "u3"], memory.ids, layout_of(configuration))
+    marks = allocate(["u1", "u2", "u3"], memory.ids, resolve(configuration, {}).layout)
     assert len(set(marks.values())) == len(marks)
 
 

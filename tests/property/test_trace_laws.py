@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from polywan.config.model.policy_and_rule import Algorithm
 from polywan.core.net import FAMILIES, Family, IPAddress, TableId
 from polywan.core.packet import Packet
-from polywan.core.policy.policies import policies_of
 from polywan.core.ruleset.policies import slots_of
 from polywan.core.trace import explain
 from polywan.core.trace.route_query import RouteAnswer
@@ -122,7 +121,7 @@ def test_what_may_be_chosen_is_what_the_table_holds(packet: Packet, policies: di
     asked = replace(packet, in_interface="lan0", mark=mark, destination=_far(packet.family), source=_near(packet))
     traced = trace(inputs, asked)
     choice = inputs.selection.choices["default", packet.family]
-    policy = policies_of(inputs.config)["default"]
+    policy = inputs.config.policies["default"]
     slots = {choice.members[i][0] for i in slots_of(policy, packet.family, choice)}
     assert traced.outcome == "uplink"
     assert traced.candidates <= {name for name, _ in choice.members}

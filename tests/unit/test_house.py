@@ -23,7 +23,6 @@ MODULE, FUNCTION = 400, 40
 
 LONG = {
     "_judge": "every decision, in its order",
-    "compile_state": "lists every part of the desired state once",
     "_hooked": "the base chains of the table, one after the other",
     "_shared": "the chains that all uplinks share, one after the other",
     "_uplink": "every field of an uplink's document",

@@ -6,6 +6,7 @@ from polywan.config import Config
 from polywan.core.errors import PolywanError
 from polywan.core.plan import cautions
 from polywan.core.plan.plan import ActualState
+from polywan.core.resolved import resolve
 from polywan.core.world.paths import reach
 from polywan.daemon.lookups import leases
 from polywan.kernel import sysctl
@@ -32,6 +33,7 @@ def warnings(config: Config) -> list[str]:
         some = ", ".join([*devices[:4], *(["…"] if len(devices) > 4 else [])])
         return [f"no configured interface exists on this machine ({some}): checks that need them were skipped"]
     settings = {path: value for path in cautions.READ_SETTINGS if (value := sysctl.read(path)) is not None}
-    reachable = reach(config, observed, {})
-    found = cautions.cautions(config, observed, ActualState(sysctls=settings), reachable)
-    return list(dict.fromkeys((*cautions.unusable(config, observed, reachable), *found)))
+    resolved = resolve(config, {})
+    reachable = reach(resolved, observed, {})
+    found = cautions.cautions(resolved, observed, ActualState(sysctls=settings), reachable)
+    return list(dict.fromkeys((*cautions.unusable(resolved, observed, reachable), *found)))

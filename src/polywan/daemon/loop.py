@@ -322,7 +322,7 @@ class Daemon:
 
     def _observe(self) -> Observed:
         observed, config = self._kernel.observe(), self.state.config
-        return observed if config is None else leases.added(observed, config)
+        return observed if config is None else leases.added(observed, config.file)
 
     async def _carry_out_drain(self, effect: InspectDrain | ForgetAll) -> None:
         if (seen := await self._drain_worker.carry_out(effect)) is not None:

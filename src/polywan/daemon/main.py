@@ -102,7 +102,7 @@ class Service:
             case "dnsmasq":
                 return {"text": "".join(f"{line}\n" for line in dnsmasq_lines(state.config))}
             case "config":
-                return {"text": state.config.model_dump_json(by_alias=True, indent=2) + "\n"}
+                return {"text": state.config.file.model_dump_json(by_alias=True, indent=2) + "\n"}
             case _:
                 return None
 

@@ -16,6 +16,7 @@ from polywan.config import Config, load_with_warnings
 from polywan.core.engine import step as engine
 from polywan.core.errors import NotPermitted, PolywanError
 from polywan.core.plan.plan import ActualState, Plan
+from polywan.core.resolved import resolve
 from polywan.core.routing.nexthops import Nexthop, NexthopGroup
 from polywan.core.routing.routes import IpRule, Route
 from polywan.core.routing.sysctls import wants_multipath
@@ -223,7 +224,7 @@ def _read(config: Config) -> tuple[Observed, ActualState]:
     kernel = _kernel(multipath=wants_multipath(config))
     try:
         observed = leases.added(kernel.observe(), config)
-        state = State(config=config, observed=observed)
+        state = State(config=resolve(config, {}), observed=observed)
         return observed, kernel.read(engine.sysctl_paths(state, observed))
     finally:
         kernel.close()

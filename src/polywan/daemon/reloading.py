@@ -67,21 +67,22 @@ class Reloader:
     async def _put_in_force(self) -> dict[str, Any]:
         loaded = await asyncio.to_thread(load_with_warnings, self._file)
         before = self._daemon.state
-        await asyncio.to_thread(demand, self._kernel, loaded.config, before.config, self._file)
+        file = before.config.file if before.config is not None else None
+        await asyncio.to_thread(demand, self._kernel, loaded.config, file, self._file)
         began = time.perf_counter()
         try:
             lookups = await self._lookups.follow(loaded.config)
             began = time.perf_counter()
             await self._daemon.settle(taken_in(loaded, lookups))
         except Exception as error:
-            if before.config is not None:
-                await self._lookups.follow(before.config)
+            if file is not None:
+                await self._lookups.follow(file)
             if isinstance(error, CapacityError):
                 raise ConfigError([Problem(str(self._file), "global.mark_mask", str(error))]) from error
             raise
         plans = self._daemon.state.generation - before.generation
         elapsed = 1000 * (time.perf_counter() - began)
-        differences = changes(before.config, loaded.config) if before.config is not None else ()
+        differences = changes(file, loaded.config) if file is not None else ()
         what = "; ".join(differences) or "no change in the file"
         log.info("reload: %s; %s carried out in %.1f ms", printable(what), counted(plans, "plan"), elapsed)
         return {

@@ -137,10 +137,6 @@ class Config(Model):
             return link.weight
         return max(1, round(link.bandwidth.down / 1e6)) if link.bandwidth else 1
 
-    def member_weight(self, member: Member) -> int:
-        """Return a member's weight: its own, else that of its uplink."""
-        return self.weight_of(member.uplink) if member.weight is None else member.weight
-
     def resolved_policies(self) -> dict[str, Policy]:
         """Return every policy by name; `default` is first, and made when the file does not have it.
 
@@ -150,16 +146,27 @@ class Config(Model):
         written = self.policies.get(DEFAULT_POLICY)
         return {DEFAULT_POLICY: written or self._made_default, **self.policies}
 
-    def direct_policy(self, uplink: str) -> Policy:
-        """Return what ``uplink = X`` means in a rule: prefer X, fall back to the policy `default`."""
+    def policy_for(self, rule: SteeringRule) -> Policy:
+        """Return what a rule without an action means.
+
+        ``uplink = X`` prefers X, with the policy `default` behind it; with ``only = [X, …]`` alone those uplinks share,
+        and no other uplink ever serves.
+        """
+        if rule.policy is None and rule.uplink is None:
+            return Policy(tiers=(tuple(Member(uplink=name) for name in rule.only),))
+        policy = self.resolved_policies()[rule.policy] if rule.policy else self._preferring(str(rule.uplink))
+        if not rule.only:
+            return policy
+        tiers = (tuple(m for m in tier if m.uplink in rule.only) for tier in policy.tiers)
+        # What may leave by these uplinks only must not fall to main either.
+        resort = "unreachable" if policy.last_resort in ("main", "throw") else policy.last_resort
+        return policy.model_copy(update={"tiers": tuple(t for t in tiers if t), "last_resort": resort})
+
+    def _preferring(self, uplink: str) -> Policy:
         default = self.policies.get(DEFAULT_POLICY) or self._made_default
         rest = (tuple(m for m in tier if m.uplink != uplink) for tier in default.tiers)
         tiers = ((Member(uplink=uplink),), *(tier for tier in rest if tier))
         return default.model_copy(update={"tiers": tiers})
-
-    def only_policy(self, only: tuple[str, ...]) -> Policy:
-        """Return what ``only = [X, …]`` alone means in a rule: those uplinks share, nobody else ever serves."""
-        return Policy(tiers=(tuple(Member(uplink=name) for name in only),))
 
     @cached_property
     def _made_default(self) -> Policy:

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from polywan.config import Config
 from polywan.core.net import FAMILIES, Family
-from polywan.core.policy.numbering import layout_of
 from polywan.core.policy.selection import Selection
+from polywan.core.resolved import Resolved
 from polywan.core.state.effects import ForgetWrongSource, ReleaseConnections
 from polywan.core.state.retired_marks import Retired
 from polywan.core.state.state import State, Sweep
@@ -37,7 +36,7 @@ DEAD: Final = 5.0
 
 def new_cuts(
     state: State,
-    config: Config,
+    config: Resolved,
     observed: Observed,
     reachable: Mapping[UplinkFamily, Reach],
     selection: Selection,
@@ -46,7 +45,7 @@ def new_cuts(
     """Connections to let go of now, after the new path is in force, and once more a little later."""
     before = state.selection or Selection({}, _dead_already(state))
     new = sorted((selection.dead - before.dead) | (selection.moved - before.moved))
-    mask = layout_of(config).mask
+    mask = config.layout.mask
     cuts = tuple(
         ReleaseConnections(
             name,
@@ -88,7 +87,7 @@ def _dead_already(state: State) -> frozenset[UplinkFamily]:
 
 
 def misplaced(
-    state: State, config: Config, observed: Observed, reachable: Mapping[UplinkFamily, Reach]
+    state: State, config: Resolved, observed: Observed, reachable: Mapping[UplinkFamily, Reach]
 ) -> Iterator[ForgetWrongSource]:
     """Uplinks whose addresses have changed: what began in between may carry one with which nothing comes back."""
     for (name, family), path in reachable.items():
@@ -100,15 +99,15 @@ def misplaced(
             # With no other address the kernel takes the link-local one, which leads no further than the next router.
             strange = (a.ip.ip for a in observed.addresses if a.link != path.link or a.ip.is_link_local)
             others = set(strange) - set(path.addresses)
-            mark, mask = state.numbers[name].mark, layout_of(config).mask
+            mark, mask = state.numbers[name].mark, config.layout.mask
             yield ForgetWrongSource(name, mark, mask, family, frozenset(map(str, others)))
 
 
-def second_cuts(state: State, config: Config, due: Iterable[Sweep]) -> tuple[ReleaseConnections, ...]:
+def second_cuts(state: State, config: Resolved, due: Iterable[Sweep]) -> tuple[ReleaseConnections, ...]:
     """Cut once more where nothing has changed since: not what serves again, by itself or for want of any other."""
     selection = state.selection
     lost = selection.dead | selection.moved if selection else frozenset()
-    mask = layout_of(config).mask
+    mask = config.layout.mask
     return tuple(
         ReleaseConnections(s.uplink, s.mark, mask, s.family, vanished=True)
         if s.vanished
@@ -121,7 +120,7 @@ def second_cuts(state: State, config: Config, due: Iterable[Sweep]) -> tuple[Rel
 
 
 def addresses_lost(
-    state: State, config: Config, reachable: Mapping[UplinkFamily, Reach], *, after_read: bool
+    state: State, config: Resolved, reachable: Mapping[UplinkFamily, Reach], *, after_read: bool
 ) -> list[UplinkFamily]:
     """Return the uplinks that have lost an address since the last decision, and still have a way out.
 
@@ -136,9 +135,9 @@ def addresses_lost(
     ]
 
 
-def retired_with(known: Retired, lost: list[UplinkFamily], config: Config, now: float) -> Retired:
+def retired_with(known: Retired, lost: list[UplinkFamily], config: Resolved, now: float) -> Retired:
     """Return the marks that are dead beside those of uplinks: with an address lost, the reserved one."""
-    return {**known, layout_of(config).reserved: now + DEAD} if lost else known
+    return {**known, config.layout.reserved: now + DEAD} if lost else known
 
 
 def vanished(state: State, lost: list[UplinkFamily], now: float) -> tuple[Sweep, ...]:

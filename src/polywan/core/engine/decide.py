@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final, NamedTuple
 
-from polywan.config import Config
 from polywan.core.engine import cuts, draining, routers, standby_probing, target_blame
 from polywan.core.engine.story import tell
 from polywan.core.evolve import replace
@@ -21,10 +20,10 @@ from polywan.core.plan.compile import compile_state
 from polywan.core.plan.conflicts import conflicts
 from polywan.core.plan.plan import ActualState, DesiredState, NftBatch, Op, Plan, SetSysctl, diff
 from polywan.core.policy.draining import Drains
-from polywan.core.policy.numbering import layout_of
 from polywan.core.policy.operator import off
 from polywan.core.policy.selection import Selection, select
 from polywan.core.policy.uplink_state import UplinkView, view
+from polywan.core.resolved import Resolved
 from polywan.core.ruleset.model import state_of
 from polywan.core.ruleset.second_table import keep
 from polywan.core.state import drift, outages, refusals, retired_marks
@@ -41,6 +40,7 @@ from polywan.core.state.memory import Memory
 from polywan.core.state.state import State
 from polywan.core.world.observed import Observed
 from polywan.core.world.paths import NoPath, Path, Reach, UplinkFamily, reach
+from polywan.core.world.world import World
 
 PROBE_PHASES: Final = 4
 """Parts of the probe interval over which uplinks are spread: fewer bursts of probes cost less than many wake-ups."""
@@ -49,7 +49,7 @@ PROBE_PHASES: Final = 4
 class _Known(NamedTuple):
     """What has to be known for a decision."""
 
-    config: Config
+    config: Resolved
     observed: Observed
     actual: ActualState
 
@@ -138,17 +138,8 @@ def _judge(state: State, known: _Known, now: float, *, after_read: bool) -> Deci
     }
     lost = cuts.addresses_lost(state, config, reachable, after_read=after_read)
     retired = cuts.retired_with(_retired(state, config, actual, now), lost, config, now)
-    desired = compile_state(
-        config,
-        state.numbers,
-        frozenset(retired),
-        observed,
-        reachable,
-        selection,
-        actual.sysctls,
-        policy_marks=state.policy_marks,
-        lookups=state.lookups,
-    )
+    world = World(observed=observed, reach=reachable, sysctls=actual.sysctls, retired=frozenset(retired))
+    desired = compile_state(config, world, selection, state.lookups)
     plan = diff(desired, actual, whole=after_read and refusals.replaces(state.retries.stuck))
     new = drift.remade(state.repairs.devices, observed) if after_read else frozenset()
     foreign = drift.by_others(plan, state.memory.originals, new)
@@ -214,13 +205,13 @@ def _adopted(state: State, known: _Known, made: Decision, memory: Memory, now: f
         views=made.views,
         actual=_assume(made.desired, actual),
         generation=state.generation + bool(made.plan),
-        held=keep(made.desired.nft, layout_of(config).mask, ipsec=observed.ipsec),
+        held=keep(made.desired.nft, config.layout.mask, ipsec=observed.ipsec),
         repairs=drift.after(state.repairs, observed, repaired, now) if after_read else state.repairs,
         retries=_retries(state, made, after_read=after_read),
         cautions=made.cautions,
         warnings=(
             *state.advice,
-            *conflicts(config, actual, observed, _marks(state)),
+            *conflicts(config, actual, observed, config.marks),
             *made.cautions,
             *state.lookups.problems,
         ),
@@ -234,7 +225,7 @@ def _retries(state: State, made: Decision, *, after_read: bool) -> refusals.Retr
 
 
 def _follow(
-    state: State, config: Config, reachable: Mapping[UplinkFamily, Reach], actual: ActualState, now: float
+    state: State, config: Resolved, reachable: Mapping[UplinkFamily, Reach], actual: ActualState, now: float
 ) -> dict[UplinkFamily, ProbeState]:
     """Let the probes' states follow the paths: a path that is gone is down at once, a new one has to prove itself."""
     result: dict[UplinkFamily, ProbeState] = {}
@@ -269,17 +260,11 @@ def _phase(state: State, key: UplinkFamily) -> float:
     return state.probing[name].interval * turn / PROBE_PHASES
 
 
-def _marks(state: State) -> frozenset[int]:
-    """Marks that are in use."""
-    return frozenset(int(number.mark) for number in (*state.numbers.values(), *state.policy_marks.values()))
-
-
-def _retired(state: State, config: Config, actual: ActualState, now: float) -> retired_marks.Retired:
+def _retired(state: State, config: Resolved, actual: ActualState, now: float) -> retired_marks.Retired:
     """What a reload removed lately; the first decision of a daemon goes on with what the one before it left."""
     if state.ready:
         return retired_marks.still_retired(state.retired, now)
-    marks = [int(numbers.mark) for numbers in (*state.numbers.values(), *state.policy_marks.values())]
-    return retired_marks.found(actual.nft, layout_of(config), marks, now)
+    return retired_marks.found(actual.nft, config.layout, config.marks, now)
 
 
 def _recall(memory: Memory, plan: Plan) -> Memory:

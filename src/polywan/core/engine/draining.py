@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import inf
 
-from polywan.config import Config
 from polywan.core.evolve import replace
 from polywan.core.health.rounds import ProbeState
 from polywan.core.policy import draining
 from polywan.core.policy.draining import Drains, Situation
-from polywan.core.policy.numbering import layout_of
 from polywan.core.policy.operator import Verb, order_of, reason
 from polywan.core.policy.selection import Selection
+from polywan.core.resolved import Resolved
 from polywan.core.state.effects import Effect, ForgetAll, InspectDrain, Level, Log, SaveMemory
 from polywan.core.state.events import DrainInspected, OperatorCommand
 from polywan.core.state.memory import Memory
@@ -23,7 +22,7 @@ from polywan.core.world.paths import Path, Reach, UplinkFamily
 
 def follow(
     state: State,
-    config: Config,
+    config: Resolved,
     reachable: Mapping[UplinkFamily, Reach],
     probes: Mapping[UplinkFamily, ProbeState],
     selection: Selection,
@@ -116,13 +115,13 @@ def due(state: State) -> float:
     return min((drain_state.due for drain_state in state.drains.values()), default=inf)
 
 
-def _look(state: State, config: Config, key: UplinkFamily) -> InspectDrain:
+def _look(state: State, config: Resolved, key: UplinkFamily) -> InspectDrain:
     name, family = key
     drain_state, path = state.drains[key], state.reach.get(key)
     return InspectDrain(
         uplink=name,
         mark=state.numbers[name].mark,
-        mask=layout_of(config).mask,
+        mask=config.layout.mask,
         family=family,
         since=drain_state.since,
         idle=drain_state.timing.idle,
@@ -131,12 +130,12 @@ def _look(state: State, config: Config, key: UplinkFamily) -> InspectDrain:
     )
 
 
-def _empty(state: State, config: Config, key: UplinkFamily) -> ForgetAll:
+def _empty(state: State, config: Resolved, key: UplinkFamily) -> ForgetAll:
     name, family = key
     return ForgetAll(
         uplink=name,
         mark=state.numbers[name].mark,
-        mask=layout_of(config).mask,
+        mask=config.layout.mask,
         family=family,
         since=state.drains[key].since,
     )

@@ -8,7 +8,6 @@ from polywan.core.evolve import replace
 from polywan.core.health import passive
 from polywan.core.health.passive import Opening
 from polywan.core.health.rounds import Health
-from polywan.core.policy.numbering import layout_of
 from polywan.core.state.effects import Effect, Level, Log
 from polywan.core.state.events import NewConnections
 from polywan.core.state.state import State
@@ -19,7 +18,7 @@ def mask(state: State) -> int:
     """Return the bits of the marks whose connections are worth hearing of: none when no uplink wants it."""
     if state.config is None or not any(settings.passive for settings in state.probing.values()):
         return 0
-    return layout_of(state.config).mask
+    return state.config.layout.mask
 
 
 def take(state: State, new_connections: NewConnections, now: float) -> tuple[State, tuple[Effect, ...], bool]:

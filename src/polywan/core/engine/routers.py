@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Final
 
-from polywan.config import Config
 from polywan.core.evolve import replace
 from polywan.core.health import rounds as hl
 from polywan.core.health.layers import Layer, LayerVerdict
 from polywan.core.health.rounds import Health
 from polywan.core.net import FAMILIES, Family, IPAddress, family_of
+from polywan.core.resolved import Resolved
 from polywan.core.state.effects import Effect, Level, Log, SaveMemory
 from polywan.core.state.state import RouterFailover, State
 from polywan.core.world.observed import Observed
@@ -46,7 +46,7 @@ def learn(state: State, before: Observed | None) -> tuple[State, tuple[Effect, .
     return replace(state, memory=memory), (SaveMemory(memory), *_notes(config, gone))
 
 
-def _seen(config: Config, observed: Observed) -> Iterator[tuple[UplinkFamily, IPAddress]]:
+def _seen(config: Resolved, observed: Observed) -> Iterator[tuple[UplinkFamily, IPAddress]]:
     for name, uplink in config.uplinks.items():
         if (link := observed.links.get(uplink.interface)) is not None:
             for family in FAMILIES:
@@ -54,7 +54,7 @@ def _seen(config: Config, observed: Observed) -> Iterator[tuple[UplinkFamily, IP
                     yield (name, family), via
 
 
-def _withdrawn(config: Config, before: Observed, after: Observed) -> Iterator[tuple[UplinkFamily, IPAddress]]:
+def _withdrawn(config: Resolved, before: Observed, after: Observed) -> Iterator[tuple[UplinkFamily, IPAddress]]:
     for name, uplink in config.uplinks.items():
         link, now = before.links.get(uplink.interface), after.links.get(uplink.interface)
         if link is None or now is None or link.index != now.index or not (link.usable and now.usable):
@@ -73,7 +73,7 @@ def _keeps_an_address(link: str, before: Observed, after: Observed) -> bool:
     return not then or any(a.ip in then for a in after.addresses if a.link == link)
 
 
-def _notes(config: Config, gone: dict[UplinkFamily, IPAddress]) -> Iterator[Log]:
+def _notes(config: Resolved, gone: dict[UplinkFamily, IPAddress]) -> Iterator[Log]:
     for (name, family), via in gone.items():
         device = config.uplinks[name].interface
         text = f"{name} (IPv{family}): router {via} on {device} has withdrawn itself and is no longer used"
@@ -147,7 +147,7 @@ def _by(path: Path, via: IPAddress, family: Family, observed: Observed) -> Path:
     return replace(path, via=via, onlink=not (via.is_link_local or any(via in network for network in networks)))
 
 
-def _choices(config: Config, observed: Observed, key: UplinkFamily) -> tuple[IPAddress, ...]:
+def _choices(config: Resolved, observed: Observed, key: UplinkFamily) -> tuple[IPAddress, ...]:
     name, family = key
     uplink = config.uplinks.get(name)
     link = observed.links.get(uplink.interface) if uplink is not None else None

@@ -12,7 +12,6 @@ from polywan.core.health import passive
 from polywan.core.health import rounds as hl
 from polywan.core.health.life import Inside, Moved, Watched
 from polywan.core.health.rounds import Health
-from polywan.core.policy.numbering import layout_of
 from polywan.core.state.effects import SampleTraffic
 from polywan.core.state.events import TrafficSampled
 from polywan.core.state.state import State
@@ -43,7 +42,7 @@ def start(state: State, _: float) -> tuple[State, tuple[SampleTraffic, ...]]:
     watched = tuple(_watched(state, key) for key in doubted)
     new = {key: state.health[key] for key in doubted if not state.health[key].life.looks}
     health = {**state.health, **{key: replace(p, life=replace(p.life, looks=1)) for key, p in new.items()}}
-    order = SampleTraffic(layout_of(state.config).mask, watched, Inside(own, networks))
+    order = SampleTraffic(state.config.layout.mask, watched, Inside(own, networks))
     return replace(state, health=health, seeking=True), (order,)
 
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from polywan.config import Config
 from polywan.core.health import rounds as hl
 from polywan.core.health.probes import ProbeTarget
 from polywan.core.health.rounds import Health, ProbeState
 from polywan.core.policy.draining import Drains, tier_of
-from polywan.core.policy.policies import policies_of
 from polywan.core.policy.selection import Selection
+from polywan.core.resolved import Resolved
 from polywan.core.state.state import State
 from polywan.core.world.paths import UplinkFamily
 
@@ -29,7 +28,7 @@ SPARE_CHECK_PACE: Final = 14400.0
 """Seconds between two checks of a layer: what has broken meanwhile is found when the uplink is needed."""
 
 
-def spare(config: Config, selection: Selection, drains: Drains) -> frozenset[UplinkFamily]:
+def spare(config: Resolved, selection: Selection, drains: Drains) -> frozenset[UplinkFamily]:
     """Return the metered uplinks that no policy needs: not to serve, not in place of somebody who should, not to end.
 
     A policy needs those that serve it, those of its tiers up to the one that serves, and all when nobody well does.
@@ -37,7 +36,7 @@ def spare(config: Config, selection: Selection, drains: Drains) -> frozenset[Upl
     metered = {name for name, uplink in config.uplinks.items() if uplink.metered}
     if not metered:
         return frozenset()
-    policies = policies_of(config)
+    policies = config.policies
     needed = {key for key, drain_state in drains.items() if not drain_state.done}
     for (policy, family), choice in selection.choices.items():
         needed |= {(name, family) for name, _ in choice.members}
@@ -61,12 +60,12 @@ def _doubtful(probes: ProbeState) -> bool:
 
 def seldom_asked(state: State, key: UplinkFamily) -> bool:
     """Tell whether the rounds of an uplink may come seldom: nobody has set their interval either."""
-    return calm(state, key) and state.config is not None and "interval" in state.config.unsaid(key[0])
+    return calm(state, key) and state.config is not None and "interval" in state.config.unsaid[key[0]]
 
 
 def seldom_checked(state: State, key: UplinkFamily) -> bool:
     """Tell the same of the checks of its layers."""
-    return calm(state, key) and state.config is not None and "check_interval" in state.config.unsaid(key[0])
+    return calm(state, key) and state.config is not None and "check_interval" in state.config.unsaid[key[0]]
 
 
 def due(state: State, key: UplinkFamily) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from polywan.config import Config, HealthSettings
+from polywan.config import HealthSettings
 from polywan.core.evolve import replace
 from polywan.core.health import bad_targets as bl
 from polywan.core.health.probes import ProbeResult
 from polywan.core.health.rounds import Health
 from polywan.core.net import FAMILIES, Family
+from polywan.core.resolved import Resolved
 from polywan.core.state.effects import Effect, Level, Log
 from polywan.core.state.state import State
 from polywan.core.world.paths import Path, Reach, UplinkFamily
@@ -45,9 +46,9 @@ def second_opinions(state: State, assessment: bl.Assessment, now: float) -> Stat
     return replace(state, health={**state.health, **hasty}, wake=min(state.wake, now)) if hasty else state
 
 
-def kept(state: State, config: Config) -> bl.BadTargets:
+def kept(state: State, config: Resolved) -> bl.BadTargets:
     """Return what is known of the targets that this configuration still has."""
-    targets = {target for name in config.uplinks for target in config.health_of(name).targets}
+    targets = {target for name in config.uplinks for target in config.health[name].targets}
     return bl.retained(state.bad_targets, config.uplinks, targets)
 
 

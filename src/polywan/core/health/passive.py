@@ -13,9 +13,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from polywan.config import Config, HealthSettings
+from polywan.config import HealthSettings
 from polywan.core.health.rounds import Health, ProbeState, timeout_of
 from polywan.core.net import FAMILIES, PROTOCOLS, Family, IPAddress, IPNetwork
+from polywan.core.resolved import Resolved
 from polywan.core.world.conntrack import Flow
 from polywan.core.world.observed import Observed
 from polywan.core.world.paths import UplinkFamily
@@ -138,7 +139,7 @@ def telling(flow: Flow) -> bool:
     return flow.protocol == PROTOCOLS["udp"] and flow.port in ANSWERING and flow.state == "UNREPLIED"
 
 
-def inside(config: Config, observed: Observed) -> tuple[frozenset[IPAddress], tuple[IPNetwork, ...]]:
+def inside(config: Resolved, observed: Observed) -> tuple[frozenset[IPAddress], tuple[IPNetwork, ...]]:
     """Return the box's addresses, and the networks of its links that are no uplinks: no way to the Internet."""
     uplinks = {uplink.interface for uplink in config.uplinks.values()}
     own = frozenset(a.ip.ip for a in observed.addresses)

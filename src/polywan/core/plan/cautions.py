@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv6Network, collapse_addresses
 from typing import Final
 
-from polywan.config import Config, Uplink
+from polywan.config import Uplink
 from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPAddress, IPNetwork, family_of
 from polywan.core.plan.plan import ActualState
+from polywan.core.resolved import Resolved
 from polywan.core.routing.sysctls import wants_forwarding
 from polywan.core.world.foreign_chains import may_drop
 from polywan.core.world.leases import warning_of
@@ -46,7 +47,7 @@ _TUNNELS: Final = frozenset(
 
 
 def cautions(
-    config: Config,
+    config: Resolved,
     observed: Observed,
     actual: ActualState,
     reachable: Mapping[UplinkFamily, Reach],
@@ -74,7 +75,7 @@ def cautions(
     yield from _carriers(config, observed)
 
 
-def _elsewhere(config: Config, observed: Observed, family: Family) -> Iterator[str]:
+def _elsewhere(config: Resolved, observed: Observed, family: Family) -> Iterator[str]:
     """Main's default leaves by no uplink, so that chain `newly_raised` takes all traffic for somebody else's."""
     devices = {uplink.interface for uplink in config.uplinks.values()}
     parts = [
@@ -126,7 +127,7 @@ def _listed(words: Collection[str]) -> str:
 
 
 def _not_forwarded(
-    config: Config, observed: Observed, actual: ActualState, reachable: Mapping[UplinkFamily, Reach]
+    config: Resolved, observed: Observed, actual: ActualState, reachable: Mapping[UplinkFamily, Reach]
 ) -> Iterator[str]:
     """A LAN is behind this box, and its packets end here."""
     wanted, asked = wants_forwarding(config), config.global_.forwarding
@@ -155,7 +156,7 @@ def _not_forwarded(
         )
 
 
-def _lans(config: Config, observed: Observed, family: Family) -> list[str]:
+def _lans(config: Resolved, observed: Observed, family: Family) -> list[str]:
     """Links with hosts behind them: an address in a network with room for others, and no way to the Internet."""
     devices = {uplink.interface for uplink in config.uplinks.values()}
     return [
@@ -187,13 +188,13 @@ def _full(sysctls: Mapping[str, str], before: Collection[str]) -> Iterator[str]:
         yield text
 
 
-def _leased(config: Config, observed: Observed) -> Iterator[str]:
+def _leased(config: Resolved, observed: Observed) -> Iterator[str]:
     for number, (name, uplink) in enumerate(config.uplinks.items(), 1):
         if (lease := lease_of(uplink, Family.V4, observed)) is not None:
             yield warning_of(name, lease, uplink.interface, number)
 
 
-def _gateways(config: Config, observed: Observed) -> Iterator[str]:
+def _gateways(config: Resolved, observed: Observed) -> Iterator[str]:
     """A router that the file names outside of the link's networks: a slip, unless others say so too."""
     for name, uplink in config.uplinks.items():
         link = observed.links.get(uplink.interface)
@@ -219,7 +220,7 @@ def _named(uplink: Uplink) -> Iterator[tuple[Family, str, IPAddress]]:
             yield family, key, via
 
 
-def _no_router(config: Config, observed: Observed, reachable: Mapping[UplinkFamily, Reach]) -> Iterator[str]:
+def _no_router(config: Resolved, observed: Observed, reachable: Mapping[UplinkFamily, Reach]) -> Iterator[str]:
     """An uplink with an address and nobody behind it: it may be the LAN."""
     for name, uplink in config.uplinks.items():
         link = observed.links.get(uplink.interface)
@@ -236,9 +237,9 @@ def _no_router(config: Config, observed: Observed, reachable: Mapping[UplinkFami
             )
 
 
-def _carriers(config: Config, observed: Observed) -> Iterator[str]:
+def _carriers(config: Resolved, observed: Observed) -> Iterator[str]:
     """A tunnel beside the links that carry it: its own packets are as good as any for its turn."""
-    for policy, resolved in config.resolved_policies().items():
+    for policy, resolved in config.named.items():
         if policy != "default":
             continue
         for number, tier in enumerate(resolved.tiers, 1):
@@ -257,7 +258,7 @@ def _is_tunnel(uplink: Uplink, observed: Observed) -> bool:
     return link is not None and link.point_to_point and link.kind in _TUNNELS
 
 
-def unusable(config: Config, observed: Observed, reachable: Mapping[UplinkFamily, Reach]) -> Iterator[str]:
+def unusable(config: Resolved, observed: Observed, reachable: Mapping[UplinkFamily, Reach]) -> Iterator[str]:
     """Yield what a running daemon shows as an uplink's state.
 
     Devices that do not exist, or that others speak for, and those with an address and no router.

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from polywan.config import Config
-from polywan.core.marks import Numbers
 from polywan.core.net import FAMILIES, TableId
 from polywan.core.plan.plan import DesiredState
-from polywan.core.policy.numbering import layout_of
 from polywan.core.policy.selection import Selection
+from polywan.core.resolved import Resolved
 from polywan.core.routing.ahead import ahead_of
 from polywan.core.routing.first_route import first_routes, has_source
 from polywan.core.routing.nexthops import build_nexthops, multipath
@@ -20,68 +16,43 @@ from polywan.core.routing.sysctls import build_sysctls
 from polywan.core.ruleset.inputs import RulesetInput
 from polywan.core.ruleset.table import build
 from polywan.core.world.lookups import Lookups
-from polywan.core.world.observed import Observed
-from polywan.core.world.paths import Reach, UplinkFamily, unbound_links
+from polywan.core.world.world import World
 
 
-def compile_state(
-    config: Config,
-    numbers: Mapping[str, Numbers],
-    retired: frozenset[int],
-    observed: Observed,
-    reach: Mapping[UplinkFamily, Reach],
-    selection: Selection,
-    current: Mapping[str, str],
-    *,
-    policy_marks: Mapping[str, Numbers],
-    lookups: Lookups,
-) -> DesiredState:
+def compile_state(config: Resolved, world: World, selection: Selection, lookups: Lookups) -> DesiredState:
     """Return the whole desired state; the same inputs give the same state, every time.
 
     Args:
-        config: the file.
-        numbers: mark, table and priorities of those configured, from `numbers_of`.
-        retired: marks of uplinks that were removed; connections that still carry one have nowhere to go.
-        observed: the world.
-        reach: how each uplink can be used.
+        config: the file, with the numbers of uplinks and policies.
+        world: what is there.
         selection: who serves which policy.
-        current: present kernel settings.
-        policy_marks: numbers of policies, from `policy_marks_of`.
         lookups: what rules refer to outside of the file.
     """
-    layout = layout_of(config)
+    observed, reach = world.observed, world.reach
     fallback = TableId(config.global_.table_base)
-    marks = {int(number.mark) for number in (*numbers.values(), *policy_marks.values())}
-    ahead = ahead_of(observed.rules, layout, marks, config.global_.priority)
+    ahead = ahead_of(observed.rules, config.layout, config.marks, config.global_.priority)
     devices = {name: uplink.interface for name, uplink in config.uplinks.items()}
     sources = {name: uplink.source for name, uplink in config.uplinks.items()}
     table = build(
         RulesetInput(
             config=config,
-            layout=layout,
-            numbers=numbers,
-            policy_marks=policy_marks,
+            world=world,
             selection=selection,
-            retired=retired,
-            own=observed.own_ipv4(),
             lookups=lookups,
-            observed=observed,
-            reach=reach,
             unbound_source=has_source(config, observed),
             words={family: ahead.words(family) for family in FAMILIES},
-            main_links={family: unbound_links(observed, reach, numbers, family) for family in FAMILIES},
         )
     )
-    uplinks = routings(reach, numbers, devices, sources)
-    policies = multipath(config, policy_marks, numbers, reach, selection)
+    uplinks = routings(reach, config.numbers, devices, sources)
+    policies = multipath(config, reach, selection)
     families = tuple(sorted({family for _, family in reach}))
-    first = first_routes(config, observed, reach, numbers, fallback)
-    routes = build_routes(uplinks, policies, families, fallback, first)
+    routes = build_routes(uplinks, policies, families, fallback, first_routes(config, observed, reach, fallback))
+    priority = config.global_.priority
     return DesiredState(
         nexthops=build_nexthops(policies),
         routes=routes,
         dormant=dormant(routes, observed),
-        rules=build_rules(uplinks, policies, families, layout, config.global_.priority, fallback, ahead, locks(config)),
+        rules=build_rules(uplinks, policies, families, config.layout, priority, fallback, ahead, locks(config)),
         nft=table,
-        sysctls=tuple(build_sysctls(config, observed, reach, current)),
+        sysctls=tuple(build_sysctls(config, observed, reach, world.sysctls)),
     )

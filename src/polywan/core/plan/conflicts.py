@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
-from polywan.config import Config
 from polywan.core.marks import FALLBACK, FIRST_SPECIFIC, FIRST_TCP, PAST
 from polywan.core.net import FAMILIES, TABLE_MAIN
 from polywan.core.plan.plan import ActualState
+from polywan.core.resolved import Resolved
 from polywan.core.routing.sysctls import EVENTS
 from polywan.core.ruleset.neighbours.foreign_rules import MAIN_RULE
 from polywan.core.world.destinations import Tables, everything
@@ -26,9 +26,9 @@ _LATE = (FIRST_SPECIFIC, FIRST_TCP, FALLBACK)
 """Priorities of ours outside of the band."""
 
 
-def conflicts(config: Config, actual: ActualState, observed: Observed, marks: Collection[int]) -> Iterator[str]:
+def conflicts(config: Resolved, actual: ActualState, observed: Observed, marks: Collection[int]) -> Iterator[str]:
     """Yield one sentence per conflict with a rule or a setting of somebody else; `marks` are ours that are in use."""
-    if actual.sysctls.get(EVENTS) == "0" and any(config.health_of(name).passive for name in config.uplinks):
+    if actual.sysctls.get(EVENTS) == "0" and any(config.health[name].passive for name in config.uplinks):
         yield (
             f"{EVENTS.replace('/', '.')} is 0: only probes notice silence under load, and idle connections of "
             "a device that goes down are not released; set it to 1 or 2"
@@ -40,7 +40,7 @@ def conflicts(config: Config, actual: ActualState, observed: Observed, marks: Co
     yield from _unread(observed)
 
 
-def _takes(config: Config, observed: Observed, rule: ForeignRule) -> str:
+def _takes(config: Resolved, observed: Observed, rule: ForeignRule) -> str:
     """Say that a rule of others takes so much that polywan has nothing left to balance, or to fail over."""
     late = rule.priority >= MAIN_RULE and observed.main_default_links(rule.family)
     by_mark = rule.mark is not None and not rule.invert
@@ -58,7 +58,7 @@ def _takes(config: Config, observed: Observed, rule: ForeignRule) -> str:
     return ""
 
 
-def _broad(config: Config, rule: ForeignRule) -> bool:
+def _broad(config: Resolved, rule: ForeignRule) -> bool:
     """True when a rule takes everything that comes from a network of the inside, or from anywhere."""
     not_inside = rule.iif == "lo" or any(rule.iif == uplink.interface for uplink in config.uplinks.values())
     host = rule.from_ is not None and rule.from_.prefixlen == rule.from_.max_prefixlen
@@ -92,7 +92,7 @@ def _what(rule: ForeignRule) -> str:
     return found if rule.from_ is None else f"{found} from {rule.from_}"
 
 
-def _in_our_place(config: Config, rule: ForeignRule) -> str:
+def _in_our_place(config: Resolved, rule: ForeignRule) -> str:
     low = config.global_.priority
     if low <= rule.priority <= low + PRIORITY_BAND:
         return (
@@ -109,7 +109,7 @@ def _in_our_place(config: Config, rule: ForeignRule) -> str:
     return ""
 
 
-def _by_mark(config: Config, rules: Iterable[ForeignRule], rule: ForeignRule, marks: Collection[int]) -> str:
+def _by_mark(config: Resolved, rules: Iterable[ForeignRule], rule: ForeignRule, marks: Collection[int]) -> str:
     """Say that a rule compares marks in a way that cannot be told apart from ours."""
     mask = config.global_.mark_mask
     if rule.mark is None:
@@ -132,7 +132,7 @@ def _free_mask(rules: Iterable[ForeignRule]) -> int | None:
     return next((m for m in free if not any(m & word for word in words)), None)
 
 
-def _ahead_of_all(config: Config, rules: Iterable[ForeignRule]) -> Iterator[str]:
+def _ahead_of_all(config: Resolved, rules: Iterable[ForeignRule]) -> Iterator[str]:
     """Tell of rules that marked packets cannot be led past, and that would take them."""
     rules = tuple(rules)
     for family in FAMILIES:

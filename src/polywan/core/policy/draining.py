@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Final, NamedTuple, TypeAlias
 
-from polywan.config import Config, Policy
+from polywan.config import Policy
 from polywan.config.model.policy_and_rule import Drain
 from polywan.core.health.rounds import ProbeState
 from polywan.core.net import PROTOCOLS
 from polywan.core.policy.operator import Order, Verb
-from polywan.core.policy.policies import policies_of
 from polywan.core.policy.selection import Choice, Selection, usable
+from polywan.core.resolved import Resolved
 from polywan.core.world.conntrack import Flow
 from polywan.core.world.paths import Reach, UplinkFamily
 
@@ -95,7 +95,7 @@ class DrainState:
 Drains: TypeAlias = Mapping[UplinkFamily, DrainState]
 
 
-def timing_of(config: Config, selection: Selection, key: UplinkFamily) -> DrainTiming:
+def timing_of(config: Resolved, selection: Selection, key: UplinkFamily) -> DrainTiming:
     """Return how an uplink that serves nobody is to be left: the mildest of what its policies say.
 
     Policies count in which it stands below the tier that serves. In that tier itself it is degraded while others are
@@ -110,9 +110,9 @@ def timing_of(config: Config, selection: Selection, key: UplinkFamily) -> DrainT
     return mildest
 
 
-def _timings(config: Config, selection: Selection, key: UplinkFamily) -> Iterator[DrainTiming]:
+def _timings(config: Resolved, selection: Selection, key: UplinkFamily) -> Iterator[DrainTiming]:
     name, family = key
-    for policy_name, policy in policies_of(config).items():
+    for policy_name, policy in config.policies.items():
         place = tier_of(policy, name)
         choice = selection.choices.get((policy_name, family))
         if place is None or choice is None or not _better(choice, place):
@@ -152,7 +152,7 @@ def serving(selection: Selection | None) -> frozenset[UplinkFamily]:
     return frozenset((name, family) for (_, family), c in selection.choices.items() for name, _ in c.members)
 
 
-def superseded(config: Config, before: Selection | None, after: Selection) -> frozenset[UplinkFamily]:
+def superseded(config: Resolved, before: Selection | None, after: Selection) -> frozenset[UplinkFamily]:
     """Return the uplinks that served and do not any more because a better one does.
 
     Somebody better has to come: who turns worse beside others keeps its connections. A file that gives an uplink
@@ -161,7 +161,7 @@ def superseded(config: Config, before: Selection | None, after: Selection) -> fr
     gone = serving(before) - serving(after)
     if before is None or not gone:
         return frozenset()
-    policies = policies_of(config)
+    policies = config.policies
     found = set()
     for (policy_name, family), old in before.choices.items():
         policy, new = policies.get(policy_name), after.choices.get((policy_name, family))
@@ -184,7 +184,7 @@ class Situation(NamedTuple):
         unix: what added to monotonic seconds gives Unix time.
     """
 
-    config: Config
+    config: Resolved
     reach: Mapping[UplinkFamily, Reach]
     health: Mapping[UplinkFamily, ProbeState]
     orders: Mapping[str, Order]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, Literal
 
-from polywan.config import Config
+from polywan.core.resolved import Resolved
 
 DEADLINE: Final = 600.0
 """Seconds that `drain` gives connections when nobody says otherwise."""
@@ -55,13 +55,13 @@ def order_of(verb: Verb, now: float, deadline: float) -> Order | None:
             return None
 
 
-def off(config: Config, orders: Mapping[str, Order], name: str) -> bool:
+def off(config: Resolved, orders: Mapping[str, Order], name: str) -> bool:
     """True when the uplink is not to be used at all, by the file or by hand: no new connections, no probes."""
     order = orders.get(name)
     return not config.uplinks[name].enabled or (order is not None and order.verb is Verb.DISABLE)
 
 
-def available(config: Config, orders: Mapping[str, Order], name: str) -> bool:
+def available(config: Resolved, orders: Mapping[str, Order], name: str) -> bool:
     """True when new connections may be given to the uplink, as far as file and people are concerned."""
     return config.uplinks[name].enabled and name not in orders
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from polywan.config import Config, Policy
+from polywan.config import Policy
 from polywan.config.model.policy_and_rule import OnDown
 from polywan.core.health import slow_start
 from polywan.core.health.layers import NO_FINDINGS, Findings
 from polywan.core.health.rounds import Health, ProbeState
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy.operator import Order, available, off
-from polywan.core.policy.policies import policies_of, titles_of
+from polywan.core.resolved import Resolved
 from polywan.core.words import by_family
 from polywan.core.world.paths import Path, Reach, UplinkFamily
 
@@ -63,9 +63,9 @@ class Selection:
     down: frozenset[UplinkFamily] = frozenset()
 
 
-def unserved(config: Config, selection: Selection) -> dict[tuple[str, Family], str]:
+def unserved(config: Resolved, selection: Selection) -> dict[tuple[str, Family], str]:
     """Tell which policies nobody well serves, and what happens instead."""
-    titles = titles_of(config)
+    titles = config.titles
     return {
         (policy, family): f"{titles[policy]} (IPv{family}): {choice.reason}"
         for (policy, family), choice in selection.choices.items()
@@ -73,11 +73,11 @@ def unserved(config: Config, selection: Selection) -> dict[tuple[str, Family], s
     }
 
 
-def unserved_policies(config: Config, selection: Selection) -> dict[str, str]:
+def unserved_policies(config: Resolved, selection: Selection) -> dict[str, str]:
     """Tell the same by policy: once where it is so in every family."""
     if all(choice.members and not choice.forced for choice in selection.choices.values()):
         return {}
-    titles, found = titles_of(config), unserved(config, selection)
+    titles, found = config.titles, unserved(config, selection)
     message: dict[str, str] = {}
     for policy in dict.fromkeys(policy for policy, _ in found):
         families = [family for name, family in selection.choices if name == policy]
@@ -90,7 +90,7 @@ def unserved_policies(config: Config, selection: Selection) -> dict[str, str]:
 
 
 def select(
-    config: Config,
+    config: Resolved,
     reach: Mapping[UplinkFamily, Reach],
     health: Mapping[UplinkFamily, ProbeState],
     previous: Selection | None,
@@ -107,7 +107,7 @@ def select(
     active = [f for f in FAMILIES if any(family is f for _, family in reach)]
     healthy = {f for name, f in reach if available(config, orders, name) and usable((name, f), reach, health)}
     choices: dict[tuple[str, Family], Choice] = {}
-    for name, policy in policies_of(config).items():
+    for name, policy in config.policies.items():
         for family in active:
             before = previous.choices.get((name, family)) if previous else None
             tiers = _linked(config, policy, family, reach, orders)
@@ -123,14 +123,14 @@ def select(
     )
 
 
-def on_down(config: Config) -> dict[str, OnDown]:
+def on_down(config: Resolved) -> dict[str, OnDown]:
     """Return what happens to the connections of each uplink when it is lost.
 
     A connection's mark tells its uplink, not its policy. So of all written policies that have the uplink as a member,
     and `default`, the one counts that ends most: "reset", then "move", then "keep".
     """
     asked: dict[str, set[OnDown]] = {name: set() for name in config.uplinks}
-    for policy in config.resolved_policies().values():
+    for policy in config.named.values():
         for member in (m for tier in policy.tiers for m in tier):
             asked[member.uplink].add(policy.on_down)
     return {name: next((word for word in _HARSHEST if word in words), "reset") for name, words in asked.items()}
@@ -165,7 +165,7 @@ def _choose(
 
 
 def _linked(
-    config: Config,
+    config: Resolved,
     policy: Policy,
     family: Family,
     reach: Mapping[UplinkFamily, Reach],
@@ -174,7 +174,7 @@ def _linked(
     """Who of each tier may serve and has a path, with the weight."""
     return [
         [
-            (m.uplink, config.member_weight(m))
+            (m.uplink, config.weight_of(m))
             for m in tier
             if available(config, orders, m.uplink) and isinstance(reach.get((m.uplink, family)), Path)
         ]
@@ -251,7 +251,7 @@ def _forced(
 
 
 def _lost(
-    config: Config,
+    config: Resolved,
     reach: Mapping[UplinkFamily, Reach],
     health: Mapping[UplinkFamily, ProbeState],
     choices: Mapping[tuple[str, Family], Choice],

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from polywan.config import Config
 from polywan.core.health.layers import NO_FINDINGS, Findings
 from polywan.core.health.rounds import ProbeState
 from polywan.core.net import FAMILIES
 from polywan.core.policy import operator
 from polywan.core.policy.operator import Order, Verb
 from polywan.core.policy.selection import usable
+from polywan.core.resolved import Resolved
 from polywan.core.words import by_family
 from polywan.core.world.paths import NoPath, Reach, UplinkFamily
 
@@ -47,7 +47,7 @@ class UplinkView:
 
 
 def view(
-    config: Config,
+    config: Resolved,
     name: str,
     reach: Mapping[UplinkFamily, Reach],
     health: Mapping[UplinkFamily, ProbeState],
@@ -63,7 +63,7 @@ def view(
     return UplinkView(state, now, reason)
 
 
-def _ordered(config: Config, name: str, order: Order) -> tuple[UplinkState, str]:
+def _ordered(config: Resolved, name: str, order: Order) -> tuple[UplinkState, str]:
     """The file comes first: what it disables, nobody enables by hand."""
     by_hand = operator.reason(name, order)
     if not config.uplinks[name].enabled:
@@ -74,7 +74,7 @@ def _ordered(config: Config, name: str, order: Order) -> tuple[UplinkState, str]
 
 
 def _judge(
-    config: Config,
+    config: Resolved,
     name: str,
     reach: Mapping[UplinkFamily, Reach],
     health: Mapping[UplinkFamily, ProbeState],

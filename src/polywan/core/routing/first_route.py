@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from polywan.config import Config
-from polywan.core.marks import Numbers
 from polywan.core.net import TABLE_LOCAL, TABLE_MAIN, UNBOUND_SOURCE, Family, IPAddress, TableId
+from polywan.core.resolved import Resolved
 from polywan.core.routing.routes import DEFAULT_METRIC, Route, first_table
 from polywan.core.world.observed import DefaultRoute, Observed
 from polywan.core.world.paths import NoPath, Path, Reach, UplinkFamily
@@ -40,7 +39,7 @@ def ours_to_balance(observed: Observed, devices: Collection[str], family: Family
     return not links or not links.isdisjoint(devices)
 
 
-def has_source(config: Config, observed: Observed) -> bool:
+def has_source(config: Resolved, observed: Observed) -> bool:
     """True when the box's own TCP may begin with a source that no uplink has: whoever carries it translates.
 
     Not beside IPsec, whose policies know the box by its real addresses, nor beside rules of the file that do.
@@ -53,10 +52,9 @@ def has_source(config: Config, observed: Observed) -> bool:
 
 
 def first_routes(
-    config: Config,
+    config: Resolved,
     observed: Observed,
     reachable: Mapping[UplinkFamily, Reach],
-    numbers: Mapping[str, Numbers],
     fallback: TableId,
 ) -> frozenset[Route]:
     """Return the copies of main's defaults for TCP, and what makes their source this box's own.
@@ -68,7 +66,9 @@ def first_routes(
     if not has_source(config, observed):
         return frozenset()
     found = {
-        numbers[name].id: reached for (name, f), reached in reachable.items() if f is Family.V4 and name in numbers
+        config.numbers[name].id: reached
+        for (name, f), reached in reachable.items()
+        if f is Family.V4 and name in config.numbers
     }
     paths: dict[str, Path] = {}
     for _, reached in sorted(found.items(), key=lambda item: item[0]):

@@ -16,11 +16,10 @@ from functools import lru_cache
 from math import gcd
 from typing import Final, NewType, TypeAlias
 
-from polywan.config import Config
 from polywan.core.marks import Numbers
 from polywan.core.net import Family, IPAddress, family_of
-from polywan.core.policy.policies import policies_of
 from polywan.core.policy.selection import Choice, Selection
+from polywan.core.resolved import Resolved
 from polywan.core.world.paths import Path, Reach, UplinkFamily
 
 NexthopId = NewType("NexthopId", int)
@@ -136,35 +135,27 @@ def scaled(weights: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(max(1, round(weight * MOST_WEIGHT / top)) for weight in reduced)
 
 
-def multipath(
-    config: Config,
-    policy_marks: Mapping[str, Numbers],
-    numbers: Mapping[str, Numbers],
-    reach: Mapping[UplinkFamily, Reach],
-    selection: Selection,
-) -> tuple[PolicyRouting, ...]:
+def multipath(config: Resolved, reach: Mapping[UplinkFamily, Reach], selection: Selection) -> tuple[PolicyRouting, ...]:
     """Gather what the routing of every multipath policy depends on.
 
     Args:
         config: the file.
-        policy_marks: numbers of policies.
-        numbers: numbers of uplinks.
         reach: how each uplink can be used.
         selection: who serves which policy.
     """
-    if not policy_marks:
+    if not config.policy_marks:
         return ()
     return tuple(
         PolicyRouting(
-            numbers=policy_marks[name],
+            numbers=config.policy_marks[name],
             shares=tuple(
-                (family, tuple(_serving(choice, family, numbers, reach)))
+                (family, tuple(_serving(choice, family, config.numbers, reach)))
                 for (chosen, family), choice in selection.choices.items()
                 if chosen == name
             ),
         )
-        for name, policy in policies_of(config).items()
-        if policy.algorithm == "multipath" and name in policy_marks
+        for name, policy in config.policies.items()
+        if policy.algorithm == "multipath" and name in config.policy_marks
     )
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
-from polywan.config import Config, Match, SteeringRule
+from polywan.config import Match, SteeringRule
 from polywan.core.net import Family, IPNetwork
+from polywan.core.resolved import Resolved
 
 MOST_LOCKED: Final = 7
 """Rules of the file that are held twice; their places among the policy rules are few."""
@@ -46,18 +47,18 @@ class Locked:
 Locks = Mapping[Family, tuple[Locked, ...]]
 
 
-def locks(config: Config) -> tuple[tuple[Family, tuple[Locked, ...]], ...]:
+def locks(config: Resolved) -> tuple[tuple[Family, tuple[Locked, ...]], ...]:
     """Return what routing is told of the rules of the file, by family, up to the last with `only`."""
     return tuple((family, _known(config, family)) for family in Family)
 
 
-def held(config: Config) -> frozenset[int]:
+def held(config: Resolved) -> frozenset[int]:
     """Return the numbers of the rules with `only`, from 1, that hold while our table is flushed."""
     last = min(len(_known(config, family)) for family in Family)
     return frozenset(n for n, rule in enumerate(config.rules[:last], start=1) if rule.only)
 
 
-def _known(config: Config, family: Family) -> tuple[Locked, ...]:
+def _known(config: Resolved, family: Family) -> tuple[Locked, ...]:
     found: list[Locked] = []
     if not any(rule.only for rule in config.rules[:MOST_LOCKED]):
         return ()

@@ -16,6 +16,7 @@ from typing import Final
 from polywan.config import Config
 from polywan.config.kinds.addresses import Device
 from polywan.core.net import Family
+from polywan.core.resolved import Resolved
 from polywan.core.world.observed import Observed
 from polywan.core.world.paths import Path, Reach, UplinkFamily
 
@@ -75,7 +76,7 @@ def restorable(path: str, value: str) -> bool:
 
 
 def build_sysctls(
-    config: Config, observed: Observed, reach: Mapping[UplinkFamily, Reach], current: Mapping[str, str]
+    config: Resolved, observed: Observed, reach: Mapping[UplinkFamily, Reach], current: Mapping[str, str]
 ) -> Iterator[Sysctl]:
     """Yield the settings for the uplinks whose device exists.
 
@@ -121,7 +122,7 @@ def build_sysctls(
     if forwarding:
         yield Sysctl("net/ipv4/ip_forward", "1")
         yield Sysctl("net/ipv6/conf/all/forwarding", "1")
-    if wants_multipath(config):
+    if wants_multipath(config.file):
         for path in HASH_POLICIES:
             # By addresses alone, a client and a server would always meet the same uplink. Inner headers (2) and
             # fields chosen by hand (3) are somebody's decision.
@@ -158,7 +159,7 @@ def wants_multipath(config: Config) -> bool:
     return any(policy.algorithm == "multipath" for policy in config.policies.values())
 
 
-def wants_forwarding(config: Config) -> bool:
+def wants_forwarding(config: Resolved) -> bool:
     """True when the box has to forward: said so, or some rule speaks of traffic that comes in by a link."""
     asked = config.global_.forwarding
     if asked == "auto":
@@ -166,7 +167,7 @@ def wants_forwarding(config: Config) -> bool:
     return asked
 
 
-def _shared_networks(config: Config, observed: Observed) -> frozenset[str]:
+def _shared_networks(config: Resolved, observed: Observed) -> frozenset[str]:
     devices = {u.interface for u in config.uplinks.values()}
     networks = [
         (ip.network, device)

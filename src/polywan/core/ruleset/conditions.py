@@ -14,12 +14,13 @@ from itertools import product
 from operator import attrgetter
 from typing import Final
 
-from polywan.config import Config, Match, Owner
+from polywan.config import Match, Owner
 from polywan.config.kinds.addresses import PortRange
 from polywan.config.kinds.matches import DSCP
 from polywan.config.model.policy_and_rule import WITH_PORTS
 from polywan.core.net import FAMILIES, Family, IPAddress, IPNetwork
 from polywan.core.packet import Packet
+from polywan.core.resolved import Resolved
 from polywan.core.ruleset.model import TABLE
 from polywan.core.ruleset.windows import window_texts, within
 from polywan.core.world import prefix_lists
@@ -334,7 +335,7 @@ def domain_sets(match: Match) -> tuple[str, ...]:
     return tuple(dns_set(match.domains, family) for family in FAMILIES) if match.domains else ()
 
 
-def dnsmasq_lines(config: Config) -> list[str]:
+def dnsmasq_lines(config: Resolved) -> list[str]:
     """Return lines for dnsmasq's configuration by which it fills the sets of the rules' domains (dnsmasq(8) nftset).
 
     dnsmasq takes the longest domain that fits a name, and only that one: so a subdomain's line names the sets of the

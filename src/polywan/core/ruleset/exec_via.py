@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from polywan.config import Config
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy.selection import Selection
+from polywan.core.resolved import Resolved
 from polywan.core.ruleset.inputs import ROOM, RulesetInput
 from polywan.core.ruleset.model import Chain, Key, NftMap, NftRule, NftState, NftTable
 from polywan.core.world.lookups import VIA, ControlGroup, via_group
@@ -18,7 +18,7 @@ from polywan.core.world.paths import Path, Reach, UplinkFamily
 
 
 def serves(
-    config: Config, name: str, family: Family, reach: Mapping[UplinkFamily, Reach], selection: Selection
+    config: Resolved, name: str, family: Family, reach: Mapping[UplinkFamily, Reach], selection: Selection
 ) -> bool:
     """True when programs that asked for this uplink may open connections of the family.
 

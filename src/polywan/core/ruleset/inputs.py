@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from typing import Final
 
-from polywan.config import Config
 from polywan.core.marks import Numbers
 from polywan.core.net import Family, MarkLayout
 from polywan.core.policy.selection import Selection
+from polywan.core.resolved import Resolved
 from polywan.core.ruleset.model import NftRule
 from polywan.core.world.lookups import NOTHING, Lookups
 from polywan.core.world.observed import Observed
-from polywan.core.world.paths import Reach, UplinkFamily
+from polywan.core.world.paths import Reach, UplinkFamily, unbound_links
+from polywan.core.world.world import World
 
 ROOM: Final = "size 512;"
 """Declared size of sets and maps: with it the kernel takes its faster kind of hash (nft(8), set types)."""
@@ -35,32 +35,53 @@ class RulesetInput:
     """What the table depends on.
 
     Attributes:
-        policy_marks: numbers of the policies that carry a mark of their own (`select.marked_policies`).
-        retired: marks that are no longer given out; connections that still carry them are cut.
-        own: IPv4 addresses of this box, as far as others can reach them.
-        main_links: links by which main's own default leaves, per family; where a socket that was bound to
-            its uplink cannot be told from one that was not.
+        config: the file, with the numbers of uplinks and policies.
+        world: what is there.
+        selection: who serves which policy.
+        lookups: what rules refer to outside of the file.
         unbound_source: the box's own TCP that is bound to nothing has a source that no uplink has
             (`core/routing/first_route.py`).
         words: marks with bits of ours that policy rules of others compare as a whole, per family.
-        lookups: what rules refer to outside of the file.
-        observed: the world.
-        reach: how each uplink can be used.
     """
 
-    config: Config
-    layout: MarkLayout
-    numbers: Mapping[str, Numbers]
+    config: Resolved
+    world: World
     selection: Selection
-    policy_marks: Mapping[str, Numbers] = field(default_factory=dict)
-    retired: frozenset[int] = frozenset()
-    own: frozenset[IPv4Address] = frozenset()
-    main_links: Mapping[Family, frozenset[str]]
+    lookups: Lookups = NOTHING
     unbound_source: bool = False
     words: Mapping[Family, tuple[int, ...]] = field(default_factory=dict)
-    lookups: Lookups = NOTHING
-    observed: Observed
-    reach: Mapping[UplinkFamily, Reach]
+
+    @property
+    def layout(self) -> MarkLayout:
+        """The bits of marks that are ours."""
+        return self.config.layout
+
+    @property
+    def numbers(self) -> Mapping[str, Numbers]:
+        """Mark, table and priorities of the uplinks."""
+        return self.config.numbers
+
+    @property
+    def policy_marks(self) -> Mapping[str, Numbers]:
+        """Numbers of the policies that carry a mark of their own."""
+        return self.config.policy_marks
+
+    @property
+    def observed(self) -> Observed:
+        """The devices, addresses, routes and rules that are there."""
+        return self.world.observed
+
+    @property
+    def reach(self) -> Mapping[UplinkFamily, Reach]:
+        """How each uplink can be used."""
+        return self.world.reach
+
+    def main_links(self, family: Family) -> frozenset[str]:
+        """Return the links by which main's own default leaves.
+
+        There a socket that was bound to its uplink cannot be told from one that was not.
+        """
+        return unbound_links(self.observed, self.reach, self.numbers, family)
 
 
 GOTO_UNMARKED: Final = "goto unmarked"

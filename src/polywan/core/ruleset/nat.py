@@ -11,9 +11,9 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, collapse_addresses
 from typing import Final
 
-from polywan.config import Config
 from polywan.core.policy.selection import Choice
 from polywan.core.policy.slots import slots
+from polywan.core.resolved import Resolved
 from polywan.core.ruleset.inputs import ROOM, RulesetInput
 from polywan.core.ruleset.lent_addresses import lent_addresses
 from polywan.core.ruleset.model import Chain, Hook, Key, NftRule, NftSet
@@ -44,7 +44,7 @@ def native_rules(inputs: RulesetInput, choice: Choice) -> Iterator[NftRule]:
     yield from _native(choice.members, _serving(sides(inputs.config, inputs.observed), choice))
 
 
-def native_members(config: Config, observed: Observed, choice: Choice, source: IPv6Address) -> Members | None:
+def native_members(config: Resolved, observed: Observed, choice: Choice, source: IPv6Address) -> Members | None:
     """Return the uplinks that the rules before a policy's own algorithm leave to an IPv6 source.
 
     None: they leave it to the algorithm. Nobody: the connection is refused.

@@ -19,7 +19,6 @@ from typing import Final
 from polywan.config import Affinity, Policy
 from polywan.config.model.policy_and_rule import Algorithm
 from polywan.core.net import FAMILIES, Family
-from polywan.core.policy.policies import policies_of
 from polywan.core.policy.selection import Choice
 from polywan.core.policy.slots import HASH_SLOTS, MAX_SLOTS, SEED, rendezvous, slots
 from polywan.core.ruleset.inputs import GOTO_UNMARKED, REFUSAL, ROOM, RulesetInput
@@ -41,7 +40,7 @@ _HASHED: Final = {
 
 def policy_chains(inputs: RulesetInput) -> dict[str, Chain]:
     """Return the chain of every policy, and those that belong to it."""
-    policies = policies_of(inputs.config)
+    policies = inputs.config.policies
     chains: dict[str, Chain] = {}
     for name in dict.fromkeys(policy for policy, _ in inputs.selection.choices):
         chains[f"policy_{name}"] = Chain(tuple(_policy(inputs, name, policies[name])))
@@ -63,7 +62,7 @@ def policy_chains(inputs: RulesetInput) -> dict[str, Chain]:
 
 def policy_maps(inputs: RulesetInput) -> dict[str, NftMap]:
     """Return the slots of every policy and family, and the clients that keep their uplink."""
-    policies = policies_of(inputs.config)
+    policies = inputs.config.policies
     maps: dict[str, NftMap] = {}
     for (name, family), choice in inputs.selection.choices.items():
         policy = policies[name]

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from polywan.config import Config, Match, SteeringRule
+from polywan.config import Match, SteeringRule
+from polywan.config.model.numbering import policy_name
 from polywan.core.net import FAMILIES, Family, MarkLayout
-from polywan.core.policy.policies import policy_name
+from polywan.core.resolved import Resolved
 from polywan.core.ruleset.conditions import (
     MOST_ADDRESSES,
     Condition,
@@ -49,7 +50,7 @@ MOST_RESOLVED: Final = 65536
 class _Rules:
     """What the chains depend on. The same objects make the same chains: no event but a new file builds them anew."""
 
-    config: Config
+    config: Resolved
     lookups: Lookups
     layout: MarkLayout
     passing: tuple[NftRule, ...]

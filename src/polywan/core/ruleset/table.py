@@ -22,7 +22,6 @@ from functools import lru_cache
 from typing import Final
 
 from polywan.core.net import CHALLENGE_PRIORITY, FAMILIES, UNBOUND_SOURCE, Family, MarkLayout
-from polywan.core.policy.policies import policies_of
 from polywan.core.ruleset.exec_via import via_chains, via_entry, via_maps
 from polywan.core.ruleset.inputs import GOTO_UNMARKED, ROOM, RulesetInput, restored, room_for, words_of
 from polywan.core.ruleset.model import Chain, Hook, Key, NftMap, NftRule, NftSet, NftTable
@@ -54,7 +53,7 @@ def build(inputs: RulesetInput) -> NftTable:
 def _sets(inputs: RulesetInput) -> dict[str, NftSet]:
     devices: frozenset[Key] = frozenset(u.interface for u in inputs.config.uplinks.values())
     clamped: frozenset[Key] = frozenset(u.interface for u in inputs.config.uplinks.values() if u.clamp_mss)
-    own = frozenset(map(str, inputs.own | ({UNBOUND_SOURCE} if inputs.unbound_source else set())))
+    own = frozenset(map(str, inputs.observed.own_ipv4() | ({UNBOUND_SOURCE} if inputs.unbound_source else set())))
     sets = {
         "uplinks": NftSet(f"type ifname; {ROOM}", devices),
         # Loopback carries the resets that this box sends to its own sockets.
@@ -79,14 +78,16 @@ def _sets(inputs: RulesetInput) -> dict[str, NftSet]:
 
 def _dead_marks(inputs: RulesetInput, family: Family) -> frozenset[Key]:
     """Marks whose connections are cut; with any, the reserved one."""
-    marks = _marks(inputs, inputs.selection.dead, family) | inputs.retired
+    marks = _marks(inputs, inputs.selection.dead, family) | inputs.world.retired
     return marks | {inputs.layout.reserved} if marks else marks
 
 
 def _gone_marks(inputs: RulesetInput, family: Family) -> frozenset[Key]:
     """Those of the dead marks whose link cannot carry anything: what came in by it is cut as well."""
     lost = [key for key in inputs.selection.dead if not isinstance(inputs.reach.get(key), Path)]
-    return _dead_marks(inputs, family) & (_marks(inputs, lost, family) | inputs.retired | {inputs.layout.reserved})
+    return _dead_marks(inputs, family) & (
+        _marks(inputs, lost, family) | inputs.world.retired | {inputs.layout.reserved}
+    )
 
 
 def _marks(inputs: RulesetInput, keys: Iterable[UplinkFamily], family: Family) -> frozenset[Key]:
@@ -107,7 +108,7 @@ def _maps(inputs: RulesetInput) -> dict[str, NftMap]:
     maps["addresses"] = NftMap(f"type ipv4_addr : verdict; {room_for(len(known))}", known)
     maps["kept"] = NftMap(f"type ifname : verdict; {ROOM}", decided.kept(inputs))
     for family in FAMILIES:
-        main = inputs.main_links.get(family, frozenset())
+        main = inputs.main_links(family)
         bound: dict[Key, str] = {d: f"goto to_{n}" for d, n in by_device.items() if d not in main}
         maps[f"bound_{family}"] = NftMap(f"type ifname : verdict; {ROOM}", bound)
     return {**maps, **policy_maps(inputs), **via_maps(inputs), **answer_maps()}
@@ -139,7 +140,7 @@ def _chains(inputs: RulesetInput) -> dict[str, Chain]:
 def _sprayed(inputs: RulesetInput) -> dict[str, tuple[int, ...]]:
     """Marks of the per-packet policies that an uplink serves, by uplink."""
     found: dict[str, tuple[int, ...]] = {}
-    for name, policy in policies_of(inputs.config).items():
+    for name, policy in inputs.config.policies.items():
         if policy.algorithm == "per-packet" and name in inputs.policy_marks:
             for member in (m for tier in policy.tiers for m in tier):
                 found[member.uplink] = (*found.get(member.uplink, ()), int(inputs.policy_marks[name].mark))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
-from polywan.config import Config
 from polywan.core.plan.plan import AddRule, DelRoute, DelRule, Op, Plan, PutRoute, SetSysctl, headline
+from polywan.core.resolved import Resolved
 from polywan.core.state.effects import Level, Log
 from polywan.core.world.observed import Observed
 
@@ -97,7 +97,7 @@ def remade(known: Mapping[str, int], observed: Observed) -> frozenset[str]:
     return frozenset(name for name, link in observed.links.items() if known.get(name) != link.index)
 
 
-def shown(known: Iterable[Mended], config: Config | None, now: float) -> Iterator[str]:
+def shown(known: Iterable[Mended], config: Resolved | None, now: float) -> Iterator[str]:
     """Yield what is still worth telling: neither long ago, nor about a device that the file does not name any more."""
     devices = {uplink.interface for uplink in config.uplinks.values()} if config else set()
     for one in known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from polywan.config import Config, HealthSettings
+from polywan.config import HealthSettings
 from polywan.core.health.bad_targets import BadTargets, Observers
 from polywan.core.health.layers import Checks
 from polywan.core.health.passive import AttemptHistory
@@ -16,6 +16,7 @@ from polywan.core.plan.plan import ActualState, DesiredState
 from polywan.core.policy.draining import Drains
 from polywan.core.policy.selection import Selection
 from polywan.core.policy.uplink_state import UplinkView
+from polywan.core.resolved import Resolved
 from polywan.core.ruleset.model import NftTable
 from polywan.core.state.drift import Repairs
 from polywan.core.state.memory import Memory
@@ -54,8 +55,7 @@ class State:
     Without slots, for `evolve.replace`.
 
     Attributes:
-        numbers, probing: mark, table, priorities and health settings of every uplink, from config and memory.
-        policy_marks: numbers of the policies that have one, likewise.
+        config: the file, worked out with the numbers that the memory has of uplinks and policies.
         lookups: what rules refer to outside of the file, as last read.
         retired: marks that a reload removed; who still carries one is let go for a while.
         lost: links that lost an address since the last read, as the kernel told, by family.
@@ -93,12 +93,9 @@ class State:
         warnings: what the user should know, for status; `advice` and `cautions` are part of it.
     """
 
-    config: Config | None = None
+    config: Resolved | None = None
     memory: Memory = field(default_factory=Memory)
-    numbers: Mapping[str, Numbers] = field(default_factory=dict)
-    policy_marks: Mapping[str, Numbers] = field(default_factory=dict)
     lookups: Lookups = NOTHING
-    probing: Mapping[str, HealthSettings] = field(default_factory=dict)
     retired: Retired = field(default_factory=dict)
     lost: frozenset[tuple[str, Family]] = frozenset()
     observed: Observed | None = None
@@ -146,3 +143,18 @@ class State:
     def ready(self) -> bool:
         """True once a decision was made from a full read."""
         return self.desired is not None
+
+    @property
+    def numbers(self) -> Mapping[str, Numbers]:
+        """Mark, table and priorities of every uplink."""
+        return self.config.numbers if self.config is not None else {}
+
+    @property
+    def policy_marks(self) -> Mapping[str, Numbers]:
+        """Numbers of the policies that have one."""
+        return self.config.policy_marks if self.config is not None else {}
+
+    @property
+    def probing(self) -> Mapping[str, HealthSettings]:
+        """How every uplink is probed."""
+        return self.config.health if self.config is not None else {}

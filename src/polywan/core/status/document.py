@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
-from polywan.config import Config
+from polywan.config.model.numbering import DIRECT
 from polywan.core.engine import passive, probing
 from polywan.core.health import fail_static
 from polywan.core.health.layers import Layer, LayerState, LayerVerdict, Spent
 from polywan.core.health.rounds import ProbeState
 from polywan.core.net import FAMILIES, Family
-from polywan.core.policy.policies import DIRECT, policies_of, titles_of
 from polywan.core.policy.selection import Choice, Selection, unserved
 from polywan.core.policy.uplink_state import UplinkState, judge_family
+from polywan.core.resolved import Resolved
 from polywan.core.state import drift
 from polywan.core.state.state import State
 from polywan.core.status import uplink_detail
@@ -99,7 +99,7 @@ def document(
 
 
 def _uplink(
-    state: State, config: Config, name: str, wall_offset: float, traffic: Traffic, now: float
+    state: State, config: Resolved, name: str, wall_offset: float, traffic: Traffic, now: float
 ) -> dict[str, Any]:
     uplink = config.uplinks[name]
     seen = state.views.get(name)
@@ -114,7 +114,7 @@ def _uplink(
         "state": seen.state if seen else UplinkState.DOWN,
         "since": iso(seen.since + wall_offset) if seen else None,
         "reason": seen.reason if seen else "not evaluated yet",
-        "weight": config.weight_of(name),
+        "weight": config.weights[name],
         "slow_start": _slow_start(state, name),
         "metered": uplink.metered,
         "share": _share(state.selection, "default", name),
@@ -158,7 +158,7 @@ def _slow_start(state: State, name: str) -> float | None:
     return min(parts) / 100 if parts else None
 
 
-def _nat6(state: State, config: Config, name: str) -> dict[str, Any]:
+def _nat6(state: State, config: Resolved, name: str) -> dict[str, Any]:
     """Prefixes that the provider routes here, and what happens to IPv6 sources; None without IPv6."""
     if state.observed is None or (name, Family.V6) not in state.reach:
         return {"prefixes6": [], "nat6_mode": None}
@@ -237,8 +237,8 @@ def _choice_share(choice: Choice, name: str) -> float:
     return sum(weight for member, weight in choice.members if member == name) / total if total else 0.0
 
 
-def _policies(config: Config, selection: Selection) -> list[dict[str, Any]]:
-    known, titles = policies_of(config), titles_of(config)
+def _policies(config: Resolved, selection: Selection) -> list[dict[str, Any]]:
+    known, titles = config.policies, config.titles
     result = []
     for policy in dict.fromkeys(p for p, _ in selection.choices):
         choices = {f: c for (p, f), c in selection.choices.items() if p == policy}

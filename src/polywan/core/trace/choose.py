@@ -9,9 +9,9 @@ from ipaddress import IPv6Address
 from typing import Final
 
 from polywan.config import Policy
+from polywan.config.model.numbering import MARKED
 from polywan.config.model.policy_and_rule import LastResort
 from polywan.core.packet import Packet
-from polywan.core.policy.policies import MARKED, policies_of
 from polywan.core.policy.selection import Choice
 from polywan.core.policy.slots import HASH_SLOTS, SEED
 from polywan.core.ruleset.nat import Members, native_members
@@ -30,7 +30,7 @@ _FOREIGN: Final = "its source belongs to no uplink's network, and no uplink that
 
 def choose(inputs: TraceInput, packet: Packet, name: str) -> Trace:
     """Return what a policy makes of a packet; `tried` and `rule` are the caller's."""
-    policy, family = policies_of(inputs.config)[name], packet.family
+    policy, family = inputs.config.policies[name], packet.family
     choice = inputs.selection.choices.get((name, family))
     algorithm = policy.algorithm if policy.algorithm in MARKED else algorithm_in(policy, family)
     trace = Trace(

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from typing import Literal, TypeAlias
 
-from polywan.config import Config
 from polywan.core.marks import Numbers
 from polywan.core.net import FAMILIES, Family, IPAddress, MarkLayout, TableId
 from polywan.core.packet import Packet
 from polywan.core.policy.selection import Selection
+from polywan.core.resolved import Resolved
 from polywan.core.routing.ahead import ahead_of
 from polywan.core.ruleset.neighbours.foreign_rules import decides
 from polywan.core.trace.route_query import RouteAnswer
@@ -33,17 +33,14 @@ class TraceInput:
     """Everything a trace depends on but the packet.
 
     Attributes:
-        policy_marks: numbers of the policies that have one of their own.
         without_us: what the kernel would do without polywan (for the box's own: its first route); None when
             nobody asked it, as with a recording: then connected networks and default routes have to do.
         affinity: uplinks that are kept for this client, by the policy's name.
     """
 
-    config: Config
+    config: Resolved
     lookups: Lookups
     selection: Selection
-    numbers: Mapping[str, Numbers]
-    policy_marks: Mapping[str, Numbers]
     reach: Mapping[UplinkFamily, Reach]
     observed: Observed
     without_us: RouteAnswer | None = None
@@ -52,7 +49,17 @@ class TraceInput:
     @property
     def layout(self) -> MarkLayout:
         """The bits of marks that are ours."""
-        return MarkLayout(self.config.global_.mark_mask)
+        return self.config.layout
+
+    @property
+    def numbers(self) -> Mapping[str, Numbers]:
+        """Mark, table and priorities of the uplinks."""
+        return self.config.numbers
+
+    @property
+    def policy_marks(self) -> Mapping[str, Numbers]:
+        """Numbers of the policies that have one of their own."""
+        return self.config.policy_marks
 
     @property
     def fallback(self) -> TableId:
@@ -72,8 +79,7 @@ class TraceInput:
         """True when another program's mark has bits of ours, and no rule of others names it as a whole."""
         if not packet.mark & self.layout.mask:
             return False
-        marks = {int(number.mark) for number in (*self.numbers.values(), *self.policy_marks.values())}
-        ahead = ahead_of(self.observed.rules, self.layout, marks, self.config.global_.priority)
+        ahead = ahead_of(self.observed.rules, self.layout, self.config.marks, self.config.global_.priority)
         return all(packet.mark not in ahead.words(family) for family in FAMILIES)
 
     def decided_by(self, packet: Packet) -> ForeignRule | Literal["main"] | None:

@@ -16,9 +16,10 @@ from typing import Final
 
 from polywan.config import SteeringRule
 from polywan.config.kinds.matches import DAYS
+from polywan.config.model.numbering import policy_name
 from polywan.core.net import PROTOCOL_NAMES, TABLE_MAIN, UNBOUND_SOURCE, Family
 from polywan.core.packet import Packet
-from polywan.core.policy.policies import policy_name, served_by
+from polywan.core.resolved import served_by
 from polywan.core.routing.first_route import has_source, ours_to_balance
 from polywan.core.routing.routes import first_table
 from polywan.core.ruleset.conditions import conditions

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 from typing import Final, NamedTuple, TypeAlias
 
-from polywan.config import Config, Uplink
+from polywan.config import Uplink
 from polywan.core.marks import Numbers
 from polywan.core.net import FAMILIES, Family, IPAddress, IPInterface, family_of
+from polywan.core.resolved import Resolved
 from polywan.core.world.leases import Lease
 from polywan.core.world.observed import Link, Observed
 from polywan.core.world.prefixes6 import prefixes_of
@@ -52,7 +53,7 @@ Reach: TypeAlias = Path | NoPath
 
 
 def reach(
-    config: Config, observed: Observed, remembered: Mapping[UplinkFamily, IPAddress]
+    config: Resolved, observed: Observed, remembered: Mapping[UplinkFamily, IPAddress]
 ) -> dict[UplinkFamily, Reach]:
     """Judge every uplink, disabled ones too, in every family that it has, by the link layer and the routes alone.
 

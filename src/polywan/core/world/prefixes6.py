@@ -8,8 +8,9 @@ from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final, Literal, TypeAlias
 
-from polywan.config import Config, Uplink
+from polywan.config import Uplink
 from polywan.core.net import TABLE_MAIN, Family, family_of
+from polywan.core.resolved import Resolved
 from polywan.core.world.observed import DefaultRoute, Observed
 
 Nat6Mode: TypeAlias = Literal["native", "prefix", "masquerade", "snat", "none"]
@@ -88,7 +89,7 @@ def side_of(name: str, uplink: Uplink, observed: Observed) -> Side:
     )
 
 
-def sides(config: Config, observed: Observed) -> tuple[Side, ...]:
+def sides(config: Resolved, observed: Observed) -> tuple[Side, ...]:
     """Return the uplinks that know a prefix of theirs or translate nothing; the others masquerade, all alike."""
     found = (
         side_of(name, uplink, observed)
@@ -114,7 +115,7 @@ def _networks(device: str, observed: Observed) -> tuple[IPv6Network, ...]:
     return tuple(dict.fromkeys(network for network in networks if isinstance(network, IPv6Network)))
 
 
-def inside_of(config: Config, observed: Observed) -> tuple[IPv6Network, ...]:
+def inside_of(config: Resolved, observed: Observed) -> tuple[IPv6Network, ...]:
     """Return the prefixes of this box's links that are no uplinks, in order."""
     devices = {uplink.interface for uplink in config.uplinks.values()} | {"lo"}
     links = dict.fromkeys(a.link for a in observed.addresses if family_of(a.ip) is Family.V6 and a.link not in devices)
@@ -161,7 +162,7 @@ def exchanged(source: IPv6Address, prefix: IPv6Network) -> IPv6Address:
     return IPv6Address(int(prefix.network_address) | int(source) & int(prefix.hostmask))
 
 
-def translated(config: Config, observed: Observed, uplink: str, source: IPv6Address) -> IPv6Address | None:
+def translated(config: Resolved, observed: Observed, uplink: str, source: IPv6Address) -> IPv6Address | None:
     """Return the source that a server sees when a connection leaves by the uplink.
 
     None: the uplink's own address, whichever the kernel takes for the destination. A source that `native` refuses

@@ -16,8 +16,6 @@ from typing import Any, Final
 from polywan.config.faults import shown, suggest
 from polywan.core.errors import ControlError
 from polywan.core.net import IPNetwork
-from polywan.core.policy.numbering import layout_of
-from polywan.core.policy.policies import policies_of
 from polywan.core.state.state import State
 from polywan.core.status.flow_list import COLUMNS, MOST_SORTED, OTHER, PROBE, FlowQuery, Pairs, Totals, listed
 from polywan.core.world.affinity import AffinityEntry
@@ -117,11 +115,11 @@ class Tracking:
 
     def _mask(self) -> int:
         config = self._state().config
-        return layout_of(config).mask if config is not None else 0
+        return config.layout.mask if config is not None else 0
 
     def _check_policy(self, policy: str | None) -> None:
         config = self._state().config
-        known = policies_of(config) if config is not None else ()
+        known = config.policies if config is not None else ()
         if policy is not None and policy not in known:
             raise _unknown("policy", policy, known)
 

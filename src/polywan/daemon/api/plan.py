@@ -10,6 +10,7 @@ from polywan.core.engine import step as engine
 from polywan.core.errors import CapacityError, ConfigError, ControlError, Problem
 from polywan.core.evolve import replace
 from polywan.core.plan.plan import describe
+from polywan.core.resolved import resolve
 from polywan.core.state.events import ReadDone
 from polywan.core.status.rehearsal import rehearse
 from polywan.core.world.lookups import wanted
@@ -40,14 +41,15 @@ async def plan(daemon: Daemon, kernel: Kernel, asked: dict[str, Any]) -> dict[st
         raise ControlError("expected the texts of files, by name", 400)
     config = (await asyncio.to_thread(load_texts, files)).config
     before = daemon.state
-    if before.config is not None and wanted(config) == wanted(before.config):
+    if before.config is not None and wanted(config) == wanted(before.config.file):
         lookups = before.lookups
     else:
         lookups = await look_once(config, SystemResolver())
     observed = await asyncio.to_thread(kernel.observe)
-    paths = engine.sysctl_paths(replace(daemon.state, config=config), observed)
-    read = ReadDone(observed, await asyncio.to_thread(kernel.read, paths))
     try:
+        resolved = resolve(config, before.memory.ids)
+        paths = engine.sysctl_paths(replace(daemon.state, config=resolved), observed)
+        read = ReadDone(observed, await asyncio.to_thread(kernel.read, paths))
         found, after = rehearse(daemon.state, config, lookups, read, asyncio.get_running_loop().time())
     except CapacityError as error:
         raise ConfigError([Problem("config", "global.mark_mask", str(error))]) from error

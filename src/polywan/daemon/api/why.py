@@ -46,8 +46,6 @@ def trace_input_of(state: State) -> TraceInput:
         config=state.config,
         lookups=state.lookups,
         selection=state.selection,
-        numbers=state.numbers,
-        policy_marks=state.policy_marks,
         reach=state.reach,
         observed=state.observed,
     )
@@ -63,7 +61,7 @@ def live(state: State, kernel: Machine, words: Mapping[str, str], now: int) -> d
     question = parse({key: word for key, word in words.items() if key != "flow"})
     inputs = trace_input_of(state)
     packet, notes = _completed(inputs, question, now, kernel.ask)
-    with_affinity = any(policy.affinity for policy in inputs.config.resolved_policies().values())
+    with_affinity = any(policy.affinity for policy in inputs.config.named.values())
     kept = kernel.affinities() if with_affinity else ()
     first = kernel.ask(explain.first_query(packet, inputs))
     if first.kind == "unicast" and (again := explain.second_query(packet, inputs)) is not None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from polywan.core.errors import KernelError
-from polywan.core.policy.numbering import layout_of
 from polywan.core.state.state import State
 from polywan.core.status import rates
 from polywan.core.status.document import Traffic
@@ -59,7 +58,7 @@ class Meter:
             if config is None:
                 return {}
             sample = await self._read()
-            counts = await asyncio.to_thread(self._kernel.connections, layout_of(config).mask)
+            counts = await asyncio.to_thread(self._kernel.connections, config.layout.mask)
             state = self._state()
             if state.config is None:
                 return {}

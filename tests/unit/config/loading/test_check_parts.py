@@ -1,8 +1,9 @@
 import pytest
 
-from polywan.config import ConfigError, Member, Policy, load_text
+from polywan.config import ConfigError, Member, Policy, SteeringRule, load_text
 from polywan.config.loading.check_parts import RESERVED
-from polywan.core.policy.policies import DIRECT, ONLY
+from polywan.config.model.numbering import DIRECT, ONLY
+from polywan.core.resolved import resolve
 
 FIBRE = '[uplinks.fibre]\ninterface = "eth1"\n'
 LTE = '[uplinks.lte]\ninterface = "wwan0"\n'
@@ -49,9 +50,9 @@ def test_the_weight_is_what_is_written_else_megabits_else_one(line: str, weight:
 
 
 def test_a_members_own_weight_beats_that_of_its_uplink() -> None:
-    config = load_text(FIBRE + "weight = 3\n")
-    assert config.member_weight(Member(uplink="fibre")) == 3
-    assert config.member_weight(Member(uplink="fibre", weight=9)) == 9
+    resolved = resolve(load_text(FIBRE + "weight = 3\n"), {})
+    assert resolved.weight_of(Member(uplink="fibre")) == 3
+    assert resolved.weight_of(Member(uplink="fibre", weight=9)) == 9
 
 
 @pytest.mark.parametrize(
@@ -249,8 +250,8 @@ def test_a_written_default_policy_is_kept() -> None:
 
 def test_a_direct_policy_prefers_its_uplink_and_falls_back_to_the_default() -> None:
     config = load_text(FIBRE + LTE + "metered = true\n" + '[uplinks.dsl]\ninterface = "ppp0"\n')
-    assert names(config.direct_policy("lte")) == [["lte"], ["fibre", "dsl"]]
-    assert names(config.direct_policy("fibre")) == [["fibre"], ["dsl"], ["lte"]]
+    assert names(config.policy_for(SteeringRule(uplink="lte"))) == [["lte"], ["fibre", "dsl"]]
+    assert names(config.policy_for(SteeringRule(uplink="fibre"))) == [["fibre"], ["dsl"], ["lte"]]
 
 
 TUNNELS = "".join(f'[uplinks.{n}]\ninterface = "{n}"\nnat = "none"\n' for n in ("gre1", "gre2"))

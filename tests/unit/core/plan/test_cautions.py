@@ -13,6 +13,7 @@ from polywan.core.engine import step as engine
 from polywan.core.net import FAMILIES, Family, TableId
 from polywan.core.plan.cautions import FORWARDING, TRACKING_COUNT, TRACKING_LIMIT, cautions, unusable
 from polywan.core.plan.plan import ActualState
+from polywan.core.resolved import resolve
 from polywan.core.state.effects import Log
 from polywan.core.state.events import ReadDone
 from polywan.core.world.foreign_chains import ForwardChain, may_drop
@@ -42,7 +43,8 @@ def with_default(observed: Observed, link: str, family: Family, metric: int, **m
 
 def raised(observed: Observed, configuration: Config | None = None, actual: ActualState | None = None) -> list[str]:
     configuration = configuration or config(2)
-    return list(cautions(configuration, observed, actual or ActualState(), reach(configuration, observed, {})))
+    resolved = resolve(configuration, {})
+    return list(cautions(resolved, observed, actual or ActualState(), reach(resolved, observed, {})))
 
 
 def test_a_world_in_order_calls_for_no_caution() -> None:
@@ -204,7 +206,8 @@ def test_a_full_tracking_table_is_told_from_nine_tenths_until_below_eight(
 
     def at(number: int, known: tuple[str, ...] = ()) -> tuple[str, ...]:
         actual = ActualState(sysctls={TRACKING_COUNT: str(number), TRACKING_LIMIT: "100"})
-        return tuple(cautions(configuration, observed, actual, reach(configuration, observed, {}), known))
+        resolved = resolve(configuration, {})
+        return tuple(cautions(resolved, observed, actual, reach(resolved, observed, {}), known))
 
     full = at(100)
     assert "the connection tracking table is nearly full" in full[0]
@@ -266,7 +269,7 @@ def test_devices_that_cannot_serve_are_named_before_the_daemon_runs() -> None:
     observed = replace(observed, links={**observed.links, "br0": replace(observed.links["br0"], index=75)})
     uplinks = {n: {"interface": d} for n, d in {"u1": "wan1", "gone": "eth99", "port": "port0"}.items()}
     config = Config.model_validate({"uplinks": uplinks})
-    assert list(unusable(config, observed, reach(config, observed, {}))) == [
+    assert list(unusable(resolve(config, {}), observed, reach(resolve(config, {}), observed, {}))) == [
         "uplink gone: interface eth99 does not exist",
         "uplink port: port0 is a port of bridge br0: name br0 as the interface",
     ]

@@ -11,6 +11,7 @@ from polywan.core.marks import FALLBACK, FIRST_SPECIFIC, FIRST_TCP
 from polywan.core.net import Family, RulePriority, TableId
 from polywan.core.plan.conflicts import conflicts
 from polywan.core.plan.plan import ActualState
+from polywan.core.resolved import resolve
 from polywan.core.world.foreign_routing import Destination, ForeignRule
 from polywan.core.world.observed import Observed
 from support.engine_world import config, world
@@ -33,7 +34,7 @@ def warnings(*rules: ForeignRule, marks: tuple[int, ...] = (0x100, 0x200), table
     observed = Observed(
         links=machine.links, addresses=machine.addresses, defaults=machine.defaults, rules=rules, tables=tables
     )
-    return list(conflicts(config(2), ActualState(), observed, marks))
+    return list(conflicts(resolve(config(2), {}), ActualState(), observed, marks))
 
 
 LAN = ip_network("192.168.15.0/24")

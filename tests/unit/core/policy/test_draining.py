@@ -14,6 +14,7 @@ from polywan.core.policy import draining
 from polywan.core.policy.draining import STAY, WHEN_IDLE, DrainState, DrainTiming, IdleTracker
 from polywan.core.policy.operator import Order, Verb
 from polywan.core.policy.selection import Choice, Selection
+from polywan.core.resolved import resolve
 from polywan.core.state.effects import Effect, ForgetAll, InspectDrain, ReleaseConnections, SaveMemory
 from polywan.core.state.events import ConfigLoaded, DrainInspected, OperatorCommand, Tick
 from polywan.core.world.conntrack import Flow
@@ -50,7 +51,9 @@ def selection(**choices: Choice) -> Selection:
     ],
 )
 def test_each_word_of_on_up_has_its_pace(on_up: Any, metered: bool, timing: DrainTiming) -> None:
-    assert draining.timing_of(config(on_up, metered=metered), selection(default=chosen("u1")), KEY) == timing
+    assert (
+        draining.timing_of(resolve(config(on_up, metered=metered), {}), selection(default=chosen("u1")), KEY) == timing
+    )
 
 
 def test_where_policies_differ_the_mildest_decides_in_each_respect() -> None:
@@ -60,47 +63,50 @@ def test_where_policies_differ_the_mildest_decides_in_each_respect() -> None:
     }
     configuration = config(policies=more)
     now = selection(default=chosen("u1"), a=chosen("u1"))
-    assert draining.timing_of(configuration, now, KEY) == DrainTiming(10.0, inf)
+    assert draining.timing_of(resolve(configuration, {}), now, KEY) == DrainTiming(10.0, inf)
     assert draining.timing_of(
-        configuration, selection(default=chosen("u1"), a=chosen("u1", forced=True)), KEY
+        resolve(configuration, {}), selection(default=chosen("u1"), a=chosen("u1", forced=True)), KEY
     ) == DrainTiming(10.0, 300.0)
 
 
 @pytest.mark.parametrize("choice", [chosen("u1", forced=True), chosen(tier=None), chosen("u3", tier=2)])
 def test_what_is_no_better_moves_nothing(choice: Choice) -> None:
-    assert draining.timing_of(config("move"), selection(default=choice), KEY) == STAY
+    assert draining.timing_of(resolve(config("move"), {}), selection(default=choice), KEY) == STAY
 
 
 def test_beside_well_members_of_its_own_tier_a_degraded_one_is_never_ended() -> None:
     shared = config(policies={"default": {"tiers": [["u1", "u2"]], "on_up": {"drain": 0}}})
-    assert draining.timing_of(shared, selection(default=chosen("u1")), KEY) == WHEN_IDLE
+    assert draining.timing_of(resolve(shared, {}), selection(default=chosen("u1")), KEY) == WHEN_IDLE
 
 
 def test_only_who_served_before_is_relieved() -> None:
     configuration = config()
     stood_in, back = selection(default=chosen("u2", tier=1)), selection(default=chosen("u1"))
-    assert draining.superseded(configuration, stood_in, back) == {KEY}
-    assert draining.superseded(configuration, back, back) == frozenset()
-    assert draining.superseded(configuration, None, back) == frozenset()
+    assert draining.superseded(resolve(configuration, {}), stood_in, back) == {KEY}
+    assert draining.superseded(resolve(configuration, {}), back, back) == frozenset()
+    assert draining.superseded(resolve(configuration, {}), None, back) == frozenset()
 
 
 def test_who_serves_another_policy_is_not_relieved() -> None:
     before = selection(default=chosen("u2", tier=1), other=chosen("u2"))
     after = selection(default=chosen("u1"), other=chosen("u2"))
-    assert draining.superseded(config(), before, after) == frozenset()
+    assert draining.superseded(resolve(config(), {}), before, after) == frozenset()
 
 
 def test_a_file_that_moves_an_uplink_to_a_lower_tier_relieves_nobody() -> None:
     assert (
-        draining.superseded(config(), selection(default=chosen("u1", "u2")), selection(default=chosen("u1"))) == set()
+        draining.superseded(
+            resolve(config(), {}), selection(default=chosen("u1", "u2")), selection(default=chosen("u1"))
+        )
+        == set()
     )
 
 
 def test_who_turns_worse_beside_others_is_not_relieved() -> None:
     shared = config(policies={"default": {"tiers": [["u1", "u2"]]}})
     both, one = selection(default=chosen("u1", "u2")), selection(default=chosen("u1"))
-    assert draining.superseded(shared, both, one) == set()
-    assert draining.superseded(shared, selection(default=chosen("u2")), one) == {KEY}
+    assert draining.superseded(resolve(shared, {}), both, one) == set()
+    assert draining.superseded(resolve(shared, {}), selection(default=chosen("u2")), one) == {KEY}
 
 
 def flow(port: int = 1, *, packets: int | None = 1, timeout: int | None = 100, protocol: int = 17) -> Flow:
@@ -231,6 +237,6 @@ def test_an_uplink_that_dies_while_it_is_left_is_cut_like_any_other() -> None:
 
 def test_a_drain_by_hand_is_not_prolonged_by_a_clock_that_was_set_back() -> None:
     order = Order(verb=Verb.DRAIN, since=1000.0, until=1600.0)
-    value = draining.Situation(config(), {KEY: None}, {}, {"u2": order}, {}, unix=-5000.0)  # type: ignore[dict-item]  # unread
+    value = draining.Situation(resolve(config(), {}), {KEY: None}, {}, {"u2": order}, {}, unix=-5000.0)  # type: ignore[dict-item]  # unread
     (found,) = draining.follow(value, {}, None, selection(default=chosen("u1")), 50.0).values()
     assert found.deadline == 650.0

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from polywan.core.policy.selection import on_down
+from polywan.core.resolved import resolve
 from polywan.core.state.effects import Apply, ReleaseConnections
 from polywan.core.state.events import ConfigLoaded, Tick
 from support.engine_world import Engine, config, world
@@ -24,26 +25,26 @@ def cuts(daemon: Engine) -> list[ReleaseConnections]:
 
 
 def test_by_default_every_uplink_is_reset() -> None:
-    assert on_down(config(2)) == {"u1": "reset", "u2": "reset"}
+    assert on_down(resolve(config(2), {})) == {"u1": "reset", "u2": "reset"}
 
 
 @pytest.mark.parametrize("words", [("reset", "keep"), ("keep", "reset"), ("move", "reset")])
 def test_one_policy_that_says_reset_decides(words: tuple[str, str]) -> None:
     configuration = config(2, policies={"default": policy(words[0]), "calls": policy(words[1])})
-    assert on_down(configuration) == {"u1": "reset", "u2": "reset"}
+    assert on_down(resolve(configuration, {})) == {"u1": "reset", "u2": "reset"}
 
 
 def test_of_the_others_move_decides() -> None:
     configuration = config(2, policies={"default": policy("keep"), "calls": policy("move", [["u1"]])})
-    assert on_down(configuration) == {"u1": "move", "u2": "keep"}
+    assert on_down(resolve(configuration, {})) == {"u1": "move", "u2": "keep"}
 
 
 def test_the_default_policy_counts_even_when_nobody_has_written_it() -> None:
-    assert on_down(config(2, policies={"calls": policy("keep")}))["u1"] == "reset"
+    assert on_down(resolve(config(2, policies={"calls": policy("keep")}), {}))["u1"] == "reset"
 
 
 def test_an_uplink_of_no_policy_is_reset() -> None:
-    assert on_down(config(2, policies={"default": policy("keep", [["u1"]])}))["u2"] == "reset"
+    assert on_down(resolve(config(2, policies={"default": policy("keep", [["u1"]])}), {}))["u2"] == "reset"
 
 
 def test_move_cuts_all_but_tcp_and_declares_nothing_dead() -> None:

@@ -14,6 +14,7 @@ from polywan.core.health.rounds import Health, ProbeState
 from polywan.core.net import Family
 from polywan.core.policy.selection import Choice, Selection, select
 from polywan.core.policy.slots import rendezvous, slots
+from polywan.core.resolved import resolve
 from polywan.core.world.paths import Path, UplinkFamily
 
 UP = hl.initial(Health.UP, "has a path", 0.0)
@@ -37,7 +38,7 @@ def chosen(
     }
     health = {(name, Family.V4): states.get(name, UP) for name in config.uplinks}
     probing = dict.fromkeys(config.uplinks, SETTINGS)
-    return select(config, reach, health, before, ramps=slow_start.percents(health, probing, now))
+    return select(resolve(config, {}), reach, health, before, ramps=slow_start.percents(health, probing, now))
 
 
 def default(selection: Selection) -> Choice:

@@ -10,6 +10,7 @@ import pytest
 
 from polywan.core.net import TABLE_LOCAL, UNBOUND_SOURCE, Family, MarkLayout, RulePriority, TableId
 from polywan.core.plan.plan import describe, describe_route, describe_rule, diff
+from polywan.core.resolved import resolve
 from polywan.core.routing.ahead import Place, ahead_of
 from polywan.core.routing.first_route import has_source, ours_to_balance
 from polywan.core.world.foreign_routing import ForeignRule
@@ -88,12 +89,12 @@ def test_without_a_default_in_main_tcp_begins_as_by_the_fallback_table() -> None
     ids=["IPsec", "an uplink that translates nothing", "a rule by address", "a rule by network"],
 )
 def test_tcp_keeps_its_own_source_where_somebody_relies_on_it(observed: Observed, more: dict[str, Any]) -> None:
-    assert not has_source(config(2, **more), observed)
+    assert not has_source(resolve(config(2, **more), {}), observed)
     assert not [line for line in routes(observed, 6256, **more) if str(UNBOUND_SOURCE) in line]
 
 
 def test_a_rule_for_the_lan_says_nothing_about_the_box() -> None:
-    assert has_source(config(2, rules=[{"from": "192.168.15.0/24", "uplink": "u2"}]), world(2))
+    assert has_source(resolve(config(2, rules=[{"from": "192.168.15.0/24", "uplink": "u2"}]), {}), world(2))
 
 
 # ---- before others

@@ -32,6 +32,7 @@ from polywan.core.plan.plan import (
     phase,
     removal,
 )
+from polywan.core.resolved import resolve
 from polywan.core.routing.nexthops import (
     MOST_WEIGHT,
     NEXTHOP_IDS,
@@ -278,14 +279,14 @@ def test_a_route_that_took_anothers_place_is_not_removed_with_it(nexthop: Any) -
 
 def test_the_kernel_hashes_ports_only_while_some_policy_is_multipath() -> None:
     for algorithm, expected in (("multipath", dict.fromkeys(HASH_POLICIES, "1")), ("weighted", {})):
-        found = build_sysctls(config(2, policies=policies(algorithm)), world(2), {}, {})
+        found = build_sysctls(resolve(config(2, policies=policies(algorithm)), {}), world(2), {}, {})
         assert {s.path: s.value for s in found if s.path in HASH_POLICIES} == expected
 
 
 @pytest.mark.parametrize(("present", "written"), [("0", True), ("1", True), ("2", False), ("3", False)])
 def test_a_hash_policy_that_somebody_chose_by_hand_is_left_alone(present: str, written: bool) -> None:
     current = dict.fromkeys(HASH_POLICIES, present)
-    paths = {s.path for s in build_sysctls(config(2, policies=policies()), world(2), {}, current)}
+    paths = {s.path for s in build_sysctls(resolve(config(2, policies=policies()), {}), world(2), {}, current)}
     assert (set(HASH_POLICIES) <= paths) is written
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polywan.core.resolved import resolve
 from polywan.core.routing.sysctls import build_sysctls, restorable, usual
 from support.engine_world import config, world
 
@@ -18,7 +19,7 @@ def test_whatever_polywan_writes_can_be_restored() -> None:
         "global": {"forwarding": True},
     }
     configuration = config(3, **more)
-    written = [*build_sysctls(configuration, world(3), {}, {}), *usual(["wan1", "ppp0", "eth0.5@x"])]
+    written = [*build_sysctls(resolve(configuration, {}), world(3), {}, {}), *usual(["wan1", "ppp0", "eth0.5@x"])]
     assert len(written) > 20
     assert [s for s in written if not restorable(s.path, s.value)] == []
 

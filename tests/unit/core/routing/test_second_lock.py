@@ -8,6 +8,7 @@ import pytest
 
 from polywan.core.net import Family
 from polywan.core.plan.plan import describe_rule
+from polywan.core.resolved import resolve
 from polywan.core.routing.second_lock import MOST_LOCKED, held
 from support.engine_world import Engine, config, world
 
@@ -65,12 +66,12 @@ def test_without_only_routing_is_told_nothing() -> None:
 )
 def test_what_routing_cannot_ask_about_ends_the_list(more: dict[str, Any]) -> None:
     configuration = config(3, rules=[HOST, HOST | more, HOST])
-    assert held(configuration) == {1}
+    assert held(resolve(configuration, {})) == {1}
 
 
 def test_a_rule_for_everybody_is_held_by_the_chain_alone() -> None:
-    assert held(config(3, rules=[{"only": ["u2"]}])) == frozenset()
+    assert held(resolve(config(3, rules=[{"only": ["u2"]}]), {})) == frozenset()
 
 
 def test_there_is_room_for_a_few() -> None:
-    assert len(held(config(3, rules=[HOST] * (MOST_LOCKED + 3)))) == MOST_LOCKED
+    assert len(held(resolve(config(3, rules=[HOST] * (MOST_LOCKED + 3)), {}))) == MOST_LOCKED

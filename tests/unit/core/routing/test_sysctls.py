@@ -8,6 +8,7 @@ import pytest
 
 from polywan.core.net import Family
 from polywan.core.plan.plan import ActualState, SetSysctl
+from polywan.core.resolved import resolve
 from polywan.core.routing.sysctls import build_sysctls
 from polywan.core.state.events import ReadDone
 from polywan.core.world.paths import Path
@@ -21,7 +22,7 @@ def wanted(current: dict[str, str], **uplink: object) -> dict[str, str]:
     configuration = config(1, **FORWARDING)
     changed = configuration.uplinks["u1"].model_copy(update=uplink)
     configuration = configuration.model_copy(update={"uplinks": {"u1": changed}})
-    return {s.path: s.value for s in build_sysctls(configuration, world(1), {}, current)}
+    return {s.path: s.value for s in build_sysctls(resolve(configuration, {}), world(1), {}, current)}
 
 
 @pytest.mark.parametrize(("now", "then"), [("1", "2"), ("2", "2"), ("0", None), (None, "2")])
@@ -41,7 +42,7 @@ def test_advertisements_are_left_alone_where_there_is_no_ipv6(
 
 
 def test_advertisements_do_not_matter_on_a_box_that_does_not_forward() -> None:
-    assert RA not in {s.path for s in build_sysctls(config(1), world(1), {}, {RA: "1"})}
+    assert RA not in {s.path for s in build_sysctls(resolve(config(1), {}), world(1), {}, {RA: "1"})}
 
 
 def test_advertisements_that_somebody_refuses_later_stay_refused() -> None:
@@ -66,6 +67,6 @@ def test_a_link_with_an_address_of_its_own_lends_no_other() -> None:
 def test_a_link_that_speaks_by_the_address_of_another_may_do_so() -> None:
     bare = replace(world(1), addresses=tuple(a for a in world(1).addresses if a.ip.version == 4))
     lent = Path(link="wan1", via=None, onlink=False, addresses=(), prefixes=(), source=ip_address("2001:db8:1::1"))
-    settings = {s.path: s.value for s in build_sysctls(config(1), bare, {("u1", Family.V6): lent}, {})}
+    settings = {s.path: s.value for s in build_sysctls(resolve(config(1), {}), bare, {("u1", Family.V6): lent}, {})}
     assert settings[OWN] == "0"
-    assert OWN not in {s.path for s in build_sysctls(config(1), bare, {}, {OWN: "1"})}
+    assert OWN not in {s.path for s in build_sysctls(resolve(config(1), {}), bare, {}, {OWN: "1"})}

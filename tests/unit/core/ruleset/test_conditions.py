@@ -11,6 +11,7 @@ from polywan.config import Match, SteeringRule
 from polywan.config.loading.shadowed_rules import covers
 from polywan.core.net import Family
 from polywan.core.packet import Packet
+from polywan.core.resolved import resolve
 from polywan.core.ruleset.conditions import Condition, addresses_of, conditions, dnsmasq_lines, domain_sets, match_lines
 from polywan.core.world.lookups import NOTHING, ControlGroup, Lookups, PrefixList
 from support.engine_world import config
@@ -296,7 +297,7 @@ def test_dnsmasq_is_told_every_set_that_a_name_belongs_to() -> None:
     wide, narrow = domain_sets(configuration.rules[0]), domain_sets(configuration.rules[1].not_)
     assert domain_sets(configuration.rules[1]) == ()
     both = f"4#inet#polywan#{wide[0]},6#inet#polywan#{wide[1]}"
-    assert dnsmasq_lines(configuration) == [
+    assert dnsmasq_lines(resolve(configuration, {})) == [
         f"nftset=/example.com/{both}",
         f"nftset=/other.example/{both}",
         f"nftset=/www.example.com/{both},4#inet#polywan#{narrow[0]},6#inet#polywan#{narrow[1]}",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from polywan.config import Config
 from polywan.core.net import TABLE_MAIN, Family, TableId
 from polywan.core.policy.selection import Choice
+from polywan.core.resolved import resolve
 from polywan.core.routing.routes import IpRule
 from polywan.core.ruleset.nat import native_members
 from polywan.core.state.events import LinkChanged, ReadDone
@@ -64,7 +65,7 @@ def rules(daemon: Engine, chain: str) -> list[str]:
 
 
 def leaves(config: Config, observed: Observed, uplink: str, source: str) -> str:
-    return str(translated(config, observed, uplink, IPv6Address(source)))
+    return str(translated(resolve(config, {}), observed, uplink, IPv6Address(source)))
 
 
 def choice(*members: str) -> Choice:
@@ -72,7 +73,7 @@ def choice(*members: str) -> Choice:
 
 
 def carriers(config: Config, observed: Observed, source: str, *members: str) -> tuple[str, ...] | None:
-    found = native_members(config, observed, choice(*members), IPv6Address(source))
+    found = native_members(resolve(config, {}), observed, choice(*members), IPv6Address(source))
     return None if found is None else tuple(name for name, _ in found)
 
 
@@ -174,14 +175,14 @@ def test_the_second_prefix_serves_what_does_not_fit_into_the_first() -> None:
 
 def test_networks_of_uplinks_are_not_inside_but_their_prefixes_are() -> None:
     config, observed = conf({}, {}), seen(default(1, A), default(2, B))
-    assert inside_of(config, observed) == ()
+    assert inside_of(resolve(config, {}), observed) == ()
     assert leaves(config, observed, "u2", "2001:db8:a:9::1") == "2001:db8:b:9::1"
     assert leaves(config, observed, "u2", "2001:db8:64:1::2") == "None"
 
 
 def test_addresses_without_a_network_are_not_inside() -> None:
     observed = seen(default(1, A), lan=(f"{ULA}1/128", "2001:db8:9::1/126"))
-    assert inside_of(conf({}, {}), observed) == ()
+    assert inside_of(resolve(conf({}, {}), {}), observed) == ()
 
 
 def test_a_fixed_address_and_no_translation_are_told_as_they_are() -> None:
@@ -392,12 +393,12 @@ def test_no_two_elements_overlap_and_every_network_has_one_image(
 ) -> None:
     config = conf(*({"prefix6": list(map(str, p))} if p else {} for p in prefixes))
     observed = seen(lan=tuple(f"{n[1]}/{n.prefixlen}" for n in lan), count=len(prefixes))
-    known = sides(config, observed)
-    for device, images in exchanges(known, inside_of(config, observed)).items():
+    known = sides(resolve(config, {}), observed)
+    for device, images in exchanges(known, inside_of(resolve(config, {}), observed)).items():
         assert not any(a.overlaps(b) for a, b in combinations(images, 2)), device
         for network, image in images.items():
             assert IPv6Network(image).prefixlen == network.prefixlen
     for uplink in config.uplinks:
         for network in lan:
-            seen_as = translated(config, observed, uplink, network[5])
+            seen_as = translated(resolve(config, {}), observed, uplink, network[5])
             assert seen_as is None or int(seen_as) & 0xFFFF == int(network[5]) & 0xFFFF

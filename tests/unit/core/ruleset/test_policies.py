@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from polywan.core.net import Family
-from polywan.core.policy.policies import titles_of
+from polywan.core.resolved import resolve
 from polywan.core.ruleset.model import NftTable, change_text, state_of
 from support.engine_world import Engine, config, world
 
@@ -102,7 +102,7 @@ def test_a_connection_whose_packets_are_dealt_out_may_leave_by_every_member() ->
 
 def test_policies_made_for_rules_are_told_in_words() -> None:
     rules = [{"to": ["192.0.2.1"], "uplink": "u1"}, {"to": ["192.0.2.2"], "only": ["u1", "u2"]}, {"policy": "default"}]
-    assert set(titles_of(config(2, rules=rules)).values()) == {
+    assert set(resolve(config(2, rules=rules), {}).titles.values()) == {
         "policy default",
         "u1, or policy default without it",
         "only u1, u2",

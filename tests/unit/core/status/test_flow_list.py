@@ -17,7 +17,7 @@ from polywan.cli import group
 from polywan.cli.units import duration, size
 from polywan.core.errors import ControlError
 from polywan.core.net import Family
-from polywan.core.policy.numbering import numbers_of
+from polywan.core.resolved import resolve
 from polywan.core.state.memory import Memory
 from polywan.core.state.state import State
 from polywan.core.status.flow_list import COLUMNS, OTHER, PROBE, FlowQuery, Row, Totals, flow_query_of, listed
@@ -240,7 +240,7 @@ def test_clients_are_printed_in_one_line_each() -> None:
 def state() -> State:
     configuration = config(2, policies={"banking": {"tiers": [["u1"], ["u2"]]}})
     memory = Memory(ids={"u1": 1, "u2": 2})
-    return State(config=configuration, memory=memory, numbers=numbers_of(configuration, memory.ids))
+    return State(config=resolve(configuration, memory.ids), memory=memory)
 
 
 def tracking(tracker: FakeTracker) -> Tracking:

@@ -14,6 +14,7 @@ from polywan.config import Config
 from polywan.core.net import Family
 from polywan.core.plan.cautions import cautions
 from polywan.core.plan.plan import ActualState
+from polywan.core.resolved import resolve
 from polywan.core.world import leases
 from polywan.core.world.leases import Lease
 from polywan.core.world.observed import Observed
@@ -160,11 +161,11 @@ def test_the_router_is_found_where_each_client_keeps_it_and_the_cure_is_told(
 ) -> None:
     put(tmp_path, path, content)
     configuration, observed = config(2), added(refused(), config(2), tmp_path)
-    reachable = reach(configuration, observed, {})
+    reachable = reach(resolve(configuration, {}), observed, {})
     reached = reachable["u2", Family.V4]
     assert isinstance(reached, Egress)
     assert (reached.via, reached.onlink) == (ROUTER, False)
-    (line,) = cautions(configuration, observed, ActualState(), reachable)
+    (line,) = cautions(resolve(configuration, {}), observed, ActualState(), reachable)
     assert line.startswith(f"uplink u2: no default route through wan2, although {program} got the router 100.64.2.1: ")
     assert leases.CURES[program].format(metric=102, link="wan2") in line
 
@@ -172,13 +173,13 @@ def test_the_router_is_found_where_each_client_keeps_it_and_the_cure_is_told(
 def test_without_a_lease_the_router_stays_unknown(tmp_path: Path) -> None:
     put(tmp_path, "var/lib/dhcp/dhclient.wan2.leases", ENDLESS.replace("2.2;", "2.3;"))
     observed = added(refused(), config(2), tmp_path)
-    assert isinstance(reach(config(2), observed, {})["u2", Family.V4], NoPath)
+    assert isinstance(reach(resolve(config(2), {}), observed, {})["u2", Family.V4], NoPath)
 
 
 def test_what_was_remembered_goes_before_a_lease(tmp_path: Path) -> None:
     put(tmp_path, "var/lib/dhcp/dhclient.wan2.leases", ENDLESS)
     observed = added(refused(), config(2), tmp_path)
-    reached = reach(config(2), observed, {("u2", Family.V4): ip_address("100.64.2.9")})["u2", Family.V4]
+    reached = reach(resolve(config(2), {}), observed, {("u2", Family.V4): ip_address("100.64.2.9")})["u2", Family.V4]
     assert isinstance(reached, Egress)
     assert str(reached.via) == "100.64.2.9"
 
@@ -194,7 +195,7 @@ def test_a_lease_says_nothing_once_the_address_has_changed(tmp_path: Path) -> No
     put(tmp_path, "var/lib/dhcp/dhclient.wan2.leases", ENDLESS)
     observed = added(refused(), config(2), tmp_path)
     moved = replace(observed, addresses=observed.addresses[:1])
-    assert isinstance(reach(config(2), moved, {})["u2", Family.V4], NoPath)
+    assert isinstance(reach(resolve(config(2), {}), moved, {})["u2", Family.V4], NoPath)
 
 
 @pytest.mark.parametrize("name", ["wan2.lease", "wan2-.lease"])

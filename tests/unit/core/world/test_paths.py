@@ -10,6 +10,7 @@ import pytest
 
 from polywan.config import Config
 from polywan.core.net import Family, TableId
+from polywan.core.resolved import resolve
 from polywan.core.state.effects import StartProbe
 from polywan.core.state.events import Tick
 from polywan.core.world.observed import Address, DefaultRoute, Link, Observed
@@ -49,7 +50,7 @@ def route(family: Family, via: str | None = None, **more: Any) -> DefaultRoute:
 
 def judged(observed: Observed, remembered: dict[UplinkFamily, Any] | None = None, **uplink: Any) -> dict[Any, Reach]:
     config = Config.model_validate({"uplinks": {"w0": {"interface": "wan0", **uplink}}})
-    return {family: found for (_, family), found in reach(config, observed, remembered or {}).items()}
+    return {family: found for (_, family), found in reach(resolve(config, {}), observed, remembered or {}).items()}
 
 
 def own(family: Family, link: str = "wan0") -> tuple[str, str]:

@@ -73,7 +73,7 @@ def first(inputs: RulesetInput) -> Iterator[NftRule]:
 
 def _unbound(inputs: RulesetInput) -> frozenset[str]:
     devices = {u.interface for u in inputs.config.uplinks.values()}
-    return inputs.main_links.get(Family.V4, frozenset()) & devices
+    return inputs.main_links(Family.V4) & devices
 
 
 def addresses(inputs: RulesetInput) -> dict[Key, str]:

@@ -1,0 +1,26 @@
+"""The world as a decision sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from polywan.core.world.observed import Observed
+from polywan.core.world.paths import Reach, UplinkFamily
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What is there, and how uplinks can be used in it.
+
+    Attributes:
+        observed: devices, addresses, routes and rules.
+        reach: how each uplink can be used.
+        sysctls: values of settings, by path.
+        retired: marks that are not given out any more; connections that still carry one have nowhere to go.
+    """
+
+    observed: Observed
+    reach: Mapping[UplinkFamily, Reach]
+    sysctls: Mapping[str, str]
+    retired: frozenset[int] = frozenset()
