@@ -39,7 +39,9 @@ def start(state: State, _: float) -> tuple[State, tuple[SampleTraffic, ...]]:
     if not doubted or state.config is None or state.observed is None:
         return state, ()
     own, networks = passive.inside(state.config, state.observed)
-    watched = tuple(_watched(state, key) for key in doubted)
+    # The line is one: what fills it may be of the other family.
+    names = {name for name, _ in doubted}
+    watched = tuple(_watched(state, key) for key in state.health if key[0] in names)
     new = {key: state.health[key] for key in doubted if not state.health[key].life.looks}
     health = {**state.health, **{key: replace(p, life=replace(p.life, looks=1)) for key, p in new.items()}}
     order = SampleTraffic(state.config.layout.mask, watched, Inside(own, networks))
@@ -77,7 +79,7 @@ def _moved(state: State, event: TrafficSampled) -> Iterator[tuple[UplinkFamily, 
     """Yield what the look says of each family: both share the line and its queue, so that each has the load of both."""
     for key in state.health:
         line = [what for (name, _), what in event.moved.items() if name == key[0]]
-        if line and key[0] in state.probing and (key in event.moved or _doubted(state, key)):
+        if line and _doubted(state, key):
             load = {"sent": sum(what.sent for what in line), "total": sum(what.total for what in line)}
             yield key, Moved(received=event.moved.get(key, Moved()).received, **load)
 

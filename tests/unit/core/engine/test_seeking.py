@@ -41,3 +41,10 @@ def test_a_family_that_is_not_in_doubt_is_left_alone() -> None:
 
 def test_the_load_of_another_uplink_is_none() -> None:
     assert loads({("u2", Family.V4): FLOOD}) == [-inf, -inf]
+
+
+def test_both_families_of_a_line_in_doubt_are_looked_at() -> None:
+    state = Engine(config(2), world(2)).state
+    doubted = {("u1", Family.V6): replace(state.health["u1", Family.V6], bad=2)}
+    _, (order,) = seeking.start(evolve(state, health={**state.health, **doubted}), 10.0)
+    assert {(w.uplink, w.family) for w in order.watched} == {("u1", family) for family in FAMILIES}
