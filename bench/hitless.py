@@ -185,14 +185,14 @@ def _run(wires: Wires, load: Load, note: Callable[[str], None]) -> dict[str, Any
     try:
         daemon.start()
         targets = _establish(wires, load)
-        before = daemon.client.status()["generation"]
+        before = daemon.status().generation
         note(f"{load.reloads} reloads under {load.long} packets/s each way and {load.new} new connections/s")
         traffic = Traffic(wires, load, targets)
         try:
             times = _reload(daemon, files, load, traffic)
         finally:
             sent = traffic.stop()
-        changes = daemon.client.status()["generation"] - before
+        changes = daemon.status().generation - before
     finally:
         daemon.stop()
     return {

@@ -103,7 +103,7 @@ def until_up(daemon: DaemonProcess, uplinks: int, timeout: float = 30.0) -> None
     deadline, states = time.monotonic() + timeout, ["unknown"]
     while time.monotonic() < deadline:
         try:
-            states = [uplink["state"] for uplink in daemon.client.status()["uplinks"]]
+            states = [uplink.state for uplink in daemon.status().uplinks]
         except ControlError:
             states = ["no answer"]
         if states == ["up"] * uplinks:

@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from polywan import files
+from polywan.api.codec import Doc, DocumentError, decode
+from polywan.api.status import Status
 from polywan.core.errors import ConfigError, ControlError, Problem
 from polywan.core.words import printable
 
@@ -38,6 +40,13 @@ def _clean(value: Any) -> Any:
 
 def _with(path: str, words: Mapping[str, str]) -> str:
     return f"{path}?{urlencode(words)}" if words else path
+
+
+def _read(kind: type[Doc], body: object) -> Doc:
+    try:
+        return decode(kind, body)
+    except DocumentError as error:
+        raise ControlError(f"the daemon's answer makes no sense: {error}; is it of another version?", 502) from error
 
 
 def _phrase(error: Exception) -> str:
@@ -87,9 +96,9 @@ class Client:
         self._path = directory / files.SOCKET
         self._timeout = timeout
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """Return the status document."""
-        return self._request("GET", "/v1/status")
+        return _read(Status, self._answer("GET", "/v1/status"))
 
     def show(self, what: str) -> str:
         """Return the text of nft, routes, rules or config."""
@@ -154,6 +163,9 @@ class Client:
         return self._request("POST", "/v1/down")
 
     def _request(self, method: str, path: str, text: str | None = None) -> dict[str, Any]:
+        return dict(self._answer(method, path, text))
+
+    def _answer(self, method: str, path: str, text: str | None = None) -> Any:
         connection = _Connection(self._path, self._timeout)
         try:
             # A daemon that has too many connections answers before it is asked, and closes.
@@ -176,4 +188,4 @@ class Client:
             raise ConfigError([Problem(**p) for p in body.get("problems", [])])
         if response.status >= 400:
             raise ControlError(str(body.get("error", response.reason)), response.status)
-        return dict(body)
+        return body

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 from chaos import acts
 from chaos.history import Deed, Ending, History, Life, Repair, Rules, Sample, Span, Vitals
 from chaos.load import Load, serving
 from chaos.plan import BURST, TAMPERING, Action, Kind, Plan, Settings
+from polywan.api.status import Status
 from polywan.core.errors import ConfigError, ControlError
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
@@ -209,16 +210,16 @@ class Run:
         elif not self._killing:
             self.history.troubles.append((time.monotonic(), "was never ready"))
 
-    async def _status(self) -> dict[str, Any] | None:
+    async def _status(self) -> Status | None:
         try:
-            return await asyncio.to_thread(self.daemon.client.status)
+            return await asyncio.to_thread(self.daemon.status)
         except ControlError:
             return None
 
     async def _note_marks(self) -> None:
         for _ in range(10):
             if (status := await self._status()) is not None:
-                marks = {u["name"]: (u["mark"], u["table"]) for u in status["uplinks"]}
+                marks = {u.name: (u.mark, u.table) for u in status.uplinks}
                 self.history.marks.append((time.monotonic(), marks))
                 return
             # The socket opens a moment after the daemon says "ready".
@@ -264,7 +265,7 @@ class Run:
         begun = time.monotonic()
         while time.monotonic() - begun < 3 * self.history.rules.back:
             status = await self._status()
-            if status is not None and all(u["state"] == "up" for u in status["uplinks"]):
+            if status is not None and all(u.state == "up" for u in status.uplinks):
                 return time.monotonic() - begun
             await asyncio.sleep(_POLL)
         return None
@@ -276,7 +277,7 @@ class Run:
         with suppress(ControlError):
             await asyncio.to_thread(self.daemon.client.reload)
         back = await self._all_up()
-        status = await self._status() or {"uplinks": []}
+        status = await self._status()
         off = await self._deviation(settings)
         reload_writes = await self._writes_of_reload()
         changes = await self._changes()
@@ -287,7 +288,8 @@ class Run:
         await self._all_up()
         await asyncio.sleep(1.0)
         after, young = acts.kernel(self.lab), await self._quiet_vitals()
-        writes = int((await self._status() or {"generation": -1})["generation"])
+        shown = await self._status()
+        writes = -1 if shown is None else shown.generation
         self._killing = True
         with suppress(ControlError):
             await asyncio.to_thread(self.daemon.client.down)
@@ -297,7 +299,7 @@ class Run:
         self.history.ending = Ending(
             at=at,
             back=back,
-            states={u["name"]: f"{u['state']}: {u['reason']}" for u in status["uplinks"]},
+            states={u.name: f"{u.state}: {u.reason}" for u in (status.uplinks if status else ())},
             differences=changes,
             reload_writes=reload_writes,
             restart_writes=writes,
@@ -315,7 +317,7 @@ class Run:
 
     async def _writes_of_reload(self) -> int:
         try:
-            before = (await asyncio.to_thread(self.daemon.client.status))["generation"]
+            before = (await asyncio.to_thread(self.daemon.status)).generation
             return int((await asyncio.to_thread(self.daemon.client.reload))["generation"] - before)
         except ControlError:
             return -1

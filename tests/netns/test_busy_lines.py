@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from polywan.api.status import UplinkStatus
 from polywan.core.health.probes import ProbeResult
 from polywan.core.net import Family
 from polywan.lab.daemon import DaemonProcess, LogLine
@@ -36,9 +37,8 @@ FILLED = 12.0
 """Seconds after which the loads have done their worst."""
 
 
-def uplinks(daemon: DaemonProcess) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = daemon.client.status()["uplinks"]
-    return found
+def uplinks(daemon: DaemonProcess) -> tuple[UplinkStatus, ...]:
+    return daemon.status().uplinks
 
 
 def busy_since_start(daemon: DaemonProcess) -> list[LogLine]:
@@ -83,7 +83,7 @@ def test_a_line_that_is_filled_by_traffic_with_answers_is_busy_at_worst_and_its_
             await asyncio.sleep(FILLED)
             assert not broken
             assert not [line.text for line in daemon.log if "uplink.down" in line.text]
-            assert "busy: answers come" in uplinks(daemon)[-2]["reason"]
+            assert "busy: answers come" in uplinks(daemon)[-2].reason
             # What is in a queue towards the box still arrives: only there a line is alive for longer.
             dying = busy if where != "provider down" else [1]
             assert {n: t for n, t in (await noticed(lab, daemon, dying)).items() if t > LATEST} == {}

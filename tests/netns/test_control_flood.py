@@ -72,7 +72,7 @@ def test_a_reader_with_hundreds_of_idle_connections_changes_nothing(
     path.chmod(0o666)
 
     def state(name: str) -> str:
-        return next(str(u["state"]) for u in daemon.client.status()["uplinks"] if u["name"] == name)
+        return next(u.state for u in daemon.status().uplinks if u.name == name)
 
     first = lab.topology.uplinks[0]
     with held(path, READER, CONNECTIONS):
@@ -85,5 +85,5 @@ def test_a_reader_with_hundreds_of_idle_connections_changes_nothing(
         assert len(daemon.log) - lines < 40
         assert cpu(pid) - used < 5
         with held(path, READER + 1, 1):
-            assert daemon.client.status()["uplinks"]
+            assert daemon.status().uplinks
     assert [line.text for line in daemon.log if "Traceback" in line.text] == []

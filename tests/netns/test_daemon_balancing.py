@@ -160,7 +160,7 @@ def test_an_uplink_without_ipv6_takes_ipv4_only(lab_of: BuildLab, start_daemon: 
         assert await tcp_shares(lab, 30, Family.V6) == {2: 15, 3: 15}
 
     with_servers(lab, story)
-    assert [u["state"] for u in daemon.client.status()["uplinks"]] == ["up", "up", "up"]
+    assert [u.state for u in daemon.status().uplinks] == ["up", "up", "up"]
 
 
 RULES = """
@@ -305,6 +305,6 @@ def test_shares_of_53_uplinks_are_exact(lab_of: BuildLab, start_daemon: StartDae
 
 def test_status_shares_add_up_to_one(lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor) -> None:
     daemon = start_daemon(lab, configuration(lab.topology, (3, 2, 1)))
-    status = daemon.client.status()
-    assert [round(u["share"], 3) for u in status["uplinks"]] == [0.5, 0.333, 0.167]
-    assert sum(u["share"] for u in status["uplinks"]) == pytest.approx(1.0, abs=1e-5)
+    status = daemon.status()
+    assert [round(u.share, 3) for u in status.uplinks] == [0.5, 0.333, 0.167]
+    assert sum(u.share for u in status.uplinks) == pytest.approx(1.0, abs=1e-5)

@@ -34,7 +34,7 @@ async def until(predicate: Callable[[], Any], timeout: float = 10.0) -> float:
 
 
 def state_is(daemon: DaemonProcess, number: int, wanted: str) -> Callable[[], bool]:
-    return lambda: daemon.client.status()["uplinks"][number - 1]["state"] == wanted
+    return lambda: daemon.status().uplinks[number - 1].state == wanted
 
 
 def test_no_connection_fails_when_a_cable_is_pulled(lab: Lab, start_daemon: StartDaemon) -> None:
@@ -173,7 +173,7 @@ def test_an_administrative_down_and_up_needs_no_help(lab: Lab, start_daemon: Sta
     lab.router.ip(["link set wan1 up"])
 
     def ipv4_is_up() -> bool:
-        return bool(daemon.client.status()["uplinks"][0]["families"]["ipv4"]["state"] == "up")
+        return bool(daemon.status().uplinks[0].families["ipv4"].state == "up")
 
     wait_for(ipv4_is_up, timeout=15.0)
 
@@ -208,7 +208,7 @@ def test_with_every_uplink_silent_the_last_good_choice_stays_and_nothing_is_cut(
             for number in (1, 2, 3):
                 lab.blackhole(number)
             await until(lambda: all(state_is(daemon, n, "down")() for n in (1, 2, 3)))
-            assert any("keeping the last good choice" in w for w in daemon.client.status()["warnings"])
+            assert any("keeping the last good choice" in w for w in daemon.status().warnings)
             for number in (1, 2, 3):
                 lab.unblackhole(number)
             survivors = [c for c in opened.connections if c.attempt.uplink == 3]

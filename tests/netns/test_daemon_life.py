@@ -11,10 +11,11 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from polywan.api.status import UplinkStatus
 from polywan.core.errors import ConfigError, ControlError
 from polywan.core.net import FAMILIES, Family
 from polywan.core.ruleset.second_table import KEEP_TABLE
@@ -121,11 +122,11 @@ def test_status_check_tells_an_uplink_that_is_down(lab: Lab, start_daemon: Start
     argv = ("status", "--check", "--runtime-dir", str(daemon.runtime))
     assert command(lab, *argv).returncode == 0
     lab.cut(2)
-    wait_for(lambda: daemon.client.status()["uplinks"][1]["state"] == "down")
+    wait_for(lambda: daemon.status().uplinks[1].state == "down")
     assert command(lab, *argv).returncode == 6
     lab.cut(1)
     lab.cut(3)
-    wait_for(lambda: all(u["state"] == "down" for u in daemon.client.status()["uplinks"]))
+    wait_for(lambda: all(u.state == "down" for u in daemon.status().uplinks))
     assert command(lab, *argv).returncode == 7
 
 
@@ -151,8 +152,8 @@ def test_a_restart_after_a_kill_adopts_and_writes_nothing(lab: Lab, start_daemon
     running = kernel(lab)
     daemon.kill()
     daemon.start()
-    status = daemon.client.status()
-    assert (status["generation"], status["drift"]) == (0, [])
+    status = daemon.status()
+    assert (status.generation, status.drift) == (0, ())
     assert kernel(lab) == running
 
 
@@ -347,7 +348,7 @@ def test_a_bad_file_changes_nothing_on_reload(lab: Lab, start_daemon: StartDaemo
     with pytest.raises(ConfigError, match=r"polywan\.toml"):
         daemon.client.reload()
     assert kernel(lab) == before
-    assert daemon.client.status()["ready"] is True
+    assert daemon.status().ready is True
 
 
 def test_a_missing_file_changes_nothing_on_reload(lab: Lab, start_daemon: StartDaemon) -> None:
@@ -371,7 +372,7 @@ def test_a_second_daemon_on_the_same_directory_is_refused(lab: Lab, start_daemon
     )
     assert done.returncode == 1
     assert "another daemon (pid " in done.stderr
-    assert daemon.client.status()["ready"] is True
+    assert daemon.status().ready is True
 
 
 def test_an_interface_that_appears_later_is_picked_up(
@@ -381,10 +382,10 @@ def test_an_interface_that_appears_later_is_picked_up(
     more = '[uplinks.late]\ninterface = "late0"\ngateway = "192.0.2.1"\n'
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1)) + more)
 
-    def late() -> Any:
-        return daemon.client.status()["uplinks"][2]
+    def late() -> UplinkStatus:
+        return daemon.status().uplinks[2]
 
-    assert late()["state"] == "missing"
+    assert late().state == "missing"
     lab.router.ip(
         [
             "link add late0 type veth peer name late1",
@@ -393,9 +394,9 @@ def test_an_interface_that_appears_later_is_picked_up(
             "addr add 192.0.2.2/24 dev late0",
         ]
     )
-    wait_for(lambda: late()["state"] == "down" and late()["gateway"] == "192.0.2.1")
+    wait_for(lambda: late().state == "down" and late().gateway == "192.0.2.1")
     lab.router.ip(["link del late0"])
-    wait_for(lambda: late()["state"] == "missing")
+    wait_for(lambda: late().state == "missing")
 
 
 def test_a_gateway_that_comes_later_is_found_by_its_event(
@@ -403,12 +404,12 @@ def test_a_gateway_that_comes_later_is_found_by_its_event(
 ) -> None:
     lab = lab_of(2, without_default=(2,))
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1)))
-    assert "gateway not known yet" in daemon.client.status()["uplinks"][1]["reason"]
+    assert "gateway not known yet" in daemon.status().uplinks[1].reason
     uplink = lab.topology.uplink(2)
     lab.router.ip([f"route add default via {uplink.addresses[Family.V4].gateway} dev wan2 metric 200"])
 
     def ipv4() -> str:
-        return str(daemon.client.status()["uplinks"][1]["families"]["ipv4"]["state"])
+        return str(daemon.status().uplinks[1].families["ipv4"].state)
 
     wait_for(lambda: ipv4() == "up", timeout=10.0)
 
@@ -416,7 +417,7 @@ def test_a_gateway_that_comes_later_is_found_by_its_event(
 def test_rules_of_others_in_our_way_are_named_and_left_alone(lab: Lab, start_daemon: StartDaemon) -> None:
     lab.router.ip(["rule add pref 6100 fwmark 0x1000000/0xff000000 lookup 77"])
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
-    warnings = "\n".join(daemon.client.status()["warnings"])
+    warnings = "\n".join(daemon.status().warnings)
     assert "global.priority" in warnings
     assert "global.mark_mask = 0x3f00" in warnings
     assert "6100:" in lab.router.run(["ip", "rule"]).stdout
@@ -512,7 +513,7 @@ def test_the_first_route_follows_mains_defaults_when_they_change_places(
         lab.router.run(["ip", "route", "del", "default", "dev", f"wan{number}"])
         lab.router.ip([f"route add default via {gateway} dev wan{number} metric {1000 + place}"])
     wait_for(lambda: first_routes(lab) == [f"wan{number}" for number in order])
-    assert daemon.client.status()["drift"] == []
+    assert daemon.status().drift == ()
 
 
 def test_what_has_a_source_follows_main_while_a_dead_daemon_cannot_put_its_table_back(

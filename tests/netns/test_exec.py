@@ -148,7 +148,7 @@ def echoes(lab: Lab) -> list[int]:
 
 
 def state_of(daemon: DaemonProcess, uplink: str) -> Any:
-    return next(u["state"] for u in daemon.client.status()["uplinks"] if u["name"] == uplink)
+    return next(u.state for u in daemon.status().uplinks if u.name == uplink)
 
 
 def test_a_program_leaves_by_its_uplink_in_both_families_with_tcp_and_udp(

@@ -189,4 +189,4 @@ def test_a_table_of_that_name_that_is_nobodys_is_replaced(lab: Lab, start_daemon
     shown = lab.router.run(["nft", "list", "table", *KEEP_TABLE.split()]).stdout
     assert "flags owner" in shown
     assert "chain old" not in shown
-    assert daemon.client.status()["warnings"] == []
+    assert daemon.status().warnings == ()

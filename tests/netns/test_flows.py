@@ -108,13 +108,11 @@ def test_the_counts_are_those_of_the_kernel_and_of_status(lab: Lab, start_daemon
     async def story() -> None:
         with closing(await open_connections(lab, 12, SERVERS[Family.V4][0])):
             totals = {t["uplink"]: t["connections"] for t in daemon.client.flows({"limit": "0"})["totals"]}
-            status = {u["name"]: u for u in daemon.client.status()["uplinks"]}
+            status = {u.name: u for u in daemon.status().uplinks}
             for name, uplink in status.items():
-                shown = lab.router.run(["conntrack", "-L", "-m", f"{uplink['mark']:#x}/0x3f000000"]).stdout
-                shown += lab.router.run(
-                    ["conntrack", "-L", "-f", "ipv6", "-m", f"{uplink['mark']:#x}/0x3f000000"]
-                ).stdout
-                assert totals[name] == uplink["connections"] == len(shown.splitlines())
+                shown = lab.router.run(["conntrack", "-L", "-m", f"{uplink.mark:#x}/0x3f000000"]).stdout
+                shown += lab.router.run(["conntrack", "-L", "-f", "ipv6", "-m", f"{uplink.mark:#x}/0x3f000000"]).stdout
+                assert totals[name] == uplink.connections == len(shown.splitlines())
             assert sum(totals[name] for name in status) >= 12
 
     with_servers(lab, story)
@@ -161,7 +159,7 @@ def test_a_kept_client_is_listed_and_can_be_forgotten(lab: Lab, start_daemon: St
         assert [c for c in daemon.client.affinity()["clients"] if c["client"] == address] == []
 
     with_servers(lab, story)
-    assert daemon.client.status()["drift"] == []
+    assert daemon.status().drift == ()
 
 
 def test_a_client_and_server_that_are_kept_together_are_listed_together(lab: Lab, start_daemon: StartDaemon) -> None:

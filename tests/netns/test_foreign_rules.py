@@ -195,7 +195,7 @@ def test_what_rules_of_others_decide_goes_as_without_polywan_and_is_told(
 
     async def story() -> None:
         daemon = await asyncio.to_thread(start_daemon, lab, configuration(lab.topology, (1, 1)))
-        wait_for(lambda: all(u["state"] == "up" for u in daemon.client.status()["uplinks"]), 15)
+        wait_for(lambda: all(u.state == "up" for u in daemon.status().uplinks), 15)
         for seed in SEEDS:
             observed = router.others_have(seed)
             wait_for(partial(_in_force, router, observed))

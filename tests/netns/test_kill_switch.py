@@ -324,7 +324,7 @@ def test_probes_go_by_every_uplink_although_nothing_else_may(
             lab.blackhole(number)
 
         def states() -> list[str]:
-            return [u["state"] for u in daemon.client.status()["uplinks"]]
+            return [u.state for u in daemon.status().uplinks]
 
         await asyncio.to_thread(wait_for, lambda: states() == ["down", "up", "down"], 10.0, "their silence is noticed")
         for number in (1, 3):

@@ -49,7 +49,7 @@ def without_any_uplink(lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor, r
     daemon = start_daemon(lab, f'{toml}\n[policies.default]\ntiers = [[{tiers}]]\nlast_resort = "{resort}"\n')
     lab.cut(1)
     lab.cut(2)
-    wait_for(lambda: daemon.client.status()["policies"][0]["members"] == [])
+    wait_for(lambda: daemon.status().policies[0].members == ())
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from polywan.api.status import UplinkStatus
 from polywan.core.net import Family
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
@@ -48,23 +49,22 @@ def resolvers(lab: Lab) -> Iterator[list[DnsServer]]:
         yield servers
 
 
-def uplink_of(daemon: DaemonProcess, number: int) -> dict[str, Any]:
-    found: dict[str, Any] = daemon.client.status()["uplinks"][number - 1]
-    return found
+def uplink_of(daemon: DaemonProcess, number: int) -> UplinkStatus:
+    return daemon.status().uplinks[number - 1]
 
 
-async def seen(daemon: DaemonProcess, number: int, timeout: float = 10.0, **wanted: str) -> dict[str, Any]:
+async def seen(daemon: DaemonProcess, number: int, timeout: float = 10.0, **wanted: str) -> UplinkStatus:
     """Await an uplink's state, and words of its reason."""
-    found: dict[str, Any] = {}
+    found = None
     try:
         async with asyncio.timeout(timeout):
             while True:
                 found = await asyncio.to_thread(uplink_of, daemon, number)
-                if all(word in found[key] for key, word in wanted.items()):
+                if all(word in getattr(found, key) for key, word in wanted.items()):
                     return found
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        pytest.fail(f"not within {timeout:g} s: {wanted}; it is {found['state']}: {found['reason']}")
+        pytest.fail(f"not within {timeout:g} s: {wanted}; it is {found and (found.state, found.reason)}")
 
 
 def test_the_dead_resolver_of_one_provider_moves_new_connections_and_no_old_ones(
@@ -80,9 +80,9 @@ def test_the_dead_resolver_of_one_provider_moves_new_connections_and_no_old_ones
             assert old
             servers[0].silent = True
             down = await seen(daemon, 1, state="down", reason="network answers, DNS does not")
-            assert "100.64.1.1" in down["reason"]
-            assert down["layers"]["dns"]["state"] == "broken"
-            assert down["layers"]["gateway"]["state"] == "ok"
+            assert "100.64.1.1" in down.reason
+            assert down.layers["dns"].state == "broken"
+            assert down.layers["gateway"].state == "ok"
             with closing(await open_connections(lab, 4, SERVERS[Family.V4][0])) as new:
                 assert shares(a.uplink for a in new.attempts) == {2: 4}
             assert [await c.ask("still there?") for c in old]
@@ -140,7 +140,7 @@ def test_a_captive_portal_is_named_and_gets_no_new_connections(lab_of: BuildLab,
         await seen(daemon, 2, state="down", reason=f"a captive portal answers instead of {url}")
         with closing(await open_connections(lab, 4, SERVERS[Family.V4][0])) as opened:
             assert shares(a.uplink for a in opened.attempts) == {1: 4}
-        assert uplink_of(daemon, 1)["layers"]["http"]["state"] == "ok"
+        assert uplink_of(daemon, 1).layers["http"].state == "ok"
         pages.close()
 
     with_servers(lab, story)
@@ -158,8 +158,8 @@ def test_a_target_that_is_dead_everywhere_is_blamed_and_nobody_goes_down(
     lab.server.nft(f"table ip mute {{ chain arriving {{ {hook}\n{rule}\n}}\n}}\n")
     message = f"target {targets[-1]} answers through no uplink: not counted"
     assert daemon.wait_log(lambda text: message in text, 10.0) is not None
-    assert message in daemon.client.status()["warnings"]
+    assert message in daemon.status().warnings
     assert not [line.text for line in daemon.log if "is down" in line.text]
     lab.server.nft("delete table ip mute\n")
     assert daemon.wait_log(lambda text: f"target {targets[-1]} answers again" in text, 5.0) is not None
-    assert [uplink_of(daemon, n)["state"] for n in (1, 2)] == ["up", "up"]
+    assert [uplink_of(daemon, n).state for n in (1, 2)] == ["up", "up"]

@@ -60,7 +60,7 @@ def many(count: int, family: Family) -> str:
 
 
 def warnings(daemon: DaemonProcess) -> str:
-    return "\n".join(daemon.client.status()["warnings"])
+    return "\n".join(daemon.status().warnings)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

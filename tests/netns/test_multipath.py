@@ -60,7 +60,7 @@ def near(seen: Counter[int], number: int, share: float) -> bool:
 
 
 def state_is(daemon: DaemonProcess, number: int, wanted: str) -> Callable[[], bool]:
-    return lambda: daemon.client.status()["uplinks"][number - 1]["state"] == wanted
+    return lambda: daemon.status().uplinks[number - 1].state == wanted
 
 
 def marks(lab: Lab, family: Family) -> Counter[str]:
@@ -175,8 +175,8 @@ def test_a_silent_uplink_leaves_the_group(two: Lab, start_daemon: StartDaemon, w
 
 def served_by(daemon: DaemonProcess, family: Family) -> list[str]:
     """Return who serves the default policy, by the daemon's own word."""
-    chosen = daemon.client.status()["policies"][0]["families"][family.nfproto]
-    return [member["uplink"] for member in chosen["members"]]
+    chosen = daemon.status().policies[0].families[family.nfproto]
+    return [member.uplink for member in chosen.members]
 
 
 def test_without_any_cable_connections_are_refused_and_one_cable_is_enough_again(
@@ -313,7 +313,7 @@ def test_a_restart_adopts_the_nexthops_and_writes_nothing(two: Lab, start_daemon
     running = nexthops(two)
     daemon.kill()
     daemon.start()
-    assert daemon.client.status()["generation"] == 0
+    assert daemon.status().generation == 0
     assert nexthops(two) == running
 
 

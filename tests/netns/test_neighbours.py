@@ -211,7 +211,7 @@ def test_what_is_translated_to_here_or_inside_takes_no_turn_and_outlives_every_u
 
 
 def states(daemon: DaemonProcess) -> dict[str, str]:
-    return {uplink["name"]: uplink["state"] for uplink in daemon.client.status()["uplinks"]}
+    return {uplink.name: uplink.state for uplink in daemon.status().uplinks}
 
 
 # ---- specific routes

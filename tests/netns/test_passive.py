@@ -51,7 +51,7 @@ def alarms(daemon: DaemonProcess) -> list[str]:
 
 
 def states(daemon: DaemonProcess) -> list[str]:
-    return [uplink["state"] for uplink in daemon.client.status()["uplinks"]]
+    return [uplink.state for uplink in daemon.status().uplinks]
 
 
 async def died(lab: Lab, daemon: DaemonProcess) -> float:
@@ -88,7 +88,7 @@ def test_without_passive_signs_the_ordinary_rounds_notice(lab: Lab, start_daemon
     async def story() -> None:
         assert 1.4 < await died(lab, daemon) < 3.5
         assert alarms(daemon) == []
-        assert all(uplink["unanswered"] is None for uplink in daemon.client.status()["uplinks"])
+        assert all(uplink.unanswered is None for uplink in daemon.status().uplinks)
 
     with_servers(lab, story)
 
@@ -99,7 +99,7 @@ def test_a_dead_server_under_load_condemns_nobody(lab: Lab, start_daemon: StartD
     async def story() -> None:
         async with VariedLoad(lab, dead=DEAD[0]):
             await asyncio.sleep(3.0)
-            shares = [uplink["unanswered"] for uplink in daemon.client.status()["uplinks"]]
+            shares = [uplink.unanswered for uplink in daemon.status().uplinks]
         assert states(daemon) == ["up", "up", "up"]
         assert alarms(daemon) == []
         assert sum(share or 0.0 for share in shares) > 0.5
@@ -137,7 +137,7 @@ def test_an_idle_uplink_raises_no_alarm_and_dies_by_the_ordinary_rounds(lab: Lab
 
     async def story() -> None:
         await asyncio.sleep(1.0)
-        assert [uplink["unanswered"] for uplink in daemon.client.status()["uplinks"]] == [None, None, None]
+        assert [uplink.unanswered for uplink in daemon.status().uplinks] == [None, None, None]
         lab.blackhole(2)
         line = await asyncio.to_thread(daemon.wait_log, lambda text: "isp2 is down" in text, 6.0)
         assert line is not None

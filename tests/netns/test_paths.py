@@ -106,11 +106,11 @@ def test_a_port_of_a_bridge_names_the_bridge(lab_of: BuildLab, start_daemon: Sta
     lab = lab_of(2)
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1)))
     lab.router.ip(["link add br0 type bridge", "link set br0 up", "link set wan1 master br0"])
-    wait_for(lambda: "port of bridge br0: name br0" in daemon.client.status()["uplinks"][0]["reason"])
+    wait_for(lambda: "port of bridge br0: name br0" in daemon.status().uplinks[0].reason)
 
 
 def warned(daemon: DaemonProcess, *words: str) -> bool:
-    return any(all(word in line for word in words) for line in daemon.client.status()["warnings"])
+    return any(all(word in line for word in words) for line in daemon.status().warnings)
 
 
 def test_a_default_by_a_device_that_is_not_named_is_told_while_it_is_there(

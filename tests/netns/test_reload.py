@@ -38,15 +38,15 @@ def test_connections_stay_when_names_are_exchanged_or_new(lab: Lab, start_daemon
         opened = [await open_connections(lab, 9, SERVERS[family][0]) for family in FAMILIES]
         own = await open_connections(lab, 6, SERVERS[Family.V4][0], namespace=lab.router)
         with closing(opened[0]), closing(opened[1]), closing(own):
-            before = {u["interface"]: u for u in daemon.client.status()["uplinks"]}
+            before = {u.interface: u for u in daemon.status().uplinks}
             for names in NAMINGS:
                 text = re.sub(r"isp[123]", lambda found, names=names: names[found[0]], first)  # type: ignore[misc]
                 daemon.config.write_text(text)
                 await asyncio.to_thread(daemon.client.reload)
-                after = {u["interface"]: u for u in daemon.client.status()["uplinks"]}
-                assert [u["name"] for u in after.values()] == list(names.values())
+                after = {u.interface: u for u in daemon.status().uplinks}
+                assert [u.name for u in after.values()] == list(names.values())
                 for device, seen in after.items():
-                    assert {k: seen[k] for k in KEPT} == {k: before[device][k] for k in KEPT}
+                    assert {k: getattr(seen, k) for k in KEPT} == {k: getattr(before[device], k) for k in KEPT}
                 for connection in (c for each in (*opened, own) for c in each.connections):
                     assert await connection.ask("moved?", patience=1.0)
 
@@ -67,9 +67,9 @@ def test_plan_finds_no_drift_in_a_slow_start_and_real_drift_beside_it(
     text = configuration(lab.topology, (1, 1, 1)).replace('slow_start = "0s"', 'slow_start = "5m"\nrise = 1')
     daemon = start_daemon(lab, text.replace('hold_down = "3s"', 'hold_down = "0s"'))
     lab.cut(1)
-    wait_for(lambda: daemon.client.status()["uplinks"][0]["state"] == "down")
+    wait_for(lambda: daemon.status().uplinks[0].state == "down")
     lab.restore(1)
-    wait_for(lambda: daemon.client.status()["uplinks"][0]["slow_start"] is not None, 10.0)
+    wait_for(lambda: daemon.status().uplinks[0].slow_start is not None, 10.0)
     more = ("--runtime-dir", str(daemon.runtime)) if named else ()
     done = plan(lab, daemon, *more)
     assert (done.returncode, done.stdout) == (0, "nothing to change\n"), done.stderr

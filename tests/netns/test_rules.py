@@ -33,7 +33,7 @@ FOREIGN = 0x0001_0000
 
 async def later(wait_for: WaitFor, daemon: DaemonProcess, generation: int, what: str) -> None:
     """Wait until another plan was carried out."""
-    await asyncio.to_thread(wait_for, lambda: daemon.client.status()["generation"] > generation, 10.0, what)
+    await asyncio.to_thread(wait_for, lambda: daemon.status().generation > generation, 10.0, what)
 
 
 def everywhere(lab: Lab, check: Callable[[Asker, Family], Any]) -> None:
@@ -145,7 +145,7 @@ def test_a_list_of_prefixes_steers_and_follows_its_file(
         assert await ask.tcp(SERVERS[family][0]) == 1
 
     everywhere(lab, check)
-    before = daemon.client.status()["generation"]
+    before = daemon.status().generation
     file.write_text("203.0.113.10\n2001:db8:203::10\n")
     asyncio.run(later(wait_for, daemon, before, "the new contents are in force"))
 
@@ -254,7 +254,7 @@ def test_a_control_group_steers_its_programs_and_no_forwarded_packet(
                 # The program listens on the same port: the kernel must not take its socket for the packet's.
                 assert await ask.tcp(SERVERS[family][0]) == 1
                 assert await ask.tcp(SERVERS[family][0], namespace=lab.router) == 1
-        before = daemon.client.status()["generation"]
+        before = daemon.status().generation
         renew(group)
         await later(wait_for, daemon, before, "the new group of that name is noticed")
         with member(lab, group) as output:

@@ -114,7 +114,7 @@ def test_a_failover_works_within_a_second_of_any_change_of_our_table(
     daemon = start_daemon(lab, text, may_complain=True)
 
     def up() -> bool:
-        return all(uplink["state"] == "up" for uplink in daemon.client.status()["uplinks"])
+        return all(uplink.state == "up" for uplink in daemon.status().uplinks)
 
     async def story() -> None:
         for seed in seeds:

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from polywan.api.codec import encode
 from polywan.config.model import numbering
 from polywan.core.marks import allocate
 from polywan.core.plan.plan import ActualState
@@ -94,8 +95,8 @@ def test_a_daemon_with_a_mutated_memory_decides_and_shows_itself(document: Any) 
     json.dumps(document_of(daemon))
 
 
-def document_of(daemon: Engine) -> dict[str, Any]:
-    return document(daemon.state, "0", 0.0, 1_800_000_000.0, {}, daemon.now)
+def document_of(daemon: Engine) -> Any:
+    return encode(document(daemon.state, "0", 0.0, 1_800_000_000.0, {}, daemon.now))
 
 
 @given(

@@ -36,7 +36,7 @@ def test_shares_of_a_policy_and_family_are_a_whole_whoever_is_down(weights: list
             daemon.carrier(number, carrier=False)
     found = document(daemon.state, "1", 0.0, 0.0, {}, daemon.now)
     for family in FAMILIES:
-        whole = sum(u["shares"][family.nfproto] for u in found["uplinks"])
+        whole = sum(u.shares[family.nfproto] for u in found.uplinks)
         assert abs(whole - (len(dead & set(range(1, len(weights) + 1))) < len(weights))) < 1e-5
-    for u in found["uplinks"]:
-        assert u["standby"] == uplink_detail.stands_by(daemon.state, u["name"])
+    for u in found.uplinks:
+        assert u.standby == uplink_detail.stands_by(daemon.state, u.name)

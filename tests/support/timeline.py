@@ -389,7 +389,7 @@ class Sim:
             case ("reason", name, *text):
                 assert " ".join(text) in self.state.views[name].reason, self.state.views[name].reason
             case ("warning", *text):
-                found = document(self.state, "", 0.0, 0.0, {})["warnings"]
+                found = document(self.state, "", 0.0, 0.0, {}).warnings
                 assert any(" ".join(text) in line for line in found), found
             case ("cut", name):
                 assert name in self.cuts, f"cut: {self.cuts}"

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
+from polywan.api.status import FamilyStatus, LayerStatus, PolicyStatus, TargetStatus, UplinkStatus
 from polywan.cli.overview import FAMILY_TITLES, drain_note, phrase_of, reason, volume, word
 from polywan.cli.units import age, milliseconds, rate, size
 from polywan.core.words import counted, lasted
 
 
-def text(uplink: Mapping[str, Any], policies: list[Mapping[str, Any]]) -> str:
+def text(uplink: UplinkStatus, policies: Sequence[PolicyStatus]) -> str:
     """Return what is known of an uplink, for people; policies are those of the status document."""
-    why = "" if uplink["state"] == "up" else f": {reason(uplink)}"
-    lines = [
-        f"{uplink['name']} ({uplink['interface']}): {word(uplink)} for {age(uplink['since'])}{why}{drain_note(uplink)}"
-    ]
+    why = "" if uplink.state == "up" else f": {reason(uplink)}"
+    lines = [f"{uplink.name} ({uplink.interface}): {word(uplink)} for {age(uplink.since)}{why}{drain_note(uplink)}"]
     lines += _rows(_summary(uplink, policies))
-    for family, known in uplink["families"].items():
-        said = known["state"] == "up" or phrase_of(known) in why
+    for family, known in uplink.families.items():
+        said = known.state == "up" or phrase_of(known) in why
         message = "" if said else f": {phrase_of(known)}"
-        lines.append(f"{FAMILY_TITLES[family]}: {known['state']} for {age(known['since'])}{message}")
-        if known.get("held_for"):
-            lines += _rows([("hold-down", known["reason"])])
+        lines.append(f"{FAMILY_TITLES[family]}: {known.state} for {age(known.since)}{message}")
+        if known.held_for:
+            lines += _rows([("hold-down", known.reason)])
         lines += _rows(_family(known))
     return "\n".join(lines)
 
@@ -32,28 +30,28 @@ def _rows(rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> list[str]:
     return [f"  {label:<12}{what}" for label, what in rows]
 
 
-def _summary(uplink: Mapping[str, Any], policies: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _summary(uplink: UplinkStatus, policies: Sequence[PolicyStatus]) -> Iterator[tuple[str, str]]:
     for policy in policies:
-        if shares := _shares(policy, uplink["name"]):
-            yield "new conns", f"{shares} of {policy['title']}"
-    if uplink.get("standby"):
+        if shares := _shares(policy, uplink.name):
+            yield "new conns", f"{shares} of {policy.title}"
+    if uplink.standby:
         yield "new conns", "none: stands by until no better uplink is up"
-    if uplink.get("slow_start") is not None:
-        yield "slow start", f"{100 * uplink['slow_start']:.0f} % of its weight by now"
-    yield "open conns", str(uplink["connections"])
-    yield "now", f"{rate(uplink['rx_bps'])} down, {rate(uplink['tx_bps'])} up"
-    yield "total", f"{size(uplink['rx_bytes'])} down, {size(uplink['tx_bytes'])} up, since the link was created"
+    if uplink.slow_start is not None:
+        yield "slow start", f"{100 * uplink.slow_start:.0f} % of its weight by now"
+    yield "open conns", str(uplink.connections)
+    yield "now", f"{rate(uplink.rx_bps)} down, {rate(uplink.tx_bps)} up"
+    yield "total", f"{size(uplink.rx_bytes)} down, {size(uplink.tx_bytes)} up, since the link was created"
     for line in volume(uplink):
         yield "probes", line.split(": ", 2)[2]
     yield from _outages(uplink)
-    yield "in kernel", f"mark {uplink['mark']:#x}, table {uplink['table']}, weight {uplink['weight']}"
+    yield "in kernel", f"mark {uplink.mark:#x}, table {uplink.table}, weight {uplink.weight}"
 
 
-def _shares(policy: Mapping[str, Any], name: str) -> str:
+def _shares(policy: PolicyStatus, name: str) -> str:
     """Return the uplink's share of a policy: once where the families agree."""
     found = {
-        FAMILY_TITLES[family]: next((m["share"] for m in choice["members"] if m["uplink"] == name), 0.0)
-        for family, choice in policy["families"].items()
+        FAMILY_TITLES[family]: next((m.share for m in choice.members if m.uplink == name), 0.0)
+        for family, choice in policy.families.items()
     }
     if not any(found.values()):
         return ""
@@ -63,38 +61,38 @@ def _shares(policy: Mapping[str, Any], name: str) -> str:
     return ", ".join(f"{percent} ({family})" for family, percent in shown.items())
 
 
-def _outages(uplink: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "outages", f"{uplink['outages_today']} today"
-    for outage in uplink["outages"]:
-        took = "not over yet" if outage["seconds"] is None else lasted(outage["seconds"])
-        yield "", f"{_moment(outage['since'])}, {took}: {outage['reason']}"
+def _outages(uplink: UplinkStatus) -> Iterator[tuple[str, str]]:
+    yield "outages", f"{uplink.outages_today} today"
+    for outage in uplink.outages:
+        took = "not over yet" if outage.seconds is None else lasted(outage.seconds)
+        yield "", f"{_moment(outage.since)}, {took}: {outage.reason}"
 
 
-def _family(known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if known["address"]:
-        yield "address", known["address"]
-    if known["gateway"]:
-        asked = _found(known["layers"].get("gateway")).replace(f": {known['gateway']} is at", ": is at")
-        yield "gateway", f"{known['gateway']}{asked}"
-    for number, target in enumerate(known["targets"]):
-        yield "" if number else "targets", f"{target['target']}: {_target(target)}"
-    for layer, found in known["layers"].items():
+def _family(known: FamilyStatus) -> Iterator[tuple[str, str]]:
+    if known.address:
+        yield "address", known.address
+    if known.gateway:
+        asked = _found(known.layers.get("gateway")).replace(f": {known.gateway} is at", ": is at")
+        yield "gateway", f"{known.gateway}{asked}"
+    for number, target in enumerate(known.targets):
+        yield "" if number else "targets", f"{target.target}: {_target(target)}"
+    for layer, found in known.layers.items():
         if layer != "gateway":
             yield layer, _found(found).removeprefix(", ")
 
 
-def _found(layer: Mapping[str, Any] | None) -> str:
+def _found(layer: LayerStatus | None) -> str:
     if layer is None:
         return ""
-    return f", {layer['state']}" + (f": {layer['detail']}" if layer["detail"] else "")
+    return f", {layer.state}" + (f": {layer.detail}" if layer.detail else "")
 
 
-def _target(target: Mapping[str, Any]) -> str:
-    if target["missed"] is None:
+def _target(target: TargetStatus) -> str:
+    if target.missed is None:
         return "not known yet"
-    measured = [milliseconds(target["rtt_ms"])] if target["rtt_ms"] is not None else []
-    measured += [f"loss {100 * target['loss']:.0f} %"] if target["loss"] is not None else []
-    silent = f"no answer to the last {counted(target['missed'], 'probe')}" if target["missed"] else "answers"
+    measured = [milliseconds(target.rtt_ms)] if target.rtt_ms is not None else []
+    measured += [f"loss {100 * target.loss:.0f} %"] if target.loss is not None else []
+    silent = f"no answer to the last {counted(target.missed, 'probe')}" if target.missed else "answers"
     return ", ".join([silent, *measured])
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
+from polywan.api.codec import encode
+from polywan.api.status import UplinkStatus
 from polywan.cli import options
 from polywan.cli.fitting import terminal_width
 from polywan.cli.oneuplink import text as in_full
@@ -46,34 +48,30 @@ def command(
     """
     client = Client(resolve(runtime_dir))
     while True:
-        status = _shown(client.status(), name)
+        status = client.status()
+        uplinks = _chosen(status.uplinks, name)
         if watch and sys.stdout.isatty():
             click.clear()
-        click.echo(_printed(status, name, as_json=as_json, watch=watch))
+        if as_json:
+            click.echo(json.dumps(encode(status if name is None else uplinks[0]), indent=None if watch else 2))
+        else:
+            click.echo(text(status, terminal_width()) if name is None else in_full(uplinks[0], status.policies))
         if not watch:
             break
         time.sleep(1)
-    ctx.exit(exit_code(status) if check else 0)
+    ctx.exit(exit_code(uplinks) if check else 0)
 
 
-def _shown(status: dict[str, Any], name: str | None) -> dict[str, Any]:
-    """Return the document, or one with this uplink alone.
+def _chosen(uplinks: Sequence[UplinkStatus], name: str | None) -> Sequence[UplinkStatus]:
+    """Return all uplinks, or the one of that name.
 
     Raises:
         click.UsageError: there is no such uplink.
     """
-    if name is None:
-        return status
-    found = [uplink for uplink in status["uplinks"] if uplink["name"] == name]
-    if not found:
+    found = [uplink for uplink in uplinks if name in (None, uplink.name)]
+    if name is not None and not found:
         from polywan.config.faults import shown, suggest
 
-        hint = suggest(name, [uplink["name"] for uplink in status["uplinks"]])
+        hint = suggest(name, [uplink.name for uplink in uplinks])
         raise click.UsageError(f"there is no uplink {shown(name)}; {hint}" if hint else "there are no uplinks yet")
-    return {**status, "uplinks": found}
-
-
-def _printed(status: dict[str, Any], name: str | None, *, as_json: bool, watch: bool) -> str:
-    if as_json:
-        return json.dumps(status if name is None else status["uplinks"][0], indent=None if watch else 2)
-    return text(status, terminal_width()) if name is None else in_full(status["uplinks"][0], status["policies"])
+    return found

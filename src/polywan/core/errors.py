@@ -68,7 +68,7 @@ class ControlError(PolywanError):
     """The daemon cannot be reached, or refused the request.
 
     Attributes:
-        status: the HTTP status when it answered, 0 when it could not be reached.
+        status: the HTTP status when it answered, 0 when it could not be reached, 502 when its answer makes no sense.
     """
 
     def __init__(self, message: str, status: int = 0) -> None:

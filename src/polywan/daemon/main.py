@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from polywan import __version__, presence
+from polywan.api.status import Status
 from polywan.config import Loaded, load_with_warnings
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature, NotPermitted, PolywanError
 from polywan.core.plan.plan import describe_nexthop, describe_route, describe_rule
@@ -73,13 +74,12 @@ class Service:
         self._reloader = Reloader(daemon, kernel, lookups, places.config)
         self.stop = asyncio.Event()
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Status:
         """Return the status document."""
         traffic = await self._daemon.traffic()
         now = asyncio.get_running_loop().time()
-        status = document(self._daemon.state, __version__, self._started, time.time() - now, traffic, now)
-        status["warnings"] += self._daemon.troubles
-        return status
+        troubles = self._daemon.troubles
+        return document(self._daemon.state, __version__, self._started, time.time() - now, traffic, now, troubles)
 
     def show(self, what: str) -> dict[str, Any] | None:
         """Return what the daemon wants the kernel to hold, or the configuration in force."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from polywan.api.status import Status
 from polywan.client import Client
 from polywan.lab.namespaces import Namespace
 from polywan.lab.sandbox import LabError
@@ -57,6 +58,14 @@ class DaemonProcess:
     def client(self) -> Client:
         """A client of its control socket."""
         return Client(self.runtime)
+
+    def status(self) -> Status:
+        """Return what it says of everything.
+
+        Raises:
+            ControlError: it does not answer.
+        """
+        return self.client.status()
 
     @property
     def troubles(self) -> list[str]:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
+from polywan.api.status import Status, UplinkStatus
 from polywan.core.errors import ControlError
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
@@ -41,7 +42,7 @@ class Audience(Protocol):
         """Tell what happens next, or what came of it."""
         ...
 
-    def show(self, status: Mapping[str, Any], recent: Counter[int], failed: int) -> None:
+    def show(self, status: Status, recent: Counter[int], failed: int) -> None:
         """Show the uplinks as the daemon reports them, and what became of the last new connections."""
         ...
 
@@ -274,10 +275,10 @@ class Story:
         names = {f"isp{number}" for number in numbers}
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
-            uplinks = [u for u in await self._look() if u["name"] in names]
-            reached = [u["state"] == "up" if up else u["state"] not in _IN_USE for u in uplinks]
+            uplinks = [u for u in await self._look() if u.name in names]
+            reached = [u.state == "up" if up else u.state not in _IN_USE for u in uplinks]
             if len(uplinks) == len(names) and all(reached):
-                return max(self._moment(u["since"]) for u in uplinks)
+                return max(self._moment(u.since) for u in uplinks)
             await asyncio.sleep(_POLL)
         return None
 
@@ -287,19 +288,18 @@ class Story:
             await self._look()
             await asyncio.sleep(min(_SHOW, rest))
 
-    async def _look(self) -> list[Mapping[str, Any]]:
+    async def _look(self) -> Sequence[UplinkStatus]:
         """Ask the daemon for its uplinks and show them; none when it does not answer."""
         try:
-            status = await asyncio.to_thread(self.daemon.client.status)
+            status = await asyncio.to_thread(self.daemon.status)
         except ControlError:
-            return []
+            return ()
         now = time.monotonic()
         if now - self._shown >= _SHOW:
             self._shown = now
             recent = [a for a in self._load.attempts[-500:] if a.ended > now - _RECENT]
             self.audience.show(status, shares(a.uplink for a in recent), sum(not a.ok for a in recent))
-        uplinks: list[Mapping[str, Any]] = status["uplinks"]
-        return uplinks
+        return status.uplinks
 
     def _moment(self, since: str | None) -> float:
         """Turn the daemon's wall clock into monotonic seconds."""

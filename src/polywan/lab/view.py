@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from polywan.api.status import Status
 from polywan.lab.scenario import Audience, Report
 from polywan.lab.verdict import Event
 
@@ -34,7 +35,7 @@ class Plain:
         """Write one line."""
         print(f"{time.monotonic() - self._began:6.2f} s  {text}", file=self._stream, flush=True)
 
-    def show(self, status: Mapping[str, Any], recent: Counter[int], failed: int) -> None:
+    def show(self, status: Status, recent: Counter[int], failed: int) -> None:
         """Show nothing: lines that repeat themselves tell nothing."""
 
 
@@ -49,25 +50,25 @@ class Screen:
         moment = f"{time.monotonic() - self._began:6.2f} s  "
         self._live.console.print(Text.assemble((moment, "dim"), text))
 
-    def show(self, status: Mapping[str, Any], recent: Counter[int], failed: int) -> None:
+    def show(self, status: Status, recent: Counter[int], failed: int) -> None:
         """Refresh the table."""
         table = Table(box=None, pad_edge=False)
         for column in ("uplink", "state", "share wanted", "share seen", "connections", "reason"):
             table.add_column(column, justify="right" if "share" in column or column == "connections" else "left")
         total = recent.total()
-        for number, uplink in enumerate(status["uplinks"], 1):
+        for number, uplink in enumerate(status.uplinks, 1):
             if number > _ROWS:
                 break
-            state = str(uplink["state"])
+            state = uplink.state
             table.add_row(
-                str(uplink["name"]),
+                uplink.name,
                 Text(state, style=_COLOURS.get(state, "")),
-                f"{uplink['share']:.1%}",
+                f"{uplink.share:.1%}",
                 f"{recent[number] / total:.1%}" if total else "-",
-                str(uplink["connections"]),
-                Text(str(uplink["reason"] or "")),
+                str(uplink.connections),
+                Text(uplink.reason),
             )
-        more = len(status["uplinks"]) - _ROWS
+        more = len(status.uplinks) - _ROWS
         last = f"new connections in the last 5 s: {total} opened, {failed} failed"
         self._live.update(
             Group(table, Text(last + (f"; {more} more uplinks not shown" if more > 0 else ""), style="dim"))

@@ -23,6 +23,7 @@ from polywan.core.errors import (
 )
 from polywan.core.status.exit_code import exit_code as verdict
 from polywan.daemon.offline import dump, recording
+from support.documents import uplink
 from support.engine_world import Engine, world
 
 CASE = Path(__file__).parents[2] / "golden/cases/two_uplinks_share_by_weight"
@@ -76,7 +77,7 @@ def test_each_error_has_its_exit_code(error: Exception, code: int) -> None:
     ],
 )
 def test_status_check_tells_degraded_from_down(states: list[str], code: int) -> None:
-    assert verdict({"uplinks": [{"state": s} for s in states]}) == code
+    assert verdict([uplink("a", s) for s in states]) == code
 
 
 def test_a_bad_file_is_exit_3_with_every_problem_on_stderr(tmp_path: Path) -> None:

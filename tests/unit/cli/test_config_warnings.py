@@ -82,7 +82,7 @@ def test_warnings_are_logged_and_stay_in_the_status_until_the_next_file(path: Pa
     state, effects = engine.step(State(), ConfigLoaded(config(1), texts), 0.0)
     assert [e for e in effects if isinstance(e, Log)] == [Log(Level.WARNING, "config.warning", texts[0])]
     state, _ = engine.step(state, ReadDone(world(1), ActualState()), 0.0)
-    assert [w for w in document(state, "1", 0.0, 0.0, {})["warnings"] if ODD in w] == list(texts)
+    assert [w for w in document(state, "1", 0.0, 0.0, {}).warnings if ODD in w] == list(texts)
     state, effects = engine.step(state, ConfigLoaded(config(1)), 1.0)
     assert not [e for e in effects if isinstance(e, Log)]
-    assert not [w for w in document(state, "1", 0.0, 0.0, {})["warnings"] if ODD in w]
+    assert not [w for w in document(state, "1", 0.0, 0.0, {}).warnings if ODD in w]

@@ -2,93 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from itertools import product
-from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from polywan.api.status import DrainStatus, Status, UplinkStatus
 from polywan.cli import status as verb
 from polywan.cli.fitting import shortened, terminal_width
 from polywan.cli.oneuplink import text as in_full
 from polywan.cli.overview import text
 from polywan.client import Client
+from support.documents import ago, family, outage, policy, status, uplink
 
 
-def ago(seconds: float) -> str:
-    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
-
-
-def family(state: str = "up", reason: str = "has a path", **more: Any) -> dict[str, Any]:
-    known = {
-        "state": state,
-        "reason": reason,
-        "layers": {},
-        "since": ago(190),
-        "address": "100.64.1.2",
-        "gateway": "100.64.1.1",
-        "share": 0.5,
-        "rtt_ms": 12.34,
-        "loss": 0.0,
-        "held_for": None,
-        "targets": [
-            {"target": "1.1.1.1", "missed": 0, "rtt_ms": 12.3, "loss": 0.0},
-            {"target": "8.8.8.8", "missed": 1, "rtt_ms": None, "loss": 1.0},
-        ],
-    }
-    return known | more
-
-
-def uplink(name: str, state: str = "up", share: float = 0.0, **more: Any) -> dict[str, Any]:
-    families = more.pop("families", None) or {"ipv4": family(state), "ipv6": family(state)}
-    known: dict[str, Any] = {
-        "name": name,
-        "interface": "wan1",
-        "state": state,
-        "since": ago(190),
-        "reason": "has a path",
-        "weight": 1,
-        "mark": 0x100,
-        "table": 6001,
-        "share": share,
-        "shares": dict.fromkeys(families, share),
-        "rtt_ms": 12.34,
-        "loss": 0.0,
-        "connections": 42,
-        "rx_bps": 12_345_678,
-        "tx_bps": 298_000,
-        "rx_bytes": 10_000,
-        "tx_bytes": 20_000,
-        "drain": None,
-        "slow_start": None,
-        "standby": False,
-        "held_for": None,
-        "outages_today": 0,
-        "last_outage_s": None,
-        "outages": [],
-        "families": families,
-    }
-    return known | more
-
-
-def policy(name: str, members: dict[str, dict[str, float]], title: str = "", reason: str = "") -> dict[str, Any]:
-    return {
-        "name": name,
-        "title": title or f"policy {name}",
-        "families": {
-            f: {"members": [{"uplink": n, "share": s} for n, s in shares.items()], "reason": reason}
-            for f, shares in members.items()
-        },
-    }
-
-
-def status(*uplinks: dict[str, Any], policies: tuple[dict[str, Any], ...] = (), **more: Any) -> dict[str, Any]:
-    return {"uplinks": list(uplinks), "policies": list(policies), "warnings": [], "drift": []} | more
-
-
-def lines(document: dict[str, Any], width: int | None = None) -> list[str]:
+def lines(document: Status, width: int | None = None) -> list[str]:
     return click.unstyle(text(document, width)).splitlines()
 
 
@@ -108,7 +37,7 @@ def test_when_all_is_well_there_is_a_line_for_each_uplink_and_nothing_else() -> 
 def test_what_is_wrong_comes_first_with_one_line_each_the_worst_before_the_others() -> None:
     degraded = uplink("lte", "degraded", families={"ipv4": family("degraded", "loss 50 %")})
     down = uplink("dsl", "down", families={"ipv4": family("down", "no carrier"), "ipv6": family("down", "no carrier")})
-    shown = lines(status(uplink("fibre", share=1.0), degraded, down, warnings=["look here"]), 80)
+    shown = lines(status(uplink("fibre", share=1.0), degraded, down, warnings=("look here",)), 80)
     assert shown[:4] == [
         "dsl: down for 3 min: no carrier",
         "lte: degraded for 3 min: loss 50 %",
@@ -126,8 +55,8 @@ WORST = status(
         policy("default", {"ipv4": {"fibre": 0.5, "dsl": 0.5}, "ipv6": {"fibre": 1.0}}),
         policy("voip", {"ipv4": {"fibre": 0.123456, "dsl": 0.876544}, "ipv6": {}}, reason=LONG),
     ),
-    warnings=[LONG * 3],
-    drift=["+ rule " + "x" * 100] * 9,
+    warnings=(LONG * 3,),
+    drift=("+ rule " + "x" * 100,) * 9,
 )
 
 
@@ -179,7 +108,7 @@ BUSY = family("degraded", "busy: x")
         (uplink("a", "drained", reason="drained by operator"), "drained"),
     ],
 )  # fmt: skip
-def test_the_state_is_told_in_a_word(uplink_document: dict[str, Any], word: str) -> None:
+def test_the_state_is_told_in_a_word(uplink_document: UplinkStatus, word: str) -> None:
     row = next(line for line in lines(status(uplink_document)) if line.startswith("a  "))
     assert row[8:].startswith(f"{word}  ")
 
@@ -238,7 +167,7 @@ def test_a_rule_that_names_an_uplink_is_silent_while_that_uplink_serves_it() -> 
 
 
 def test_a_warning_about_both_families_is_one_line() -> None:
-    warnings = [f"policy default (IPv{n}): no healthy uplink" for n in (4, 6)]
+    warnings = tuple(f"policy default (IPv{n}): no healthy uplink" for n in (4, 6))
     assert lines(status(uplink("a"), warnings=warnings))[0] == "warning: policy default: no healthy uplink"
     assert lines(status(uplink("a"), warnings=warnings[:1]))[0] == f"warning: {warnings[0]}"
 
@@ -252,7 +181,7 @@ def test_a_great_many_dead_uplinks_do_not_push_the_table_away() -> None:
 
 
 def test_one_connection_that_is_left_is_no_plural() -> None:
-    drain_state = {"since": ago(5), "deadline": None, "by_operator": True}
+    drain_state = DrainStatus(since=ago(5), deadline=None, by_operator=True)
     drained = uplink("a", "draining", reason="drained by operator", connections=1, drain=drain_state)
     assert lines(status(drained))[-1] == "a: drained by operator; 1 connection remains"
 
@@ -267,10 +196,7 @@ def test_what_is_not_known_is_a_dash() -> None:
 
 
 def test_all_about_one_uplink_is_told_by_family_and_target() -> None:
-    outages = [
-        {"since": ago(100), "seconds": None, "reason": "no carrier"},
-        {"since": ago(9000), "seconds": 252.0, "reason": "gateway answers, nothing beyond it"},
-    ]
+    outages = (outage(100, None, "no carrier"), outage(9000, 252.0, "gateway answers, nothing beyond it"))
     down = family("down", LONG, address=None, gateway=None)
     one = uplink("dsl", "degraded", outages_today=2, outages=outages, families={"ipv4": family(), "ipv6": down})
     shown = in_full(one, [policy("default", {"ipv4": {"dsl": 0.5, "a": 0.5}, "ipv6": {"a": 1.0}})])

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from polywan.api.status import Status
 from polywan.cli import group
 from polywan.client import Client
 from polywan.config import Config
@@ -36,6 +37,7 @@ from polywan.daemon.loop import Daemon
 from polywan.kernel.fake.kernel import FakeKernel
 from polywan.kernel.fake.tracker import Connection
 from polywan.probe.fake import FakeProber
+from support.documents import status
 from support.engine_world import config, link, world
 
 
@@ -239,14 +241,17 @@ def test_names_from_outside_cannot_forge_log_lines() -> None:
     assert printable("wan\n2026 ERROR fake\x1b[2J") == "wan\\x0a2026 ERROR fake\\x1b[2J"
 
 
+EMPTY = status()
+
+
 class Api:
     """What the socket offers, without a daemon behind it."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    async def status(self) -> dict[str, Any]:
-        return {"uplinks": []}
+    async def status(self) -> Status:
+        return EMPTY
 
     def show(self, what: str) -> dict[str, Any] | None:
         return {"text": f"{what}\n"} if what == "nft" else None
@@ -306,7 +311,7 @@ def ask(directory: Path, question: Callable[[Client], Any]) -> Any:
 
 
 def test_the_socket_answers_status(tmp_path: Path) -> None:
-    assert ask(tmp_path, lambda client: client.status()) == {"uplinks": []}
+    assert ask(tmp_path, lambda client: client.status()) == EMPTY
 
 
 def test_the_socket_is_for_owner_and_group_only(tmp_path: Path) -> None:
@@ -320,7 +325,7 @@ def test_the_socket_is_gone_afterwards(tmp_path: Path) -> None:
 
 def test_a_leftover_socket_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "control.sock").write_text("")
-    assert ask(tmp_path, lambda client: client.status()) == {"uplinks": []}
+    assert ask(tmp_path, lambda client: client.status()) == EMPTY
 
 
 def test_a_refused_reload_arrives_with_every_problem(tmp_path: Path) -> None:

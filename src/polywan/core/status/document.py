@@ -1,14 +1,25 @@
-"""The status document: one schema for the socket, the command and the page. It only ever grows."""
+"""Make the status document (`polywan/api/status.py`) of what the engine knows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final
+from typing import Final
 
+from polywan.api.status import (
+    ChoiceStatus,
+    DrainStatus,
+    FamilyStatus,
+    LayerStatus,
+    Member,
+    PolicyStatus,
+    Status,
+    UplinkStatus,
+)
 from polywan.config.model.numbering import DIRECT
 from polywan.core.engine import passive, probing
+from polywan.core.engine.story import ends_of
 from polywan.core.health import fail_static
 from polywan.core.health.layers import Layer, LayerState, LayerVerdict, Spent
 from polywan.core.health.rounds import ProbeState
@@ -52,8 +63,9 @@ def document(
     started: float,
     wall_offset: float,
     traffic: Mapping[str, Traffic],
-    now: float = float("inf"),
-) -> dict[str, Any]:
+    now: float = inf,
+    troubles: Sequence[str] = (),
+) -> Status:
     """Return the status document.
 
     Args:
@@ -63,93 +75,100 @@ def document(
         wall_offset: what added to monotonic seconds gives Unix time.
         traffic: measurements by uplink.
         now: monotonic seconds; without it nothing is told of what counts for seconds only.
+        troubles: what else people should know.
     """
-    config, selection = state.config, state.selection
-    uplinks = (
-        []
-        if config is None
-        else [
-            {
-                **_uplink(state, config, n, wall_offset, traffic.get(n, Traffic()), now),
-                "unanswered": passive.unanswered(state, n, now),
-            }
-            for n in config.uplinks
-        ]
-    )
-    policies = [] if config is None or selection is None else _policies(config, selection)
-    return {
-        "schema": SCHEMA,
-        "version": version,
-        "generation": state.generation,
-        "since": iso(started + wall_offset),
-        "ready": state.ready,
-        "uplinks": uplinks,
-        "policies": policies,
-        "drift": list(drift.shown(state.repairs.mended, config, now)),
-        "warnings": [
+    config, selection, applied = state.config, state.selection, state.retries.applied
+    names = () if config is None else config.uplinks
+    return Status(
+        schema=SCHEMA,
+        version=version,
+        generation=state.generation,
+        since=iso(started + wall_offset),
+        ready=state.ready,
+        uplinks=tuple(
+            _uplink(state, config, name, wall_offset, traffic.get(name, Traffic()), now)
+            for name in names
+            if config is not None
+        ),
+        policies=() if config is None or selection is None else tuple(_policies(config, selection)),
+        drift=tuple(drift.shown(state.repairs.mended, config, now)),
+        warnings=(
             *state.warnings,
             *(f"the kernel refused: {text}" for text in state.retries.refused),
             *map(fail_static.static_reason, fail_static.failed_at_once(state.health)),
             *forced(state),
             *(f"target {target} answers through no uplink: not counted" for target in state.bad_targets.bad),
-        ],
-        "apply_ms": round(1000 * state.retries.applied.seconds, 2) if state.retries.applied else None,
-        "apply_ops": len(state.retries.applied.plan.ops) if state.retries.applied else 0,
-    }
+            *troubles,
+        ),
+        apply_ms=round(1000 * applied.seconds, 2) if applied else None,
+        apply_ops=len(applied.plan.ops) if applied else 0,
+    )
 
 
 def _uplink(
     state: State, config: Resolved, name: str, wall_offset: float, traffic: Traffic, now: float
-) -> dict[str, Any]:
+) -> UplinkStatus:
     uplink = config.uplinks[name]
     seen = state.views.get(name)
     number = state.numbers[name]
     probes = [state.health[name, f] for f in FAMILIES if (name, f) in state.health]
-    answered = [p for p in probes if p.rtt is not None]
-    losses = [p.loss for p in probes if p.loss is not None]
-    best = min(answered, key=lambda p: p.rtt or 0.0, default=None)
-    return {
-        "name": name,
-        "interface": uplink.interface,
-        "state": seen.state if seen else UplinkState.DOWN,
-        "since": iso(seen.since + wall_offset) if seen else None,
-        "reason": seen.reason if seen else "not evaluated yet",
-        "weight": config.weights[name],
-        "slow_start": _slow_start(state, name),
-        "metered": uplink.metered,
-        "share": _share(state.selection, "default", name),
-        "gateway": _gateway(state, name, Family.V4),
-        "gateway6": _gateway(state, name, Family.V6),
-        "address": _address(state, name, Family.V4),
-        "address6": _address(state, name, Family.V6),
-        **_nat6(state, config, name),
-        "mark": number.mark,
-        "table": number.table,
-        "rtt_ms": round(1000 * best.rtt, 3) if best and best.rtt is not None else None,
-        "jitter_ms": round(1000 * best.jitter, 3) if best else None,
-        "loss": round(max(losses), 4) if losses else None,
-        **_lateness(probes),
-        "drain": _drain(state, name, wall_offset),
-        "connections": traffic.connections,
-        "rx_bps": round(traffic.rx_bps),
-        "tx_bps": round(traffic.tx_bps),
-        "rx_bytes": traffic.rx_bytes,
-        "tx_bytes": traffic.tx_bytes,
-        **_probe_bytes(state.checks.spent.get(name)),
-        "layers": _layers(state, name, FAMILIES, wall_offset),
-        "families": _families(state, name, wall_offset, now),
-        **uplink_detail.of_uplink(state, name, wall_offset, now),
-    }
+    best = min((p for p in probes if p.rtt is not None), key=lambda p: p.rtt or 0.0, default=None)
+    prefixes6, nat6_mode = _nat6(state, config, name)
+    spent = state.checks.spent.get(name)
+    ended = uplink_detail.last_ended(state, name)
+    return UplinkStatus(
+        name=name,
+        interface=uplink.interface,
+        state=seen.state if seen else UplinkState.DOWN,
+        since=iso(seen.since + wall_offset) if seen else None,
+        reason=seen.reason if seen else "not evaluated yet",
+        weight=config.weights[name],
+        slow_start=_slow_start(state, name),
+        metered=uplink.metered,
+        share=_share(state.selection, "default", name),
+        gateway=_gateway(state, name, Family.V4),
+        gateway6=_gateway(state, name, Family.V6),
+        address=_address(state, name, Family.V4),
+        address6=_address(state, name, Family.V6),
+        prefixes6=prefixes6,
+        nat6_mode=nat6_mode,
+        mark=number.mark,
+        table=number.table,
+        rtt_ms=round(1000 * best.rtt, 3) if best and best.rtt is not None else None,
+        jitter_ms=round(1000 * best.jitter, 3) if best else None,
+        loss=_largest(p.loss for p in probes),
+        late=_largest(p.quality.late for p in probes),
+        queue_ms=_queue(probes),
+        drain=_drain(state, name, wall_offset),
+        connections=traffic.connections,
+        rx_bps=round(traffic.rx_bps),
+        tx_bps=round(traffic.tx_bps),
+        rx_bytes=traffic.rx_bytes,
+        tx_bytes=traffic.tx_bytes,
+        probe_bytes=spent.total if spent else 0,
+        probe_bytes_month=_month(spent),
+        layers=_layers(state, name, FAMILIES, wall_offset),
+        families=_families(state, name, wall_offset, now),
+        standby=uplink_detail.stands_by(state, name),
+        shares=uplink_detail.shares(state, "default", name),
+        held_for=uplink_detail.held(state, name, now),
+        outages_today=uplink_detail.outages_today(state, name, wall_offset, now),
+        last_outage_s=round(ended.lasted, 1) if ended and ended.lasted is not None else None,
+        outages=uplink_detail.last_outages(state, name),
+        unanswered=passive.unanswered(state, name, now),
+    )
 
 
-def _lateness(probes: Iterable[ProbeState]) -> dict[str, Any]:
-    """Share of the last probes that were answered after their timeout, 0..1, and how long answers wait in a queue."""
-    late = [p.quality.late for p in probes if p.quality.late is not None]
+def _largest(shares: Iterable[float | None]) -> float | None:
+    """The worse of the families' shares, 0..1."""
+    known = [share for share in shares if share is not None]
+    return round(max(known), 4) if known else None
+
+
+def _queue(probes: Iterable[ProbeState]) -> float | None:
+    """How long answers wait in a queue, in milliseconds."""
     waits = [p.quality.queue for p in probes if p.quality.queue is not None]
-    return {
-        "late": round(max(late), 4) if late else None,
-        "queue_ms": round(1000 * min(waits), 1) if waits else None,
-    }
+    return round(1000 * min(waits), 1) if waits else None
 
 
 def _slow_start(state: State, name: str) -> float | None:
@@ -158,24 +177,21 @@ def _slow_start(state: State, name: str) -> float | None:
     return min(parts) / 100 if parts else None
 
 
-def _nat6(state: State, config: Resolved, name: str) -> dict[str, Any]:
+def _nat6(state: State, config: Resolved, name: str) -> tuple[tuple[str, ...], str | None]:
     """Prefixes that the provider routes here, and what happens to IPv6 sources; None without IPv6."""
     if state.observed is None or (name, Family.V6) not in state.reach:
-        return {"prefixes6": [], "nat6_mode": None}
+        return (), None
     side = side_of(name, config.uplinks[name], state.observed)
-    return {"prefixes6": list(map(str, side.prefixes)), "nat6_mode": side.mode}
+    return tuple(map(str, side.prefixes)), side.mode
 
 
-def _probe_bytes(spent: Spent | None) -> dict[str, Any]:
-    """Volume of probes and checks since the start, and of a month at this rate once a minute has shown it."""
-    if spent is None:
-        return {"probe_bytes": 0, "probe_bytes_month": None}
-    lasted = spent.until - spent.since
-    month = round(spent.total / lasted * MONTH) if lasted >= LEAST_UPTIME else None
-    return {"probe_bytes": spent.total, "probe_bytes_month": month}
+def _month(spent: Spent | None) -> int | None:
+    """Volume of a month of probes and checks, at the rate since the start once a minute has shown it."""
+    lasted = spent.until - spent.since if spent is not None else 0.0
+    return round(spent.total / lasted * MONTH) if spent is not None and lasted >= LEAST_UPTIME else None
 
 
-def _layers(state: State, name: str, families: Iterable[Family], wall_offset: float) -> dict[str, Any]:
+def _layers(state: State, name: str, families: Iterable[Family], wall_offset: float) -> dict[str, LayerStatus]:
     """Each layer that is checked; of two families, the one that is worse."""
     worst: dict[Layer, LayerState] = {}
     wanted = {Layer.GATEWAY, *state.probing[name].checks} if name in state.probing else set()
@@ -184,44 +200,53 @@ def _layers(state: State, name: str, families: Iterable[Family], wall_offset: fl
             if layer in wanted and (layer not in worst or _BADNESS[known.verdict] > _BADNESS[worst[layer].verdict]):
                 worst[layer] = known
     return {
-        layer: {
-            "state": worst[layer].verdict,
-            "detail": worst[layer].detail,
-            "since": None if _BADNESS[worst[layer].verdict] == 1 else iso(worst[layer].since + wall_offset),
-        }
+        layer: LayerStatus(
+            state=worst[layer].verdict,
+            detail=worst[layer].detail,
+            since=None if _BADNESS[worst[layer].verdict] == 1 else iso(worst[layer].since + wall_offset),
+        )
         for layer in Layer
         if layer in worst
     }
 
 
-def _families(state: State, name: str, wall_offset: float, now: float) -> dict[str, Any]:
+def _families(state: State, name: str, wall_offset: float, now: float) -> dict[str, FamilyStatus]:
     """State of each family that the uplink has, by its name in nft(8)."""
-    result: dict[str, Any] = {}
     found = probing.found(state)
+    result = {}
     for family in FAMILIES:
-        if (name, family) not in state.reach:
+        key = (name, family)
+        if key not in state.reach:
             continue
-        word, cause = judge_family((name, family), state.reach, state.health, found)
-        result[family.nfproto] = {
-            "state": word,
-            "reason": cause,
-            "layers": _layers(state, name, [family], wall_offset),
-            **uplink_detail.of_family(state, (name, family), wall_offset, now),
-        }
+        word, cause = judge_family(key, state.reach, state.health, found)
+        ends, probes = ends_of(state, key), state.health.get(key)
+        result[family.nfproto] = FamilyStatus(
+            state=word,
+            reason=cause,
+            layers=_layers(state, name, [family], wall_offset),
+            since=iso(probes.since + wall_offset) if probes else None,
+            address=ends.address if ends else None,
+            gateway=ends.gateway if ends else None,
+            share=uplink_detail.share(state, "default", key),
+            rtt_ms=round(1000 * probes.rtt, 3) if probes and probes.rtt is not None else None,
+            loss=round(probes.loss, 4) if probes and probes.loss is not None else None,
+            held_for=uplink_detail.family_held(state, key, now),
+            targets=uplink_detail.targets(state, key),
+        )
     return result
 
 
-def _drain(state: State, name: str, wall_offset: float) -> dict[str, Any] | None:
+def _drain(state: State, name: str, wall_offset: float) -> DrainStatus | None:
     """Since when the uplink is being left, by hand or because a better one serves again, and when the rest is ended."""
     found = [drain_state for (n, _), drain_state in state.drains.items() if n == name and not drain_state.done]
     if not found:
         return None
     deadline = max(drain_state.deadline for drain_state in found)
-    return {
-        "since": iso(min(drain_state.since for drain_state in found) + wall_offset),
-        "deadline": None if deadline == inf else iso(deadline + wall_offset),
-        "by_operator": name in state.memory.orders,
-    }
+    return DrainStatus(
+        since=iso(min(drain_state.since for drain_state in found) + wall_offset),
+        deadline=None if deadline == inf else iso(deadline + wall_offset),
+        by_operator=name in state.memory.orders,
+    )
 
 
 def _share(selection: Selection | None, policy: str, name: str) -> float:
@@ -237,31 +262,27 @@ def _choice_share(choice: Choice, name: str) -> float:
     return sum(weight for member, weight in choice.members if member == name) / total if total else 0.0
 
 
-def _policies(config: Resolved, selection: Selection) -> list[dict[str, Any]]:
+def _policies(config: Resolved, selection: Selection) -> Iterator[PolicyStatus]:
     known, titles = config.policies, config.titles
-    result = []
     for policy in dict.fromkeys(p for p, _ in selection.choices):
         choices = {f: c for (p, f), c in selection.choices.items() if p == policy}
         first = next(iter(choices.values()))
-        result.append(
-            {
-                "name": policy,
-                "title": titles[policy],
-                "algorithm": known[policy].algorithm,
-                "direct": policy.startswith(DIRECT),
-                "active_tier": first.tier,
-                "members": [{"uplink": n, "share": round(_choice_share(first, n), 6)} for n, _ in first.members],
-                "families": {
-                    f.nfproto: {
-                        "active_tier": c.tier,
-                        "reason": c.reason,
-                        "members": [{"uplink": n, "share": round(_choice_share(c, n), 6)} for n, _ in c.members],
-                    }
-                    for f, c in choices.items()
-                },
-            }
+        yield PolicyStatus(
+            name=policy,
+            title=titles[policy],
+            algorithm=known[policy].algorithm,
+            direct=policy.startswith(DIRECT),
+            active_tier=first.tier,
+            members=_members(first),
+            families={
+                f.nfproto: ChoiceStatus(active_tier=c.tier, reason=c.reason, members=_members(c))
+                for f, c in choices.items()
+            },
         )
-    return result
+
+
+def _members(choice: Choice) -> tuple[Member, ...]:
+    return tuple(Member(uplink=n, share=round(_choice_share(choice, n), 6)) for n, _ in choice.members)
 
 
 def forced(state: State) -> Iterable[str]:

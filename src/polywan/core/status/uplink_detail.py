@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import Any
 
-from polywan.core.engine.story import ends_of, held_for
+from polywan.api.status import OutageStatus, TargetStatus
+from polywan.core.engine.story import held_for
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy import draining
 from polywan.core.policy.uplink_state import UplinkState
@@ -15,52 +15,47 @@ from polywan.core.status.times import iso
 from polywan.core.world.paths import UplinkFamily
 
 
-def of_uplink(state: State, name: str, wall_offset: float, now: float) -> dict[str, Any]:
-    """Return the fields of an uplink as a whole.
+def held(state: State, name: str, now: float) -> float | None:
+    """Return for how many seconds an uplink stays down although it answers; None when it does not.
 
     Args:
         state: the engine's state.
         name: the uplink.
-        wall_offset: what added to monotonic seconds gives Unix time.
         now: monotonic seconds; endless when what counts for seconds only is not to be told.
     """
+    remaining = [each for family in FAMILIES if (each := family_held(state, (name, family), now)) is not None]
+    return max(remaining, default=None)
+
+
+def family_held(state: State, key: UplinkFamily, now: float) -> float | None:
+    """Return the same for one family of an uplink."""
+    remaining = held_for(state, key, now) if isfinite(now) and key in state.reach else None
+    return None if remaining is None else round(remaining, 1)
+
+
+def outages_today(state: State, name: str, wall_offset: float, now: float) -> int:
+    """Return how many outages of an uplink began today, local time; `wall_offset` plus `now` is Unix time."""
     history = state.memory.outages.get(name)
-    ended = history.ended if history else None
-    remaining = [held for family in FAMILIES if (held := _held(state, (name, family), now)) is not None]
-    return {
-        "standby": stands_by(state, name),
-        "shares": {
-            family.nfproto: share(state, "default", (name, family))
-            for family in FAMILIES
-            if state.selection is not None and ("default", family) in state.selection.choices
-        },
-        "held_for": max(remaining, default=None),
-        "outages_today": outages.today(history, now + wall_offset, state.zone) if isfinite(now) else 0,
-        "last_outage_s": round(ended.lasted, 1) if ended and ended.lasted is not None else None,
-        "outages": [
-            {
-                "since": iso(outage.began),
-                "seconds": None if outage.lasted is None else round(outage.lasted, 1),
-                "reason": outage.reason,
-            }
-            for outage in (history.last if history else ())
-        ],
-    }
+    return outages.today(history, now + wall_offset, state.zone) if isfinite(now) else 0
 
 
-def of_family(state: State, key: UplinkFamily, wall_offset: float, now: float) -> dict[str, Any]:
-    """Return the fields of one family of an uplink; arguments as above."""
-    ends, probes = ends_of(state, key), state.health.get(key)
-    return {
-        "since": iso(probes.since + wall_offset) if probes else None,
-        "address": ends.address if ends else None,
-        "gateway": ends.gateway if ends else None,
-        "share": share(state, "default", key),
-        "rtt_ms": round(1000 * probes.rtt, 3) if probes and probes.rtt is not None else None,
-        "loss": round(probes.loss, 4) if probes and probes.loss is not None else None,
-        "held_for": _held(state, key, now),
-        "targets": _targets(state, key),
-    }
+def last_ended(state: State, name: str) -> outages.Outage | None:
+    """Return the last outage of an uplink that is over."""
+    history = state.memory.outages.get(name)
+    return history.ended if history else None
+
+
+def last_outages(state: State, name: str) -> tuple[OutageStatus, ...]:
+    """Return the last outages of an uplink, newest first."""
+    history = state.memory.outages.get(name)
+    return tuple(
+        OutageStatus(
+            since=iso(outage.began),
+            seconds=None if outage.lasted is None else round(outage.lasted, 1),
+            reason=outage.reason,
+        )
+        for outage in (history.last if history else ())
+    )
 
 
 def stands_by(state: State, name: str) -> bool:
@@ -79,28 +74,29 @@ def share(state: State, policy: str, key: UplinkFamily) -> float:
     return round(mine / total, 6) if total else 0.0
 
 
-def _held(state: State, key: UplinkFamily, now: float) -> float | None:
-    remaining = held_for(state, key, now) if isfinite(now) and key in state.reach else None
-    return None if remaining is None else round(remaining, 1)
+def shares(state: State, policy: str, name: str) -> dict[str, float]:
+    """Return an uplink's share of a policy's new connections in each family that the policy has, 0..1."""
+    return {
+        family.nfproto: share(state, policy, (name, family))
+        for family in FAMILIES
+        if state.selection is not None and (policy, family) in state.selection.choices
+    }
 
 
-def _targets(state: State, key: UplinkFamily) -> list[dict[str, Any]]:
-    """Each target: probes in a row without an answer (None: not known yet), and what was measured with it."""
+def targets(state: State, key: UplinkFamily) -> tuple[TargetStatus, ...]:
+    """Return each target: probes in a row without an answer (None: not known yet), and what was measured with it."""
     settings, probes = state.probing.get(key[0]), state.health.get(key)
     if settings is None:
-        return []
+        return ()
     missed = state.bad_targets.misses.get(key, {})
     measured = {t.address: t for t in probes.quality.targets} if probes else {}
-    result = []
-    for target in settings.targets:
-        if Family(target.version) is key[1]:
-            known = measured.get(target)
-            result.append(
-                {
-                    "target": str(target),
-                    "missed": missed.get(target),
-                    "rtt_ms": round(1000 * known.rtt, 3) if known and known.rtt is not None else None,
-                    "loss": round(known.loss, 4) if known and known.count else None,
-                }
-            )
-    return result
+    return tuple(
+        TargetStatus(
+            target=str(target),
+            missed=missed.get(target),
+            rtt_ms=round(1000 * known.rtt, 3) if known and known.rtt is not None else None,
+            loss=round(known.loss, 4) if known and known.count else None,
+        )
+        for target, known in ((target, measured.get(target)) for target in settings.targets)
+        if Family(target.version) is key[1]
+    )

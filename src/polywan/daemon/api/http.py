@@ -21,6 +21,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from polywan.api.codec import encode
+from polywan.api.status import Status
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature
 from polywan.core.policy.operator import Verb
 from polywan.core.status.flow_list import FlowQuery, flow_query_of
@@ -34,7 +36,7 @@ log = logging.getLogger("polywan")
 class Api(Protocol):
     """What the socket offers; `daemon/main.py` carries it out."""
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Status:
         """Return the status document."""
         ...
 
@@ -131,7 +133,7 @@ def application(api: Api) -> Starlette:
     """Return the ASGI application over the API."""
 
     async def status(_: Request) -> Response:
-        return JSONResponse(await api.status())
+        return JSONResponse(encode(await api.status()))
 
     async def show(request: Request) -> Response:
         document = api.show(request.path_params["what"])

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from polywan.api.status import UplinkStatus
 from polywan.cli.overview import text
 from polywan.config import ConfigError, load_text
 from polywan.core.engine import agenda
@@ -294,21 +295,19 @@ def test_a_report_of_a_link_without_carrier_ends_there() -> None:
     assert {line[1:] for line in report(daemon.state, "u1")} == {("broken", "no carrier")}
 
 
-def status_of(probes: Prober) -> dict[str, object]:
-    found: dict[str, object] = document(probes.daemon.state, "1", 0.0, 0.0, {})["uplinks"][0]
-    return found
+def status_of(probes: Prober) -> UplinkStatus:
+    return document(probes.daemon.state, "1", 0.0, 0.0, {}).uplinks[0]
 
 
 def test_the_status_has_each_layer_with_its_state() -> None:
     probes = prober(checks="dns")
     probes.broken = {("u1", Layer.DNS): "no answer"}
     probes.run(15)
-    layers = status_of(probes)["layers"]
-    assert isinstance(layers, dict)
+    layers = status_of(probes).layers
     assert list(layers) == ["gateway", "dns"]
-    assert layers["dns"]["state"] == "broken"
-    assert layers["dns"]["detail"] == "no answer"
-    assert layers["dns"]["since"].startswith("1970-01-01T00:00:0")
+    assert layers["dns"].state == "broken"
+    assert layers["dns"].detail == "no answer"
+    assert str(layers["dns"].since).startswith("1970-01-01T00:00:0")
 
 
 def test_the_volume_of_probes_is_counted_and_told_for_metered_uplinks() -> None:
@@ -320,7 +319,7 @@ def test_the_volume_of_probes_is_counted_and_told_for_metered_uplinks() -> None:
     probes.run(600)
     found = document(probes.daemon.state, "1", 0.0, 0.0, {})
     # Sixty rounds of three echoes, 40 bytes each way, and three ARP checks.
-    assert found["uplinks"][0]["probe_bytes"] == pytest.approx(60 * 3 * 80 + 3 * 120, rel=0.05)
+    assert found.uplinks[0].probe_bytes == pytest.approx(60 * 3 * 80 + 3 * 120, rel=0.05)
     lines = [line for line in text(found).splitlines() if "since start" in line]
     assert lines == ["u1: probes: 14.6 kB since start, about 63.8 MB a month"]
 

@@ -304,7 +304,7 @@ def test_status_tells_the_share_without_an_answer() -> None:
     sim, load = playing()
 
     def shown() -> list[float | None]:
-        return [u["unanswered"] for u in document(sim.state, "0", 0.0, 0.0, {}, sim.now)["uplinks"]]
+        return [u.unanswered for u in document(sim.state, "0", 0.0, 0.0, {}, sim.now).uplinks]
 
     assert shown() == [None, None]
     load.run(8.0, dead=frozenset(SERVERS[:2]))
@@ -319,4 +319,4 @@ def test_a_reload_without_the_uplink_forgets_it_in_status_too() -> None:
     sim, load = playing()
     load.run(8.0)
     sim.command(("reload", "without", "u1"))
-    assert [u["name"] for u in document(sim.state, "0", 0.0, 0.0, {}, sim.now)["uplinks"]] == ["u2"]
+    assert [u.name for u in document(sim.state, "0", 0.0, 0.0, {}, sim.now).uplinks] == ["u2"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from polywan.api.status import DrainStatus
 from polywan.config import Config
 from polywan.core.net import Family
 from polywan.core.policy.operator import Verb
@@ -57,16 +58,14 @@ def test_status_says_by_whom_and_until_when() -> None:
     daemon = Engine(config(3), world(3))
     order(daemon, Verb.DISABLE, "u1")
     order(daemon, Verb.DRAIN, "u2", deadline=60.0)
-    first, second, third = document(daemon.state, "", 0.0, 0.0, {})["uplinks"]
-    assert (first["state"], first["reason"]) == ("disabled", "disabled by operator since 1970-01-01 00:00:00 UTC")
-    assert second["state"] == "draining"
-    assert second["reason"].endswith("remaining connections end at 1970-01-01 00:01:00 UTC")
-    assert second["drain"] == {
-        "since": "1970-01-01T00:00:00.000+00:00",
-        "deadline": "1970-01-01T00:01:00.000+00:00",
-        "by_operator": True,
-    }
-    assert (third["state"], third["drain"]) == ("up", None)
+    first, second, third = document(daemon.state, "", 0.0, 0.0, {}).uplinks
+    assert (first.state, first.reason) == ("disabled", "disabled by operator since 1970-01-01 00:00:00 UTC")
+    assert second.state == "draining"
+    assert second.reason.endswith("remaining connections end at 1970-01-01 00:01:00 UTC")
+    assert second.drain == DrainStatus(
+        since="1970-01-01T00:00:00.000+00:00", deadline="1970-01-01T00:01:00.000+00:00", by_operator=True
+    )
+    assert (third.state, third.drain) == ("up", None)
 
 
 def test_what_the_file_disables_nobody_enables_by_hand() -> None:

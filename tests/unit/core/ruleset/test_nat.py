@@ -353,8 +353,8 @@ def test_without_a_default_of_mains_the_box_leaves_by_the_fallback_table() -> No
 
 def test_status_tells_prefixes_and_mode() -> None:
     daemon = Engine(conf({}, {}, {"families": "ipv4"}), seen(default(1, A), count=3))
-    shown = status.document(daemon.state, "0", 0.0, 0.0, {})["uplinks"]
-    assert [(u["prefixes6"], u["nat6_mode"]) for u in shown] == [([A], "prefix"), ([], "masquerade"), ([], None)]
+    shown = status.document(daemon.state, "0", 0.0, 0.0, {}).uplinks
+    assert [(u.prefixes6, u.nat6_mode) for u in shown] == [((A,), "prefix"), ((), "masquerade"), ((), None)]
 
 
 def route_body(*parts: bytes, source: int = 0, family: int = 10) -> bytes:

@@ -38,8 +38,7 @@ def repaired(effects: Sequence[Effect]) -> list[str]:
 
 
 def shown(daemon: Engine, now: float) -> list[str]:
-    found: list[str] = document(daemon.state, "0", 0.0, 0.0, {}, now)["drift"]
-    return found
+    return list(document(daemon.state, "0", 0.0, 0.0, {}, now).drift)
 
 
 def made_anew(number: int) -> Observed:

@@ -10,19 +10,21 @@ from typing import Any, cast
 
 import pytest
 
+from polywan.api.status import Status
 from polywan.client import Client
 from polywan.core.errors import BusyError
 from polywan.daemon.api.http import Api, bind, serving
 from polywan.daemon.api.listening import listening
 from polywan.daemon.rundir import locked
 from polywan.files import SOCKET
+from support.documents import status
 
 
 class Answers:
     """An API that only says that it is there."""
 
-    async def status(self) -> dict[str, Any]:
-        return {"uplinks": []}
+    async def status(self) -> Status:
+        return status()
 
 
 API = cast("Api", Answers())

@@ -14,22 +14,27 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
+from polywan.api.status import Status
 from polywan.client import Client
 from polywan.core.errors import ControlError
 from polywan.daemon.api import peers
 from polywan.daemon.api.admission import EACH, MOST_PEERS, ROOT_PEERS
 from polywan.daemon.api.http import serving
 from polywan.daemon.api.peers import Server, user_of
+from support.documents import status
 
 READER, OTHER, ROOT = 1000, 1001, 0
 GET = b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+EMPTY = status()
+
+
 class Api:
     """Answers what these tests ask for."""
 
-    async def status(self) -> dict[str, Any]:
-        return {"uplinks": []}
+    async def status(self) -> Status:
+        return EMPTY
 
     async def reload(self) -> dict[str, Any]:
         return {"generation": 1}
@@ -117,7 +122,7 @@ def test_a_reader_with_too_many_connections_is_told_so_and_others_get_answers(tm
             Client(directory).status()
         assert caught.value.status == 503
         for users.uid in (OTHER, ROOT):
-            assert Client(directory).status() == {"uplinks": []}
+            assert Client(directory).status() == EMPTY
         for sock in mine:
             sock.close()
 
@@ -137,7 +142,7 @@ def test_many_readers_cannot_keep_root_out(tmp_path: Path) -> None:
                 .startswith(b"HTTP/1.1 " + (b"200" if len(ours) <= MOST_PEERS - ROOT_PEERS else b"503"))
             )
         users.uid = ROOT
-        assert Client(directory).status() == {"uplinks": []}
+        assert Client(directory).status() == EMPTY
         for sock in ours:
             sock.close()
 
@@ -147,7 +152,7 @@ def test_many_readers_cannot_keep_root_out(tmp_path: Path) -> None:
 def test_a_connection_that_ended_makes_room(tmp_path: Path) -> None:
     def story(directory: Path, users: Users) -> None:
         for _ in range(3 * MOST_PEERS):
-            assert Client(directory).status() == {"uplinks": []}
+            assert Client(directory).status() == EMPTY
 
     play(tmp_path, Users(READER), story)
 
@@ -190,9 +195,9 @@ def test_a_request_that_comes_byte_by_byte_does_not_win_time(tmp_path: Path, mon
 def test_an_answer_that_takes_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.05)
 
-    async def slow(_: Api) -> dict[str, Any]:
+    async def slow(_: Api) -> Status:
         await asyncio.sleep(0.3)
-        return {"uplinks": []}
+        return EMPTY
 
     monkeypatch.setattr(Api, "status", slow)
     play(tmp_path, Users(READER), lambda directory, _: Client(directory).status())

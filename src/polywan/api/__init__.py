@@ -1,0 +1,1 @@
+"""What do the daemon and its clients say to each other?"""
