@@ -206,7 +206,7 @@ def _reload(daemon: DaemonProcess) -> tuple[float, int]:
     """Reload; return its milliseconds as a client sees them, and how many plans were carried out."""
     before = int(daemon.status().generation)
     began = time.perf_counter()
-    after = int(daemon.client.reload()["generation"])
+    after = int(daemon.reload().generation)
     return 1000 * (time.perf_counter() - began), after - before
 
 

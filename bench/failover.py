@@ -131,7 +131,7 @@ def _one(lab: Lab, fault: Fault, number: int, *, wait: float) -> Run:
         return asyncio.run(_under_load(lab, daemon, fault, number, wait))
     finally:
         (lab.restore if fault.carrier else lab.unblackhole)(number)
-        daemon.client.down()
+        daemon.down()
         daemon.stop()
 
 

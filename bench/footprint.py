@@ -66,7 +66,7 @@ def _one(uplinks: int, *, idle: float, times: int) -> dict[str, Any]:
 
 
 def _from_nothing(daemon: DaemonProcess) -> float:
-    daemon.client.down()
+    daemon.down()
     daemon.stop()
     return 1000 * daemon.start()
 

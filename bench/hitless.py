@@ -156,7 +156,7 @@ def _reload(daemon: DaemonProcess, files: tuple[str, ...], load: Load, traffic: 
         time.sleep(max(0.0, due - time.monotonic()))
         daemon.config.write_text(files[number % len(files)], encoding="utf-8")
         start = time.monotonic()
-        daemon.client.reload()
+        daemon.reload()
         times.append(1000 * (time.monotonic() - start))
         if not traffic.alive:
             raise LabError(f"the traffic ended after {number} of {load.reloads} reloads")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import socket
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from polywan import files
-from polywan.api.codec import Doc, DocumentError, decode
-from polywan.api.status import Status
+from polywan.api.calls import Answered, Asked, Call
+from polywan.api.codec import Doc, DocumentError, decode, encode
+from polywan.api.requests import Refusal, Words
 from polywan.core.errors import ConfigError, ControlError, Problem
 from polywan.core.words import printable
 
@@ -32,21 +33,38 @@ def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value, keep="\n\t")
     if isinstance(value, list):
-        return [_clean(one) for one in value]
+        # Nearly all are harmless, and there may be a million of them.
+        return [
+            one if one is None or type(one) is int or (type(one) is str and one.isprintable()) else _clean(one)
+            for one in value
+        ]
     if isinstance(value, dict):
         return {_clean(key): _clean(one) for key, one in value.items()}
     return value
 
 
-def _with(path: str, words: Mapping[str, str]) -> str:
-    return f"{path}?{urlencode(words)}" if words else path
+_IN_PATH: Final = re.compile(r"\{(\w+)(:path)?\}")
+
+
+def _request(call: Call[Asked, Any], asked: Asked) -> tuple[str, str | None]:
+    """Return path and query of a call, and its body."""
+    said: dict[str, Any] = dict(asked.words) if isinstance(asked, Words) else encode(asked)
+    path = _IN_PATH.sub(lambda part: quote(said.pop(part[1]), safe=""), call.path)
+    if call.body:
+        return path, json.dumps(said)
+    return (f"{path}?{urlencode(said)}" if said else path), None
 
 
 def _read(kind: type[Doc], body: object) -> Doc:
     try:
         return decode(kind, body)
     except DocumentError as error:
-        raise ControlError(f"the daemon's answer makes no sense: {error}; is it of another version?", 502) from error
+        raise senseless(error) from error
+
+
+def senseless(error: DocumentError) -> ControlError:
+    """Return the error for an answer that is no such document."""
+    return ControlError(f"the daemon's answer makes no sense: {error}; is it of another version?", 502)
 
 
 def _phrase(error: Exception) -> str:
@@ -87,92 +105,36 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Client:
-    """One daemon, named by its runtime directory. Each call is one request.
-
-    Every call raises ControlError when the daemon cannot be reached or refuses.
-    """
+    """One daemon, named by its runtime directory. Each call is one request."""
 
     def __init__(self, directory: Path, timeout: float = 10.0) -> None:
         self._path = directory / files.SOCKET
         self._timeout = timeout
 
-    def status(self) -> Status:
-        """Return the status document."""
-        return _read(Status, self._answer("GET", "/v1/status"))
-
-    def show(self, what: str) -> str:
-        """Return the text of nft, routes, rules or config."""
-        return str(self._request("GET", f"/v1/show/{what}")["text"])
-
-    def why(self, words: Mapping[str, str]) -> dict[str, Any]:
-        """Return which way a connection would take, and why; `words` as in `core/trace/question.py`.
-
-        Status 400 of the error: the question makes no sense.
-        """
-        return self._request("GET", _with("/v1/why", words))
-
-    def reload(self) -> dict[str, Any]:
-        """Make the daemon read its file again and wait until it is in force.
+    def ask(self, call: Call[Asked, Answered], asked: Asked) -> Answered:
+        """Make a call of `polywan/api/calls.py`, and return what the daemon answers.
 
         Raises:
-            ConfigError: the file is bad; the old configuration stays in force.
+            ControlError: the daemon cannot be reached, refuses, or its answer makes no sense.
+            ConfigError: a configuration is bad.
         """
-        return self._request("POST", "/v1/reload")
+        path, body = _request(call, asked)
+        status, reason, answer = self._send(call.method, path, body)
+        if status < 400:
+            return _read(call.answer, answer)
+        refusal = _read(Refusal, answer)
+        if status == 422:
+            raise ConfigError([Problem(p.where, p.key, p.message, p.hint) for p in refusal.problems or ()])
+        raise ControlError(reason if refusal.error is None else refusal.error, status)
 
-    def via(self, uplink: str) -> dict[str, Any]:
-        """Make the daemon look at the control group of an uplink's programs, and wait until the kernel asks for it."""
-        return self._request("POST", f"/v1/via/{quote(uplink, safe='')}")
-
-    def flows(self, wanted: Mapping[str, str]) -> dict[str, Any]:
-        """Return tracked connections; `wanted` as `core.status.flow_list.wanted_of` reads it."""
-        return self._request("GET", _with("/v1/flows", wanted))
-
-    def affinity(self, policy: str | None = None) -> dict[str, Any]:
-        """Return the clients that keep their uplink, of a policy or of all."""
-        return self._request("GET", _with("/v1/affinity", {"policy": policy} if policy else {}))
-
-    def clear_affinity(self, address: str | None, policy: str | None = None) -> dict[str, Any]:
-        """Forget the clients of an address or network, or all; of a policy or of every one."""
-        asked = {"address": address} if address is not None else {"all": "true"}
-        return self._request("POST", _with("/v1/affinity/clear", asked | ({"policy": policy} if policy else {})))
-
-    def order(self, uplink: str, verb: str, deadline: str | None = None) -> dict[str, Any]:
-        """Disable, drain or enable an uplink (`verb`) and wait until that is in force; `deadline` as "10m", for drain.
-
-        Status 404 of the error: there is no such uplink; 400: that is no deadline.
-        """
-        path = f"/v1/uplinks/{quote(uplink, safe='')}/{verb}"
-        return self._request("POST", _with(path, {} if deadline is None else {"deadline": deadline}))
-
-    def test(self, uplink: str) -> dict[str, Any]:
-        """Make the daemon probe an uplink now, and return what each layer says."""
-        return self._request("POST", f"/v1/uplinks/{quote(uplink, safe='')}/test")
-
-    def plan(self, files: Mapping[str, str], namespace: str) -> dict[str, Any]:
-        """Return what a configuration, the texts of its files by name, would change now: ops, warnings.
-
-        Status 409 of the error: the daemon runs in another network namespace.
-
-        Raises:
-            ConfigError: the configuration is bad.
-        """
-        return self._request("POST", "/v1/plan", json.dumps({"files": dict(files), "namespace": namespace}))
-
-    def down(self) -> dict[str, Any]:
-        """Make the daemon leave the kernel as found and end."""
-        return self._request("POST", "/v1/down")
-
-    def _request(self, method: str, path: str, text: str | None = None) -> dict[str, Any]:
-        return dict(self._answer(method, path, text))
-
-    def _answer(self, method: str, path: str, text: str | None = None) -> Any:
+    def _send(self, method: str, path: str, text: str | None) -> tuple[int, str, Any]:
         connection = _Connection(self._path, self._timeout)
         try:
             # A daemon that has too many connections answers before it is asked, and closes.
             with suppress(BrokenPipeError):
                 connection.request(method, path, text)
             response = connection.getresponse()
-            body = _clean(json.loads(response.read() or b"{}"))
+            return response.status, response.reason, _clean(json.loads(response.read() or b"{}"))
         except PermissionError as error:
             raise ControlError(
                 f"{self._path}: permission denied: use sudo, or join the group of the socket (`polywan`)", 403
@@ -184,8 +146,3 @@ class Client:
             ) from error
         finally:
             connection.close()
-        if response.status == 422:
-            raise ConfigError([Problem(**p) for p in body.get("problems", [])])
-        if response.status >= 400:
-            raise ControlError(str(body.get("error", response.reason)), response.status)
-        return body

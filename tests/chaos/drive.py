@@ -167,7 +167,7 @@ class Run:
             # The last one is that of the action.
             self.daemon.config.write_text(texts[(turn + 1) % 2], encoding="utf-8")
             try:
-                self.daemon.client.reload()
+                self.daemon.reload()
             except ConfigError as error:
                 self.history.troubles.append((time.monotonic(), f"refused a good file: {error}"))
             except ControlError:
@@ -275,7 +275,7 @@ class Run:
         at, settings = time.monotonic(), self.plan.first
         self.daemon.config.write_text(self._text(settings), encoding="utf-8")
         with suppress(ControlError):
-            await asyncio.to_thread(self.daemon.client.reload)
+            await asyncio.to_thread(self.daemon.reload)
         back = await self._all_up()
         status = await self._status()
         off = await self._deviation(settings)
@@ -292,7 +292,7 @@ class Run:
         writes = -1 if shown is None else shown.generation
         self._killing = True
         with suppress(ControlError):
-            await asyncio.to_thread(self.daemon.client.down)
+            await asyncio.to_thread(self.daemon.down)
         await asyncio.to_thread(self.daemon.stop)
         complaints = set(self.daemon.troubles)
         self.history.troubles += [(line.at, line.text) for line in self.daemon.log if line.text in complaints]
@@ -318,7 +318,7 @@ class Run:
     async def _writes_of_reload(self) -> int:
         try:
             before = (await asyncio.to_thread(self.daemon.status)).generation
-            return int((await asyncio.to_thread(self.daemon.client.reload))["generation"] - before)
+            return int((await asyncio.to_thread(self.daemon.reload)).generation - before)
         except ControlError:
             return -1
 

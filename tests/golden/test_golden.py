@@ -47,7 +47,7 @@ def answer(state: State, line: str) -> str:
         # Devices that are no uplinks need not be in the recording.
         text = describe_trace(trace(trace_input_of(state), asked.packet(asked.source, asked.in_interface, now=0)))
     else:
-        text = recorded(state, words, now=0)["text"]
+        text = [*recorded(state, words, now=0).text]
     return "".join(f"{part}\n" for part in text)
 
 

@@ -8,10 +8,13 @@ import sys
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from polywan.api import calls
+from polywan.api.requests import Words
+from polywan.api.why import Explanation
 from polywan.core.net import FAMILIES, Family, IPAddress
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
@@ -32,15 +35,15 @@ FORWARDED = 8080
 OTHER_PORT = 7002
 
 
-def why(daemon: DaemonProcess, source: str, target: IPAddress, port: int = ECHO_PORT, **words: str) -> dict[str, Any]:
+def why(daemon: DaemonProcess, source: str, target: IPAddress, port: int = ECHO_PORT, **words: str) -> Explanation:
     at = f"[{target}]:{port}" if target.version == 6 else f"{target}:{port}"
-    answer = daemon.client.why({"from": source, "to": at, **words})
-    print("\n".join(answer["text"]))
+    answer = daemon.client.ask(calls.WHY, Words(words={"from": source, "to": at, **words}))
+    print("\n".join(answer.text))
     return answer
 
 
-def shares_of_why(answer: dict[str, Any]) -> dict[str, float]:
-    return {uplink["name"]: uplink["share"] for uplink in answer["uplinks"]}
+def shares_of_why(answer: Explanation) -> dict[str, float]:
+    return {uplink.name: uplink.share for uplink in answer.uplinks}
 
 
 def test_a_port_forward_and_a_service_of_the_box_answer_one_client_on_every_uplink_at_once(
@@ -100,7 +103,7 @@ def test_twins_share_the_traffic_and_why_tells_the_same(
     with_servers(lab, story)
     answer = why(daemon, str(LAN_CLIENT[family].ip), SERVERS[family][0])
     assert shares_of_why(answer) == {"isp1": 0.75, "isp2": 0.25}
-    assert answer["agrees"] is True
+    assert answer.agrees is True
     assert {seen.spoofed for seen in lab.all_seen().values()} == {0}
 
 
@@ -194,7 +197,7 @@ def test_rules_of_every_kind_are_told_by_why_and_seen_with_packets(
             (odd, near, ECHO_PORT, DSCP_EF, 4, 3),
         ):
             answer = await asyncio.to_thread(why, daemon, source, target, port, dscp=str(dscp))
-            assert (answer["rule"], list(shares_of_why(answer)), answer["agrees"]) == (number, [f"isp{uplink}"], True)
+            assert (answer.rule, list(shares_of_why(answer)), answer.agrees) == (number, [f"isp{uplink}"], True)
             assert await ask.tcp(target, source=source, dscp=dscp, server_port=port) == uplink
         await servers.close()
 
@@ -242,7 +245,7 @@ def test_weights_that_change_with_the_hour_move_no_live_connection(lab_of: Build
             before = [a.uplink for a in opened.attempts]
             assert shares(before) == {1: 8, 2: 4}
             daemon.config.write_text(by_the_hour(lab, then, now))
-            daemon.client.reload()
+            daemon.reload()
             with closing(await open_connections(lab, 12, SERVERS[Family.V4][0])) as later:
                 assert shares(a.uplink for a in later.attempts) == {1: 4, 2: 8}
             for connection in opened.connections:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from polywan.api import calls
+from polywan.api.requests import Nothing
 from polywan.api.status import UplinkStatus
 from polywan.core.errors import ConfigError, ControlError
 from polywan.core.net import FAMILIES, Family
@@ -80,7 +82,7 @@ def test_down_leaves_the_kernel_as_found(lab: Lab, start_daemon: StartDaemon, wa
     before = kernel(lab)
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     assert kernel(lab) != before
-    daemon.client.down()
+    daemon.down()
     wait_for(lambda: daemon.process is None or daemon.process.poll() is not None)
     assert kernel(lab) == before
 
@@ -182,7 +184,7 @@ def test_a_kill_at_any_moment_of_the_start_is_healed_by_the_next_one(
 ) -> None:
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     complete = kernel(lab)
-    daemon.client.down()
+    daemon.down()
     daemon.stop()
     daemon.launch()
     daemon.wait_log(lambda _: False, delay_ms / 1000)
@@ -310,7 +312,7 @@ def test_a_flow_that_began_while_its_uplink_was_between_two_addresses_carries_no
 def test_a_reload_without_change_writes_nothing(lab: Lab, start_daemon: StartDaemon) -> None:
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     before = kernel(lab)
-    assert daemon.client.reload()["changed"] is False
+    assert daemon.reload().changed is False
     assert kernel(lab) == before
 
 
@@ -321,7 +323,7 @@ def test_a_weight_change_is_exact_at_once_and_moves_no_connection(lab: Lab, star
         servers = await serve(lab)
         with closing(await open_connections(lab, 9, SERVERS[Family.V4][0])) as opened:
             daemon.config.write_text(configuration(lab.topology, (1, 2, 3)))
-            assert (await asyncio.to_thread(daemon.client.reload))["changed"] is True
+            assert (await asyncio.to_thread(daemon.reload)).changed is True
             with closing(await open_connections(lab, 12, SERVERS[Family.V4][0])) as later:
                 assert shares(a.uplink for a in later.attempts) == {1: 2, 2: 4, 3: 6}
             for connection in opened.connections:
@@ -346,7 +348,7 @@ def test_a_bad_file_changes_nothing_on_reload(lab: Lab, start_daemon: StartDaemo
     before = kernel(lab)
     daemon.config.write_text(BAD_FILES[kind])
     with pytest.raises(ConfigError, match=r"polywan\.toml"):
-        daemon.client.reload()
+        daemon.reload()
     assert kernel(lab) == before
     assert daemon.status().ready is True
 
@@ -355,7 +357,7 @@ def test_a_missing_file_changes_nothing_on_reload(lab: Lab, start_daemon: StartD
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)), may_complain=True)
     daemon.config.unlink()
     with pytest.raises(ConfigError):
-        daemon.client.reload()
+        daemon.reload()
 
 
 def test_a_second_daemon_on_the_same_directory_is_refused(lab: Lab, start_daemon: StartDaemon) -> None:
@@ -445,7 +447,7 @@ def test_without_a_daemon_the_client_says_where_it_looked(tmp_path: Path) -> Non
     from polywan.client import Client
 
     with pytest.raises(ControlError, match=r"control\.sock"):
-        Client(tmp_path).status()
+        Client(tmp_path).ask(calls.STATUS, Nothing())
 
 
 def test_a_bad_file_at_the_start_is_refused_with_every_problem(lab: Lab, start_daemon: StartDaemon) -> None:
@@ -458,7 +460,7 @@ def test_an_uplink_whose_cable_is_out_at_the_start_is_complete_once_it_is_plugge
 ) -> None:
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     whole = kernel(lab)
-    daemon.client.down()
+    daemon.down()
     daemon.stop()
     lab.cut(1)
     daemon.start()

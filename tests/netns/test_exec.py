@@ -327,7 +327,7 @@ def test_a_program_whose_uplink_is_removed_from_the_file_is_refused(
         with started(lab, daemon, "isp3", sys.executable, "-c", f"{ready}{TALK}", *ADDRESSES) as (process, output):
             await asyncio.to_thread(output.readline)
             daemon.config.write_text(toml.partition("[uplinks.isp3]")[0], encoding="utf-8")
-            await asyncio.to_thread(daemon.client.reload)
+            await asyncio.to_thread(daemon.reload)
             process.send_signal(signal.SIGUSR1)
             seen = json.loads(await asyncio.to_thread(output.read))
             assert seen == {key: error for address in ADDRESSES for key, error in refused(address).items()}

@@ -7,14 +7,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from polywan.api import calls
+from polywan.api.affinity import KeptClient
+from polywan.api.flow_rows import FlowRow, rows_of
+from polywan.api.requests import OfPolicy, Words
 from polywan.core.errors import ControlError
 from polywan.core.net import Family
 from polywan.core.world.conntrack import BLUR, stray
@@ -38,9 +41,12 @@ affinity = { key = "KEY", timeout = "10m" }
 """
 
 
-def flows(daemon: DaemonProcess, **wanted: str) -> list[Mapping[str, Any]]:
-    document = daemon.client.flows(wanted)
-    return [dict(zip(document["columns"], row, strict=True)) for row in document["flows"]]
+def flows(daemon: DaemonProcess, **wanted: str) -> list[FlowRow]:
+    return rows_of(daemon.client.ask(calls.FLOWS, Words(words=wanted)))
+
+
+def kept_clients(daemon: DaemonProcess, policy: str | None = None) -> tuple[KeptClient, ...]:
+    return daemon.client.ask(calls.AFFINITY, OfPolicy(policy=policy)).clients
 
 
 def polywan(daemon: DaemonProcess, *words: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -65,11 +71,11 @@ def test_every_connection_is_listed_with_its_uplink_and_its_translation(
             document = flows(
                 daemon, to=str(server), port=str(ECHO_PORT), proto="tcp", client=str(LAN_CLIENT[family].ip)
             )
-            assert {flow["client_port"]: flow["uplink"] for flow in document} == {p: u.name for p, u in names.items()}
-            assert {flow["client_port"]: flow["reply_destination"] for flow in document} == {
+            assert {flow.client_port: flow.uplink for flow in document} == {p: u.name for p, u in names.items()}
+            assert {flow.client_port: flow.reply_destination for flow in document} == {
                 p: str(u.addresses[family].own.ip) for p, u in names.items()
             }
-            assert {flow["state"] for flow in document} == {"ESTABLISHED"}
+            assert {flow.state for flow in document} == {"ESTABLISHED"}
 
     with_servers(lab, story)
 
@@ -84,10 +90,11 @@ def test_bytes_and_age_are_known_of_connections_that_began_under_the_daemon(
             answer = await opened.connections[0].ask("x" * 1000)
             assert "x" * 1000 in answer
             (flow,) = flows(daemon, port=str(ECHO_PORT), proto="tcp", client=str(LAN_CLIENT[Family.V4].ip))
-            assert flow["bytes_up"] > 1000
-            assert flow["bytes_down"] > 1000
-            assert flow["packets_up"] > 3
-            assert 0 <= flow["age"] < 60
+            assert (flow.bytes_up or 0) > 1000
+            assert (flow.bytes_down or 0) > 1000
+            assert (flow.packets_up or 0) > 3
+            assert flow.age is not None
+            assert 0 <= flow.age < 60
 
     with_servers(lab, story)
 
@@ -97,7 +104,7 @@ def test_accounting_is_switched_on_and_put_back(lab: Lab, start_daemon: StartDae
     lab.router.sysctl(dict.fromkeys(settings, 0))
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     assert [lab.router.read_sysctl(path) for path in settings] == ["1", "1"]
-    daemon.client.down()
+    daemon.down()
     assert [lab.router.read_sysctl(path) for path in settings] == ["0", "0"]
 
 
@@ -107,7 +114,9 @@ def test_the_counts_are_those_of_the_kernel_and_of_status(lab: Lab, start_daemon
 
     async def story() -> None:
         with closing(await open_connections(lab, 12, SERVERS[Family.V4][0])):
-            totals = {t["uplink"]: t["connections"] for t in daemon.client.flows({"limit": "0"})["totals"]}
+            totals = {
+                t.uplink: t.connections for t in daemon.client.ask(calls.FLOWS, Words(words={"limit": "0"})).totals
+            }
             status = {u.name: u for u in daemon.status().uplinks}
             for name, uplink in status.items():
                 shown = lab.router.run(["conntrack", "-L", "-m", f"{uplink.mark:#x}/0x3f000000"]).stdout
@@ -150,13 +159,13 @@ def test_a_kept_client_is_listed_and_can_be_forgotten(lab: Lab, start_daemon: St
     async def story() -> None:
         with closing(await open_connections(lab, 4, SERVERS[family][0])) as opened:
             (name,) = set(uplink_names(lab, opened))
-        (kept,) = [c for c in daemon.client.affinity("default")["clients"] if c["client"] == address]
-        assert (kept["uplink"], kept["server"], kept["policy"]) == (name, None, "default")
-        assert 590 < kept["expires_s"] <= 600
+        (kept,) = [c for c in kept_clients(daemon, "default") if c.client == address]
+        assert (kept.uplink, kept.server, kept.policy) == (name, None, "default")
+        assert 590 < kept.expires_s <= 600
         assert address in polywan(daemon, "affinity").stdout
         done = polywan(daemon, "affinity", "clear", address)
         assert (done.returncode, done.stderr) == (0, "1 client forgotten\n")
-        assert [c for c in daemon.client.affinity()["clients"] if c["client"] == address] == []
+        assert [c for c in kept_clients(daemon) if c.client == address] == []
 
     with_servers(lab, story)
     assert daemon.status().drift == ()
@@ -169,7 +178,7 @@ def test_a_client_and_server_that_are_kept_together_are_listed_together(lab: Lab
     async def story() -> None:
         for server in SERVERS[Family.V4]:
             (await open_connections(lab, 1, server)).close()
-        pairs = {(c["client"], c["server"]) for c in daemon.client.affinity()["clients"]}
+        pairs = {(c.client, c.server) for c in kept_clients(daemon)}
         client = str(LAN_CLIENT[Family.V4].ip)
         assert {(client, str(server)) for server in SERVERS[Family.V4]} <= pairs
 
@@ -181,7 +190,7 @@ def test_clients_of_an_uplink_that_dies_are_forgotten(lab: Lab, start_daemon: St
     address = str(LAN_CLIENT[Family.V4].ip)
 
     def uplinks() -> list[str]:
-        return [c["uplink"] for c in daemon.client.affinity()["clients"] if c["client"] == address]
+        return [c.uplink for c in kept_clients(daemon) if c.client == address]
 
     async def story() -> None:
         with closing(await open_connections(lab, 1, SERVERS[Family.V4][0])) as opened:
@@ -201,7 +210,7 @@ def test_clients_of_an_uplink_that_dies_are_forgotten(lab: Lab, start_daemon: St
 def test_a_policy_that_does_not_exist_is_refused(lab: Lab, start_daemon: StartDaemon) -> None:
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     with pytest.raises(ControlError, match='no policy "nobody"'):
-        daemon.client.affinity("nobody")
+        kept_clients(daemon, "nobody")
 
 
 def test_only_what_began_before_the_rule_set_is_a_stray(lab: Lab) -> None:

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from polywan.api import calls
+from polywan.api.requests import Words
+from polywan.api.why import Explanation
 from polywan.core.net import FAMILIES, Family
 from polywan.core.packet import Packet
 from polywan.core.ruleset.neighbours.foreign_rules import decides, theirs_chains
@@ -203,7 +206,7 @@ def test_what_rules_of_others_decide_goes_as_without_polywan_and_is_told(
             sent = _drawn(seed)
             remaining = router.leave(sent)
             for number, packet in enumerate(sent, start=1):
-                answer = await asyncio.to_thread(daemon.client.why, _words(packet))
+                answer = await asyncio.to_thread(daemon.client.ask, calls.WHY, Words(words=_words(packet)))
                 before, after = without[seed].get(number), remaining.get(number)
                 faults.extend(_faults(packet, observed, before, after, answer))
             router.others_have_nothing(observed)
@@ -218,20 +221,20 @@ def test_what_rules_of_others_decide_goes_as_without_polywan_and_is_told(
 
 
 def _faults(
-    packet: Packet, observed: Observed, before: str | None, after: str | None, answer: dict[str, Any]
+    packet: Packet, observed: Observed, before: str | None, after: str | None, answer: Explanation
 ) -> list[str]:
     rule = decides(observed.rules, observed.tables, packet)
-    story = "\n".join([f"{packet}", f"without polywan: {before}; with it: {after}", *answer["text"]])
+    story = "\n".join([f"{packet}", f"without polywan: {before}; with it: {after}", *answer.text])
     theirs = isinstance(rule, ForeignRule)
     wanted = {before} if theirs or before not in UPLINKS else UPLINKS
     faults = [] if after in wanted else [f"it should leave by {wanted}\n{story}"]
-    if answer["outcome"] in ("refused", "dropped"):
-        said = {None}
-    elif answer["outcome"] == "main":
-        said = {answer["interface"]}
+    if answer.outcome in ("refused", "dropped"):
+        said: set[str | None] = {None}
+    elif answer.outcome == "main":
+        said = {answer.interface}
     else:
-        said = {uplink["interface"] for uplink in answer["uplinks"]}
+        said = {uplink.interface for uplink in answer.uplinks}
     # IPv6 that was refused for want of a source is asked about again, with one that only the kernel knows.
-    again = answer["outcome"] == "refused" and packet.in_interface is None and packet.family is Family.V6
+    again = answer.outcome == "refused" and packet.in_interface is None and packet.family is Family.V6
     faults += [] if after in said or again else [f"why is wrong\n{story}"]
-    return faults + ([f"the kernel disagrees\n{story}"] if answer["agrees"] is False else [])
+    return faults + ([f"the kernel disagrees\n{story}"] if answer.agrees is False else [])

@@ -200,7 +200,7 @@ def test_a_reload_does_not_take_a_list_out_of_force_for_a_moment(
         for weight in (2, 3, 4):
             text = steered(lab, f'list = "{path}"').replace("weight = 1", f"weight = {weight}", 1)
             daemon.config.write_text(text)
-            reloading = asyncio.create_task(asyncio.to_thread(daemon.client.reload))
+            reloading = asyncio.create_task(asyncio.to_thread(daemon.reload))
             while not reloading.done():
                 assert await taken(lab, first) == ELSEWHERE
             await reloading

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from polywan.api import calls
+from polywan.api.requests import What
 from polywan.core.net import Family
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
@@ -241,7 +243,7 @@ def test_other_weights_move_no_open_connection(two: Lab, start_daemon: StartDaem
     async def story() -> None:
         with closing(await open_connections(two, 60, SERVERS[Family.V4][0])) as opened:
             daemon.config.write_text(multipath(two, 1, 50))
-            assert (await asyncio.to_thread(daemon.client.reload))["changed"]
+            assert (await asyncio.to_thread(daemon.reload)).changed
             assert members(two, Family.V4) == {1: 1, 2: 50}
             with closing(await open_connections(two, MANY, SERVERS[Family.V4][0])) as later:
                 assert near(shares(a.uplink for a in later.attempts), 2, 50 / 51)
@@ -258,7 +260,7 @@ def test_another_algorithm_takes_over_without_losing_a_connection(two: Lab, star
     async def story() -> None:
         with closing(await open_connections(two, 40, SERVERS[Family.V4][0])) as opened:
             daemon.config.write_text(multipath(two, 1, 1, algorithm="weighted"))
-            await asyncio.to_thread(daemon.client.reload)
+            await asyncio.to_thread(daemon.reload)
             assert nexthops(two) == []
             for connection in opened.connections:
                 assert await connection.ask("still by the same uplink?")
@@ -302,7 +304,7 @@ def test_down_leaves_no_nexthop_and_the_settings_as_found(
     daemon = start_daemon(two, multipath(two, 1, 1))
     assert {two.router.read_sysctl(path) for path in HASH_POLICIES} == {"1"}
     assert len(nexthops(two)) == 7
-    daemon.client.down()
+    daemon.down()
     wait_for(lambda: daemon.process is None or daemon.process.poll() is not None)
     assert [found["id"] for found in nexthops(two)] == [7]
     assert {path: two.router.read_sysctl(path) for path in HASH_POLICIES} == before
@@ -318,7 +320,7 @@ def test_a_restart_adopts_the_nexthops_and_writes_nothing(two: Lab, start_daemon
 
 
 def test_show_routes_names_the_nexthops(two: Lab, start_daemon: StartDaemon) -> None:
-    shown = start_daemon(two, multipath(two, 3, 1)).client.show("routes").splitlines()
+    shown = start_daemon(two, multipath(two, 3, 1)).client.ask(calls.SHOW, What(what="routes")).text.splitlines()
     assert "nexthop -4 id 1900004001 via 100.64.1.1 dev wan1" in shown
     assert "nexthop id 1900014003 group 1900004001,3/1900004002,1 type resilient buckets 1024 idle_timer 0" in shown
     assert "-4 default nhid 1900014003 table 6003 metric 1" in shown

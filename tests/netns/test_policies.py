@@ -138,7 +138,7 @@ def test_a_client_is_kept_on_its_uplink_over_reload_and_restart(
             policy(lab, (1, 1, 1), affinity={"key": "source", "timeout": "10m"})
             + '\n[policies.other]\ntiers = [["isp1"]]\n'
         )
-        daemon.client.reload()
+        daemon.reload()
         assert await uplinks_of(lab, sources, near) == before
         daemon.kill()
         daemon.start()

@@ -42,7 +42,7 @@ def test_connections_stay_when_names_are_exchanged_or_new(lab: Lab, start_daemon
             for names in NAMINGS:
                 text = re.sub(r"isp[123]", lambda found, names=names: names[found[0]], first)  # type: ignore[misc]
                 daemon.config.write_text(text)
-                await asyncio.to_thread(daemon.client.reload)
+                await asyncio.to_thread(daemon.reload)
                 after = {u.interface: u for u in daemon.status().uplinks}
                 assert [u.name for u in after.values()] == list(names.values())
                 for device, seen in after.items():

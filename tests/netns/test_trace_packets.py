@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from polywan.api import calls
+from polywan.api.requests import Words
+from polywan.api.why import Explanation
 from polywan.config import ConfigError, load_text
 from polywan.core.net import Family, IPAddress
 from polywan.core.policy.slots import HASH_SLOTS, SEED
@@ -276,33 +279,33 @@ def test_connections_go_where_the_tracer_says(lab: Lab, start_daemon: StartDaemo
         for number in range(CONFIGURATIONS):
             text = _file(lab, chance, ALGORITHMS[number % len(ALGORITHMS)], more)
             daemon.config.write_text(text)
-            await asyncio.to_thread(daemon.client.reload)
+            await asyncio.to_thread(daemon.reload)
             for _ in range(CONNECTIONS):
                 planned = _planned(chance, mac, clients, own)
-                answer = await asyncio.to_thread(daemon.client.why, planned.words())
+                answer = await asyncio.to_thread(daemon.client.ask, calls.WHY, Words(words=planned.words()))
                 seen = await planned.open(lab)
-                story = "\n".join([*answer["text"], repr(planned), f"really: {seen}", text])
+                story = "\n".join([*answer.text, repr(planned), f"really: {seen}", text])
                 assert seen in _expected(lab, answer), story
-                assert answer["agrees"] is not False, story
-                if answer["outcome"] == "uplink" and answer["algorithm"] in HASHES and not answer["notes"]:
-                    assert len(answer["uplinks"]) == 1, story
-                met.update((answer["outcome"], answer["algorithm"]))
+                assert answer.agrees is not False, story
+                if answer.outcome == "uplink" and answer.algorithm in HASHES and not answer.notes:
+                    assert len(answer.uplinks) == 1, story
+                met.update((answer.outcome, answer.algorithm))
 
     with_servers(lab, story)
     assert met >= {"uplink", "bound", "main", "refused"}
     assert met >= set(ALGORITHMS)
 
 
-def _expected(lab: Lab, answer: dict[str, Any]) -> set[int | None]:
+def _expected(lab: Lab, answer: Explanation) -> set[int | None]:
     """Numbers of the uplinks that the server may see; None when the connection comes to nothing."""
     by_device: dict[str | None, int] = {u.interface: u.number for u in lab.topology.uplinks}
-    if answer["outcome"] in ("refused", "dropped"):
+    if answer.outcome in ("refused", "dropped"):
         return {None}
-    if answer["outcome"] == "main":
-        return {by_device[answer["interface"]]}
+    if answer.outcome == "main":
+        return {by_device[answer.interface]}
     # The sockets here are connected, which nobody can tell the tracer.
     if stays := [
-        found[1] for note in answer["notes"] if (found := re.search(r"is connected looks bound.* isp(\d)", note))
+        found[1] for note in answer.notes if (found := re.search(r"is connected looks bound.* isp(\d)", note))
     ]:
         return {int(number) for number in stays}
-    return {by_device[uplink["interface"]] for uplink in answer["uplinks"]}
+    return {by_device[uplink.interface] for uplink in answer.uplinks}

@@ -10,6 +10,8 @@ from typing import Any, get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polywan.api.codec import decode, encode
+from polywan.api.why import Explanation
 from polywan.config.model.policy_and_rule import Algorithm
 from polywan.core.net import FAMILIES, Family, IPAddress, TableId
 from polywan.core.packet import Packet
@@ -109,8 +111,8 @@ def test_every_packet_has_a_story_that_can_be_told(
         }
     proofs = explain.compare(inputs, traced, dict.fromkeys(explain.queries(inputs, traced), second))
     document = explain.document(traced, proofs)
-    assert json.loads(json.dumps(document)) == document
-    assert document["text"][-1].startswith(explain.conclusion(traced))
+    assert decode(Explanation, json.loads(json.dumps(encode(document)))) == document
+    assert document.text[-1].startswith(explain.conclusion(traced))
 
 
 @given(packet=_packets(), policies=_policies())

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from polywan import files
+from polywan.api import calls
+from polywan.api.requests import Nothing
 from polywan.client import Client
 from polywan.core.errors import BusyError, ControlError, PolywanError
 from polywan.daemon.rundir import LOCK_FILE, locked
@@ -120,11 +122,11 @@ def test_a_client_is_not_led_to_the_socket_of_another_program(run: Path, tmp_pat
         other.setblocking(False)
         (run / SOCKET).symlink_to(tmp_path / "other.sock")
         with pytest.raises(ControlError, match="is not a socket"):
-            Client(run).down()
+            Client(run).ask(calls.DOWN, Nothing())
         (run / SOCKET).unlink()
         os.link(tmp_path / "other.sock", run / SOCKET)
         with pytest.raises(ControlError, match="has more than one hard link"):
-            Client(run).down()
+            Client(run).ask(calls.DOWN, Nothing())
         with pytest.raises(BlockingIOError):
             other.accept()
 

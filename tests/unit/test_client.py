@@ -6,11 +6,16 @@ import json
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from polywan import files
+from polywan.api import calls
+from polywan.api.calls import Call
 from polywan.api.codec import encode
+from polywan.api.document import Document
+from polywan.api.requests import DrainUplink, Nothing, OfPolicy, WhomToForget, Words
 from polywan.client import Client
 from polywan.core.errors import ControlError
 from support.documents import status
@@ -38,7 +43,7 @@ def answering(directory: Path, status: str, document: object) -> threading.Threa
 
 def test_texts_of_a_document_order_no_terminal_about(tmp_path: Path) -> None:
     thread = answering(tmp_path, "200 OK", {**encode(status()), "warnings": ["a\x1b[2Jb", "x\n\ty"]})
-    document = Client(tmp_path).status()
+    document = Client(tmp_path).ask(calls.STATUS, Nothing())
     thread.join()
     assert document.warnings == ("a\\x1b[2Jb", "x\n\ty")
 
@@ -46,7 +51,7 @@ def test_texts_of_a_document_order_no_terminal_about(tmp_path: Path) -> None:
 def test_neither_do_those_of_a_refusal(tmp_path: Path) -> None:
     thread = answering(tmp_path, "409 Conflict", {"error": "no\x1b]0;owned\x07"})
     with pytest.raises(ControlError, match=r"no\\x1b]0;owned\\x07"):
-        Client(tmp_path).status()
+        Client(tmp_path).ask(calls.STATUS, Nothing())
     thread.join()
 
 
@@ -57,7 +62,7 @@ def test_a_client_waits_while_others_fill_the_queue_of_the_socket(tmp_path: Path
         server.listen(0)
         first.connect(str(path))
         with pytest.raises(ControlError, match="too many other clients are waiting"):
-            Client(tmp_path, timeout=0.1).status()
+            Client(tmp_path, timeout=0.1).ask(calls.STATUS, Nothing())
 
         def answer() -> None:
             server.accept()[0].close()
@@ -69,7 +74,7 @@ def test_a_client_waits_while_others_fill_the_queue_of_the_socket(tmp_path: Path
 
         thread = threading.Timer(0.1, answer)
         thread.start()
-        assert Client(tmp_path).status() == EMPTY
+        assert Client(tmp_path).ask(calls.STATUS, Nothing()) == EMPTY
         thread.join()
 
 
@@ -86,12 +91,57 @@ def test_an_answer_that_is_no_such_document_is_refused_with_its_place(
 ) -> None:
     thread = answering(tmp_path, "200 OK", document)
     with pytest.raises(ControlError, match=rf"the daemon's answer makes no sense: {text}; ") as caught:
-        Client(tmp_path).status()
+        Client(tmp_path).ask(calls.STATUS, Nothing())
     thread.join()
     assert caught.value.status == 502
 
 
 def test_what_a_newer_daemon_adds_is_passed_over(tmp_path: Path) -> None:
     thread = answering(tmp_path, "200 OK", {**encode(EMPTY), "moon": {"phase": "full"}})
-    assert Client(tmp_path).status() == EMPTY
+    assert Client(tmp_path).ask(calls.STATUS, Nothing()) == EMPTY
     thread.join()
+
+
+@pytest.mark.parametrize("document", [[], {"error": 3}, {"error": "x", "problems": [{"where": "f"}]}])
+def test_a_refusal_that_makes_no_sense_is_told_as_such(tmp_path: Path, document: object) -> None:
+    thread = answering(tmp_path, "422 Unprocessable Entity", document)
+    with pytest.raises(ControlError, match="the daemon's answer makes no sense: ") as caught:
+        Client(tmp_path).ask(calls.STATUS, Nothing())
+    thread.join()
+    assert caught.value.status == 502
+
+
+def test_a_refusal_without_a_text_is_told_by_its_status(tmp_path: Path) -> None:
+    thread = answering(tmp_path, "403 Forbidden", {})
+    with pytest.raises(ControlError, match=r"^Forbidden$") as caught:
+        Client(tmp_path).ask(calls.STATUS, Nothing())
+    thread.join()
+    assert caught.value.status == 403
+
+
+@pytest.mark.parametrize(
+    ("call", "asked", "line"),
+    [
+        (calls.STATUS, Nothing(), "GET /v1/status"),
+        (calls.WHY, Words(words={"from": "-", "to": "[::1]:80"}), "GET /v1/why?from=-&to=%5B%3A%3A1%5D%3A80"),
+        (calls.AFFINITY, OfPolicy(), "GET /v1/affinity"),
+        (calls.AFFINITY, OfPolicy(policy="a b"), "GET /v1/affinity?policy=a+b"),
+        (calls.CLEAR_AFFINITY, WhomToForget(all="true"), "POST /v1/affinity/clear?all=true"),
+        (calls.DRAIN, DrainUplink(name="a/b?", deadline="5m"), "POST /v1/uplinks/a%2Fb%3F/drain?deadline=5m"),
+        (calls.DRAIN, DrainUplink(name="x"), "POST /v1/uplinks/x/drain"),
+    ],
+)
+def test_a_request_is_what_the_table_of_calls_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call[Any, Any], asked: Document, line: str
+) -> None:
+    sent: list[str] = []
+
+    def send(_: Client, method: str, path: str, body: str | None) -> tuple[int, str, object]:
+        assert body is None
+        sent.append(f"{method} {path}")
+        return 404, "", {"error": "no"}
+
+    monkeypatch.setattr(Client, "_send", send)
+    with pytest.raises(ControlError):
+        Client(tmp_path).ask(call, asked)
+    assert sent == [line]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from polywan.api.document import NO_DEFAULT, Document, DocumentType
 
@@ -37,7 +37,7 @@ class DocumentError(ValueError):
         return f"{where.removeprefix('.')}: {self.args[0]}" if where else str(self.args[0])
 
 
-class _Kind(NamedTuple):
+class _Kind:
     """How a type is read, and its JSON Schema.
 
     Attributes:
@@ -46,9 +46,15 @@ class _Kind(NamedTuple):
         plain: the JSON types when it is one value, else nothing.
     """
 
-    read: Callable[[Any], Any]
-    schema: Callable[[Defs], dict[str, Any]]
-    plain: frozenset[type] = frozenset()
+    def __init__(
+        self,
+        read: Callable[[Any], Any],
+        schema: Callable[[Defs], dict[str, Any]],
+        plain: frozenset[type] = frozenset(),
+    ) -> None:
+        self.read = read
+        self.schema = schema
+        self.plain = plain
 
 
 def encode(value: object) -> Any:
@@ -82,6 +88,11 @@ def schema(kind: type[Document]) -> dict[str, Any]:
     whole = defs.pop(kind.__name__)
     parts = {"$defs": dict(sorted(defs.items()))} if defs else {}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": kind.__name__, **whole, **parts}
+
+
+def types_of(kind: Any) -> frozenset[type]:
+    """Return the types that a plain value of this kind has in JSON."""
+    return _kind_of(kind).plain
 
 
 @cache

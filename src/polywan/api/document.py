@@ -6,17 +6,18 @@ methods for every class, over a millisecond each at the start of every command; 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, NamedTuple, dataclass_transform
+from typing import Any, ClassVar, Final, dataclass_transform
 
 NO_DEFAULT: Final = object()
 """Stands for the default of a field that has none."""
 
 
-class Field(NamedTuple):
+class Field:
     """A field of a document: the type that it was declared with, and what it is when nobody says (or `NO_DEFAULT`)."""
 
-    kind: Any
-    default: object
+    def __init__(self, kind: Any, default: object) -> None:
+        self.kind = kind
+        self.default = default
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -48,8 +49,8 @@ class Document(metaclass=DocumentType):
 
     def __init__(self, **values: Any) -> None:
         fields = type(self).__fields__
-        for name, (_, default) in fields.items():
-            value = values.pop(name, default)
+        for name, field in fields.items():
+            value = values.pop(name, field.default)
             if value is NO_DEFAULT:
                 raise TypeError(f"{type(self).__name__}: {name} is missing")
             object.__setattr__(self, name, value)

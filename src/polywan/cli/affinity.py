@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
+from polywan.api import calls
+from polywan.api.affinity import KeptClient
+from polywan.api.codec import encode
+from polywan.api.requests import OfPolicy, WhomToForget
 from polywan.cli import options
 from polywan.cli.suggesting import Suggesting
 from polywan.cli.units import duration
@@ -38,9 +41,9 @@ def command(ctx: click.Context, policy: str | None, as_json: bool, runtime_dir: 
     if ctx.invoked_subcommand is not None:
         ctx.obj = (policy, runtime_dir)
         return
-    document = Client(resolve(runtime_dir)).affinity(policy)
-    clients = document["clients"]
-    click.echo(json.dumps(document) if as_json else text(clients))
+    document = Client(resolve(runtime_dir)).ask(calls.AFFINITY, OfPolicy(policy=policy or None))
+    clients = document.clients
+    click.echo(json.dumps(encode(document)) if as_json else text(clients))
     if not clients and not as_json:
         click.echo("no client keeps an uplink; only policies with `affinity` keep clients", err=True)
 
@@ -71,15 +74,16 @@ def clear(
     if (address is None) is not everyone:
         raise click.UsageError("give an ADDRESS, or --all")
     client = Client(resolve(runtime_dir or outer[1]))
-    number = client.clear_affinity(address, policy or outer[0])["forgotten"]
+    whom = WhomToForget(address=address, all="true" if everyone else None, policy=policy or outer[0] or None)
+    number = client.ask(calls.CLEAR_AFFINITY, whom).forgotten
     click.echo(f"{number} client{'s' * (number != 1)} forgotten", err=True)
 
 
-def text(clients: Sequence[dict[str, Any]]) -> str:
+def text(clients: Sequence[KeptClient]) -> str:
     """Return clients as a table for people."""
     lines = [
         HEADINGS,
-        *((c["client"], c["server"] or "any", c["policy"], c["uplink"], duration(c["expires_s"])) for c in clients),
+        *((c.client, c.server or "any", c.policy, c.uplink, duration(c.expires_s)) for c in clients),
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

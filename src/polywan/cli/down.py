@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
+from polywan.api import calls
+from polywan.api.codec import encode
+from polywan.api.requests import Nothing
+from polywan.api.running import Removed
 from polywan.cli import options
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
@@ -37,7 +41,7 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
 
     directory = resolve(runtime_dir)
     try:
-        report = Client(directory, DOWN_TIMEOUT).down()
+        report = Client(directory, DOWN_TIMEOUT).ask(calls.DOWN, Nothing())
     except ControlError as error:
         # A daemon that answers has ended, or has not let itself be asked: its own words say which.
         if error.status:
@@ -46,21 +50,21 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
     # Not the daemon's work: under systemd it may not change control groups.
     cgroups.remove()
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        click.echo(json.dumps(encode(report), indent=2))
     else:
-        click.echo(f"removed or restored {counted(report['removed'], 'object')}")
-        for text in report["failed"]:
+        click.echo(f"removed or restored {counted(report.removed, 'object')}")
+        for text in report.failed:
             click.echo(f"refused by the kernel: {text}", err=True)
-        if report["unrestored"]:
+        if report.unrestored:
             click.echo("left as they are, because memory.json, which had their old values, is lost:", err=True)
-            for text in report["unrestored"]:
+            for text in report.unrestored:
                 click.echo(f"  {text}", err=True)
-        for text in report.get("problems", ()):
+        for text in report.problems:
             click.echo(text, err=True)
-    ctx.exit(1 if report["failed"] or report["unrestored"] or report.get("problems") else 0)
+    ctx.exit(1 if report.failed or report.unrestored or report.problems else 0)
 
 
-def _without_daemon(directory: Path, state_dir: Path, silent: ControlError) -> dict[str, Any]:
+def _without_daemon(directory: Path, state_dir: Path, silent: ControlError) -> Removed:
     from polywan.daemon.offline import remove_without_daemon
 
     try:

@@ -7,10 +7,13 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
+from polywan.api import calls
+from polywan.api.requests import OfUplink
+from polywan.api.uplinks import ViaGroup
 from polywan.cli import options
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
@@ -58,23 +61,23 @@ def bind(client: Client, uplink: str) -> None:
         PolywanError: the daemon could not bring the rule in force.
     """
     answer = _ask(client, uplink)
-    directory = Path(answer["directory"])
+    directory = Path(answer.directory)
     safe = directory.is_relative_to(CGROUP_HOME) and ".." not in directory.parts
     if not safe or directory.parts[-2:] != Path(via_group(uplink)).parts:
         raise PolywanError(f"the daemon named an unexpected control group: {directory}")
-    if answer["group"] is None:
+    if answer.group is None:
         _make(directory)
         answer = _ask(client, uplink)
     _check(answer, directory)
-    if answer["state"] not in ("up", "degraded"):
-        refused = "" if answer["families"] else "; its new connections are refused until it is up"
-        click.echo(f"warning: {uplink} is {answer['state']}: {answer['reason']}{refused}", err=True)
+    if answer.state not in ("up", "degraded"):
+        refused = "" if answer.families else "; its new connections are refused until it is up"
+        click.echo(f"warning: {uplink} is {answer.state}: {answer.reason}{refused}", err=True)
     _enter(directory)
 
 
-def _ask(client: Client, uplink: str) -> dict[str, Any]:
+def _ask(client: Client, uplink: str) -> ViaGroup:
     try:
-        return client.via(uplink)
+        return client.ask(calls.EXEC_VIA, OfUplink(name=uplink))
     except ControlError as error:
         match error.status:
             case 403:
@@ -92,14 +95,14 @@ def _make(directory: Path) -> None:
         raise _refusal(error, f"cannot create the control group {directory}") from error
 
 
-def _check(answer: dict[str, Any], directory: Path) -> None:
+def _check(answer: ViaGroup, directory: Path) -> None:
     try:
         inode = directory.stat().st_ino
     except OSError as error:
         raise _refusal(error, f"cannot use the control group {directory}") from error
-    if answer["group"] != inode:
+    if answer.group != inode:
         raise PolywanError(f"the daemon does not see the control group {directory}: does it run in another container?")
-    if not answer["in_force"]:
+    if not answer.in_force:
         raise PolywanError(f"the rule for {directory} is not in force; the daemon's log says why")
 
 

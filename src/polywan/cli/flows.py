@@ -5,15 +5,19 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
+from polywan.api import calls
+from polywan.api.codec import DocumentError, encode
+from polywan.api.flow_rows import FlowRow, rows_of
+from polywan.api.flows import Flows, Total
+from polywan.api.requests import Words
 from polywan.cli import options
 from polywan.cli.units import duration, size
-from polywan.client import Client
+from polywan.client import Client, senseless
 from polywan.client import runtime_dir as resolve
 from polywan.core.net import PROTOCOL_NAMES
 from polywan.core.status.flow_list import MOST_SORTED, SORT_KEYS, flow_query_of, order
@@ -61,23 +65,30 @@ def command(count: bool, as_json: bool, runtime_dir: Path | None, **text: str | 
         wanted = {key: value for key, value in wanted.items() if key not in {"sort", "limit"}}
     # Looking for garbage among 60 000 lists that all stay takes longer than printing them.
     gc.disable()
-    document = Client(resolve(runtime_dir)).flows(wanted)
-    rows, totals = document["flows"], document["totals"]
+    document = Client(resolve(runtime_dir)).ask(calls.FLOWS, Words(words=wanted))
+    rows, totals = _rows(document), document.totals
     if asked.sort is not None and sorts:
         rows = sorted(rows, key=order(asked.sort))[: asked.limit]
     elif asked.limit is None and len(rows) <= MOST_SORTED:
         rows = sorted(rows, key=order("client"))
     if count:
-        click.echo(json.dumps({"totals": totals}, indent=2) if as_json else counts(totals))
+        click.echo(json.dumps({"totals": encode(totals)}, indent=2) if as_json else counts(totals))
     else:
-        _show({**document, "flows": rows}, as_json=as_json)
+        _show(document, rows, as_json=as_json)
 
 
-def _show(document: Mapping[str, Any], *, as_json: bool) -> None:
-    rows, totals = document["flows"], document["totals"]
+def _rows(document: Flows) -> list[FlowRow]:
+    try:
+        return rows_of(document)
+    except DocumentError as error:
+        raise senseless(error) from error
+
+
+def _show(document: Flows, rows: Sequence[FlowRow], *, as_json: bool) -> None:
+    totals = document.totals
     if as_json:
-        flows = [dict(zip(document["columns"], row, strict=True)) for row in rows]
-        sys.stdout.write(json.dumps({"schema": document["schema"], "flows": flows, "totals": totals}) + "\n")
+        facts = {"schema": document.schema, "flows": [row._asdict() for row in rows], "totals": encode(totals)}
+        sys.stdout.write(json.dumps(facts) + "\n")
     else:
         sys.stdout.write(text(rows))
         # The sums belong below the list, wherever both go.
@@ -85,7 +96,7 @@ def _show(document: Mapping[str, Any], *, as_json: bool) -> None:
         click.echo(sums(totals, len(rows)), err=True)
 
 
-def text(rows: Sequence[Sequence[Any]]) -> str:
+def text(rows: Sequence[FlowRow]) -> str:
     """Return connections as a table for people."""
     lines = [HEADINGS, *map(_line, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -93,41 +104,41 @@ def text(rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join([form % line for line in lines]) + "\n"
 
 
-def _line(row: Sequence[Any]) -> tuple[str, ...]:
-    (family, protocol, client, client_port, destination, port, source, source_port, _, _,
-     state, _, age, _, up, down, _, _, uplink) = row  # fmt: skip
-    if family == 6 and port is not None:
+def _line(row: FlowRow) -> tuple[str, ...]:
+    client, destination, port = row.client, row.destination, row.port
+    source, source_port = row.reply_source, row.reply_source_port
+    if row.family == 6 and port is not None:
         client, destination, source = f"[{client}]", f"[{destination}]", f"[{source}]"
     there = destination if port is None else f"{destination}:{port}"
     if source != destination or source_port != port:
         there += f" ({source if source_port is None else f'{source}:{source_port}'})"
     return (
-        client if client_port is None else f"{client}:{client_port}",
+        client if row.client_port is None else f"{client}:{row.client_port}",
         there,
-        PROTOCOL_NAMES.get(protocol) or str(protocol),
-        state,
-        uplink,
-        "-" if age is None else duration(age),
-        "-" if down is None else size(down),
-        "-" if up is None else size(up),
+        PROTOCOL_NAMES.get(row.protocol) or str(row.protocol),
+        row.state,
+        row.uplink,
+        "-" if row.age is None else duration(row.age),
+        "-" if row.bytes_down is None else size(row.bytes_down),
+        "-" if row.bytes_up is None else size(row.bytes_up),
     )
 
 
-def counts(totals: Sequence[Mapping[str, Any]]) -> str:
+def counts(totals: Sequence[Total]) -> str:
     """Return a line for each uplink: its name, and how many connections it has."""
-    width = max((len(total["uplink"]) for total in totals), default=0)
-    return "\n".join(f"{total['uplink']:<{width}}  {total['connections']}" for total in totals)
+    width = max((len(total.uplink) for total in totals), default=0)
+    return "\n".join(f"{total.uplink:<{width}}  {total.connections}" for total in totals)
 
 
-def sums(totals: Sequence[Mapping[str, Any]], shown: int) -> str:
+def sums(totals: Sequence[Total], shown: int) -> str:
     """Return what connections add up to by uplink, as sentences."""
     lines = []
     for total in totals:
-        line = f"{total['uplink']}: {_connections(total['connections'])}"
-        if total["bytes_down"] is not None:
-            line += f", {size(total['bytes_down'])} down, {size(total['bytes_up'])} up"
+        line = f"{total.uplink}: {_connections(total.connections)}"
+        if total.bytes_down is not None and total.bytes_up is not None:
+            line += f", {size(total.bytes_down)} down, {size(total.bytes_up)} up"
         lines.append(line)
-    matched = sum(total["connections"] for total in totals)
+    matched = sum(total.connections for total in totals)
     return "\n".join([*lines, f"{shown} of {_connections(matched)} shown"] if shown < matched else lines)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
+from polywan.api import calls
+from polywan.api.codec import encode
+from polywan.api.requests import Nothing
+from polywan.api.running import Reloaded
 from polywan.cli import options
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
@@ -26,17 +29,17 @@ def command(runtime_dir: Path | None, as_json: bool) -> None:
       polywan reload
       polywan reload --json
     """
-    done = Client(resolve(runtime_dir)).reload()
+    done = Client(resolve(runtime_dir)).ask(calls.RELOAD, Nothing())
     if as_json:
-        click.echo(json.dumps(done, indent=2))
+        click.echo(json.dumps(encode(done), indent=2))
     else:
         click.echo(text(done))
 
 
-def text(done: dict[str, Any]) -> str:
+def text(done: Reloaded) -> str:
     """Return what a reload has put in force, for people."""
-    what = "; ".join(done["changes"])
-    if not done["changed"]:
+    what = "; ".join(done.changes)
+    if not done.changed:
         return f"in force: {what}; nothing to change in the kernel" if what else "nothing to change"
-    ended = f"generation {done['generation']}, {done['ms']} ms"
+    ended = f"generation {done.generation}, {done.ms} ms"
     return f"in force: {what}; {ended}" if what else f"in force: {ended}"

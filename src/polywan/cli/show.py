@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from polywan.api import calls
+from polywan.api.requests import What
 from polywan.cli import options
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
@@ -27,5 +29,5 @@ def command(what: str, runtime_dir: Path | None, as_json: bool) -> None:
       polywan show rules
       polywan show dnsmasq > /etc/dnsmasq.d/polywan.conf
     """
-    text = Client(resolve(runtime_dir)).show(what)
+    text = Client(resolve(runtime_dir)).ask(calls.SHOW, What(what=what)).text
     click.echo(json.dumps({"what": what, "lines": text.splitlines()}, indent=2) if as_json else text, nl=as_json)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import click
 
+from polywan.api import calls
 from polywan.api.codec import encode
+from polywan.api.requests import Nothing
 from polywan.api.status import UplinkStatus
 from polywan.cli import options
 from polywan.cli.fitting import terminal_width
@@ -48,7 +50,7 @@ def command(
     """
     client = Client(resolve(runtime_dir))
     while True:
-        status = client.status()
+        status = client.ask(calls.STATUS, Nothing())
         uplinks = _chosen(status.uplinks, name)
         if watch and sys.stdout.isatty():
             click.clear()

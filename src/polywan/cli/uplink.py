@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
+from polywan.api import calls
+from polywan.api.calls import Asked, Call
+from polywan.api.codec import encode
+from polywan.api.requests import DrainUplink, OfUplink
+from polywan.api.uplinks import UplinkChanged, UplinkReport
 from polywan.cli import options
 from polywan.cli.suggesting import Suggesting
 from polywan.client import Client
@@ -48,7 +52,7 @@ def disable(name: str, as_json: bool, runtime_dir: Path | None) -> None:
       polywan uplink disable lte
       polywan uplink disable lte --json
     """
-    _order(name, "disable", None, runtime_dir, as_json=as_json)
+    _order(calls.DISABLE, OfUplink(name=name), runtime_dir, as_json=as_json)
 
 
 @command.command(name="enable", short_help="Put it back into use.")
@@ -62,7 +66,7 @@ def enable(name: str, as_json: bool, runtime_dir: Path | None) -> None:
     Examples:
       polywan uplink enable lte
     """
-    _order(name, "enable", None, runtime_dir, as_json=as_json)
+    _order(calls.ENABLE, OfUplink(name=name), runtime_dir, as_json=as_json)
 
 
 @command.command(name="drain", short_help="Move its connections away by a deadline.")
@@ -85,7 +89,7 @@ def drain(name: str, deadline: str | None, as_json: bool, runtime_dir: Path | No
       polywan uplink drain fibre --deadline 30m
       polywan uplink drain fibre --deadline 0
     """
-    _order(name, "drain", deadline, runtime_dir, as_json=as_json)
+    _order(calls.DRAIN, DrainUplink(name=name, deadline=deadline), runtime_dir, as_json=as_json)
 
 
 @command.command(name="test", short_help="Probe it now and show each layer.")
@@ -101,26 +105,26 @@ def test(ctx: click.Context, name: str, as_json: bool, runtime_dir: Path | None)
       polywan uplink test dsl
       polywan uplink test dsl --json | jq '.layers[] | select(.verdict == "broken")'
     """
-    done = Client(resolve(runtime_dir), COMMAND_TIMEOUT).test(name)
-    click.echo(json.dumps(done, indent=2) if as_json else text(done))
-    ctx.exit(EXITS[done["verdict"]])
+    done = Client(resolve(runtime_dir), COMMAND_TIMEOUT).ask(calls.TEST, OfUplink(name=name))
+    click.echo(json.dumps(encode(done), indent=2) if as_json else text(done))
+    ctx.exit(EXITS[done.verdict])
 
 
-def _order(name: str, verb: str, deadline: str | None, runtime_dir: Path | None, *, as_json: bool) -> None:
-    done = Client(resolve(runtime_dir), COMMAND_TIMEOUT).order(name, verb, deadline)
-    kept = done.get("saved", True)
-    until = "" if kept else " until the daemon restarts"
-    click.echo(json.dumps(done, indent=2) if as_json else f"{name} is {done['state']}{until}: {done['reason']}")
-    for warning in done["warnings"]:
+def _order(call: Call[Asked, UplinkChanged], asked: Asked, runtime_dir: Path | None, *, as_json: bool) -> None:
+    done = Client(resolve(runtime_dir), COMMAND_TIMEOUT).ask(call, asked)
+    until = "" if done.saved else " until the daemon restarts"
+    said = f"{done.uplink} is {done.state}{until}: {done.reason}"
+    click.echo(json.dumps(encode(done), indent=2) if as_json else said)
+    for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
-    if not kept:
+    if not done.saved:
         click.get_current_context().exit(1)
 
 
-def text(done: dict[str, Any]) -> str:
+def text(done: UplinkReport) -> str:
     """Return the outcome of a test for people."""
-    lines = [f"{done['uplink']} is {done['state']}: {done['reason']}"]
-    lines += [f"  {each['layer']:12} {each['verdict']:8} {each['detail']}".rstrip() for each in done["layers"]]
-    if not done["complete"]:
+    lines = [f"{done.uplink} is {done.state}: {done.reason}"]
+    lines += [f"  {each.layer:12} {each.verdict:8} {each.detail}".rstrip() for each in done.layers]
+    if not done.complete:
         lines.append("some results did not arrive in time")
-    return "\n".join([*lines, f"verdict: {done['verdict']}"])
+    return "\n".join([*lines, f"verdict: {done.verdict}"])

@@ -12,6 +12,10 @@ from typing import Any
 
 import click
 
+from polywan.api import calls
+from polywan.api.codec import encode
+from polywan.api.requests import Words
+from polywan.api.why import Explanation
 from polywan.cli import options
 from polywan.cli.names import resolved
 from polywan.client import Client
@@ -71,20 +75,20 @@ def command(
         click.echo(name, err=True)
     words = {"from": source, "to": target, **_words(asked)}
     traced = _recorded(config_path, state_dir, observed, words) if observed else _live(runtime_dir, words)
-    click.echo(json.dumps(traced, indent=2) if as_json else "\n".join(traced["text"]))
-    ctx.exit(9 if traced["agrees"] is False else 0)
+    click.echo(json.dumps(encode(traced), indent=2) if as_json else "\n".join(traced.text))
+    ctx.exit(9 if traced.agrees is False else 0)
 
 
-def _live(runtime_dir: Path | None, words: dict[str, str]) -> dict[str, Any]:
+def _live(runtime_dir: Path | None, words: dict[str, str]) -> Explanation:
     try:
-        return Client(resolve(runtime_dir)).why(words)
+        return Client(resolve(runtime_dir)).ask(calls.WHY, Words(words=words))
     except ControlError as error:
         if error.status == 400:
             raise click.UsageError(str(error)) from error
         raise
 
 
-def _recorded(config: Path, state_dir: Path, observed: Path, words: dict[str, str]) -> dict[str, Any]:
+def _recorded(config: Path, state_dir: Path, observed: Path, words: dict[str, str]) -> Explanation:
     from polywan.core.trace.question import QuestionError
     from polywan.daemon import offline
 

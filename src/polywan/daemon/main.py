@@ -8,30 +8,36 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from starlette.routing import Route
 
 from polywan import __version__, presence
+from polywan.api import calls
+from polywan.api.requests import Nothing, OfUplink, What, WhatToPlan, Words
+from polywan.api.running import Planned, Reloaded, Removed, Shown
 from polywan.api.status import Status
+from polywan.api.uplinks import ViaGroup
+from polywan.api.why import Explanation
 from polywan.config import Loaded, load_with_warnings
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature, NotPermitted, PolywanError
 from polywan.core.plan.plan import describe_nexthop, describe_route, describe_rule
-from polywan.core.policy.operator import Verb
 from polywan.core.routing.sysctls import wants_multipath
 from polywan.core.ruleset.conditions import dnsmasq_lines
 from polywan.core.ruleset.second_table import HELD, KEEP_TABLE
 from polywan.core.state.memory import Memory
 from polywan.core.state.state import State
 from polywan.core.status.document import document
-from polywan.core.status.flow_list import FlowQuery
+from polywan.core.trace.question import QuestionError
 from polywan.core.words import counted, printable
 from polywan.daemon import logs
 from polywan.daemon.api import exec_via, why
 from polywan.daemon.api import plan as planning
 from polywan.daemon.api.flows import Tracking
+from polywan.daemon.api.http import route
 from polywan.daemon.api.listening import listening
 from polywan.daemon.api.uplinks import Uplinks
 from polywan.daemon.lookups.resolver import SystemResolver
@@ -74,55 +80,67 @@ class Service:
         self._reloader = Reloader(daemon, kernel, lookups, places.config)
         self.stop = asyncio.Event()
 
-    async def status(self) -> Status:
+    def routes(self) -> list[Route]:
+        """Return who answers each call."""
+        return [
+            route(calls.STATUS, self.status),
+            route(calls.WHY, self.why),
+            route(calls.FLOWS, self._tracking.flows),
+            route(calls.AFFINITY, self._tracking.affinity),
+            route(calls.SHOW, self.show),
+            route(calls.CLEAR_AFFINITY, self._tracking.clear),
+            route(calls.DISABLE, self._uplinks.disable),
+            route(calls.DRAIN, self._uplinks.drain),
+            route(calls.ENABLE, self._uplinks.enable),
+            route(calls.TEST, self._uplinks.test),
+            route(calls.EXEC_VIA, self.via),
+            route(calls.PLAN, self.plan),
+            route(calls.RELOAD, self.reload),
+            route(calls.DOWN, self.down),
+        ]
+
+    async def status(self, _: Nothing) -> Status:
         """Return the status document."""
         traffic = await self._daemon.traffic()
         now = asyncio.get_running_loop().time()
         troubles = self._daemon.troubles
         return document(self._daemon.state, __version__, self._started, time.time() - now, traffic, now, troubles)
 
-    def show(self, what: str) -> dict[str, Any] | None:
-        """Return what the daemon wants the kernel to hold, or the configuration in force."""
-        state = self._daemon.state
-        if state.desired is None or state.config is None:
-            return {"text": ""}
-        match what:
-            case "nft":
-                held = state.held.render(KEEP_TABLE, HELD) if state.held is not None else ""
-                return {"text": state.desired.nft.render() + held}
-            case "routes":
-                nexthops = [
-                    f"nexthop {describe_nexthop(n)}" for n in sorted(state.desired.nexthops, key=lambda n: n.id)
-                ]
-                lines = [*nexthops, *sorted(map(describe_route, state.desired.routes))]
-                return {"text": "".join(f"{line}\n" for line in lines)}
-            case "rules":
-                rules = sorted(state.desired.rules, key=lambda r: (r.family, r.priority, describe_rule(r)))
-                return {"text": "".join(f"{describe_rule(rule)}\n" for rule in rules)}
-            case "dnsmasq":
-                return {"text": "".join(f"{line}\n" for line in dnsmasq_lines(state.config))}
-            case "config":
-                return {"text": state.config.file.model_dump_json(by_alias=True, indent=2) + "\n"}
-            case _:
-                return None
+    async def show(self, asked: What) -> Shown:
+        """Return what the daemon wants the kernel to hold, or the configuration in force.
 
-    async def why(self, words: Mapping[str, str]) -> dict[str, Any]:
-        """Explain which way a connection would take."""
-        return await asyncio.to_thread(why.live, self._daemon.state, self._kernel, words, int(time.time()))
+        Raises:
+            ControlError: there is no such thing to show (404).
+        """
+        return Shown(text=_in_force(self._daemon.state, asked.what))
 
-    async def plan(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Tell what a configuration would change now."""
+    async def why(self, asked: Words) -> Explanation:
+        """Explain which way a connection would take; words as in `core/trace/question.py`.
+
+        Raises:
+            ControlError: they make no sense (400), or the kernel refused to answer (502).
+        """
+        state, now = self._daemon.state, int(time.time())
+        try:
+            return await asyncio.to_thread(why.live, state, self._kernel, asked.words, now)
+        except QuestionError as error:
+            raise ControlError(str(error), 400) from error
+        except KernelError as error:
+            raise ControlError(str(error), 502) from error
+
+    async def plan(self, asked: WhatToPlan) -> Planned:
+        """Tell what a configuration would change now; errors as `daemon/api/plan.py`."""
         return await planning.plan(self._daemon, self._kernel, asked)
 
     async def begin(self, loaded: Loaded) -> None:
         """Put the first configuration in force, once what it refers to is known."""
         await self._reloader.begin(loaded)
 
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self, _: Nothing) -> Reloaded:
         """Read the file again; a bad one changes nothing."""
         return await self._reloader.reload()
 
-    async def down(self) -> dict[str, Any]:
+    async def down(self, _: Nothing) -> Removed:
         """Stop deciding, then remove what is ours; the answer is sent before the process ends, whatever it is.
 
         A daemon that goes on would put back what was removed, and one that decides nothing must not seem to run.
@@ -140,30 +158,17 @@ class Service:
         finally:
             asyncio.get_running_loop().call_later(0.05, self.stop.set)
 
-    async def via(self, name: str) -> dict[str, Any]:
-        """Look at the control group of an uplink's programs; answer when the kernel asks for it."""
+    async def via(self, asked: OfUplink) -> ViaGroup:
+        """Look at the control group of an uplink's programs; answer when the kernel asks for it.
+
+        Raises:
+            ControlError: there is no such uplink (404), or control groups cannot be asked for here (501).
+        """
         async with self._reloader.busy:
-            return await exec_via.look(self._daemon, self._lookups.refresh, name)
-
-    async def flows(self, wanted: FlowQuery) -> list[bytes]:
-        """Return the document of tracked connections, in pieces."""
-        return await self._tracking.flows(wanted)
-
-    async def affinity(self, policy: str | None) -> list[bytes]:
-        """Return the document of clients that keep their uplink, in pieces."""
-        return await self._tracking.affinity(policy)
-
-    async def clear_affinity(self, address: str | None, policy: str | None) -> dict[str, Any]:
-        """Forget clients of an address or network, or all."""
-        return await self._tracking.clear(address, policy)
-
-    async def order(self, name: str, verb: Verb, deadline: str | None) -> dict[str, Any]:
-        """Disable, drain or enable an uplink, and keep that."""
-        return await self._uplinks.order(name, verb, deadline)
-
-    async def test(self, name: str) -> dict[str, Any]:
-        """Probe an uplink now and tell what each layer says."""
-        return await self._uplinks.test(name)
+            try:
+                return await exec_via.look(self._daemon, self._lookups.refresh, asked.name)
+            except MissingFeature as error:
+                raise ControlError(str(error), 501) from error
 
     def end(self) -> None:
         """SIGTERM, SIGINT: stop, and say what stays."""
@@ -173,7 +178,28 @@ class Service:
     async def hangup(self) -> None:
         """SIGHUP: reload; why it was refused is in the log already."""
         with suppress(ConfigError, ControlError):
-            await self.reload()
+            await self._reloader.reload()
+
+
+def _in_force(state: State, what: str) -> str:
+    if state.desired is None or state.config is None:
+        return ""
+    match what:
+        case "nft":
+            held = state.held.render(KEEP_TABLE, HELD) if state.held is not None else ""
+            return state.desired.nft.render() + held
+        case "routes":
+            nexthops = [f"nexthop {describe_nexthop(n)}" for n in sorted(state.desired.nexthops, key=lambda n: n.id)]
+            return "".join(f"{line}\n" for line in (*nexthops, *sorted(map(describe_route, state.desired.routes))))
+        case "rules":
+            rules = sorted(state.desired.rules, key=lambda r: (r.family, r.priority, describe_rule(r)))
+            return "".join(f"{describe_rule(rule)}\n" for rule in rules)
+        case "dnsmasq":
+            return "".join(f"{line}\n" for line in dnsmasq_lines(state.config))
+        case "config":
+            return state.config.file.model_dump_json(by_alias=True, indent=2) + "\n"
+        case _:
+            raise ControlError("there is nothing to show by that name", 404)
 
 
 def lack(lines: list[str]) -> PolywanError:
@@ -289,7 +315,7 @@ async def _until_stopped(daemon: Daemon, service: Service, places: Places, held:
     try:
         await asyncio.wait({runner, stopper, ready}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
-            await listening(service, held, places.runtime_dir, {runner, stopper}, lambda: _ready(daemon))
+            await listening(service.routes(), held, places.runtime_dir, {runner, stopper}, lambda: _ready(daemon))
         if runner.done() and not service.stop.is_set():
             await runner
     finally:

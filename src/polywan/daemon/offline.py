@@ -7,11 +7,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from polywan import presence
+from polywan.api.running import Removed
+from polywan.api.why import Explanation
 from polywan.config import Config, load_with_warnings
 from polywan.core.engine import step as engine
 from polywan.core.errors import NotPermitted, PolywanError
@@ -177,7 +178,7 @@ def plan(config: Config, state_dir: Path, observed: Path | None) -> tuple[Plan, 
     return (plans[0] if plans else Plan()), tuple(filter(None, (warning, *state.warnings)))
 
 
-def explain(config_path: Path, state_dir: Path, observed: Path, words: Mapping[str, str]) -> dict[str, Any]:
+def explain(config_path: Path, state_dir: Path, observed: Path, words: Mapping[str, str]) -> Explanation:
     """Return which way a connection would take on a recorded machine; `words` as in `core/trace/question.py`.
 
     Raises:
@@ -238,7 +239,7 @@ def _kernel(*, multipath: bool = False) -> LinuxKernel:
     return kernel
 
 
-def remove_without_daemon(runtime_dir: Path, state_dir: Path) -> dict[str, Any]:
+def remove_without_daemon(runtime_dir: Path, state_dir: Path) -> Removed:
     """Leave the kernel as found when no daemon runs.
 
     Raises:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
+from polywan.api.running import Reloaded
 from polywan.config import Config, Loaded, load_with_warnings
 from polywan.core.errors import CapacityError, ConfigError, ControlError, Problem
 from polywan.core.routing.sysctls import wants_multipath
@@ -42,7 +42,7 @@ class Reloader:
         async with self.busy:
             self._daemon.post(taken_in(loaded, await self._lookups.follow(loaded.config, FIRST_LOOKUP_WAIT)))
 
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self) -> Reloaded:
         """Read the file again; what is wrong with it, in whatever way, changes nothing.
 
         Raises:
@@ -64,7 +64,7 @@ class Reloader:
             finally:
                 notify("READY=1")
 
-    async def _put_in_force(self) -> dict[str, Any]:
+    async def _put_in_force(self) -> Reloaded:
         loaded = await asyncio.to_thread(load_with_warnings, self._file)
         before = self._daemon.state
         file = before.config.file if before.config is not None else None
@@ -85,12 +85,12 @@ class Reloader:
         differences = changes(file, loaded.config) if file is not None else ()
         what = "; ".join(differences) or "no change in the file"
         log.info("reload: %s; %s carried out in %.1f ms", printable(what), counted(plans, "plan"), elapsed)
-        return {
-            "generation": self._daemon.state.generation,
-            "changed": plans > 0,
-            "ms": round(elapsed, 2),
-            "changes": list(differences),
-        }
+        return Reloaded(
+            generation=self._daemon.state.generation,
+            changed=plans > 0,
+            ms=round(elapsed, 2),
+            changes=tuple(differences),
+        )
 
 
 def _named(error: Exception) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from polywan.api.running import Removed
 from polywan.core.errors import KernelError, PolywanError
 from polywan.core.plan.plan import ActualState, removal
 from polywan.core.routing.sysctls import Sysctl, usual
@@ -31,17 +31,13 @@ def recalled(kernel: Kernel, state_dir: Path) -> Memory:
     return replace(memory, unsure=unsure)
 
 
-def remove(kernel: Kernel, state_dir: Path, known: Memory | None = None) -> dict[str, Any]:
+def remove(kernel: Kernel, state_dir: Path, known: Memory | None = None) -> Removed:
     """Leave the kernel as found: everything stamped as ours is removed, settings get their old values back.
 
     Args:
         kernel: of this machine.
         state_dir: where the memory is.
         known: what a running daemon remembers; without one the file tells.
-
-    Returns:
-        removed: number of operations; failed: messages; unrestored: settings whose old values are lost; problems:
-        what else was not done.
 
     Raises:
         KernelError: the kernel cannot be read.
@@ -60,8 +56,8 @@ def remove(kernel: Kernel, state_dir: Path, known: Memory | None = None) -> dict
     log.info("down: %d of %s", report.done, counted(len(plan.ops), "operation"))
     if unrestored:
         log.warning("down: left as they are, because their old values are unknown: %s", ", ".join(unrestored))
-    failed = [f.message for f in report.failures]
-    return {"removed": report.done, "failed": failed, "unrestored": unrestored, "problems": problems}
+    failed = tuple(f.message for f in report.failures)
+    return Removed(removed=report.done, failed=failed, unrestored=tuple(unrestored), problems=tuple(problems))
 
 
 def _let_go(kernel: Kernel) -> list[str]:

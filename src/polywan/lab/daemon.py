@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from polywan.api import calls
+from polywan.api.requests import Nothing
+from polywan.api.running import Reloaded, Removed
 from polywan.api.status import Status
 from polywan.client import Client
 from polywan.lab.namespaces import Namespace
@@ -65,7 +68,24 @@ class DaemonProcess:
         Raises:
             ControlError: it does not answer.
         """
-        return self.client.status()
+        return self.client.ask(calls.STATUS, Nothing())
+
+    def reload(self) -> Reloaded:
+        """Make it read its file again, and wait until that is in force.
+
+        Raises:
+            ControlError: it does not answer.
+            ConfigError: the file is bad.
+        """
+        return self.client.ask(calls.RELOAD, Nothing())
+
+    def down(self) -> Removed:
+        """Make it leave the kernel as found and end.
+
+        Raises:
+            ControlError: it does not answer, or something stays.
+        """
+        return self.client.ask(calls.DOWN, Nothing())
 
     @property
     def troubles(self) -> list[str]:

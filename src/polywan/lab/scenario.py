@@ -260,7 +260,7 @@ class Story:
         self.weights = (*self.weights[:-1], old + 2)
         self.daemon.config.write_text(configuration(self.lab.topology, self.weights), encoding="utf-8")
         at = time.monotonic()
-        await asyncio.to_thread(self.daemon.client.reload)
+        await asyncio.to_thread(self.daemon.reload)
         done = time.monotonic()
         self.timings["reload"] = 1000 * (done - at)
         self.audience.say(

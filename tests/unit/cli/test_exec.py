@@ -13,6 +13,10 @@ from typing import Any, cast
 
 import pytest
 
+from polywan.api import calls
+from polywan.api.codec import decode
+from polywan.api.requests import OfUplink
+from polywan.api.uplinks import ViaGroup
 from polywan.cli import exec as verb
 from polywan.client import Client
 from polywan.core.errors import ControlError, MissingFeature, NotPermitted, PolywanError
@@ -204,10 +208,10 @@ def test_removing_is_silent_where_there_are_no_groups(home: Path, monkeypatch: p
     groups.remove()
 
 
-def answer_of(home: Path, name: str, cgroups: dict[str, ControlGroup], *, refuse: bool = False) -> dict[str, Any]:
+def answer_of(home: Path, name: str, cgroups: dict[str, ControlGroup], *, refuse: bool = False) -> ViaGroup:
     """What the daemon answers to `exec --via name`, having found these groups."""
 
-    async def play() -> dict[str, Any]:
+    async def play() -> ViaGroup:
         observed = world(2)
         kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
         daemon = Loop(kernel, FakeProber(lambda order, target: 0.001), State(), home)
@@ -236,24 +240,24 @@ def capable(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_daemon_names_the_place_of_a_group_that_is_not_there_yet(capable: Path) -> None:
-    assert answer_of(capable, "u1", {}) == {
-        "directory": str(capable / "polywan/u1"),
-        "uplink": "u1",
-        "state": "up",
-        "reason": "no outage since the daemon started",
-        "families": ["ipv4", "ipv6"],
-        "group": None,
-        "in_force": False,
-    }
+    assert answer_of(capable, "u1", {}) == ViaGroup(
+        directory=str(capable / "polywan/u1"),
+        uplink="u1",
+        state="up",
+        reason="no outage since the daemon started",
+        families=("ipv4", "ipv6"),
+        group=None,
+        in_force=False,
+    )
 
 
 def test_the_daemon_says_when_the_group_is_asked_for(capable: Path) -> None:
     answer = answer_of(capable, "u1", GROUPS)
-    assert (answer["group"], answer["in_force"]) == (51, True)
+    assert (answer.group, answer.in_force) == (51, True)
 
 
 def test_a_rule_that_the_kernel_refuses_is_not_in_force(capable: Path) -> None:
-    assert answer_of(capable, "u1", GROUPS, refuse=True)["in_force"] is False
+    assert answer_of(capable, "u1", GROUPS, refuse=True).in_force is False
 
 
 def test_the_daemon_knows_its_uplinks(capable: Path) -> None:
@@ -268,11 +272,13 @@ class Answers:
     def __init__(self, *answers: dict[str, Any] | Exception) -> None:
         self._answers = list(answers)
 
-    def via(self, uplink: str) -> dict[str, Any]:
+    def ask(self, call: object, asked: OfUplink) -> ViaGroup:
+        assert call is calls.EXEC_VIA
         answer = self._answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return {"uplink": uplink, "state": "up", "reason": "", "families": ["ipv4"], "in_force": True, **answer}
+        well = {"uplink": asked.name, "state": "up", "reason": "", "families": ["ipv4"], "in_force": True}
+        return decode(ViaGroup, well | answer)
 
 
 def bind(*answers: dict[str, Any] | Exception) -> None:

@@ -14,6 +14,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from polywan.api import calls
+from polywan.api.affinity import Affinity
+from polywan.api.flow_rows import FlowRow
+from polywan.api.flows import Flows
 from polywan.cli import exit_code, group
 from polywan.cli.names import resolved
 from polywan.client import Client
@@ -107,9 +111,11 @@ def test_help_is_not_cut(verb: str) -> None:
 
 
 def test_lists_for_programs_say_which_schema_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Client, "affinity", lambda *_: {"schema": 1, "clients": []})
-    flows = {"schema": 1, "columns": ["client"], "flows": [], "totals": []}
-    monkeypatch.setattr(Client, "flows", lambda *_: flows)
+    answers = {
+        calls.AFFINITY: Affinity(schema=1, clients=()),
+        calls.FLOWS: Flows(schema=1, columns=FlowRow._fields, flows=(), totals=()),
+    }
+    monkeypatch.setattr(Client, "ask", lambda _, call, asked: answers[call])
     for verb in ("affinity", "flows"):
         assert json.loads(CliRunner().invoke(group, [verb, "--json"]).output)["schema"] == 1
 

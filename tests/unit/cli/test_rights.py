@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from polywan.api import calls
+from polywan.api.requests import Nothing
 from polywan.cli import exit_code, group, options
 from polywan.client import Client
 from polywan.config import load
@@ -92,7 +94,7 @@ def test_a_socket_that_may_not_be_used_names_the_group(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("polywan.client._Connection.connect", refuse)
     with pytest.raises(ControlError, match="use sudo, or join the group") as caught:
-        Client(tmp_path).status()
+        Client(tmp_path).ask(calls.STATUS, Nothing())
     assert exit_code(caught.value) == 5
 
 

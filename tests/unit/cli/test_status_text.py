@@ -217,7 +217,7 @@ def test_all_about_one_uplink_is_told_by_family_and_target() -> None:
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> None:
     document = status(uplink("fibre", share=1.0), uplink("dsl", "down"))
-    monkeypatch.setattr(Client, "status", lambda _: document)
+    monkeypatch.setattr(Client, "ask", lambda *_: document)
 
 
 @pytest.mark.parametrize(

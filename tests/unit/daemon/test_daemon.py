@@ -5,37 +5,43 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from starlette.routing import Route
 
+from polywan.api import calls
+from polywan.api.affinity import Affinity, Forgotten, KeptClient
+from polywan.api.calls import Answered, Asked, Call
+from polywan.api.flows import Flows
+from polywan.api.requests import DrainUplink, Nothing, OfPolicy, OfUplink, What, WhatToPlan, WhomToForget, Words
+from polywan.api.running import Planned, Reloaded, Removed, Shown
 from polywan.api.status import Status
+from polywan.api.uplinks import UplinkChanged, UplinkReport, ViaGroup
+from polywan.api.why import Explanation
 from polywan.cli import group
 from polywan.client import Client
 from polywan.config import Config
-from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature, Problem
+from polywan.core.errors import ConfigError, ControlError, KernelError, Problem
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan.plan import ActualState
 from polywan.core.policy.operator import Verb
 from polywan.core.state.events import ConfigLoaded, ForeignStateChanged
 from polywan.core.state.memory import Memory
 from polywan.core.state.state import State
-from polywan.core.status.flow_list import FlowQuery
-from polywan.core.trace.question import QuestionError
 from polywan.core.words import printable
 from polywan.core.world.conntrack import Flow
 from polywan.core.world.observed import Observed
 from polywan.daemon import store
-from polywan.daemon.api.http import serving
+from polywan.daemon.api.flows import Tracking
+from polywan.daemon.api.http import Written, route, serving
 from polywan.daemon.api.uplinks import Uplinks
 from polywan.daemon.loop import Daemon
 from polywan.kernel.fake.kernel import FakeKernel
-from polywan.kernel.fake.tracker import Connection
+from polywan.kernel.fake.tracker import Connection, FakeTracker
 from polywan.probe.fake import FakeProber
 from support.documents import status
 from support.engine_world import config, link, world
@@ -247,187 +253,220 @@ EMPTY = status()
 class Api:
     """What the socket offers, without a daemon behind it."""
 
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    async def status(self) -> Status:
+    async def status(self, _: Nothing) -> Status:
         return EMPTY
 
-    def show(self, what: str) -> dict[str, Any] | None:
-        return {"text": f"{what}\n"} if what == "nft" else None
+    async def show(self, asked: What) -> Shown:
+        return Shown(text=f"{asked.what}\n")
 
-    async def plan(self, asked: dict[str, Any]) -> dict[str, Any]:
-        self.calls.append(f"plan {asked}")
-        return {"ops": [], "warnings": []}
+    async def plan(self, asked: WhatToPlan) -> Planned:
+        return Planned(ops=(), warnings=(str(asked),))
 
-    async def reload(self) -> dict[str, Any]:
-        self.calls.append("reload")
+    async def reload(self, _: Nothing) -> Reloaded:
         raise ConfigError([Problem("f.toml:3", "uplinks.a", "is bad", "mend it")])
 
-    async def flows(self, wanted: FlowQuery) -> list[bytes]:
-        if wanted.uplink == "broken":
+    async def flows(self, asked: Words) -> Written[Flows]:
+        if asked.words.get("uplink") == "broken":
             raise KernelError("dump", 105, "no buffer space")
-        return [b'{"wanted":', json.dumps(str(wanted)).encode(), b"}"]
+        columns = json.dumps([f"{key}={word}" for key, word in asked.words.items()]).encode()
+        return Written([b'{"schema":1,"columns":', columns, b',"flows":[],"totals":[]}'])
 
-    async def affinity(self, policy: str | None) -> list[bytes]:
-        if policy == "none":
+    async def affinity(self, asked: OfPolicy) -> Affinity:
+        if asked.policy == "none":
             raise ControlError("there is no policy none", 404)
-        return [json.dumps({"policy": policy}).encode()]
+        kept = KeptClient(client="c", server=None, policy=str(asked.policy), uplink="u", expires_s=1)
+        return Affinity(schema=1, clients=(kept,))
 
-    async def clear_affinity(self, address: str | None, policy: str | None) -> dict[str, Any]:
-        return {"forgotten": 1, "address": address, "policy": policy}
+    async def clear(self, asked: WhomToForget) -> Forgotten:
+        raise ControlError(str(asked), 404)
 
-    async def down(self) -> dict[str, Any]:
-        self.calls.append("down")
-        return {"removed": 1, "failed": []}
+    async def down(self, _: Nothing) -> Removed:
+        return Removed(removed=1, failed=(), unrestored=(), problems=())
 
-    async def why(self, words: Mapping[str, str]) -> dict[str, Any]:
-        if "to" not in words:
-            raise QuestionError("a destination is needed")
-        return {"words": words}
+    async def why(self, asked: Words) -> Explanation:
+        raise ControlError(str(dict(asked.words)), 400)
 
-    async def via(self, name: str) -> dict[str, Any]:
-        if name == "old":
-            raise MissingFeature("no control groups")
-        raise ControlError(f"there is no uplink {name}", 404)
+    async def via(self, asked: OfUplink) -> ViaGroup:
+        raise ControlError(f"there is no uplink {asked.name}", 404)
 
-    async def order(self, name: str, verb: Verb, deadline: str | None) -> dict[str, Any]:
-        if deadline == "soon":
+    async def enable(self, asked: OfUplink) -> UplinkChanged:
+        return UplinkChanged(uplink=asked.name, state="up", reason="", warnings=(), saved=True)
+
+    async def drain(self, asked: DrainUplink) -> UplinkChanged:
+        if asked.deadline == "soon":
             raise ControlError("deadline: expected a duration", 400)
-        return {"uplink": name, "verb": verb, "deadline": deadline}
+        return UplinkChanged(uplink=asked.name, state="draining", reason=str(asked.deadline), warnings=(), saved=True)
 
-    async def test(self, name: str) -> dict[str, Any]:
-        if name == "ips1":
-            raise ControlError('there is no uplink ips1; did you mean "isp1"?', 404)
-        return {"uplink": name, "verdict": "ok"}
+    async def test(self, asked: OfUplink) -> UplinkReport:
+        raise RuntimeError(f"a\x1b[2Jb {asked.name}")
+
+    def routes(self) -> list[Route]:
+        return [
+            route(calls.STATUS, self.status),
+            route(calls.SHOW, self.show),
+            route(calls.PLAN, self.plan),
+            route(calls.RELOAD, self.reload),
+            route(calls.FLOWS, self.flows),
+            route(calls.AFFINITY, self.affinity),
+            route(calls.CLEAR_AFFINITY, self.clear),
+            route(calls.DOWN, self.down),
+            route(calls.WHY, self.why),
+            route(calls.EXEC_VIA, self.via),
+            route(calls.ENABLE, self.enable),
+            route(calls.DRAIN, self.drain),
+            route(calls.TEST, self.test),
+        ]
 
 
-def ask(directory: Path, question: Callable[[Client], Any]) -> Any:
-    async def play() -> Any:
-        async with serving(Api(), directory):
-            return await asyncio.to_thread(question, Client(directory))
+def ask(directory: Path, call: Call[Asked, Answered], asked: Asked) -> Answered:
+    async def play() -> Answered:
+        async with serving(Api().routes(), directory):
+            return await asyncio.to_thread(Client(directory).ask, call, asked)
 
     return asyncio.run(play())
 
 
 def test_the_socket_answers_status(tmp_path: Path) -> None:
-    assert ask(tmp_path, lambda client: client.status()) == EMPTY
+    assert ask(tmp_path, calls.STATUS, Nothing()) == EMPTY
 
 
 def test_the_socket_is_for_owner_and_group_only(tmp_path: Path) -> None:
-    assert ask(tmp_path, lambda _: oct((tmp_path / "control.sock").stat().st_mode & 0o777)) == "0o660"
+    async def play() -> int:
+        async with serving(Api().routes(), tmp_path):
+            return (tmp_path / "control.sock").stat().st_mode & 0o777
+
+    assert oct(asyncio.run(play())) == "0o660"
 
 
 def test_the_socket_is_gone_afterwards(tmp_path: Path) -> None:
-    ask(tmp_path, lambda client: client.status())
+    ask(tmp_path, calls.STATUS, Nothing())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_leftover_socket_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "control.sock").write_text("")
-    assert ask(tmp_path, lambda client: client.status()) == EMPTY
+    assert ask(tmp_path, calls.STATUS, Nothing()) == EMPTY
 
 
 def test_a_refused_reload_arrives_with_every_problem(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        ask(tmp_path, lambda client: client.reload())
+        ask(tmp_path, calls.RELOAD, Nothing())
     assert str(caught.value) == "f.toml:3: uplinks.a: is bad (mend it)"
 
 
-def test_showing_what_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ControlError, match="nothing to show by that name"):
-        ask(tmp_path, lambda client: client.show("secrets"))
+def test_what_is_to_be_shown_is_part_of_the_path(tmp_path: Path) -> None:
+    assert ask(tmp_path, calls.SHOW, What(what="nft")).text == "nft\n"
 
 
 def test_a_question_travels_word_by_word(tmp_path: Path) -> None:
     words = {"to": "[2001:db8::1]:443", "cgroup": "a b&c=d"}
-    assert ask(tmp_path, lambda client: client.why(words)) == {"words": words}
-
-
-def test_a_question_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ControlError, match="a destination is needed") as caught:
-        ask(tmp_path, lambda client: client.why({}))
-    assert caught.value.status == 400
+    with pytest.raises(ControlError) as caught:
+        ask(tmp_path, calls.WHY, Words(words=words))
+    assert (caught.value.status, str(caught.value)) == (400, str(words))
 
 
 def test_down_is_carried_out_for_the_daemons_own_user(tmp_path: Path) -> None:
-    assert ask(tmp_path, lambda client: client.down())["removed"] == 1
+    assert ask(tmp_path, calls.DOWN, Nothing()).removed == 1
+
+
+def test_a_name_is_part_of_the_path_whatever_is_in_it(tmp_path: Path) -> None:
+    with pytest.raises(ControlError) as caught:
+        ask(tmp_path, calls.EXEC_VIA, OfUplink(name="a/../b c?"))
+    assert (caught.value.status, str(caught.value)) == (404, "there is no uplink a/../b c?")
+
+
+def test_files_to_plan_travel_in_the_body(tmp_path: Path) -> None:
+    asked = WhatToPlan(files={"b.toml": "x = 1\n", "a.toml": ""}, namespace="net:[1]")
+    assert ask(tmp_path, calls.PLAN, asked).warnings == (str(asked),)
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "text"),
-    [("a/../b c?", 404, "there is no uplink a/../b c?"), ("old", 501, "no control groups")],
+    ("body", "text"),
+    [
+        ("", "expected a JSON object with files and namespace"),
+        ("[]", "expected a JSON object with files and namespace"),
+        ('{"namespace": "x"}', "expected a JSON object with files and namespace; files is missing"),
+        ('{"files": {"a": 3}, "namespace": "x"}', "…; files.a: expected text, got 3"),
+    ],
 )
-def test_what_exec_cannot_have_arrives_with_its_reason(tmp_path: Path, name: str, status: int, text: str) -> None:
-    with pytest.raises(ControlError) as caught:
-        ask(tmp_path, lambda client: client.via(name))
-    assert (caught.value.status, str(caught.value)) == (status, text)
+def test_a_body_that_makes_no_sense_is_refused(tmp_path: Path, body: str, text: str) -> None:
+    status, refused = said(tmp_path, "POST", "/v1/plan", body)
+    assert (status, refused.replace("expected a JSON object with files and namespace;", "…;")) == (
+        400,
+        text.replace("expected a JSON object with files and namespace;", "…;"),
+    )
+
+
+def said(directory: Path, method: str, path: str, body: str = "") -> tuple[int, str]:
+    """Return status and text of the refusal of a request that no client of ours makes."""
+
+    def request() -> tuple[int, str]:
+        status, _, answer = Client(directory)._send(method, path, body)
+        return status, str(answer["error"])
+
+    async def play() -> tuple[int, str]:
+        async with serving(Api().routes(), directory):
+            return await asyncio.to_thread(request)
+
+    return asyncio.run(play())
 
 
 def test_the_socket_lists_the_connections_that_are_wanted(tmp_path: Path) -> None:
-    answer = ask(tmp_path, lambda client: client.flows({"client": "10.0.0.0/8", "uplink": "a & b"}))
-    assert answer == {"wanted": str(FlowQuery(client=ip_network("10.0.0.0/8"), uplink="a & b"))}
+    answer = ask(tmp_path, calls.FLOWS, Words(words={"client": "10.0.0.0/8", "uplink": "a & b"}))
+    assert answer.columns == ("client=10.0.0.0/8", "uplink=a & b")
 
 
-@pytest.mark.parametrize(
-    ("words", "status", "text"),
-    [({"port": "http"}, 400, "port: expected a number"), ({"uplink": "broken"}, 500, "no buffer space")],
-)
-def test_a_list_of_connections_that_cannot_be_had_says_why(
-    tmp_path: Path, words: dict[str, str], status: int, text: str
-) -> None:
-    with pytest.raises(ControlError, match=text) as caught:
-        ask(tmp_path, lambda client: client.flows(words))
-    assert caught.value.status == status
+def test_what_the_kernel_refuses_is_told_in_its_words(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="no buffer space") as caught:
+        ask(tmp_path, calls.FLOWS, Words(words={"uplink": "broken"}))
+    assert caught.value.status == 500
+
+
+def test_what_nobody_thought_of_is_told_without_a_traceback(tmp_path: Path) -> None:
+    with pytest.raises(ControlError) as caught:
+        ask(tmp_path, calls.TEST, OfUplink(name="isp1"))
+    text = "polywan failed to answer: RuntimeError: a\\x1b[2Jb isp1"
+    assert (caught.value.status, str(caught.value)) == (500, text)
 
 
 def test_the_socket_lists_clients_of_a_policy_or_of_all(tmp_path: Path) -> None:
-    assert ask(tmp_path, lambda client: client.affinity()) == {"policy": None}
-    assert ask(tmp_path, lambda client: client.affinity("two")) == {"policy": "two"}
+    assert ask(tmp_path, calls.AFFINITY, OfPolicy()).clients[0].policy == "None"
+    assert ask(tmp_path, calls.AFFINITY, OfPolicy(policy="two")).clients[0].policy == "two"
     with pytest.raises(ControlError, match="no policy none"):
-        ask(tmp_path, lambda client: client.affinity("none"))
+        ask(tmp_path, calls.AFFINITY, OfPolicy(policy="none"))
 
 
 def test_the_socket_forgets_clients(tmp_path: Path) -> None:
-    answer = ask(tmp_path, lambda client: client.clear_affinity("10.0.0.1", "two"))
-    assert answer == {"forgotten": 1, "address": "10.0.0.1", "policy": "two"}
-    assert ask(tmp_path, lambda client: client.clear_affinity(None))["address"] is None
+    whom = WhomToForget(address="10.0.0.1", policy="two")
+    with pytest.raises(ControlError) as caught:
+        ask(tmp_path, calls.CLEAR_AFFINITY, whom)
+    assert str(caught.value) == str(whom)
 
 
-@pytest.mark.parametrize(
-    ("verb", "deadline", "text"), [("disable", None, None), ("drain", "5m", "5m"), ("enable", "5m", None)]
-)
-def test_the_socket_takes_orders_for_an_uplink(
-    tmp_path: Path, verb: str, deadline: str | None, text: str | None
-) -> None:
-    answer = ask(tmp_path, lambda client: client.order("a/b c", verb, deadline))
-    assert answer == {"uplink": "a/b c", "verb": verb, "deadline": text}
+@pytest.mark.parametrize("deadline", [None, "5m"])
+def test_the_socket_takes_orders_for_an_uplink(tmp_path: Path, deadline: str | None) -> None:
+    answer = ask(tmp_path, calls.DRAIN, DrainUplink(name="a/b c", deadline=deadline))
+    assert (answer.uplink, answer.state, answer.reason) == ("a/b c", "draining", str(deadline))
+    assert ask(tmp_path, calls.ENABLE, OfUplink(name="a/drain")).uplink == "a/drain"
 
 
 def test_an_order_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="expected a duration") as caught:
-        ask(tmp_path, lambda client: client.order("isp1", "drain", "soon"))
+        ask(tmp_path, calls.DRAIN, DrainUplink(name="isp1", deadline="soon"))
     assert caught.value.status == 400
-
-
-def test_the_socket_tests_an_uplink(tmp_path: Path) -> None:
-    assert ask(tmp_path, lambda client: client.test("isp1"))["verdict"] == "ok"
-    with pytest.raises(ControlError, match="did you mean") as caught:
-        ask(tmp_path, lambda client: client.test("ips1"))
-    assert caught.value.status == 404
 
 
 def test_an_order_is_in_force_when_it_is_answered(tmp_path: Path) -> None:
     async def story(daemon: Daemon, kernel: FakeKernel) -> None:
         uplinks = Uplinks(daemon)
         answer = await uplinks.order("u2", Verb.DISABLE, None)
-        assert (answer["state"], answer["warnings"]) == ("disabled", [])
+        assert (answer.state, answer.warnings) == ("disabled", ())
         assert kernel.nft is not None
         assert "goto to_u2" not in kernel.nft.maps["slots_4_default"].values()
         assert store.load(tmp_path)[0].orders["u2"].verb is Verb.DISABLE
         await uplinks.order("u3", Verb.DRAIN, "30")
         answer = await uplinks.order("u1", Verb.DISABLE, None)
-        assert any("policy default (IPv4)" in text for text in answer["warnings"])
+        assert any("policy default (IPv4)" in text for text in answer.warnings)
         with pytest.raises(ControlError, match="deadline: expected"):
             await uplinks.order("u1", Verb.DRAIN, "soon")
         with pytest.raises(ControlError, match='did you mean "u1"'):
@@ -442,10 +481,10 @@ def test_an_order_that_cannot_be_written_down_says_that_a_restart_forgets_it(tmp
 
     async def story(daemon: Daemon, kernel: FakeKernel) -> None:
         done = await Uplinks(daemon).order("u1", Verb.DISABLE, None)
-        assert done["state"] == "disabled"
-        assert [text for text in done["warnings"] if "lost on a restart" in text]
+        assert done.state == "disabled"
+        assert [text for text in done.warnings if "lost on a restart" in text]
         assert [text for text in daemon.troubles if "a restart will lose the current state" in text]
-        assert done["saved"] is False
+        assert done.saved is False
 
     with_daemon(blocked / "state", story)
 
@@ -464,7 +503,7 @@ def test_what_could_not_be_written_down_is_written_as_soon_as_it_can_be(
         assert (daemon.unsaved, daemon.troubles) == ("", ())
         assert store.load(blocked / "state")[0].orders["u1"].verb is Verb.DISABLE
         done = await Uplinks(daemon).order("u1", Verb.DISABLE, None)
-        assert (done["saved"], done["warnings"]) == (True, [])
+        assert (done.saved, done.warnings) == (True, ())
 
     with_daemon(blocked / "state", story)
     assert caplog.text.count("state.unwritable") == 1
@@ -475,8 +514,8 @@ def test_what_could_not_be_written_down_is_written_as_soon_as_it_can_be(
 def test_an_order_that_is_not_kept_is_no_success(
     monkeypatch: pytest.MonkeyPatch, saved: bool, code: int, until: str
 ) -> None:
-    answer = {"uplink": "u1", "state": "disabled", "reason": "by hand", "warnings": [], "saved": saved}
-    monkeypatch.setattr(Client, "order", lambda *_: answer)
+    answer = UplinkChanged(uplink="u1", state="disabled", reason="by hand", warnings=(), saved=saved)
+    monkeypatch.setattr(Client, "ask", lambda *_: answer)
     done = CliRunner().invoke(group, ["uplink", "disable", "u1"])
     assert (done.exit_code, done.output) == (code, f"u1 is disabled{until}: by hand\n")
 
@@ -491,7 +530,8 @@ def test_an_uplink_that_is_drained_at_once_is_empty_soon(tmp_path: Path) -> None
     with_daemon(tmp_path, story)
 
 
-@pytest.mark.parametrize("query", ["", "?address=10.0.0.1&all=true"])
-def test_forgetting_nobody_in_particular_has_to_be_said_in_so_many_words(tmp_path: Path, query: str) -> None:
-    with pytest.raises(ControlError, match="either address=ADDRESS or all=true"):
-        ask(tmp_path, lambda client: client._request("POST", f"/v1/affinity/clear{query}"))
+@pytest.mark.parametrize("asked", [WhomToForget(), WhomToForget(address="10.0.0.1", all="true")])
+def test_forgetting_nobody_in_particular_has_to_be_said_in_so_many_words(asked: WhomToForget) -> None:
+    with pytest.raises(ControlError, match="either address=ADDRESS or all=true") as caught:
+        asyncio.run(Tracking(FakeTracker(), State).clear(asked))
+    assert caught.value.status == 400

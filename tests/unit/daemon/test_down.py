@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from polywan.api.requests import Nothing
+from polywan.api.running import Removed
 from polywan.cli import down as verb
 from polywan.cli import exit_code, group
 from polywan.client import Client
@@ -47,7 +49,7 @@ def printed_by_down(places: Places, break_it: Callable[[FakeKernel], None]) -> t
             await daemon.ready.wait()
             break_it(kernel)
             try:
-                answer: Any = await service.down()
+                answer: Any = await service.down(Nothing())
             except ControlError as error:
                 answer = error
             await service.stop.wait()
@@ -94,9 +96,9 @@ def test_a_memory_that_cannot_be_removed_is_told_after_all_else_was_removed(
     monkeypatch.setattr(store, "forget", refusing)
     answer, kernel = printed_by_down(places, lambda _: None)
     assert (kernel.nft, list(kernel.rules), list(kernel.routes)) == (None, [], [])
-    assert answer["problems"] == [
-        f"{places.state_dir / store.FILE} cannot be removed: read-only file system; remove it yourself"
-    ]
+    assert answer.problems == (
+        f"{places.state_dir / store.FILE} cannot be removed: read-only file system; remove it yourself",
+    )
 
 
 def test_a_running_daemon_restores_what_it_knows_though_its_file_is_lost(places: Places) -> None:
@@ -105,7 +107,7 @@ def test_a_running_daemon_restores_what_it_knows_though_its_file_is_lost(places:
         (places.state_dir / store.FILE).write_text("{")
 
     answer, kernel = printed_by_down(places, forgetful)
-    assert answer["unrestored"] == []
+    assert answer.unrestored == ()
     assert not (places.state_dir / store.FILE).exists()
     assert kernel.sysctls == {SETTING: "0"}
 
@@ -136,10 +138,10 @@ def test_a_first_start_has_lost_nothing_and_one_beside_rules_of_ours_has(
 
 
 def test_the_command_tells_a_failure_of_the_daemon_from_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(_: Client) -> Any:
+    def failing(*_: object) -> Any:
         raise ControlError("not everything could be removed: no space", 500)
 
-    monkeypatch.setattr(Client, "down", failing)
+    monkeypatch.setattr(Client, "ask", failing)
     monkeypatch.setattr(offline, "remove_without_daemon", None)
     done = CliRunner().invoke(group, ["down"], standalone_mode=False)
     assert isinstance(done.exception, ControlError)
@@ -148,13 +150,13 @@ def test_the_command_tells_a_failure_of_the_daemon_from_no_daemon(monkeypatch: p
 
 
 def test_a_daemon_that_does_not_answer_is_named_with_how_to_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def silent(_: Client) -> Any:
+    def silent(*_: object) -> Any:
         raise ControlError("no daemon answers at /run/polywan/control.sock: timed out")
 
     def busy(*_: Path) -> Any:
         raise BusyError("another daemon (pid 7) runs")
 
-    monkeypatch.setattr(Client, "down", silent)
+    monkeypatch.setattr(Client, "ask", silent)
     monkeypatch.setattr(offline, "remove_without_daemon", busy)
     done = CliRunner().invoke(group, ["down"], standalone_mode=False)
     assert str(done.exception).splitlines() == [
@@ -165,8 +167,8 @@ def test_a_daemon_that_does_not_answer_is_named_with_how_to_end_it(monkeypatch: 
 
 
 def test_what_was_not_done_is_printed_and_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = {"removed": 3, "failed": [], "unrestored": [], "problems": ["memory.json cannot be removed"]}
-    monkeypatch.setattr(Client, "down", lambda _: report)
+    report = Removed(removed=3, failed=(), unrestored=(), problems=("memory.json cannot be removed",))
+    monkeypatch.setattr(Client, "ask", lambda *_: report)
     done = CliRunner().invoke(verb.command, [])
     assert (done.exit_code, "memory.json cannot be removed" in done.output) == (1, True)
 

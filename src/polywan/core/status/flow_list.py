@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import Any, Final, Literal, TypeAlias, assert_never, get_args
+from typing import Final, Literal, TypeAlias, assert_never, get_args
 
+from polywan.api.flow_rows import FlowRow
+from polywan.api.flows import Total
 from polywan.core.net import PROTOCOLS, IPNetwork
 from polywan.core.world.conntrack import Flow
 
@@ -25,16 +27,8 @@ SortKey: TypeAlias = Literal["bytes", "age", "client", "uplink"]
 SORT_KEYS: Final[tuple[SortKey, ...]] = get_args(SortKey)
 
 
-COLUMNS: Final = (*Flow._fields, "uplink")
-"""A connection's fields and the name of its uplink, as lists of connections are written for programs."""
-
 MOST_SORTED: Final = 5000
 """Rows that the daemon sorts for somebody: with more, all its threads would wait for tens of milliseconds."""
-
-_PLACE: Final = {name: place for place, name in enumerate(COLUMNS)}
-
-Row: TypeAlias = Sequence[Any]
-"""A connection: its values in the order of `COLUMNS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,22 +127,22 @@ class Totals:
             sums[2] += flow.bytes_up
             sums[3] += flow.bytes_down
 
-    def rows(self) -> list[dict[str, str | int | None]]:
+    def rows(self) -> tuple[Total, ...]:
         """Return what was counted, an entry for each uplink; bytes are None where no connection had numbers."""
-        return [
-            {
-                "uplink": name,
-                "connections": count,
-                "bytes_up": up if counted else None,
-                "bytes_down": down if counted else None,
-            }
+        return tuple(
+            Total(
+                uplink=name,
+                connections=count,
+                bytes_up=up if counted else None,
+                bytes_down=down if counted else None,
+            )
             for name, (count, counted, up, down) in self._sums.items()
-        ]
+        )
 
 
 def listed(
     flows: Iterable[Flow], wanted: FlowQuery, names: Mapping[int, str], totals: Totals, probes: Pairs = ()
-) -> Iterator[Row]:
+) -> Iterator[FlowRow]:
     """Yield the connections that are wanted, in the order that is wanted, and count them.
 
     Without an order they come while they are read.
@@ -173,7 +167,7 @@ def listed(
 
 def _matching(
     flows: Iterable[Flow], wanted: FlowQuery, names: Mapping[int, str], totals: Totals, probes: Pairs
-) -> Iterator[Row]:
+) -> Iterator[FlowRow]:
     tests = list(_tests(wanted))
     for flow in flows:
         uplink = names.get(flow.mark, OTHER)
@@ -182,7 +176,7 @@ def _matching(
         if wanted.uplink not in (None, uplink) or (tests and not all(test(flow) for test in tests)):
             continue
         totals.add(flow, uplink)
-        yield (*flow, uplink)
+        yield FlowRow(*flow, uplink)
 
 
 def _tests(wanted: FlowQuery) -> Iterator[Callable[[Flow], bool]]:
@@ -220,19 +214,17 @@ class _Places(dict[str, int]):
         return place
 
 
-def order(sort: SortKey) -> Callable[[Row], tuple[int | str, ...]]:
+def order(sort: SortKey) -> Callable[[FlowRow], tuple[int | str, ...]]:
     """Return the key to sort rows by: most bytes first, oldest first, or by client or uplink."""
-    up, down, age = _PLACE["bytes_up"], _PLACE["bytes_down"], _PLACE["age"]
-    client, destination, port, uplink = (_PLACE[name] for name in ("client", "destination", "port", "uplink"))
     places = _Places()
     match sort:
         case "bytes":
-            return lambda row: (-(row[up] or 0) - (row[down] or 0),)
+            return lambda row: (-(row.bytes_up or 0) - (row.bytes_down or 0),)
         case "age":
-            return lambda row: (-int(1000 * (row[age] or 0)),)
+            return lambda row: (-int(1000 * (row.age or 0)),)
         case "client":
-            return lambda row: (places[row[client]], row[destination], row[port] or 0)
+            return lambda row: (places[row.client], row.destination, row.port or 0)
         case "uplink":
-            return lambda row: (row[uplink], places[row[client]])
+            return lambda row: (row.uplink, places[row.client])
         case _:
             assert_never(sort)

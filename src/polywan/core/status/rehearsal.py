@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from polywan.api.running import Operation, Planned
 from polywan.config import Config
 from polywan.core.engine import reconfigure
 from polywan.core.engine import step as engine
 from polywan.core.evolve import replace
-from polywan.core.plan.plan import Plan
+from polywan.core.plan.plan import Plan, describe
 from polywan.core.state.effects import Apply
 from polywan.core.state.events import ReadDone
 from polywan.core.state.state import State
@@ -33,3 +36,9 @@ def rehearse(state: State, config: Config, lookups: Lookups, read: ReadDone, now
     state, effects = engine.step(state, read, now)
     plans = [effect.plan for effect in effects if isinstance(effect, Apply)]
     return (plans[0] if plans else Plan()), state
+
+
+def planned(plan: Plan, warnings: Sequence[str]) -> Planned:
+    """Return a plan, and what people should know, as they are shown."""
+    ops = tuple(Operation(op=type(op).__name__, text=describe(op)) for op in plan.ops)
+    return Planned(ops=ops, warnings=tuple(warnings))

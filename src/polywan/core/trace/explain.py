@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
+from polywan.api.why import Explanation, HashUsed, KernelAnswer, LiveFlow, RuleTried, UplinkOffered
 from polywan.core.net import PROTOCOL_NAMES, TABLE_MAIN, Family
 from polywan.core.packet import Packet
-from polywan.core.trace.model import Egress, RuleResult, Trace, TraceInput
+from polywan.core.trace.model import Egress, HashChoice, RuleResult, Trace, TraceInput
 from polywan.core.trace.question import ICMP
 from polywan.core.trace.route_query import RouteAnswer, RouteQuery
+from polywan.core.words import printable
 from polywan.core.world.paths import Path
 
 SCHEMA: Final = 1
@@ -140,10 +142,10 @@ def _unlike(answer: RouteAnswer, devices: Sequence[str | None]) -> str:
     return ""
 
 
-def describe(trace: Trace, proofs: tuple[Proof, ...] = ()) -> list[str]:
-    """Return the story for people, one fact in a line, the conclusion last."""
+def describe(trace: Trace, proofs: tuple[Proof, ...] = (), rules_at: Sequence[str] = ()) -> list[str]:
+    """Return the story for people, one fact in a line, the conclusion last; `rules_at` as for `document`."""
     doubt = "" if all(proof.agrees for proof in proofs) else "; the kernel would do something else, see above"
-    return [_asked(trace.packet), *(f"  {line}" for line in _story(trace, proofs)), conclusion(trace) + doubt]
+    return [_asked(trace.packet), *(f"  {line}" for line in _story(trace, proofs, rules_at)), conclusion(trace) + doubt]
 
 
 def conclusion(trace: Trace) -> str:
@@ -176,9 +178,10 @@ def _asked(packet: Packet) -> str:
     return f"{source} to {packet.destination}{port}, {protocol}, {origin}"
 
 
-def _story(trace: Trace, proofs: tuple[Proof, ...]) -> Iterator[str]:
+def _story(trace: Trace, proofs: tuple[Proof, ...], rules_at: Sequence[str]) -> Iterator[str]:
     for tried in trace.tried:
-        yield f"rule {tried.number}: {_verdict(tried)}"
+        at = _place(tried.number, rules_at)
+        yield f"rule {tried.number}{f' ({at})' if at else ''}: {_verdict(tried)}"
     if trace.policy is None:
         yield trace.reason
     else:
@@ -239,65 +242,112 @@ def _proofs(proofs: tuple[Proof, ...]) -> Iterator[str]:
         yield f"the kernel agrees: {answer.link or answer.kind}{via}{table}"
 
 
-def document(trace: Trace, proofs: tuple[Proof, ...] | None = None) -> dict[str, Any]:
-    """Return the trace as plain values; `agrees` is None when the kernel was not asked."""
+def _flow_lines(flows: Sequence[LiveFlow] | None) -> Iterator[str]:
+    if flows is None:
+        return
+    if not flows:
+        yield "no such connection is tracked"
+    for flow in flows:
+        if flow.uplink:
+            place = f"is on {flow.uplink}"
+        elif flow.policy:
+            place = f"is spread packet by packet by policy {flow.policy}"
+        else:
+            place = "has no uplink"
+        port = "" if flow.client_port is None else f" port {flow.client_port}"
+        state = f", {flow.state}" if flow.state else ""
+        yield f"live: {flow.client}{port}{state} {place} (mark {flow.mark:#x}); the server sees {flow.server_sees}"
+    yield "a new connection:"
+
+
+def document(
+    trace: Trace,
+    proofs: tuple[Proof, ...] | None = None,
+    rules_at: Sequence[str] = (),
+    flows: tuple[LiveFlow, ...] | None = None,
+) -> Explanation:
+    """Return the trace for people and programs.
+
+    Its lines are safe for a terminal: a device's name may hold nearly any bytes.
+
+    Args:
+        trace: what would happen.
+        proofs: the kernel's word; None when it was not asked.
+        rules_at: file and line of each rule, as far as known.
+        flows: live connections of this kind; None when they were not asked for.
+    """
     packet = trace.packet
-    return {
-        "schema": SCHEMA,
-        "source": str(packet.source),
-        "destination": str(packet.destination),
-        "protocol": packet.protocol,
-        "source_port": packet.source_port,
-        "port": packet.port,
-        "in_interface": packet.in_interface,
-        "outcome": trace.outcome,
-        "reason": trace.reason,
-        "rules": [asdict(tried) | {"matched": tried.matched} for tried in trace.tried],
-        "rule": trace.rule,
-        "policy": trace.policy,
-        "algorithm": trace.algorithm,
-        "tier": trace.tier,
-        "affinity": trace.affinity,
-        "native": trace.native,
-        "specific_route": trace.specific,
-        "hash": None if trace.pick is None else _pick(trace),
-        "uplinks": [_uplink(egress) for egress in trace.egresses],
-        "interface": trace.link,
-        "kernel": [_answer(proof) for proof in proofs or ()],
-        "agrees": all(proof.agrees for proof in proofs) if proofs else None,
-        "notes": list(trace.notes),
-        "text": describe(trace, proofs or ()),
-    }
+    lines = [*_flow_lines(flows), *describe(trace, proofs or (), rules_at)]
+    return Explanation(
+        schema=SCHEMA,
+        source=str(packet.source),
+        destination=str(packet.destination),
+        protocol=packet.protocol,
+        source_port=packet.source_port,
+        port=packet.port,
+        in_interface=packet.in_interface,
+        outcome=trace.outcome,
+        reason=trace.reason,
+        rules=tuple(_rule(tried, rules_at) for tried in trace.tried),
+        rule=trace.rule,
+        policy=trace.policy,
+        algorithm=trace.algorithm,
+        tier=trace.tier,
+        affinity=trace.affinity,
+        native=trace.native,
+        specific_route=trace.specific,
+        hash=_hash(trace.pick),
+        uplinks=tuple(map(_uplink, trace.egresses)),
+        interface=trace.link,
+        kernel=tuple(map(_answer, proofs or ())),
+        agrees=all(proof.agrees for proof in proofs) if proofs else None,
+        notes=trace.notes,
+        text=tuple(map(printable, lines)),
+        flows=flows,
+    )
 
 
-def _pick(trace: Trace) -> dict[str, Any] | None:
-    pick = trace.pick
-    if pick is None:
-        return None
-    return {"key": list(pick.key), "value": pick.hash, "slot": pick.slot, "slots": pick.slots}
+def _place(number: int, rules_at: Sequence[str]) -> str | None:
+    """Return file and line of a rule."""
+    return rules_at[number - 1] if 0 < number <= len(rules_at) else None
 
 
-def _uplink(egress: Egress) -> dict[str, Any]:
-    return {
-        "name": egress.uplink,
-        "share": round(egress.share, 6),
-        "interface": egress.device,
-        "mark": egress.mark,
-        "table": egress.table,
-        "gateway": None if egress.via is None else str(egress.via),
-        "server_sees": None if egress.source is None else str(egress.source),
-        "nat": egress.nat,
-    }
+def _rule(tried: RuleResult, rules_at: Sequence[str]) -> RuleTried:
+    return RuleTried(
+        number=tried.number,
+        failed=tried.failed,
+        excluded=tried.excluded,
+        seen=tried.seen,
+        matched=tried.matched,
+        at=_place(tried.number, rules_at),
+    )
 
 
-def _answer(proof: Proof) -> dict[str, Any]:
+def _hash(pick: HashChoice | None) -> HashUsed | None:
+    return None if pick is None else HashUsed(key=pick.key, value=pick.hash, slot=pick.slot, slots=pick.slots)
+
+
+def _uplink(egress: Egress) -> UplinkOffered:
+    return UplinkOffered(
+        name=egress.uplink,
+        share=round(egress.share, 6),
+        interface=egress.device,
+        mark=egress.mark,
+        table=egress.table,
+        gateway=None if egress.via is None else str(egress.via),
+        server_sees=None if egress.source is None else str(egress.source),
+        nat=egress.nat,
+    )
+
+
+def _answer(proof: Proof) -> KernelAnswer:
     answer = proof.answer
-    return {
-        "uplink": proof.uplink or None,
-        "kind": answer.kind,
-        "interface": answer.link,
-        "gateway": None if answer.via is None else str(answer.via),
-        "table": answer.table,
-        "agrees": proof.agrees,
-        "trouble": proof.trouble,
-    }
+    return KernelAnswer(
+        uplink=proof.uplink or None,
+        kind=answer.kind,
+        interface=answer.link,
+        gateway=None if answer.via is None else str(answer.via),
+        table=answer.table,
+        agrees=proof.agrees,
+        trouble=proof.trouble,
+    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
+from polywan.api.uplinks import ViaGroup
 from polywan.config.faults import shown, suggest
 from polywan.core.errors import ControlError
 from polywan.core.net import FAMILIES
@@ -17,17 +17,13 @@ from polywan.daemon.loop import Daemon
 from polywan.kernel import cgroups
 
 
-async def look(daemon: Daemon, refresh: Callable[[], Awaitable[object]], name: str) -> dict[str, Any]:
+async def look(daemon: Daemon, refresh: Callable[[], Awaitable[object]], name: str) -> ViaGroup:
     """Look at the group of an uplink, and answer when the kernel was read back after that.
 
     Args:
         daemon: the loop.
         refresh: looks at every group, and returns when what it found is in force.
         name: an uplink.
-
-    Returns:
-        uplink, state, reason; families: those that its programs may use; directory: where the group is, or should
-        be made; group: its inode, None when there is none; in_force: the kernel leads the group's programs.
 
     Raises:
         ControlError: no such uplink (404).
@@ -40,10 +36,10 @@ async def look(daemon: Daemon, refresh: Callable[[], Awaitable[object]], name: s
     await asyncio.to_thread(cgroups.require)
     directory = cgroups.hierarchy().root / via_group(name)
     await refresh()
-    return {"directory": str(directory), **_document(daemon.state, name)}
+    return _document(daemon.state, name, str(directory))
 
 
-def _document(state: State, name: str) -> dict[str, Any]:
+def _document(state: State, name: str, directory: str) -> ViaGroup:
     group = state.lookups.cgroups.get(via_group(name))
     read = state.actual.nft if state.actual else None
     config, selection, desired = state.config, state.selection, state.desired
@@ -53,11 +49,12 @@ def _document(state: State, name: str) -> dict[str, Any]:
     # Between reads the kernel is assumed to hold what was applied, also where it refused.
     last = state.retries.applied
     refused = last is not None and any(isinstance(f.op, NftBatch) for f in last.failures)
-    return {
-        "uplink": name,
-        "state": seen.state,
-        "reason": seen.reason,
-        "families": [f.nfproto for f in FAMILIES if serves(config, name, f, state.reach, selection)],
-        "group": group.inode if group else None,
-        "in_force": group is not None and read is not None and not refused and in_force(desired.nft, read),
-    }
+    return ViaGroup(
+        directory=directory,
+        uplink=name,
+        state=seen.state,
+        reason=seen.reason,
+        families=tuple(f.nfproto for f in FAMILIES if serves(config, name, f, state.reach, selection)),
+        group=group.inode if group else None,
+        in_force=group is not None and read is not None and not refused and in_force(desired.nft, read),
+    )

@@ -11,15 +11,22 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
+from polywan.api.affinity import Affinity, Forgotten, KeptClient
+from polywan.api.codec import encode
+from polywan.api.document import Document
+from polywan.api.flow_rows import FlowRow
+from polywan.api.flows import Flows
+from polywan.api.requests import OfPolicy, WhomToForget, Words
 from polywan.config.faults import shown, suggest
 from polywan.core.errors import ControlError
 from polywan.core.net import IPNetwork
 from polywan.core.state.state import State
-from polywan.core.status.flow_list import COLUMNS, MOST_SORTED, OTHER, PROBE, FlowQuery, Pairs, Totals, listed
+from polywan.core.status.flow_list import MOST_SORTED, OTHER, PROBE, FlowQuery, Pairs, Totals, flow_query_of, listed
 from polywan.core.world.affinity import AffinityEntry
 from polywan.core.world.paths import Path
+from polywan.daemon.api.http import Written
 from polywan.kernel.api import Tracker
 
 SCHEMA: Final = 1
@@ -45,64 +52,71 @@ class Tracking:
         self._state = state
         self._one_at_a_time = asyncio.Lock()
 
-    async def flows(self, wanted: FlowQuery) -> list[bytes]:
-        """Return the document of connections, in pieces.
+    async def flows(self, asked: Words) -> Written[Flows]:
+        """Return the document of connections; `asked` as `flow_query_of` reads it.
 
         Raises:
-            ControlError: there is no such uplink (404), or too much to sort (400).
+            ControlError: there is no such uplink (404), too much to sort, or words that make no sense (400).
             KernelError: the kernel refused.
         """
+        try:
+            wanted = flow_query_of(asked.words)
+        except ValueError as error:
+            raise ControlError(str(error), 400) from error
         if wanted.sort is not None and (wanted.limit is None or wanted.limit > MOST_SORTED):
             raise ControlError(f"sort: needs a limit of at most {MOST_SORTED}", 400)
         names, mask = self._names(), self._mask()
         if wanted.uplink is not None and wanted.uplink not in (OTHER, PROBE, *names.values()):
             raise _unknown("uplink", wanted.uplink, (*names.values(), OTHER, PROBE))
         async with self._one_at_a_time:
-            return await asyncio.to_thread(self._flows, wanted, names, mask, probes_of(self._state()))
+            return Written(await asyncio.to_thread(self._flows, wanted, names, mask, probes_of(self._state())))
 
-    async def affinity(self, policy: str | None) -> list[bytes]:
-        """Return the document of clients that keep their uplink, in pieces.
+    async def affinity(self, asked: OfPolicy) -> Written[Affinity]:
+        """Return the document of clients that keep their uplink.
 
         Raises:
             ControlError: there is no such policy (404).
             KernelError: the kernel refused.
         """
-        self._check_policy(policy)
+        self._check_policy(asked.policy)
         names, mask = self._names(), self._mask()
         async with self._one_at_a_time:
-            return await asyncio.to_thread(self._affinity, policy, names, mask)
+            return Written(await asyncio.to_thread(self._affinity, asked.policy, names, mask))
 
-    async def clear(self, address: str | None, policy: str | None) -> dict[str, Any]:
+    async def clear(self, asked: WhomToForget) -> Forgotten:
         """Forget clients: of an address or network, or all; of a policy, or of every one.
 
         Raises:
-            ControlError: no such policy (404), or no address (400).
+            ControlError: no such policy (404), no address, or neither an address nor all (400).
             KernelError: the kernel refused.
         """
-        self._check_policy(policy)
-        network = _network(address)
+        if (asked.address is not None) is (asked.all == "true"):
+            raise ControlError("expected either address=ADDRESS or all=true", 400)
+        self._check_policy(asked.policy)
+        network = _network(asked.address)
         async with self._one_at_a_time:
-            return {"forgotten": await asyncio.to_thread(self._clear, network, policy)}
+            return Forgotten(forgotten=await asyncio.to_thread(self._clear, network, asked.policy))
 
     def _flows(self, wanted: FlowQuery, names: Mapping[int, str], mask: int, probes: Pairs) -> list[bytes]:
         mark = next((mark for mark, name in names.items() if name == wanted.uplink), None)
         totals = Totals(names.values() if wanted.uplink is None else [wanted.uplink])
         found = listed(self._tracker.flows(mask, mark), wanted, names, totals, probes)
-        head = f'{{"schema":{SCHEMA},"columns":{json.dumps(COLUMNS)},"flows":['
-        return _document(head, found, lambda: f'],"totals":{json.dumps(totals.rows())}}}')
+        blocks = _blocks(found)
+        whole = Flows(schema=SCHEMA, columns=FlowRow._fields, flows=(), totals=totals.rows())
+        return _with(whole, "flows", blocks)
 
     def _affinity(self, policy: str | None, names: Mapping[int, str], mask: int) -> list[bytes]:
         rows = (
-            {
-                "client": str(kept.client),
-                "server": None if kept.server is None else str(kept.server),
-                "policy": kept.policy,
-                "uplink": names.get(kept.mark & mask, OTHER),
-                "expires_s": kept.expires,
-            }
+            KeptClient(
+                client=str(kept.client),
+                server=None if kept.server is None else str(kept.server),
+                policy=kept.policy,
+                uplink=names.get(kept.mark & mask, OTHER),
+                expires_s=kept.expires,
+            )
             for kept in sorted(self._kept(policy), key=lambda k: (k.policy, k.family, k.client.packed))
         )
-        return _document(f'{{"schema":{SCHEMA},"clients":[', rows, lambda: "]}")
+        return _with(Affinity(schema=SCHEMA, clients=()), "clients", _blocks(map(encode, rows)))
 
     def _clear(self, network: IPNetwork | None, policy: str | None) -> int:
         return self._tracker.forget(k for k in self._kept(policy) if network is None or k.client in network)
@@ -136,19 +150,24 @@ def probes_of(state: State) -> frozenset[tuple[str, str]]:
     )
 
 
-def _document(head: str, rows: Iterable[object], tail: Callable[[], str]) -> list[bytes]:
-    """Return head, rows and tail as text; the tail is asked for when every row was taken."""
-    pieces: list[bytes] = []
-    block = bytearray(head.encode())
-    first = len(block)
+def _with(whole: Document, key: str, blocks: list[bytes]) -> list[bytes]:
+    """Return a document as JSON in pieces, with these blocks of rows in its list `key`, which is empty in it."""
+    head, found, tail = json.dumps(encode(whole), separators=(",", ":")).partition(f'"{key}":[')
+    return [f"{head}{found}".encode(), *blocks, tail.encode()]
+
+
+def _blocks(rows: Iterable[object]) -> list[bytes]:
+    """Return rows as JSON, with commas between them."""
+    blocks: list[bytes] = []
+    block = bytearray()
     for text in _texts(rows):
-        if pieces or len(block) > first:
+        if blocks or block:
             block += b","
         block += text
         if len(block) > _BLOCK:
-            pieces.append(bytes(block))
+            blocks.append(bytes(block))
             block.clear()
-    return [*pieces, bytes(block) + tail().encode()]
+    return [*blocks, bytes(block)]
 
 
 def _texts(rows: Iterable[object]) -> Iterator[bytes]:

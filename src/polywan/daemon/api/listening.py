@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from starlette.routing import Route
+
 from polywan.core.errors import PolywanError
 from polywan.core.words import printable
-from polywan.daemon.api.http import Api, serving
+from polywan.daemon.api.http import serving
 from polywan.daemon.rundir import LOCK_FILE, DirectoryLock
 from polywan.files import SOCKET
 
@@ -25,17 +27,17 @@ _Seen: TypeAlias = tuple[_Identity, _Identity]
 
 
 async def listening(
-    api: Api,
+    routes: Sequence[Route],
     held: DirectoryLock,
     directory: Path,
     until: Collection[asyncio.Task[Any]],
     on_ready: Callable[[], None],
     period: float = DIRECTORY_PERIOD,
 ) -> None:
-    """Serve the API until one of the tasks has ended.
+    """Serve routes until one of the tasks has ended.
 
     Args:
-        api: what is served.
+        routes: what is served.
         held: the hold on the directory, taken again when the directory or its lock was removed.
         directory: the runtime directory.
         until: tasks of which one will end.
@@ -49,7 +51,7 @@ async def listening(
     while not any(task.done() for task in until):
         try:
             held.again()
-            async with serving(api, directory):
+            async with serving(routes, directory):
                 watch = asyncio.create_task(_gone(directory, _seen(directory), period))
                 if served:
                     log.warning("socket.again: files in %s were removed; created them again", directory)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
+from polywan.api.requests import WhatToPlan
+from polywan.api.running import Planned
 from polywan.config import load_texts
 from polywan.core.engine import step as engine
 from polywan.core.errors import CapacityError, ConfigError, ControlError, Problem
 from polywan.core.evolve import replace
-from polywan.core.plan.plan import describe
 from polywan.core.resolved import resolve
 from polywan.core.state.events import ReadDone
-from polywan.core.status.rehearsal import rehearse
+from polywan.core.status.rehearsal import planned, rehearse
 from polywan.core.world.lookups import wanted
 from polywan.daemon.lookups.resolver import SystemResolver
 from polywan.daemon.lookups.watcher import look_once
@@ -21,25 +21,24 @@ from polywan.kernel.api import Kernel
 from polywan.presence import namespace
 
 
-async def plan(daemon: Daemon, kernel: Kernel, asked: dict[str, Any]) -> dict[str, Any]:
+async def plan(daemon: Daemon, kernel: Kernel, asked: WhatToPlan) -> Planned:
     """Return the operations that a configuration would lead to now, and warnings.
 
     Args:
         daemon: what is known.
         kernel: read for this.
-        asked: "files", their texts by name, in order; "namespace", the network namespace that is meant.
+        asked: the texts of its files by name, in order, and the network namespace that is meant.
 
     Raises:
-        ControlError: another network namespace is meant (409), or those are no texts (400).
+        ControlError: another network namespace is meant (409), or there are no files (400).
         ConfigError: the configuration is bad.
         KernelError: the kernel cannot be read.
     """
-    if asked.get("namespace") != namespace():
+    if asked.namespace != namespace():
         raise ControlError("this daemon runs in another network namespace", 409)
-    files = asked.get("files")
-    if not isinstance(files, dict) or not files or not all(isinstance(text, str) for text in files.values()):
+    if not asked.files:
         raise ControlError("expected the texts of files, by name", 400)
-    config = (await asyncio.to_thread(load_texts, files)).config
+    config = (await asyncio.to_thread(load_texts, asked.files)).config
     before = daemon.state
     if before.config is not None and wanted(config) == wanted(before.config.file):
         lookups = before.lookups
@@ -53,5 +52,4 @@ async def plan(daemon: Daemon, kernel: Kernel, asked: dict[str, Any]) -> dict[st
         found, after = rehearse(daemon.state, config, lookups, read, asyncio.get_running_loop().time())
     except CapacityError as error:
         raise ConfigError([Problem("config", "global.mark_mask", str(error))]) from error
-    ops = [{"op": type(op).__name__, "text": describe(op)} for op in found.ops]
-    return {"ops": ops, "warnings": list(after.warnings)}
+    return planned(found, after.warnings)

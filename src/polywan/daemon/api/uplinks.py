@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final, Literal
 
 from pydantic_core import PydanticCustomError
 
+from polywan.api.requests import DrainUplink, OfUplink
+from polywan.api.uplinks import UplinkChanged, UplinkReport
 from polywan.config.faults import shown, suggest
 from polywan.config.kinds.scalars import Duration
 from polywan.core.errors import ControlError
 from polywan.core.health.layers import LayerVerdict
 from polywan.core.policy.operator import DEADLINE, Verb
-from polywan.core.policy.uplink_state import UplinkState
+from polywan.core.policy.uplink_state import UplinkState, UplinkView
 from polywan.core.state.events import OperatorCommand, TestRequested
 from polywan.core.status.document import forced
 from polywan.core.status.layer_report import report, tested
@@ -34,16 +36,25 @@ class Uplinks:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    async def order(self, name: str, verb: Verb, deadline: str | None) -> dict[str, Any]:
+    async def disable(self, asked: OfUplink) -> UplinkChanged:
+        """Give an uplink no new connections and do not probe it, and keep that; errors as `order`."""
+        return await self.order(asked.name, Verb.DISABLE)
+
+    async def drain(self, asked: DrainUplink) -> UplinkChanged:
+        """Empty an uplink until a deadline, and keep that; errors as `order`."""
+        return await self.order(asked.name, Verb.DRAIN, asked.deadline)
+
+    async def enable(self, asked: OfUplink) -> UplinkChanged:
+        """Take an uplink back into use; errors as `order`."""
+        return await self.order(asked.name, Verb.ENABLE)
+
+    async def order(self, name: str, verb: Verb, deadline: str | None = None) -> UplinkChanged:
         """Disable, drain or enable an uplink; answer once that is in force and written down.
 
         Args:
             name: an uplink.
             verb: what to do.
             deadline: what `drain` gives connections, as "10m"; None for the default.
-
-        Returns:
-            uplink, state, reason, warnings, and kept: whether a restart will know it.
 
         Raises:
             ControlError: no such uplink (404), or no such deadline (400).
@@ -57,30 +68,40 @@ class Uplinks:
             warnings.append(f"{name} has enabled = false in the configuration, which takes precedence")
         if self._daemon.unsaved:
             warnings.append(f"in force, but lost on a restart: {self._daemon.unsaved}")
-        return {**self._seen(name), "warnings": warnings, "saved": not self._daemon.unsaved}
+        seen = self._seen(name)
+        return UplinkChanged(
+            uplink=name,
+            state=seen.state,
+            reason=seen.reason,
+            warnings=tuple(warnings),
+            saved=not self._daemon.unsaved,
+        )
 
-    async def test(self, name: str) -> dict[str, Any]:
+    async def test(self, asked: OfUplink) -> UplinkReport:
         """Make every probe and check of an uplink now, and tell what each layer says.
-
-        Returns:
-            uplink, state, reason; verdict: "ok", "degraded" or "down"; layers: layer, verdict and detail of each;
-            complete: every result was there in time.
 
         Raises:
             ControlError: there is no such uplink (404).
         """
+        name = asked.name
         self._check(name)
         loop = asyncio.get_running_loop()
-        asked = loop.time()
+        began = loop.time()
         self._daemon.post(TestRequested(name))
         complete = False
-        while not complete and loop.time() < asked + _PATIENCE:
+        while not complete and loop.time() < began + _PATIENCE:
             await asyncio.sleep(_POLL)
             self._check(name)
-            complete = tested(self._daemon.state, name, asked)
-        seen, lines = self._seen(name), report(self._daemon.state, name)
-        verdict = _verdict(seen["state"], [line.verdict for line in lines])
-        return {**seen, "verdict": verdict, "complete": complete, "layers": [line._asdict() for line in lines]}
+            complete = tested(self._daemon.state, name, began)
+        seen, layers = self._seen(name), report(self._daemon.state, name)
+        return UplinkReport(
+            uplink=name,
+            state=seen.state,
+            reason=seen.reason,
+            verdict=_verdict(seen.state, [layer.verdict for layer in layers]),
+            complete=complete,
+            layers=tuple(layers),
+        )
 
     def _check(self, name: str) -> None:
         config = self._daemon.state.config
@@ -88,11 +109,11 @@ class Uplinks:
             known = config.uplinks if config else ()
             raise ControlError(f"there is no uplink {shown(name)}; {suggest(name, known)}", 404)
 
-    def _seen(self, name: str) -> dict[str, Any]:
+    def _seen(self, name: str) -> UplinkView:
         seen = self._daemon.state.views.get(name)
         if seen is None:
             raise ControlError(f"there is no uplink {shown(name)} any more", 404)
-        return {"uplink": name, "state": seen.state, "reason": seen.reason}
+        return seen
 
 
 def _seconds(deadline: str | None) -> float:
@@ -107,7 +128,7 @@ def _seconds(deadline: str | None) -> float:
         raise ControlError(f"deadline: {context['message']}", 400) from error
 
 
-def _verdict(state: str, layers: Collection[str]) -> str:
+def _verdict(state: str, layers: Collection[str]) -> Literal["ok", "degraded", "down"]:
     """Sum up a test: what people have taken out of use is judged by its layers alone."""
     broken = LayerVerdict.BROKEN in layers
     if state in OUT_OF_USE:

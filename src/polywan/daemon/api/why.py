@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
+from polywan.api.why import Explanation, LiveFlow
 from polywan.core.net import Family, IPAddress
 from polywan.core.packet import Packet
 from polywan.core.state.state import State
@@ -29,7 +29,6 @@ Ask: TypeAlias = Callable[[RouteQuery], RouteAnswer]
 MOST_FLOWS: Final = 20
 """Connections that are told of when the question leaves a port open."""
 
-_RULE_LINE: Final = re.compile(r" *rule ([0-9]+)(?=: )")
 _ANY: Final[Mapping[Family, IPAddress]] = {Family.V4: IPv4Address(0), Family.V6: IPv6Address(0)}
 _RECORDED: Final = "based on a recording, which lacks static routes and affinity"
 
@@ -51,7 +50,7 @@ def trace_input_of(state: State) -> TraceInput:
     )
 
 
-def live(state: State, kernel: Machine, words: Mapping[str, str], now: int) -> dict[str, Any]:
+def live(state: State, kernel: Machine, words: Mapping[str, str], now: int) -> Explanation:
     """Return the document about a connection on this machine; `flow` among the words asks for live ones, too.
 
     Raises:
@@ -70,15 +69,15 @@ def live(state: State, kernel: Machine, words: Mapping[str, str], now: int) -> d
     traced = trace(inputs, packet)
     traced = replace(traced, notes=(*traced.notes, *notes, *_firewalls(state, traced)))
     answers = {name: kernel.ask(query) for name, query in explain.queries(inputs, traced).items()}
-    result = explain.document(traced, explain.compare(inputs, traced, answers))
+    proofs = explain.compare(inputs, traced, answers)
+    flows = None
     if "flow" in words:
         known = (flow for flow in kernel.flows(inputs.layout.mask) if _meant(inputs, question, flow))
-        flows = [_flow(inputs, flow) for flow in islice(known, MOST_FLOWS)]
-        result |= {"flows": flows, "text": [*_flow_lines(flows), *result["text"]]}
-    return _shown(result, state.rules_at)
+        flows = tuple(_flow(inputs, flow) for flow in islice(known, MOST_FLOWS))
+    return explain.document(traced, proofs, state.rules_at, flows)
 
 
-def recorded(state: State, words: Mapping[str, str], now: int) -> dict[str, Any]:
+def recorded(state: State, words: Mapping[str, str], now: int) -> Explanation:
     """Return the document about a connection on a machine that is known from a recording.
 
     Raises:
@@ -90,7 +89,7 @@ def recorded(state: State, words: Mapping[str, str], now: int) -> dict[str, Any]
     packet, notes = _completed(inputs, parse(words), now, None)
     traced = trace(inputs, packet)
     traced = replace(traced, notes=(*traced.notes, *notes, *_firewalls(state, traced), _RECORDED))
-    return _shown(explain.document(traced), state.rules_at)
+    return explain.document(traced, rules_at=state.rules_at)
 
 
 def _firewalls(state: State, traced: Trace) -> Iterator[str]:
@@ -100,21 +99,6 @@ def _firewalls(state: State, traced: Trace) -> Iterator[str]:
         return
     for chain in may_drop(state.actual.chains, traced.packet.family):
         yield f"{chain} has policy drop; whether one of its rules accepts this was not checked"
-
-
-def _shown(document: dict[str, Any], rules_at: Sequence[str]) -> dict[str, Any]:
-    """Say where rules stand, and make the lines safe for a terminal: a device's name may hold nearly any bytes."""
-
-    def placed(line: str) -> str:
-        found = _RULE_LINE.match(line)
-        number = int(found[1]) if found else 0
-        return f"{found[0]} ({rules_at[number - 1]}){line[found.end() :]}" if found and known(number) else line
-
-    def known(number: int) -> bool:
-        return 0 < number <= len(rules_at)
-
-    rules = [rule | ({"at": rules_at[n - 1]} if known(n := rule["number"]) else {}) for rule in document["rules"]]
-    return document | {"rules": rules, "text": [printable(placed(line)) for line in document["text"]]}
 
 
 def _completed(inputs: TraceInput, question: Question, now: int, ask: Ask | None) -> tuple[Packet, tuple[str, ...]]:
@@ -187,36 +171,15 @@ def _meant(inputs: TraceInput, question: Question, flow: Flow) -> bool:
     )
 
 
-def _flow(inputs: TraceInput, flow: Flow) -> dict[str, Any]:
-    uplink = next((name for name, number in inputs.numbers.items() if number.mark == flow.mark), None)
-    policy = next((name for name, number in inputs.policy_marks.items() if number.mark == flow.mark), None)
-    return {
-        "client": flow.client,
-        "client_port": flow.client_port,
-        "destination": flow.destination,
-        "port": flow.port,
-        "state": flow.state,
-        "mark": flow.mark,
-        "uplink": uplink,
-        "policy": policy,
-        "server_sees": flow.reply_destination,
-    }
-
-
-def _flow_lines(flows: list[dict[str, Any]]) -> Iterator[str]:
-    if not flows:
-        yield "no such connection is tracked"
-    for flow in flows:
-        if flow["uplink"]:
-            place = f"is on {flow['uplink']}"
-        elif flow["policy"]:
-            place = f"is spread packet by packet by policy {flow['policy']}"
-        else:
-            place = "has no uplink"
-        port = "" if flow["client_port"] is None else f" port {flow['client_port']}"
-        state = f", {flow['state']}" if flow["state"] else ""
-        yield (
-            f"live: {flow['client']}{port}{state} {place} (mark {flow['mark']:#x}); "
-            f"the server sees {flow['server_sees']}"
-        )
-    yield "a new connection:"
+def _flow(inputs: TraceInput, flow: Flow) -> LiveFlow:
+    return LiveFlow(
+        client=flow.client,
+        client_port=flow.client_port,
+        destination=flow.destination,
+        port=flow.port,
+        state=flow.state,
+        mark=flow.mark,
+        uplink=next((name for name, number in inputs.numbers.items() if number.mark == flow.mark), None),
+        policy=next((name for name, number in inputs.policy_marks.items() if number.mark == flow.mark), None),
+        server_sees=flow.reply_destination,
+    )

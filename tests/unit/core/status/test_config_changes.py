@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from polywan.api.running import Reloaded
 from polywan.cli.reload import text
 from polywan.config import load_text
 from polywan.core.status.config_changes import changes
@@ -71,15 +72,15 @@ def test_a_file_that_is_all_different_is_not_told_line_by_line() -> None:
 @pytest.mark.parametrize(
     ("changed", "what", "said"),
     [
-        (False, [], "nothing to change"),
+        (False, (), "nothing to change"),
         (
             False,
-            ["health settings changed for fibre (interval)"],
+            ("health settings changed for fibre (interval)",),
             "in force: health settings changed for fibre (interval); nothing to change in the kernel",
         ),
-        (True, ["weight changed for fibre"], "in force: weight changed for fibre; generation 4, 1.5 ms"),
-        (True, [], "in force: generation 4, 1.5 ms"),
+        (True, ("weight changed for fibre",), "in force: weight changed for fibre; generation 4, 1.5 ms"),
+        (True, (), "in force: generation 4, 1.5 ms"),
     ],
 )
-def test_the_answer_says_what_is_in_force(changed: bool, what: list[str], said: str) -> None:
-    assert text({"changed": changed, "generation": 4, "ms": 1.5, "changes": what}) == said
+def test_the_answer_says_what_is_in_force(changed: bool, what: tuple[str, ...], said: str) -> None:
+    assert text(Reloaded(generation=4, changed=changed, ms=1.5, changes=what)) == said

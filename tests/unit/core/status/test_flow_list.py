@@ -11,6 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from polywan.api.affinity import Affinity, KeptClient
+from polywan.api.codec import decode
+from polywan.api.flow_rows import FlowRow, rows_of
+from polywan.api.flows import Flows, Total
+from polywan.api.requests import OfPolicy, WhomToForget, Words
 from polywan.cli import affinity as affinity_verb
 from polywan.cli import flows as flows_verb
 from polywan.cli import group
@@ -20,7 +25,7 @@ from polywan.core.net import Family
 from polywan.core.resolved import resolve
 from polywan.core.state.memory import Memory
 from polywan.core.state.state import State
-from polywan.core.status.flow_list import COLUMNS, OTHER, PROBE, FlowQuery, Row, Totals, flow_query_of, listed
+from polywan.core.status.flow_list import OTHER, PROBE, FlowQuery, Totals, flow_query_of, listed
 from polywan.core.world.affinity import AffinityEntry, map_of
 from polywan.core.world.conntrack import Flow, stray, translated_to
 from polywan.daemon.api.flows import Tracking, probes_of
@@ -64,8 +69,7 @@ MANY = [
 
 
 def clients(wanted: FlowQuery, many: list[Flow] | None = None) -> list[str]:
-    place = COLUMNS.index("client")
-    return [str(row[place]) for row in listed(MANY if many is None else many, wanted, NAMES, Totals([]))]
+    return [row.client for row in listed(MANY if many is None else many, wanted, NAMES, Totals([]))]
 
 
 @pytest.mark.parametrize(
@@ -117,21 +121,21 @@ def test_what_makes_no_sense_is_refused_with_what_was_expected(words: dict[str, 
 def test_the_sums_are_of_all_that_match_however_few_are_shown() -> None:
     totals = Totals(NAMES.values())
     assert list(listed(MANY, FlowQuery(limit=1), NAMES, totals))
-    assert totals.rows() == [
-        {"uplink": "fibre", "connections": 1, "bytes_up": 1200, "bytes_down": 3_400_000},
-        {"uplink": "lte", "connections": 2, "bytes_up": 5, "bytes_down": 5},
-        {"uplink": OTHER, "connections": 2, "bytes_up": 1209, "bytes_down": 3_400_001},
-    ]
+    assert totals.rows() == (
+        Total(uplink="fibre", connections=1, bytes_up=1200, bytes_down=3_400_000),
+        Total(uplink="lte", connections=2, bytes_up=5, bytes_down=5),
+        Total(uplink=OTHER, connections=2, bytes_up=1209, bytes_down=3_400_001),
+    )
 
 
 def test_bytes_that_nobody_counted_are_no_zero() -> None:
     totals = Totals(["lte"])
     assert len(list(listed(MANY[2:3], FlowQuery(), NAMES, totals))) == 1
-    assert totals.rows() == [{"uplink": "lte", "connections": 1, "bytes_up": None, "bytes_down": None}]
+    assert totals.rows() == (Total(uplink="lte", connections=1, bytes_up=None, bytes_down=None),)
 
 
-def row(one: Flow, uplink: str = "fibre") -> Row:
-    return (*one, uplink)
+def row(one: Flow, uplink: str = "fibre") -> FlowRow:
+    return FlowRow(*one, uplink)
 
 
 def line(one: Flow) -> str:
@@ -172,8 +176,8 @@ def test_an_empty_list_is_its_heading() -> None:
 
 def test_sums_tell_when_not_all_are_shown() -> None:
     totals = [
-        {"uplink": "fibre", "connections": 1, "bytes_up": 5, "bytes_down": 2_000_000_000},
-        {"uplink": "lte", "connections": 2, "bytes_up": None, "bytes_down": None},
+        Total(uplink="fibre", connections=1, bytes_up=5, bytes_down=2_000_000_000),
+        Total(uplink="lte", connections=2, bytes_up=None, bytes_down=None),
     ]
     assert flows_verb.sums(totals, 3).splitlines() == [
         "fibre: 1 connection, 2.0 GB down, 5 B up",
@@ -230,8 +234,9 @@ def test_a_map_of_clients_is_known_by_its_name(name: str, found: tuple[Family, s
 
 
 def test_clients_are_printed_in_one_line_each() -> None:
-    fields = {"client": "192.168.1.5", "server": None, "policy": "default", "uplink": "lte", "expires_s": 90.0}
-    lines = affinity_verb.text([fields, fields | {"server": "203.0.113.9"}]).splitlines()
+    servers = (None, "203.0.113.9")
+    kept = [KeptClient(client="192.168.1.5", server=s, policy="default", uplink="lte", expires_s=90) for s in servers]
+    lines = affinity_verb.text(kept).splitlines()
     assert lines[0].split() == list(affinity_verb.HEADINGS)
     assert lines[1].split() == ["192.168.1.5", "any", "default", "lte", "1", "min"]
     assert "203.0.113.9" in lines[2]
@@ -247,50 +252,60 @@ def tracking(tracker: FakeTracker) -> Tracking:
     return Tracking(tracker, state)
 
 
-def document(pieces: list[bytes]) -> Any:
-    return json.loads(b"".join(pieces))
+def flows_of(tracker: FakeTracker, **words: str) -> Flows:
+    written = asyncio.run(tracking(tracker).flows(Words(words=words)))
+    return decode(Flows, json.loads(b"".join(written.pieces)))
+
+
+def affinity_of(tracker: FakeTracker, policy: str | None) -> Affinity:
+    written = asyncio.run(tracking(tracker).affinity(OfPolicy(policy=policy)))
+    return decode(Affinity, json.loads(b"".join(written.pieces)))
 
 
 def test_the_document_names_columns_uplinks_and_sums() -> None:
     tracker = FakeTracker()
     tracker.connections_list = [Connection(mark=0x80000200 if n % 2 else 0, client_port=n) for n in range(1, 1001)]
-    listed = document(asyncio.run(tracking(tracker).flows(FlowQuery())))
-    assert listed["columns"] == list(COLUMNS)
-    assert len(listed["flows"]) == 1000
-    assert [one[-1] for one in listed["flows"][:2]] == ["u2", OTHER]
-    assert {t["uplink"]: t["connections"] for t in listed["totals"]} == {"u1": 0, "u2": 500, OTHER: 500}
+    document = flows_of(tracker)
+    assert document.columns == (*Flow._fields, "uplink")
+    assert len(document.flows) == 1000
+    assert [one.uplink for one in rows_of(document)[:2]] == ["u2", OTHER]
+    assert {t.uplink: t.connections for t in document.totals} == {"u1": 0, "u2": 500, OTHER: 500}
 
 
 def test_an_empty_document_is_json_too() -> None:
-    listed = document(asyncio.run(tracking(FakeTracker()).flows(FlowQuery(uplink="u1"))))
-    assert listed["flows"] == []
-    assert [t["uplink"] for t in listed["totals"]] == ["u1"]
+    document = flows_of(FakeTracker(), uplink="u1")
+    assert rows_of(document) == []
+    assert [t.uplink for t in document.totals] == ["u1"]
 
 
 def test_an_uplink_that_does_not_exist_is_refused_with_a_hint() -> None:
     with pytest.raises(ControlError, match=r'no uplink "u3"; .*u[12]') as refused:
-        asyncio.run(tracking(FakeTracker()).flows(FlowQuery(uplink="u3")))
+        flows_of(FakeTracker(), uplink="u3")
     assert refused.value.status == 404
 
 
 @pytest.mark.parametrize("limit", [None, 5001])
 def test_the_daemon_sorts_no_list_that_would_keep_it_from_its_work(limit: int | None) -> None:
     with pytest.raises(ControlError, match="needs a limit of at most 5000"):
-        asyncio.run(tracking(FakeTracker()).flows(FlowQuery(sort="bytes", limit=limit)))
+        flows_of(FakeTracker(), sort="bytes", **({} if limit is None else {"limit": str(limit)}))
 
 
 def test_clients_are_told_with_the_uplinks_name() -> None:
     tracker = FakeTracker()
     tracker.kept_list = [kept("192.168.1.5", 0x200), kept("192.168.1.4"), kept("192.168.1.4", 0x900, "banking")]
-    listed = document(asyncio.run(tracking(tracker).affinity(None)))["clients"]
-    assert [(c["policy"], c["client"], c["uplink"]) for c in listed] == [
+    clients = affinity_of(tracker, None).clients
+    assert [(c.policy, c.client, c.uplink) for c in clients] == [
         ("banking", "192.168.1.4", OTHER),
         ("default", "192.168.1.4", "u1"),
         ("default", "192.168.1.5", "u2"),
     ]
-    only = document(asyncio.run(tracking(tracker).affinity("banking")))["clients"]
-    assert [c["client"] for c in only] == ["192.168.1.4"]
-    assert only[0]["expires_s"] == 90.0
+    only = affinity_of(tracker, "banking").clients
+    assert [c.client for c in only] == ["192.168.1.4"]
+    assert only[0].expires_s == 90.0
+
+
+def whom(address: str | None, policy: str | None) -> WhomToForget:
+    return WhomToForget(address=address, all="true" if address is None else None, policy=policy)
 
 
 @pytest.mark.parametrize(
@@ -310,15 +325,15 @@ def test_clearing_forgets_an_address_a_network_or_everybody(
     tracker.kept_list = [
         kept("192.168.1.5"), kept("192.168.1.6"), kept("192.168.1.6", policy="banking"), kept("2001:db8::5"),
     ]  # fmt: skip
-    done = asyncio.run(tracking(tracker).clear(address, policy))
+    done = asyncio.run(tracking(tracker).clear(whom(address, policy)))
     assert sorted(str(k.client) for k in tracker.kept_list) == remaining
-    assert done == {"forgotten": 4 - len(remaining)}
+    assert done.forgotten == 4 - len(remaining)
 
 
 @pytest.mark.parametrize(("address", "policy", "status"), [("nobody", None, 400), (None, "none", 404)])
 def test_clearing_what_makes_no_sense_is_refused(address: str | None, policy: str | None, status: int) -> None:
     with pytest.raises(ControlError) as refused:
-        asyncio.run(tracking(FakeTracker()).clear(address, policy))
+        asyncio.run(tracking(FakeTracker()).clear(whom(address, policy)))
     assert refused.value.status == status
 
 

@@ -423,8 +423,8 @@ def test_a_disagreement_stands_out() -> None:
     traced = trace(there, packet())
     found = proof(traced, there, RouteAnswer(kind="unicast", link="eth7", table=TABLE_MAIN))
     assert "  THE KERNEL DISAGREES about u1: it would send it by eth7" in "\n".join(explain.describe(traced, (found,)))
-    assert explain.document(traced, (found,))["agrees"] is False
-    assert explain.document(traced)["agrees"] is None
+    assert explain.document(traced, (found,)).agrees is False
+    assert explain.document(traced).agrees is None
 
 
 # ---- the whole
@@ -443,9 +443,9 @@ def machine() -> tuple[Engine, FakeKernel]:
 def test_the_source_of_the_box_is_the_one_that_routing_takes(target: str) -> None:
     daemon, kernel = machine()
     traced = live(daemon.state, kernel, {"to": target}, now=0)
-    assert traced["source"] in ("192.0.0.8", "2001:db8:64:1::2")
-    assert traced["agrees"] is True
-    assert [uplink["name"] for uplink in traced["uplinks"]] == ["u1", "u2"]
+    assert traced.source in ("192.0.0.8", "2001:db8:64:1::2")
+    assert traced.agrees is True
+    assert [uplink.name for uplink in traced.uplinks] == ["u1", "u2"]
 
 
 @pytest.mark.parametrize("target", ["192.0.2.10", "2001:db8:192::10"])
@@ -479,8 +479,8 @@ def test_a_chain_of_others_that_may_drop_is_named_since_routing_cannot_tell() ->
     daemon.feed(ReadDone(kernel.observe(), kernel.read([])))
     words = {"to": "203.0.113.10", "from": "192.168.15.10", "in_interface": "lan0"}
     traced = live(daemon.state, kernel, words, now=0)
-    assert any(note.startswith("chain FORWARD of table ip filter has policy drop") for note in traced["notes"])
-    assert not any("FORWARD" in note for note in live(daemon.state, kernel, {"to": "203.0.113.10"}, now=0)["notes"])
+    assert any(note.startswith("chain FORWARD of table ip filter has policy drop") for note in traced.notes)
+    assert not any("FORWARD" in note for note in live(daemon.state, kernel, {"to": "203.0.113.10"}, now=0).notes)
 
 
 def test_before_the_first_decision_there_is_no_answer() -> None:

@@ -6,28 +6,28 @@ import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from polywan.api import calls
+from polywan.api.requests import Nothing
 from polywan.api.status import Status
 from polywan.client import Client
 from polywan.core.errors import BusyError
-from polywan.daemon.api.http import Api, bind, serving
+from polywan.daemon.api.http import bind, route, serving
 from polywan.daemon.api.listening import listening
 from polywan.daemon.rundir import locked
 from polywan.files import SOCKET
 from support.documents import status
 
 
-class Answers:
-    """An API that only says that it is there."""
-
-    async def status(self) -> Status:
-        return status()
+async def answer(_: Nothing) -> Status:
+    return status()
 
 
-API = cast("Api", Answers())
+ROUTES = [route(calls.STATUS, answer)]
+"""Say that somebody is there."""
 
 
 def with_socket(directory: Path, story: Callable[[], Awaitable[None]]) -> None:
@@ -37,7 +37,7 @@ def with_socket(directory: Path, story: Callable[[], Awaitable[None]]) -> None:
         stop, ready = asyncio.Event(), asyncio.Event()
         stopper = asyncio.create_task(stop.wait())
         with locked(directory) as held:
-            served = asyncio.create_task(listening(API, held, directory, {stopper}, ready.set, period=0.01))
+            served = asyncio.create_task(listening(ROUTES, held, directory, {stopper}, ready.set, period=0.01))
             async with asyncio.timeout(20):
                 await ready.wait()
                 await story()
@@ -51,7 +51,7 @@ async def answers(directory: Path) -> None:
     """Wait until the socket answers."""
     while True:
         try:
-            await asyncio.to_thread(Client(directory).status)
+            await asyncio.to_thread(Client(directory).ask, calls.STATUS, Nothing())
         except Exception:  # noqa: BLE001 - until it does, the test's own time is over
             await asyncio.sleep(0)
         else:
@@ -97,7 +97,7 @@ def test_a_directory_that_another_daemon_took_is_left_to_it(tmp_path: Path, capl
 
 def test_the_end_removes_no_socket_of_another_daemon(tmp_path: Path) -> None:
     async def play() -> None:
-        async with serving(API, tmp_path):
+        async with serving(ROUTES, tmp_path):
             bind(tmp_path).close()
 
     asyncio.run(play())
@@ -117,6 +117,6 @@ def test_a_socket_that_cannot_be_bound_at_the_start_is_an_error(tmp_path: Path) 
 async def _alone(directory: Path, held: Any) -> None:
     never = asyncio.create_task(asyncio.Event().wait())
     try:
-        await listening(API, held, directory, {never}, lambda: None)
+        await listening(ROUTES, held, directory, {never}, lambda: None)
     finally:
         never.cancel()

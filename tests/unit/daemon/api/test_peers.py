@@ -13,13 +13,17 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import Route
 
+from polywan.api import calls
+from polywan.api.requests import Nothing
+from polywan.api.running import Reloaded
 from polywan.api.status import Status
 from polywan.client import Client
 from polywan.core.errors import ControlError
 from polywan.daemon.api import peers
 from polywan.daemon.api.admission import EACH, MOST_PEERS, ROOT_PEERS
-from polywan.daemon.api.http import serving
+from polywan.daemon.api.http import route, serving
 from polywan.daemon.api.peers import Server, user_of
 from support.documents import status
 
@@ -33,14 +37,14 @@ EMPTY = status()
 class Api:
     """Answers what these tests ask for."""
 
-    async def status(self) -> Status:
+    async def status(self, _: Nothing) -> Status:
         return EMPTY
 
-    async def reload(self) -> dict[str, Any]:
-        return {"generation": 1}
+    async def reload(self, _: Nothing) -> Reloaded:
+        return Reloaded(generation=1, changed=False, ms=0.0, changes=())
 
-    def __getattr__(self, name: str) -> Any:
-        raise NotImplementedError(name)
+    def routes(self) -> list[Route]:
+        return [route(calls.STATUS, self.status), route(calls.RELOAD, self.reload)]
 
 
 class Users:
@@ -55,7 +59,7 @@ class Users:
 
 def play(directory: Path, users: Users, story: Callable[[Path, Users], object]) -> None:
     async def run() -> None:
-        async with serving(Api(), directory, users):
+        async with serving(Api().routes(), directory, users):
             await asyncio.to_thread(story, directory, users)
 
     asyncio.run(run())
@@ -106,7 +110,7 @@ def test_no_header_makes_a_reader_a_writer_whatever_the_environment_allows(
 
 @pytest.mark.parametrize("uid", [ROOT, peers.writers()[1]])
 def test_root_and_the_daemons_user_may_change_things(tmp_path: Path, uid: int) -> None:
-    play(tmp_path, Users(uid), lambda directory, _: Client(directory).reload())
+    play(tmp_path, Users(uid), lambda directory, _: Client(directory).ask(calls.RELOAD, Nothing()))
 
 
 def test_the_kernel_says_whose_a_connection_is() -> None:
@@ -119,10 +123,10 @@ def test_a_reader_with_too_many_connections_is_told_so_and_others_get_answers(tm
     def story(directory: Path, users: Users) -> None:
         mine = [connect(directory) for _ in range(EACH)]
         with pytest.raises(ControlError, match="user 1000 has 8 connections") as caught:
-            Client(directory).status()
+            Client(directory).ask(calls.STATUS, Nothing())
         assert caught.value.status == 503
         for users.uid in (OTHER, ROOT):
-            assert Client(directory).status() == EMPTY
+            assert Client(directory).ask(calls.STATUS, Nothing()) == EMPTY
         for sock in mine:
             sock.close()
 
@@ -142,7 +146,7 @@ def test_many_readers_cannot_keep_root_out(tmp_path: Path) -> None:
                 .startswith(b"HTTP/1.1 " + (b"200" if len(ours) <= MOST_PEERS - ROOT_PEERS else b"503"))
             )
         users.uid = ROOT
-        assert Client(directory).status() == EMPTY
+        assert Client(directory).ask(calls.STATUS, Nothing()) == EMPTY
         for sock in ours:
             sock.close()
 
@@ -152,7 +156,7 @@ def test_many_readers_cannot_keep_root_out(tmp_path: Path) -> None:
 def test_a_connection_that_ended_makes_room(tmp_path: Path) -> None:
     def story(directory: Path, users: Users) -> None:
         for _ in range(3 * MOST_PEERS):
-            assert Client(directory).status() == EMPTY
+            assert Client(directory).ask(calls.STATUS, Nothing()) == EMPTY
 
     play(tmp_path, Users(READER), story)
 
@@ -195,12 +199,12 @@ def test_a_request_that_comes_byte_by_byte_does_not_win_time(tmp_path: Path, mon
 def test_an_answer_that_takes_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.05)
 
-    async def slow(_: Api) -> Status:
+    async def slow(_: Api, asked: Nothing) -> Status:
         await asyncio.sleep(0.3)
         return EMPTY
 
     monkeypatch.setattr(Api, "status", slow)
-    play(tmp_path, Users(READER), lambda directory, _: Client(directory).status())
+    play(tmp_path, Users(READER), lambda directory, _: Client(directory).ask(calls.STATUS, Nothing()))
 
 
 class Exhausted(socket.socket):

@@ -1,0 +1,66 @@
+"""Every call of the control socket, once: the daemon's routes and what clients send are made from this table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from polywan.api.affinity import Affinity, Forgotten
+from polywan.api.document import Document
+from polywan.api.flows import Flows
+from polywan.api.requests import DrainUplink, Nothing, OfPolicy, OfUplink, What, WhatToPlan, WhomToForget, Words
+from polywan.api.running import Planned, Reloaded, Removed, Shown
+from polywan.api.status import Status
+from polywan.api.uplinks import UplinkChanged, UplinkReport, ViaGroup
+from polywan.api.why import Explanation
+
+Asked = TypeVar("Asked", bound=Document)
+Answered = TypeVar("Answered", bound=Document)
+
+
+class Call(Generic[Asked, Answered]):
+    """One call.
+
+    Attributes:
+        method: "GET" for those who may read, "POST" for root and the daemon's user alone.
+        path: with the names of fields that stand in it, as starlette writes them.
+        asked: what the client says: fields that are not in the path are words of the query.
+        answer: what the daemon answers.
+        body: the fields are a JSON object in the body instead.
+    """
+
+    def __init__(
+        self,
+        method: Literal["GET", "POST"],
+        path: str,
+        asked: type[Asked],
+        answer: type[Answered],
+        *,
+        body: bool = False,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.asked = asked
+        self.answer = answer
+        self.body = body
+
+
+STATUS: Final = Call("GET", "/v1/status", Nothing, Status)
+WHY: Final = Call("GET", "/v1/why", Words, Explanation)
+FLOWS: Final = Call("GET", "/v1/flows", Words, Flows)
+AFFINITY: Final = Call("GET", "/v1/affinity", OfPolicy, Affinity)
+SHOW: Final = Call("GET", "/v1/show/{what}", What, Shown)
+CLEAR_AFFINITY: Final = Call("POST", "/v1/affinity/clear", WhomToForget, Forgotten)
+DISABLE: Final = Call("POST", "/v1/uplinks/{name:path}/disable", OfUplink, UplinkChanged)
+DRAIN: Final = Call("POST", "/v1/uplinks/{name:path}/drain", DrainUplink, UplinkChanged)
+ENABLE: Final = Call("POST", "/v1/uplinks/{name:path}/enable", OfUplink, UplinkChanged)
+TEST: Final = Call("POST", "/v1/uplinks/{name:path}/test", OfUplink, UplinkReport)
+EXEC_VIA: Final = Call("POST", "/v1/via/{name:path}", OfUplink, ViaGroup)
+PLAN: Final = Call("POST", "/v1/plan", WhatToPlan, Planned, body=True)
+RELOAD: Final = Call("POST", "/v1/reload", Nothing, Reloaded)
+DOWN: Final = Call("POST", "/v1/down", Nothing, Removed)
+
+CALLS: Final[Mapping[str, Call[Any, Any]]] = {
+    name: value for name, value in list(globals().items()) if isinstance(value, Call)
+}
+"""All of them, by name."""

@@ -1,0 +1,53 @@
+"""The table of calls, and the daemon's answers to all of them."""
+
+import asyncio
+import re
+from collections import Counter
+from pathlib import Path
+
+from starlette.routing import Route
+
+from polywan.api.calls import CALLS
+from polywan.api.document import DocumentType
+from polywan.api.requests import Words
+from polywan.core.state.state import State
+from polywan.daemon.lookups.resolver import SystemResolver
+from polywan.daemon.lookups.watcher import LookupWatcher
+from polywan.daemon.loop import Daemon
+from polywan.daemon.main import Places, Service
+from polywan.kernel.fake.kernel import FakeKernel
+from polywan.probe.fake import FakeProber
+
+
+def routes_of_the_daemon(directory: Path) -> list[Route]:
+    async def made() -> list[Route]:
+        kernel = FakeKernel()
+        daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(), directory)
+        places = Places(directory / "polywan.toml", directory, directory)
+        return Service(daemon, kernel, LookupWatcher(daemon, SystemResolver()), places).routes()
+
+    return asyncio.run(made())
+
+
+def test_the_daemon_answers_every_call_once(tmp_path: Path) -> None:
+    served = Counter(
+        (method, route.path)
+        for route in routes_of_the_daemon(tmp_path)
+        for method in (route.methods or set()) - {"HEAD"}
+    )
+    assert served == Counter((call.method, call.path) for call in CALLS.values())
+    assert set(served.values()) == {1}
+
+
+def test_what_stands_in_the_path_is_asked_for_and_whatever_else_may_be_missing() -> None:
+    for call in CALLS.values():
+        assert isinstance(call.asked, DocumentType)
+        in_path = set(re.findall(r"\{(\w+)", call.path))
+        fields = call.asked.__fields__
+        assert in_path <= fields.keys()
+        if not call.body and call.asked is not Words:
+            assert all(field.default is None for name, field in fields.items() if name not in in_path)
+
+
+def test_only_what_is_posted_has_a_body() -> None:
+    assert all(call.method == "POST" for call in CALLS.values() if call.body)
