@@ -64,7 +64,7 @@ def _read(kind: type[Doc], body: object) -> Doc:
 
 def senseless(error: DocumentError) -> ControlError:
     """Return the error for an answer that is no such document."""
-    return ControlError(f"the daemon's answer makes no sense: {error}; is it of another version?", 502)
+    return ControlError(f"cannot read the answer of the daemon ({error}): it may be of another version; restart it", 502)
 
 
 def _phrase(error: Exception) -> str:
