@@ -162,7 +162,11 @@ class _Judge:
     def _stuck(self, flow: Flow, uplink: int, begun: float, limit: float) -> bool:
         on = any(u == uplink and s.begin < begun - 0.5 and s.end > limit for u, s in self._judged(flow))
         waited = any(gap.begin < begun - self.rules.patience and gap.end > begun for gap in flow.gaps)
-        return on and not waited and any(gap.begin <= begun + 1.0 and gap.end > limit for gap in flow.gaps)
+        if not on or waited or not any(gap.begin <= begun + 1.0 and gap.end > limit for gap in flow.gaps):
+            return False
+        after = next((u for u, s in self._judged(flow) if u != uplink and s.begin > begun), None)
+        # Free it was, and chose a line that is full: what it sends waits there.
+        return after is None or not any_meets(self.calendar.slow[after], begun, limit)
 
     def _somebody(self, lost: int, begin: float, end: float) -> bool:
         others = ([*spans, *self.calendar.slow[n]] for n, spans in self.calendar.broken.items() if n != lost)

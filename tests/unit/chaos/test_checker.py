@@ -177,6 +177,16 @@ def test_nobody_is_freed_after_an_exchange_that_nobody_could_act_upon(
     assert "F" not in found(run)
 
 
+def test_a_flow_that_was_freed_and_chose_a_full_line_may_wait_there() -> None:
+    moved = flow(gaps=[Span(10.0, 15.5)], moves=[Move(15.4, 1, 2)], last=15.5)
+    full = history(deed(5.0, Kind.FILL, 2), deed(10.0, Kind.READDRESS, 1), deed(40.0, Kind.DRAIN, 2))
+    full.flows.append(moved)
+    assert "F" not in found(full)
+    empty = history(deed(10.0, Kind.READDRESS, 1))
+    empty.flows.append(moved)
+    assert "F" in found(empty)
+
+
 def test_nobody_is_freed_while_no_other_uplink_is_well() -> None:
     run = history(*CUT, deed(9.0, Kind.SILENCE, 2), deed(9.5, Kind.SILENCE, 3))
     run.flows.append(flow(gaps=[Span(10.0, 30.0)]))
