@@ -64,7 +64,9 @@ def _read(kind: type[Doc], body: object) -> Doc:
 
 def senseless(error: DocumentError) -> ControlError:
     """Return the error for an answer that is no such document."""
-    return ControlError(f"cannot read the answer of the daemon ({error}): it may be of another version; restart it", 502)
+    return ControlError(
+        f"cannot read the answer of the daemon ({error}): it may be of another version; restart it", 502
+    )
 
 
 def _phrase(error: Exception) -> str:

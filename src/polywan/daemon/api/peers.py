@@ -28,6 +28,9 @@ log = logging.getLogger("polywan")
 REQUEST_TIMEOUT: Final = 10.0
 """Seconds that a connection may be open without a whole request: until the first, and between two."""
 
+READ_TIMEOUT: Final = 60.0
+"""Seconds in which an answer has to be read: who never reads would keep it, and its place, for ever."""
+
 _BURST: Final = 16
 """Connections accepted before others get their turn."""
 
@@ -59,6 +62,7 @@ class _Peer(H11Protocol):
         self.uid = uid
         self._server = server
         self._patience: asyncio.TimerHandle | None = None
+        self._unread_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it
         super().connection_made(transport)
@@ -80,10 +84,23 @@ class _Peer(H11Protocol):
         self._patience = self.loop.call_later(REQUEST_TIMEOUT, self._give_up)
 
     def _give_up(self) -> None:
-        """End it, unless a request is being answered: then `on_response_complete` is still to come."""
+        """End it, unless a request is being answered, and the answer read."""
         cycle = cast("RequestResponseCycle | None", self.cycle)  # as it is until the first request
-        if cycle is None or cycle.response_complete or cycle.more_body:
+        answering = cycle is not None and not cycle.response_complete and not cycle.more_body
+        if answering and not self._unread_for(READ_TIMEOUT):
+            self._wait()
+        else:
             self.transport.abort()
+
+    def _unread_for(self, seconds: float) -> bool:
+        """Tell whether something of the answer has been waiting for so long, as far as was seen."""
+        if self.transport.get_write_buffer_size() == 0:
+            self._unread_since = None
+            return False
+        now = self.loop.time()
+        if self._unread_since is None:
+            self._unread_since = now
+        return now - self._unread_since >= seconds
 
 
 class Server(uvicorn.Server):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import select
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from polywan.client import Client
 from polywan.core.errors import ControlError
 from polywan.daemon.api import peers
 from polywan.daemon.api.admission import EACH, MOST_PEERS, ROOT_PEERS
-from polywan.daemon.api.http import route, serving
+from polywan.daemon.api.http import Written, route, serving
 from polywan.daemon.api.peers import Server, user_of
 from support.documents import status
 
@@ -205,6 +206,32 @@ def test_an_answer_that_takes_long_is_waited_for(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(Api, "status", slow)
     play(tmp_path, Users(READER), lambda directory, _: Client(directory).ask(calls.STATUS, Nothing()))
+
+
+def test_whoever_does_not_read_an_answer_loses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.05)
+    monkeypatch.setattr(peers, "READ_TIMEOUT", 0.2)
+    pieces = [b" " * 65536] * 100
+
+    async def large(_: Api, asked: Nothing) -> Written[Status]:
+        return Written(pieces)
+
+    monkeypatch.setattr(Api, "status", large)
+
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock, connect(directory) as other:
+            sock.sendall(GET)
+            other.sendall(GET)
+            read = 0
+            while read < len(pieces) * 65536:
+                read += len(other.recv(65536))
+            hung_up = select.poll()
+            hung_up.register(sock, 0)
+            assert hung_up.poll(5000)
+            # What the kernel had room for is there, and then the end.
+            assert sum(map(len, iter(lambda: sock.recv(65536), b""))) < read
+
+    play(tmp_path, Users(READER), story)
 
 
 class Exhausted(socket.socket):
