@@ -105,7 +105,7 @@ class _Judge:
             for uplink, stage in self._judged(flow):
                 excused = self._excused(uplink)
                 moved = next((m for m in flow.moves if m.at == stage.end), None)
-                if moved is not None and not any_meets(excused, moved.at, moved.at):
+                if moved is not None and not any_meets(excused, self._unanswered_since(flow, moved.at), moved.at):
                     text = f"moved from isp{moved.before} to isp{moved.after} although isp{uplink} was well"
                     yield self._say("I1", moved.at, flow.name, text)
                 silent = next(
@@ -114,6 +114,11 @@ class _Judge:
                 if flow.broken == stage.end and not any_meets(excused, silent, silent):
                     yield self._say("I1", stage.end, flow.name, f"broke ({flow.error}) although isp{uplink} was well")
                 yield from self._hung(flow, uplink, stage, excused)
+
+    @staticmethod
+    def _unanswered_since(flow: Flow, at: float) -> float:
+        """Return when a flow was last heard before that time: somewhere in between it was moved."""
+        return max((gap.begin for gap in flow.gaps if gap.begin < at <= gap.end + 0.1), default=at)
 
     def _unseen(self, gap: Span, excused: list[Span]) -> bool:
         """True when a flow was lost for good reason while no daemon was there to free it: it waits, and breaks late."""

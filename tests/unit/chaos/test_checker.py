@@ -177,6 +177,16 @@ def test_nobody_is_freed_after_an_exchange_that_nobody_could_act_upon(
     assert "F" not in found(run)
 
 
+def test_a_flow_that_could_not_speak_while_its_uplink_was_lost_is_elsewhere_when_it_speaks_again() -> None:
+    silent = flow(protocol="udp", uplink=2, gaps=[Span(5.0, 20.0)], moves=[Move(20.0, 2, 3)], last=60.0)
+    lost = history(*FLAP, deed(4.0, Kind.CUT, 1), deed(19.0, Kind.RESTORE, 1))
+    lost.flows.append(silent)
+    well = history()
+    well.flows.append(silent)
+    assert "I1" in found(well)
+    assert [v for v in check(lost) if "moved" in str(v)] == []
+
+
 def test_a_flow_that_was_freed_and_chose_a_full_line_may_wait_there() -> None:
     moved = flow(gaps=[Span(10.0, 15.5)], moves=[Move(15.4, 1, 2)], last=15.5)
     full = history(deed(5.0, Kind.FILL, 2), deed(10.0, Kind.READDRESS, 1), deed(40.0, Kind.DRAIN, 2))
