@@ -45,7 +45,7 @@ LOOK_AGE: Final = 1.5
 """Seconds after which a look says nothing any more of what happens now; usually there are four in a second of doubt."""
 
 LOOK_WAIT: Final = 6.0
-"""Seconds from the first failed round until which a verdict waits for a look."""
+"""Seconds that a verdict waits for a look: from the first failed round, or the last look that found something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,8 @@ class Life:
 
     Attributes:
         late_at: when the last late answer came, and `late` how many seconds it took.
-        back_at: when packets were last seen to come back, and `rate` how many bytes a second.
+        back_at: when packets were last seen to come back, at the earliest, and `rate` how many bytes a second.
+        found_at: when the look was made that saw them.
         loaded: when a heavy load began that was still being sent at the last look.
         looks: looks at connections that were asked for in the present doubt; the first alone tells nothing.
         looked: when the last look was that could be compared with one before.
@@ -63,6 +64,7 @@ class Life:
     late_at: float = -inf
     late: float = 0.0
     back_at: float = -inf
+    found_at: float = -inf
     rate: float = 0.0
     loaded: float = -inf
     looks: int = 0
@@ -105,12 +107,18 @@ def alive(life: Life, settings: HealthSettings, answered: float, now: float) -> 
 def unseen(life: Life, bad_since: float, now: float) -> bool:
     """Tell whether a verdict has to wait for a look: a box that is short of processor time looks late.
 
+    Packets that a look has found may have come just before it, long after the look before: then the next one tells.
+
     Args:
         life: the last signs.
         bad_since: when the first of the failed rounds was sent.
         now: monotonic seconds.
     """
-    return life.looks > 0 and now - life.looked > LOOK_AGE and now - bad_since < LOOK_WAIT
+    if not life.looks:
+        return False
+    if life.found_at == life.looked > -inf:
+        return now - life.looked < LOOK_WAIT
+    return now - life.looked > LOOK_AGE and now - bad_since < LOOK_WAIT
 
 
 def seen(life: Life, at: float) -> Life:

@@ -229,7 +229,8 @@ def on_moved(state: ProbeState, settings: HealthSettings, what: Moved, since: fl
     life = replace(state.life, loaded=lf.loaded_since(what, since, until, state.asked))
     if what.received:
         # When they came is not known: not before the first look.
-        life = replace(life, back_at=max(since, life.back_at), rate=what.received / max(until - since, 0.001))
+        rate = what.received / max(until - since, 0.001)
+        life = replace(life, back_at=max(since, life.back_at), found_at=until, rate=rate)
     return _revived(replace(state, life=life), settings, until)
 
 

@@ -220,3 +220,21 @@ def test_a_slow_answer_is_a_queue_only_if_it_was_faster_before() -> None:
         near = hl.on_result(near, SETTINGS, 1, target, 0.02, 0.02)
         near = hl.on_late(near, SETTINGS, target, 1.02, 3.0)
     assert near.quality.queue == pytest.approx(1.0, rel=0.01)
+
+
+def test_packets_that_a_late_look_has_found_keep_an_uplink_until_the_next_look() -> None:
+    """Looks a second apart, and a patience of a second: the packets may have come just before the look."""
+    state = replace(hl.initial(hl.Health.UP, "up", 90.0), life=Life(looks=2, looked=99.0), answered=95.0)
+    state = hl.on_moved(state, FAST, Moved(received=3000), 99.0, 100.0)
+    state = hl.on_looked(state, FAST, 100.0, 100.0)
+    state = silent_rounds(state, 4, 100.1, FAST)
+    assert state.waiting is None
+    state = hl.on_looked(state, FAST, 101.0, 101.0)
+    assert state.waiting == 101.0
+
+
+def test_a_look_that_never_comes_is_not_waited_for_for_ever() -> None:
+    state = replace(hl.initial(hl.Health.UP, "up", 90.0), life=Life(looks=2, looked=99.0), answered=95.0)
+    state = hl.on_looked(hl.on_moved(state, FAST, Moved(received=3000), 99.0, 100.0), FAST, 100.0, 100.0)
+    state = silent_rounds(silent_rounds(state, 4, 100.1, FAST), 4, 106.1, FAST)
+    assert state.waiting is not None
