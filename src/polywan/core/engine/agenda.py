@@ -74,32 +74,34 @@ def run(state: State, now: float) -> Done:
 
 def read_soon(state: State, now: float, fold: float = FOLD) -> State:
     """Ask for a read: now when the last one is long ago, otherwise once `fold` seconds have passed since."""
-    at = max(now, state.last_read + fold)
-    return replace(state, read_at=at if state.read_at is None else min(at, state.read_at))
+    at = max(now, state.agenda.last_read + fold)
+    at = at if state.agenda.read_at is None else min(at, state.agenda.read_at)
+    return replace(state, agenda=replace(state.agenda, read_at=at))
 
 
 def _read_due(state: State) -> float:
     least, most = RESYNC
-    regular = state.last_read + min(max(least, READ_SHARE * state.took), most)
-    return regular if state.read_at is None else min(state.read_at, regular)
+    regular = state.agenda.last_read + min(max(least, READ_SHARE * state.agenda.took), most)
+    return regular if state.agenda.read_at is None else min(state.agenda.read_at, regular)
 
 
 def _read(state: State, now: float) -> Done:
-    return replace(state, read_at=None, last_read=now), (Read(),)
+    return replace(state, agenda=replace(state.agenda, read_at=None, last_read=now)), (Read(),)
 
 
 def _write(state: State, _: float) -> Done:
-    return replace(state, write_at=inf), (SaveMemory(state.memory),)
+    return replace(state, agenda=replace(state.agenda, write_at=inf)), (SaveMemory(state.memory),)
 
 
 def _sweep_due(state: State) -> float:
-    return min((sweep.at for sweep in state.sweeps), default=inf)
+    return min((sweep.at for sweep in state.agenda.sweeps), default=inf)
 
 
 def _sweep(state: State, now: float) -> Done:
-    due = [sweep for sweep in state.sweeps if sweep.at <= now]
+    due = [sweep for sweep in state.agenda.sweeps if sweep.at <= now]
     cuts = second_cuts(state, state.config, due) if state.config is not None else ()
-    return replace(state, sweeps=tuple(sweep for sweep in state.sweeps if sweep.at > now)), cuts
+    later = tuple(sweep for sweep in state.agenda.sweeps if sweep.at > now)
+    return replace(state, agenda=replace(state.agenda, sweeps=later)), cuts
 
 
 def _probed(state: State) -> Iterator[tuple[UplinkFamily, ProbeState]]:
@@ -109,7 +111,7 @@ def _probed(state: State) -> Iterator[tuple[UplinkFamily, ProbeState]]:
 
 
 def _probes_due(state: State) -> float:
-    return max(state.wake, state.looked + LOOK_SHARE * len(state.health))
+    return max(state.agenda.wake, state.agenda.looked + LOOK_SHARE * len(state.health))
 
 
 def _checks_due(state: State) -> float:
@@ -121,6 +123,7 @@ def _start_probes(state: State, now: float) -> Done:
     if config is None:
         return state, ()
     orders: list[Effect] = []
+    undecided: list[UplinkFamily] = []
     health = dict(state.health)
     for key, probes in _probed(state):
         name, family = key
@@ -151,10 +154,12 @@ def _start_probes(state: State, now: float) -> Done:
         state = passive.sent(state, key)
         if len(health[key].open) > 1:
             # The round before is undecided still: it may be time to ask the layers why.
-            state = seeking.stir(probing.stir(state, now), now)
-    state = replace(state, health=health, looked=now)
+            undecided.append(key)
+    state = replace(state, health=health)
+    for key in undecided:
+        state = seeking.stir(probing.stir(state, now), key, now)
     ends = [min(standby_probing.due(state, key), passive.due(state, key)) for key, _ in _probed(state)]
-    return replace(state, wake=min(ends, default=inf)), tuple(orders)
+    return replace(state, agenda=replace(state.agenda, looked=now, wake=min(ends, default=inf))), tuple(orders)
 
 
 STARTING: Final = (Timer(_read_due, _read),)
@@ -162,19 +167,19 @@ STARTING: Final = (Timer(_read_due, _read),)
 
 TIMERS: Final = (
     *STARTING,
-    Timer(lambda state: state.write_at, _write),
+    Timer(lambda state: state.agenda.write_at, _write),
     Timer(_sweep_due, _sweep),
     Timer(draining.due),
     Timer(_probes_due, _start_probes),
     Timer(_checks_due, probing.start_checks),
-    Timer(lambda state: state.seek_at, seeking.start),
+    Timer(lambda state: state.agenda.seek_at, seeking.start),
 )
 """Everything that is done at some time; a new timer is a line here, or among `DECISIONS`."""
 
 DECISIONS: Final = (
-    Timer(lambda state: state.verdict_at),
-    Timer(lambda state: state.ramp_at),
-    Timer(lambda state: state.regrade_at),
+    Timer(lambda state: state.agenda.verdict_at),
+    Timer(lambda state: state.agenda.ramp_at),
+    Timer(lambda state: state.agenda.regrade_at),
     Timer(lambda state: retired_marks.due(state.retired)),
     Timer(lambda state: state.story.at),
 )

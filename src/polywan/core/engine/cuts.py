@@ -14,9 +14,10 @@ from typing import Final
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy.selection import Selection
 from polywan.core.resolved import Resolved
+from polywan.core.state.agenda import Sweep
 from polywan.core.state.effects import ForgetWrongSource, ReleaseConnections
 from polywan.core.state.retired_marks import Retired
-from polywan.core.state.state import State, Sweep
+from polywan.core.state.state import State
 from polywan.core.world.observed import Observed
 from polywan.core.world.paths import NoPath, Path, Reach, UplinkFamily
 

@@ -99,11 +99,12 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     state, turning = routers.turn(state, known.observed, now)
     made = _judge(state, known, now, after_read=after_read)
     if made.tampered and (wait := drift.pause(state.repairs, now)):
-        return replace(state, read_at=now + wait), ()
+        return replace(state, agenda=replace(state.agenda, read_at=now + wait)), ()
     memory = _recall(made.memory, made.plan)
     sweeps, released = cuts.new_cuts(state, known.config, known.observed, made.reach, made.selection, now)
     after = _adopted(state, known, made, memory, now, after_read=after_read)
-    after = replace(after, sweeps=(*state.sweeps, *sweeps, *cuts.vanished(state, made.lost, now)))
+    later = (*state.agenda.sweeps, *sweeps, *cuts.vanished(state, made.lost, now))
+    after = replace(after, agenda=replace(after.agenda, sweeps=later))
     story, notes = tell(state, after, now)
     effects = (
         *_written(state, made, memory, after),
@@ -185,20 +186,23 @@ def _adopted(state: State, known: _Known, made: Decision, memory: Memory, now: f
     return replace(
         state,
         memory=memory if saved else replace(memory, outages=made.account),
-        write_at=state.write_at if saved else min(state.write_at, now + outages.WRITTEN),
         drains=made.drains,
         retired=made.retired,
         lost=frozenset() if after_read else state.lost,
         reach=made.reach,
         health=made.probes,
         observers=target_blame.observers(state.probing, made.reach, made.probes),
-        wake=now,
         checks=replace(state.checks, wake=now),
-        verdict_at=fail_static.deadline(made.probes, state.probing),
-        decided_at=now,
-        regrade_at=inf,
+        agenda=replace(
+            state.agenda,
+            wake=now,
+            write_at=state.agenda.write_at if saved else min(state.agenda.write_at, now + outages.WRITTEN),
+            verdict_at=fail_static.deadline(made.probes, state.probing),
+            decided_at=now,
+            regrade_at=inf,
+            ramp_at=slow_start.next_step(made.probes, state.probing, now),
+        ),
         ramps=made.ramps,
-        ramp_at=slow_start.next_step(made.probes, state.probing, now),
         selection=made.selection,
         spare=standby_probing.spare(config, made.selection, made.drains),
         desired=made.desired,

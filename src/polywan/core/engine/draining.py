@@ -74,7 +74,7 @@ def _how(timing: draining.DrainTiming) -> str:
 
 def take_order(state: State, event: OperatorCommand, now: float) -> tuple[State, tuple[Effect, ...]]:
     """Keep what somebody said about an uplink; the read that follows shows it in force."""
-    state = replace(state, read_at=now)
+    state = replace(state, agenda=replace(state.agenda, read_at=now))
     if state.config is None or event.uplink not in state.config.uplinks:
         return state, ()
     orders = dict(state.memory.orders)

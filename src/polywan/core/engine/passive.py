@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from polywan.core.engine import probing
 from polywan.core.evolve import replace
 from polywan.core.health import passive
 from polywan.core.health.passive import Opening
@@ -39,7 +40,8 @@ def take(state: State, new_connections: NewConnections, now: float) -> tuple[Sta
         )
         for name, family in raised
     )
-    return replace(state, watches=watches, wake=now if raised else state.wake), notes, False
+    state = replace(state, watches=watches)
+    return probing.probe_by(state, now) if raised else state, notes, False
 
 
 def _by_uplink(state: State, new_connections: NewConnections) -> Mapping[UplinkFamily, list[Opening]]:

@@ -108,6 +108,11 @@ def _found(state: State, known: Mapping[UplinkFamily, Mapping[Layer, LayerState]
     return findings(state.probing, state.reach, state.health, known, state.bad_targets)
 
 
+def probe_by(state: State, at: float) -> State:
+    """Have uplinks looked at for a round that is due, at that time at the latest."""
+    return replace(state, agenda=replace(state.agenda, wake=min(state.agenda.wake, at)))
+
+
 def stir(state: State, now: float) -> State:
     """Have the checks looked at again at once: rounds have become suspect, bad or good."""
     return replace(state, checks=replace(state.checks, wake=min(state.checks.wake, now)))
@@ -115,8 +120,8 @@ def stir(state: State, now: float) -> State:
 
 def regrade(state: State, now: float) -> State:
     """Have a decision made about a changed quality: at once, unless the last one was made just before."""
-    at = max(now, state.decided_at + REGRADE)
-    return replace(state, regrade_at=min(at, state.regrade_at))
+    at = max(now, state.agenda.decided_at + REGRADE)
+    return replace(state, agenda=replace(state.agenda, regrade_at=min(at, state.agenda.regrade_at)))
 
 
 def resume(state: State) -> State:
@@ -142,7 +147,7 @@ def ask(state: State, uplink: str, now: float) -> State:
         known[key] = {**mine, **again}
     asked = {**state.checks.asked, **{key: state.health[key].number + 1 for key in keys}}
     checks = replace(state.checks, known=known, wake=now, asked=asked)
-    return replace(state, health=health, checks=checks, wake=min(state.wake, now))
+    return probe_by(replace(state, health=health, checks=checks), now)
 
 
 def troubled(probes: ProbeState) -> bool:

@@ -9,9 +9,10 @@ from polywan.core.marks import allocate
 from polywan.core.net import FAMILIES, MarkLayout
 from polywan.core.resolved import numbered, resolve
 from polywan.core.state import retired_marks
+from polywan.core.state.agenda import Sweep
 from polywan.core.state.effects import Effect, Level, Log, SaveMemory
 from polywan.core.state.mask import settled
-from polywan.core.state.state import State, Sweep
+from polywan.core.state.state import State
 
 
 def take(state: State, config: Config, now: float) -> tuple[State, tuple[Effect, ...]]:
@@ -43,6 +44,6 @@ def take(state: State, config: Config, now: float) -> tuple[State, tuple[Effect,
         ),
         health={key: probes for key, probes in state.health.items() if key[0] in config.uplinks},
         bad_targets=target_blame.kept(state, resolved),
-        sweeps=(*state.sweeps, *sweeps),
+        agenda=replace(state.agenda, sweeps=(*state.agenda.sweeps, *sweeps)),
     )
     return state, notes if same else (SaveMemory(memory), *notes)

@@ -98,7 +98,10 @@ def followed(state: State, names: Names) -> State:
         failovers=_keys_moved(state.failovers, names),
         drains={k: v for k, v in _keys_moved(state.drains, names).items() if not k[0].startswith(DEVICE)},
         selection=None if state.selection is None else _selection(state.selection, names),
-        sweeps=tuple(replace(sweep, uplink=names.get(sweep.uplink, sweep.uplink)) for sweep in state.sweeps),
+        agenda=replace(
+            state.agenda,
+            sweeps=tuple(replace(s, uplink=names.get(s.uplink, s.uplink)) for s in state.agenda.sweeps),
+        ),
     )
 
 

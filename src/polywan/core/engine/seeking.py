@@ -11,7 +11,7 @@ from polywan.core.evolve import replace
 from polywan.core.health import passive
 from polywan.core.health import rounds as hl
 from polywan.core.health.life import Inside, Moved, Watched
-from polywan.core.health.rounds import Health
+from polywan.core.health.rounds import Health, ProbeState
 from polywan.core.state.effects import SampleTraffic
 from polywan.core.state.events import TrafficSampled
 from polywan.core.state.state import State
@@ -27,30 +27,35 @@ LONGEST_PAUSE: Final = 1.0
 """Seconds between two looks at most, however long they take."""
 
 
-def stir(state: State, now: float) -> State:
+def stir(state: State, key: UplinkFamily, now: float) -> State:
     """Look at once: an uplink has come into doubt. One that is under way is followed by the next anyway."""
-    return state if state.seeking or state.seek_at < inf else replace(state, seek_at=now)
+    probes, agenda = state.health[key], state.agenda
+    if not probes.life.looks and _doubted(state, key):
+        state = replace(state, health={**state.health, key: _awaiting(probes)})
+    return state if agenda.seeking or agenda.seek_at < inf else replace(state, agenda=replace(agenda, seek_at=now))
 
 
 def start(state: State, _: float) -> tuple[State, tuple[SampleTraffic, ...]]:
     """Order a look if there is doubt."""
     doubted = [key for key in state.health if _doubted(state, key)]
-    state = replace(state, seek_at=inf)
+    agenda = replace(state.agenda, seek_at=inf)
+    state = replace(state, agenda=agenda)
     if not doubted or state.config is None or state.observed is None:
         return state, ()
     own, networks = passive.inside(state.config, state.observed)
     # The line is one: what fills it may be of the other family.
     names = {name for name, _ in doubted}
     watched = tuple(_watched(state, key) for key in state.health if key[0] in names)
-    new = {key: state.health[key] for key in doubted if not state.health[key].life.looks}
-    health = {**state.health, **{key: replace(p, life=replace(p.life, looks=1)) for key, p in new.items()}}
+    new = {key: _awaiting(state.health[key]) for key in doubted if not state.health[key].life.looks}
+    health = {**state.health, **new}
     order = SampleTraffic(state.config.layout.mask, watched, Inside(own, networks))
-    return replace(state, health=health, seeking=True), (order,)
+    return replace(state, health=health, agenda=replace(agenda, seeking=frozenset(w.key for w in watched))), (order,)
 
 
 def take(state: State, event: TrafficSampled, now: float) -> tuple[State, bool]:
     """Fold in what came back; the last value says whether a new decision is needed."""
-    state = replace(state, seeking=False)
+    watched = state.agenda.seeking
+    state = replace(state, agenda=replace(state.agenda, seeking=frozenset()))
     health = dict(state.health)
     changed = False
     for key, what in _moved(state, event):
@@ -61,10 +66,12 @@ def take(state: State, event: TrafficSampled, now: float) -> tuple[State, bool]:
             state = probing.regrade(state, now)
     doubted = {key for key in health if _doubted(state, key)}
     for key, before in health.items():
-        if key in doubted and before.life.looks:
+        if key in doubted and key in watched:
             settings = state.probing[key[0]]
             health[key] = hl.on_looked(before, settings, now - event.took, now)
             changed = changed or hl.matters(before, health[key], settings)
+        elif key in doubted:
+            health[key] = _awaiting(before)
         elif before.life.looks:
             health[key] = replace(before, life=replace(before.life, looks=0))
     paces = [state.probing[key[0]].interval / 4 for key in doubted]
@@ -72,7 +79,12 @@ def take(state: State, event: TrafficSampled, now: float) -> tuple[State, bool]:
         return replace(state, health=health), changed
     least, most = SAMPLE_INTERVAL
     wait = max(min(max(least, *paces), most), min(SAMPLE_SHARE * event.took, LONGEST_PAUSE))
-    return replace(state, health=health, seek_at=now + wait), changed
+    return replace(state, health=health, agenda=replace(state.agenda, seek_at=now + wait)), changed
+
+
+def _awaiting(probes: ProbeState) -> ProbeState:
+    """A look is asked for: no verdict before it has come."""
+    return replace(probes, life=replace(probes.life, looks=1))
 
 
 def _moved(state: State, event: TrafficSampled) -> Iterator[tuple[UplinkFamily, Moved]]:

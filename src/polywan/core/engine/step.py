@@ -104,8 +104,9 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
         case ReadDone(observed, actual):
             staged = state.staged if actual.nft is not None else frozenset()
             actual = list_preload.unseen(actual, staged)
-            took = now - state.last_read
-            after = replace(state, observed=observed, actual=actual, staged=staged, took=took)
+            took = now - state.agenda.last_read
+            after = replace(state, observed=observed, actual=actual, staged=staged)
+            after = replace(after, agenda=replace(state.agenda, took=took))
             after = replace(after, retries=replace(state.retries, stale=False))
             return *routers.learn(after, state.observed), True
         case ListsPreloaded(names):
@@ -211,28 +212,32 @@ def _count(state: State, event: ProbeResult, bad_targets: BadTargets, now: float
     else:
         after = hl.on_result(before, settings, event.round, event.target, event.rtt, now)
     health = {**state.health, key: after}
-    wake = min(state.wake, hl.due(after, settings))
+    wake = min(state.agenda.wake, hl.due(after, settings))
     if after.health is Health.UP and after.bad == settings.fall - 1 > before.bad:
         # One more bad round and a verdict is due: by then it should be known what the others do.
         asked = fail_static.hasten(health, state.probing, key, now, most=1)
         health, wake = {**health, **asked}, now if asked else wake
     decided = (before.good, before.bad) != (after.good, after.bad)
-    changed = hl.matters(before, after, settings) or (decided and state.verdict_at < float("inf"))
+    changed = hl.matters(before, after, settings) or (decided and state.agenda.verdict_at < float("inf"))
     if bool(after.bad) != bool(before.bad):
-        state = seeking.stir(probing.stir(state, now), now)
+        state = probing.stir(state, now)
     if hl.regraded(before, after):
         state = probing.regrade(state, now)
-    return replace(state, bad_targets=bad_targets, health=health, wake=wake), changed
+    state = probing.probe_by(replace(state, bad_targets=bad_targets, health=health), wake)
+    return seeking.stir(state, key, now) if bool(after.bad) != bool(before.bad) else state, changed
 
 
 def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, tuple[Effect, ...]]:
     retries, wait, notes = refusals.reported(state.retries, report)
     if wait is None:
         # What a refused transaction had no dead marks for was not cut then.
-        late = tuple(replace(sweep, at=now) for sweep in state.sweeps) if state.retries.tries else ()
-        return agenda.read_soon(replace(state, retries=retries, sweeps=(*state.sweeps, *late)), now), ()
-    planned = state.read_at if state.retries.stale else None
-    return replace(state, retries=retries, read_at=now + wait if planned is None else planned), notes
+        sweeps = state.agenda.sweeps
+        late = tuple(replace(sweep, at=now) for sweep in sweeps) if state.retries.tries else ()
+        due = replace(state.agenda, sweeps=(*sweeps, *late))
+        return agenda.read_soon(replace(state, retries=retries, agenda=due), now), ()
+    planned = state.agenda.read_at if state.retries.stale else None
+    due = replace(state.agenda, read_at=now + wait if planned is None else planned)
+    return replace(state, retries=retries, agenda=due), notes
 
 
 def sysctl_paths(state: State, observed: Observed | None) -> tuple[str, ...]:

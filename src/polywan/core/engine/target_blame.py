@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from polywan.config import HealthSettings
+from polywan.core.engine import probing
 from polywan.core.evolve import replace
 from polywan.core.health import bad_targets as bl
 from polywan.core.health.probes import ProbeResult
@@ -43,7 +44,7 @@ def second_opinions(state: State, assessment: bl.Assessment, now: float) -> Stat
         for key in assessment.ask
         if (probes := state.health[key]).next > now and not any(r.sent >= since for r in probes.open)
     }
-    return replace(state, health={**state.health, **hasty}, wake=min(state.wake, now)) if hasty else state
+    return probing.probe_by(replace(state, health={**state.health, **hasty}), now) if hasty else state
 
 
 def kept(state: State, config: Resolved) -> bl.BadTargets:

@@ -163,6 +163,11 @@ class Watched:
     mark: int
     near: tuple[IPNetwork, ...] = ()
 
+    @property
+    def key(self) -> tuple[str, Family]:
+        """Its name and family."""
+        return self.uplink, self.family
+
 
 @dataclass(frozen=True, slots=True)
 class Inside:

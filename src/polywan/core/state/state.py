@@ -18,6 +18,7 @@ from polywan.core.policy.selection import Selection
 from polywan.core.policy.uplink_state import UplinkView
 from polywan.core.resolved import Resolved
 from polywan.core.ruleset.model import NftTable
+from polywan.core.state.agenda import NOTHING_DUE, Agenda
 from polywan.core.state.drift import Repairs
 from polywan.core.state.memory import Memory
 from polywan.core.state.refusals import Retries
@@ -26,18 +27,6 @@ from polywan.core.state.told import NOTHING_LOGGED, Story
 from polywan.core.world.lookups import NOTHING, Lookups
 from polywan.core.world.observed import Observed
 from polywan.core.world.paths import Reach, UplinkFamily
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """A cut of connections that is still to come, at a monotonic time; `tcp` and `vanished` as in its effect."""
-
-    at: float
-    uplink: str
-    mark: int
-    family: Family
-    tcp: bool = True
-    vanished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,27 +55,17 @@ class State:
         checks: what is known of the layers above the link; `bad_targets`: of targets that answer nobody.
         observers: the uplinks that are probed, by family, and whom they ask; they can tell a bad target.
         watches: what is known of new connections of the uplinks that are up.
-        seek_at: when connections of uplinks in doubt are looked at next; endless while nobody is in doubt.
-        seeking: such a look is under way.
         views: every uplink's state as people see it.
         generation: number of plans carried out.
         staged: sets that are declared in the kernel ahead of their use (`core/engine/list_preload.py`).
-        wake: no probe is due before; a lower bound, so that an event need not look at every uplink. `looked`: when
-            all of them were last looked at.
-        verdict_at: when a verdict that waits for other uplinks has waited long enough; endless without one.
         ramps: who is in slow start, and how many percent of its weight it is given.
-        decided_at: when the last decision was made. `regrade_at`: when one about quality alone is due; endless without.
-        ramp_at: when an uplink in slow start is given more; endless without one.
-        read_at: when the next full read is due; `last_read`: when the last one was asked for, and `took` how
-            many seconds it took.
-        sweeps: cuts to come.
         drains: uplinks that are being left.
         unix: what added to monotonic seconds gives Unix time, as of the daemon's start; `zone`: local time minus UTC.
         story: what the log has told so far.
-        write_at: when the account of outages has to be written down; endless when it is.
         held: the table that others cannot flush, as last asked for.
         repairs: what was done about changes by others (`core/state/drift.py`).
         retries: what became of the last plans (`core/state/refusals.py`).
+        agenda: what is due when.
         rules_at: file and line of each rule.
         advice: what is odd in the configuration, though good.
         cautions: why nothing may work in this world, as of the last read.
@@ -107,33 +86,21 @@ class State:
     bad_targets: BadTargets = field(default_factory=BadTargets)
     observers: Mapping[Family, Observers] = field(default_factory=dict)
     watches: Mapping[UplinkFamily, AttemptHistory] = field(default_factory=dict)
-    seek_at: float = float("inf")
-    seeking: bool = False
     selection: Selection | None = None
     spare: frozenset[UplinkFamily] = frozenset()
     desired: DesiredState | None = None
     views: Mapping[str, UplinkView] = field(default_factory=dict)
     generation: int = 0
     staged: frozenset[str] = frozenset()
-    wake: float = 0.0
-    looked: float = float("-inf")
-    verdict_at: float = float("inf")
-    decided_at: float = float("-inf")
-    regrade_at: float = float("inf")
     ramps: Mapping[UplinkFamily, int] = field(default_factory=dict)
-    ramp_at: float = float("inf")
-    read_at: float | None = None
-    last_read: float = float("-inf")
-    took: float = 0.0
-    sweeps: tuple[Sweep, ...] = ()
     drains: Drains = field(default_factory=dict)
     unix: float = 0.0
     zone: float = 0.0
     story: Story = NOTHING_LOGGED
-    write_at: float = float("inf")
     held: NftTable | None = None
     repairs: Repairs = field(default_factory=Repairs)
     retries: Retries = field(default_factory=Retries)
+    agenda: Agenda = NOTHING_DUE
     rules_at: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()

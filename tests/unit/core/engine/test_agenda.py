@@ -26,13 +26,13 @@ def looked_at(count: int, now: float) -> State:
     daemon = Engine(config(count), world(count, [Family.V4]))
     daemon.now = now
     daemon.feed(Tick())
-    assert daemon.state.looked == now
+    assert daemon.state.agenda.looked == now
     return daemon.state
 
 
 @pytest.mark.parametrize("count", [1, 4, BUSY])
 def test_looking_at_all_uplinks_for_what_is_due_takes_a_tenth_of_the_time_at_most(count: int) -> None:
-    hasty = evolve(looked_at(count, 10.0), wake=10.0)
+    hasty = probing.probe_by(looked_at(count, 10.0), 10.0)
     pause = agenda.deadline(hasty) - 10.0
     assert pause == pytest.approx(count * agenda.LOOK_SHARE)
     assert pause < 0.02
@@ -43,9 +43,8 @@ def test_a_round_that_is_due_meanwhile_is_started_by_the_next_look() -> None:
     daemon.now = 10.0
     daemon.feed(Tick())
     first = daemon.state.health["u7", Family.V4]
-    daemon.state = evolve(
-        daemon.state, wake=10.0, health={**daemon.state.health, ("u7", Family.V4): replace(first, next=10.0)}
-    )
+    due = {**daemon.state.health, ("u7", Family.V4): replace(first, next=10.0)}
+    daemon.state = probing.probe_by(evolve(daemon.state, health=due), 10.0)
     assert not [e for e in daemon.feed(Tick()) if isinstance(e, StartProbe)]
     daemon.now = agenda.deadline(daemon.state)
     assert [e.order.uplink for e in daemon.feed(Tick()) if isinstance(e, StartProbe)] == ["u7"]
@@ -82,16 +81,16 @@ def test_lines_that_become_degraded_one_after_the_other_share_a_decision() -> No
     daemon = Engine(config(3), world(3, [Family.V4]))
     daemon.now = 10.0
     degraded(daemon, 1)
-    assert daemon.state.decided_at == 10.0
+    assert daemon.state.agenda.decided_at == 10.0
     daemon.now = 10.1
     degraded(daemon, 2)
     daemon.now = 10.2
     degraded(daemon, 3)
-    assert daemon.state.decided_at == 10.0
+    assert daemon.state.agenda.decided_at == 10.0
     assert agenda.decision_due(daemon.state) == pytest.approx(10.0 + probing.REGRADE)
     daemon.now = 10.3
     daemon.feed(Tick())
-    assert daemon.state.decided_at == 10.3
+    assert daemon.state.agenda.decided_at == 10.3
     assert {name: view.reason for name, view in daemon.state.views.items()} == {
         f"u{n}": f"loss of {n}" for n in (1, 2, 3)
     }

@@ -9,6 +9,7 @@ import pytest
 
 from polywan.core.engine import seeking
 from polywan.core.evolve import replace as evolve
+from polywan.core.health import life as lf
 from polywan.core.health.life import Moved
 from polywan.core.net import FAMILIES, Family
 from polywan.core.state.events import TrafficSampled
@@ -48,3 +49,22 @@ def test_both_families_of_a_line_in_doubt_are_looked_at() -> None:
     doubted = {("u1", Family.V6): replace(state.health["u1", Family.V6], bad=2)}
     _, (order,) = seeking.start(evolve(state, health={**state.health, **doubted}), 10.0)
     assert {(w.uplink, w.family) for w in order.watched} == {("u1", family) for family in FAMILIES}
+
+
+def test_an_uplink_that_comes_into_doubt_while_others_are_looked_at_gets_no_verdict_before_its_own_look() -> None:
+    state = Engine(config(2), world(2)).state
+    first, second = ("u1", Family.V4), ("u2", Family.V4)
+    state = evolve(state, health={**state.health, first: replace(state.health[first], bad=2)})
+    state, _ = seeking.start(state, 10.0)
+    state = evolve(state, health={**state.health, second: replace(state.health[second], bad=2)})
+    state = seeking.stir(state, second, 10.01)
+    assert lf.unseen(state.health[second].life, 10.0, 10.02)
+    state, _ = seeking.take(state, TrafficSampled(moved={}, since=-inf, took=0.07), 10.07)
+    state, _ = seeking.start(state, 10.7)
+    state, _ = seeking.take(state, TrafficSampled(moved={}, since=10.0, took=0.01), 10.71)
+    assert state.health[first].life.looked == pytest.approx(10.7)
+    # It has been looked at once: there is nothing to compare that with.
+    assert lf.unseen(state.health[second].life, 10.0, 10.72)
+    state, _ = seeking.start(state, 10.8)
+    state, _ = seeking.take(state, TrafficSampled(moved={}, since=10.7, took=0.01), 10.81)
+    assert not lf.unseen(state.health[second].life, 10.0, 10.82)

@@ -297,7 +297,7 @@ def test_a_refused_operation_is_tried_again_and_said_once() -> None:
     op = next(op for op in daemon.plans()[0].plan.ops if isinstance(op, AddRule))
     report = ApplyReport(plan=daemon.plans()[0].plan, done=3, failures=(Failure(op, 1, "not permitted"),))
     assert challenged(daemon, report, read=False) == [Level.ERROR]
-    assert daemon.state.read_at is not None
+    assert daemon.state.agenda.read_at is not None
     assert challenged(daemon, report) == []
     assert challenged(daemon, report) == []
 
@@ -531,7 +531,7 @@ def tampered(daemon: Engine) -> ActualState:
 def test_a_table_that_refuses_a_change_twice_is_replaced_whole_at_once() -> None:
     daemon = Engine(config(2), world(2))
     refuse_the_table(daemon)
-    assert daemon.state.read_at == daemon.now + 0.25
+    assert daemon.state.agenda.read_at == daemon.now + 0.25
     assert Read() in refuse_the_table(daemon)
     (plan,) = daemon.plans(daemon.feed(ReadDone(world(2), tampered(daemon))))
     assert daemon.state.desired is not None
@@ -553,7 +553,7 @@ def test_refusals_count_until_a_read_finds_the_table_as_it_should_be() -> None:
     assert daemon.state.actual is not None
     daemon.feed(ReadDone(world(2), replace(daemon.state.actual, nft=state_of(daemon.state.desired.nft))))
     refuse_the_table(daemon)
-    assert daemon.state.read_at == daemon.now + 0.25
+    assert daemon.state.agenda.read_at == daemon.now + 0.25
 
 
 def test_a_refused_change_of_the_table_does_not_wait_for_what_else_is_refused() -> None:
@@ -563,7 +563,7 @@ def test_a_refused_change_of_the_table_does_not_wait_for_what_else_is_refused() 
     for _ in range(8):
         challenged(daemon, report)
     refuse_the_table(daemon)
-    assert daemon.state.read_at == daemon.now + 0.25
+    assert daemon.state.agenda.read_at == daemon.now + 0.25
 
 
 @pytest.mark.parametrize(("took", "pause"), [(0.0, 10.0), (0.04, 10.0), (0.1, 20.0), (5.0, 60.0)])

@@ -33,7 +33,8 @@ def started(observed: Observed) -> Engine:
     daemon = Engine(config(2), observed)
     daemon.now += 10.0
     daemon.feed(ReadDone(observed, daemon.state.actual))  # type: ignore[arg-type]  # known after the start
-    daemon.state = replace(daemon.state, last_read=daemon.now, read_at=None)
+    read = replace(daemon.state.agenda, last_read=daemon.now, read_at=None)
+    daemon.state = replace(daemon.state, agenda=read)
     daemon.effects.clear()
     return daemon
 
@@ -60,7 +61,7 @@ def test_events_of_foreign_devices_lead_to_no_decision_and_share_one_read(monkey
         ):
             daemon.state, effects = engine.step(daemon.state, event, daemon.now)
             daemon.effects += effects
-    assert (made, daemon.effects, daemon.state.read_at) == ([], [], daemon.now + LATER)
+    assert (made, daemon.effects, daemon.state.agenda.read_at) == ([], [], daemon.now + LATER)
 
 
 def test_one_event_of_a_foreign_device_after_a_quiet_time_is_read_at_once() -> None:
@@ -92,7 +93,7 @@ def test_what_is_about_an_uplink_or_about_no_device_is_not_foreign(event: Any) -
     daemon = started(with_devices(1))
     assert not relevance.foreign(daemon.state, event)
     daemon.feed(event)
-    assert daemon.state.read_at == pytest.approx(daemon.now + FOLD)
+    assert daemon.state.agenda.read_at == pytest.approx(daemon.now + FOLD)
 
 
 TUNNEL = Destination(prefix=ip_network("192.0.2.0/24"), link="veth0")
