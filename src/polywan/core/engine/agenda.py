@@ -11,7 +11,7 @@ from polywan.core.engine import draining, passive, probing, seeking, standby_pro
 from polywan.core.engine.cuts import second_cuts
 from polywan.core.evolve import replace
 from polywan.core.health import rounds as hl
-from polywan.core.health.probes import ProbeOrder
+from polywan.core.health.probes import ProbeOrder, ProbeTarget
 from polywan.core.health.rounds import ProbeState
 from polywan.core.state import probe_costs, retired_marks
 from polywan.core.state.effects import Effect, Read, SaveMemory, StartProbe
@@ -118,17 +118,33 @@ def _checks_due(state: State) -> float:
     return max(state.checks.wake, state.checks.looked + LOOK_SHARE * len(state.health))
 
 
+def _round_due(state: State, key: UplinkFamily) -> float:
+    return min(standby_probing.due(state, key), passive.due(state, key))
+
+
+def _order(state: State, key: UplinkFamily, number: int, targets: tuple[ProbeTarget, ...], now: float) -> ProbeOrder:
+    name, family = key
+    path, probes = state.reach.get(key), state.health[key]
+    return ProbeOrder(
+        uplink=name,
+        family=family,
+        interface=path.link if isinstance(path, Path) else "",
+        mark=state.numbers[name].mark,
+        round=number,
+        timeout=max(passive.timeout(state, key, now), patience(path, state.observed)),
+        targets=targets,
+        spread=hl.spread_of(probes, state.probing[name]),
+    )
+
+
 def _start_probes(state: State, now: float) -> Done:
-    config = state.config
-    if config is None:
-        return state, ()
     orders: list[Effect] = []
     undecided: list[UplinkFamily] = []
     health = dict(state.health)
     for key, probes in _probed(state):
         name, family = key
         settings = state.probing[name]
-        if min(standby_probing.due(state, key), passive.due(state, key)) > now:
+        if _round_due(state, key) > now:
             continue
         targets = hl.targets_of(settings, family)
         if not targets:
@@ -137,20 +153,7 @@ def _start_probes(state: State, now: float) -> Done:
             continue
         health[key], targets = standby_probing.start_round(state, key, targets, now)
         state = probe_costs.paid_round(state, key, targets, now)
-        orders.append(
-            StartProbe(
-                ProbeOrder(
-                    uplink=name,
-                    family=family,
-                    interface=config.uplinks[name].interface,
-                    mark=state.numbers[name].mark,
-                    round=health[key].number,
-                    timeout=max(passive.timeout(state, key, now), patience(state.reach.get(key), state.observed)),
-                    targets=targets,
-                    spread=hl.spread_of(probes, settings),
-                )
-            )
-        )
+        orders.append(StartProbe(_order(state, key, health[key].number, targets, now)))
         state = passive.sent(state, key)
         if len(health[key].open) > 1:
             # The round before is undecided still: it may be time to ask the layers why.
@@ -158,7 +161,7 @@ def _start_probes(state: State, now: float) -> Done:
     state = replace(state, health=health)
     for key in undecided:
         state = seeking.stir(probing.stir(state, now), key, now)
-    ends = [min(standby_probing.due(state, key), passive.due(state, key)) for key, _ in _probed(state)]
+    ends = [_round_due(state, key) for key, _ in _probed(state)]
     return replace(state, agenda=replace(state.agenda, looked=now, wake=min(ends, default=inf))), tuple(orders)
 
 

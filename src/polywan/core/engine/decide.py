@@ -27,6 +27,7 @@ from polywan.core.resolved import Resolved
 from polywan.core.ruleset.model import state_of
 from polywan.core.ruleset.second_table import keep
 from polywan.core.state import drift, outages, refusals, retired_marks
+from polywan.core.state.agenda import Agenda
 from polywan.core.state.effects import (
     Apply,
     Effect,
@@ -193,15 +194,7 @@ def _adopted(state: State, known: _Known, made: Decision, memory: Memory, now: f
         health=made.probes,
         observers=target_blame.observers(state.probing, made.reach, made.probes),
         checks=replace(state.checks, wake=now),
-        agenda=replace(
-            state.agenda,
-            wake=now,
-            write_at=state.agenda.write_at if saved else min(state.agenda.write_at, now + outages.WRITTEN),
-            verdict_at=fail_static.deadline(made.probes, state.probing),
-            decided_at=now,
-            regrade_at=inf,
-            ramp_at=slow_start.next_step(made.probes, state.probing, now),
-        ),
+        agenda=_agenda(state, made, now, saved=saved),
         ramps=made.ramps,
         selection=made.selection,
         spare=standby_probing.spare(config, made.selection, made.drains),
@@ -219,6 +212,19 @@ def _adopted(state: State, known: _Known, made: Decision, memory: Memory, now: f
             *made.cautions,
             *state.lookups.problems,
         ),
+    )
+
+
+def _agenda(state: State, made: Decision, now: float, *, saved: bool) -> Agenda:
+    write_at = state.agenda.write_at
+    return replace(
+        state.agenda,
+        wake=now,
+        write_at=write_at if saved else min(write_at, now + outages.WRITTEN),
+        verdict_at=fail_static.deadline(made.probes, state.probing),
+        decided_at=now,
+        regrade_at=inf,
+        ramp_at=slow_start.next_step(made.probes, state.probing, now),
     )
 
 
