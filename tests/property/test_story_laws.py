@@ -21,6 +21,8 @@ STEPS = st.lists(
 @settings(max_examples=25, deadline=None)
 def test_states_policies_and_outages_are_told_as_they_are_in_the_end(steps: list[tuple[int, bool, float]]) -> None:
     sim = Sim({"uplinks": {f"u{n}": {"interface": f"wan{n}"} for n in range(1, UPLINKS + 1)}}, UPLINKS)
+    # What is out before the first decision is no outage.
+    sim.run_until(0.1)
     for number, carrier, seconds in steps:
         sim.command(("carrier", f"wan{number}", "on" if carrier else "off"))
         sim.run_until(sim.now + seconds)
@@ -37,7 +39,7 @@ def test_states_policies_and_outages_are_told_as_they_are_in_the_end(steps: list
         name: seen.state for name, seen in state.views.items()
     }
     assert state.story.policies == unserved_policies(state.config, state.selection)
-    losses = [line for line in sim.log if line.startswith("uplink.down: ")]
+    losses = [line for line in sim.lines if line.startswith("uplink.down: ")]
     assert len(losses) == sum(history.count for history in state.memory.outages.values())
     for name, history in state.memory.outages.items():
         assert (history.lasting is not None) == (state.views[name].state in outages.OUT)

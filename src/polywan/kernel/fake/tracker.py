@@ -135,7 +135,11 @@ class FakeTracker:
                 to = ip_address(flow.destination)
                 opened.append(Opening(number=self._serial, mark=flow.mark, family=flow.family, destination=to))
         if opened:
-            self._new_connections.put_nowait(NewConnections(opened=tuple(opened)))
+            self.hear(NewConnections(opened=tuple(opened)))
+
+    def hear(self, new_connections: NewConnections) -> None:
+        """Let whoever listens hear of new connections."""
+        self._new_connections.put_nowait(new_connections)
 
     def affinities(self) -> list[AffinityEntry]:
         """Return the clients that keep their uplink; see `Tracker.affinities`."""

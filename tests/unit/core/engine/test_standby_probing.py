@@ -30,7 +30,8 @@ class Wire(Sim):
         self.rounds: list[tuple[float, Family, int]] = []
         super().__init__(settings, count)
 
-    def _perform(self, effect: Effect) -> None:
+    def note(self, effect: Effect) -> None:
+        super().note(effect)
         match effect:
             case StartProbe(order) if order.uplink == "u2":
                 # The kernel asks for the gateway's address again once it has not heard of it for half a minute.
@@ -38,7 +39,6 @@ class Wire(Sim):
                 self.rounds.append((self.now, order.family, len(order.targets)))
             case StartCheck(order) if order.uplink == "u2":
                 self.bytes += CHECK.get(order.layer, NEIGHBOUR[order.family])
-        super()._perform(effect)
 
     def times(self, since: float) -> list[float]:
         """When u2 was asked by IPv4."""
@@ -90,14 +90,12 @@ def test_an_interval_that_somebody_has_set_is_kept_while_it_stands_by(interval: 
 def test_the_targets_of_an_uplink_that_stands_by_take_turns() -> None:
     wire = Wire(configured())
     asked: list[str] = []
-    perform = wire._perform
 
     def heard(effect: Effect) -> None:
         if isinstance(effect, StartProbe) and effect.order.uplink == "u2" and len(effect.order.targets) == 1:
             asked.append(str(effect.order.targets[0].address))
-        perform(effect)
 
-    wire._perform = heard  # type: ignore[method-assign]  # listens in
+    wire.listeners.append(heard)
     wire.run_until(900)
     v4 = [address for address in asked if ":" not in address]
     assert len(v4) >= 6

@@ -188,12 +188,9 @@ def test_an_attempt_is_forgotten_after_a_while() -> None:
 
 
 class Playing(Sim):
-    def take(self, new_connections: NewConnections) -> None:
-        self._step(new_connections)
-
     @property
     def alarms(self) -> list[str]:
-        return [line for line in self.log if line.startswith("passive.alarm")]
+        return [line for line in self.lines if line.startswith("passive.alarm")]
 
     def state_of(self, name: str) -> str:
         return str(self.state.views[name].state)
@@ -234,7 +231,7 @@ def playing(**health: object) -> tuple[Playing, Load]:
 def silenced(**health: object) -> tuple[Playing, float]:
     sim, load = playing(**health)
     load.run(8.05)
-    sim.silent.add(("u1", Family.V4))
+    sim.internet.silent.add(("u1", Family.V4))
     began = sim.now
     while sim.state_of("u1") == "up" and sim.now < began + 5:
         load.run(sim.now + 0.05, answered=False)
@@ -266,10 +263,10 @@ def test_an_alarm_on_an_uplink_that_answers_probes_changes_nothing_but_the_probe
 def test_a_pause_that_ends_before_the_rounds_do_is_no_loss() -> None:
     sim, load = playing()
     load.run(8.0)
-    sim.silent.add(KEY)
+    sim.internet.silent.add(KEY)
     load.run(sim.now + 0.35, answered=False)
     assert sim.alarms
-    sim.silent.clear()
+    sim.internet.silent.clear()
     load.run(12.0)
     assert sim.state_of("u1") == "up"
 
