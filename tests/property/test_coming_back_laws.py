@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from polywan.config import Config
-from polywan.core.engine import agenda
-from polywan.core.health.probes import ProbeResult
 from polywan.core.net import Family
 from polywan.core.policy import draining
 from polywan.core.policy.draining import INSPECT_INTERVAL, RESET_GRACE, IdleTracker
 from polywan.core.policy.operator import Verb
-from polywan.core.state.effects import Effect, ForgetAll, InspectDrain, StartProbe
-from polywan.core.state.events import DrainInspected, Event, OperatorCommand, Tick
+from polywan.core.state.effects import Effect, ForgetAll, InspectDrain
+from polywan.core.state.events import OperatorCommand
 from polywan.core.world.conntrack import Flow
-from support.engine_world import Engine, world
+from polywan.kernel.fake.tracker import Connection
+from polywan.sim.simulation import Simulation
+from support.engine_world import world
 
 ON_UP = ["stay", "move-when-idle", "move", {"drain": 0}, {"drain": 7}, None]
 NAMES = ["u1", "u2", "u3"]
@@ -34,47 +33,34 @@ def config(first: Any, second: Any, metered: bool) -> Config:
     return Config.model_validate({"uplinks": uplinks, "policies": policies, "health": health})
 
 
-class Box:
-    """A daemon whose probes are answered by the uplinks that are well."""
+class Box(Simulation):
+    """A daemon whose probes are answered by the uplinks that are well; each that serves has a connection."""
 
     def __init__(self, config: Config) -> None:
-        self.daemon = Engine(config, world(3, [Family.V4]))
-        self.well = set(NAMES)
-        self.answers: deque[Event] = deque()
-
-    def step(self, event: Event) -> None:
-        for effect in self.daemon.feed(event):
-            self.check(effect)
-            self.answer(effect)
+        super().__init__(world(3, [Family.V4]))
+        self.listeners.append(self.check)
+        self.start(config)
+        self.wait(0.01)
 
     def check(self, effect: Effect) -> None:
-        selection = self.daemon.state.selection
-        assert selection is not None
+        selection = self.state.selection
+        if selection is None:
+            return
         used = draining.serving(selection)
         assert not used & selection.dead
         if isinstance(effect, InspectDrain | ForgetAll):
             assert (effect.uplink, effect.family) not in used
 
-    def answer(self, effect: Effect) -> None:
-        if isinstance(effect, StartProbe):
-            order = effect.order
-            rtt = 0.01 if order.uplink in self.well else None
-            for target in order.targets:
-                heard: dict[str, Any] = {"uplink": order.uplink, "family": order.family, "round": order.round}
-                self.answers.append(ProbeResult(**heard, target=target.address, rtt=rtt))
-        if isinstance(effect, ForgetAll):
-            seen: dict[str, Any] = {"uplink": effect.uplink, "family": effect.family, "since": effect.since}
-            self.answers.append(DrainInspected(**seen, remaining=0, movable=0))
-
     def wait(self, seconds: float) -> None:
-        end = self.daemon.now + seconds
-        while self.daemon.now < end:
-            if self.answers:
-                self.daemon.now += 0.01
-                self.step(self.answers.popleft())
-            else:
-                self.daemon.now = min(end, max(self.daemon.now + 0.01, agenda.deadline(self.daemon.state)))
-                self.step(Tick())
+        self.run_until(self.now + seconds)
+        self.connect()
+
+    def connect(self) -> None:
+        assert self.state.selection is not None
+        there = {connection.mark for connection in self.kernel.connections_list}
+        for name, family in draining.serving(self.state.selection):
+            if (mark := self.state.numbers[name].mark) not in there:
+                self.kernel.connections_list.append(Connection(mark=mark, family=family))
 
 
 _DOINGS = st.one_of(
@@ -93,21 +79,18 @@ def test_no_connection_of_a_serving_uplink_is_let_go(
     for what, whom in doings:
         match what:
             case "break":
-                box.well.discard(whom)
+                box.internet.silent.add((whom, Family.V4))
             case "mend":
-                box.well.add(whom)
+                box.internet.silent.discard((whom, Family.V4))
             case "wait":
                 box.wait(whom)
             case _:
-                box.step(OperatorCommand(whom, what, 5.0))
+                box.take(OperatorCommand(whom, what, 5.0))
+        box.wait(0.0)
     box.wait(4.0)
     for name in NAMES:
-        order = box.daemon.state.memory.orders.get(name)
-        if (
-            order is not None
-            and order.until is not None
-            and order.until + RESET_GRACE + INSPECT_INTERVAL < box.daemon.now
-        ):
+        order = box.state.memory.orders.get(name)
+        if order is not None and order.until is not None and order.until + RESET_GRACE + INSPECT_INTERVAL < box.now:
             assert order.empty
 
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
+from functools import partial
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polywan.core.engine import agenda
-from polywan.core.engine import step as engine
 from polywan.core.health.damping import Damping, after_loss, hold_of
-from polywan.core.health.probes import ProbeResult
 from polywan.core.health.rounds import Health
 from polywan.core.net import Family
-from polywan.core.plan.plan import ActualState
-from polywan.core.state.effects import Apply, Effect, ReleaseConnections, SampleTraffic, StartProbe
-from polywan.core.state.events import ConfigLoaded, Event, ReadDone, Tick, TrafficSampled
-from polywan.core.state.state import State
+from polywan.core.state.effects import Effect, ReleaseConnections
+from polywan.core.state.events import Event
+from polywan.sim.simulation import Simulation
 from support.engine_world import config, world
 
 V4 = [Family.V4]
@@ -34,64 +30,36 @@ class Outcome:
     serving: list[str]
 
 
-class Probed:
-    """The engine with uplinks that go silent at given times and answer again at others; the kernel is perfect."""
+class Probed(Simulation):
+    """Uplinks that go silent at given times and answer again at others."""
 
     def __init__(self, intervals: list[float], silence: dict[str, tuple[float, float]]) -> None:
+        super().__init__(world(len(intervals), V4))
         uplinks = {
             f"u{n}": {"interface": f"wan{n}", "health": {"interval": interval}}
             for n, interval in enumerate(intervals, start=1)
         }
-        self.silence = silence
-        self.now = 0.0
-        self.state = State()
         self.cuts: list[tuple[float, str]] = []
         self.down: dict[str, float] = {}
-        self._queue: list[tuple[float, int, Event]] = []
-        self._count = 0
-        self._take(ConfigLoaded(config(0).model_validate({"uplinks": uplinks})))
-        self._take(ReadDone(world(len(intervals), V4), ActualState()))
+        self.listeners.append(self._note)
+        for name, (begin, end) in silence.items():
+            self.at(begin, partial(self.internet.silent.add, (name, Family.V4)))
+            self.at(end, partial(self.internet.silent.discard, (name, Family.V4)))
+        self.start(config(0).model_validate({"uplinks": uplinks}))
 
-    def _take(self, event: Event) -> None:
-        self.state, effects = engine.step(self.state, event, self.now)
-        for effect in effects:
-            self._do(effect)
+    def _note(self, effect: Effect) -> None:
+        if isinstance(effect, ReleaseConnections):
+            self.cuts.append((self.now, effect.uplink))
+
+    def take(self, event: Event) -> tuple[Effect, ...]:
+        effects = super().take(event)
         for (name, _), state in self.state.health.items():
             if state.health is Health.DOWN:
                 self.down.setdefault(name, self.now)
-
-    def _do(self, effect: Effect) -> None:
-        if isinstance(effect, ReleaseConnections):
-            self.cuts.append((self.now, effect.uplink))
-        elif isinstance(effect, Apply):
-            assert self.state.actual is not None
-        elif isinstance(effect, SampleTraffic):
-            self._later(0.02, TrafficSampled(moved={}, since=self.now, took=0.02))
-        elif isinstance(effect, StartProbe):
-            begin, end = self.silence.get(effect.order.uplink, (float("inf"), float("inf")))
-            rtt = None if begin <= self.now < end else 0.01
-            for target in effect.order.targets:
-                result = ProbeResult(
-                    uplink=effect.order.uplink,
-                    family=effect.order.family,
-                    round=effect.order.round,
-                    target=target.address,
-                    rtt=rtt,
-                )
-                self._later(rtt or effect.order.timeout, result)
-
-    def _later(self, seconds: float, event: Event) -> None:
-        self._count += 1
-        heapq.heappush(self._queue, (self.now + seconds, self._count, event))
+        return effects
 
     def run(self, end: float) -> Outcome:
-        while True:
-            at = min(self._queue[0][0] if self._queue else end + 1, max(self.now, agenda.deadline(self.state)))
-            if at > end:
-                break
-            self.now = at
-            due = self._queue and self._queue[0][0] <= at
-            self._take(heapq.heappop(self._queue)[2] if due else Tick())
+        self.run_until(end)
         assert self.state.selection is not None
         members = self.state.selection.choices["default", Family.V4].members
         return Outcome(self.down, self.cuts, [name for name, _ in members])
