@@ -79,10 +79,7 @@ def test_names_that_change_while_no_daemon_runs_change_nothing_either(
     one = Engine(config(first), world(4))
     kept = [e.memory for e in one.effects if isinstance(e, SaveMemory)][-1]
     other = State(memory=remembered(store._encode(kept)).memory)
-    daemon = Engine.__new__(Engine)
-    daemon.now, daemon.state, daemon.effects = 0.0, other, []
-    daemon.feed(ConfigLoaded(config(second)))
-    daemon.feed(ReadDone(world(4), one.state.actual or ActualState()))
+    daemon = Engine(config(second), world(4), one.state.actual, other)
     assert marks(daemon.state) == marks(one.state)
 
 

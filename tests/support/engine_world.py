@@ -11,9 +11,10 @@ from polywan.core.engine import step as engine
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan.plan import ActualState
 from polywan.core.state.effects import Apply, Effect, SampleTraffic
-from polywan.core.state.events import ConfigLoaded, LinkChanged, ReadDone, Tick, TrafficSampled
+from polywan.core.state.events import ConfigLoaded, LinkChanged, ReadDone, Tick
 from polywan.core.state.state import State
 from polywan.core.world.observed import Address, DefaultRoute, Link, Observed
+from polywan.sim.internet import Internet
 
 MASK = 0x3F00
 
@@ -56,7 +57,11 @@ def config(count: int, weights: Iterable[int] = (), **more: Any) -> Config:
 
 
 class Engine:
-    """The engine with a perfect kernel: what it applies is what the next read shows."""
+    """The engine, one event at a time, and nothing that carries out its effects: they are what a test looks at.
+
+    What it writes counts as done, as the engine itself assumes, and looks at connections are answered at once. Tests of
+    what happens over time use `polywan.sim`.
+    """
 
     def __init__(
         self, config: Config, observed: Observed, actual: ActualState | None = None, state: State | None = None
@@ -64,6 +69,7 @@ class Engine:
         self.now = 0.0
         self.state = state or State()
         self.effects: list[Effect] = []
+        self.internet = Internet()
         self.feed(ConfigLoaded(config))
         self.feed(ReadDone(observed, actual or ActualState()))
 
@@ -72,9 +78,10 @@ class Engine:
         self.state, first = engine.step(self.state, event, self.now)
         self.state, second = engine.step(self.state, Tick(), self.now)
         self.effects += first + second
-        if any(isinstance(effect, SampleTraffic) for effect in first + second):
-            # Nothing moves in this world.
-            self.state, _ = engine.step(self.state, TrafficSampled(moved={}, since=self.now, took=0.0), self.now)
+        for effect in first + second:
+            if isinstance(effect, SampleTraffic):
+                _, sampled = self.internet.sample(effect, self.now)
+                self.state, _ = engine.step(self.state, sampled, self.now)
         return [*first, *second]
 
     def carrier(self, number: int, *, carrier: bool) -> list[Effect]:

@@ -23,7 +23,10 @@ ROUND_TRIP: Final = 0.01
 """Seconds until a probe's answer, where nothing else is said."""
 
 CHECK_TIME: Final = 0.002
-"""Seconds that a check takes of a layer that is well."""
+"""Seconds that a check takes that is answered."""
+
+NO_ANSWER: Final = "no answer"
+"""How the finding of a check begins that waited for its timeout."""
 
 SAMPLE_TIME: Final = 0.02
 """Seconds that a look at connections takes: some thousands of them."""
@@ -42,8 +45,8 @@ class Internet:
             added each second.
         traffic: kilobytes a second that come back for connections of an uplink, as long as it answers.
         floods: since when, and by how many kilobytes a second, an uplink sends what brings nothing back.
-        layers: what a check of a layer finds wrong, by uplink and layer.
-        check_time: seconds that a check takes of a layer that is well.
+        layers: what a check of a layer finds wrong, by uplink and layer; at once, unless it begins with `NO_ANSWER`.
+        check_time: seconds that a check takes that is answered.
         check_bytes: bytes that it sends, and receives.
     """
 
@@ -106,7 +109,7 @@ class Internet:
         """Return what a check finds, and after how many seconds; above the gateway it takes an uplink that answers."""
         trouble = self.layers.get((order.uplink, order.layer), "")
         if order.layer is not Layer.GATEWAY and (order.uplink, order.family) in self.silent:
-            trouble = "no answer"
+            trouble = NO_ANSWER
         result = CheckResult(
             uplink=order.uplink,
             family=order.family,
@@ -118,7 +121,7 @@ class Internet:
             sent=self.check_bytes,
             received=0 if trouble else self.check_bytes,
         )
-        return order.timeout if trouble else self.check_time, result
+        return order.timeout if trouble.startswith(NO_ANSWER) else self.check_time, result
 
     def sample(self, order: SampleTraffic, now: float) -> tuple[float, TrafficSampled]:
         """Return what connections have moved since the look before, and after how many seconds that is known.

@@ -8,14 +8,16 @@ from ipaddress import ip_address
 
 import pytest
 
-from polywan.core.health.layers import CheckResult
-from polywan.core.health.probes import ProbeResult
+from polywan.core.health.layers import CheckOrder, CheckResult
+from polywan.core.health.probes import ProbeOrder
 from polywan.core.net import Family, IPAddress
 from polywan.core.plan.plan import ActualState
-from polywan.core.state.effects import Log, StartCheck, StartProbe
-from polywan.core.state.events import LinkChanged, ReadDone, Tick
+from polywan.core.state.effects import Log
+from polywan.core.state.events import LinkChanged, ReadDone
 from polywan.core.world.observed import Observed
 from polywan.core.world.paths import NoPath, Path
+from polywan.sim.internet import Internet
+from polywan.sim.simulation import Simulation
 from support.engine_world import Engine, config, link, world
 
 KEY = ("u1", Family.V6)
@@ -99,59 +101,48 @@ def two_routers() -> Observed:
     return replace(observed, defaults=(*observed.defaults, replace(observed.defaults[0], via=SECOND)))
 
 
-class Line:
+class Beyond(Internet):
+    """What `u1` reaches depends on its router."""
+
+    def __init__(self, via: Callable[[], IPAddress | None], alive: set[IPAddress], beyond: set[IPAddress]) -> None:
+        super().__init__()
+        self.via, self.alive, self.open = via, alive, beyond
+
+    def round_trip(self, order: ProbeOrder, place: int, now: float) -> float | None:
+        well = order.uplink == "u2" or self.via() in self.open
+        return super().round_trip(order, place, now) if well else None
+
+    def check(self, order: CheckOrder) -> tuple[float, CheckResult]:
+        after, result = super().check(order)
+        return after, replace(result, ok=order.uplink == "u2" or order.gateway in self.alive)
+
+
+class Line(Simulation):
     """A daemon whose first uplink has two routers: `alive` answer, beyond those that are `open` others do."""
 
     def __init__(self, *, alive: set[IPAddress], beyond: set[IPAddress]) -> None:
-        self.daemon = Engine(config(2), two_routers())
-        self.alive, self.open = alive, beyond
+        super().__init__(two_routers(), Beyond(lambda: self.via, alive, beyond))
+        self.start(config(2))
 
     @property
     def via(self) -> IPAddress | None:
-        path = self.daemon.state.reach["u1", Family.V4]
+        path = self.state.reach["u1", Family.V4]
         return path.via if isinstance(path, Path) else None
 
     def run(self, seconds: float) -> None:
-        end = self.daemon.now + seconds
-        asked: list[object] = list(self.daemon.effects)
-        while self.daemon.now < end:
-            for effect in asked:
-                self.answer(effect)
-            self.daemon.now += 0.5
-            asked = [*self.daemon.feed(Tick())]
-
-    def answer(self, effect: object) -> None:
-        if isinstance(effect, StartProbe):
-            order = effect.order
-            well = order.uplink == "u2" or self.via in self.open
-            for target in order.targets:
-                self.daemon.feed(
-                    ProbeResult(
-                        uplink=order.uplink,
-                        family=order.family,
-                        round=order.round,
-                        target=target.address,
-                        rtt=0.01 if well else None,
-                    )
-                )
-        if isinstance(effect, StartCheck):
-            check = effect.order
-            well = check.uplink == "u2" or check.gateway in self.alive
-            self.daemon.feed(
-                CheckResult(uplink=check.uplink, family=check.family, layer=check.layer, number=check.number, ok=well)
-            )
+        self.run_until(self.now + seconds)
 
 
 def test_a_router_that_does_not_answer_gives_way_to_the_next_one() -> None:
     line = Line(alive={SECOND}, beyond={SECOND})
     line.run(30)
     assert line.via == SECOND
-    assert line.daemon.state.views["u1"].state == "up"
+    assert line.state.views["u1"].state == "up"
     # Rounds that the first one lost are not held against the second.
-    assert not [e for e in line.daemon.effects if isinstance(e, Log) and e.event == "uplink.down"]
-    texts = [e.text for e in line.daemon.effects if isinstance(e, Log) and e.event == "gateway.next"]
+    assert not [e for _, e in line.log if e.event == "uplink.down"]
+    texts = [e.text for _, e in line.log if e.event == "gateway.next"]
     assert texts == ["u1 (IPv4): router 100.64.1.1 fails: trying 100.64.1.9, the next one on wan1"]
-    assert {r.via for r in line.daemon.state.desired.routes if r.link == "wan1"} == {SECOND}  # type: ignore[union-attr]
+    assert {r.via for r in line.state.desired.routes if r.link == "wan1"} == {SECOND}  # type: ignore[union-attr]
 
 
 def test_so_does_one_that_leads_nowhere() -> None:
@@ -169,7 +160,7 @@ def test_while_the_first_one_works_it_is_used() -> None:
 def test_it_comes_back_to_the_first_when_the_second_fails() -> None:
     line = Line(alive={SECOND}, beyond={SECOND})
     line.run(20)
-    line.alive, line.open = {FIRST}, {FIRST}
+    line.internet = Beyond(lambda: line.via, {FIRST}, {FIRST})
     line.run(30)
     assert line.via == FIRST
 
@@ -177,5 +168,6 @@ def test_it_comes_back_to_the_first_when_the_second_fails() -> None:
 def test_one_whose_route_is_gone_is_used_no_more() -> None:
     line = Line(alive={SECOND}, beyond={SECOND})
     line.run(20)
-    line.daemon.feed(ReadDone(world(2, [Family.V4]), line.daemon.state.actual or ActualState()))
+    line.kernel.remove_default(two_routers().defaults[-1])
+    line.run(0.1)
     assert line.via == FIRST

@@ -8,7 +8,6 @@ import pytest
 
 from polywan.core.engine import agenda
 from polywan.core.engine import step as engine
-from polywan.core.health.probes import ProbeResult
 from polywan.core.net import TABLE_LOCAL, Family, TableId
 from polywan.core.plan.plan import (
     ActualState,
@@ -141,21 +140,13 @@ def test_the_last_link_is_never_cut() -> None:
 
 
 def fail_probes(daemon: Engine, name: str, family: Family, seconds: float = 4.0) -> None:
-    """Let time pass; the probes of one uplink go unanswered, all others are answered."""
+    """Let time pass; the probes of one uplink go unanswered, all others are answered, and both are known at once."""
+    daemon.internet.silent = {(name, family)}
     end = daemon.now + seconds
     while daemon.now < end:
         for order in [e.order for e in daemon.feed(Tick()) if isinstance(e, StartProbe)]:
-            lost = order.uplink == name and order.family is family
-            for target in order.targets:
-                daemon.feed(
-                    ProbeResult(
-                        uplink=order.uplink,
-                        family=order.family,
-                        round=order.round,
-                        target=target.address,
-                        rtt=None if lost else 0.01,
-                    )
-                )
+            for _, result in daemon.internet.answers(order, daemon.now):
+                daemon.feed(result)
         daemon.now += 0.05
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from polywan.api.status import UplinkStatus
 from polywan.cli.overview import text
-from polywan.config import ConfigError, load_text
-from polywan.core.engine import agenda
+from polywan.config import Config, ConfigError, load_text
 from polywan.core.engine.probing import SELDOM, SELDOM_METERED
 from polywan.core.health.layers import (
     BROKEN_AFTER,
@@ -26,15 +25,16 @@ from polywan.core.health.layers import (
     ordered,
     updated,
 )
-from polywan.core.health.probes import ProbeResult
-from polywan.core.net import Family
+from polywan.core.net import FAMILIES, Family
 from polywan.core.policy.uplink_state import UplinkState
 from polywan.core.state import events
-from polywan.core.state.effects import Effect, Log, StartCheck, StartProbe
-from polywan.core.state.events import Tick
+from polywan.core.state.effects import Effect, StartCheck
 from polywan.core.status import layer_report
 from polywan.core.status.document import document
 from polywan.core.status.layer_report import report
+from polywan.core.world.observed import Observed
+from polywan.sim.internet import Internet
+from polywan.sim.simulation import Simulation
 from support.engine_world import Engine, config, link, world
 
 
@@ -72,67 +72,32 @@ def test_the_gateway_layer_follows_each_check() -> None:
     assert after([True, False, True], Layer.GATEWAY).verdict is LayerVerdict.OK
 
 
-class Prober:
-    """Answers rounds and checks of an engine as it is told, while time goes by."""
+class Prober(Simulation):
+    """Notes which checks are asked for, and when; an uplink or a layer fails as it is told."""
 
-    def __init__(self, daemon: Engine) -> None:
-        self.daemon = daemon
-        self.silent: set[str] = set()
-        self.broken: dict[tuple[str, Layer], str] = {}
+    def __init__(self, config: Config, observed: Observed | None = None) -> None:
+        super().__init__(observed or world(2))
+        self.internet.check_time, self.internet.check_bytes = 0.005, 60
         self.orders: list[tuple[float, CheckOrder]] = []
-        self.notes: list[Log] = []
+        self.listeners.append(self._note)
+        self.start(config)
+
+    def _note(self, effect: Effect) -> None:
+        if isinstance(effect, StartCheck):
+            self.orders.append((self.now, effect.order))
 
     def run(self, seconds: float) -> None:
-        end = self.daemon.now + seconds
-        self._perform(self.daemon.feed(Tick()))
-        while (at := max(self.daemon.now, agenda.deadline(self.daemon.state))) <= end:
-            self.daemon.now = at
-            self._perform(self.daemon.feed(Tick()))
-        self.daemon.now = end
+        self.run_until(self.now + seconds)
 
-    def _perform(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            if isinstance(effect, StartProbe):
-                for target in effect.order.targets:
-                    rtt = None if effect.order.uplink in self.silent else 0.01
-                    order = effect.order
-                    self._perform(
-                        self.daemon.feed(
-                            ProbeResult(
-                                uplink=order.uplink,
-                                family=order.family,
-                                round=order.round,
-                                target=target.address,
-                                rtt=rtt,
-                            )
-                        )
-                    )
-            elif isinstance(effect, StartCheck):
-                self.orders.append((self.daemon.now, effect.order))
-                self._perform(self.daemon.feed(self._checked(effect.order)))
-            elif isinstance(effect, Log):
-                self.notes.append(effect)
-
-    def _checked(self, order: CheckOrder) -> CheckResult:
-        detail = self.broken.get((order.uplink, order.layer))
-        return CheckResult(
-            uplink=order.uplink,
-            family=order.family,
-            layer=order.layer,
-            number=order.number,
-            ok=detail is None,
-            detail=detail or "",
-            rtt=0.005 if detail is None else None,
-            sent=60,
-            received=60,
-        )
+    def silence(self, name: str) -> None:
+        self.internet.silent.update((name, family) for family in FAMILIES)
 
     def times(self, layer: Layer, uplink: str = "u1", family: Family = Family.V4) -> list[float]:
         return [at for at, o in self.orders if (o.uplink, o.family, o.layer) == (uplink, family, layer)]
 
 
 def prober(**health: object) -> Prober:
-    return Prober(Engine(config(2, health=health), world(2)))
+    return Prober(config(2, health=health))
 
 
 def test_a_gateway_is_asked_seldom_while_all_is_well() -> None:
@@ -140,7 +105,7 @@ def test_a_gateway_is_asked_seldom_while_all_is_well() -> None:
     probes.run(100)
     times = probes.times(Layer.GATEWAY)
     assert times[0] < 1
-    assert [later - earlier for earlier, later in pairwise(times)] == [SELDOM] * 3
+    assert [later - earlier for earlier, later in pairwise(times)] == pytest.approx([SELDOM] * 3)
 
 
 def test_the_gateways_of_metered_uplinks_are_asked_more_seldom() -> None:
@@ -148,7 +113,7 @@ def test_the_gateways_of_metered_uplinks_are_asked_more_seldom() -> None:
         "uplinks": {"u1": {"interface": "wan1", "metered": True}, "u2": {"interface": "wan2"}},
         "policies": {"default": {"tiers": [["u1", "u2"]]}},
     }
-    probes = Prober(Engine(type(config(1)).model_validate(fields), world(2)))
+    probes = Prober(Config.model_validate(fields))
     probes.run(SELDOM_METERED + 2)
     assert len(probes.times(Layer.GATEWAY)) == 2
 
@@ -156,7 +121,7 @@ def test_the_gateways_of_metered_uplinks_are_asked_more_seldom() -> None:
 def test_a_gateway_is_asked_at_once_when_rounds_turn_bad_and_then_each_interval() -> None:
     probes = prober()
     probes.run(40)
-    probes.silent = {"u1"}
+    probes.silence("u1")
     probes.run(10)
     times = [at for at in probes.times(Layer.GATEWAY) if at > 40]
     assert times[0] < 41.5
@@ -165,7 +130,7 @@ def test_a_gateway_is_asked_at_once_when_rounds_turn_bad_and_then_each_interval(
 
 def test_a_point_to_point_link_has_no_gateway_to_ask() -> None:
     links = {"wan1": link(1, point_to_point=True), "wan2": link(2)}
-    probes = Prober(Engine(config(2), replace(world(2), links=links)))
+    probes = Prober(config(2), replace(world(2), links=links))
     probes.run(5)
     assert probes.times(Layer.GATEWAY) == []
     assert probes.times(Layer.GATEWAY, "u2")
@@ -194,7 +159,7 @@ def test_an_order_says_what_to_ask_by_which_way() -> None:
     assert orders[Layer.LARGE].size == 1500
     assert orders[Layer.SCRIPT].command == ("/bin/true",)
     assert {o.interface for o in orders.values()} == {"wan1"}
-    assert {o.mark for o in orders.values()} == {probes.daemon.state.numbers["u1"].mark}
+    assert {o.mark for o in orders.values()} == {probes.state.numbers["u1"].mark}
 
 
 def test_a_page_at_an_address_is_looked_for_in_its_own_family_only() -> None:
@@ -207,25 +172,33 @@ def test_a_page_at_an_address_is_looked_for_in_its_own_family_only() -> None:
 def test_what_fails_while_the_network_is_down_breaks_no_layer_above_it() -> None:
     probes = prober(checks="dns", check_interval=1)
     probes.run(10)
-    probes.silent, probes.broken = {"u1"}, {("u1", Layer.DNS): "no answer"}
+    probes.silence("u1")
+    probes.internet.layers["u1", Layer.DNS] = "no answer"
     probes.run(30)
-    known = probes.daemon.state.checks.known["u1", Family.V4][Layer.DNS]
+    known = probes.state.checks.known["u1", Family.V4][Layer.DNS]
     assert known.verdict is LayerVerdict.OK
 
 
 def test_a_result_of_another_check_changes_nothing() -> None:
     probes = prober(checks="dns")
     probes.run(5)
-    before = probes.daemon.state.checks.known
+    before = probes.state.checks.known
     stale = CheckResult(uplink="u1", family=Family.V4, layer=Layer.DNS, number=99, ok=False)
-    probes.daemon.feed(stale)
-    assert probes.daemon.state.checks.known == before
+    probes.take(stale)
+    assert probes.state.checks.known == before
+
+
+class Forgetful(Internet):
+    """Results of checks are lost on their way: they come with the number of none."""
+
+    def check(self, order: CheckOrder) -> tuple[float, CheckResult]:
+        after, result = super().check(order)
+        return after, replace(result, number=0)
 
 
 def test_a_check_that_never_reports_is_made_again() -> None:
-    daemon = Engine(config(1, health={"checks": "dns"}), world(1, [Family.V4]))
-    probes = Prober(daemon)
-    probes._checked = lambda order: replace(Prober._checked(probes, order), number=0)  # type: ignore[method-assign]  # lost on its way
+    probes = Prober(config(1, health={"checks": "dns"}), world(1, [Family.V4]))
+    probes.internet = Forgetful()
     probes.run(12)
     assert len(probes.times(Layer.DNS)) >= 2
 
@@ -233,32 +206,33 @@ def test_a_check_that_never_reports_is_made_again() -> None:
 def test_a_script_that_says_no_is_named() -> None:
     probes = prober(checks="script", script=["/etc/polywan/check-lte"])
     probes.run(5)
-    probes.broken = {("u1", Layer.SCRIPT): "exit status 3"}
+    probes.internet.layers["u1", Layer.SCRIPT] = "exit status 3"
     probes.run(15)
-    seen_now = probes.daemon.state.views["u1"]
+    seen_now = probes.state.views["u1"]
     assert seen_now.state is UplinkState.DOWN
     assert seen_now.reason == "network answers, /etc/polywan/check-lte reports a failure (exit status 3)"
 
 
 def test_a_layer_that_is_no_longer_asked_for_keeps_nobody_down() -> None:
     probes = prober(checks="dns")
-    probes.broken = {("u1", Layer.DNS): "no answer"}
+    probes.internet.layers["u1", Layer.DNS] = "no answer"
     probes.run(15)
-    states = [probes.daemon.state.views["u1"].state]
-    probes.daemon.feed(events.ConfigLoaded(config(2)))
-    states.append(probes.daemon.state.views["u1"].state)
+    states = [probes.state.views["u1"].state]
+    probes.take(events.ConfigLoaded(config(2)))
+    states.append(probes.state.views["u1"].state)
     assert states == [UplinkState.DOWN, UplinkState.UP]
 
 
 def test_a_test_makes_a_round_and_every_check_due_at_once() -> None:
     probes = prober(checks=["dns", "large"], check_interval=60)
     probes.run(20.4)
-    since, before = probes.daemon.now, len(probes.orders)
-    probes._perform(probes.daemon.feed(events.TestRequested("u1")))
+    since, before = probes.now, len(probes.orders)
+    probes.take(events.TestRequested("u1"))
+    probes.run(0.0)
     assert {o.layer for _, o in probes.orders[before:]} == {Layer.GATEWAY, Layer.DNS, Layer.LARGE}
     assert {o.uplink for _, o in probes.orders[before:]} == {"u1"}
     probes.run(0.1)
-    assert layer_report.tested(probes.daemon.state, "u1", since)
+    assert layer_report.tested(probes.state, "u1", since)
 
 
 def test_a_test_is_not_over_before_its_results_are_there() -> None:
@@ -269,18 +243,19 @@ def test_a_test_is_not_over_before_its_results_are_there() -> None:
 
 def test_a_test_checks_every_layer_of_an_uplink_that_is_down() -> None:
     probes = prober(checks="dns")
-    probes.silent = {"u1"}
+    probes.silence("u1")
     probes.run(20)
     before = len(probes.orders)
-    probes._perform(probes.daemon.feed(events.TestRequested("u1")))
+    probes.take(events.TestRequested("u1"))
+    probes.run(0.0)
     assert Layer.DNS in {o.layer for _, o in probes.orders[before:]}
 
 
 def test_a_report_goes_through_the_layers_from_below() -> None:
     probes = prober(checks="dns")
-    probes.broken = {("u1", Layer.DNS): "no answer from 192.0.2.53"}
+    probes.internet.layers["u1", Layer.DNS] = "no answer from 192.0.2.53"
     probes.run(15)
-    lines = [line for line in report(probes.daemon.state, "u1") if line.layer.startswith("IPv4")]
+    lines = [line for line in report(probes.state, "u1") if line.layer.startswith("IPv4")]
     assert [(line.layer, line.verdict, line.detail) for line in lines] == [
         ("IPv4 link", "ok", "100.64.1.2"),
         ("IPv4 gateway", "ok", "5.0 ms"),
@@ -296,12 +271,12 @@ def test_a_report_of_a_link_without_carrier_ends_there() -> None:
 
 
 def status_of(probes: Prober) -> UplinkStatus:
-    return document(probes.daemon.state, "1", 0.0, 0.0, {}).uplinks[0]
+    return document(probes.state, "1", 0.0, 0.0, {}).uplinks[0]
 
 
 def test_the_status_has_each_layer_with_its_state() -> None:
     probes = prober(checks="dns")
-    probes.broken = {("u1", Layer.DNS): "no answer"}
+    probes.internet.layers["u1", Layer.DNS] = "no answer"
     probes.run(15)
     layers = status_of(probes).layers
     assert list(layers) == ["gateway", "dns"]
@@ -315,9 +290,9 @@ def test_the_volume_of_probes_is_counted_and_told_for_metered_uplinks() -> None:
         "uplinks": {"u1": {"interface": "wan1", "metered": True}, "u2": {"interface": "wan2"}},
         "policies": {"default": {"tiers": [["u1", "u2"]]}},
     }
-    probes = Prober(Engine(type(config(1)).model_validate(fields), world(2, [Family.V4])))
+    probes = Prober(Config.model_validate(fields), world(2, [Family.V4]))
     probes.run(600)
-    found = document(probes.daemon.state, "1", 0.0, 0.0, {})
+    found = document(probes.state, "1", 0.0, 0.0, {})
     # Sixty rounds of three echoes, 40 bytes each way, and three ARP checks.
     assert found.uplinks[0].probe_bytes == pytest.approx(60 * 3 * 80 + 3 * 120, rel=0.05)
     lines = [line for line in text(found).splitlines() if "since start" in line]
