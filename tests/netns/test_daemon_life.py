@@ -7,9 +7,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.lab.network import Lab
 from polywan.lab.sandbox import LabError
 from polywan.lab.scenario import configuration
-from polywan.lab.servers import serve
+from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, serve
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import SteadyLoad, connect, exchange, open_connections, shares, udp_socket
 from support.netns import with_servers
@@ -279,6 +280,32 @@ def test_tcp_that_was_taken_up_while_the_rule_set_was_gone_does_not_go_on_untran
             # Whoever meets its old uplink again goes on, as if nothing had been; the server resets the others.
             assert {type(end) for end in ends} <= {str, ConnectionResetError}
             assert spoofed(lab) == before
+
+    with_servers(lab, story)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_flow_of_the_box_from_before_the_rule_set_does_not_leave_by_another_uplink_with_its_old_address(
+    lab: Lab, start_daemon: StartDaemon, family: Family
+) -> None:
+    """It was answered, so it is left alone; it is never translated; and its uplink is lost."""
+    own = lab.topology.uplink(1).addresses[family].own.ip
+    # Somebody tracks connections already.
+    lab.router.nft("table inet firewall { chain c { type filter hook output priority 0; ct state new counter; }; }")
+
+    async def story() -> None:
+        with lab.router.socket(SOCKET_FAMILY[family], socket.SOCK_DGRAM) as call:
+            call.bind((str(own), 0))
+            call.connect((str(SERVERS[family][0]), ECHO_PORT))
+            assert await exchange(lab, call, "before") == 1
+            daemon = await asyncio.to_thread(start_daemon, lab, configuration(lab.topology, (1, 1, 1)))
+            assert await exchange(lab, call, "with rules") == 1
+            lab.router.run(["ip", "link", "set", "wan1", "down"])
+            await asyncio.to_thread(daemon.wait_log, lambda text: "uplink.down" in text, 5.0)
+            for _ in range(3):
+                with suppress(OSError, TimeoutError):
+                    await exchange(lab, call, "after", 0.2)
+            assert spoofed(lab) == 0
 
     with_servers(lab, story)
 

@@ -296,6 +296,11 @@ _UNTRANSLATED: Final = (
     NftRule(INVALID, "would leave untranslated"),
     # Such as the kernel's own reset for a connection that nobody knows of any more.
     NftRule("iif 0 ct state invalid fib saddr . oif type != local counter drop", "has an address of another link"),
+    # Or what began without a rule set: its entry is confirmed, so that nothing will ever be translated.
+    NftRule(
+        "iif 0 ct status & (confirmed | snat) == confirmed fib saddr . oif type != local counter drop",
+        "has an address of another link, for good",
+    ),
 )
 
 
