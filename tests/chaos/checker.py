@@ -126,7 +126,9 @@ class _Judge:
 
     def _hung(self, flow: Flow, uplink: int, stage: Span, excused: list[Span]) -> Iterator[Violation]:
         """A sender that met a fault waits as long again before it repeats (RFC 6298), so that is excused as well."""
-        known = [*excused, *self.calendar.torn, *self.calendar.slow[uplink]]
+        # What is bound to an address of the first uplink cannot send while that has none.
+        home = self.calendar.broken[1] if flow.role == "tunnel" else ()
+        known = [*excused, *home, *self.calendar.torn, *self.calendar.slow[uplink]]
         longer = [Span(s.begin, s.end + s.length + self.rules.patience) for s in known]
         for gap in (g for g in flow.gaps if not self._unseen(g, excused)):
             seen = Span(max(gap.begin, stage.begin), min(gap.end, stage.end))

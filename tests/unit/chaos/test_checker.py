@@ -187,6 +187,14 @@ def test_a_flow_that_could_not_speak_while_its_uplink_was_lost_is_elsewhere_when
     assert [v for v in check(lost) if "moved" in str(v)] == []
 
 
+def test_what_is_bound_to_an_address_of_the_first_uplink_waits_while_that_has_none() -> None:
+    down = history(deed(10.0, Kind.LINK_DOWN, 1), deed(25.0, Kind.LINK_UP, 1))
+    down.flows.append(flow(protocol="udp", role="tunnel", uplink=3, gaps=[Span(10.0, 25.0)], last=60.0))
+    assert "I1" not in found(down)
+    down.flows.append(flow(protocol="udp", role="talk", uplink=3, gaps=[Span(10.0, 25.0)], last=60.0))
+    assert "I1" in found(down)
+
+
 def test_a_flow_that_was_freed_and_chose_a_full_line_may_wait_there() -> None:
     moved = flow(gaps=[Span(10.0, 15.5)], moves=[Move(15.4, 1, 2)], last=15.5)
     full = history(deed(5.0, Kind.FILL, 2), deed(10.0, Kind.READDRESS, 1), deed(40.0, Kind.DRAIN, 2))
