@@ -104,10 +104,11 @@ def _sweep(state: State, now: float) -> Done:
     return replace(state, agenda=replace(state.agenda, sweeps=later)), cuts
 
 
-def _probed(state: State) -> Iterator[tuple[UplinkFamily, ProbeState]]:
+def _probed(state: State) -> Iterator[tuple[UplinkFamily, ProbeState, Path]]:
     for key, probes in state.health.items():
-        if isinstance(state.reach.get(key), Path):
-            yield key, probes
+        path = state.reach.get(key)
+        if isinstance(path, Path):
+            yield key, probes, path
 
 
 def _probes_due(state: State) -> float:
@@ -122,18 +123,19 @@ def _round_due(state: State, key: UplinkFamily) -> float:
     return min(standby_probing.due(state, key), passive.due(state, key))
 
 
-def _order(state: State, key: UplinkFamily, number: int, targets: tuple[ProbeTarget, ...], now: float) -> ProbeOrder:
+def _order(
+    state: State, key: UplinkFamily, path: Path, number: int, targets: tuple[ProbeTarget, ...], now: float
+) -> ProbeOrder:
     name, family = key
-    path, probes = state.reach.get(key), state.health[key]
     return ProbeOrder(
         uplink=name,
         family=family,
-        interface=path.link if isinstance(path, Path) else "",
+        interface=path.link,
         mark=state.numbers[name].mark,
         round=number,
         timeout=max(passive.timeout(state, key, now), patience(path, state.observed)),
         targets=targets,
-        spread=hl.spread_of(probes, state.probing[name]),
+        spread=hl.spread_of(state.health[key], state.probing[name]),
     )
 
 
@@ -141,7 +143,7 @@ def _start_probes(state: State, now: float) -> Done:
     orders: list[Effect] = []
     undecided: list[UplinkFamily] = []
     health = dict(state.health)
-    for key, probes in _probed(state):
+    for key, probes, path in _probed(state):
         name, family = key
         settings = state.probing[name]
         if _round_due(state, key) > now:
@@ -153,7 +155,7 @@ def _start_probes(state: State, now: float) -> Done:
             continue
         health[key], targets = standby_probing.start_round(state, key, targets, now)
         state = probe_costs.paid_round(state, key, targets, now)
-        orders.append(StartProbe(_order(state, key, health[key].number, targets, now)))
+        orders.append(StartProbe(_order(state, key, path, health[key].number, targets, now)))
         state = passive.sent(state, key)
         if len(health[key].open) > 1:
             # The round before is undecided still: it may be time to ask the layers why.
@@ -161,7 +163,7 @@ def _start_probes(state: State, now: float) -> Done:
     state = replace(state, health=health)
     for key in undecided:
         state = seeking.stir(probing.stir(state, now), key, now)
-    ends = [_round_due(state, key) for key, _ in _probed(state)]
+    ends = [_round_due(state, key) for key, _, _ in _probed(state)]
     return replace(state, agenda=replace(state.agenda, looked=now, wake=min(ends, default=inf))), tuple(orders)
 
 

@@ -41,7 +41,7 @@ def start(state: State, _: float) -> tuple[State, tuple[SampleTraffic, ...]]:
     agenda = replace(state.agenda, seek_at=inf)
     state = replace(state, agenda=agenda)
     if not doubted or state.config is None or state.observed is None:
-        return state, ()
+        return replace(state, health={key: _settled(probes) for key, probes in state.health.items()}), ()
     own, networks = passive.inside(state.config, state.observed)
     # The line is one: what fills it may be of the other family.
     names = {name for name, _ in doubted}
@@ -72,8 +72,8 @@ def take(state: State, event: TrafficSampled, now: float) -> tuple[State, bool]:
             changed = changed or hl.matters(before, health[key], settings)
         elif key in doubted:
             health[key] = _awaiting(before)
-        elif before.life.looks:
-            health[key] = replace(before, life=replace(before.life, looks=0))
+        else:
+            health[key] = _settled(before)
     paces = [state.probing[key[0]].interval / 4 for key in doubted]
     if not paces:
         return replace(state, health=health), changed
@@ -85,6 +85,11 @@ def take(state: State, event: TrafficSampled, now: float) -> tuple[State, bool]:
 def _awaiting(probes: ProbeState) -> ProbeState:
     """A look is asked for: no verdict before it has come."""
     return replace(probes, life=replace(probes.life, looks=1))
+
+
+def _settled(probes: ProbeState) -> ProbeState:
+    """Its doubt is over: the next one begins with looks of its own."""
+    return replace(probes, life=replace(probes.life, looks=0)) if probes.life.looks else probes
 
 
 def _moved(state: State, event: TrafficSampled) -> Iterator[tuple[UplinkFamily, Moved]]:

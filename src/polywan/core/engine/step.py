@@ -104,10 +104,11 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
         case ReadDone(observed, actual):
             staged = state.staged if actual.nft is not None else frozenset()
             actual = list_preload.unseen(actual, staged)
-            took = now - state.agenda.last_read
-            after = replace(state, observed=observed, actual=actual, staged=staged)
-            after = replace(after, agenda=replace(state.agenda, took=took))
-            after = replace(after, retries=replace(state.retries, stale=False))
+            agenda_after = replace(state.agenda, took=now - state.agenda.last_read)
+            retries = replace(state.retries, stale=False)
+            after = replace(
+                state, observed=observed, actual=actual, staged=staged, agenda=agenda_after, retries=retries
+            )
             return *routers.learn(after, state.observed), True
         case ListsPreloaded(names):
             return replace(state, staged=names), (), False

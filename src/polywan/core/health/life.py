@@ -114,11 +114,8 @@ def unseen(life: Life, bad_since: float, now: float) -> bool:
         bad_since: when the first of the failed rounds was sent.
         now: monotonic seconds.
     """
-    if not life.looks:
-        return False
-    if life.found_at == life.looked > -inf:
-        return now - life.looked < LOOK_WAIT
-    return now - life.looked > LOOK_AGE and now - bad_since < LOOK_WAIT
+    current = life.looked > life.found_at and now - life.looked <= LOOK_AGE
+    return bool(life.looks) and not current and now - max(bad_since, life.found_at) < LOOK_WAIT
 
 
 def seen(life: Life, at: float) -> Life:

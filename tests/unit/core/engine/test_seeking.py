@@ -68,3 +68,28 @@ def test_an_uplink_that_comes_into_doubt_while_others_are_looked_at_gets_no_verd
     state, _ = seeking.start(state, 10.8)
     state, _ = seeking.take(state, TrafficSampled(moved={}, since=10.7, took=0.01), 10.81)
     assert not lf.unseen(state.health[second].life, 10.0, 10.82)
+
+
+def test_a_new_doubt_waits_for_looks_of_its_own_whatever_the_last_one_had_found() -> None:
+    key = ("u1", Family.V4)
+    state = Engine(config(2), world(2)).state
+    well = state.health[key]
+    state = evolve(state, health={**state.health, key: replace(well, bad=2)})
+    state, _ = seeking.start(state, 10.0)
+    state, _ = seeking.take(state, TrafficSampled(moved={}, since=-inf, took=0.0), 10.0)
+    state, _ = seeking.start(state, 10.25)
+    found = TrafficSampled(moved={key: Moved(received=5000)}, since=10.0, took=0.0)
+    state, _ = seeking.take(state, found, 10.25)
+    recovered = replace(state.health[key], bad=0)
+    state, orders = seeking.start(evolve(state, health={**state.health, key: recovered}), 10.5)
+    assert orders == ()
+    state = evolve(state, health={**state.health, key: replace(state.health[key], bad=2)})
+    state = seeking.stir(state, key, 60.0)
+    assert lf.unseen(state.health[key].life, 60.0, 60.5)
+    state, _ = seeking.start(state, 60.0)
+    state, _ = seeking.take(state, TrafficSampled(moved={}, since=10.25, took=0.0), 60.5)
+    # It is compared with a look of long ago, which says nothing of now.
+    assert lf.unseen(state.health[key].life, 60.0, 60.6)
+    state, _ = seeking.start(state, 60.75)
+    state, _ = seeking.take(state, TrafficSampled(moved={}, since=60.5, took=0.0), 60.75)
+    assert not lf.unseen(state.health[key].life, 60.0, 60.75)
