@@ -55,17 +55,29 @@ def _request(call: Call[Asked, Any], asked: Asked) -> tuple[str, str | None]:
     return (f"{path}?{urlencode(said)}" if said else path), None
 
 
-def _read(kind: type[Doc], body: object) -> Doc:
+SENSELESS: Final = 502
+"""Status of an answer that cannot be read (RFC 9110, 15.6.3)."""
+
+
+def _read(kind: type[Doc], body: object, *, done: bool = False) -> Doc:
     try:
         return decode(kind, body)
     except DocumentError as error:
-        raise senseless(error) from error
+        raise senseless(error, done=done) from error
 
 
-def senseless(error: DocumentError) -> ControlError:
-    """Return the error for an answer that is no such document."""
+def senseless(error: DocumentError | ValueError, *, done: bool = False) -> ControlError:
+    """Return the error for an answer that is no such document.
+
+    Args:
+        error: what is wrong with it.
+        done: the daemon has carried something out, so that a restart would undo or repeat it.
+    """
+    if done:
+        text = f"the daemon has carried it out, but its answer cannot be read ({error})"
+        return ControlError(f"{text}: it may be of another version", SENSELESS)
     return ControlError(
-        f"cannot read the answer of the daemon ({error}): it may be of another version; restart it", 502
+        f"cannot read the answer of the daemon ({error}): it may be of another version; restart it", SENSELESS
     )
 
 
@@ -92,7 +104,7 @@ class _Connection(http.client.HTTPConnection):
         try:
             while not self._reached(f"/proc/self/fd/{descriptor}"):
                 if time.monotonic() > until:
-                    raise TimeoutError("too many other clients are waiting")
+                    raise ControlError(f"{self._path}: too many other clients are waiting; try again", 503)
                 time.sleep(_AGAIN)
         finally:
             os.close(descriptor)
@@ -123,7 +135,7 @@ class Client:
         path, body = _request(call, asked)
         status, reason, answer = self._send(call.method, path, body)
         if status < 400:
-            return _read(call.answer, answer)
+            return _read(call.answer, answer, done=call.method == "POST" and not call.body)
         refusal = _read(Refusal, answer)
         if status == 422:
             raise ConfigError([Problem(p.where, p.key, p.message, p.hint) for p in refusal.problems or ()])
@@ -136,15 +148,22 @@ class Client:
             with suppress(BrokenPipeError):
                 connection.request(method, path, text)
             response = connection.getresponse()
-            return response.status, response.reason, _clean(json.loads(response.read() or b"{}"))
+            status, reason, answer = response.status, response.reason, response.read()
         except PermissionError as error:
             raise ControlError(
                 f"{self._path}: permission denied: use sudo, or join the group of the socket (`polywan`)", 403
             ) from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise ControlError(
                 f"no daemon answers at {self._path}: {_phrase(error)}; is `polywan run` running, and is this its "
                 "--runtime-dir?"
             ) from error
         finally:
             connection.close()
+        try:
+            return status, reason, _clean(json.loads(answer or b"{}"))
+        except ValueError as error:
+            # What a daemon says to a call that it does not know is not JSON.
+            if status >= 400:
+                raise ControlError(f"the daemon refuses ({reason}): it may be of another version", status) from error
+            raise senseless(error, done=method == "POST" and text is None) from error

@@ -16,7 +16,7 @@ from polywan.api.calls import Call
 from polywan.api.codec import encode
 from polywan.api.document import Document
 from polywan.api.requests import DrainUplink, Nothing, OfPolicy, WhomToForget, Words
-from polywan.client import Client
+from polywan.client import SENSELESS, Client
 from polywan.core.errors import ControlError
 from support.documents import status
 
@@ -32,7 +32,7 @@ def answering(directory: Path, status: str, document: object) -> threading.Threa
     def answer() -> None:
         with server, server.accept()[0] as connection:
             connection.recv(65536)
-            body = json.dumps(document).encode()
+            body = document if isinstance(document, bytes) else json.dumps(document).encode()
             head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
             connection.sendall(head.encode() + body)
 
@@ -63,6 +63,10 @@ def test_a_client_waits_while_others_fill_the_queue_of_the_socket(tmp_path: Path
         first.connect(str(path))
         with pytest.raises(ControlError, match="too many other clients are waiting"):
             Client(tmp_path, timeout=0.1).ask(calls.STATUS, Nothing())
+        with pytest.raises(ControlError) as caught:
+            Client(tmp_path, timeout=0.1).ask(calls.STATUS, Nothing())
+        # There is a daemon: nobody may go on as if there was none.
+        assert caught.value.status == 503
 
         def answer() -> None:
             server.accept()[0].close()
@@ -94,6 +98,24 @@ def test_an_answer_that_is_no_such_document_is_refused_with_its_place(
         Client(tmp_path).ask(calls.STATUS, Nothing())
     thread.join()
     assert caught.value.status == 502
+
+
+@pytest.mark.parametrize("document", [[], b"done"])
+def test_what_was_carried_out_is_not_reported_as_if_it_was_not(tmp_path: Path, document: object) -> None:
+    thread = answering(tmp_path, "200 OK", document)
+    with pytest.raises(ControlError, match="the daemon has carried it out, but its answer cannot be read") as caught:
+        Client(tmp_path).ask(calls.DOWN, Nothing())
+    thread.join()
+    assert caught.value.status == SENSELESS
+
+
+@pytest.mark.parametrize(("said", "status"), [("404 Not Found", 404), ("405 Method Not Allowed", 405)])
+def test_a_daemon_that_does_not_know_a_call_is_a_daemon(tmp_path: Path, said: str, status: int) -> None:
+    thread = answering(tmp_path, said, said.encode())
+    with pytest.raises(ControlError, match=f"the daemon refuses \\({said[4:]}\\)") as caught:
+        Client(tmp_path).ask(calls.STATUS, Nothing())
+    thread.join()
+    assert caught.value.status == status
 
 
 def test_what_a_newer_daemon_adds_is_passed_over(tmp_path: Path) -> None:

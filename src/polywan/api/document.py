@@ -32,7 +32,8 @@ class DocumentType(type):
 
     def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> DocumentType:
         """Make the class; a default goes with its field, where it would be in the way of the slot."""
-        kinds: dict[str, Any] = namespace.get("__annotations__", {}) if bases else {}
+        # A plain class knows its annotations in every version of Python; from 3.14 on the namespace does not (PEP 649).
+        kinds: dict[str, Any] = dict(type(name, (), {**namespace}).__annotations__) if bases else {}
         fields = {key: Field(kind, namespace.pop(key, NO_DEFAULT)) for key, kind in kinds.items()}
         made = super().__new__(cls, name, bases, {**namespace, "__slots__": tuple(fields)})
         made.__fields__ = fields

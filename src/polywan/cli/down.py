@@ -13,7 +13,7 @@ from polywan.api.codec import encode
 from polywan.api.requests import Nothing
 from polywan.api.running import Removed
 from polywan.cli import options
-from polywan.client import Client
+from polywan.client import SENSELESS, Client
 from polywan.client import runtime_dir as resolve
 from polywan.core.errors import BusyError, ControlError
 from polywan.core.words import counted
@@ -44,6 +44,9 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
         report = Client(directory, DOWN_TIMEOUT).ask(calls.DOWN, Nothing())
     except ControlError as error:
         # A daemon that answers has ended, or has not let itself be asked: its own words say which.
+        if error.status == SENSELESS:
+            # It is done, whatever the answer should have said.
+            cgroups.remove()
         if error.status:
             raise
         report = _without_daemon(directory, state_dir, error)

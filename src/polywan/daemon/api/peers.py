@@ -69,6 +69,7 @@ class _Peer(H11Protocol):
         self._wait()
 
     def on_response_complete(self) -> None:
+        self._unread_since = None
         self._wait()  # before: with a request that came meanwhile, the next answer may be under way afterwards
         super().on_response_complete()
 

@@ -7,6 +7,7 @@ import errno
 import logging
 import select
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,37 @@ def test_whoever_does_not_read_an_answer_loses_it(tmp_path: Path, monkeypatch: p
             assert hung_up.poll(5000)
             # What the kernel had room for is there, and then the end.
             assert sum(map(len, iter(lambda: sock.recv(65536), b""))) < read
+
+    play(tmp_path, Users(READER), story)
+
+
+def test_whoever_reads_an_answer_late_gets_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.02)
+    looked = threading.Event()
+    waited = peers._Peer._unread_for
+
+    def unread_for(peer: peers._Peer, seconds: float) -> bool:
+        if peer._unread_since is not None:
+            looked.set()
+        return waited(peer, seconds)
+
+    monkeypatch.setattr(peers._Peer, "_unread_for", unread_for)
+    pieces = [b" " * 65536] * 100
+
+    async def large(_: Api, asked: Nothing) -> Written[Status]:
+        return Written(pieces)
+
+    monkeypatch.setattr(Api, "status", large)
+
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock:
+            sock.sendall(GET)
+            assert looked.wait(5)
+            read = 0
+            while read < len(pieces) * 65536:
+                piece = sock.recv(65536)
+                assert piece
+                read += len(piece)
 
     play(tmp_path, Users(READER), story)
 
