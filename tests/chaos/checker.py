@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from chaos.expected import Calendar, Fault, make_calendar
+from chaos.expected import BLINK, Calendar, Fault, make_calendar
 from chaos.history import Deed, Flow, History, Span, any_meets, merged, outside
 from chaos.plan import Kind
 from polywan.lab.traffic import Attempt
+from polywan.lab.witness import Move
 
 MEMORY: Final = 16.0
 """MiB by which an old daemon may be larger than a young one: what a burst of reloads needed once stays taken."""
@@ -105,7 +106,7 @@ class _Judge:
             for uplink, stage in self._judged(flow):
                 excused = self._excused(uplink)
                 moved = next((m for m in flow.moves if m.at == stage.end), None)
-                if moved is not None and not any_meets(excused, self._unanswered_since(flow, moved.at), moved.at):
+                if moved is not None and not self._may_move(flow, moved, excused):
                     text = f"moved from isp{moved.before} to isp{moved.after} although isp{uplink} was well"
                     yield self._say("I1", moved.at, flow.name, text)
                 silent = next(
@@ -115,10 +116,17 @@ class _Judge:
                     yield self._say("I1", stage.end, flow.name, f"broke ({flow.error}) although isp{uplink} was well")
                 yield from self._hung(flow, uplink, stage, excused)
 
-    @staticmethod
-    def _unanswered_since(flow: Flow, at: float) -> float:
-        """Return when a flow was last heard before that time: somewhere in between it was moved."""
-        return max((gap.begin for gap in flow.gaps if gap.begin < at <= gap.end + 0.1), default=at)
+    def _may_move(self, flow: Flow, moved: Move, excused: list[Span]) -> bool:
+        """It was moved between its last answer and this one; its new uplink answers, unless that could not either."""
+        since = max((g.begin for g in flow.gaps if g.begin < moved.at <= g.end + BLINK), default=moved.at)
+        there = (*self.calendar.broken.get(moved.after, ()), *self.calendar.slow.get(moved.after, ()))
+        silent = outside(Span(since, moved.at), [*excused, *self._homeless(flow), *there])
+        return any_meets(excused, since, moved.at) and silent <= self.rules.patience
+
+    def _homeless(self, flow: Flow) -> list[Span]:
+        """When what is bound to the first uplink's address has none: a link that is set down takes it away."""
+        lost = (f for f in self.calendar.faults if f.uplink == 1 and f.kind is Kind.LINK_DOWN)
+        return [Span(f.begun - BLINK, f.mended + self.rules.repair) for f in lost] if flow.role == "tunnel" else []
 
     def _unseen(self, gap: Span, excused: list[Span]) -> bool:
         """True when a flow was lost for good reason while no daemon was there to free it: it waits, and breaks late."""
@@ -126,10 +134,9 @@ class _Judge:
 
     def _hung(self, flow: Flow, uplink: int, stage: Span, excused: list[Span]) -> Iterator[Violation]:
         """A sender that met a fault waits as long again before it repeats (RFC 6298), so that is excused as well."""
-        # What is bound to an address of the first uplink cannot send while that has none.
-        home = self.calendar.broken[1] if flow.role == "tunnel" else ()
-        known = [*excused, *home, *self.calendar.torn, *self.calendar.slow[uplink]]
+        known = [*excused, *self.calendar.torn, *self.calendar.slow[uplink]]
         longer = [Span(s.begin, s.end + s.length + self.rules.patience) for s in known]
+        longer += self._homeless(flow)
         for gap in (g for g in flow.gaps if not self._unseen(g, excused)):
             seen = Span(max(gap.begin, stage.begin), min(gap.end, stage.end))
             if seen.length > self.rules.hang and outside(seen, longer) > self.rules.hang:
@@ -171,9 +178,9 @@ class _Judge:
         waited = any(gap.begin < begun - self.rules.patience and gap.end > begun for gap in flow.gaps)
         if not on or waited or not any(gap.begin <= begun + 1.0 and gap.end > limit for gap in flow.gaps):
             return False
-        after = next((u for u, s in self._judged(flow) if u != uplink and s.begin > begun), None)
-        # Free it was, and chose a line that is full: what it sends waits there.
-        return after is None or not any_meets(self.calendar.slow[after], begun, limit)
+        # Free it was, and chose a line that is full: what it sends waits there, and no longer than that is full.
+        after = next(((u, s.begin) for u, s in self._judged(flow) if u != uplink and s.begin > begun), None)
+        return after is None or outside(Span(begun, after[1]), self.calendar.slow[after[0]]) > limit - begun
 
     def _somebody(self, lost: int, begin: float, end: float) -> bool:
         others = ([*spans, *self.calendar.slow[n]] for n, spans in self.calendar.broken.items() if n != lost)

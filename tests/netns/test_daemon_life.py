@@ -301,7 +301,7 @@ def test_a_flow_of_the_box_from_before_the_rule_set_does_not_leave_by_another_up
             daemon = await asyncio.to_thread(start_daemon, lab, configuration(lab.topology, (1, 1, 1)))
             assert await exchange(lab, call, "with rules") == 1
             lab.router.run(["ip", "link", "set", "wan1", "down"])
-            await asyncio.to_thread(daemon.wait_log, lambda text: "uplink.down" in text, 5.0)
+            assert await asyncio.to_thread(daemon.wait_log, lambda text: "uplink.down" in text, 5.0)
             for _ in range(3):
                 with suppress(OSError, TimeoutError):
                     await exchange(lab, call, "after", 0.2)

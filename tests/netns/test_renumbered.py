@@ -31,6 +31,10 @@ QUIET: Final = 2.0
 
 MANY: Final = 200
 
+RACES: Final = 3
+"""Packets with the address of another link that a test of some hundred connections may see in IPv4: the kernel has no
+setting against it (docs/design/chaos.md)."""
+
 FIRST: Final = '[policies.default]\ntiers = [["isp1"], ["isp2"], ["isp3"]]\n'
 
 
@@ -129,11 +133,13 @@ def test_what_tracking_calls_invalid_leaves_by_no_other_uplink_than_that_of_its_
     assert {number: seen.spoofed for number, seen in lab.all_seen().items()} == {1: 0, 2: 0, 3: 0}
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.1])
-def test_a_connection_that_begins_while_its_uplink_has_no_ipv6_address_carries_no_other_links_address(
-    lab_of: BuildLab, start_daemon: StartDaemon, pause: float
+@pytest.mark.parametrize(
+    ("family", "most", "pause"), [(Family.V4, RACES, 0.1), (Family.V6, 0, 0.0), (Family.V6, 0, 0.1)]
+)
+def test_a_connection_that_begins_while_its_uplink_has_no_address_carries_no_other_links_address(
+    lab_of: BuildLab, start_daemon: StartDaemon, family: Family, most: int, pause: float
 ) -> None:
-    lab, family = lab_of(2), Family.V6
+    lab = lab_of(2)
     change = Change(lab, family)
     start_daemon(lab, configuration(lab.topology, (1, 1)) + '[policies.default]\ntiers = [["isp1"], ["isp2"]]\n')
 
@@ -153,7 +159,7 @@ def test_a_connection_that_begins_while_its_uplink_has_no_ipv6_address_carries_n
             await batch
             # As long as a TCP client takes to repeat itself twice.
             await asyncio.sleep(3.2)
-            assert lab.seen(1).spoofed == 0
+            assert lab.seen(1).spoofed <= most
 
     def exchange() -> None:
         again = [f"address del {change.new} dev {change.uplink.interface}"]

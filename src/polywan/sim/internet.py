@@ -38,7 +38,8 @@ class Internet:
     Attributes:
         silent: uplinks and families by which nothing comes back.
         muted: targets that answer nobody, or not by the uplink that stands beside them.
-        loss: how much of the probes by an uplink is lost, 0 to 1; spread evenly, and never over a whole round.
+        loss: how much of the probes by an uplink is lost, 0 to 1; spread evenly; with three targets
+            and two thirds at most, never over a whole round.
         latency: seconds of a round trip by an uplink.
         jitter: seconds that an answer by an uplink is late at most, drawn from the seed for each.
         queues: uplinks with a queue: since when it fills, how many seconds it takes at most, and how many of these are

@@ -76,10 +76,10 @@ class Simulation:
         log: what people were told, each line with its time.
     """
 
-    def __init__(self, observed: Observed, internet: Internet | None = None, memory: Memory | None = None) -> None:
+    def __init__(self, observed: Observed, internet: Internet | None = None) -> None:
         self.kernel = SimulatedKernel(observed, self._hear)
         self.internet = internet or Internet()
-        self.memory = memory or Memory()
+        self.memory = Memory()
         self.state = State()
         self.now = 0.0
         self.listeners: list[Callable[[Effect], None]] = []

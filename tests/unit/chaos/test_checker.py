@@ -178,13 +178,19 @@ def test_nobody_is_freed_after_an_exchange_that_nobody_could_act_upon(
 
 
 def test_a_flow_that_could_not_speak_while_its_uplink_was_lost_is_elsewhere_when_it_speaks_again() -> None:
-    silent = flow(protocol="udp", uplink=2, gaps=[Span(5.0, 20.0)], moves=[Move(20.0, 2, 3)], last=60.0)
-    lost = history(*FLAP, deed(4.0, Kind.CUT, 1), deed(19.0, Kind.RESTORE, 1))
+    silent = flow(protocol="udp", role="tunnel", uplink=2, gaps=[Span(5.0, 20.0)], moves=[Move(20.0, 2, 3)], last=60.0)
+    lost = history(*FLAP, deed(4.0, Kind.LINK_DOWN, 1), deed(19.0, Kind.LINK_UP, 1))
     lost.flows.append(silent)
     well = history()
     well.flows.append(silent)
     assert "I1" in found(well)
     assert [v for v in check(lost) if "moved" in str(v)] == []
+
+
+def test_a_flow_that_is_moved_long_after_its_uplink_was_back_was_moved_for_nothing() -> None:
+    run = history(deed(10.0, Kind.CUT, 1), deed(12.0, Kind.RESTORE, 1))
+    run.flows.append(flow(protocol="udp", gaps=[Span(10.0, 25.0)], moves=[Move(25.0, 1, 2)], last=60.0))
+    assert "I1" in found(run)
 
 
 def test_what_is_bound_to_an_address_of_the_first_uplink_waits_while_that_has_none() -> None:
@@ -193,6 +199,9 @@ def test_what_is_bound_to_an_address_of_the_first_uplink_waits_while_that_has_no
     assert "I1" not in found(down)
     down.flows.append(flow(protocol="udp", role="talk", uplink=3, gaps=[Span(10.0, 25.0)], last=60.0))
     assert "I1" in found(down)
+    silent = history(deed(10.0, Kind.SILENCE, 1), deed(25.0, Kind.ANSWERS, 1))
+    silent.flows.append(flow(protocol="udp", role="tunnel", uplink=3, gaps=[Span(10.0, 45.0)], last=60.0))
+    assert "I1" in found(silent)
 
 
 def test_a_flow_that_was_freed_and_chose_a_full_line_may_wait_there() -> None:
@@ -200,6 +209,10 @@ def test_a_flow_that_was_freed_and_chose_a_full_line_may_wait_there() -> None:
     full = history(deed(5.0, Kind.FILL, 2), deed(10.0, Kind.READDRESS, 1), deed(40.0, Kind.DRAIN, 2))
     full.flows.append(moved)
     assert "F" not in found(full)
+    for deeds in ((deed(5.0, Kind.FILL, 2), deed(10.2, Kind.DRAIN, 2)), (deed(5.0, Kind.FILL, 3),)):
+        run = history(*deeds, deed(10.0, Kind.READDRESS, 1))
+        run.flows.append(moved)
+        assert "F" in found(run)
     empty = history(deed(10.0, Kind.READDRESS, 1))
     empty.flows.append(moved)
     assert "F" in found(empty)

@@ -33,7 +33,7 @@ READ_SHARE: Final = 200
 LOOK_SHARE: Final = 0.0002
 """Seconds by uplink and family between two looks at all of them: looking for what is due takes a tenth at most.
 
-With 53 busy uplinks something is due a thousand times a second; together they are looked at a hundred times.
+With 53 busy uplinks something is due a thousand times a second; together they are looked at fifty to a hundred times.
 """
 
 Done: TypeAlias = tuple[State, tuple[Effect, ...]]

@@ -31,7 +31,7 @@ def looked_at(count: int, now: float) -> State:
 
 
 @pytest.mark.parametrize("count", [1, 4, BUSY])
-def test_looking_at_all_uplinks_for_what_is_due_takes_a_tenth_of_the_time_at_most(count: int) -> None:
+def test_the_pause_between_two_looks_at_all_uplinks_grows_with_their_number(count: int) -> None:
     hasty = probing.probe_by(looked_at(count, 10.0), 10.0)
     pause = agenda.deadline(hasty) - 10.0
     assert pause == pytest.approx(count * agenda.LOOK_SHARE)
