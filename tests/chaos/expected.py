@@ -37,7 +37,7 @@ class Calendar:
         unsettled: the daemon may not have acted yet on what was done.
         forgotten: somebody flushed connection tracking; whoever was alive is judged no more.
         torn: routes or rules of ours were gone: flows are held up.
-        chosen: the rule set was gone: new connections go by main's default, whatever is held down.
+        chosen: what is ours was gone: new connections go by main's default, whatever is held down.
         open: the rule set was gone while no daemon held the second table: nothing is translated or kept in.
     """
 
@@ -97,7 +97,7 @@ def make_calendar(history: History) -> Calendar:
         unsettled=unsettled,
         forgotten=forgotten,
         torn=torn,
-        chosen=merged(flushed),
+        chosen=merged([*flushed, *torn]),
         open=merged(open_),
     )
 

@@ -366,8 +366,9 @@ def test_an_uplink_is_not_used_again_before_its_hold_down() -> None:
     assert found(run) == ["I7"]
 
 
-def test_a_hold_down_is_not_kept_by_who_connects_while_the_rule_set_is_gone() -> None:
-    run = history(*CUT, deed(30.4, Kind.FLUSH_NFT))
+@pytest.mark.parametrize("kind", [Kind.FLUSH_NFT, Kind.FLUSH_RULES, Kind.FLUSH_ROUTES])
+def test_a_hold_down_is_not_kept_by_what_connects_while_what_is_ours_is_gone(kind: Kind) -> None:
+    run = history(*CUT, deed(30.4, kind))
     run.attempts.append(attempt(30.5))
     assert found(run) == []
 
