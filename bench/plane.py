@@ -53,9 +53,9 @@ class Plane:
 
     def back_to(self, before: State) -> None:
         """Undo a change: the state is a value, so the kernel is led back to what the old one wanted."""
-        if before.desired is None or self.state.actual is None:
+        if before.decision.desired is None or self.state.known.actual is None:
             raise PolywanError("there is nothing to go back to")
-        _check([self.kernel.apply(diff(before.desired, self.state.actual))])
+        _check([self.kernel.apply(diff(before.decision.desired, self.state.known.actual))])
         self.state = before
 
 
@@ -123,9 +123,9 @@ def _read_back(plane: Plane) -> dict[str, Any]:
 
 def _down(plane: Plane, device: str) -> dict[str, Any]:
     before = plane.state
-    if before.observed is None:
+    if before.known.observed is None:
         raise PolywanError("nothing was read")
-    event = LinkChanged(replace(before.observed.links[device], carrier=False))
+    event = LinkChanged(replace(before.known.observed.links[device], carrier=False))
     began = time.perf_counter()
     reports = plane.feed(event)
     taken = _since(began)

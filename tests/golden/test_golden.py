@@ -32,8 +32,8 @@ def outputs(case: Path) -> dict[str, str]:
     state, effects = engine.step(state, ReadDone(recording.observed, recording.actual()), 0.0)
     plan = next((e.plan for e in effects if isinstance(e, Apply)), Plan())
     lines = [describe(op).split("\n", 1)[0] for op in plan.ops]
-    assert state.desired is not None
-    found = {"plan.txt": "".join(f"{line}\n" for line in lines), "ruleset.nft": state.desired.nft.render()}
+    assert state.decision.desired is not None
+    found = {"plan.txt": "".join(f"{line}\n" for line in lines), "ruleset.nft": state.decision.desired.nft.render()}
     if (packets := case / "packets.txt").exists():
         found["trace.txt"] = "\n".join(answer(state, line) for line in packets.read_text().splitlines())
     return found
@@ -57,7 +57,7 @@ def test_once_it_is_in_force_nothing_is_done_again(case: Path) -> None:
     config = load(case / "config.toml")
     first = Engine(config, recording.observed, recording.actual())
     assert first.plans()
-    again = Engine(config, recording.observed, first.state.actual)
+    again = Engine(config, recording.observed, first.state.known.actual)
     assert again.plans() == []
 
 

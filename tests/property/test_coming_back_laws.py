@@ -43,7 +43,7 @@ class Box(Simulation):
         self.wait(0.01)
 
     def check(self, effect: Effect) -> None:
-        selection = self.state.selection
+        selection = self.state.decision.selection
         if selection is None:
             return
         used = draining.serving(selection)
@@ -56,10 +56,10 @@ class Box(Simulation):
         self.connect()
 
     def connect(self) -> None:
-        assert self.state.selection is not None
+        assert self.state.decision.selection is not None
         there = {connection.mark for connection in self.kernel.connections_list}
-        for name, family in draining.serving(self.state.selection):
-            if (mark := self.state.numbers[name].mark) not in there:
+        for name, family in draining.serving(self.state.decision.selection):
+            if (mark := self.state.known.numbers[name].mark) not in there:
                 self.kernel.connections_list.append(Connection(mark=mark, family=family))
 
 
@@ -89,7 +89,7 @@ def test_no_connection_of_a_serving_uplink_is_let_go(
         box.wait(0.0)
     box.wait(4.0)
     for name in NAMES:
-        order = box.state.memory.orders.get(name)
+        order = box.state.known.memory.orders.get(name)
         if order is not None and order.until is not None and order.until + RESET_GRACE + INSPECT_INTERVAL < box.now:
             assert order.empty
 

@@ -55,11 +55,11 @@ def test_whatever_check_accepts_is_taken_at_the_start_and_as_a_reload(text: str,
     if given_config is None:
         return
     new = Engine(given_config, seen)
-    assert new.state.desired is not None
+    assert new.state.decision.desired is not None
     running = Engine(config(2), world(2))
     running.feed(ConfigLoaded(given_config))
     running.feed(ReadDone(seen, ActualState()))
-    assert set(running.state.numbers) == set(given_config.uplinks)
+    assert set(running.state.known.numbers) == set(given_config.uplinks)
 
 
 @settings(deadline=None, max_examples=150)
@@ -76,4 +76,4 @@ def test_numbers_are_counted_in_one_way_before_and_after_a_file_is_accepted(text
 def test_the_examples_are_taken_in_any_world() -> None:
     for text in EXAMPLES:
         for count in (0, 1, 3):
-            assert Engine(load_text(text), world(count)).state.desired is not None
+            assert Engine(load_text(text), world(count)).state.decision.desired is not None

@@ -53,15 +53,15 @@ class Probed(Simulation):
 
     def take(self, event: Event) -> tuple[Effect, ...]:
         effects = super().take(event)
-        for (name, _), state in self.state.health.items():
+        for (name, _), state in self.state.health.rounds.items():
             if state.health is Health.DOWN:
                 self.down.setdefault(name, self.now)
         return effects
 
     def run(self, end: float) -> Outcome:
         self.run_until(end)
-        assert self.state.selection is not None
-        members = self.state.selection.choices["default", Family.V4].members
+        assert self.state.decision.selection is not None
+        members = self.state.decision.selection.choices["default", Family.V4].members
         return Outcome(self.down, self.cuts, [name for name, _ in members])
 
 

@@ -18,7 +18,7 @@ from polywan.core.routing.sysctls import restorable
 from polywan.core.state.events import ConfigLoaded, ReadDone
 from polywan.core.state.memory import Memory
 from polywan.core.state.remembered import remembered
-from polywan.core.state.state import State
+from polywan.core.state.state import Known, State
 from polywan.core.status.document import document
 from polywan.daemon import store
 from support.engine_world import Engine, config, world
@@ -87,10 +87,10 @@ def test_a_mutated_document_never_raises_and_gives_unique_marks(document: Any) -
 @given(mutated())
 @settings(max_examples=50)
 def test_a_daemon_with_a_mutated_memory_decides_and_shows_itself(document: Any) -> None:
-    daemon = Engine(config(3), world(3), ActualState(), State(memory=remembered(document).memory))
-    daemon.feed(ReadDone(world(3), daemon.state.actual or ActualState()))
+    daemon = Engine(config(3), world(3), ActualState(), State(known=Known(memory=remembered(document).memory)))
+    daemon.feed(ReadDone(world(3), daemon.state.known.actual or ActualState()))
     daemon.feed(ConfigLoaded(config(2)))
-    marks = [number.mark for number in daemon.state.numbers.values()]
+    marks = [number.mark for number in daemon.state.known.numbers.values()]
     assert len(marks) == len(set(marks))
     json.dumps(document_of(daemon))
 

@@ -65,8 +65,8 @@ def test_a_plan_carried_out_leaves_nothing_to_do(observed: Observed, given_weigh
     kernel = kernel_of(observed)
     for effect in daemon.plans():
         assert kernel.apply(effect.plan).failures == ()
-    assert daemon.state.desired is not None
-    assert not diff(daemon.state.desired, kernel.read([]))
+    assert daemon.state.decision.desired is not None
+    assert not diff(daemon.state.decision.desired, kernel.read([]))
 
 
 @settings(deadline=None, max_examples=40)
@@ -74,14 +74,14 @@ def test_a_plan_carried_out_leaves_nothing_to_do(observed: Observed, given_weigh
 def test_any_world_can_follow_any_other(history: list[Observed], given_weights: list[int], algorithm: str) -> None:
     daemon = Engine(wanted(given_weights, algorithm), history[0])
     for observed in history[1:]:
-        before = daemon.state.actual or ActualState()
+        before = daemon.state.known.actual or ActualState()
         # What the kernel keeps when a device goes: everything but the routes by it.
         alive = {name for name, one in observed.links.items() if one.up}
         kept = replace(before, routes=frozenset(r for r in before.routes if r.link is None or r.link in alive))
         daemon.feed(ReadDone(observed, kept))
-        assert daemon.state.desired is not None
-        assert daemon.state.actual is not None
-        assert not diff(daemon.state.desired, daemon.state.actual)
+        assert daemon.state.decision.desired is not None
+        assert daemon.state.known.actual is not None
+        assert not diff(daemon.state.decision.desired, daemon.state.known.actual)
 
 
 def unsafe_marks(kernel: FakeKernel, daemon: Engine, observed: Observed) -> list[str]:
@@ -95,7 +95,7 @@ def unsafe_marks(kernel: FakeKernel, daemon: Engine, observed: Observed) -> list
             continue
         family = Family(int(name.split("_")[1]))
         for uplink in {verdict.removeprefix("goto to_") for verdict in slots.values()}:
-            number = daemon.state.numbers.get(uplink)
+            number = daemon.state.known.numbers.get(uplink)
             if number is None or not observed.links[f"wan{uplink[1:]}"].up:
                 continue
             rule = any(r.mark and r.mark[0] == number.mark and r.family is family for r in actual.rules)
@@ -133,9 +133,9 @@ def test_after_every_operation_of_a_plan_each_mark_that_is_given_out_finds_its_r
     kernel = kernel_of(everything)
     for effect in daemon.plans():
         kernel.apply(effect.plan)
-    marks = daemon.state.policy_marks
+    marks = daemon.state.known.policy_marks
     daemon.feed(ConfigLoaded(wanted(after, new)))
-    marks = {**marks, **daemon.state.policy_marks}
+    marks = {**marks, **daemon.state.known.policy_marks}
     daemon.effects.clear()
     daemon.feed(ReadDone(second, kernel.read([])))
     for effect in daemon.plans():
@@ -155,8 +155,8 @@ def test_removal_leaves_nothing_and_restores_every_setting(
     kernel.sysctls = {f"net/ipv4/conf/wan{n}/rp_filter": "1" for n in range(1, UPLINKS + 1)}
     original = dict(kernel.sysctls)
     state = daemon.state
-    assert state.desired is not None
-    kernel.apply(diff(state.desired, kernel.read([s.path for s in state.desired.sysctls])))
+    assert state.decision.desired is not None
+    kernel.apply(diff(state.decision.desired, kernel.read([s.path for s in state.decision.desired.sysctls])))
     kernel.apply(removal(kernel.read(list(original)), [Sysctl(p, v) for p, v in original.items()]))
     remaining = kernel.read(list(original))
     assert (remaining.routes, remaining.rules, remaining.nexthops, remaining.nft) == (
@@ -172,11 +172,11 @@ def test_removal_leaves_nothing_and_restores_every_setting(
 @given(worlds(), weights, algorithms)
 def test_no_write_touches_a_bit_outside_the_mask(observed: Observed, given_weights: list[int], algorithm: str) -> None:
     daemon = Engine(wanted(given_weights, algorithm), observed)
-    assert daemon.state.desired is not None
-    for rule in daemon.state.desired.rules:
+    assert daemon.state.decision.desired is not None
+    for rule in daemon.state.decision.desired.rules:
         if rule.mark is not None:
             assert rule.mark[0] & ~0x3F00 == 0
-    for chain in daemon.state.desired.nft.chains.values():
+    for chain in daemon.state.decision.desired.nft.chains.values():
         for nft_rule in chain.rules:
             # Each write keeps the bits of others, adds bits of ours only, or meets packets without any bits.
             for write in nft_rule.text.split("mark set ")[1:]:
@@ -189,11 +189,11 @@ def test_no_write_touches_a_bit_outside_the_mask(observed: Observed, given_weigh
 @given(weights, algorithms)
 def test_both_families_get_the_same_rules(given_weights: list[int], algorithm: str) -> None:
     daemon = Engine(wanted(given_weights, algorithm), world(UPLINKS))
-    assert daemon.state.desired is not None
+    assert daemon.state.decision.desired is not None
     by_family = [
         {
             (r.priority, r.table, r.goto, r.mark, r.oif, r.iif, r.invert)
-            for r in daemon.state.desired.rules
+            for r in daemon.state.decision.desired.rules
             if r.family is family
         }
         for family in FAMILIES

@@ -16,7 +16,7 @@ from polywan.core.policy.operator import Verb
 from polywan.core.state.effects import Apply, Log, ReleaseConnections, SaveMemory
 from polywan.core.state.events import ConfigLoaded, OperatorCommand, ReadDone
 from polywan.core.state.remembered import remembered
-from polywan.core.state.state import State
+from polywan.core.state.state import Known, State
 from polywan.daemon import store
 from support.engine_world import Engine, world
 
@@ -32,21 +32,23 @@ def config(names: Mapping[str, str]) -> Config:
 
 def marks(state: State) -> dict[str, int]:
     """The mark of every device."""
-    assert state.config is not None
-    return {state.config.uplinks[name].interface: number.mark for name, number in state.numbers.items()}
+    assert state.known.config is not None
+    return {state.known.config.uplinks[name].interface: number.mark for name, number in state.known.numbers.items()}
 
 
 def health(state: State) -> dict[tuple[str, Family], tuple[Health, float, float | None]]:
-    assert state.config is not None
+    assert state.known.config is not None
     return {
-        (state.config.uplinks[name].interface, family): (probes.health, probes.since, probes.rtt)
-        for (name, family), probes in state.health.items()
+        (state.known.config.uplinks[name].interface, family): (probes.health, probes.since, probes.rtt)
+        for (name, family), probes in state.health.rounds.items()
     }
 
 
 def since(state: State) -> dict[str, tuple[str, float]]:
-    assert state.config is not None
-    return {state.config.uplinks[n].interface: (view.state, view.since) for n, view in state.views.items()}
+    assert state.known.config is not None
+    return {
+        state.known.config.uplinks[n].interface: (view.state, view.since) for n, view in state.decision.views.items()
+    }
 
 
 @settings(deadline=None, max_examples=60)
@@ -65,7 +67,7 @@ def test_another_name_for_the_same_device_moves_nothing_and_resets_nothing(
         assert health(daemon.state) == health(before)
         assert since(daemon.state) == since(before)
         assert not [e for e in effects if isinstance(e, ReleaseConnections)]
-        assert daemon.state.retired == {}
+        assert daemon.state.decision.retired == {}
         # Chains are called after uplinks; routes, policy rules and settings are those of before.
         assert all(isinstance(op, NftBatch) for e in effects if isinstance(e, Apply) for op in e.plan.ops)
         assert {(e.event) for e in effects if isinstance(e, Log)} <= {"uplink.renamed", "policy.forced"}
@@ -78,8 +80,8 @@ def test_names_that_change_while_no_daemon_runs_change_nothing_either(
 ) -> None:
     one = Engine(config(first), world(4))
     kept = [e.memory for e in one.effects if isinstance(e, SaveMemory)][-1]
-    other = State(memory=remembered(store._encode(kept)).memory)
-    daemon = Engine(config(second), world(4), one.state.actual, other)
+    other = State(known=Known(memory=remembered(store._encode(kept)).memory))
+    daemon = Engine(config(second), world(4), one.state.known.actual, other)
     assert marks(daemon.state) == marks(one.state)
 
 
@@ -103,7 +105,7 @@ def test_a_name_that_means_another_device_starts_anew() -> None:
     before = marks(daemon.state)
     effects = daemon.feed(ConfigLoaded(config({"fibre": "wan1", "dsl": "wan3"})))
     assert marks(daemon.state)["wan3"] not in before.values()
-    assert daemon.state.health["dsl", Family.V4].cause == "waiting for its first answers"
+    assert daemon.state.health.rounds["dsl", Family.V4].cause == "waiting for its first answers"
     assert {(e.mark) for e in effects if isinstance(e, ReleaseConnections)} >= {before["wan2"]}
     texts = [e.text for e in effects if isinstance(e, Log) and e.event == "uplink.renamed"]
     assert texts == ["dsl is now another device, wan3 instead of wan2: its state starts anew"]
@@ -120,15 +122,15 @@ def test_the_device_gets_its_number_back_when_it_returns_under_whatever_name() -
 def test_results_that_are_under_way_when_names_are_exchanged_count_for_nobody() -> None:
     daemon = Engine(config({"a": "wan1", "b": "wan2"}), world(2))
     daemon.now = 0.5
-    daemon.feed(ReadDone(world(2), daemon.state.actual or ActualState()))
-    before = {key: (probes.bad, probes.rtt) for key, probes in daemon.state.health.items()}
-    numbers = {key: probes.number for key, probes in daemon.state.health.items()}
+    daemon.feed(ReadDone(world(2), daemon.state.known.actual or ActualState()))
+    before = {key: (probes.bad, probes.rtt) for key, probes in daemon.state.health.rounds.items()}
+    numbers = {key: probes.number for key, probes in daemon.state.health.rounds.items()}
     daemon.feed(ConfigLoaded(config({"b": "wan1", "a": "wan2"})))
     for key, number in numbers.items():
-        for target in daemon.state.probing[key[0]].targets:
+        for target in daemon.state.known.probing[key[0]].targets:
             if target.version == key[1]:
                 daemon.feed(ProbeResult(uplink=key[0], family=key[1], round=number, target=target, rtt=None))
-    after = {key: (probes.bad, probes.rtt) for key, probes in daemon.state.health.items()}
+    after = {key: (probes.bad, probes.rtt) for key, probes in daemon.state.health.rounds.items()}
     assert after == {(name, f): before[other, f] for name, other in (("a", "b"), ("b", "a")) for f in FAMILIES}
 
 
@@ -136,4 +138,4 @@ def test_people_s_orders_follow_the_device() -> None:
     daemon = Engine(config({"fibre": "wan1", "dsl": "wan2"}), world(2))
     daemon.feed(OperatorCommand("dsl", Verb.DISABLE, 600.0))
     daemon.feed(ConfigLoaded(config({"dsl": "wan1", "fibre": "wan2"})))
-    assert set(daemon.state.memory.orders) == {"fibre"}
+    assert set(daemon.state.known.memory.orders) == {"fibre"}

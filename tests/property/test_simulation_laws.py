@@ -94,9 +94,9 @@ def test_once_nothing_is_broken_every_uplink_is_up_and_the_kernel_has_what_is_wa
         happen(sim, "plug", number)
         sim.take(OperatorCommand(f"u{number}", Verb.ENABLE, 0.0))
     sim.run_until(sim.now + HEALING)
-    assert {name: str(view.state) for name, view in sim.state.views.items()} == {
+    assert {name: str(view.state) for name, view in sim.state.decision.views.items()} == {
         f"u{number}": "up" for number in range(1, UPLINKS + 1)
     }
-    assert sim.state.desired is not None
+    assert sim.state.decision.desired is not None
     paths = engine.sysctl_paths(sim.state, sim.kernel.observe())
-    assert not diff(sim.state.desired, sim.kernel.read(paths))
+    assert not diff(sim.state.decision.desired, sim.kernel.read(paths))

@@ -29,17 +29,17 @@ def test_states_policies_and_outages_are_told_as_they_are_in_the_end(steps: list
     sim.run_until(sim.now + 5.0)
     # Something may have happened just now, such as the end of a hold-down, and a line about it waits a moment.
     for _ in range(5):
-        if sim.state.story.waits:
+        if sim.state.done.story.waits:
             sim.run_until(sim.now + 1.0)
     state = sim.state
-    assert state.config is not None
-    assert state.selection is not None
-    assert state.story.waits == {}
-    assert {name: logged for name, (logged, _) in state.story.states.items()} == {
-        name: seen.state for name, seen in state.views.items()
+    assert state.known.config is not None
+    assert state.decision.selection is not None
+    assert state.done.story.waits == {}
+    assert {name: logged for name, (logged, _) in state.done.story.states.items()} == {
+        name: seen.state for name, seen in state.decision.views.items()
     }
-    assert state.story.policies == unserved_policies(state.config, state.selection)
+    assert state.done.story.policies == unserved_policies(state.known.config, state.decision.selection)
     losses = [line for line in sim.lines if line.startswith("uplink.down: ")]
-    assert len(losses) == sum(history.count for history in state.memory.outages.values())
-    for name, history in state.memory.outages.items():
-        assert (history.lasting is not None) == (state.views[name].state in outages.OUT)
+    assert len(losses) == sum(history.count for history in state.known.memory.outages.values())
+    for name, history in state.known.memory.outages.items():
+        assert (history.lasting is not None) == (state.decision.views[name].state in outages.OUT)

@@ -120,7 +120,7 @@ class Sim(Simulation):
             case ("restart",):
                 self.start(Config.model_validate(self.settings))
             case ("flow", name, protocol):
-                mark = self.state.numbers[name].mark
+                mark = self.state.known.numbers[name].mark
                 self.kernel.connections_list.append(Connection(mark=mark, protocol=protocol))
             case ("uplink", verb, name, *deadline):
                 self.take(
@@ -192,19 +192,19 @@ class Sim(Simulation):
                 share = 100 * members.get(name, 0) / sum(members.values())
                 assert abs(share - float(percent)) < 0.5, f"{share:.1f} %"
             case ("state", name, wanted):
-                seen = self.state.views[name]
+                seen = self.state.decision.views[name]
                 assert seen.state == wanted, f"{name} is {seen.state}: {seen.reason}"
             case ("reason", name, *text):
-                assert " ".join(text) in self.state.views[name].reason, self.state.views[name].reason
+                assert " ".join(text) in self.state.decision.views[name].reason, self.state.decision.views[name].reason
             case ("warning", *text):
                 found = document(self.state, "", 0.0, 0.0, {}).warnings
                 assert any(" ".join(text) in line for line in found), found
             case ("cut", name):
                 assert name in self.cuts, f"cut: {self.cuts}"
             case ("settled",):
-                assert self.state.desired is not None
+                assert self.state.decision.desired is not None
                 actual = self.kernel.read(engine.sysctl_paths(self.state, self.kernel.observe()))
-                assert not plan.diff(self.state.desired, actual)
+                assert not plan.diff(self.state.decision.desired, actual)
                 assert self.kernel.unconsumed_failures() == 0
             case _:
                 self._expect_doings(words)
@@ -216,7 +216,7 @@ class Sim(Simulation):
             case ("emptied", *names):
                 assert sorted(set(self.emptied)) == names, f"emptied: {self.emptied}"
             case ("connections", name, count):
-                mark = self.state.numbers[name].mark
+                mark = self.state.known.numbers[name].mark
                 assert self.kernel.connections(0x3F000000).get(mark, 0) == int(count)
             case ("never", "cut"):
                 assert not self.ever_cut
@@ -233,8 +233,8 @@ class Sim(Simulation):
                 raise ValueError(f"no such expectation: {' '.join(words)}")
 
     def _members(self, family: str) -> dict[str, int]:
-        assert self.state.selection is not None
-        return dict(self.state.selection.choices["default", FAMILY[family]].members)
+        assert self.state.decision.selection is not None
+        return dict(self.state.decision.selection.choices["default", FAMILY[family]].members)
 
 
 def parse(text: str) -> Iterator[Line]:

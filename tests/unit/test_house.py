@@ -22,7 +22,6 @@ MODULE, FUNCTION = 400, 40
 """Lines from which on a module, and a function without its docstring, asks to be split."""
 
 LONG = {
-    "_judge": "every decision, in its order",
     "_hooked": "the base chains of the table, one after the other",
     "_shared": "the chains that all uplinks share, one after the other",
     "_uplink": "every field of an uplink's document",

@@ -88,7 +88,7 @@ class Daemon:
         self._staging = asyncio.Lock()
         self._handed: list[tuple[Event, asyncio.Future[None]]] = []
         self._settling: list[asyncio.Future[None]] = []
-        self._drain_worker = DrainWorker(kernel, time.monotonic, lambda: self.state.drains)
+        self._drain_worker = DrainWorker(kernel, time.monotonic, lambda: self.state.decision.drains)
         self._holder = Holder(kernel)
         self._seeker = TrafficSampler(kernel, time.monotonic)
         self.feeds: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -321,7 +321,7 @@ class Daemon:
                 return
 
     def _observe(self) -> Observed:
-        observed, config = self._kernel.observe(), self.state.config
+        observed, config = self._kernel.observe(), self.state.known.config
         return observed if config is None else leases.added(observed, config.file)
 
     async def _carry_out_drain(self, effect: InspectDrain | ForgetAll) -> None:

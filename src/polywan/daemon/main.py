@@ -29,7 +29,7 @@ from polywan.core.routing.sysctls import wants_multipath
 from polywan.core.ruleset.conditions import dnsmasq_lines
 from polywan.core.ruleset.second_table import HELD, KEEP_TABLE
 from polywan.core.state.memory import Memory
-from polywan.core.state.state import State
+from polywan.core.state.state import Known, State
 from polywan.core.status.document import document
 from polywan.core.trace.question import QuestionError
 from polywan.core.words import counted, printable
@@ -147,7 +147,9 @@ class Service:
         """
         self._daemon.halt()
         try:
-            return await asyncio.to_thread(remove, self._kernel, self._places.state_dir, self._daemon.state.memory)
+            return await asyncio.to_thread(
+                remove, self._kernel, self._places.state_dir, self._daemon.state.known.memory
+            )
         except Exception as error:
             text = str(error) if isinstance(error, PolywanError) else f"{type(error).__name__}: {error}".strip(": ")
             log.error("down.failed: %s", printable(text))
@@ -182,22 +184,26 @@ class Service:
 
 
 def _in_force(state: State, what: str) -> str:
-    if state.desired is None or state.config is None:
+    if state.decision.desired is None or state.known.config is None:
         return ""
     match what:
         case "nft":
-            held = state.held.render(KEEP_TABLE, HELD) if state.held is not None else ""
-            return state.desired.nft.render() + held
+            held = state.decision.held.render(KEEP_TABLE, HELD) if state.decision.held is not None else ""
+            return state.decision.desired.nft.render() + held
         case "routes":
-            nexthops = [f"nexthop {describe_nexthop(n)}" for n in sorted(state.desired.nexthops, key=lambda n: n.id)]
-            return "".join(f"{line}\n" for line in (*nexthops, *sorted(map(describe_route, state.desired.routes))))
+            nexthops = [
+                f"nexthop {describe_nexthop(n)}" for n in sorted(state.decision.desired.nexthops, key=lambda n: n.id)
+            ]
+            return "".join(
+                f"{line}\n" for line in (*nexthops, *sorted(map(describe_route, state.decision.desired.routes)))
+            )
         case "rules":
-            rules = sorted(state.desired.rules, key=lambda r: (r.family, r.priority, describe_rule(r)))
+            rules = sorted(state.decision.desired.rules, key=lambda r: (r.family, r.priority, describe_rule(r)))
             return "".join(f"{describe_rule(rule)}\n" for rule in rules)
         case "dnsmasq":
-            return "".join(f"{line}\n" for line in dnsmasq_lines(state.config))
+            return "".join(f"{line}\n" for line in dnsmasq_lines(state.known.config))
         case "config":
-            return state.config.file.model_dump_json(by_alias=True, indent=2) + "\n"
+            return state.known.config.file.model_dump_json(by_alias=True, indent=2) + "\n"
         case _:
             raise ControlError("there is nothing to show by that name", 404)
 
@@ -299,12 +305,14 @@ async def _serve(loaded: Loaded, places: Places, held: DirectoryLock) -> None:
 
 def _first(memory: Memory) -> State:
     """Return what a daemon knows that has just started."""
-    return State(memory=memory, unix=time.time() - time.monotonic(), zone=float(time.localtime().tm_gmtoff))
+    return State(
+        known=Known(memory=memory, unix=time.time() - time.monotonic(), zone=float(time.localtime().tm_gmtoff))
+    )
 
 
 def _ready(daemon: Daemon) -> None:
     state = daemon.state
-    log.info("ready: %s, generation %d", counted(len(state.views), "uplink"), state.generation)
+    log.info("ready: %s, generation %d", counted(len(state.decision.views), "uplink"), state.done.generation)
     notify("READY=1")
 
 

@@ -24,7 +24,7 @@ from polywan.core.routing.sysctls import wants_multipath
 from polywan.core.ruleset.model import ChainState, Key, NftState
 from polywan.core.state.effects import Apply, Effect
 from polywan.core.state.events import ConfigLoaded, ReadDone
-from polywan.core.state.state import State
+from polywan.core.state.state import Known, State
 from polywan.core.world.foreign_chains import ForwardChain
 from polywan.core.world.foreign_routing import ForeignRule
 from polywan.core.world.lookups import NOTHING, Lookups
@@ -175,7 +175,7 @@ def plan(config: Config, state_dir: Path, observed: Path | None) -> tuple[Plan, 
     """
     state, effects, warning = _first_decision(config, state_dir, observed)
     plans = [effect.plan for effect in effects if isinstance(effect, Apply)]
-    return (plans[0] if plans else Plan()), tuple(filter(None, (warning, *state.warnings)))
+    return (plans[0] if plans else Plan()), tuple(filter(None, (warning, *state.decision.warnings)))
 
 
 def explain(config_path: Path, state_dir: Path, observed: Path, words: Mapping[str, str]) -> Explanation:
@@ -187,7 +187,7 @@ def explain(config_path: Path, state_dir: Path, observed: Path, words: Mapping[s
     """
     loaded = load_with_warnings(config_path)
     state, _, _ = _first_decision(loaded.config, state_dir, observed)
-    state = replace(state, rules_at=loaded.rules_at)
+    state = replace(state, known=replace(state.known, rules_at=loaded.rules_at))
     return why.recorded(state, words, int(time.time()))
 
 
@@ -204,7 +204,7 @@ def _first_decision(config: Config, state_dir: Path, observed: Path | None) -> t
         world, actual = _read(config)
         lookups = asyncio.run(look_once(config, SystemResolver()))
     memory, warning = store.load(state_dir)
-    state, _ = engine.step(State(memory=memory), ConfigLoaded(config, lookups=lookups), 0.0)
+    state, _ = engine.step(State(known=Known(memory=memory)), ConfigLoaded(config, lookups=lookups), 0.0)
     return *engine.step(state, ReadDone(world, actual), 0.0), warning
 
 
@@ -225,7 +225,7 @@ def _read(config: Config) -> tuple[Observed, ActualState]:
     kernel = _kernel(multipath=wants_multipath(config))
     try:
         observed = leases.added(kernel.observe(), config)
-        state = State(config=resolve(config, {}), observed=observed)
+        state = State(known=Known(config=resolve(config, {}), observed=observed))
         return observed, kernel.read(engine.sysctl_paths(state, observed))
     finally:
         kernel.close()

@@ -67,7 +67,7 @@ class Reloader:
     async def _put_in_force(self) -> Reloaded:
         loaded = await asyncio.to_thread(load_with_warnings, self._file)
         before = self._daemon.state
-        file = before.config.file if before.config is not None else None
+        file = before.known.config.file if before.known.config is not None else None
         await asyncio.to_thread(demand, self._kernel, loaded.config, file, self._file)
         began = time.perf_counter()
         try:
@@ -80,13 +80,13 @@ class Reloader:
             if isinstance(error, CapacityError):
                 raise ConfigError([Problem(str(self._file), "global.mark_mask", str(error))]) from error
             raise
-        plans = self._daemon.state.generation - before.generation
+        plans = self._daemon.state.done.generation - before.done.generation
         elapsed = 1000 * (time.perf_counter() - began)
         differences = changes(file, loaded.config) if file is not None else ()
         what = "; ".join(differences) or "no change in the file"
         log.info("reload: %s; %s carried out in %.1f ms", printable(what), counted(plans, "plan"), elapsed)
         return Reloaded(
-            generation=self._daemon.state.generation,
+            generation=self._daemon.state.done.generation,
             changed=plans > 0,
             ms=round(elapsed, 2),
             changes=tuple(differences),

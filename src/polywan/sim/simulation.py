@@ -45,7 +45,7 @@ from polywan.core.state.events import (
     Tick,
 )
 from polywan.core.state.memory import Memory
-from polywan.core.state.state import State
+from polywan.core.state.state import Known, State
 from polywan.core.world.conntrack import BLUR, stray, translated_to
 from polywan.core.world.observed import Observed
 from polywan.sim.event_queue import Act, EventQueue
@@ -95,7 +95,7 @@ class Simulation:
         """Begin as a new process: of one before it only kernel and memory remain."""
         self._queue.clear()
         self._reading = self._refused = False
-        self.state = State(memory=self.memory)
+        self.state = State(known=Known(memory=self.memory))
         self._queue.put(self.now, ConfigLoaded(config))
         self.run_until(self.now)
 
@@ -151,7 +151,7 @@ class Simulation:
     def _hear_connections(self, new: NewConnections) -> None:
         """Tell of the connections, and a round trip later which of them were answered."""
         self._queue.put(self.now, new)
-        names: dict[int, str] = {numbers.mark: name for name, numbers in self.state.numbers.items()}
+        names: dict[int, str] = {numbers.mark: name for name, numbers in self.state.known.numbers.items()}
         for opening in new.opened:
             name = names.get(opening.mark)
             if name is not None and (name, opening.family) not in self.internet.silent:

@@ -130,9 +130,9 @@ def test_a_plan_as_json_counts_its_operations(tmp_path: Path) -> None:
 
 def test_nothing_to_change_is_exit_0(tmp_path: Path) -> None:
     settled = Engine(load(CASE / "config.toml"), world(2)).state
-    assert settled.actual is not None
+    assert settled.known.actual is not None
     record = tmp_path / "box.json"
-    record.write_bytes(dump(recording(world(2), settled.actual)))
+    record.write_bytes(dump(recording(world(2), settled.known.actual)))
     done = run("plan", "--config", CASE / "config.toml", "--observed", record, "--state-dir", tmp_path)
     assert (done.returncode, done.stdout) == (0, "nothing to change\n")
 

@@ -44,8 +44,8 @@ def daemon_with(cgroups: dict[str, ControlGroup], **more: Any) -> Engine:
 
 
 def table(daemon: Engine) -> NftTable:
-    assert daemon.state.desired is not None
-    return daemon.state.desired.nft
+    assert daemon.state.decision.desired is not None
+    return daemon.state.decision.desired.nft
 
 
 def texts(table: NftTable, chain: str) -> list[str]:
@@ -108,7 +108,7 @@ def test_an_uplink_takes_only_the_families_that_it_has() -> None:
 
 def test_with_no_healthy_uplink_left_programs_may_try() -> None:
     daemon = daemon_with(GROUPS)
-    assert daemon.state.selection is not None
+    assert daemon.state.decision.selection is not None
     daemon.carrier(2, carrier=False)
     assert table(daemon).maps["via_4"].elements == {0x100: "goto to_u1"}
 

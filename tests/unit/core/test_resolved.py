@@ -59,9 +59,9 @@ def test_more_uplinks_than_marks_are_refused() -> None:
 
 def test_until_the_next_reload_a_daemon_works_with_the_same_object() -> None:
     daemon = Engine(config(2, rules=RULES, policies=POLICIES), world(2, [Family.V4]))
-    first = daemon.state.config
+    first = daemon.state.known.config
     daemon.carrier(1, carrier=False)
     daemon.carrier(1, carrier=True)
-    assert daemon.state.config is first
+    assert daemon.state.known.config is first
     daemon.state, _ = engine.step(daemon.state, ConfigLoaded(config(2)), daemon.now)
-    assert daemon.state.config is not first
+    assert daemon.state.known.config is not first

@@ -31,7 +31,7 @@ from polywan.core.plan.plan import ActualState
 from polywan.core.policy.operator import Verb
 from polywan.core.state.events import ConfigLoaded, ForeignStateChanged
 from polywan.core.state.memory import Memory
-from polywan.core.state.state import State
+from polywan.core.state.state import Known, State
 from polywan.core.words import printable
 from polywan.core.world.conntrack import Flow
 from polywan.core.world.observed import Observed
@@ -59,7 +59,9 @@ def with_daemon(
         observed = world(3)
         kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
         prepare(kernel)
-        daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(memory=memory or Memory()), state_dir)
+        daemon = Daemon(
+            kernel, FakeProber(lambda order, target: 0.001), State(known=Known(memory=memory or Memory())), state_dir
+        )
         daemon.post(ConfigLoaded(config(3)))
         runner = asyncio.create_task(daemon.run())
         async with asyncio.timeout(5):
@@ -99,14 +101,14 @@ def test_a_carrier_event_reaches_the_kernel(tmp_path: Path) -> None:
 def test_what_a_timer_brings_at_once_is_taken_at_once(tmp_path: Path) -> None:
     async def story(daemon: Daemon, kernel: FakeKernel) -> None:
         def rounds() -> int:
-            return sum(probes.number for probes in daemon.state.health.values())
+            return sum(probes.number for probes in daemon.state.health.rounds.values())
 
         before = rounds()
         # The prober of these tests reports while a round is being started.
         await until(lambda: rounds() > before)
         for _ in range(3):
             await asyncio.sleep(0)
-        assert not any(probes.open for probes in daemon.state.health.values())
+        assert not any(probes.open for probes in daemon.state.health.rounds.values())
 
     with_daemon(tmp_path, story)
 
@@ -524,7 +526,7 @@ def test_an_uplink_that_is_drained_at_once_is_empty_soon(tmp_path: Path) -> None
     async def story(daemon: Daemon, kernel: FakeKernel) -> None:
         kernel.connections_list += [Connection(mark=0x200, protocol="tcp"), Connection(mark=0x100, protocol="tcp")]
         await Uplinks(daemon).order("u2", Verb.DRAIN, "0")
-        await until(lambda: daemon.state.views["u2"].state == "drained")
+        await until(lambda: daemon.state.decision.views["u2"].state == "drained")
         assert [c.mark for c in kernel.connections_list] == [0x100]
 
     with_daemon(tmp_path, story)

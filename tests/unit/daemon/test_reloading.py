@@ -43,8 +43,8 @@ def with_reloader(tmp_path: Path, story: Callable[[Daemon, Reloader], Awaitable[
             # Whatever was refused, the next good file is taken.
             file.write_text(FILE.replace("u2", "another"))
             await reloader.reload()
-            assert daemon.state.config is not None
-            assert set(daemon.state.config.uplinks) == {"u1", "another"}
+            assert daemon.state.known.config is not None
+            assert set(daemon.state.known.config.uplinks) == {"u1", "another"}
         runner.cancel()
         await asyncio.gather(runner, return_exceptions=True)
         kernel.close()
@@ -70,10 +70,10 @@ def test_a_configuration_that_there_are_no_marks_for_is_refused_as_a_bad_one(
 ) -> None:
     async def story(daemon: Daemon, reloader: Reloader) -> None:
         refusing(monkeypatch, CapacityError("no room"))
-        before = daemon.state.config
+        before = daemon.state.known.config
         with pytest.raises(ConfigError, match=r"polywan.toml: global.mark_mask: no room"):
             await reloader.reload()
-        assert daemon.state.config is before
+        assert daemon.state.known.config is before
 
     with_reloader(tmp_path, story)
 

@@ -202,7 +202,7 @@ def test_down_names_the_settings_whose_old_values_are_lost(tmp_path: Path, lost:
         kernel.apply(plan.plan)
     assert kernel.sysctls[FORWARD] == "1"
     if not lost:
-        store.save(tmp_path, daemon.state.memory)
+        store.save(tmp_path, daemon.state.known.memory)
     report = remove(kernel, tmp_path)
     assert kernel.sysctls[FORWARD] == ("1" if lost else "0")
     assert ("net.ipv4.ip_forward = 1" in report.unrestored) is lost

@@ -27,7 +27,7 @@ def simulation(count: int = 2, internet: Internet | None = None, **tables: Any) 
 
 
 def states(sim: Simulation) -> dict[str, str]:
-    return {name: str(view.state) for name, view in sim.state.views.items()}
+    return {name: str(view.state) for name, view in sim.state.decision.views.items()}
 
 
 def lines(sim: Simulation) -> list[tuple[float, str, str]]:
@@ -65,11 +65,11 @@ def test_uplinks_that_answer_in_time_stay_up() -> None:
 def test_one_that_falls_silent_goes_down_and_its_connections_are_released() -> None:
     sim = simulation()
     sim.run_until(10.0)
-    mark = sim.state.numbers["u1"].mark
+    mark = sim.state.known.numbers["u1"].mark
     sim.kernel.connections_list.append(Connection(mark=mark))
     sim.internet.silent.add(KEY)
     sim.run_until(14.0)
-    assert sim.state.health[KEY].health is Health.DOWN
+    assert sim.state.health.rounds[KEY].health is Health.DOWN
     # By IPv6 it still answers.
     assert states(sim) == {"u1": "degraded", "u2": "up"}
     assert sim.kernel.connections(0x3F00) == {}
@@ -78,8 +78,8 @@ def test_one_that_falls_silent_goes_down_and_its_connections_are_released() -> N
 def test_what_is_written_is_what_the_kernel_has() -> None:
     sim = simulation()
     sim.run_until(1.0)
-    assert sim.state.desired is not None
-    assert sim.kernel.read(()).routes == sim.state.desired.routes
+    assert sim.state.decision.desired is not None
+    assert sim.kernel.read(()).routes == sim.state.decision.desired.routes
     assert sim.kernel.held is not None
     assert sim.kernel.listening
 
@@ -89,7 +89,7 @@ def test_an_answer_after_the_timeout_is_silence_first_and_late_then() -> None:
     internet.latency["u1"] = 3.0
     sim = simulation(internet=internet)
     sim.run_until(30.0)
-    assert sim.state.health[KEY].life.late == 3.0
+    assert sim.state.health.rounds[KEY].life.late == 3.0
 
 
 def test_by_a_device_without_carrier_nothing_is_answered() -> None:
@@ -104,7 +104,7 @@ def test_a_layer_that_is_broken_is_found_by_its_check() -> None:
     sim = simulation(health={"checks": "dns"})
     sim.internet.layers["u1", Layer.DNS] = "no answer"
     sim.run_until(60.0)
-    assert "no answer" in sim.state.views["u1"].reason
+    assert "no answer" in sim.state.decision.views["u1"].reason
 
 
 def test_a_target_is_mute_for_all_or_by_one_uplink() -> None:
@@ -129,11 +129,11 @@ def test_while_nothing_runs_answers_are_lost_and_nobody_is_down_for_it() -> None
 def test_a_daemon_that_starts_again_knows_what_the_one_before_it_wrote_down() -> None:
     sim = simulation()
     sim.run_until(10.0)
-    numbers = dict(sim.state.memory.ids)
+    numbers = dict(sim.state.known.memory.ids)
     sim.start(config(3))
     sim.run_until(20.0)
     assert numbers
-    assert numbers.items() <= sim.state.memory.ids.items()
+    assert numbers.items() <= sim.state.known.memory.ids.items()
 
 
 def test_a_read_during_which_something_was_written_is_made_again() -> None:
@@ -147,14 +147,14 @@ def test_a_read_during_which_something_was_written_is_made_again() -> None:
     # The loss is acted on while the read is under way, which must not show the routes of before.
     sim.kernel.set_link(replace(sim.kernel.links["wan1"], up=False, carrier=False))
     sim.run_until(sim.now + 0.5)
-    assert sim.state.actual is not None
-    assert sim.state.actual.routes == sim.kernel.read(()).routes
+    assert sim.state.known.actual is not None
+    assert sim.state.known.actual.routes == sim.kernel.read(()).routes
 
 
 def test_without_the_dead_marks_no_connection_is_released() -> None:
     sim = simulation()
     sim.run_until(10.0)
-    sim.kernel.connections_list.append(Connection(mark=sim.state.numbers["u1"].mark))
+    sim.kernel.connections_list.append(Connection(mark=sim.state.known.numbers["u1"].mark))
     sim.kernel.fail_next(NftBatch, 16)
     asked: list[Effect] = []
     sim.listeners.append(asked.append)
@@ -169,14 +169,14 @@ def test_without_the_dead_marks_no_connection_is_released() -> None:
 def test_new_connections_are_heard_and_answered_by_an_uplink_that_is_not_silent() -> None:
     sim = simulation()
     sim.run_until(10.0)
-    mark = sim.state.numbers["u1"].mark
+    mark = sim.state.known.numbers["u1"].mark
     sim.kernel.begin([Connection(mark=mark, protocol="tcp", port=443, state="SYN_SENT")])
     sim.run_until(10.1)
-    assert [attempt.answered is not None for attempt in sim.state.watches[KEY].attempts] == [True]
+    assert [attempt.answered is not None for attempt in sim.state.health.watches[KEY].attempts] == [True]
     sim.internet.silent.add(KEY)
     sim.kernel.begin([Connection(mark=mark, protocol="tcp", port=443, state="SYN_SENT")])
     sim.run_until(10.2)
-    assert [attempt.answered is not None for attempt in sim.state.watches[KEY].attempts] == [True, False]
+    assert [attempt.answered is not None for attempt in sim.state.health.watches[KEY].attempts] == [True, False]
 
 
 def test_a_script_comes_before_what_the_daemon_does_at_that_time() -> None:

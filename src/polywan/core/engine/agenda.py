@@ -36,7 +36,7 @@ LOOK_SHARE: Final = 0.0002
 With 53 busy uplinks something is due a thousand times a second; together they are looked at fifty to a hundred times.
 """
 
-Done: TypeAlias = tuple[State, tuple[Effect, ...]]
+Stepped: TypeAlias = tuple[State, tuple[Effect, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Timer:
     """
 
     due: Callable[[State], float]
-    run: Callable[[State, float], Done] | None = None
+    run: Callable[[State, float], Stepped] | None = None
 
 
 def deadline(state: State) -> float:
@@ -62,7 +62,7 @@ def decision_due(state: State) -> float:
     return min(timer.due(state) for timer in DECISIONS)
 
 
-def run(state: State, now: float) -> Done:
+def run(state: State, now: float) -> Stepped:
     """Do all that is due, in the order of the table."""
     effects: list[Effect] = []
     for timer in TIMERS if state.ready else STARTING:
@@ -85,38 +85,38 @@ def _read_due(state: State) -> float:
     return regular if state.agenda.read_at is None else min(state.agenda.read_at, regular)
 
 
-def _read(state: State, now: float) -> Done:
+def _read(state: State, now: float) -> Stepped:
     return replace(state, agenda=replace(state.agenda, read_at=None, last_read=now)), (Read(),)
 
 
-def _write(state: State, _: float) -> Done:
-    return replace(state, agenda=replace(state.agenda, write_at=inf)), (SaveMemory(state.memory),)
+def _write(state: State, _: float) -> Stepped:
+    return replace(state, agenda=replace(state.agenda, write_at=inf)), (SaveMemory(state.known.memory),)
 
 
 def _sweep_due(state: State) -> float:
     return min((sweep.at for sweep in state.agenda.sweeps), default=inf)
 
 
-def _sweep(state: State, now: float) -> Done:
+def _sweep(state: State, now: float) -> Stepped:
     due = [sweep for sweep in state.agenda.sweeps if sweep.at <= now]
-    cuts = second_cuts(state, state.config, due) if state.config is not None else ()
+    cuts = second_cuts(state, state.known.config, due) if state.known.config is not None else ()
     later = tuple(sweep for sweep in state.agenda.sweeps if sweep.at > now)
     return replace(state, agenda=replace(state.agenda, sweeps=later)), cuts
 
 
 def _probed(state: State) -> Iterator[tuple[UplinkFamily, ProbeState, Path]]:
-    for key, probes in state.health.items():
-        path = state.reach.get(key)
+    for key, probes in state.health.rounds.items():
+        path = state.decision.reach.get(key)
         if isinstance(path, Path):
             yield key, probes, path
 
 
 def _probes_due(state: State) -> float:
-    return max(state.agenda.wake, state.agenda.looked + LOOK_SHARE * len(state.health))
+    return max(state.agenda.wake, state.agenda.looked + LOOK_SHARE * len(state.health.rounds))
 
 
 def _checks_due(state: State) -> float:
-    return max(state.checks.wake, state.checks.looked + LOOK_SHARE * len(state.health))
+    return max(state.health.checks.wake, state.health.checks.looked + LOOK_SHARE * len(state.health.rounds))
 
 
 def _round_due(state: State, key: UplinkFamily) -> float:
@@ -131,21 +131,21 @@ def _order(
         uplink=name,
         family=family,
         interface=path.link,
-        mark=state.numbers[name].mark,
+        mark=state.known.numbers[name].mark,
         round=number,
-        timeout=max(passive.timeout(state, key, now), patience(path, state.observed)),
+        timeout=max(passive.timeout(state, key, now), patience(path, state.known.observed)),
         targets=targets,
-        spread=hl.spread_of(state.health[key], state.probing[name]),
+        spread=hl.spread_of(state.health.rounds[key], state.known.probing[name]),
     )
 
 
-def _start_probes(state: State, now: float) -> Done:
+def _start_probes(state: State, now: float) -> Stepped:
     orders: list[Effect] = []
     undecided: list[UplinkFamily] = []
-    health = dict(state.health)
+    health = dict(state.health.rounds)
     for key, probes, path in _probed(state):
         name, family = key
-        settings = state.probing[name]
+        settings = state.known.probing[name]
         if _round_due(state, key) > now:
             continue
         targets = hl.targets_of(settings, family)
@@ -160,7 +160,7 @@ def _start_probes(state: State, now: float) -> Done:
         if len(health[key].open) > 1:
             # The round before is undecided still: it may be time to ask the layers why.
             undecided.append(key)
-    state = replace(state, health=health)
+    state = replace(state, health=replace(state.health, rounds=health))
     for key in undecided:
         state = seeking.stir(probing.stir(state, now), key, now)
     ends = [_round_due(state, key) for key, _, _ in _probed(state)]
@@ -185,7 +185,7 @@ DECISIONS: Final = (
     Timer(lambda state: state.agenda.verdict_at),
     Timer(lambda state: state.agenda.ramp_at),
     Timer(lambda state: state.agenda.regrade_at),
-    Timer(lambda state: retired_marks.due(state.retired)),
-    Timer(lambda state: state.story.at),
+    Timer(lambda state: retired_marks.due(state.decision.retired)),
+    Timer(lambda state: state.done.story.at),
 )
 """Everything that asks for a new decision at some time."""

@@ -44,13 +44,13 @@ def new_cuts(
     now: float,
 ) -> tuple[tuple[Sweep, ...], tuple[ReleaseConnections, ...]]:
     """Connections to let go of now, after the new path is in force, and once more a little later."""
-    before = state.selection or Selection({}, _dead_already(state))
+    before = state.decision.selection or Selection({}, _dead_already(state))
     new = sorted((selection.dead - before.dead) | (selection.moved - before.moved))
     mask = config.layout.mask
     cuts = tuple(
         ReleaseConnections(
             name,
-            state.numbers[name].mark,
+            state.known.numbers[name].mark,
             mask,
             family,
             (name, family) in selection.dead,
@@ -80,11 +80,11 @@ def _forgets(observed: Observed, device: str, family: Family) -> bool:
 
 def _dead_already(state: State) -> frozenset[UplinkFamily]:
     """What the daemon before this one had let go of: the kernel's dead sets tell, when there is a table of ours."""
-    nft = state.actual.nft if state.actual else None
-    keys = ((name, family) for name in state.numbers for family in FAMILIES)
+    nft = state.known.actual.nft if state.known.actual else None
+    keys = ((name, family) for name in state.known.numbers for family in FAMILIES)
     if nft is None:
         return frozenset(keys)
-    return frozenset(k for k in keys if state.numbers[k[0]].mark in nft.sets.get(f"dead_{k[1]}", frozenset()))
+    return frozenset(k for k in keys if state.known.numbers[k[0]].mark in nft.sets.get(f"dead_{k[1]}", frozenset()))
 
 
 def misplaced(
@@ -92,7 +92,7 @@ def misplaced(
 ) -> Iterator[ForgetWrongSource]:
     """Uplinks whose addresses have changed: what began in between may carry one with which nothing comes back."""
     for (name, family), path in reachable.items():
-        before = state.reach.get((name, family))
+        before = state.decision.reach.get((name, family))
         known = before.path if isinstance(before, NoPath) else before
         if before is None or not isinstance(path, Path) or (known is not None and known.addresses == path.addresses):
             continue
@@ -100,23 +100,29 @@ def misplaced(
             # With no other address the kernel takes the link-local one, which leads no further than the next router.
             strange = (a.ip.ip for a in observed.addresses if a.link != path.link or a.ip.is_link_local)
             others = set(strange) - set(path.addresses)
-            mark, mask = state.numbers[name].mark, config.layout.mask
+            mark, mask = state.known.numbers[name].mark, config.layout.mask
             yield ForgetWrongSource(name, mark, mask, family, frozenset(map(str, others)))
 
 
 def second_cuts(state: State, config: Resolved, due: Iterable[Sweep]) -> tuple[ReleaseConnections, ...]:
     """Cut once more where nothing has changed since: not what serves again, by itself or for want of any other."""
-    selection = state.selection
+    selection = state.decision.selection
     lost = selection.dead | selection.moved if selection else frozenset()
     mask = config.layout.mask
     return tuple(
         ReleaseConnections(s.uplink, s.mark, mask, s.family, vanished=True)
         if s.vanished
         else ReleaseConnections(
-            s.uplink, s.mark, mask, s.family, s.tcp, clients=True, inbound=_gone(state.reach, s.uplink, s.family)
+            s.uplink,
+            s.mark,
+            mask,
+            s.family,
+            s.tcp,
+            clients=True,
+            inbound=_gone(state.decision.reach, s.uplink, s.family),
         )
         for s in due
-        if s.vanished or (s.uplink, s.family) in lost or s.mark in state.retired
+        if s.vanished or (s.uplink, s.family) in lost or s.mark in state.decision.retired
     )
 
 
@@ -131,8 +137,8 @@ def addresses_lost(
         key
         for key, path in reachable.items()
         if isinstance(path, Path) and config.uplinks[key[0]].nat == "masquerade"
-        if isinstance(before := state.reach.get(key), Path)
-        if set(before.addresses) - set(path.addresses) or (after_read and (path.link, key[1]) in state.lost)
+        if isinstance(before := state.decision.reach.get(key), Path)
+        if set(before.addresses) - set(path.addresses) or (after_read and (path.link, key[1]) in state.known.lost)
     ]
 
 
@@ -144,7 +150,7 @@ def retired_with(known: Retired, lost: list[UplinkFamily], config: Resolved, now
 def vanished(state: State, lost: list[UplinkFamily], now: float) -> tuple[Sweep, ...]:
     """Return when to put back and let go of what vanished with those addresses."""
     return tuple(
-        Sweep(now + wait, name, state.numbers[name].mark, family, vanished=True)
+        Sweep(now + wait, name, state.known.numbers[name].mark, family, vanished=True)
         for name, family in lost
         for wait in LOOKS
     )

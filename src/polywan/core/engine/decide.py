@@ -19,10 +19,9 @@ from polywan.core.plan import cautions as cautious
 from polywan.core.plan.compile import compile_state
 from polywan.core.plan.conflicts import conflicts
 from polywan.core.plan.plan import ActualState, DesiredState, NftBatch, Op, Plan, SetSysctl, diff
-from polywan.core.policy.draining import Drains
 from polywan.core.policy.operator import off
 from polywan.core.policy.selection import Selection, select
-from polywan.core.policy.uplink_state import UplinkView, view
+from polywan.core.policy.uplink_state import view
 from polywan.core.resolved import Resolved
 from polywan.core.ruleset.model import state_of
 from polywan.core.ruleset.second_table import keep
@@ -38,7 +37,7 @@ from polywan.core.state.effects import (
     SaveMemory,
 )
 from polywan.core.state.memory import Memory
-from polywan.core.state.state import State
+from polywan.core.state.state import Decision, State
 from polywan.core.world.observed import Observed
 from polywan.core.world.paths import NoPath, Path, Reach, UplinkFamily, reach
 from polywan.core.world.world import World
@@ -55,35 +54,42 @@ class _Known(NamedTuple):
     actual: ActualState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What follows from everything that is known at one moment.
+class _Choice(NamedTuple):
+    """A decision about uplinks, before it is worked out for the kernel.
 
     Attributes:
-        reach, probes, ramps, selection, drains, views: as in `State`, decided anew.
-        memory: what outlives the daemon, without the account of outages.
-        account: the outages of every uplink.
-        lost: uplinks whose address went; `retired`: marks whose connections have nowhere to go.
-        desired: what the kernel should hold, and `plan`: what has to be done for it.
-        foreign: the operations of the plan that undo what another program did; `tampered`: nothing else explains them.
-        cautions: why nothing may work in this world.
+        decision: what was chosen; `selection`: the part that is never missing from here on.
+        probes: the rounds of every uplink, with what was settled about them.
+        memory: what outlives the daemon.
+        lost: uplinks whose address went.
     """
 
-    reach: Mapping[UplinkFamily, Reach]
-    probes: Mapping[UplinkFamily, ProbeState]
-    ramps: Mapping[UplinkFamily, int]
+    decision: Decision
     selection: Selection
-    drains: Drains
+    probes: Mapping[UplinkFamily, ProbeState]
     memory: Memory
-    views: Mapping[str, UplinkView]
-    account: outages.Outages
     lost: list[UplinkFamily]
-    retired: retired_marks.Retired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """A decision, and what follows from it at this moment.
+
+    Attributes:
+        decision: what the state keeps of it; `desired`: what the kernel should hold.
+        choice: what it was made of.
+        account: the outages of every uplink.
+        plan: what has to be done.
+        foreign: the operations of the plan that undo what another program did; `tampered`: nothing else explains them.
+    """
+
+    decision: Decision
     desired: DesiredState
+    choice: _Choice
+    account: outages.Outages
     plan: Plan
     foreign: tuple[Op, ...]
     tampered: bool
-    cautions: tuple[str, ...]
 
 
 def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[Effect, ...]]:
@@ -94,144 +100,165 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         now: monotonic seconds.
         after_read: the kernel was just read, so that a difference without a cause of ours is somebody else's.
     """
-    if state.config is None or state.observed is None or state.actual is None:
+    if state.known.config is None or state.known.observed is None or state.known.actual is None:
         return state, ()
-    known = _Known(state.config, state.observed, state.actual)
+    known = _Known(state.known.config, state.known.observed, state.known.actual)
     state, turning = routers.turn(state, known.observed, now)
     made = _judge(state, known, now, after_read=after_read)
-    if made.tampered and (wait := drift.pause(state.repairs, now)):
+    if made.tampered and (wait := drift.pause(state.done.repairs, now)):
         return replace(state, agenda=replace(state.agenda, read_at=now + wait)), ()
-    memory = _recall(made.memory, made.plan)
-    sweeps, released = cuts.new_cuts(state, known.config, known.observed, made.reach, made.selection, now)
+    memory = _recall(made.choice.memory, made.plan)
+    reachable, selection = made.decision.reach, made.choice.selection
+    sweeps, released = cuts.new_cuts(state, known.config, known.observed, reachable, selection, now)
     after = _adopted(state, known, made, memory, now, after_read=after_read)
-    later = (*state.agenda.sweeps, *sweeps, *cuts.vanished(state, made.lost, now))
+    later = (*state.agenda.sweeps, *sweeps, *cuts.vanished(state, made.choice.lost, now))
     after = replace(after, agenda=replace(after.agenda, sweeps=later))
     story, notes = tell(state, after, now)
     effects = (
-        *_written(state, made, memory, after),
-        *cuts.misplaced(state, known.config, known.observed, made.reach),
+        *_written(state, made, memory),
+        *cuts.misplaced(state, known.config, known.observed, reachable),
         *released,
-        *draining.notes(state, made.drains),
-        *([SaveMemory(memory)] if memory is made.memory is not state.memory else ()),
+        *draining.notes(state, made.decision.drains),
+        *([SaveMemory(memory)] if memory is made.choice.memory is not state.known.memory else ()),
         *turning,
-        *_at_once(state, made.probes),
-        *([drift.repair_log(made.foreign, state.repairs.culprit)] if made.tampered else ()),
-        *(Log(Level.WARNING, "caution", text) for text in cautious.newly_raised(made.cautions, state.cautions)),
+        *_at_once(state, made.choice.probes),
+        *([drift.repair_log(made.foreign, state.done.repairs.culprit)] if made.tampered else ()),
+        *_raised(state, made.decision),
         *notes,
     )
-    return replace(after, story=story), effects
+    return replace(after, done=replace(after.done, story=story)), effects
 
 
-def _judge(state: State, known: _Known, now: float, *, after_read: bool) -> Decision:
-    """Decide, and change nothing yet."""
+def _choose(state: State, known: _Known, now: float, *, after_read: bool) -> _Choice:
+    """Decide which uplinks serve."""
     config, observed, actual = known
-    reachable = routers.applied(reach(config, observed, state.memory.gateways), state, observed)
+    before = state.decision
+    reachable = routers.applied(reach(config, observed, state.known.memory.gateways), state, observed)
     probes = _follow(state, config, reachable, actual, now)
     paths = [key for key, path in reachable.items() if isinstance(path, Path)]
-    probes = fail_static.settle(probes, state.probing, paths, now)
-    found = findings(state.probing, reachable, probes, state.checks.known, state.bad_targets)
-    ramps = slow_start.percents(probes, state.probing, now)
-    selection = select(config, reachable, probes, state.selection, state.memory.orders, ramps, found)
+    probes = fail_static.settle(probes, config.health, paths, now)
+    found = findings(config.health, reachable, probes, state.health.checks.known, state.health.bad_targets)
+    ramps = slow_start.percents(probes, config.health, now)
+    selection = select(config, reachable, probes, before.selection, state.known.memory.orders, ramps, found)
     drains, selection = draining.follow(state, config, reachable, probes, selection, now)
-    memory = draining.remember(state.memory, drains, state.unix)
-    views = {
-        name: view(config, name, reachable, probes, state.views.get(name), now, memory.orders.get(name), found)
-        for name in config.uplinks
-    }
+    memory = draining.remember(state.known.memory, drains, state.known.unix)
     lost = cuts.addresses_lost(state, config, reachable, after_read=after_read)
-    retired = cuts.retired_with(_retired(state, config, actual, now), lost, config, now)
-    world = World(observed=observed, reach=reachable, sysctls=actual.sysctls, retired=frozenset(retired))
-    desired = compile_state(config, world, selection, state.lookups)
-    plan = diff(desired, actual, whole=after_read and refusals.replaces(state.retries.stuck))
-    new = drift.remade(state.repairs.devices, observed) if after_read else frozenset()
-    foreign = drift.by_others(plan, state.memory.originals, new)
-    looked = after_read or not state.ready
-    return Decision(
+    decision = replace(
+        before,
         reach=reachable,
-        probes=probes,
         ramps=ramps,
         selection=selection,
+        spare=standby_probing.spare(config, selection, drains),
         drains=drains,
-        memory=memory,
-        views=views,
-        account=outages.follow(memory.outages, state.views, views, now + state.unix, state.zone),
-        lost=lost,
-        retired=retired,
+        retired=cuts.retired_with(_retired(state, config, actual, now), lost, config, now),
+        views={
+            name: view(config, name, reachable, probes, before.views.get(name), now, memory.orders.get(name), found)
+            for name in config.uplinks
+        },
+    )
+    return _Choice(decision, selection, probes, memory, lost)
+
+
+def _judge(state: State, known: _Known, now: float, *, after_read: bool) -> _Outcome:
+    """Decide, and change nothing yet."""
+    config, observed, actual = known
+    choice = _choose(state, known, now, after_read=after_read)
+    chosen, before = choice.decision, state.decision
+    cautions = before.cautions
+    if after_read or not state.ready:
+        cautions = tuple(cautious.cautions(config, observed, actual, chosen.reach, cautions))
+    world = World(observed=observed, reach=chosen.reach, sysctls=actual.sysctls, retired=frozenset(chosen.retired))
+    desired = compile_state(config, world, choice.selection, state.known.lookups)
+    plan = diff(desired, actual, whole=after_read and refusals.replaces(state.done.retries.stuck))
+    new = drift.remade(state.done.repairs.devices, observed) if after_read else frozenset()
+    foreign = drift.by_others(plan, state.known.memory.originals, new)
+    decision = replace(
+        chosen,
         desired=desired,
+        held=keep(desired.nft, config.layout.mask, ipsec=observed.ipsec),
+        cautions=cautions,
+        warnings=(
+            *state.known.advice,
+            *conflicts(config, actual, observed, config.marks),
+            *cautions,
+            *state.known.lookups.problems,
+        ),
+    )
+    unix, zone = state.known.unix, state.known.zone
+    return _Outcome(
+        decision=decision,
+        desired=desired,
+        choice=choice,
+        account=outages.follow(choice.memory.outages, before.views, chosen.views, now + unix, zone),
         plan=plan,
         foreign=foreign,
-        tampered=after_read and desired == state.desired and not state.retries.refused and bool(foreign),
-        cautions=tuple(cautious.cautions(config, observed, actual, reachable, state.cautions))
-        if looked
-        else state.cautions,
+        tampered=after_read and desired == before.desired and not state.done.retries.refused and bool(foreign),
     )
 
 
-def _written(state: State, made: Decision, memory: Memory, after: State) -> Iterator[Effect]:
+def _written(state: State, made: _Outcome, memory: Memory) -> Iterator[Effect]:
     """What is written, in its order: a setting's old value is on disk before the setting is changed."""
-    if memory is not made.memory:
+    if memory is not made.choice.memory:
         yield SaveMemory(memory)
     if made.plan:
         yield Apply(made.plan)
-        if state.actual is None or state.actual.nft is None:
+        if state.known.actual is None or state.known.actual.nft is None:
             yield ForgetUntranslated()
-    if after.held != state.held and after.held is not None:
-        yield Hold(after.held)
+    held = made.decision.held
+    if held != state.decision.held and held is not None:
+        yield Hold(held)
 
 
-def _adopted(state: State, known: _Known, made: Decision, memory: Memory, now: float, *, after_read: bool) -> State:
+def _adopted(state: State, known: _Known, made: _Outcome, memory: Memory, now: float, *, after_read: bool) -> State:
     """Return the state once everything that was decided is done."""
     config, observed, actual = known
+    decision, probes = made.decision, made.choice.probes
     saved = made.account is memory.outages
     repaired = made.foreign if made.tampered else ()
     return replace(
         state,
-        memory=memory if saved else replace(memory, outages=made.account),
-        drains=made.drains,
-        retired=made.retired,
-        lost=frozenset() if after_read else state.lost,
-        reach=made.reach,
-        health=made.probes,
-        observers=target_blame.observers(state.probing, made.reach, made.probes),
-        checks=replace(state.checks, wake=now),
-        agenda=_agenda(state, made, now, saved=saved),
-        ramps=made.ramps,
-        selection=made.selection,
-        spare=standby_probing.spare(config, made.selection, made.drains),
-        desired=made.desired,
-        views=made.views,
-        actual=_assume(made.desired, actual),
-        generation=state.generation + bool(made.plan),
-        held=keep(made.desired.nft, config.layout.mask, ipsec=observed.ipsec),
-        repairs=drift.after(state.repairs, observed, repaired, now) if after_read else state.repairs,
-        retries=_retries(state, made, after_read=after_read),
-        cautions=made.cautions,
-        warnings=(
-            *state.advice,
-            *conflicts(config, actual, observed, config.marks),
-            *made.cautions,
-            *state.lookups.problems,
+        known=replace(
+            state.known,
+            memory=memory if saved else replace(memory, outages=made.account),
+            lost=frozenset() if after_read else state.known.lost,
+            actual=_assume(made.desired, actual),
         ),
+        health=replace(
+            state.health,
+            rounds=probes,
+            observers=target_blame.observers(config.health, decision.reach, probes),
+            checks=replace(state.health.checks, wake=now),
+        ),
+        decision=decision,
+        done=replace(
+            state.done,
+            generation=state.done.generation + bool(made.plan),
+            repairs=drift.after(state.done.repairs, observed, repaired, now) if after_read else state.done.repairs,
+            retries=_retries(state, made, after_read=after_read),
+        ),
+        agenda=_agenda(state, config, probes, now, saved=saved),
     )
 
 
-def _agenda(state: State, made: Decision, now: float, *, saved: bool) -> Agenda:
+def _agenda(
+    state: State, config: Resolved, probes: Mapping[UplinkFamily, ProbeState], now: float, *, saved: bool
+) -> Agenda:
     write_at = state.agenda.write_at
     return replace(
         state.agenda,
         wake=now,
         write_at=write_at if saved else min(write_at, now + outages.WRITTEN),
-        verdict_at=fail_static.deadline(made.probes, state.probing),
+        verdict_at=fail_static.deadline(probes, config.health),
         decided_at=now,
         regrade_at=inf,
-        ramp_at=slow_start.next_step(made.probes, state.probing, now),
+        ramp_at=slow_start.next_step(probes, config.health, now),
     )
 
 
-def _retries(state: State, made: Decision, *, after_read: bool) -> refusals.Retries:
+def _retries(state: State, made: _Outcome, *, after_read: bool) -> refusals.Retries:
     """Refusals count until a read finds the table as it should be."""
     changed = any(isinstance(op, NftBatch) for op in made.plan.ops)
-    return state.retries if changed or not after_read else replace(state.retries, stuck=0)
+    return state.done.retries if changed or not after_read else replace(state.done.retries, stuck=0)
 
 
 def _follow(
@@ -241,24 +268,24 @@ def _follow(
     result: dict[UplinkFamily, ProbeState] = {}
     for key, path in reachable.items():
         name, family = key
-        if off(config, state.memory.orders, name):
+        if off(config, state.known.memory.orders, name):
             continue
-        known = state.health.get(key)
+        known = state.health.rounds.get(key)
         if isinstance(path, NoPath):
             known = known or hl.initial(Health.DOWN, path.reason, now)
-            result[key] = hl.lose(known, state.probing[name], path.reason, now)
+            result[key] = hl.lose(known, state.known.probing[name], path.reason, now)
         elif known is None and state.ready:
             result[key] = hl.initial(Health.DOWN, "waiting for its first answers", now)
         elif known is None:
             # The first decision of this daemon: what was down stays so, everything else goes on working.
             sets = actual.nft.sets if actual.nft is not None else {}
-            down = state.numbers[name].mark in sets.get(f"down_{family}", frozenset())
+            down = state.known.numbers[name].mark in sets.get(f"down_{family}", frozenset())
             cause = "was down before the daemon started" if down else "no outage since the daemon started"
             first = hl.initial(Health.DOWN if down else Health.UP, cause, now)
             # It was up once: what died has to hold its return, before a restart as well as after.
             result[key] = replace(first, next=now + _phase(state, key), proven=True)
         else:
-            came_back = not isinstance(state.reach.get(key), Path)
+            came_back = not isinstance(state.decision.reach.get(key), Path)
             result[key] = replace(known, next=now, cause="path is back: waiting for answers") if came_back else known
     return result
 
@@ -266,14 +293,14 @@ def _follow(
 def _phase(state: State, key: UplinkFamily) -> float:
     """Seconds until an uplink's first round: uplinks take turns within the interval, instead of a burst from all."""
     name, family = key
-    turn = (2 * state.numbers[name].id + (family == Family.V6)) % PROBE_PHASES
-    return state.probing[name].interval * turn / PROBE_PHASES
+    turn = (2 * state.known.numbers[name].id + (family == Family.V6)) % PROBE_PHASES
+    return state.known.probing[name].interval * turn / PROBE_PHASES
 
 
 def _retired(state: State, config: Resolved, actual: ActualState, now: float) -> retired_marks.Retired:
     """What a reload removed lately; the first decision of a daemon goes on with what the one before it left."""
     if state.ready:
-        return retired_marks.still_retired(state.retired, now)
+        return retired_marks.still_retired(state.decision.retired, now)
     return retired_marks.found(actual.nft, config.layout, config.marks, now)
 
 
@@ -300,7 +327,12 @@ def _assume(desired: DesiredState, actual: ActualState) -> ActualState:
     )
 
 
+def _raised(state: State, decision: Decision) -> Iterator[Log]:
+    for text in cautious.newly_raised(decision.cautions, state.decision.cautions):
+        yield Log(Level.WARNING, "caution", text)
+
+
 def _at_once(state: State, probes: Mapping[UplinkFamily, ProbeState]) -> Iterator[Log]:
     for family in fail_static.failed_at_once(probes):
-        if family not in fail_static.failed_at_once(state.health):
+        if family not in fail_static.failed_at_once(state.health.rounds):
             yield Log(Level.WARNING, "uplinks.all_down", fail_static.static_reason(family))

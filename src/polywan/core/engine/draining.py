@@ -29,10 +29,10 @@ def follow(
     now: float,
 ) -> tuple[Drains, Selection]:
     """Return which uplinks are left after a selection, and the selection with those cut off whose deadline has come."""
-    memory = state.memory
-    remembered = {} if state.ready else {key: at - state.unix for key, at in memory.drains.items()}
-    situation = Situation(config, reachable, probes, memory.orders, remembered, state.unix)
-    drains = draining.follow(situation, state.drains, state.selection, selection, now)
+    memory = state.known.memory
+    remembered = {} if state.ready else {key: at - state.known.unix for key, at in memory.drains.items()}
+    situation = Situation(config, reachable, probes, memory.orders, remembered, state.known.unix)
+    drains = draining.follow(situation, state.decision.drains, state.decision.selection, selection, now)
     return drains, replace(selection, dead=selection.dead | draining.cut_off(drains))
 
 
@@ -47,7 +47,7 @@ def remember(memory: Memory, drains: Drains, unix: float) -> Memory:
 def notes(state: State, drains: Drains) -> Iterator[Log]:
     """Tell what began and what ended since the decision before."""
     for (name, family), drain_state in drains.items():
-        old = state.drains.get((name, family))
+        old = state.decision.drains.get((name, family))
         if old is None or old.since != drain_state.since:
             yield Log(
                 Level.INFO,
@@ -56,7 +56,7 @@ def notes(state: State, drains: Drains) -> Iterator[Log]:
             )
         elif drain_state.done and not old.done:
             yield Log(Level.INFO, "drain.done", f"drain of {name} (IPv{family}) finished: no connections remain")
-    for (name, family), old in state.drains.items():
+    for (name, family), old in state.decision.drains.items():
         if (name, family) not in drains:
             what = "no connections remain that may move" if old.done else "the uplink is needed again, or gone"
             yield Log(Level.INFO, "drain.cancelled", f"drain of {name} (IPv{family}) ended: {what}")
@@ -75,52 +75,52 @@ def _how(timing: draining.DrainTiming) -> str:
 def take_order(state: State, event: OperatorCommand, now: float) -> tuple[State, tuple[Effect, ...]]:
     """Keep what somebody said about an uplink; the read that follows shows it in force."""
     state = replace(state, agenda=replace(state.agenda, read_at=now))
-    if state.config is None or event.uplink not in state.config.uplinks:
+    if state.known.config is None or event.uplink not in state.known.config.uplinks:
         return state, ()
-    orders = dict(state.memory.orders)
+    orders = dict(state.known.memory.orders)
     before = orders.pop(event.uplink, None)
-    after = order_of(event.verb, now + state.unix, event.deadline)
+    after = order_of(event.verb, now + state.known.unix, event.deadline)
     if before is not None and after is not None and before.verb is after.verb is Verb.DISABLE:
         return state, ()
     if after is not None:
         orders[event.uplink] = after
     if after is before:
         return state, ()
-    memory = replace(state.memory, orders=orders)
+    memory = replace(state.known.memory, orders=orders)
     text = "put back into use by operator" if after is None else reason(event.uplink, after)
     note = Log(Level.INFO, f"uplink.{event.verb}", f"{event.uplink}: {text}")
-    return replace(state, memory=memory), (SaveMemory(memory), note)
+    return replace(state, known=replace(state.known, memory=memory)), (SaveMemory(memory), note)
 
 
 def take_seen(state: State, event: DrainInspected) -> State:
     """Fold in what was found of an uplink that is left."""
     key = (event.uplink, event.family)
-    drains = draining.inspected(state.drains, key, event.since, event.remaining, event.movable)
-    return state if drains is state.drains else replace(state, drains=drains)
+    drains = draining.inspected(state.decision.drains, key, event.since, event.remaining, event.movable)
+    return state if drains is state.decision.drains else replace(state, decision=replace(state.decision, drains=drains))
 
 
 def take_time(state: State, now: float) -> tuple[State, tuple[Effect, ...], bool]:
     """Do what is due now; the last value says that a deadline has come, so that a decision is needed."""
-    config = state.config
-    if config is None or not state.drains:
+    config = state.known.config
+    if config is None or not state.decision.drains:
         return state, (), False
-    done = draining.advance(state.drains, now)
-    state = replace(state, drains=done.drains)
+    done = draining.advance(state.decision.drains, now)
+    state = replace(state, decision=replace(state.decision, drains=done.drains))
     looks = [_look(state, config, key) for key in done.look]
     return state, (*looks, *(_empty(state, config, key) for key in done.empty)), done.changed
 
 
 def due(state: State) -> float:
     """Return when time has to be taken in next."""
-    return min((drain_state.due for drain_state in state.drains.values()), default=inf)
+    return min((drain_state.due for drain_state in state.decision.drains.values()), default=inf)
 
 
 def _look(state: State, config: Resolved, key: UplinkFamily) -> InspectDrain:
     name, family = key
-    drain_state, path = state.drains[key], state.reach.get(key)
+    drain_state, path = state.decision.drains[key], state.decision.reach.get(key)
     return InspectDrain(
         uplink=name,
-        mark=state.numbers[name].mark,
+        mark=state.known.numbers[name].mark,
         mask=config.layout.mask,
         family=family,
         since=drain_state.since,
@@ -134,8 +134,8 @@ def _empty(state: State, config: Resolved, key: UplinkFamily) -> ForgetAll:
     name, family = key
     return ForgetAll(
         uplink=name,
-        mark=state.numbers[name].mark,
+        mark=state.known.numbers[name].mark,
         mask=config.layout.mask,
         family=family,
-        since=state.drains[key].since,
+        since=state.decision.drains[key].since,
     )

@@ -24,9 +24,9 @@ LARGE_LIST: Final = 2000
 
 def ahead(lists: Iterable[PrefixList], state: State) -> dict[str, NftSet]:
     """Return the sets of large lists that the kernel does not hold; none before our table is there."""
-    if state.actual is None or state.actual.nft is None:
+    if state.known.actual is None or state.known.actual.nft is None:
         return {}
-    there = state.actual.nft.sets
+    there = state.known.actual.nft.sets
     return {
         list_set(found, family): prefix_set(found, family)
         for found in lists
@@ -46,10 +46,14 @@ def unseen(actual: ActualState, staged: frozenset[str]) -> ActualState:
 
 def arrived(state: State) -> State:
     """Count staged sets as held by the kernel once the lists that they hold are known."""
-    known = state.lookups.lists.values()
-    ready = state.staged & {list_set(found, family) for found in known for family in FAMILIES}
-    if not ready or state.actual is None or state.actual.nft is None:
+    known = state.known.lookups.lists.values()
+    ready = state.done.staged & {list_set(found, family) for found in known for family in FAMILIES}
+    if not ready or state.known.actual is None or state.known.actual.nft is None:
         return state
-    nft = state.actual.nft
+    nft = state.known.actual.nft
     held = replace(nft, sets={**nft.sets, **dict.fromkeys(ready, frozenset())})
-    return replace(state, actual=replace(state.actual, nft=held), staged=state.staged - ready)
+    return replace(
+        state,
+        known=replace(state.known, actual=replace(state.known.actual, nft=held)),
+        done=replace(state.done, staged=state.done.staged - ready),
+    )

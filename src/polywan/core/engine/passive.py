@@ -17,20 +17,22 @@ from polywan.core.world.paths import Path, UplinkFamily
 
 def mask(state: State) -> int:
     """Return the bits of the marks whose connections are worth hearing of: none when no uplink wants it."""
-    if state.config is None or not any(settings.passive for settings in state.probing.values()):
+    if state.known.config is None or not any(settings.passive for settings in state.known.probing.values()):
         return 0
-    return state.config.layout.mask
+    return state.known.config.layout.mask
 
 
 def take(state: State, new_connections: NewConnections, now: float) -> tuple[State, tuple[Effect, ...], bool]:
     """Fold in what was heard; rounds of a new alarm are due at once. It never asks for a decision."""
     judged = {
-        key: (probes, state.probing[key[0]])
-        for key, probes in state.health.items()
-        if probes.health is Health.UP and isinstance(state.reach.get(key), Path) and state.probing[key[0]].passive
+        key: (probes, state.known.probing[key[0]])
+        for key, probes in state.health.rounds.items()
+        if probes.health is Health.UP
+        and isinstance(state.decision.reach.get(key), Path)
+        and state.known.probing[key[0]].passive
     }
     watches, raised = passive.heard(
-        state.watches, judged, _by_uplink(state, new_connections), new_connections.answered, now
+        state.health.watches, judged, _by_uplink(state, new_connections), new_connections.answered, now
     )
     notes = tuple(
         Log(
@@ -40,15 +42,15 @@ def take(state: State, new_connections: NewConnections, now: float) -> tuple[Sta
         )
         for name, family in raised
     )
-    state = replace(state, watches=watches)
+    state = replace(state, health=replace(state.health, watches=watches))
     return probing.probe_by(state, now) if raised else state, notes, False
 
 
 def _by_uplink(state: State, new_connections: NewConnections) -> Mapping[UplinkFamily, list[Opening]]:
-    if state.config is None or state.observed is None or not new_connections.opened:
+    if state.known.config is None or state.known.observed is None or not new_connections.opened:
         return {}
-    names = {int(numbers.mark): name for name, numbers in state.numbers.items()}
-    own, networks = passive.inside(state.config, state.observed)
+    names = {int(numbers.mark): name for name, numbers in state.known.numbers.items()}
+    own, networks = passive.inside(state.known.config, state.known.observed)
     found: dict[UplinkFamily, list[Opening]] = {}
     for opening in new_connections.opened:
         to = opening.destination
@@ -59,24 +61,28 @@ def _by_uplink(state: State, new_connections: NewConnections) -> Mapping[UplinkF
 
 def due(state: State, key: UplinkFamily) -> float:
     """Return the time at which an alarm wants the next round; infinity without one."""
-    return passive.due(state.watches.get(key), state.health[key], state.probing[key[0]])
+    return passive.due(state.health.watches.get(key), state.health.rounds[key], state.known.probing[key[0]])
 
 
 def timeout(state: State, key: UplinkFamily, now: float) -> float:
     """Return the seconds that a round has for its answers when it is sent now."""
-    return passive.timeout(state.watches.get(key), state.health[key], state.probing[key[0]], now)
+    return passive.timeout(state.health.watches.get(key), state.health.rounds[key], state.known.probing[key[0]], now)
 
 
 def sent(state: State, key: UplinkFamily) -> State:
     """Note that a round was sent."""
-    watch = state.watches.get(key)
+    watch = state.health.watches.get(key)
     if watch is None or watch.alarm is None:
         return state
-    return replace(state, watches={**state.watches, key: passive.sent(watch)})
+    return replace(state, health=replace(state.health, watches={**state.health.watches, key: passive.sent(watch)}))
 
 
 def unanswered(state: State, name: str, now: float) -> float | None:
     """Return the share of an uplink's new connections without an answer, 0..1; None when there were none lately."""
-    watched = ((w, state.health[key]) for key, w in state.watches.items() if key[0] == name and key in state.health)
+    watched = (
+        (w, state.health.rounds[key])
+        for key, w in state.health.watches.items()
+        if key[0] == name and key in state.health.rounds
+    )
     share = passive.unanswered(watched, now)
     return None if share is None else round(share, 4)

@@ -60,11 +60,11 @@ _ETHERNET: Final = 1500
 
 def start_checks(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
     """Order every check that is due."""
-    checks = state.checks
+    checks = state.health.checks
     orders: list[Effect] = []
     known: dict[UplinkFamily, Mapping[Layer, LayerState]] = {}
     ends: list[float] = []
-    for key, probes in state.health.items():
+    for key, probes in state.health.rounds.items():
         known[key] = mine = dict(checks.known.get(key, {}))
         for layer in _layers(state, key):
             state_of = mine.get(layer) or LayerState(next=now + _turn(state, key))
@@ -75,16 +75,19 @@ def start_checks(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
                 at = _due(state, key, layer, state_of)
             mine[layer] = state_of
             ends.append(at)
-    return replace(state, checks=replace(checks, known=known, wake=min(ends, default=inf), looked=now)), tuple(orders)
+    return replace(
+        state,
+        health=replace(state.health, checks=replace(checks, known=known, wake=min(ends, default=inf), looked=now)),
+    ), tuple(orders)
 
 
 def take_check(state: State, event: CheckResult, now: float) -> tuple[State, tuple[Effect, ...], bool]:
     """Fold in a result; the last value says whether a new decision is needed."""
     key = (event.uplink, event.family)
     state = probe_costs.spend(state, event.uplink, event.sent, event.received, now)
-    checks = state.checks
+    checks = state.health.checks
     known = checks.known.get(key, {}).get(event.layer)
-    probes = state.health.get(key)
+    probes = state.health.rounds.get(key)
     if known is None or probes is None or event.number != known.number or not known.pending:
         return state, (), False
     if event.layer is not Layer.GATEWAY and not event.ok and troubled(probes):
@@ -96,16 +99,20 @@ def take_check(state: State, event: CheckResult, now: float) -> tuple[State, tup
     before = _found(state, {key: checks.known[key]})
     found_now = _found(state, {key: mine})
     checks = replace(checks, known={**checks.known, key: mine}, wake=min(checks.wake, after.next))
-    return replace(state, checks=checks), tuple(_notes(key, before, found_now)), found_now != before
+    return (
+        replace(state, health=replace(state.health, checks=checks)),
+        tuple(_notes(key, before, found_now)),
+        found_now != before,
+    )
 
 
 def found(state: State) -> Findings:
     """Return what the layers say now."""
-    return _found(state, state.checks.known)
+    return _found(state, state.health.checks.known)
 
 
 def _found(state: State, known: Mapping[UplinkFamily, Mapping[Layer, LayerState]]) -> Findings:
-    return findings(state.probing, state.reach, state.health, known, state.bad_targets)
+    return findings(state.known.probing, state.decision.reach, state.health.rounds, known, state.health.bad_targets)
 
 
 def probe_by(state: State, at: float) -> State:
@@ -115,7 +122,10 @@ def probe_by(state: State, at: float) -> State:
 
 def stir(state: State, now: float) -> State:
     """Have the checks looked at again at once: rounds have become suspect, bad or good."""
-    return replace(state, checks=replace(state.checks, wake=min(state.checks.wake, now)))
+    return replace(
+        state,
+        health=replace(state.health, checks=replace(state.health.checks, wake=min(state.health.checks.wake, now))),
+    )
 
 
 def regrade(state: State, now: float) -> State:
@@ -128,16 +138,16 @@ def resume(state: State) -> State:
     """Nobody was there for a while: the checks that were under way count for nothing."""
     known = {
         key: {layer: replace(one, pending=False) for layer, one in layers.items()}
-        for key, layers in state.checks.known.items()
+        for key, layers in state.health.checks.known.items()
     }
-    return replace(state, checks=replace(state.checks, known=known))
+    return replace(state, health=replace(state.health, checks=replace(state.health.checks, known=known)))
 
 
 def ask(state: State, uplink: str, now: float) -> State:
     """Make every check and a round of an uplink due now."""
-    keys = [key for key in state.health if key[0] == uplink and isinstance(state.reach.get(key), Path)]
-    health = {**state.health, **{key: replace(state.health[key], next=now) for key in keys}}
-    known = dict(state.checks.known)
+    keys = [key for key in state.health.rounds if key[0] == uplink and isinstance(state.decision.reach.get(key), Path)]
+    health = {**state.health.rounds, **{key: replace(state.health.rounds[key], next=now) for key in keys}}
+    known = dict(state.health.checks.known)
     for key in keys:
         mine = known.get(key, {})
         # A check under way began before the question: its result is not waited for.
@@ -145,9 +155,9 @@ def ask(state: State, uplink: str, now: float) -> State:
             layer: replace(mine.get(layer, LayerState()), next=-inf, pending=False) for layer in _layers(state, key)
         }
         known[key] = {**mine, **again}
-    asked = {**state.checks.asked, **{key: state.health[key].number + 1 for key in keys}}
-    checks = replace(state.checks, known=known, wake=now, asked=asked)
-    return probe_by(replace(state, health=health, checks=checks), now)
+    asked = {**state.health.checks.asked, **{key: state.health.rounds[key].number + 1 for key in keys}}
+    checks = replace(state.health.checks, known=known, wake=now, asked=asked)
+    return probe_by(replace(state, health=replace(state.health, rounds=health, checks=checks)), now)
 
 
 def troubled(probes: ProbeState) -> bool:
@@ -162,11 +172,11 @@ def troubled(probes: ProbeState) -> bool:
 
 
 def _turn(state: State, key: UplinkFamily) -> float:
-    return (2 * state.numbers[key[0]].id + (key[1] is Family.V6)) % FIRST_CHECK_PARTS / FIRST_CHECK_PARTS
+    return (2 * state.known.numbers[key[0]].id + (key[1] is Family.V6)) % FIRST_CHECK_PARTS / FIRST_CHECK_PARTS
 
 
 def _due(state: State, key: UplinkFamily, layer: Layer, known: LayerState) -> float:
-    settings, probes = state.probing[key[0]], state.health[key]
+    settings, probes = state.known.probing[key[0]], state.health.rounds[key]
     if known.next == -inf:
         return known.next
     if known.sent is None:
@@ -180,7 +190,7 @@ def _due(state: State, key: UplinkFamily, layer: Layer, known: LayerState) -> fl
 
 def _pace(state: State, key: UplinkFamily, layer: Layer, known: LayerState) -> float:
     """Seconds between two checks, as things stand."""
-    settings, probes = state.probing[key[0]], state.health[key]
+    settings, probes = state.known.probing[key[0]], state.health.rounds[key]
     if layer is Layer.GATEWAY:
         if troubled(probes):
             alive = probes.health is Health.UP and probes.quality.busy
@@ -189,7 +199,7 @@ def _pace(state: State, key: UplinkFamily, layer: Layer, known: LayerState) -> f
             return settings.interval
         if standby_probing.seldom_asked(state, key):
             return standby_probing.SPARE_CHECK_PACE
-        metered = state.config is not None and state.config.uplinks[key[0]].metered
+        metered = state.known.config is not None and state.known.config.uplinks[key[0]].metered
         return SELDOM_METERED if metered else SELDOM
     if known.verdict is LayerVerdict.BROKEN:
         return settings.check_interval
@@ -209,10 +219,10 @@ def _patience(settings: HealthSettings, probes: ProbeState) -> float:
 
 def _layers(state: State, key: UplinkFamily) -> Iterator[Layer]:
     """Yield each layer that can be checked on this uplink in this family."""
-    path = state.reach.get(key)
+    path = state.decision.reach.get(key)
     if not isinstance(path, Path):
         return
-    settings, family = state.probing[key[0]], key[1]
+    settings, family = state.known.probing[key[0]], key[1]
     if path.via is not None:
         yield Layer.GATEWAY
     if "dns" in settings.checks and _servers(settings, family):
@@ -228,27 +238,27 @@ def _layers(state: State, key: UplinkFamily) -> Iterator[Layer]:
 def _order(state: State, key: UplinkFamily, layer: Layer, number: int) -> CheckOrder:
     """Return the order for one check of a layer that `_layers` named."""
     name, family = key
-    settings, path = state.probing[name], state.reach[key]
+    settings, path = state.known.probing[name], state.decision.reach[key]
     assert isinstance(path, Path)  # noqa: S101 - only what has a path is checked
     order = CheckOrder(
         uplink=name,
         family=family,
         layer=layer,
         interface=path.link,
-        mark=state.numbers[name].mark,
+        mark=state.known.numbers[name].mark,
         number=number,
         timeout=_timeout(settings, layer),
     )
     match layer:
         case Layer.GATEWAY:
-            return replace(order, gateway=path.via, timeout=_patience(settings, state.health[key]))
+            return replace(order, gateway=path.via, timeout=_patience(settings, state.health.rounds[key]))
         case Layer.DNS:
             return replace(order, servers=_servers(settings, family), name=settings.dns_name)
         case Layer.HTTP:
             order = replace(order, url=settings.http_url or "", status=settings.http_status)
             return replace(order, servers=_servers(settings, family))
         case Layer.LARGE:
-            link = state.observed.links.get(path.link) if state.observed else None
+            link = state.known.observed.links.get(path.link) if state.known.observed else None
             size = min(_ETHERNET, link.mtu if link else _ETHERNET)
             return replace(order, servers=_of(settings.targets, family), size=size)
         case Layer.SCRIPT:

@@ -21,29 +21,37 @@ def take(state: State, config: Config, now: float) -> tuple[State, tuple[Effect,
     Raises:
         CapacityError: it needs more numbers than there are.
     """
-    config = settled(config, state.memory)
+    config = settled(config, state.known.memory)
     wanted = numbered(config)
-    names = renaming.renamed(state.memory, config)
-    memory = renaming.remembered(state.memory, config)
+    names = renaming.renamed(state.known.memory, config)
+    memory = renaming.remembered(state.known.memory, config)
     layout = MarkLayout(config.global_.mark_mask)
     memory = replace(memory, ids=allocate(wanted, memory.ids, layout), mask=layout.mask)
     resolved = resolve(config, memory.ids)
     memory = replace(memory, devices={name: device for name, device in memory.devices.items() if name in memory.ids})
-    same = memory == state.memory
-    notes = tuple(Log(Level.INFO, "uplink.renamed", text) for text in renaming.renamings(state.memory, config))
-    before = numbered(state.config.file) if state.config else ()
+    same = memory == state.known.memory
+    notes = tuple(Log(Level.INFO, "uplink.renamed", text) for text in renaming.renamings(state.known.memory, config))
+    before = numbered(state.known.config.file) if state.known.config else ()
     removed = [(old, name) for old in before if (name := names.get(old, old)) not in wanted and name in memory.ids]
     sweeps = [Sweep(now, old, layout.mark(memory.ids[name]), family) for old, name in removed for family in FAMILIES]
     state = renaming.followed(state, names)
     state = replace(
         state,
-        config=resolved,
-        memory=memory,
-        retired=retired_marks.removed(
-            state.retired, {sweep.mark for sweep in sweeps}, {layout.mark(memory.ids[n]) for n in wanted}, now
+        known=replace(state.known, config=resolved, memory=memory),
+        decision=replace(
+            state.decision,
+            retired=retired_marks.removed(
+                state.decision.retired,
+                {sweep.mark for sweep in sweeps},
+                {layout.mark(memory.ids[n]) for n in wanted},
+                now,
+            ),
         ),
-        health={key: probes for key, probes in state.health.items() if key[0] in config.uplinks},
-        bad_targets=target_blame.kept(state, resolved),
+        health=replace(
+            state.health,
+            rounds={key: probes for key, probes in state.health.rounds.items() if key[0] in config.uplinks},
+            bad_targets=target_blame.kept(state, resolved),
+        ),
         agenda=replace(state.agenda, sweeps=(*state.agenda.sweeps, *sweeps)),
     )
     return state, notes if same else (SaveMemory(memory), *notes)

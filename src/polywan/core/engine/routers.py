@@ -34,16 +34,16 @@ def learn(state: State, before: Observed | None) -> tuple[State, tuple[Effect, .
         state: with the world as it was read.
         before: the world until then.
     """
-    config, observed = state.config, state.observed
+    config, observed = state.known.config, state.known.observed
     if config is None or observed is None:
         return state, ()
     gone = dict(_withdrawn(config, before, observed)) if before is not None else {}
-    kept = {key: via for key, via in state.memory.gateways.items() if key not in gone}
+    kept = {key: via for key, via in state.known.memory.gateways.items() if key not in gone}
     gateways = {**kept, **dict(_seen(config, observed))}
-    if gateways == state.memory.gateways:
+    if gateways == state.known.memory.gateways:
         return state, ()
-    memory = replace(state.memory, gateways=gateways)
-    return replace(state, memory=memory), (SaveMemory(memory), *_notes(config, gone))
+    memory = replace(state.known.memory, gateways=gateways)
+    return replace(state, known=replace(state.known, memory=memory)), (SaveMemory(memory), *_notes(config, gone))
 
 
 def _seen(config: Resolved, observed: Observed) -> Iterator[tuple[UplinkFamily, IPAddress]]:
@@ -82,39 +82,39 @@ def _notes(config: Resolved, gone: dict[UplinkFamily, IPAddress]) -> Iterator[Lo
 
 def turn(state: State, observed: Observed, now: float) -> tuple[State, tuple[Log, ...]]:
     """Give the next router of a link its turn where the one in use fails; it stays until it fails itself."""
-    config = state.config
+    config = state.known.config
     if config is None or not state.ready:
         return state, ()
-    failovers = {key: t for key, t in state.failovers.items() if t.via in _choices(config, observed, key)}
-    known, health, notes = dict(state.checks.known), dict(state.health), []
-    for key in state.health:
+    failovers = {key: t for key, t in state.health.failovers.items() if t.via in _choices(config, observed, key)}
+    known, health, notes = dict(state.health.checks.known), dict(state.health.rounds), []
+    for key in state.health.rounds:
         if (following := _following(state, key, observed, now)) is None:
             continue
-        path = state.reach[key]
+        path = state.decision.reach[key]
         assert isinstance(path, Path)  # noqa: S101 - only a path has a router that another one can follow
         failovers[key] = RouterFailover(following, now)
         # What went to the old router, and came to nothing, says nothing about the new one.
-        health[key] = hl.resume(state.health[key])
+        health[key] = hl.resume(state.health.rounds[key])
         known[key] = {layer: seen for layer, seen in known.get(key, {}).items() if layer is not Layer.GATEWAY}
         text = f"{key[0]} (IPv{key[1]}): router {path.via} fails: trying {following}, the next one on {path.link}"
         notes.append(Log(Level.WARNING, "gateway.next", text))
-    if failovers == state.failovers:
+    if failovers == state.health.failovers:
         return state, ()
-    checks = replace(state.checks, known=known)
-    return replace(state, failovers=failovers, health=health, checks=checks), tuple(notes)
+    checks = replace(state.health.checks, known=known)
+    return replace(state, health=replace(state.health, failovers=failovers, rounds=health, checks=checks)), tuple(notes)
 
 
 def due(state: State, key: UplinkFamily, now: float) -> bool:
     """True when a decision would give another router its turn."""
-    return state.observed is not None and _following(state, key, state.observed, now) is not None
+    return state.known.observed is not None and _following(state, key, state.known.observed, now) is not None
 
 
 def _following(state: State, key: UplinkFamily, observed: Observed, now: float) -> IPAddress | None:
     """Return the router after the one in use, where that fails and there is another."""
-    path = state.reach.get(key)
-    if state.config is None or not isinstance(path, Path) or path.via is None or not _fails(state, key, now):
+    path = state.decision.reach.get(key)
+    if state.known.config is None or not isinstance(path, Path) or path.via is None or not _fails(state, key, now):
         return None
-    choices = _choices(state.config, observed, key)
+    choices = _choices(state.known.config, observed, key)
     if len(choices) < 2 or path.via not in choices:
         return None
     return choices[(choices.index(path.via) + 1) % len(choices)]
@@ -122,18 +122,18 @@ def _following(state: State, key: UplinkFamily, observed: Observed, now: float) 
 
 def _fails(state: State, key: UplinkFamily, now: float) -> bool:
     """True when an uplink's router does not answer, or nothing beyond it has for a while, and rounds fail."""
-    probes = state.health.get(key)
+    probes = state.health.rounds.get(key)
     if probes is None or not probes.bad:
         return False
-    since = state.failovers[key].at if key in state.failovers else -inf
-    asked = state.checks.known.get(key, {}).get(Layer.GATEWAY)
+    since = state.health.failovers[key].at if key in state.health.failovers else -inf
+    asked = state.health.checks.known.get(key, {}).get(Layer.GATEWAY)
     silent = asked is not None and asked.verdict is LayerVerdict.BROKEN and asked.checked > since
     return (silent and now - since >= NEXT) or (probes.health is Health.DOWN and now - since >= ROUND)
 
 
 def applied(reachable: dict[UplinkFamily, Reach], state: State, observed: Observed) -> dict[UplinkFamily, Reach]:
     """Put the routers whose turn it is into the ways."""
-    for key, one in state.failovers.items() if state.config is not None else ():
+    for key, one in state.health.failovers.items() if state.known.config is not None else ():
         path = reachable.get(key)
         if isinstance(path, Path):
             reachable[key] = _by(path, one.via, key[1], observed)

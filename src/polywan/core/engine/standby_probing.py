@@ -50,8 +50,8 @@ def spare(config: Resolved, selection: Selection, drains: Drains) -> frozenset[U
 
 def calm(state: State, key: UplinkFamily) -> bool:
     """Tell whether a spare uplink is well, as far as its rounds tell."""
-    probes = state.health.get(key)
-    return key in state.spare and probes is not None and probes.health is Health.UP and not _doubtful(probes)
+    probes = state.health.rounds.get(key)
+    return key in state.decision.spare and probes is not None and probes.health is Health.UP and not _doubtful(probes)
 
 
 def _doubtful(probes: ProbeState) -> bool:
@@ -60,17 +60,17 @@ def _doubtful(probes: ProbeState) -> bool:
 
 def seldom_asked(state: State, key: UplinkFamily) -> bool:
     """Tell whether the rounds of an uplink may come seldom: nobody has set their interval either."""
-    return calm(state, key) and state.config is not None and "interval" in state.config.unsaid[key[0]]
+    return calm(state, key) and state.known.config is not None and "interval" in state.known.config.unsaid[key[0]]
 
 
 def seldom_checked(state: State, key: UplinkFamily) -> bool:
     """Tell the same of the checks of its layers."""
-    return calm(state, key) and state.config is not None and "check_interval" in state.config.unsaid[key[0]]
+    return calm(state, key) and state.known.config is not None and "check_interval" in state.known.config.unsaid[key[0]]
 
 
 def due(state: State, key: UplinkFamily) -> float:
     """Return the time at which the next round has to be sent: as `health.due`, but for a rest that is over."""
-    probes, settings = state.health[key], state.probing[key[0]]
+    probes, settings = state.health.rounds[key], state.known.probing[key[0]]
     at = hl.due(probes, settings)
     if probes.next != probes.sent + SPARE_PACE or seldom_asked(state, key):
         return at
@@ -84,8 +84,8 @@ def start_round(
 
     A round that somebody has asked for before its time asks all of them: it has to settle a doubt.
     """
-    probes, settings = state.health[key], state.probing[key[0]]
-    counted = state.bad_targets.counted(target.address for target in targets)
+    probes, settings = state.health.rounds[key], state.known.probing[key[0]]
+    counted = state.health.bad_targets.counted(target.address for target in targets)
     if probes.open or not seldom_asked(state, key):
         return hl.start_round(probes, settings, len(counted), now), targets
     if probes.number and now >= probes.sent + SPARE_PACE:

@@ -85,38 +85,28 @@ def _notice_gap(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
     if late < CLOCK_GAP or late == float("inf"):
         return state, ()
     health = {
-        key: hl.resume(s) if key[0] in state.probing and late >= state.probing[key[0]].timeout else s
-        for key, s in state.health.items()
+        key: hl.resume(s) if key[0] in state.known.probing and late >= state.known.probing[key[0]].timeout else s
+        for key, s in state.health.rounds.items()
     }
+    after = probing.resume(replace(state, health=replace(state.health, rounds=health)))
     note = Log(Level.WARNING, "clock.gap", f"{late:.1f} s passed unnoticed (suspended?); pending probes do not count")
-    return probing.resume(replace(state, health=health)), (note,) if late >= REPORTED_GAP else ()
+    return after, (note,) if late >= REPORTED_GAP else ()
 
 
 def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, ...], bool]:
     """Fold the event into what is known; the last value says whether a new decision is needed."""
     match event:
-        case ConfigLoaded(config, warnings, lookups=lookups, rules_at=places):
-            notes = tuple(Log(Level.WARNING, "config.warning", text) for text in warnings)
-            state = replace(state, advice=warnings, rules_at=places)
-            state = replace(state, lookups=state.lookups if lookups is None else lookups)
-            state, effects = reconfigure.take(list_preload.arrived(state), config, now)
-            return agenda.read_soon(state, now), (*effects, *notes), True
-        case ReadDone(observed, actual):
-            staged = state.staged if actual.nft is not None else frozenset()
-            actual = list_preload.unseen(actual, staged)
-            agenda_after = replace(state.agenda, took=now - state.agenda.last_read)
-            retries = replace(state.retries, stale=False)
-            after = replace(
-                state, observed=observed, actual=actual, staged=staged, agenda=agenda_after, retries=retries
-            )
-            return *routers.learn(after, state.observed), True
+        case ConfigLoaded():
+            return *_take_config(state, event, now), True
+        case ReadDone():
+            return *_take_read(state, event, now), True
         case ListsPreloaded(names):
-            return replace(state, staged=names), (), False
+            return replace(state, done=replace(state.done, staged=names)), (), False
         case LinkChanged() | LinkRemoved() | ForeignStateChanged() | AddressLost() | OwnStateChanged() | EventsLost():
             return _take_kernel(state, event, now)
         case LookupsChanged(lookups):
-            after = list_preload.arrived(replace(state, lookups=lookups))
-            return agenda.read_soon(after, now), (), lookups != state.lookups
+            after = list_preload.arrived(replace(state, known=replace(state.known, lookups=lookups)))
+            return agenda.read_soon(after, now), (), lookups != state.known.lookups
         case ProbeResult() | CheckResult() | TestRequested() | TrafficSampled():
             return _take_probing(state, event, now)
         case NewConnections():
@@ -134,6 +124,26 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
             assert_never(event)
 
 
+def _take_config(state: State, event: ConfigLoaded, now: float) -> tuple[State, tuple[Effect, ...]]:
+    notes = tuple(Log(Level.WARNING, "config.warning", text) for text in event.warnings)
+    lookups = state.known.lookups if event.lookups is None else event.lookups
+    known = replace(state.known, advice=event.warnings, rules_at=event.rules_at, lookups=lookups)
+    state, effects = reconfigure.take(list_preload.arrived(replace(state, known=known)), event.config, now)
+    return agenda.read_soon(state, now), (*effects, *notes)
+
+
+def _take_read(state: State, event: ReadDone, now: float) -> tuple[State, tuple[Effect, ...]]:
+    staged = state.done.staged if event.actual.nft is not None else frozenset()
+    actual = list_preload.unseen(event.actual, staged)
+    after = replace(
+        state,
+        known=replace(state.known, observed=event.observed, actual=actual),
+        done=replace(state.done, staged=staged, retries=replace(state.done.retries, stale=False)),
+        agenda=replace(state.agenda, took=now - state.agenda.last_read),
+    )
+    return routers.learn(after, state.known.observed)
+
+
 def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, tuple[Effect, ...], bool]:
     if relevance.foreign(state, event):
         return agenda.read_soon(state, now, agenda.LATER), (), False
@@ -143,15 +153,11 @@ def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, t
         case ForeignStateChanged():
             return agenda.read_soon(state, now), (), False
         case AddressLost(link, family):
-            return agenda.read_soon(replace(state, lost=state.lost | {(link, family)}), now), (), False
+            known = replace(state.known, lost=state.known.lost | {(link, family)})
+            return agenda.read_soon(replace(state, known=known), now), (), False
         case OwnStateChanged(_, by):
-            return (
-                agenda.read_soon(
-                    replace(state, repairs=replace(state.repairs, culprit=by or state.repairs.culprit)), now
-                ),
-                (),
-                False,
-            )
+            repairs = replace(state.done.repairs, culprit=by or state.done.repairs.culprit)
+            return agenda.read_soon(replace(state, done=replace(state.done, repairs=repairs)), now), (), False
         case EventsLost():
             note = Log(Level.WARNING, "events.lost", "the kernel dropped notifications; reading everything again")
             return agenda.read_soon(state, now), (note,), False
@@ -178,7 +184,7 @@ def _take_probing(
 
 
 def _take_link(state: State, event: LinkChanged | LinkRemoved, now: float) -> tuple[State, tuple[Effect, ...], bool]:
-    before = state.observed
+    before = state.known.observed
     if before is None:
         return state, (), False
     if isinstance(event, LinkRemoved):
@@ -187,16 +193,16 @@ def _take_link(state: State, event: LinkChanged | LinkRemoved, now: float) -> tu
         after = before if before.links.get(event.link.name) == event.link else before.with_link(event.link)
     if after is before:
         return state, (), False
-    return agenda.read_soon(replace(state, observed=after), now), (), True
+    return agenda.read_soon(replace(state, known=replace(state.known, observed=after)), now), (), True
 
 
 def _take_result(state: State, event: ProbeResult, now: float) -> tuple[State, tuple[Effect, ...], bool]:
     key = (event.uplink, event.family)
-    if key not in state.health or event.uplink not in state.probing:
+    if key not in state.health.rounds or event.uplink not in state.known.probing:
         return state, (), False
     assessment, notes = target_blame.weigh(state, event, now)
     if not assessment.counted:
-        state = replace(state, bad_targets=assessment.bad_targets)
+        state = replace(state, health=replace(state.health, bad_targets=assessment.bad_targets))
     changed = False
     for result in assessment.counted:
         state, moved = _count(state, result, assessment.bad_targets, now)
@@ -206,17 +212,17 @@ def _take_result(state: State, event: ProbeResult, now: float) -> tuple[State, t
 
 def _count(state: State, event: ProbeResult, bad_targets: BadTargets, now: float) -> tuple[State, bool]:
     key = (event.uplink, event.family)
-    before = state.health[key]
-    settings = state.probing[event.uplink]
+    before = state.health.rounds[key]
+    settings = state.known.probing[event.uplink]
     if event.late and event.rtt is not None:
         after = hl.on_late(before, settings, event.target, event.rtt, now)
     else:
         after = hl.on_result(before, settings, event.round, event.target, event.rtt, now)
-    health = {**state.health, key: after}
+    health = {**state.health.rounds, key: after}
     wake = min(state.agenda.wake, hl.due(after, settings))
     if after.health is Health.UP and after.bad == settings.fall - 1 > before.bad:
         # One more bad round and a verdict is due: by then it should be known what the others do.
-        asked = fail_static.hasten(health, state.probing, key, now, most=1)
+        asked = fail_static.hasten(health, state.known.probing, key, now, most=1)
         health, wake = {**health, **asked}, now if asked else wake
     decided = (before.good, before.bad) != (after.good, after.bad)
     changed = hl.matters(before, after, settings) or (decided and state.agenda.verdict_at < float("inf"))
@@ -224,26 +230,26 @@ def _count(state: State, event: ProbeResult, bad_targets: BadTargets, now: float
         state = probing.stir(state, now)
     if hl.regraded(before, after):
         state = probing.regrade(state, now)
-    state = probing.probe_by(replace(state, bad_targets=bad_targets, health=health), wake)
+    state = probing.probe_by(replace(state, health=replace(state.health, bad_targets=bad_targets, rounds=health)), wake)
     return seeking.stir(state, key, now) if bool(after.bad) != bool(before.bad) else state, changed
 
 
 def _take_report(state: State, report: ApplyReport, now: float) -> tuple[State, tuple[Effect, ...]]:
-    retries, wait, notes = refusals.reported(state.retries, report)
+    retries, wait, notes = refusals.reported(state.done.retries, report)
     if wait is None:
         # What a refused transaction had no dead marks for was not cut then.
         sweeps = state.agenda.sweeps
-        late = tuple(replace(sweep, at=now) for sweep in sweeps) if state.retries.tries else ()
+        late = tuple(replace(sweep, at=now) for sweep in sweeps) if state.done.retries.tries else ()
         due = replace(state.agenda, sweeps=(*sweeps, *late))
-        return agenda.read_soon(replace(state, retries=retries, agenda=due), now), ()
-    planned = state.agenda.read_at if state.retries.stale else None
+        return agenda.read_soon(replace(state, done=replace(state.done, retries=retries), agenda=due), now), ()
+    planned = state.agenda.read_at if state.done.retries.stale else None
     due = replace(state.agenda, read_at=now + wait if planned is None else planned)
-    return replace(state, retries=retries, agenda=due), notes
+    return replace(state, done=replace(state.done, retries=retries), agenda=due), notes
 
 
 def sysctl_paths(state: State, observed: Observed | None) -> tuple[str, ...]:
     """Return the settings whose values a decision about this world will want."""
-    if state.config is None or observed is None:
+    if state.known.config is None or observed is None:
         return ()
-    wanted = (sysctl.path for sysctl in build_sysctls(state.config, observed, state.reach, {}))
+    wanted = (sysctl.path for sysctl in build_sysctls(state.known.config, observed, state.decision.reach, {}))
     return tuple(dict.fromkeys((*wanted, ALL_RP_FILTER, EVENTS, *READ_SETTINGS)))

@@ -50,25 +50,25 @@ def tell(old: State, new: State, now: float) -> tuple[Story, tuple[Log, ...]]:
 
 def ends_of(state: State, key: UplinkFamily) -> Ends | None:
     """Return address and gateway of an uplink in a family; None when that is not known: its link is down."""
-    reached = state.reach[key]
+    reached = state.decision.reach[key]
     path = reached.path if isinstance(reached, NoPath) else reached
     if path is not None:
         return Ends(*(str(end) if end else None for end in (next(iter(path.addresses), None), path.via)))
-    if state.config is None or state.observed is None:
+    if state.known.config is None or state.known.observed is None:
         return None
-    link = state.observed.links.get(state.config.uplinks[key[0]].interface)
+    link = state.known.observed.links.get(state.known.config.uplinks[key[0]].interface)
     if link is None or not (link.up and link.carrier):
         return None
-    address = next(iter(state.observed.addresses_of(link.name, key[1])), None)
+    address = next(iter(state.known.observed.addresses_of(link.name, key[1])), None)
     return Ends(str(address.ip) if address else None, None)
 
 
 def held_for(state: State, key: UplinkFamily, now: float) -> float | None:
     """Return for how many more seconds an uplink that answers again is held down; None when it is not."""
-    probes = state.health.get(key)
+    probes = state.health.rounds.get(key)
     if probes is None or probes.health is Health.UP or not (probes.good and probes.proven) or probes.together:
         return None
-    remaining = probes.good_since + dm.hold_of(probes.damping, state.probing[key[0]]) - now
+    remaining = probes.good_since + dm.hold_of(probes.damping, state.known.probing[key[0]]) - now
     return remaining if remaining > 0 else None
 
 
@@ -77,12 +77,12 @@ class _Teller:
 
     def __init__(self, old: State, new: State, now: float) -> None:
         self._old, self._new, self._now = old, new, now
-        story = old.story
-        self._states = {name: seen for name, seen in story.states.items() if name in new.views}
-        self._ends = {key: ends for key, ends in story.ends.items() if key in new.reach}
+        story = old.done.story
+        self._states = {name: seen for name, seen in story.states.items() if name in new.decision.views}
+        self._ends = {key: ends for key, ends in story.ends.items() if key in new.decision.reach}
         self._policies = dict(story.policies)
-        self._flaps = {name: flaps for name, flaps in story.flaps.items() if name in new.views}
-        self._held = {name for name in story.held if name in new.views}
+        self._flaps = {name: flaps for name, flaps in story.flaps.items() if name in new.decision.views}
+        self._held = {name for name in story.held if name in new.decision.views}
         self._waits: dict[Waiting, float] = {}
 
     def story(self) -> Story:
@@ -94,12 +94,12 @@ class _Teller:
             flaps=self._flaps,
             held=frozenset(self._held),
             waits=self._waits,
-            seen=self._new.observed,
+            seen=self._new.known.observed,
         )
 
     def uplinks(self) -> Iterator[Log]:
         """Tell of states."""
-        for name, seen in self._new.views.items():
+        for name, seen in self._new.decision.views.items():
             before, since = self._states.get(name, (None, self._now))
             if seen.state is not before and self._settled(name, seen.state, before):
                 yield self._change(name, seen, before, self._now - since)
@@ -113,9 +113,9 @@ class _Teller:
         """Tell of addresses and gateways."""
         if self._same_ends():
             return
-        for key, path in self._new.reach.items():
+        for key, path in self._new.decision.reach.items():
             waiting: Waiting = ("ends", f"{key[0]} {key[1]}")
-            if path == self._old.reach.get(key) and waiting not in self._old.story.waits:
+            if path == self._old.decision.reach.get(key) and waiting not in self._old.done.story.waits:
                 continue
             ends, known = ends_of(self._new, key), self._ends.get(key)
             if ends is None or ends == known:
@@ -130,14 +130,14 @@ class _Teller:
 
     def _same_ends(self) -> bool:
         """True when nothing was read that could have changed them: a link's flags decide while others wait for it."""
-        seen, story = self._new.observed, self._old.story
+        seen, story = self._new.known.observed, self._old.done.story
         if seen is None or story.seen is None or any(kind == "ends" for kind, _ in story.waits):
             return False
         return seen.addresses is story.seen.addresses and seen.defaults is story.seen.defaults
 
     def policies(self) -> Iterator[Log]:
         """Tell which policies nobody well serves, and which are served again."""
-        config, selection = self._new.config, self._new.selection
+        config, selection = self._new.known.config, self._new.decision.selection
         if config is None or selection is None:
             return
         now = unserved_policies(config, selection)
@@ -155,12 +155,12 @@ class _Teller:
         self._policies = now
 
     def _members(self, policy: str, family: Family) -> tuple[tuple[str, int], ...]:
-        choice = self._new.selection.choices.get((policy, family)) if self._new.selection else None
+        choice = self._new.decision.selection.choices.get((policy, family)) if self._new.decision.selection else None
         return choice.members if choice else ()
 
     def _due(self, what: Waiting, wait: float) -> bool:
         """True once it has waited for so long; until then it waits."""
-        at = self._old.story.waits.get(what, self._now + wait)
+        at = self._old.done.story.waits.get(what, self._now + wait)
         if at > self._now:
             self._waits[what] = at
         return at <= self._now
@@ -169,7 +169,7 @@ class _Teller:
         """Wait for the other family of an uplink that returns in one."""
         if state is not UplinkState.DEGRADED or before not in OUT:
             return True
-        settings = self._new.probing[name]
+        settings = self._new.known.probing[name]
         return self._due(("state", name), settings.interval + settings.timeout)
 
     def _change(self, name: str, seen: UplinkView, before: UplinkState | None, seconds: float) -> Log:
@@ -188,7 +188,7 @@ class _Teller:
         return Log(level, f"uplink.{seen.state}", text)
 
     def _returned(self, name: str, seen: UplinkView) -> str:
-        history = self._new.memory.outages.get(name)
+        history = self._new.known.memory.outages.get(name)
         outage = history.ended if history and not history.lasting else None
         after = f" again after {lasted(outage.lasted or 0.0)}" if outage else ""
         if seen.state is UplinkState.DEGRADED:
@@ -202,14 +202,14 @@ class _Teller:
 
     def _how_often(self, name: str, least: int) -> str:
         state = self._new
-        number = past.today(state.memory.outages.get(name), self._now + state.unix, state.zone)
+        number = past.today(state.known.memory.outages.get(name), self._now + state.known.unix, state.known.zone)
         return f" ({ordinal(number)} outage today)" if number >= least else ""
 
     def _by(self, name: str) -> str:
         """Say by which addresses and gateways, which are told by that."""
         parts = []
         for family in FAMILIES:
-            ends = ends_of(self._new, (name, family)) if (name, family) in self._new.reach else None
+            ends = ends_of(self._new, (name, family)) if (name, family) in self._new.decision.reach else None
             if ends is not None and ends.address is not None:
                 self._ends[name, family] = ends
                 parts.append(f"address {ends.address}" + (f", gateway {ends.gateway}" if ends.gateway else ""))
@@ -228,25 +228,27 @@ class _Teller:
         if held and name not in self._held:
             self._held.add(name)
             remaining, family = max(held)
-            damping = self._new.health[name, family].damping
+            damping = self._new.health.rounds[name, family].damping
             often = f": lost {damping.losses} times in {dm.spoken(self._now - damping.first)}"
             yield Log(
                 Level.INFO, "uplink.held", f"{name} answers again; hold-down for another {lasted(remaining)}{often}"
             )
 
     def _went_away(self, key: UplinkFamily) -> bool:
-        return isinstance(self._old.reach.get(key), Path) and isinstance(self._new.reach.get(key), NoPath)
+        return isinstance(self._old.decision.reach.get(key), Path) and isinstance(
+            self._new.decision.reach.get(key), NoPath
+        )
 
     def _held_back(self, key: UplinkFamily) -> float | None:
         """Seconds left for one that was lost more than once in a row; the first hold-down is no news."""
-        probes = self._new.health.get(key)
-        if probes is None or probes.damping.losses < 2 or probes.good < self._new.probing[key[0]].rise:
+        probes = self._new.health.rounds.get(key)
+        if probes is None or probes.damping.losses < 2 or probes.good < self._new.known.probing[key[0]].rise:
             return None
         return held_for(self._new, key, self._now)
 
     def _flapping(self, name: str, seconds: float) -> str:
-        probes = [p for (n, _), p in self._new.health.items() if n == name]
-        hold = max((dm.hold_of(p.damping, self._new.probing[name]) for p in probes), default=0.0)
+        probes = [p for (n, _), p in self._new.health.rounds.items() if n == name]
+        hold = max((dm.hold_of(p.damping, self._new.known.probing[name]) for p in probes), default=0.0)
         return (
             f"{name} is flapping: its link was lost {FLAPPING} times in {lasted(seconds)}; "
             f"it serves again after answering for {lasted(hold)}"

@@ -20,11 +20,11 @@ from polywan.core.world.paths import Path, Reach, UplinkFamily
 def weigh(state: State, event: ProbeResult, now: float) -> tuple[bl.Assessment, tuple[Effect, ...]]:
     """Ask who is to blame for a missing answer before it is counted."""
     key = (event.uplink, event.family)
-    probes = state.health[key]
+    probes = state.health.rounds[key]
     sent = None
     if probes.health is not Health.DOWN:
         sent = next((r.sent for r in probes.open if r.number == event.round), None)
-    assessment = bl.take(state.bad_targets, event, sent, state.observers.get(event.family, {}), now)
+    assessment = bl.take(state.health.bad_targets, event, sent, state.health.observers.get(event.family, {}), now)
     notes = []
     if assessment.bad is not None:
         text = f"target {assessment.bad} answers through no uplink: not counted"
@@ -42,15 +42,19 @@ def second_opinions(state: State, assessment: bl.Assessment, now: float) -> Stat
     hasty = {
         key: replace(probes, next=now)
         for key in assessment.ask
-        if (probes := state.health[key]).next > now and not any(r.sent >= since for r in probes.open)
+        if (probes := state.health.rounds[key]).next > now and not any(r.sent >= since for r in probes.open)
     }
-    return probing.probe_by(replace(state, health={**state.health, **hasty}), now) if hasty else state
+    return (
+        probing.probe_by(replace(state, health=replace(state.health, rounds={**state.health.rounds, **hasty})), now)
+        if hasty
+        else state
+    )
 
 
 def kept(state: State, config: Resolved) -> bl.BadTargets:
     """Return what is known of the targets that this configuration still has."""
     targets = {target for name in config.uplinks for target in config.health[name].targets}
-    return bl.retained(state.bad_targets, config.uplinks, targets)
+    return bl.retained(state.health.bad_targets, config.uplinks, targets)
 
 
 def observers(

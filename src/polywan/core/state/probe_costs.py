@@ -22,12 +22,17 @@ def paid_round(state: State, key: UplinkFamily, targets: Iterable[ProbeTarget], 
     more = 0 if family is Family.V4 else 20
     pairs = [_PACKETS.get(method, _PACKETS["tcp"]) for target in targets for method in target.methods]
     sent = sum(out + more for out, _ in pairs)
-    received = sum(back + more for _, back in pairs) * (1 - (state.health[key].loss or 0.0))
+    received = sum(back + more for _, back in pairs) * (1 - (state.health.rounds[key].loss or 0.0))
     return spend(state, name, sent, round(received), now)
 
 
 def spend(state: State, uplink: str, sent: int, received: int, now: float) -> State:
     """Count bytes of an uplink's probes or checks, `now` in monotonic seconds."""
-    old = state.checks.spent.get(uplink) or Spent(since=now, until=now)
+    old = state.health.checks.spent.get(uplink) or Spent(since=now, until=now)
     new = replace(old, until=now, sent=old.sent + sent, received=old.received + received)
-    return replace(state, checks=replace(state.checks, spent={**state.checks.spent, uplink: new}))
+    return replace(
+        state,
+        health=replace(
+            state.health, checks=replace(state.health.checks, spent={**state.health.checks.spent, uplink: new})
+        ),
+    )

@@ -18,7 +18,7 @@ _LENDERS: Final = frozenset({"bridge", "dummy"})
 
 def foreign(state: State, event: Event) -> bool:
     """Tell whether a notification is about a device that is no uplink's, and that nothing leads by."""
-    observed, config = state.observed, state.config
+    observed, config = state.known.observed, state.known.config
     if observed is None or config is None:
         return False
     match event:

@@ -38,78 +38,30 @@ class RouterFailover:
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
-    """Everything the daemon knows; `None` means not known yet. Times are monotonic seconds.
-
-    Without slots, for `evolve.replace`.
+class Known:
+    """What was read: the file, what it refers to, the kernel, and what outlives the daemon.
 
     Attributes:
         config: the file, worked out with the numbers that the memory has of uplinks and policies.
+        rules_at: file and line of each rule; `advice`: what is odd in the file, though good.
+        memory: what outlives the daemon.
         lookups: what rules refer to outside of the file, as last read.
-        retired: marks that a reload removed; who still carries one is let go for a while.
-        lost: links that lost an address since the last read, as the kernel told, by family.
+        observed: links, addresses and routes of others.
         actual: what the kernel holds of ours, as read or as just applied.
-        reach, health, selection, desired: the last decision; kept to tell what a new one changes.
-        spare: metered uplinks that no policy needs now (`core/engine/standby_probing.py`).
-        failovers: links with several routers whose first one failed (`core/engine/routers.py`).
-        checks: what is known of the layers above the link; `bad_targets`: of targets that answer nobody.
-        observers: the uplinks that are probed, by family, and whom they ask; they can tell a bad target.
-        watches: what is known of new connections of the uplinks that are up.
-        views: every uplink's state as people see it.
-        generation: number of plans carried out.
-        staged: sets that are declared in the kernel ahead of their use (`core/engine/list_preload.py`).
-        ramps: who is in slow start, and how many percent of its weight it is given.
-        drains: uplinks that are being left.
+        lost: links that lost an address since the last read, as the kernel told, by family.
         unix: what added to monotonic seconds gives Unix time, as of the daemon's start; `zone`: local time minus UTC.
-        story: what the log has told so far.
-        held: the table that others cannot flush, as last asked for.
-        repairs: what was done about changes by others (`core/state/drift.py`).
-        retries: what became of the last plans (`core/state/refusals.py`).
-        agenda: what is due when.
-        rules_at: file and line of each rule.
-        advice: what is odd in the configuration, though good.
-        cautions: why nothing may work in this world, as of the last read.
-        warnings: what the user should know, for status; `advice` and `cautions` are part of it.
     """
 
     config: Resolved | None = None
-    memory: Memory = field(default_factory=Memory)
-    lookups: Lookups = NOTHING
-    retired: Retired = field(default_factory=dict)
-    lost: frozenset[tuple[str, Family]] = frozenset()
-    observed: Observed | None = None
-    actual: ActualState | None = None
-    reach: Mapping[UplinkFamily, Reach] = field(default_factory=dict)
-    health: Mapping[UplinkFamily, ProbeState] = field(default_factory=dict)
-    failovers: Mapping[UplinkFamily, RouterFailover] = field(default_factory=dict)
-    checks: Checks = field(default_factory=Checks)
-    bad_targets: BadTargets = field(default_factory=BadTargets)
-    observers: Mapping[Family, Observers] = field(default_factory=dict)
-    watches: Mapping[UplinkFamily, AttemptHistory] = field(default_factory=dict)
-    selection: Selection | None = None
-    spare: frozenset[UplinkFamily] = frozenset()
-    desired: DesiredState | None = None
-    views: Mapping[str, UplinkView] = field(default_factory=dict)
-    generation: int = 0
-    staged: frozenset[str] = frozenset()
-    ramps: Mapping[UplinkFamily, int] = field(default_factory=dict)
-    drains: Drains = field(default_factory=dict)
-    unix: float = 0.0
-    zone: float = 0.0
-    story: Story = NOTHING_LOGGED
-    held: NftTable | None = None
-    repairs: Repairs = field(default_factory=Repairs)
-    retries: Retries = field(default_factory=Retries)
-    agenda: Agenda = NOTHING_DUE
     rules_at: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
-    cautions: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def ready(self) -> bool:
-        """True once a decision was made from a full read."""
-        return self.desired is not None
+    memory: Memory = field(default_factory=Memory)
+    lookups: Lookups = NOTHING
+    observed: Observed | None = None
+    actual: ActualState | None = None
+    lost: frozenset[tuple[str, Family]] = frozenset()
+    unix: float = 0.0
+    zone: float = 0.0
 
     @property
     def numbers(self) -> Mapping[str, Numbers]:
@@ -125,3 +77,99 @@ class State:
     def probing(self) -> Mapping[str, HealthSettings]:
         """How every uplink is probed."""
         return self.config.health if self.config is not None else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthState:
+    """What is known of every uplink's health.
+
+    Attributes:
+        rounds: of the rounds of probes, and what they say.
+        failovers: links with several routers whose first one failed (`core/engine/routers.py`).
+        checks: what is known of the layers above the link; `bad_targets`: of targets that answer nobody.
+        observers: the uplinks that are probed, by family, and whom they ask; they can tell a bad target.
+        watches: what is known of new connections of the uplinks that are up.
+    """
+
+    rounds: Mapping[UplinkFamily, ProbeState] = field(default_factory=dict)
+    failovers: Mapping[UplinkFamily, RouterFailover] = field(default_factory=dict)
+    checks: Checks = field(default_factory=Checks)
+    bad_targets: BadTargets = field(default_factory=BadTargets)
+    observers: Mapping[Family, Observers] = field(default_factory=dict)
+    watches: Mapping[UplinkFamily, AttemptHistory] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What was decided last; kept to tell what a new decision changes.
+
+    Attributes:
+        reach: how every uplink is reached, or why it is not.
+        ramps: uplinks in slow start, and how many percent of their weight they are given.
+        selection: which uplinks serve which policy.
+        spare: metered uplinks that no policy needs now (`core/engine/standby_probing.py`).
+        drains: uplinks that are being left.
+        retired: marks that a reload removed, and until when they are dead.
+        views: every uplink's state as people see it.
+        desired: what the kernel should hold; None before the first decision. `held`: the table that others cannot
+            flush.
+        cautions: why nothing may work in this world, as of the last read.
+        warnings: what the user should know, for status; advice and cautions are part of it.
+    """
+
+    reach: Mapping[UplinkFamily, Reach] = field(default_factory=dict)
+    ramps: Mapping[UplinkFamily, int] = field(default_factory=dict)
+    selection: Selection | None = None
+    spare: frozenset[UplinkFamily] = frozenset()
+    drains: Drains = field(default_factory=dict)
+    retired: Retired = field(default_factory=dict)
+    views: Mapping[str, UplinkView] = field(default_factory=dict)
+    desired: DesiredState | None = None
+    held: NftTable | None = None
+    cautions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What was done about decisions, and what came of it.
+
+    Attributes:
+        generation: number of plans carried out.
+        staged: sets that are declared in the kernel ahead of their use (`core/engine/list_preload.py`).
+        repairs: of changes by others (`core/state/drift.py`).
+        retries: of what the kernel refused (`core/state/refusals.py`).
+        story: what the log has told so far.
+    """
+
+    generation: int = 0
+    staged: frozenset[str] = frozenset()
+    repairs: Repairs = field(default_factory=Repairs)
+    retries: Retries = field(default_factory=Retries)
+    story: Story = NOTHING_LOGGED
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Everything the daemon knows; `None` means not known yet. Times are monotonic seconds.
+
+    It and its parts have no slots, for `evolve.replace`.
+
+    Attributes:
+        known: what was read.
+        health: what probes, checks and connections say of the uplinks.
+        decision: what follows from both, as decided last.
+        done: what was done about it.
+        agenda: what is due when.
+    """
+
+    known: Known = Known()
+    health: HealthState = HealthState()
+    decision: Decision = Decision()
+    done: Done = Done()
+    agenda: Agenda = NOTHING_DUE
+
+    @property
+    def ready(self) -> bool:
+        """True once a decision was made from a full read."""
+        return self.decision.desired is not None

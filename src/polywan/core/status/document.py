@@ -77,12 +77,12 @@ def document(
         now: monotonic seconds; without it nothing is told of what counts for seconds only.
         troubles: what else people should know.
     """
-    config, selection, applied = state.config, state.selection, state.retries.applied
+    config, selection, applied = state.known.config, state.decision.selection, state.done.retries.applied
     names = () if config is None else config.uplinks
     return Status(
         schema=SCHEMA,
         version=version,
-        generation=state.generation,
+        generation=state.done.generation,
         since=iso(started + wall_offset),
         ready=state.ready,
         uplinks=tuple(
@@ -91,13 +91,13 @@ def document(
             if config is not None
         ),
         policies=() if config is None or selection is None else tuple(_policies(config, selection)),
-        drift=tuple(drift.shown(state.repairs.mended, config, now)),
+        drift=tuple(drift.shown(state.done.repairs.mended, config, now)),
         warnings=(
-            *state.warnings,
-            *(f"the kernel refused: {text}" for text in state.retries.refused),
-            *map(fail_static.static_reason, fail_static.failed_at_once(state.health)),
+            *state.decision.warnings,
+            *(f"the kernel refused: {text}" for text in state.done.retries.refused),
+            *map(fail_static.static_reason, fail_static.failed_at_once(state.health.rounds)),
             *forced(state),
-            *(f"target {target} answers through no uplink: not counted" for target in state.bad_targets.bad),
+            *(f"target {target} answers through no uplink: not counted" for target in state.health.bad_targets.bad),
             *troubles,
         ),
         apply_ms=round(1000 * applied.seconds, 2) if applied else None,
@@ -109,12 +109,12 @@ def _uplink(
     state: State, config: Resolved, name: str, wall_offset: float, traffic: Traffic, now: float
 ) -> UplinkStatus:
     uplink = config.uplinks[name]
-    seen = state.views.get(name)
-    number = state.numbers[name]
-    probes = [state.health[name, f] for f in FAMILIES if (name, f) in state.health]
+    seen = state.decision.views.get(name)
+    number = state.known.numbers[name]
+    probes = [state.health.rounds[name, f] for f in FAMILIES if (name, f) in state.health.rounds]
     best = min((p for p in probes if p.rtt is not None), key=lambda p: p.rtt or 0.0, default=None)
     prefixes6, nat6_mode = _nat6(state, config, name)
-    spent = state.checks.spent.get(name)
+    spent = state.health.checks.spent.get(name)
     ended = uplink_detail.last_ended(state, name)
     return UplinkStatus(
         name=name,
@@ -125,7 +125,7 @@ def _uplink(
         weight=config.weights[name],
         slow_start=_slow_start(state, name),
         metered=uplink.metered,
-        share=_share(state.selection, "default", name),
+        share=_share(state.decision.selection, "default", name),
         gateway=_gateway(state, name, Family.V4),
         gateway6=_gateway(state, name, Family.V6),
         address=_address(state, name, Family.V4),
@@ -173,15 +173,15 @@ def _queue(probes: Iterable[ProbeState]) -> float | None:
 
 def _slow_start(state: State, name: str) -> float | None:
     """Part of its weight that an uplink in slow start is given beside others, 0..1; None for all others."""
-    parts = [part for (uplink, _), part in state.ramps.items() if uplink == name]
+    parts = [part for (uplink, _), part in state.decision.ramps.items() if uplink == name]
     return min(parts) / 100 if parts else None
 
 
 def _nat6(state: State, config: Resolved, name: str) -> tuple[tuple[str, ...], str | None]:
     """Prefixes that the provider routes here, and what happens to IPv6 sources; None without IPv6."""
-    if state.observed is None or (name, Family.V6) not in state.reach:
+    if state.known.observed is None or (name, Family.V6) not in state.decision.reach:
         return (), None
-    side = side_of(name, config.uplinks[name], state.observed)
+    side = side_of(name, config.uplinks[name], state.known.observed)
     return tuple(map(str, side.prefixes)), side.mode
 
 
@@ -194,9 +194,9 @@ def _month(spent: Spent | None) -> int | None:
 def _layers(state: State, name: str, families: Iterable[Family], wall_offset: float) -> dict[str, LayerStatus]:
     """Each layer that is checked; of two families, the one that is worse."""
     worst: dict[Layer, LayerState] = {}
-    wanted = {Layer.GATEWAY, *state.probing[name].checks} if name in state.probing else set()
+    wanted = {Layer.GATEWAY, *state.known.probing[name].checks} if name in state.known.probing else set()
     for family in families:
-        for layer, known in state.checks.known.get((name, family), {}).items():
+        for layer, known in state.health.checks.known.get((name, family), {}).items():
             if layer in wanted and (layer not in worst or _BADNESS[known.verdict] > _BADNESS[worst[layer].verdict]):
                 worst[layer] = known
     return {
@@ -216,10 +216,10 @@ def _families(state: State, name: str, wall_offset: float, now: float) -> dict[s
     result = {}
     for family in FAMILIES:
         key = (name, family)
-        if key not in state.reach:
+        if key not in state.decision.reach:
             continue
-        word, cause = judge_family(key, state.reach, state.health, found)
-        ends, probes = ends_of(state, key), state.health.get(key)
+        word, cause = judge_family(key, state.decision.reach, state.health.rounds, found)
+        ends, probes = ends_of(state, key), state.health.rounds.get(key)
         result[family.nfproto] = FamilyStatus(
             state=word,
             reason=cause,
@@ -238,14 +238,14 @@ def _families(state: State, name: str, wall_offset: float, now: float) -> dict[s
 
 def _drain(state: State, name: str, wall_offset: float) -> DrainStatus | None:
     """Since when the uplink is being left, by hand or because a better one serves again, and when the rest is ended."""
-    found = [drain_state for (n, _), drain_state in state.drains.items() if n == name and not drain_state.done]
+    found = [drain_state for (n, _), drain_state in state.decision.drains.items() if n == name and not drain_state.done]
     if not found:
         return None
     deadline = max(drain_state.deadline for drain_state in found)
     return DrainStatus(
         since=iso(min(drain_state.since for drain_state in found) + wall_offset),
         deadline=None if deadline == inf else iso(deadline + wall_offset),
-        by_operator=name in state.memory.orders,
+        by_operator=name in state.known.memory.orders,
     )
 
 
@@ -287,16 +287,20 @@ def _members(choice: Choice) -> tuple[Member, ...]:
 
 def forced(state: State) -> Iterable[str]:
     """Return which policies nobody well serves, for people."""
-    return unserved(state.config, state.selection).values() if state.config and state.selection else ()
+    return (
+        unserved(state.known.config, state.decision.selection).values()
+        if state.known.config and state.decision.selection
+        else ()
+    )
 
 
 def _gateway(state: State, name: str, family: Family) -> str | None:
-    reached = state.reach.get((name, family))
+    reached = state.decision.reach.get((name, family))
     path = reached.path if isinstance(reached, NoPath) else reached
     return str(path.via) if path is not None and path.via is not None else None
 
 
 def _address(state: State, name: str, family: Family) -> str | None:
-    reached = state.reach.get((name, family))
+    reached = state.decision.reach.get((name, family))
     path = reached.path if isinstance(reached, NoPath) else reached
     return str(path.addresses[0]) if path is not None and path.addresses else None

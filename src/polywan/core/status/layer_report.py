@@ -18,7 +18,7 @@ _Line: TypeAlias = tuple[str, LayerVerdict, str]
 
 def report(state: State, uplink: str) -> list[LayerReport]:
     """Return what is known of each layer of an uplink, lowest first; with both families, each layer names its own."""
-    keys = [(uplink, family) for family in FAMILIES if (uplink, family) in state.reach]
+    keys = [(uplink, family) for family in FAMILIES if (uplink, family) in state.decision.reach]
     lines: list[LayerReport] = []
     for key in keys:
         prefix = f"IPv{key[1]} " if len(keys) > 1 else ""
@@ -31,29 +31,29 @@ def report(state: State, uplink: str) -> list[LayerReport]:
 
 def tested(state: State, uplink: str, since: float) -> bool:
     """Tell whether a round and every check that were asked for at time `since` have their results."""
-    for key, probes in state.health.items():
-        if key[0] != uplink or not isinstance(state.reach.get(key), Path):
+    for key, probes in state.health.rounds.items():
+        if key[0] != uplink or not isinstance(state.decision.reach.get(key), Path):
             continue
-        layers = state.checks.known.get(key, {}).values()
+        layers = state.health.checks.known.get(key, {}).values()
         if any(layer.next == -inf or (layer.pending and layer.checked < since) for layer in layers):
             return False
-        number = state.checks.asked.get(key, 0)
+        number = state.health.checks.asked.get(key, 0)
         if probes.number < number or any(r.number == number for r in probes.open):
             return False
     return True
 
 
 def _lines(state: State, key: UplinkFamily) -> Iterator[_Line]:
-    path = state.reach[key]
+    path = state.decision.reach[key]
     if isinstance(path, NoPath):
         yield "link", LayerVerdict.BROKEN, path.reason
         return
     yield "link", LayerVerdict.OK, ", ".join(map(str, path.addresses)) or path.link
-    layers = state.checks.known.get(key, {})
+    layers = state.health.checks.known.get(key, {})
     if Layer.GATEWAY in layers:
         yield _line(Layer.GATEWAY, layers[Layer.GATEWAY])
     yield _targets(state, key)
-    checks = state.probing[key[0]].checks if key[0] in state.probing else ()
+    checks = state.known.probing[key[0]].checks if key[0] in state.known.probing else ()
     yield from (_line(layer, layers[layer]) for layer in Layer if layer in checks and layer in layers)
 
 
@@ -67,14 +67,14 @@ def _line(layer: Layer, known: LayerState) -> _Line:
 
 
 def _targets(state: State, key: UplinkFamily) -> _Line:
-    misses = state.bad_targets.misses.get(key, {})
-    settings = state.probing.get(key[0])
+    misses = state.health.bad_targets.misses.get(key, {})
+    settings = state.known.probing.get(key[0])
     asked = [] if settings is None else [t for t in settings.targets if t.version == key[1]]
     judged = [t for t in asked if t in misses]
     if settings is None or not judged:
         return "targets", LayerVerdict.UNKNOWN, "no result yet" if asked else "none to probe"
     answer = [t for t in judged if misses[t] == 0]
-    counted = state.bad_targets.counted(asked)
+    counted = state.health.bad_targets.counted(asked)
     enough = sum(t in counted for t in answer) >= settings.quorum_for(len(counted))
     silent = ", ".join(str(t) for t in judged if misses[t])
     detail = f"{len(answer)} of {len(asked)} answer" + (f"; not {silent}" if silent else "")

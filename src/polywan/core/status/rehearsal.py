@@ -32,7 +32,15 @@ def rehearse(state: State, config: Config, lookups: Lookups, read: ReadDone, now
     Raises:
         CapacityError: the configuration needs more numbers than there are.
     """
-    state, _ = reconfigure.take(replace(state, lookups=lookups, repairs=replace(state.repairs, times=())), config, now)
+    state, _ = reconfigure.take(
+        replace(
+            state,
+            known=replace(state.known, lookups=lookups),
+            done=replace(state.done, repairs=replace(state.done.repairs, times=())),
+        ),
+        config,
+        now,
+    )
     state, effects = engine.step(state, read, now)
     plans = [effect.plan for effect in effects if isinstance(effect, Apply)]
     return (plans[0] if plans else Plan()), state

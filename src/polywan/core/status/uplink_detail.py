@@ -29,25 +29,25 @@ def held(state: State, name: str, now: float) -> float | None:
 
 def family_held(state: State, key: UplinkFamily, now: float) -> float | None:
     """Return the same for one family of an uplink."""
-    remaining = held_for(state, key, now) if isfinite(now) and key in state.reach else None
+    remaining = held_for(state, key, now) if isfinite(now) and key in state.decision.reach else None
     return None if remaining is None else round(remaining, 1)
 
 
 def outages_today(state: State, name: str, wall_offset: float, now: float) -> int:
     """Return how many outages of an uplink began today, local time; `wall_offset` plus `now` is Unix time."""
-    history = state.memory.outages.get(name)
-    return outages.today(history, now + wall_offset, state.zone) if isfinite(now) else 0
+    history = state.known.memory.outages.get(name)
+    return outages.today(history, now + wall_offset, state.known.zone) if isfinite(now) else 0
 
 
 def last_ended(state: State, name: str) -> outages.Outage | None:
     """Return the last outage of an uplink that is over."""
-    history = state.memory.outages.get(name)
+    history = state.known.memory.outages.get(name)
     return history.ended if history else None
 
 
 def last_outages(state: State, name: str) -> tuple[OutageStatus, ...]:
     """Return the last outages of an uplink, newest first."""
-    history = state.memory.outages.get(name)
+    history = state.known.memory.outages.get(name)
     return tuple(
         OutageStatus(
             since=iso(outage.began),
@@ -60,7 +60,7 @@ def last_outages(state: State, name: str) -> tuple[OutageStatus, ...]:
 
 def stands_by(state: State, name: str) -> bool:
     """True for an uplink that could serve and is given nothing by any policy, because others are preferred."""
-    seen, selection = state.views.get(name), state.selection
+    seen, selection = state.decision.views.get(name), state.decision.selection
     if seen is None or selection is None or seen.state not in (UplinkState.UP, UplinkState.DEGRADED):
         return False
     return not any(member == name for member, _ in draining.serving(selection))
@@ -68,7 +68,7 @@ def stands_by(state: State, name: str) -> bool:
 
 def share(state: State, policy: str, key: UplinkFamily) -> float:
     """Return an uplink's share of a policy's new connections in a family, 0..1."""
-    choice = state.selection.choices.get((policy, key[1])) if state.selection else None
+    choice = state.decision.selection.choices.get((policy, key[1])) if state.decision.selection else None
     total = sum(weight for _, weight in choice.members) if choice else 0
     mine = sum(weight for member, weight in choice.members if member == key[0]) if choice else 0
     return round(mine / total, 6) if total else 0.0
@@ -79,16 +79,16 @@ def shares(state: State, policy: str, name: str) -> dict[str, float]:
     return {
         family.nfproto: share(state, policy, (name, family))
         for family in FAMILIES
-        if state.selection is not None and (policy, family) in state.selection.choices
+        if state.decision.selection is not None and (policy, family) in state.decision.selection.choices
     }
 
 
 def targets(state: State, key: UplinkFamily) -> tuple[TargetStatus, ...]:
     """Return each target: probes in a row without an answer (None: not known yet), and what was measured with it."""
-    settings, probes = state.probing.get(key[0]), state.health.get(key)
+    settings, probes = state.known.probing.get(key[0]), state.health.rounds.get(key)
     if settings is None:
         return ()
-    missed = state.bad_targets.misses.get(key, {})
+    missed = state.health.bad_targets.misses.get(key, {})
     measured = {t.address: t for t in probes.quality.targets} if probes else {}
     return tuple(
         TargetStatus(

@@ -29,7 +29,7 @@ async def look(daemon: Daemon, refresh: Callable[[], Awaitable[object]], name: s
         ControlError: no such uplink (404).
         MissingFeature: this machine, or this process, has no control groups that nftables could ask for.
     """
-    config = daemon.state.config
+    config = daemon.state.known.config
     if config is None or name not in config.uplinks:
         known = config.uplinks if config else ()
         raise ControlError(f"there is no uplink {shown(name)}; {suggest(name, known)}", 404)
@@ -40,21 +40,21 @@ async def look(daemon: Daemon, refresh: Callable[[], Awaitable[object]], name: s
 
 
 def _document(state: State, name: str, directory: str) -> ViaGroup:
-    group = state.lookups.cgroups.get(via_group(name))
-    read = state.actual.nft if state.actual else None
-    config, selection, desired = state.config, state.selection, state.desired
-    if config is None or selection is None or desired is None or name not in state.views:
+    group = state.known.lookups.cgroups.get(via_group(name))
+    read = state.known.actual.nft if state.known.actual else None
+    config, selection, desired = state.known.config, state.decision.selection, state.decision.desired
+    if config is None or selection is None or desired is None or name not in state.decision.views:
         raise ControlError(f"there is no uplink {shown(name)} any more", 404)
-    seen = state.views[name]
+    seen = state.decision.views[name]
     # Between reads the kernel is assumed to hold what was applied, also where it refused.
-    last = state.retries.applied
+    last = state.done.retries.applied
     refused = last is not None and any(isinstance(f.op, NftBatch) for f in last.failures)
     return ViaGroup(
         directory=directory,
         uplink=name,
         state=seen.state,
         reason=seen.reason,
-        families=tuple(f.nfproto for f in FAMILIES if serves(config, name, f, state.reach, selection)),
+        families=tuple(f.nfproto for f in FAMILIES if serves(config, name, f, state.decision.reach, selection)),
         group=group.inode if group else None,
         in_force=group is not None and read is not None and not refused and in_force(desired.nft, read),
     )

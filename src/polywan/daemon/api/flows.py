@@ -125,14 +125,14 @@ class Tracking:
         return [kept for kept in self._tracker.affinities() if policy in (None, kept.policy)]
 
     def _names(self) -> dict[int, str]:
-        return {int(numbers.mark): name for name, numbers in self._state().numbers.items()}
+        return {int(numbers.mark): name for name, numbers in self._state().known.numbers.items()}
 
     def _mask(self) -> int:
-        config = self._state().config
+        config = self._state().known.config
         return config.layout.mask if config is not None else 0
 
     def _check_policy(self, policy: str | None) -> None:
-        config = self._state().config
+        config = self._state().known.config
         known = config.policies if config is not None else ()
         if policy is not None and policy not in known:
             raise _unknown("policy", policy, known)
@@ -142,10 +142,10 @@ def probes_of(state: State) -> frozenset[tuple[str, str]]:
     """Return source and destination of every probe: an uplink's address, and its targets and gateway."""
     return frozenset(
         (str(source), str(to))
-        for (name, family), path in state.reach.items()
-        if isinstance(path, Path) and name in state.probing
+        for (name, family), path in state.decision.reach.items()
+        if isinstance(path, Path) and name in state.known.probing
         for source in path.addresses
-        for to in (*(t for t in state.probing[name].targets if t.version == family), path.via)
+        for to in (*(t for t in state.known.probing[name].targets if t.version == family), path.via)
         if to is not None
     )
 

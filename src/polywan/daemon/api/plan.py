@@ -40,16 +40,16 @@ async def plan(daemon: Daemon, kernel: Kernel, asked: WhatToPlan) -> Planned:
         raise ControlError("expected the texts of files, by name", 400)
     config = (await asyncio.to_thread(load_texts, asked.files)).config
     before = daemon.state
-    if before.config is not None and wanted(config) == wanted(before.config.file):
-        lookups = before.lookups
+    if before.known.config is not None and wanted(config) == wanted(before.known.config.file):
+        lookups = before.known.lookups
     else:
         lookups = await look_once(config, SystemResolver())
     observed = await asyncio.to_thread(kernel.observe)
     try:
-        resolved = resolve(config, before.memory.ids)
-        paths = engine.sysctl_paths(replace(daemon.state, config=resolved), observed)
+        resolved = resolve(config, before.known.memory.ids)
+        paths = engine.sysctl_paths(replace(daemon.state, known=replace(daemon.state.known, config=resolved)), observed)
         read = ReadDone(observed, await asyncio.to_thread(kernel.read, paths))
         found, after = rehearse(daemon.state, config, lookups, read, asyncio.get_running_loop().time())
     except CapacityError as error:
         raise ConfigError([Problem("config", "global.mark_mask", str(error))]) from error
-    return planned(found, after.warnings)
+    return planned(found, after.decision.warnings)

@@ -64,7 +64,11 @@ class Uplinks:
         await self._daemon.settle(OperatorCommand(name, verb, _seconds(deadline)))
         state = self._daemon.state
         warnings = [text for text in forced(state) if text not in before]
-        if state.config is not None and name in state.config.uplinks and not state.config.uplinks[name].enabled:
+        if (
+            state.known.config is not None
+            and name in state.known.config.uplinks
+            and not state.known.config.uplinks[name].enabled
+        ):
             warnings.append(f"{name} has enabled = false in the configuration, which takes precedence")
         if self._daemon.unsaved:
             warnings.append(f"in force, but lost on a restart: {self._daemon.unsaved}")
@@ -104,13 +108,13 @@ class Uplinks:
         )
 
     def _check(self, name: str) -> None:
-        config = self._daemon.state.config
+        config = self._daemon.state.known.config
         if config is None or name not in config.uplinks:
             known = config.uplinks if config else ()
             raise ControlError(f"there is no uplink {shown(name)}; {suggest(name, known)}", 404)
 
     def _seen(self, name: str) -> UplinkView:
-        seen = self._daemon.state.views.get(name)
+        seen = self._daemon.state.decision.views.get(name)
         if seen is None:
             raise ControlError(f"there is no uplink {shown(name)} any more", 404)
         return seen

@@ -39,14 +39,14 @@ def trace_input_of(state: State) -> TraceInput:
     Raises:
         QuestionError: nothing was decided yet.
     """
-    if state.config is None or state.observed is None or state.selection is None:
+    if state.known.config is None or state.known.observed is None or state.decision.selection is None:
         raise QuestionError("no decision yet: try again in a moment")
     return TraceInput(
-        config=state.config,
-        lookups=state.lookups,
-        selection=state.selection,
-        reach=state.reach,
-        observed=state.observed,
+        config=state.known.config,
+        lookups=state.known.lookups,
+        selection=state.decision.selection,
+        reach=state.decision.reach,
+        observed=state.known.observed,
     )
 
 
@@ -74,7 +74,7 @@ def live(state: State, kernel: Machine, words: Mapping[str, str], now: int) -> E
     if "flow" in words:
         known = (flow for flow in kernel.flows(inputs.layout.mask) if _meant(inputs, question, flow))
         flows = tuple(_flow(inputs, flow) for flow in islice(known, MOST_FLOWS))
-    return explain.document(traced, proofs, state.rules_at, flows)
+    return explain.document(traced, proofs, state.known.rules_at, flows)
 
 
 def recorded(state: State, words: Mapping[str, str], now: int) -> Explanation:
@@ -89,15 +89,15 @@ def recorded(state: State, words: Mapping[str, str], now: int) -> Explanation:
     packet, notes = _completed(inputs, parse(words), now, None)
     traced = trace(inputs, packet)
     traced = replace(traced, notes=(*traced.notes, *notes, *_firewalls(state, traced), _RECORDED))
-    return explain.document(traced, rules_at=state.rules_at)
+    return explain.document(traced, rules_at=state.known.rules_at)
 
 
 def _firewalls(state: State, traced: Trace) -> Iterator[str]:
     """Name what routing cannot tell: chains of others that drop what they do not accept."""
     leaves = traced.outcome in ("uplink", "bound", "main", "outside")
-    if state.actual is None or traced.packet.in_interface is None or not leaves:
+    if state.known.actual is None or traced.packet.in_interface is None or not leaves:
         return
-    for chain in may_drop(state.actual.chains, traced.packet.family):
+    for chain in may_drop(state.known.actual.chains, traced.packet.family):
         yield f"{chain} has policy drop; whether one of its rules accepts this was not checked"
 
 

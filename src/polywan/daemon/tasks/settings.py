@@ -46,10 +46,10 @@ class SettingsWatch:
     def look(self) -> None:
         """Look once; what the kernel refuses to be set is tried again by the engine, in its own time."""
         state = self._state()
-        if state.desired is None or state.actual is None or state.retries.refused:
+        if state.decision.desired is None or state.known.actual is None or state.done.retries.refused:
             return
-        remaining = state.actual.sysctls
-        paths = [setting.path for setting in state.desired.sysctls if setting.path in remaining]
+        remaining = state.known.actual.sysctls
+        paths = [setting.path for setting in state.decision.desired.sysctls if setting.path in remaining]
         if any(self._read(path) != remaining[path] for path in self._next(paths)):
             self._post(ForeignStateChanged("setting"))
 

@@ -54,17 +54,17 @@ class Meter:
             clock = asyncio.get_running_loop().time
             if self._shown is not None and clock() - self._shown[0] < FRESH:
                 return self._shown[1]
-            config = self._state().config
+            config = self._state().known.config
             if config is None:
                 return {}
             sample = await self._read()
             counts = await asyncio.to_thread(self._kernel.connections, config.layout.mask)
             state = self._state()
-            if state.config is None:
+            if state.known.config is None:
                 return {}
             measured = {
-                name: self._of(sample, uplink.interface, counts.get(state.numbers[name].mark, 0))
-                for name, uplink in state.config.uplinks.items()
+                name: self._of(sample, uplink.interface, counts.get(state.known.numbers[name].mark, 0))
+                for name, uplink in state.known.config.uplinks.items()
             }
             self._shown = clock(), measured
             return measured
@@ -81,7 +81,7 @@ class Meter:
     async def _read(self) -> Sample:
         found = await asyncio.to_thread(self._kernel.counters)
         at = asyncio.get_running_loop().time()
-        observed = self._state().observed
+        observed = self._state().known.observed
         links = observed.links if observed is not None else {}
         # A device may be known under other names, too.
         known = {n: Counters(link.index, *found[link.name]) for n, link in links.items() if link.name in found}

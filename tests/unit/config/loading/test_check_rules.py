@@ -216,7 +216,7 @@ def generated(uplinks: list[str], policies: list[str]) -> list[int]:
             ],
         }
     )
-    desired = Engine(config, world(2)).state.desired
+    desired = Engine(config, world(2)).state.decision.desired
     assert desired is not None
     return [len(desired.nft.chains), len(desired.nft.sets), len(desired.nft.maps)]
 

@@ -18,7 +18,11 @@ def test_a_rule_is_told_with_its_file_and_line_where_that_is_known() -> None:
     bare = why.recorded(state, {"to": "203.0.113.10"}, now=0)
     assert [rule.at for rule in bare.rules] == [None, None]
     assert bare.text[1:3] == ("  rule 1: no, port = 25 is needed (here: not known)", "  rule 2: matches")
-    shown = why.recorded(replace(state, rules_at=("a.toml:3", "conf.d/b.toml:7")), {"to": "203.0.113.10"}, now=0)
+    shown = why.recorded(
+        replace(state, known=replace(state.known, rules_at=("a.toml:3", "conf.d/b.toml:7"))),
+        {"to": "203.0.113.10"},
+        now=0,
+    )
     assert [rule.at for rule in shown.rules] == ["a.toml:3", "conf.d/b.toml:7"]
     assert shown.text[1:3] == (
         "  rule 1 (a.toml:3): no, port = 25 is needed (here: not known)",
@@ -35,4 +39,4 @@ def test_files_and_lines_of_rules_come_with_the_configuration(tmp_path: Path) ->
     assert loaded.rules_at == (f"{main}:3", f"{more}:2")
     daemon = Engine(loaded.config, world(1))
     daemon.feed(taken_in(loaded, NOTHING))
-    assert daemon.state.rules_at == loaded.rules_at
+    assert daemon.state.known.rules_at == loaded.rules_at

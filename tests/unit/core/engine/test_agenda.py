@@ -42,9 +42,9 @@ def test_a_round_that_is_due_meanwhile_is_started_by_the_next_look() -> None:
     daemon = Engine(config(BUSY), world(BUSY, [Family.V4]))
     daemon.now = 10.0
     daemon.feed(Tick())
-    first = daemon.state.health["u7", Family.V4]
-    due = {**daemon.state.health, ("u7", Family.V4): replace(first, next=10.0)}
-    daemon.state = probing.probe_by(evolve(daemon.state, health=due), 10.0)
+    first = daemon.state.health.rounds["u7", Family.V4]
+    due = {**daemon.state.health.rounds, ("u7", Family.V4): replace(first, next=10.0)}
+    daemon.state = probing.probe_by(evolve(daemon.state, health=replace(daemon.state.health, rounds=due)), 10.0)
     assert not [e for e in daemon.feed(Tick()) if isinstance(e, StartProbe)]
     daemon.now = agenda.deadline(daemon.state)
     assert [e.order.uplink for e in daemon.feed(Tick()) if isinstance(e, StartProbe)] == ["u7"]
@@ -54,26 +54,30 @@ def test_a_look_is_noted_for_uplinks_in_doubt_once_it_can_be_compared() -> None:
     daemon = Engine(config(2), world(2, [Family.V4]))
     key = ("u1", Family.V4)
     state = evolve(
-        daemon.state, health={**daemon.state.health, key: replace(daemon.state.health[key], bad=2, life=Life())}
+        daemon.state,
+        health=replace(
+            daemon.state.health,
+            rounds={**daemon.state.health.rounds, key: replace(daemon.state.health.rounds[key], bad=2, life=Life())},
+        ),
     )
     state, _ = seeking.start(state, 0.1)
     state, _ = seeking.take(state, TrafficSampled(moved={}, since=-inf, took=0.0), 0.2)
-    assert state.health[key].life.looked == -inf
-    assert lf.unseen(state.health[key].life, 0.0, 0.3)
+    assert state.health.rounds[key].life.looked == -inf
+    assert lf.unseen(state.health.rounds[key].life, 0.0, 0.3)
     state, _ = seeking.start(state, 0.3)
     state, _ = seeking.take(state, TrafficSampled(moved={}, since=0.2, took=0.125), 0.5)
-    assert state.health[key].life.looked == pytest.approx(0.375)
-    assert not lf.unseen(state.health[key].life, 0.0, 0.5)
-    assert lf.unseen(state.health[key].life, 0.0, 0.5 + lf.LOOK_AGE)
+    assert state.health.rounds[key].life.looked == pytest.approx(0.375)
+    assert not lf.unseen(state.health.rounds[key].life, 0.0, 0.5)
+    assert lf.unseen(state.health.rounds[key].life, 0.0, 0.5 + lf.LOOK_AGE)
 
 
 def degraded(daemon: Engine, number: int) -> list[object]:
     """Make an uplink lossy, and return the effects of the result that shows it."""
     key = (f"u{number}", Family.V4)
     state = probing.regrade(daemon.state, daemon.now)
-    before = state.health[key]
+    before = state.health.rounds[key]
     poor = replace(before, quality=replace(before.quality, poor=(Measure.LOSS,), reason=f"loss of {number}"))
-    daemon.state = evolve(state, health={**state.health, key: poor})
+    daemon.state = evolve(state, health=replace(state.health, rounds={**state.health.rounds, key: poor}))
     return list(daemon.feed(Tick()))
 
 
@@ -91,6 +95,6 @@ def test_lines_that_become_degraded_one_after_the_other_share_a_decision() -> No
     daemon.now = 10.3
     daemon.feed(Tick())
     assert daemon.state.agenda.decided_at == 10.3
-    assert {name: view.reason for name, view in daemon.state.views.items()} == {
+    assert {name: view.reason for name, view in daemon.state.decision.views.items()} == {
         f"u{n}": f"loss of {n}" for n in (1, 2, 3)
     }

@@ -28,13 +28,13 @@ def fed(daemon: Engine, *events: Event) -> list[Effect]:
 
 
 def read(daemon: Engine, observed: Observed) -> ReadDone:
-    assert daemon.state.actual is not None
-    return ReadDone(observed, daemon.state.actual)
+    assert daemon.state.known.actual is not None
+    return ReadDone(observed, daemon.state.known.actual)
 
 
 def dead(daemon: Engine) -> set[object]:
-    assert daemon.state.desired is not None
-    return set(daemon.state.desired.nft.sets["dead_4"].elements)
+    assert daemon.state.decision.desired is not None
+    return set(daemon.state.decision.desired.nft.sets["dead_4"].elements)
 
 
 def later(daemon: Engine, seconds: float) -> list[Effect]:

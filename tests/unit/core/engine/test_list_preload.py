@@ -55,7 +55,7 @@ def texts(daemon: Engine, event: object) -> list[str]:
 
 
 def holding(daemon: Engine, *names: str) -> ActualState:
-    actual = daemon.state.actual
+    actual = daemon.state.known.actual
     assert actual is not None
     assert actual.nft is not None
     sets = {**actual.nft.sets, **dict.fromkeys(names, frozenset[int | str]())}
@@ -78,7 +78,7 @@ def test_a_set_that_was_staged_is_used_without_being_filled_again() -> None:
     assert f"@{NAME}" in text
     assert "10.0.1.0/24" not in text
     assert "delete set inet polywan list_4_aaaaaaaa" in text
-    assert daemon.state.staged == frozenset()
+    assert daemon.state.done.staged == frozenset()
 
 
 def test_a_set_that_was_staged_is_used_by_a_new_configuration_too() -> None:
@@ -114,8 +114,8 @@ def test_a_set_that_nothing_needs_in_the_end_is_removed() -> None:
 def test_a_table_that_somebody_removed_takes_the_staged_set_along() -> None:
     daemon = running()
     daemon.feed(ListsPreloaded(frozenset({NAME})))
-    assert daemon.state.actual is not None
-    daemon.feed(ReadDone(world(2), replace(daemon.state.actual, nft=None)))
+    assert daemon.state.known.actual is not None
+    daemon.feed(ReadDone(world(2), replace(daemon.state.known.actual, nft=None)))
     (text,) = texts(daemon, LookupsChanged(known(NEW)))
     assert "10.0.1.0/24" in text
 
@@ -124,16 +124,16 @@ def test_other_lookups_leave_a_set_staged() -> None:
     daemon = running()
     daemon.feed(ListsPreloaded(frozenset({NAME})))
     daemon.feed(LookupsChanged(replace(known(OLD), utc_offset=3600)))
-    assert daemon.state.staged == {NAME}
+    assert daemon.state.done.staged == {NAME}
 
 
 @pytest.mark.parametrize("refused", [False, True])
 def test_the_loop_declares_large_lists_and_takes_back_what_was_refused(tmp_path: Path, *, refused: bool) -> None:
     async def story() -> None:
         daemon = running()
-        assert daemon.state.desired is not None
+        assert daemon.state.decision.desired is not None
         kernel = FakeKernel()
-        kernel.nft = transact(None, daemon.state.desired.nft.render())
+        kernel.nft = transact(None, daemon.state.decision.desired.nft.render())
         if refused:
             kernel.fail_next(NftBatch, 12)
         loop = Loop(kernel, FakeProber(lambda order, target: 0.001), daemon.state, tmp_path)
@@ -146,8 +146,8 @@ def test_the_loop_declares_large_lists_and_takes_back_what_was_refused(tmp_path:
 
 def test_a_declaration_leaves_what_else_is_there() -> None:
     daemon = running()
-    assert daemon.state.desired is not None
-    before = after = transact(None, daemon.state.desired.nft.render())
+    assert daemon.state.decision.desired is not None
+    before = after = transact(None, daemon.state.decision.desired.nft.render())
     for text in pieces(daemon):
         after = transact(after, text)
     assert before is not None
@@ -164,10 +164,10 @@ def test_a_list_comes_in_pieces_that_together_are_all_of_it() -> None:
 
 def test_nothing_goes_on_when_the_table_was_lost_between_two_pieces() -> None:
     daemon = running()
-    assert daemon.state.desired is not None
+    assert daemon.state.decision.desired is not None
     first, *rest = pieces(daemon)
-    transact(transact(None, daemon.state.desired.nft.render()), first)
-    table = transact(None, daemon.state.desired.nft.render())
+    transact(transact(None, daemon.state.decision.desired.nft.render()), first)
+    table = transact(None, daemon.state.decision.desired.nft.render())
     for text in rest:
         with pytest.raises(KernelError):
             transact(table, text)

@@ -33,7 +33,7 @@ def without_route(observed: Observed) -> Observed:
 
 
 def read(daemon: Engine, observed: Observed) -> list[str]:
-    effects = daemon.feed(ReadDone(observed, daemon.state.actual or ActualState()))
+    effects = daemon.feed(ReadDone(observed, daemon.state.known.actual or ActualState()))
     return [e.text for e in effects if isinstance(e, Log) and e.event == "gateway.withdrawn"]
 
 
@@ -42,24 +42,24 @@ def test_a_router_that_withdraws_itself_is_used_no_more_and_that_is_told() -> No
     assert read(daemon, without_route(advertised())) == [
         "u1 (IPv6): router 2001:db8:64:1::1 on wan1 has withdrawn itself and is no longer used"
     ]
-    assert daemon.state.reach[KEY] == NoPath(
+    assert daemon.state.decision.reach[KEY] == NoPath(
         reason="IPv6 gateway not known yet: no default route through wan1 in any table, and no router advertises itself"
     )
-    assert isinstance(daemon.state.reach["u1", Family.V4], Path)
-    assert KEY not in daemon.state.memory.gateways
+    assert isinstance(daemon.state.decision.reach["u1", Family.V4], Path)
+    assert KEY not in daemon.state.known.memory.gateways
 
 
 def test_it_is_used_again_when_it_offers_itself_again() -> None:
     daemon = Engine(config(2), advertised())
     read(daemon, without_route(advertised()))
     assert read(daemon, advertised()) == []
-    assert isinstance(daemon.state.reach[KEY], Path)
+    assert isinstance(daemon.state.decision.reach[KEY], Path)
 
 
 def test_a_static_route_that_somebody_removes_is_remembered() -> None:
     daemon = Engine(config(2), advertised(by_router=False))
     assert read(daemon, without_route(advertised(by_router=False))) == []
-    assert isinstance(daemon.state.reach[KEY], Path)
+    assert isinstance(daemon.state.decision.reach[KEY], Path)
 
 
 def gone(observed: Observed) -> Observed:
@@ -82,7 +82,7 @@ def renumbered(observed: Observed) -> Observed:
 def test_what_goes_with_its_link_is_remembered(change: Callable[[Observed], Observed]) -> None:
     daemon = Engine(config(2), advertised())
     assert read(daemon, change(without_route(advertised()))) == []
-    assert KEY in daemon.state.memory.gateways
+    assert KEY in daemon.state.known.memory.gateways
 
 
 def test_a_link_that_was_down_for_a_moment_forgets_nothing() -> None:
@@ -90,7 +90,7 @@ def test_a_link_that_was_down_for_a_moment_forgets_nothing() -> None:
     daemon.feed(LinkChanged(link(1, up=False)))
     daemon.feed(LinkChanged(link(1)))
     assert read(daemon, without_route(advertised())) == []
-    assert KEY in daemon.state.memory.gateways
+    assert KEY in daemon.state.known.memory.gateways
 
 
 FIRST, SECOND = ip_address("100.64.1.1"), ip_address("100.64.1.9")
@@ -126,7 +126,7 @@ class Line(Simulation):
 
     @property
     def via(self) -> IPAddress | None:
-        path = self.state.reach["u1", Family.V4]
+        path = self.state.decision.reach["u1", Family.V4]
         return path.via if isinstance(path, Path) else None
 
     def run(self, seconds: float) -> None:
@@ -137,12 +137,12 @@ def test_a_router_that_does_not_answer_gives_way_to_the_next_one() -> None:
     line = Line(alive={SECOND}, beyond={SECOND})
     line.run(30)
     assert line.via == SECOND
-    assert line.state.views["u1"].state == "up"
+    assert line.state.decision.views["u1"].state == "up"
     # Rounds that the first one lost are not held against the second.
     assert not [e for _, e in line.log if e.event == "uplink.down"]
     texts = [e.text for _, e in line.log if e.event == "gateway.next"]
     assert texts == ["u1 (IPv4): router 100.64.1.1 fails: trying 100.64.1.9, the next one on wan1"]
-    assert {r.via for r in line.state.desired.routes if r.link == "wan1"} == {SECOND}  # type: ignore[union-attr]
+    assert {r.via for r in line.state.decision.desired.routes if r.link == "wan1"} == {SECOND}  # type: ignore[union-attr]
 
 
 def test_so_does_one_that_leads_nowhere() -> None:

@@ -21,10 +21,10 @@ FLOOD = Moved(sent=100_000, total=200_000)
 def loads(moved: dict[tuple[str, Family], Moved], doubted: tuple[Family, ...] = FAMILIES) -> list[float]:
     """When a load began on each family of the first uplink, after a look at half a second before now."""
     state = Engine(config(2), world(2)).state
-    troubled = {("u1", f): replace(state.health["u1", f], bad=2) for f in doubted}
-    state = evolve(state, health={**state.health, **troubled})
+    troubled = {("u1", f): replace(state.health.rounds["u1", f], bad=2) for f in doubted}
+    state = evolve(state, health=replace(state.health, rounds={**state.health.rounds, **troubled}))
     after, _ = seeking.take(state, TrafficSampled(moved=moved, since=9.5, took=0.0), 10.0)
-    return [after.health["u1", f].life.loaded for f in FAMILIES]
+    return [after.health.rounds["u1", f].life.loaded for f in FAMILIES]
 
 
 def test_a_flood_of_one_family_is_a_load_of_the_line_for_both() -> None:
@@ -46,50 +46,65 @@ def test_the_load_of_another_uplink_is_none() -> None:
 
 def test_both_families_of_a_line_in_doubt_are_looked_at() -> None:
     state = Engine(config(2), world(2)).state
-    doubted = {("u1", Family.V6): replace(state.health["u1", Family.V6], bad=2)}
-    _, (order,) = seeking.start(evolve(state, health={**state.health, **doubted}), 10.0)
+    doubted = {("u1", Family.V6): replace(state.health.rounds["u1", Family.V6], bad=2)}
+    _, (order,) = seeking.start(
+        evolve(state, health=replace(state.health, rounds={**state.health.rounds, **doubted})), 10.0
+    )
     assert {(w.uplink, w.family) for w in order.watched} == {("u1", family) for family in FAMILIES}
 
 
 def test_an_uplink_that_comes_into_doubt_while_others_are_looked_at_gets_no_verdict_before_its_own_look() -> None:
     state = Engine(config(2), world(2)).state
     first, second = ("u1", Family.V4), ("u2", Family.V4)
-    state = evolve(state, health={**state.health, first: replace(state.health[first], bad=2)})
+    state = evolve(
+        state,
+        health=replace(state.health, rounds={**state.health.rounds, first: replace(state.health.rounds[first], bad=2)}),
+    )
     state, _ = seeking.start(state, 10.0)
-    state = evolve(state, health={**state.health, second: replace(state.health[second], bad=2)})
+    state = evolve(
+        state,
+        health=replace(
+            state.health, rounds={**state.health.rounds, second: replace(state.health.rounds[second], bad=2)}
+        ),
+    )
     state = seeking.stir(state, second, 10.01)
-    assert lf.unseen(state.health[second].life, 10.0, 10.02)
+    assert lf.unseen(state.health.rounds[second].life, 10.0, 10.02)
     state, _ = seeking.take(state, TrafficSampled(moved={}, since=-inf, took=0.07), 10.07)
     state, _ = seeking.start(state, 10.7)
     state, _ = seeking.take(state, TrafficSampled(moved={}, since=10.0, took=0.01), 10.71)
-    assert state.health[first].life.looked == pytest.approx(10.7)
+    assert state.health.rounds[first].life.looked == pytest.approx(10.7)
     # It has been looked at once: there is nothing to compare that with.
-    assert lf.unseen(state.health[second].life, 10.0, 10.72)
+    assert lf.unseen(state.health.rounds[second].life, 10.0, 10.72)
     state, _ = seeking.start(state, 10.8)
     state, _ = seeking.take(state, TrafficSampled(moved={}, since=10.7, took=0.01), 10.81)
-    assert not lf.unseen(state.health[second].life, 10.0, 10.82)
+    assert not lf.unseen(state.health.rounds[second].life, 10.0, 10.82)
 
 
 def test_a_new_doubt_waits_for_looks_of_its_own_whatever_the_last_one_had_found() -> None:
     key = ("u1", Family.V4)
     state = Engine(config(2), world(2)).state
-    well = state.health[key]
-    state = evolve(state, health={**state.health, key: replace(well, bad=2)})
+    well = state.health.rounds[key]
+    state = evolve(state, health=replace(state.health, rounds={**state.health.rounds, key: replace(well, bad=2)}))
     state, _ = seeking.start(state, 10.0)
     state, _ = seeking.take(state, TrafficSampled(moved={}, since=-inf, took=0.0), 10.0)
     state, _ = seeking.start(state, 10.25)
     found = TrafficSampled(moved={key: Moved(received=5000)}, since=10.0, took=0.0)
     state, _ = seeking.take(state, found, 10.25)
-    recovered = replace(state.health[key], bad=0)
-    state, orders = seeking.start(evolve(state, health={**state.health, key: recovered}), 10.5)
+    recovered = replace(state.health.rounds[key], bad=0)
+    state, orders = seeking.start(
+        evolve(state, health=replace(state.health, rounds={**state.health.rounds, key: recovered})), 10.5
+    )
     assert orders == ()
-    state = evolve(state, health={**state.health, key: replace(state.health[key], bad=2)})
+    state = evolve(
+        state,
+        health=replace(state.health, rounds={**state.health.rounds, key: replace(state.health.rounds[key], bad=2)}),
+    )
     state = seeking.stir(state, key, 60.0)
-    assert lf.unseen(state.health[key].life, 60.0, 60.5)
+    assert lf.unseen(state.health.rounds[key].life, 60.0, 60.5)
     state, _ = seeking.start(state, 60.0)
     state, _ = seeking.take(state, TrafficSampled(moved={}, since=10.25, took=0.0), 60.5)
     # It is compared with a look of long ago, which says nothing of now.
-    assert lf.unseen(state.health[key].life, 60.0, 60.6)
+    assert lf.unseen(state.health.rounds[key].life, 60.0, 60.6)
     state, _ = seeking.start(state, 60.75)
     state, _ = seeking.take(state, TrafficSampled(moved={}, since=60.5, took=0.0), 60.75)
-    assert not lf.unseen(state.health[key].life, 60.0, 60.75)
+    assert not lf.unseen(state.health.rounds[key].life, 60.0, 60.75)

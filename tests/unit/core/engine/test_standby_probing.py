@@ -107,7 +107,7 @@ def test_one_target_that_is_dead_on_it_alone_does_not_take_it_down() -> None:
     wire.run_until(300)
     wire.command(("mute", "8.8.8.8", "u2"))
     wire.run_until(2000)
-    assert wire.state.views["u2"].state != "down"
+    assert wire.state.decision.views["u2"].state != "down"
     assert wire.ever_cut is False
 
 
@@ -146,4 +146,4 @@ def test_a_check_that_is_late_is_made_once_the_uplink_serves() -> None:
     wire.command(("layer", "u2", "dns", "no", "answer"))
     wire.command(("carrier", "wan1", "off"))
     wire.run_until(610)
-    assert "no answer" in wire.state.views["u2"].reason
+    assert "no answer" in wire.state.decision.views["u2"].reason

@@ -52,8 +52,8 @@ from support.engine_world import Engine, config, link, world
 
 
 def serving(daemon: Engine, family: Family = Family.V4, policy: str = "default") -> list[str]:
-    assert daemon.state.selection is not None
-    return [name for name, _ in daemon.state.selection.choices[policy, family].members]
+    assert daemon.state.decision.selection is not None
+    return [name for name, _ in daemon.state.decision.selection.choices[policy, family].members]
 
 
 def test_the_first_read_leads_to_one_plan_for_everything() -> None:
@@ -70,7 +70,7 @@ def test_what_uplinks_are_numbered_is_on_disk_before_the_plan() -> None:
 
 def test_a_kernel_that_holds_everything_already_is_left_alone() -> None:
     first = Engine(config(2), world(2))
-    second = Engine(config(2), world(2), first.state.actual)
+    second = Engine(config(2), world(2), first.state.known.actual)
     assert second.plans() == []
 
 
@@ -135,8 +135,8 @@ def test_the_last_link_is_never_cut() -> None:
     daemon = Engine(config(1), world(1))
     effects = daemon.carrier(1, carrier=False)
     assert [e for e in effects if isinstance(e, ReleaseConnections)] == []
-    assert daemon.state.selection is not None
-    assert daemon.state.selection.dead == frozenset()
+    assert daemon.state.decision.selection is not None
+    assert daemon.state.decision.selection.dead == frozenset()
 
 
 def fail_probes(daemon: Engine, name: str, family: Family, seconds: float = 4.0) -> None:
@@ -155,13 +155,13 @@ def test_silent_loss_in_one_family_moves_that_family_only() -> None:
     fail_probes(daemon, "u1", Family.V6)
     assert serving(daemon, Family.V4) == ["u1", "u2"]
     assert serving(daemon, Family.V6) == ["u2"]
-    assert daemon.state.views["u1"].state is UplinkState.DEGRADED
+    assert daemon.state.decision.views["u1"].state is UplinkState.DEGRADED
 
 
 def test_an_uplink_that_died_of_two_causes_names_the_family_of_each() -> None:
     daemon = Engine(config(2), replace(world(2), addresses=world(2).addresses[:1] + world(2).addresses[2:]))
     fail_probes(daemon, "u1", Family.V4)
-    seen = daemon.state.views["u1"]
+    seen = daemon.state.decision.views["u1"]
     assert seen.state is UplinkState.DOWN
     first, second = seen.reason.split("; ")
     assert first.startswith("IPv4: 3 probe rounds in a row failed")
@@ -172,8 +172,8 @@ def test_when_the_only_uplink_stops_answering_the_last_good_choice_stays() -> No
     daemon = Engine(config(1), world(1))
     fail_probes(daemon, "u1", Family.V4)
     assert serving(daemon) == ["u1"]
-    assert daemon.state.selection is not None
-    assert daemon.state.selection.choices["default", Family.V4].forced
+    assert daemon.state.decision.selection is not None
+    assert daemon.state.decision.selection.choices["default", Family.V4].forced
 
 
 def test_metered_uplinks_stand_by() -> None:
@@ -189,8 +189,8 @@ def test_metered_uplinks_stand_by() -> None:
 
 def test_an_uplink_without_interface_is_missing_and_picked_up_when_it_appears() -> None:
     daemon = Engine(config(2), world(1))
-    assert daemon.state.views["u2"].state is UplinkState.MISSING
-    daemon.feed(ReadDone(world(2), daemon.state.actual or ActualState()))
+    assert daemon.state.decision.views["u2"].state is UplinkState.MISSING
+    daemon.feed(ReadDone(world(2), daemon.state.known.actual or ActualState()))
     fail_probes(daemon, "nobody", Family.V4, seconds=12)
     assert serving(daemon) == ["u1", "u2"]
 
@@ -198,16 +198,16 @@ def test_an_uplink_without_interface_is_missing_and_picked_up_when_it_appears() 
 def test_a_link_that_is_removed_is_missing_at_once() -> None:
     daemon = Engine(config(2), world(2))
     daemon.feed(LinkRemoved("wan2"))
-    assert daemon.state.views["u2"].state is UplinkState.MISSING
+    assert daemon.state.decision.views["u2"].state is UplinkState.MISSING
     assert serving(daemon) == ["u1"]
 
 
 def test_a_gateway_that_main_forgot_is_remembered() -> None:
     daemon = Engine(config(2), world(2))
     bare = replace(world(2), defaults=())
-    daemon.feed(ReadDone(bare, daemon.state.actual or ActualState()))
+    daemon.feed(ReadDone(bare, daemon.state.known.actual or ActualState()))
     assert serving(daemon) == ["u1", "u2"]
-    assert daemon.state.memory.gateways["u1", Family.V4] == ip_address("100.64.1.1")
+    assert daemon.state.known.memory.gateways["u1", Family.V4] == ip_address("100.64.1.1")
 
 
 def test_whoever_was_given_another_links_address_while_addresses_were_exchanged_is_let_go() -> None:
@@ -216,8 +216,8 @@ def test_whoever_was_given_another_links_address_while_addresses_were_exchanged_
         moved = tuple(
             replace(a, ip=ip_interface(ip)) if a.link == "wan1" and a.ip.version == 4 else a for a in observed.addresses
         )
-        assert daemon.state.actual is not None
-        effects = daemon.feed(ReadDone(replace(observed, addresses=moved), daemon.state.actual))
+        assert daemon.state.known.actual is not None
+        effects = daemon.feed(ReadDone(replace(observed, addresses=moved), daemon.state.known.actual))
         return [e for e in effects if isinstance(e, ForgetWrongSource)]
 
     daemon = Engine(config(2), world(2))
@@ -232,14 +232,14 @@ def test_whoever_was_given_another_links_address_while_addresses_were_exchanged_
 def test_a_changed_gateway_is_followed() -> None:
     daemon = Engine(config(1), world(1, [Family.V4]))
     moved = replace(world(1, [Family.V4]), defaults=(replace(world(1).defaults[0], via=ip_address("100.64.1.254")),))
-    (plan,) = daemon.plans(daemon.feed(ReadDone(moved, daemon.state.actual or ActualState())))
+    (plan,) = daemon.plans(daemon.feed(ReadDone(moved, daemon.state.known.actual or ActualState())))
     assert any("via 100.64.1.254" in str(op) or "100.64.1.254" in repr(op) for op in plan.plan.ops)
 
 
 def test_a_deleted_rule_is_put_back_and_the_log_says_who_did_it() -> None:
     daemon = Engine(config(2), world(2))
-    assert daemon.state.actual is not None
-    tampered = replace(daemon.state.actual, rules=frozenset(list(daemon.state.actual.rules)[1:]))
+    assert daemon.state.known.actual is not None
+    tampered = replace(daemon.state.known.actual, rules=frozenset(list(daemon.state.known.actual.rules)[1:]))
     daemon.feed(OwnStateChanged("rule", "ip (pid 7)"))
     effects = daemon.feed(ReadDone(world(2), tampered))
     assert len(daemon.plans(effects)) == 1
@@ -248,8 +248,8 @@ def test_a_deleted_rule_is_put_back_and_the_log_says_who_did_it() -> None:
 
 def test_a_deleted_table_is_put_back_whole() -> None:
     daemon = Engine(config(2), world(2))
-    assert daemon.state.actual is not None
-    (plan,) = daemon.plans(daemon.feed(ReadDone(world(2), replace(daemon.state.actual, nft=None))))
+    assert daemon.state.known.actual is not None
+    (plan,) = daemon.plans(daemon.feed(ReadDone(world(2), replace(daemon.state.known.actual, nft=None))))
     (batch,) = [op for op in plan.plan.ops if isinstance(op, NftBatch)]
     assert batch.text.startswith("add table inet polywan\ndelete table inet polywan\n")
 
@@ -257,17 +257,17 @@ def test_a_deleted_table_is_put_back_whole() -> None:
 def test_whoever_began_while_the_table_was_gone_chooses_anew_once_it_is_back() -> None:
     engine = Engine(config(2), world(2))
     assert [type(e) for e in engine.effects if isinstance(e, Apply | ForgetUntranslated)] == [Apply, ForgetUntranslated]
-    assert engine.state.observed is not None
-    assert engine.state.actual is not None
-    again = engine.feed(ReadDone(engine.state.observed, replace(engine.state.actual, nft=None)))
+    assert engine.state.known.observed is not None
+    assert engine.state.known.actual is not None
+    again = engine.feed(ReadDone(engine.state.known.observed, replace(engine.state.known.actual, nft=None)))
     assert [type(e) for e in again if isinstance(e, Apply | ForgetUntranslated)] == [Apply, ForgetUntranslated]
     assert not any(isinstance(e, ForgetUntranslated) for e in engine.carrier(1, carrier=False))
 
 
 def test_a_fight_with_another_program_is_slowed_down() -> None:
     daemon = Engine(config(2), world(2))
-    assert daemon.state.actual is not None
-    tampered = replace(daemon.state.actual, nft=None)
+    assert daemon.state.known.actual is not None
+    tampered = replace(daemon.state.known.actual, nft=None)
     repaired = sum(bool(daemon.plans(daemon.feed(ReadDone(world(2), tampered)))) for _ in range(20))
     assert repaired == 5
     daemon.now = 2.1
@@ -278,8 +278,8 @@ def challenged(daemon: Engine, report: ApplyReport, *, read: bool = True) -> lis
     """Return how loud a refusal is told; then, unless told otherwise, the kernel is read again."""
     found = [e.level for e in daemon.feed(Applied(report)) if isinstance(e, Log)]
     if read:
-        assert daemon.state.actual is not None
-        daemon.feed(ReadDone(daemon.state.observed or world(1), daemon.state.actual))
+        assert daemon.state.known.actual is not None
+        daemon.feed(ReadDone(daemon.state.known.observed or world(1), daemon.state.known.actual))
     return found
 
 
@@ -383,33 +383,33 @@ def test_connections_of_a_removed_uplink_are_let_go() -> None:
     daemon = Engine(config(2), world(2))
     effects = daemon.feed(ConfigLoaded(config(1)))
     assert {(e.uplink, e.mark) for e in effects if isinstance(e, ReleaseConnections)} == {("u2", 0x200)}
-    assert daemon.state.desired is not None
-    assert 0x200 in daemon.state.desired.nft.sets["dead_4"].elements
+    assert daemon.state.decision.desired is not None
+    assert 0x200 in daemon.state.decision.desired.nft.sets["dead_4"].elements
 
 
 def test_a_restart_goes_on_letting_go_of_what_a_reload_removed_and_it_ends() -> None:
     before = Engine(config(2), world(2))
     before.feed(ConfigLoaded(config(1)))
-    assert before.state.actual is not None
-    after = Engine(config(1), world(2), before.state.actual)
+    assert before.state.known.actual is not None
+    after = Engine(config(1), world(2), before.state.known.actual)
     assert after.plans() == []
-    assert set(after.state.retired) == {0x200}
-    assert after.state.desired is not None
-    assert 0x200 in after.state.desired.nft.sets["dead_4"].elements
+    assert set(after.state.decision.retired) == {0x200}
+    assert after.state.decision.desired is not None
+    assert 0x200 in after.state.decision.desired.nft.sets["dead_4"].elements
     after.now = agenda.deadline(after.state)
     for _ in range(10_000):
         if after.plans(after.feed(Tick())):
             break
         after.now = max(after.now, agenda.deadline(after.state))
     assert after.now == RETIREMENT
-    assert not after.state.desired.nft.sets["dead_4"].elements
+    assert not after.state.decision.desired.nft.sets["dead_4"].elements
 
 
 def test_marks_of_another_mask_are_not_taken_for_removed_ones() -> None:
     before = Engine(config(2), world(2))
     before.feed(ConfigLoaded(config(1)))
-    after = Engine(config(1, (), **{"global": {"mark_mask": 0xFF0000}}), world(2), before.state.actual)
-    assert after.state.retired == {}
+    after = Engine(config(1, (), **{"global": {"mark_mask": 0xFF0000}}), world(2), before.state.known.actual)
+    assert after.state.decision.retired == {}
 
 
 def test_a_disabled_uplink_takes_no_new_connections_and_keeps_its_route() -> None:
@@ -417,15 +417,15 @@ def test_a_disabled_uplink_takes_no_new_connections_and_keeps_its_route() -> Non
     document["uplinks"]["u2"]["enabled"] = False
     daemon = Engine(type(config(1)).model_validate(document), world(2))
     assert serving(daemon) == ["u1"]
-    assert daemon.state.views["u2"].state is UplinkState.DISABLED
-    assert daemon.state.desired is not None
-    assert any(route.link == "wan2" for route in daemon.state.desired.routes)
+    assert daemon.state.decision.views["u2"].state is UplinkState.DISABLED
+    assert daemon.state.decision.desired is not None
+    assert any(route.link == "wan2" for route in daemon.state.decision.desired.routes)
 
 
 def test_what_was_dead_before_a_restart_stays_dead_until_it_answers() -> None:
     first = Engine(config(2), world(2))
     fail_probes(first, "u1", Family.V4)
-    second = Engine(config(2), world(2), first.state.actual)
+    second = Engine(config(2), world(2), first.state.known.actual)
     assert serving(second) == ["u2"]
     assert second.plans() == []
 
@@ -440,10 +440,10 @@ def test_what_was_dead_before_a_restart_stays_dead_until_it_answers() -> None:
 def test_what_was_down_and_not_dead_before_a_restart_stays_down_too(more: dict[str, Any]) -> None:
     first = Engine(config(2, (), **more), world(2))
     fail_probes(first, "u1", Family.V4)
-    assert first.state.actual is not None
-    assert first.state.actual.nft is not None
-    assert 0x100 not in first.state.actual.nft.sets["dead_4"]
-    second = Engine(config(2, (), **more), world(2), first.state.actual)
+    assert first.state.known.actual is not None
+    assert first.state.known.actual.nft is not None
+    assert 0x100 not in first.state.known.actual.nft.sets["dead_4"]
+    second = Engine(config(2, (), **more), world(2), first.state.known.actual)
     assert serving(second) == ["u2"]
     assert second.plans() == []
 
@@ -451,7 +451,7 @@ def test_what_was_down_and_not_dead_before_a_restart_stays_down_too(more: dict[s
 def test_settings_are_remembered_before_they_are_changed() -> None:
     path = "net/ipv4/conf/wan1/rp_filter"
     daemon = Engine(config(1), world(1), ActualState(sysctls={path: "1"}))
-    assert daemon.state.memory.originals == {path: "1"}
+    assert daemon.state.known.memory.originals == {path: "1"}
     assert any(isinstance(op, SetSysctl) and op.sysctl.value == "0" for op in daemon.plans()[0].plan.ops)
 
 
@@ -462,8 +462,8 @@ def test_connection_tracking_that_tells_nothing_is_warned_of_when_somebody_wants
     value: str, passive: bool, warned: bool
 ) -> None:
     daemon = Engine(config(1, (), health={"passive": passive}), world(1), ActualState(sysctls={EVENTS: value}))
-    assert any("nf_conntrack_events is 0" in warning for warning in daemon.state.warnings) is warned
-    assert EVENTS in engine.sysctl_paths(daemon.state, daemon.state.observed)
+    assert any("nf_conntrack_events is 0" in warning for warning in daemon.state.decision.warnings) is warned
+    assert EVENTS in engine.sysctl_paths(daemon.state, daemon.state.known.observed)
 
 
 def test_strict_filtering_of_the_whole_box_is_outweighed_by_loose() -> None:
@@ -477,16 +477,16 @@ def test_strict_filtering_of_the_whole_box_is_outweighed_by_loose() -> None:
 def test_the_addresses_of_a_link_that_lost_them_lose_their_rules_after_everything_else() -> None:
     daemon = Engine(config(2), world(2))
     bare = replace(world(2), addresses=tuple(a for a in world(2).addresses if a.link != "wan2"))
-    (plan,) = daemon.plans(daemon.feed(ReadDone(bare, daemon.state.actual or ActualState())))
+    (plan,) = daemon.plans(daemon.feed(ReadDone(bare, daemon.state.known.actual or ActualState())))
     kinds = [type(op) for op in plan.plan.ops]
     assert kinds.index(NftBatch) < kinds.index(DelRule)
 
 
 def test_what_is_assumed_after_a_plan_is_what_the_table_reads_as() -> None:
     daemon = Engine(config(2), world(2))
-    assert daemon.state.desired is not None
-    assert daemon.state.actual is not None
-    assert daemon.state.actual.nft == state_of(daemon.state.desired.nft)
+    assert daemon.state.decision.desired is not None
+    assert daemon.state.known.actual is not None
+    assert daemon.state.known.actual.nft == state_of(daemon.state.decision.desired.nft)
 
 
 def test_an_event_about_a_stranger_changes_nothing() -> None:
@@ -497,9 +497,9 @@ def test_an_event_about_a_stranger_changes_nothing() -> None:
 
 def test_the_first_write_of_a_setting_is_nobodys_tampering() -> None:
     daemon = Engine(config(2), world(2))
-    assert daemon.state.actual is not None
+    assert daemon.state.known.actual is not None
     settings = {"net/ipv4/conf/wan1/rp_filter": "1"}
-    effects = daemon.feed(ReadDone(world(2), replace(daemon.state.actual, sysctls=settings)))
+    effects = daemon.feed(ReadDone(world(2), replace(daemon.state.known.actual, sysctls=settings)))
     assert daemon.plans(effects)
     assert not [e for e in effects if isinstance(e, Log) and e.event == "drift.repaired"]
 
@@ -512,7 +512,7 @@ def refuse_the_table(daemon: Engine) -> list[Effect]:
 
 
 def tampered(daemon: Engine) -> ActualState:
-    actual, desired = daemon.state.actual, daemon.state.desired
+    actual, desired = daemon.state.known.actual, daemon.state.decision.desired
     assert actual is not None
     assert desired is not None
     table = state_of(desired.nft)
@@ -525,8 +525,8 @@ def test_a_table_that_refuses_a_change_twice_is_replaced_whole_at_once() -> None
     assert daemon.state.agenda.read_at == daemon.now + 0.25
     assert Read() in refuse_the_table(daemon)
     (plan,) = daemon.plans(daemon.feed(ReadDone(world(2), tampered(daemon))))
-    assert daemon.state.desired is not None
-    assert plan.plan.ops == (NftBatch(replace_text(daemon.state.desired.nft)),)
+    assert daemon.state.decision.desired is not None
+    assert plan.plan.ops == (NftBatch(replace_text(daemon.state.decision.desired.nft)),)
 
 
 def test_where_a_replacement_is_refused_a_change_has_its_turn_again() -> None:
@@ -540,9 +540,9 @@ def test_where_a_replacement_is_refused_a_change_has_its_turn_again() -> None:
 def test_refusals_count_until_a_read_finds_the_table_as_it_should_be() -> None:
     daemon = Engine(config(2), world(2))
     refuse_the_table(daemon)
-    assert daemon.state.desired is not None
-    assert daemon.state.actual is not None
-    daemon.feed(ReadDone(world(2), replace(daemon.state.actual, nft=state_of(daemon.state.desired.nft))))
+    assert daemon.state.decision.desired is not None
+    assert daemon.state.known.actual is not None
+    daemon.feed(ReadDone(world(2), replace(daemon.state.known.actual, nft=state_of(daemon.state.decision.desired.nft))))
     refuse_the_table(daemon)
     assert daemon.state.agenda.read_at == daemon.now + 0.25
 
@@ -563,8 +563,8 @@ def test_a_box_whose_read_takes_long_is_read_less_often_when_nothing_happens(too
     daemon.now = 100.0
     assert Read() in daemon.feed(Tick())
     daemon.now += took
-    assert daemon.state.actual is not None
-    daemon.feed(ReadDone(world(1), daemon.state.actual))
+    assert daemon.state.known.actual is not None
+    daemon.feed(ReadDone(world(1), daemon.state.known.actual))
     daemon.now = 100.0 + pause - 0.01
     assert Read() not in daemon.feed(Tick())
     daemon.now = 100.0 + pause

@@ -35,9 +35,9 @@ def logged(daemon: Engine, event: str) -> list[str]:
 
 
 def see(daemon: Engine, observed: Observed, seconds: float = 0.0) -> None:
-    assert daemon.state.desired is not None
-    assert daemon.state.actual is not None
-    daemon.feed(ReadDone(observed, daemon.state.actual))
+    assert daemon.state.decision.desired is not None
+    assert daemon.state.known.actual is not None
+    daemon.feed(ReadDone(observed, daemon.state.known.actual))
     daemon.now += seconds
     daemon.feed(Tick())
 
@@ -86,10 +86,10 @@ def test_a_link_that_goes_down_has_no_other_address_for_that() -> None:
 def test_what_is_told_later_wakes_the_loop_once() -> None:
     daemon = running()
     see(daemon, addressed("100.64.1.9/24", "100.64.1.1"))
-    assert daemon.state.story.at == pytest.approx(daemon.now + 1.0)
+    assert daemon.state.done.story.at == pytest.approx(daemon.now + 1.0)
     daemon.now += 1.0
     daemon.feed(Tick())
-    assert daemon.state.story.at == float("inf")
+    assert daemon.state.done.story.at == float("inf")
 
 
 def test_an_outage_is_written_down_once_its_connections_had_their_time() -> None:
@@ -104,7 +104,9 @@ def test_an_outage_is_written_down_once_its_connections_had_their_time() -> None
 def test_a_busy_uplink_is_called_so_and_is_no_warning() -> None:
     daemon = running()
     busy = UplinkView(UplinkState.DEGRADED, 0.0, "busy: answers come 1.2 s late")
-    later = replace(daemon.state, views={**daemon.state.views, "u1": busy})
+    later = replace(
+        daemon.state, decision=replace(daemon.state.decision, views={**daemon.state.decision.views, "u1": busy})
+    )
     _, notes = tell(daemon.state, later, 1.0)
     assert [(note.level, note.text) for note in notes] == [(Level.INFO, "u1 is busy: answers come 1.2 s late")]
 

@@ -159,7 +159,7 @@ def test_an_order_says_what_to_ask_by_which_way() -> None:
     assert orders[Layer.LARGE].size == 1500
     assert orders[Layer.SCRIPT].command == ("/bin/true",)
     assert {o.interface for o in orders.values()} == {"wan1"}
-    assert {o.mark for o in orders.values()} == {probes.state.numbers["u1"].mark}
+    assert {o.mark for o in orders.values()} == {probes.state.known.numbers["u1"].mark}
 
 
 def test_a_page_at_an_address_is_looked_for_in_its_own_family_only() -> None:
@@ -175,17 +175,17 @@ def test_what_fails_while_the_network_is_down_breaks_no_layer_above_it() -> None
     probes.silence("u1")
     probes.internet.layers["u1", Layer.DNS] = "no answer"
     probes.run(30)
-    known = probes.state.checks.known["u1", Family.V4][Layer.DNS]
+    known = probes.state.health.checks.known["u1", Family.V4][Layer.DNS]
     assert known.verdict is LayerVerdict.OK
 
 
 def test_a_result_of_another_check_changes_nothing() -> None:
     probes = prober(checks="dns")
     probes.run(5)
-    before = probes.state.checks.known
+    before = probes.state.health.checks.known
     stale = CheckResult(uplink="u1", family=Family.V4, layer=Layer.DNS, number=99, ok=False)
     probes.take(stale)
-    assert probes.state.checks.known == before
+    assert probes.state.health.checks.known == before
 
 
 class Forgetful(Internet):
@@ -208,7 +208,7 @@ def test_a_script_that_says_no_is_named() -> None:
     probes.run(5)
     probes.internet.layers["u1", Layer.SCRIPT] = "exit status 3"
     probes.run(15)
-    seen_now = probes.state.views["u1"]
+    seen_now = probes.state.decision.views["u1"]
     assert seen_now.state is UplinkState.DOWN
     assert seen_now.reason == "network answers, /etc/polywan/check-lte reports a failure (exit status 3)"
 
@@ -217,9 +217,9 @@ def test_a_layer_that_is_no_longer_asked_for_keeps_nobody_down() -> None:
     probes = prober(checks="dns")
     probes.internet.layers["u1", Layer.DNS] = "no answer"
     probes.run(15)
-    states = [probes.state.views["u1"].state]
+    states = [probes.state.decision.views["u1"].state]
     probes.take(events.ConfigLoaded(config(2)))
-    states.append(probes.state.views["u1"].state)
+    states.append(probes.state.decision.views["u1"].state)
     assert states == [UplinkState.DOWN, UplinkState.UP]
 
 

@@ -193,7 +193,7 @@ class Playing(Sim):
         return [line for line in self.lines if line.startswith("passive.alarm")]
 
     def state_of(self, name: str) -> str:
-        return str(self.state.views[name].state)
+        return str(self.state.decision.views[name].state)
 
 
 class Load:
@@ -201,7 +201,7 @@ class Load:
 
     def __init__(self, sim: Playing, uplink: str, destinations: list[IPAddress]) -> None:
         self.sim, self.destinations = sim, destinations
-        self.mark = sim.state.numbers[uplink].mark
+        self.mark = sim.state.known.numbers[uplink].mark
         self.turn = count()
 
     def run(self, until: float, *, answered: bool = True, dead: frozenset[IPAddress] = frozenset()) -> None:
@@ -257,7 +257,7 @@ def test_an_alarm_on_an_uplink_that_answers_probes_changes_nothing_but_the_probe
     load.run(12.0, answered=False)
     assert len(sim.alarms) == 1
     assert sim.state_of("u1") == "up"
-    assert sim.state.health[KEY].bad == 0
+    assert sim.state.health.rounds[KEY].bad == 0
 
 
 def test_a_pause_that_ends_before_the_rounds_do_is_no_loss() -> None:
@@ -294,7 +294,7 @@ def test_a_mark_of_nobody_is_ignored() -> None:
     sim, load = playing()
     load.mark = Mark(0x3000)
     load.run(8.0)
-    assert not any(w.attempts for w in sim.state.watches.values())
+    assert not any(w.attempts for w in sim.state.health.watches.values())
 
 
 def test_status_tells_the_share_without_an_answer() -> None:

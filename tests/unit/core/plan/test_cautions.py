@@ -278,16 +278,16 @@ def test_devices_that_cannot_serve_are_named_before_the_daemon_runs() -> None:
 def test_a_caution_is_in_status_while_it_holds_and_in_the_log_once() -> None:
     daemon = Engine(config(2), world(2))
     worse = with_default(with_link(world(2), "mgmt0"), "mgmt0", Family.V4, 50)
-    notes = [e for _ in range(2) for e in daemon.feed(ReadDone(worse, daemon.state.actual or ActualState()))]
+    notes = [e for _ in range(2) for e in daemon.feed(ReadDone(worse, daemon.state.known.actual or ActualState()))]
     said = [e.text for e in notes if isinstance(e, Log) and e.event == "caution"]
-    assert said == [text for text in daemon.state.warnings if "mgmt0" in text]
+    assert said == [text for text in daemon.state.decision.warnings if "mgmt0" in text]
     assert len(said) == 1
-    daemon.feed(ReadDone(world(2), daemon.state.actual or ActualState()))
-    assert daemon.state.warnings == ()
+    daemon.feed(ReadDone(world(2), daemon.state.known.actual or ActualState()))
+    assert daemon.state.decision.warnings == ()
 
 
 def test_what_is_told_of_is_read() -> None:
     daemon = Engine(config(1), world(1))
     assert {TRACKING_COUNT, TRACKING_LIMIT, *FORWARDING.values()} <= set(
-        engine.sysctl_paths(daemon.state, daemon.state.observed)
+        engine.sysctl_paths(daemon.state, daemon.state.known.observed)
     )

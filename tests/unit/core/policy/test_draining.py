@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from polywan.config import Config
+from polywan.core.evolve import replace
 from polywan.core.health.rounds import Health, initial
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy import draining
@@ -187,10 +188,10 @@ def relieve(daemon: Engine) -> list[Effect]:
     daemon.carrier(1, carrier=False)
     daemon.now += 1
     effects = daemon.carrier(1, carrier=True)
-    health = {**daemon.state.health}
+    health = {**daemon.state.health.rounds}
     for family in FAMILIES:
         health["u1", family] = initial(Health.UP, "well", daemon.now)
-    object.__setattr__(daemon.state, "health", health)
+    daemon.state = replace(daemon.state, health=replace(daemon.state.health, rounds=health))
     return [*effects, *daemon.feed(OperatorCommand("u1", Verb.ENABLE, 0.0))]
 
 
@@ -209,22 +210,22 @@ def test_at_the_deadline_the_mark_is_dead_and_afterwards_it_is_not() -> None:
     daemon.now += 20.0
     effects = daemon.feed(Tick())
     assert {e.uplink for e in effects if isinstance(e, ReleaseConnections)} == {"u2"}
-    assert daemon.state.selection is not None
-    assert KEY in daemon.state.selection.dead
+    assert daemon.state.decision.selection is not None
+    assert KEY in daemon.state.decision.selection.dead
     daemon.now += draining.RESET_GRACE
     empties = [e for e in daemon.feed(Tick()) if isinstance(e, ForgetAll)]
     assert {(e.uplink, e.mark) for e in empties} == {("u2", 0x2000000)}
     for e in empties:
         daemon.feed(DrainInspected(uplink=e.uplink, family=e.family, since=e.since, remaining=0, movable=0))
-    assert daemon.state.selection.dead == frozenset()
-    assert (daemon.state.drains, daemon.state.memory.drains) == ({}, {})
+    assert daemon.state.decision.selection.dead == frozenset()
+    assert (daemon.state.decision.drains, daemon.state.known.memory.drains) == ({}, {})
 
 
 def test_a_reload_may_change_how_an_uplink_is_left() -> None:
     daemon = Engine(config(metered=True), world(2))
     relieve(daemon)
     daemon.feed(ConfigLoaded(config("stay", metered=True)))
-    assert daemon.state.drains == {}
+    assert daemon.state.decision.drains == {}
 
 
 def test_an_uplink_that_dies_while_it_is_left_is_cut_like_any_other() -> None:
@@ -232,7 +233,7 @@ def test_an_uplink_that_dies_while_it_is_left_is_cut_like_any_other() -> None:
     relieve(daemon)
     effects = daemon.carrier(2, carrier=False)
     assert {e.uplink for e in effects if isinstance(e, ReleaseConnections)} == {"u2"}
-    assert daemon.state.drains == {}
+    assert daemon.state.decision.drains == {}
 
 
 def test_a_drain_by_hand_is_not_prolonged_by_a_clock_that_was_set_back() -> None:

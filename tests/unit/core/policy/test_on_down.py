@@ -50,8 +50,8 @@ def test_an_uplink_of_no_policy_is_reset() -> None:
 def test_move_cuts_all_but_tcp_and_declares_nothing_dead() -> None:
     daemon = Engine(config(2, policies={"default": policy("move")}), world(2))
     assert {(c.uplink, c.tcp) for c in cuts(daemon)} == {("u1", False)}
-    assert daemon.state.desired is not None
-    assert daemon.state.desired.nft.sets["dead_4"].elements == frozenset()
+    assert daemon.state.decision.desired is not None
+    assert daemon.state.decision.desired.nft.sets["dead_4"].elements == frozenset()
 
 
 def test_keep_cuts_nothing_now_or_later() -> None:

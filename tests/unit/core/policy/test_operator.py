@@ -20,8 +20,8 @@ def order(daemon: Engine, verb: Verb, name: str = "u2", deadline: float = 600.0)
 
 
 def members(daemon: Engine, policy: str = "default") -> list[str]:
-    assert daemon.state.selection is not None
-    return [name for name, _ in daemon.state.selection.choices[policy, Family.V4].members]
+    assert daemon.state.decision.selection is not None
+    return [name for name, _ in daemon.state.decision.selection.choices[policy, Family.V4].members]
 
 
 @pytest.mark.parametrize("verb", [Verb.DISABLE, Verb.DRAIN])
@@ -30,8 +30,8 @@ def test_an_uplink_out_of_use_serves_nobody_until_it_is_enabled(verb: Verb) -> N
     order(daemon, verb)
     assert members(daemon) == ["u1", "u3"]
     order(daemon, Verb.ENABLE)
-    assert "u2" in daemon.state.probing
-    assert daemon.state.memory.orders == {}
+    assert "u2" in daemon.state.known.probing
+    assert daemon.state.known.memory.orders == {}
 
 
 def test_what_was_said_is_on_disk_at_once_and_logged() -> None:
@@ -73,8 +73,8 @@ def test_what_the_file_disables_nobody_enables_by_hand() -> None:
     document["uplinks"]["u2"]["enabled"] = False
     daemon = Engine(Config.model_validate(document), world(2))
     order(daemon, Verb.DRAIN)
-    assert daemon.state.views["u2"].state is UplinkState.DISABLED
-    assert daemon.state.views["u2"].reason.startswith("disabled in the configuration; draining by operator")
+    assert daemon.state.decision.views["u2"].state is UplinkState.DISABLED
+    assert daemon.state.decision.views["u2"].reason.startswith("disabled in the configuration; draining by operator")
     order(daemon, Verb.ENABLE)
     assert members(daemon) == ["u1"]
 
@@ -84,7 +84,7 @@ def test_a_rule_for_the_uplink_falls_back_and_a_kill_switch_refuses() -> None:
     daemon = Engine(config(2, rules=rules), world(2))
     order(daemon, Verb.DRAIN)
     assert members(daemon, "uplink_u2") == ["u1"]
-    (only,) = [p for p, _ in daemon.state.selection.choices if p.startswith("only_")][:1]  # type: ignore[union-attr]  # decided
+    (only,) = [p for p, _ in daemon.state.decision.selection.choices if p.startswith("only_")][:1]  # type: ignore[union-attr]  # decided
     assert members(daemon, only) == []
 
 
@@ -96,13 +96,13 @@ def test_saying_it_twice_changes_nothing_but_a_new_deadline_counts() -> None:
     order(daemon, Verb.DRAIN, deadline=10.0)
     daemon.now = 6.0
     order(daemon, Verb.DRAIN, deadline=100.0)
-    assert daemon.state.memory.orders["u2"].until == 106.0
+    assert daemon.state.known.memory.orders["u2"].until == 106.0
 
 
 def test_an_order_for_an_uplink_that_is_not_there_is_ignored() -> None:
     daemon = Engine(config(1), world(1))
     order(daemon, Verb.DISABLE, "u9")
-    assert daemon.state.memory.orders == {}
+    assert daemon.state.known.memory.orders == {}
 
 
 def test_an_order_outlives_a_reload() -> None:

@@ -21,7 +21,7 @@ LAYOUT = MarkLayout(0x3F00)
 
 
 def routes(observed: Observed, table: int, **more: Any) -> list[str]:
-    desired = Engine(config(2, **more), observed).state.desired
+    desired = Engine(config(2, **more), observed).state.decision.desired
     assert desired is not None
     return [describe_route(r) for r in desired.routes if r.table == table and r.family is Family.V4]
 
@@ -129,7 +129,7 @@ def test_whole_words_of_others_with_bits_of_ours_are_known_but_for_our_own_numbe
 
 def test_what_is_marked_goes_past_others_and_their_own_words_do_not() -> None:
     observed = replace(world(2), rules=(foreign(5999, invert=True, mark=(0x162, 0xFFFF_FFFF)),))
-    desired = Engine(config(2), observed).state.desired
+    desired = Engine(config(2), observed).state.decision.desired
     assert desired is not None
     before = sorted(describe_rule(r) for r in desired.rules if r.priority < 6000)
     assert before == [
@@ -147,9 +147,9 @@ def test_a_rule_that_only_goes_elsewhere_makes_room_for_its_successor_just_befor
     plain, locked = (
         Engine(config(2, rules=rules), world(2)).state for rules in ([], [{"from": "192.168.15.40", "only": ["u2"]}])
     )
-    assert locked.desired is not None
-    assert plain.actual is not None
-    ops = [describe(op) for op in diff(locked.desired, plain.actual).ops]
+    assert locked.decision.desired is not None
+    assert plain.known.actual is not None
+    ops = [describe(op) for op in diff(locked.decision.desired, plain.known.actual).ops]
     gone, come = (
         ops.index(f"{sign} rule  -4 6266: from all fwmark 0x0/0x3f00 goto {at}")
         for sign, at in (("-", 6899), ("+", 6867))

@@ -73,8 +73,8 @@ def daemon(*weights: int, observed: Observed | None = None) -> Engine:
 
 
 def groups(engine: Engine) -> dict[int, tuple[tuple[int, int], ...]]:
-    assert engine.state.desired is not None
-    return {n.id: n.members for n in engine.state.desired.nexthops if isinstance(n, NexthopGroup)}
+    assert engine.state.decision.desired is not None
+    return {n.id: n.members for n in engine.state.decision.desired.nexthops if isinstance(n, NexthopGroup)}
 
 
 def ops(engine: Engine, effects: Any = None) -> list[Op]:
@@ -83,16 +83,16 @@ def ops(engine: Engine, effects: Any = None) -> list[Op]:
 
 def test_each_family_has_a_nexthop_for_every_uplink_and_one_group_by_weight() -> None:
     engine = daemon(3, 1)
-    assert engine.state.desired is not None
+    assert engine.state.decision.desired is not None
     assert groups(engine) == {
         1_900_014_003: ((1_900_004_001, 3), (1_900_004_002, 1)),
         1_900_016_003: ((1_900_006_001, 3), (1_900_006_002, 1)),
     }
-    assert {n.link for n in engine.state.desired.nexthops if isinstance(n, Nexthop)} == {"wan1", "wan2"}
+    assert {n.link for n in engine.state.decision.desired.nexthops if isinstance(n, Nexthop)} == {"wan1", "wan2"}
 
 
 def test_the_policys_mark_leads_to_a_table_with_the_group_and_its_spares_before_the_silent_end() -> None:
-    desired = daemon(3, 1).state.desired
+    desired = daemon(3, 1).state.decision.desired
     assert desired is not None
     for family in FAMILIES:
         (rule,) = [r for r in desired.rules if r.family is family and r.table == TABLE]
@@ -117,33 +117,36 @@ def test_an_uplink_that_serves_nobody_is_in_no_group_and_needs_no_nexthop() -> N
     engine = daemon(1, 1, 1)
     engine.carrier(3, carrier=False)
     assert groups(engine)[group_id(4, Family.V4)] == ((1_900_004_001, 1), (1_900_004_002, 1))
-    assert engine.state.desired is not None
-    assert not any(isinstance(n, Nexthop) and n.link == "wan3" for n in engine.state.desired.nexthops)
+    assert engine.state.decision.desired is not None
+    assert not any(isinstance(n, Nexthop) and n.link == "wan3" for n in engine.state.decision.desired.nexthops)
 
 
 def test_a_policy_that_nobody_serves_has_no_group_and_no_route() -> None:
     engine = daemon(1)
     engine.carrier(1, carrier=False)
-    assert engine.state.desired is not None
-    assert engine.state.desired.nexthops == frozenset()
-    assert not [r for r in engine.state.desired.routes if (r.family, r.table) == (Family.V4, TableId(6002))]
-    assert any(r.blackhole for r in engine.state.desired.routes)
+    assert engine.state.decision.desired is not None
+    assert engine.state.decision.desired.nexthops == frozenset()
+    assert not [r for r in engine.state.decision.desired.routes if (r.family, r.table) == (Family.V4, TableId(6002))]
+    assert any(r.blackhole for r in engine.state.decision.desired.routes)
 
 
 def test_two_policies_share_the_nexthops_and_have_groups_of_their_own() -> None:
     both = {**policies(), "other": {"algorithm": "multipath", "tiers": [[{"uplink": "u1", "weight": 7}, "u2"]]}}
     engine = Engine(config(2, policies=both), world(2))
-    assert engine.state.desired is not None
-    assert len([n for n in engine.state.desired.nexthops if isinstance(n, Nexthop)]) == 4
+    assert engine.state.decision.desired is not None
+    assert len([n for n in engine.state.decision.desired.nexthops if isinstance(n, Nexthop)]) == 4
     assert groups(engine)[group_id(4, Family.V6)] == ((1_900_006_001, 7), (1_900_006_002, 1))
 
 
 def test_a_per_packet_policy_has_a_mark_and_no_table() -> None:
     engine = Engine(config(2, policies=policies("per-packet")), world(2))
-    assert engine.state.desired is not None
-    assert engine.state.policy_marks["default"].table == TABLE
-    assert engine.state.desired.nexthops == frozenset()
-    tables = {*(r.table for r in engine.state.desired.rules), *(r.table for r in engine.state.desired.routes)}
+    assert engine.state.decision.desired is not None
+    assert engine.state.known.policy_marks["default"].table == TABLE
+    assert engine.state.decision.desired.nexthops == frozenset()
+    tables = {
+        *(r.table for r in engine.state.decision.desired.rules),
+        *(r.table for r in engine.state.decision.desired.routes),
+    }
     assert TABLE not in tables
 
 
@@ -151,8 +154,8 @@ def test_links_without_next_hop_have_nexthops_of_the_packets_family() -> None:
     plain = world(1)
     observed = replace(plain, links={"wan1": link(1, point_to_point=True)}, defaults=())
     engine = daemon(1, observed=observed)
-    assert engine.state.desired is not None
-    hops = sorted((n for n in engine.state.desired.nexthops if isinstance(n, Nexthop)), key=lambda n: n.id)
+    assert engine.state.decision.desired is not None
+    hops = sorted((n for n in engine.state.decision.desired.nexthops if isinstance(n, Nexthop)), key=lambda n: n.id)
     assert [(n.family, n.via) for n in hops] == [(Family.V4, None), (Family.V6, None)]
 
 
@@ -220,8 +223,8 @@ def test_what_is_new_is_made_from_the_nexthop_to_the_mark() -> None:
 
 def test_what_is_removed_goes_from_the_mark_to_the_nexthop() -> None:
     engine = daemon(3, 1)
-    assert engine.state.actual is not None
-    assert kinds(list(removal(engine.state.actual, ()).ops)) == ["nft", "-rule", "-route", "-group", "-nexthop"]
+    assert engine.state.known.actual is not None
+    assert kinds(list(removal(engine.state.known.actual, ()).ops)) == ["nft", "-rule", "-route", "-group", "-nexthop"]
 
 
 def test_a_lost_carrier_shrinks_the_groups_before_the_nexthops_go() -> None:
@@ -235,11 +238,11 @@ def test_a_lost_carrier_shrinks_the_groups_before_the_nexthops_go() -> None:
 
 def test_what_the_kernel_deleted_by_itself_is_put_back_with_its_groups() -> None:
     engine = daemon(3, 1)
-    assert engine.state.actual is not None
+    assert engine.state.known.actual is not None
     kernel = FakeKernel()
-    kernel.nexthops.objects = {n.id: n for n in engine.state.actual.nexthops}
+    kernel.nexthops.objects = {n.id: n for n in engine.state.known.actual.nexthops}
     kernel.nexthops.delete([nexthop_id(1, Family.V4)])
-    found = replace(engine.state.actual, nexthops=frozenset(kernel.nexthops.objects.values()))
+    found = replace(engine.state.known.actual, nexthops=frozenset(kernel.nexthops.objects.values()))
     repaired = ops(engine, engine.feed(ReadDone(world(2), found)))
     assert [describe(op).partition(" dev ")[0] for op in repaired] == [
         "+ nexthop -4 id 1900004001 via 100.64.1.1",
@@ -253,7 +256,9 @@ def test_a_gateway_that_moved_replaces_the_nexthop_alone() -> None:
     found = tuple(
         replace(d, via=type(d.via)(int(d.via) + 8)) if d.link == "wan1" and d.via else d for d in moved.defaults
     )
-    changed = ops(engine, engine.feed(ReadDone(replace(moved, defaults=found), engine.state.actual or ActualState())))
+    changed = ops(
+        engine, engine.feed(ReadDone(replace(moved, defaults=found), engine.state.known.actual or ActualState()))
+    )
     assert not any(isinstance(op, PutNexthop) and isinstance(op.nexthop, NexthopGroup) for op in changed)
     assert {
         str(op.nexthop.via) for op in changed if isinstance(op, PutNexthop) and isinstance(op.nexthop, Nexthop)
@@ -265,12 +270,12 @@ def test_a_gateway_that_moved_replaces_the_nexthop_alone() -> None:
 
 @pytest.mark.parametrize("nexthop", [None, group_id(3, Family.V6)])
 def test_a_route_that_took_anothers_place_is_not_removed_with_it(nexthop: Any) -> None:
-    desired = daemon(3, 1).state.desired
+    desired = daemon(3, 1).state.decision.desired
     assert desired is not None
     by_group = next(r for r in desired.routes if r.nexthop == group_id(3, Family.V6))
     by_device = Route(family=Family.V6, table=TABLE, metric=1, link="wan1")
     old, new = (by_device, by_group) if nexthop is None else (by_group, by_device)
-    present = daemon(3, 1).state.actual
+    present = daemon(3, 1).state.known.actual
     assert present is not None
     actual = replace(present, routes=(desired.routes - {by_group}) | {old})
     wanted = replace(desired, routes=(desired.routes - {by_group}) | {new})
@@ -292,17 +297,23 @@ def test_a_hash_policy_that_somebody_chose_by_hand_is_left_alone(present: str, w
 
 def test_the_old_hash_policy_is_remembered_before_it_is_changed() -> None:
     engine = Engine(config(2, policies=policies()), world(2))
-    present = replace(engine.state.actual, sysctls=dict.fromkeys(HASH_POLICIES, "0")) if engine.state.actual else None
+    present = (
+        replace(engine.state.known.actual, sysctls=dict.fromkeys(HASH_POLICIES, "0"))
+        if engine.state.known.actual
+        else None
+    )
     new = Engine(config(2, policies=policies()), world(2), present)
-    assert {path: new.state.memory.originals.get(path) for path in HASH_POLICIES} == dict.fromkeys(HASH_POLICIES, "0")
+    assert {path: new.state.known.memory.originals.get(path) for path in HASH_POLICIES} == dict.fromkeys(
+        HASH_POLICIES, "0"
+    )
 
 
 def test_nexthops_survive_a_recording() -> None:
     engine = daemon(3, 1)
-    assert engine.state.actual is not None
-    assert engine.state.observed is not None
-    actual = replace(engine.state.actual, sysctls={})
-    again = parse(dump(recording(engine.state.observed, actual)), "box.json").actual()
+    assert engine.state.known.actual is not None
+    assert engine.state.known.observed is not None
+    actual = replace(engine.state.known.actual, sysctls={})
+    again = parse(dump(recording(engine.state.known.observed, actual)), "box.json").actual()
     assert (again.nexthops, again.routes) == (actual.nexthops, actual.routes)
 
 
@@ -316,12 +327,12 @@ def test_objects_are_described_in_the_words_of_ip() -> None:
 
 def test_addresses_alone_change_no_nexthop() -> None:
     engine = daemon(3, 1)
-    before = engine.state.desired
+    before = engine.state.decision.desired
     more = replace(world(2), addresses=(*world(2).addresses, Address("wan1", world(2).addresses[0].ip)))
-    engine.feed(ReadDone(more, engine.state.actual or ActualState()))
-    assert engine.state.desired is not None
+    engine.feed(ReadDone(more, engine.state.known.actual or ActualState()))
+    assert engine.state.decision.desired is not None
     assert before is not None
-    assert engine.state.desired.nexthops is before.nexthops
+    assert engine.state.decision.desired.nexthops is before.nexthops
 
 
 OWN, STRANGER = 100, 200

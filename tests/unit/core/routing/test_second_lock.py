@@ -16,7 +16,7 @@ HOST = {"from": "192.168.15.40", "only": ["u2"]}
 
 
 def locked(*rules: dict[str, Any]) -> list[str]:
-    desired = Engine(config(3, rules=list(rules)), world(3)).state.desired
+    desired = Engine(config(3, rules=list(rules)), world(3)).state.decision.desired
     assert desired is not None
     ours = sorted(
         (r for r in desired.rules if r.family is Family.V4 and 6866 <= r.priority < 6899), key=lambda r: r.priority

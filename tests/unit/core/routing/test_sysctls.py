@@ -47,7 +47,7 @@ def test_advertisements_do_not_matter_on_a_box_that_does_not_forward() -> None:
 
 def test_advertisements_that_somebody_refuses_later_stay_refused() -> None:
     daemon = Engine(config(1, **FORWARDING), world(1), ActualState(sysctls={RA: "1"}))
-    actual = daemon.state.actual
+    actual = daemon.state.known.actual
     assert actual is not None
     assert actual.sysctls[RA] == "2"
     for value, writes in (("0", []), ("1", ["2"])):

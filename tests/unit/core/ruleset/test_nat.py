@@ -60,8 +60,8 @@ BOTH = seen(default(1, A), default(2, B), lan=("2001:db8:a:1::1/64", "2001:db8:b
 
 
 def rules(daemon: Engine, chain: str) -> list[str]:
-    assert daemon.state.desired is not None
-    return [rule.text for rule in daemon.state.desired.nft.chains[chain].rules]
+    assert daemon.state.decision.desired is not None
+    return [rule.text for rule in daemon.state.decision.desired.nft.chains[chain].rules]
 
 
 def leaves(config: Config, observed: Observed, uplink: str, source: str) -> str:
@@ -277,10 +277,10 @@ def test_when_its_uplink_loses_its_carrier_a_prefix_is_nobodys_at_once() -> None
 def test_a_new_prefix_is_in_force_with_the_next_read_and_the_old_one_nowhere() -> None:
     daemon = Engine(conf({}, {}), BOTH)
     renewed = seen(default(1, "2001:db8:c::/56"), default(2, B), lan=("2001:db8:c:1::1/64", f"{ULA}1/64"))
-    assert daemon.state.actual is not None
-    (plan,) = daemon.plans(daemon.feed(ReadDone(renewed, daemon.state.actual)))
-    assert daemon.state.desired is not None
-    after = daemon.state.desired.nft.render() + str(daemon.state.desired.rules)
+    assert daemon.state.known.actual is not None
+    (plan,) = daemon.plans(daemon.feed(ReadDone(renewed, daemon.state.known.actual)))
+    assert daemon.state.decision.desired is not None
+    after = daemon.state.decision.desired.nft.render() + str(daemon.state.decision.desired.rules)
     assert "2001:db8:a:" not in after
     assert "2001:db8:c::/56 : goto to_u1" in after
     assert "delete table" not in str(plan)
@@ -290,8 +290,8 @@ def test_a_new_prefix_is_in_force_with_the_next_read_and_the_old_one_nowhere() -
 
 
 def from_rules(daemon: Engine, table: int) -> set[tuple[str, str | None]]:
-    assert daemon.state.desired is not None
-    rules: frozenset[IpRule] = daemon.state.desired.rules
+    assert daemon.state.decision.desired is not None
+    rules: frozenset[IpRule] = daemon.state.decision.desired.rules
     return {(str(r.from_), r.iif) for r in rules if r.from_ is not None and r.from_.version == 6 and r.table == table}
 
 
@@ -313,11 +313,11 @@ def bare() -> Observed:
 
 def test_an_uplink_without_an_address_of_its_own_uses_the_boxs_in_its_prefix() -> None:
     daemon = Engine(conf({}, {}), bare())
-    path = daemon.state.reach["u1", Family.V6]
+    path = daemon.state.decision.reach["u1", Family.V6]
     assert isinstance(path, Path)
     assert (path.addresses, str(path.source)) == ((IPv6Address("2001:db8:a:1::1"),), "2001:db8:a:1::1")
-    assert daemon.state.desired is not None
-    route = next(r for r in daemon.state.desired.routes if r.link == "wan1" and r.family is Family.V6)
+    assert daemon.state.decision.desired is not None
+    route = next(r for r in daemon.state.decision.desired.routes if r.link == "wan1" and r.family is Family.V6)
     assert str(route.source) == "2001:db8:a:1::1"
 
 
@@ -343,9 +343,9 @@ def test_without_a_default_of_mains_the_box_leaves_by_the_fallback_table() -> No
     observed = Observed(links=BOTH.links, addresses=BOTH.addresses, defaults=(default(1, A), default(2, B)))
     daemon = Engine(conf({}, {}), observed)
     state = daemon.state
-    assert unbound_links(observed, state.reach, state.numbers, Family.V6) == {"wan1"}
-    assert state.desired is not None
-    assert set(state.desired.nft.maps["bound_6"].elements) == {"wan2"}
+    assert unbound_links(observed, state.decision.reach, state.known.numbers, Family.V6) == {"wan1"}
+    assert state.decision.desired is not None
+    assert set(state.decision.desired.nft.maps["bound_6"].elements) == {"wan2"}
 
 
 # Shown, and read from the kernel.

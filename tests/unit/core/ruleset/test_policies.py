@@ -16,8 +16,8 @@ def table(**policy: Any) -> NftTable:
     """Return the table of two uplinks whose default policy is as given."""
     default = {"tiers": [["u1", "u2"]], **policy}
     daemon = Engine(config(2, policies={"default": default}), world(2))
-    assert daemon.state.desired is not None
-    return daemon.state.desired.nft
+    assert daemon.state.decision.desired is not None
+    return daemon.state.decision.desired.nft
 
 
 def lines(table: NftTable, chain: str) -> list[str]:
@@ -47,8 +47,8 @@ def test_of_two_parities_the_one_that_is_left_takes_both() -> None:
     parity = {"algorithm": "source-parity", "tiers": [["u1", "u2"]]}
     daemon = Engine(config(2, policies={"default": parity}), world(2))
     daemon.carrier(1, carrier=False)
-    assert daemon.state.desired is not None
-    assert set(daemon.state.desired.nft.maps["parity_4_default"].elements.values()) == {"goto to_u2"}
+    assert daemon.state.decision.desired is not None
+    assert set(daemon.state.decision.desired.nft.maps["parity_4_default"].elements.values()) == {"goto to_u2"}
 
 
 def test_a_client_that_is_kept_is_looked_up_before_anything_is_chosen() -> None:
@@ -61,8 +61,8 @@ def test_a_client_that_is_kept_is_looked_up_before_anything_is_chosen() -> None:
 def test_only_serving_uplinks_are_kept() -> None:
     daemon = Engine(config(2, policies={"default": {"tiers": [["u1", "u2"]], "affinity": {}}}), world(2))
     daemon.carrier(1, carrier=False)
-    assert daemon.state.desired is not None
-    assert daemon.state.desired.nft.maps["serving_4_default"].elements == {0x200: "jump mark_u2"}
+    assert daemon.state.decision.desired is not None
+    assert daemon.state.decision.desired.nft.maps["serving_4_default"].elements == {0x200: "jump mark_u2"}
 
 
 def test_pairs_of_ipv6_addresses_are_kept_by_a_hash() -> None:
@@ -82,9 +82,9 @@ def test_clients_survive_every_change_of_the_table() -> None:
 
 def test_a_family_that_no_uplink_has_is_refused_and_not_left_to_main() -> None:
     daemon = Engine(config(1), world(1, [Family.V4]))
-    assert daemon.state.desired is not None
+    assert daemon.state.decision.desired is not None
     assert "meta nfproto ipv6 reject with icmpx type host-unreachable" in lines(
-        daemon.state.desired.nft, "policy_default"
+        daemon.state.decision.desired.nft, "policy_default"
     )
 
 
@@ -92,9 +92,9 @@ def test_a_connection_whose_packets_are_dealt_out_may_leave_by_every_member() ->
     uplinks = {f"u{n}": {"interface": f"wan{n}", "nat": "none", "nat6": "native"} for n in (1, 2)}
     tunnel = {"algorithm": "per-packet", "tiers": [["u1", "u2"]]}
     daemon = Engine(config(2, uplinks=uplinks, policies={"tunnel": tunnel}), world(2))
-    assert daemon.state.desired is not None
-    nft = daemon.state.desired.nft
-    mark = daemon.state.policy_marks["tunnel"].mark
+    assert daemon.state.decision.desired is not None
+    nft = daemon.state.decision.desired.nft
+    mark = daemon.state.known.policy_marks["tunnel"].mark
     assert f"ct mark & 0x00003f00 == {mark:#010x} accept" in lines(nft, "guard_u1")
     assert set(nft.maps["slots_4_tunnel"].elements.values()) == {"goto carry_u1", "goto carry_u2"}
     assert nft.maps["per_packet"].elements == {mark: "goto by_tunnel"}

@@ -25,7 +25,7 @@ def test_the_own_addresses_of_a_box_with_thousands_have_room() -> None:
     many = tuple(Address("lo", ip_interface(f"{ip_address(first + n)}/32")) for n in range(4200))
     small = world(2)
     daemon = Engine(config(2), replace(small, addresses=(*small.addresses, *many)))
-    assert daemon.state.desired is not None
-    own = daemon.state.desired.nft.sets["own"]
+    assert daemon.state.decision.desired is not None
+    own = daemon.state.decision.desired.nft.sets["own"]
     assert len(own.elements) >= 4200
     assert own.type == "type ipv4_addr; size 8192;"

@@ -22,8 +22,8 @@ def table(rules: list[dict[str, Any]], lookups: Lookups | None = None, extra: tu
     daemon = Engine(config(3, rules=rules), replace(seen, links={**seen.links, **links}))
     if lookups is not None:
         daemon.feed(LookupsChanged(lookups))
-    assert daemon.state.desired is not None
-    return daemon.state.desired.nft
+    assert daemon.state.decision.desired is not None
+    return daemon.state.decision.desired.nft
 
 
 def texts(table: NftTable, chain: str) -> list[str]:
@@ -180,8 +180,8 @@ def test_a_device_with_anybodys_default_route_is_not_inside() -> None:
     route = DefaultRoute(family=Family.V4, link="tun0", via=None)
     observed = replace(seen, links={**seen.links, "tun0": tunnel}, defaults=(*seen.defaults, route))
     daemon = Engine(config(2, rules=[{"only": "u1"}]), observed)
-    assert daemon.state.desired is not None
-    assert daemon.state.desired.nft.sets["inside"].elements == {"lo"}
+    assert daemon.state.decision.desired is not None
+    assert daemon.state.decision.desired.nft.sets["inside"].elements == {"lo"}
 
 
 def test_a_device_with_pieces_of_a_default_route_is_not_inside() -> None:
@@ -189,8 +189,8 @@ def test_a_device_with_pieces_of_a_default_route_is_not_inside() -> None:
     tunnel = Link(index=60, name="tun0", up=True, carrier=True)
     observed = replace(seen, links={**seen.links, "tun0": tunnel}, wide=frozenset({"tun0"}))
     daemon = Engine(config(2, rules=[{"only": "u1"}]), observed)
-    assert daemon.state.desired is not None
-    assert daemon.state.desired.nft.sets["inside"].elements == {"lo"}
+    assert daemon.state.decision.desired is not None
+    assert daemon.state.decision.desired.nft.sets["inside"].elements == {"lo"}
 
 
 def test_a_device_whose_name_would_end_the_text_is_not_inside() -> None:

@@ -17,7 +17,7 @@ MASK = 0x3F00
 
 def table(uplinks: dict[str, Any] | None = None, **more: Any) -> NftTable:
     read = config(2, **more) if uplinks is None else Config.model_validate({"uplinks": uplinks, **more})
-    desired = Engine(read, world(2)).state.desired
+    desired = Engine(read, world(2)).state.decision.desired
     assert desired is not None
     return desired.nft
 
@@ -95,8 +95,8 @@ def test_it_is_made_in_place_of_its_forerunner_and_of_one_that_is_nobodys() -> N
 
 def test_a_decision_asks_for_it_only_when_it_differs() -> None:
     daemon = Engine(config(3), world(3))
-    assert daemon.state.held == keep(daemon.state.desired.nft, 0x3F00, ipsec=False)  # type: ignore[union-attr]  # it has decided
-    before = daemon.state.held
+    assert daemon.state.decision.held == keep(daemon.state.decision.desired.nft, 0x3F00, ipsec=False)  # type: ignore[union-attr]  # it has decided
+    before = daemon.state.decision.held
     effects = daemon.carrier(1, carrier=False)
     assert not [effect for effect in effects if type(effect).__name__ == "Hold"]
-    assert daemon.state.held is before or daemon.state.held == before
+    assert daemon.state.decision.held is before or daemon.state.decision.held == before

@@ -19,12 +19,12 @@ def with_settings() -> Engine:
     """A daemon that has changed a setting of wan1."""
     daemon = Engine(config(2), world(2), ActualState(sysctls={ACCEPT: "0"}))
     daemon.feed(ReadDone(world(2), actual(daemon)))
-    assert daemon.state.memory.originals == {ACCEPT: "0"}
+    assert daemon.state.known.memory.originals == {ACCEPT: "0"}
     return daemon
 
 
 def actual(daemon: Engine, value: str | None = None) -> ActualState:
-    found = daemon.state.actual
+    found = daemon.state.known.actual
     assert found is not None
     return found if value is None else replace(found, sysctls={**found.sysctls, ACCEPT: value})
 

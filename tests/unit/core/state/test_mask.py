@@ -34,7 +34,7 @@ def test_what_is_remembered_stays_and_the_file_comes_first() -> None:
 
 def test_the_mask_in_force_is_remembered_on_disk(tmp_path: Path) -> None:
     daemon = Engine(configured(), world(2))
-    store.save(tmp_path, daemon.state.memory)
+    store.save(tmp_path, daemon.state.known.memory)
     assert store.load(tmp_path)[0].mask == DEFAULT
 
 

@@ -32,7 +32,7 @@ def with_devices(count: int, **more: Any) -> Observed:
 def started(observed: Observed) -> Engine:
     daemon = Engine(config(2), observed)
     daemon.now += 10.0
-    daemon.feed(ReadDone(observed, daemon.state.actual))  # type: ignore[arg-type]  # known after the start
+    daemon.feed(ReadDone(observed, daemon.state.known.actual))  # type: ignore[arg-type]  # known after the start
     read = replace(daemon.state.agenda, last_read=daemon.now, read_at=None)
     daemon.state = replace(daemon.state, agenda=read)
     daemon.effects.clear()

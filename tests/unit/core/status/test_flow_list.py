@@ -24,7 +24,7 @@ from polywan.core.errors import ControlError
 from polywan.core.net import Family
 from polywan.core.resolved import resolve
 from polywan.core.state.memory import Memory
-from polywan.core.state.state import State
+from polywan.core.state.state import Known, State
 from polywan.core.status.flow_list import OTHER, PROBE, FlowQuery, Totals, flow_query_of, listed
 from polywan.core.world.affinity import AffinityEntry, map_of
 from polywan.core.world.conntrack import Flow, stray, translated_to
@@ -245,7 +245,7 @@ def test_clients_are_printed_in_one_line_each() -> None:
 def state() -> State:
     configuration = config(2, policies={"banking": {"tiers": [["u1"], ["u2"]]}})
     memory = Memory(ids={"u1": 1, "u2": 2})
-    return State(config=resolve(configuration, memory.ids), memory=memory)
+    return State(known=Known(config=resolve(configuration, memory.ids), memory=memory))
 
 
 def tracking(tracker: FakeTracker) -> Tracking:

@@ -23,18 +23,20 @@ def coming_back() -> Engine:
     daemon.carrier(1, carrier=False)
     daemon.now = 100.0
     daemon.carrier(1, carrier=True)
-    for key in [k for k in daemon.state.health if k[0] == "u1"]:
-        state = daemon.state.health[key]
+    for key in [k for k in daemon.state.health.rounds if k[0] == "u1"]:
+        state = daemon.state.health.rounds[key]
         risen = replace(state, health=type(state.health).UP, returned=99.0, proven=True)
-        daemon.state = replace(daemon.state, health={**daemon.state.health, key: risen})
+        daemon.state = replace(
+            daemon.state, health=replace(daemon.state.health, rounds={**daemon.state.health.rounds, key: risen})
+        )
     daemon.feed(ReadDone(world(2), actual(daemon)))
-    assert daemon.state.ramps
+    assert daemon.state.decision.ramps
     return daemon
 
 
 def actual(daemon: Engine) -> ActualState:
-    assert daemon.state.actual is not None
-    return daemon.state.actual
+    assert daemon.state.known.actual is not None
+    return daemon.state.known.actual
 
 
 def planned(daemon: Engine, config: Config, seen: ActualState) -> Plan:
@@ -64,7 +66,9 @@ def test_slots_that_somebody_changed_during_slow_start_are_drift() -> None:
 
 def test_a_fight_with_another_program_hides_no_drift() -> None:
     daemon = coming_back()
-    daemon.state = replace(daemon.state, repairs=Repairs(times=tuple([daemon.now] * 9)))
+    daemon.state = replace(
+        daemon.state, done=replace(daemon.state.done, repairs=Repairs(times=tuple([daemon.now] * 9)))
+    )
     seen = replace(actual(daemon), rules=frozenset())
     assert planned(daemon, config(2), seen)
 

@@ -486,7 +486,12 @@ def test_a_chain_of_others_that_may_drop_is_named_since_routing_cannot_tell() ->
 def test_before_the_first_decision_there_is_no_answer() -> None:
     daemon, kernel = machine()
     with pytest.raises(QuestionError, match="no decision yet"):
-        live(replace(daemon.state, selection=None), kernel, {"to": "203.0.113.10"}, now=0)
+        live(
+            replace(daemon.state, decision=replace(daemon.state.decision, selection=None)),
+            kernel,
+            {"to": "203.0.113.10"},
+            now=0,
+        )
 
 
 def test_a_recording_has_no_live_connections() -> None:

@@ -95,7 +95,7 @@ def test_a_route_without_a_router_is_remembered_over_a_flap(family: Family) -> N
         Config.model_validate({"uplinks": {"w0": {"interface": "wan0"}}}),
         seen(addresses=(own(family),), defaults=(route(family),)),
     )
-    after = judged(seen(addresses=(own(family),)), dict(daemon.state.memory.gateways))[family]
+    after = judged(seen(addresses=(own(family),)), dict(daemon.state.known.memory.gateways))[family]
     assert after == Path(link="wan0", via=None, onlink=False, addresses=(ip_address(OWN[family]),))
 
 
@@ -103,7 +103,7 @@ def test_a_point_to_point_link_remembers_no_router() -> None:
     wan = Link(index=2, name="wan0", up=True, carrier=True, point_to_point=True)
     observed = seen(addresses=(own(Family.V4),), defaults=(route(Family.V4),), wan=wan)
     daemon = Engine(Config.model_validate({"uplinks": {"w0": {"interface": "wan0"}}}), observed)
-    assert daemon.state.memory.gateways == {}
+    assert daemon.state.known.memory.gateways == {}
 
 
 @both
@@ -244,12 +244,12 @@ def test_connections_are_shared_with_an_uplink_whose_route_names_no_router() -> 
     straight = DefaultRoute(family=Family.V4, link="wan1", via=None, metric=101)
     observed = Observed(links=two.links, addresses=two.addresses, defaults=(straight, two.defaults[1]))
     daemon = Engine(config(2), observed)
-    assert daemon.state.desired is not None
-    assert {(r.link, r.via) for r in daemon.state.desired.routes if r.metric == 1} == {
+    assert daemon.state.decision.desired is not None
+    assert {(r.link, r.via) for r in daemon.state.decision.desired.routes if r.metric == 1} == {
         ("wan1", None),
         ("wan2", ip_address("100.64.2.1")),
     }
-    assert ip_network("100.64.1.2/32") in {rule.from_ for rule in daemon.state.desired.rules}
+    assert ip_network("100.64.1.2/32") in {rule.from_ for rule in daemon.state.decision.desired.rules}
 
 
 @both
@@ -259,8 +259,8 @@ def test_each_uplink_translates_by_the_address_that_it_is_lent(family: Family) -
     asked = tuple(replace(d, preferred=home.ip.ip) for d, home in zip(observed.defaults, homes, strict=True))
     links = {**observed.links, "lo": Link(index=1, name="lo", up=True, carrier=True)}
     daemon = Engine(config(2), Observed(links=links, addresses=homes, defaults=asked))
-    assert daemon.state.desired is not None
-    rules = [rule.text for rule in daemon.state.desired.nft.chains["nat"].rules]
+    assert daemon.state.decision.desired is not None
+    rules = [rule.text for rule in daemon.state.decision.desired.nft.chains["nat"].rules]
     word = "ip" if family is Family.V4 else "ip6"
     own = [f'oifname "wan{n}" meta nfproto {family.nfproto} snat {word} to {homes[n - 1].ip.ip}' for n in (1, 2)]
     assert [rule for rule in rules if " snat " in rule] == own
@@ -270,5 +270,5 @@ def test_each_uplink_translates_by_the_address_that_it_is_lent(family: Family) -
 @both
 def test_a_link_with_an_address_of_its_own_masquerades_as_ever(family: Family) -> None:
     daemon = Engine(config(2), world(2, [family]))
-    assert daemon.state.desired is not None
-    assert not any(" snat " in rule.text for rule in daemon.state.desired.nft.chains["nat"].rules)
+    assert daemon.state.decision.desired is not None
+    assert not any(" snat " in rule.text for rule in daemon.state.decision.desired.nft.chains["nat"].rules)

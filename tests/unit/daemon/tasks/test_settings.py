@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from polywan.core.evolve import replace as evolve
 from polywan.core.routing.sysctls import Sysctl
@@ -16,17 +15,17 @@ PATHS = [f"net/ipv4/conf/wan{n}/arp_ignore" for n in range(1, 41)]
 
 
 class Box:
-    def __init__(self, **more: Any) -> None:
+    def __init__(self, retries: Retries | None = None) -> None:
         state = Engine(config(2), world(2)).state
-        assert state.desired is not None
-        assert state.actual is not None
+        assert state.decision.desired is not None
+        assert state.known.actual is not None
         wanted = tuple(Sysctl(path, "1") for path in PATHS)
         self.values: dict[str, str] = dict.fromkeys(PATHS, "1")
         self.state = evolve(
             state,
-            desired=replace(state.desired, sysctls=wanted),
-            actual=replace(state.actual, sysctls=dict(self.values)),
-            **more,
+            decision=evolve(state.decision, desired=replace(state.decision.desired, sysctls=wanted)),
+            known=evolve(state.known, actual=replace(state.known.actual, sysctls=dict(self.values))),
+            done=evolve(state.done, retries=retries or state.done.retries),
         )
         self.events: list[Event] = []
         self.looked: list[str] = []
@@ -70,6 +69,6 @@ def test_what_the_kernel_refuses_is_not_asked_for_each_second() -> None:
 
 def test_before_the_first_decision_there_is_nothing_to_look_at() -> None:
     box = Box()
-    box.state = evolve(box.state, desired=None)
+    box.state = evolve(box.state, decision=replace(box.state.decision, desired=None))
     box.watch.look()
     assert box.looked == []

@@ -33,7 +33,7 @@ def test_only_udp_from_outside_that_begins_there_is_remembered_for_sockets_witho
 def test_what_packets_have_written_is_no_difference() -> None:
     names = {*answer_sets(), *answer_maps()}
     assert all(map(unread, names))
-    desired = Engine(config(2), world(2)).state.desired
+    desired = Engine(config(2), world(2)).state.decision.desired
     assert desired is not None
     actual = state_of(desired.nft)
     assert isinstance(actual, NftState)

@@ -35,7 +35,7 @@ def table(observed: Observed) -> NftTable:
             "rules": [{"from": "192.0.2.0/24", "only": "u1"}],
         }
     )
-    desired = Engine(config, observed).state.desired
+    desired = Engine(config, observed).state.decision.desired
     assert desired is not None
     return desired.nft
 
@@ -77,8 +77,8 @@ def test_all_bridges_share_one_rule() -> None:
 def test_a_bridge_that_takes_the_address_of_a_new_port_is_known_by_that_one() -> None:
     daemon = Engine(Config.model_validate({"uplinks": {"u1": {"interface": "wan1"}}}), seen(bridge()))
     daemon.feed(LinkChanged(bridge(mac="02:00:00:00:00:01")))
-    assert daemon.state.desired is not None
-    assert '"br0" . 02:00:00:00:00:01' in texts(daemon.state.desired.nft, "classify")[0]
+    assert daemon.state.decision.desired is not None
+    assert '"br0" . 02:00:00:00:00:01' in texts(daemon.state.decision.desired.nft, "classify")[0]
 
 
 @pytest.mark.parametrize(("kind", "known"), [(b"bridge\0", MAC), (b"veth\0", "")])

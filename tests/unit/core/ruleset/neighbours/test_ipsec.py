@@ -29,7 +29,7 @@ def table(nat: dict[str, Any] | None = None, *, ipsec: bool = True) -> NftTable:
             "rules": [{"from": "192.0.2.0/24", "only": "u1"}],
         }
     )
-    desired = Engine(config, replace(world(2), xfrm=ipsec)).state.desired
+    desired = Engine(config, replace(world(2), xfrm=ipsec)).state.decision.desired
     assert desired is not None
     return desired.nft
 
