@@ -117,10 +117,14 @@ class _Judge:
                 yield from self._hung(flow, uplink, stage, excused)
 
     def _may_move(self, flow: Flow, moved: Move, excused: list[Span]) -> bool:
-        """It was moved between its last answer and this one; its new uplink answers, unless that could not either."""
+        """It was moved between its last answer and this one; its new uplink answers, unless that could not either.
+
+        What waited on a line that was full, before that broke, says nothing of when it was moved.
+        """
         since = max((g.begin for g in flow.gaps if g.begin < moved.at <= g.end + BLINK), default=moved.at)
         there = (*self.calendar.broken.get(moved.after, ()), *self.calendar.slow.get(moved.after, ()))
-        silent = outside(Span(since, moved.at), [*excused, *self._homeless(flow), *there])
+        full = self.calendar.slow.get(moved.before, ())
+        silent = outside(Span(since, moved.at), [*excused, *self._homeless(flow), *there, *full])
         return any_meets(excused, since, moved.at) and silent <= self.rules.patience
 
     def _homeless(self, flow: Flow) -> list[Span]:

@@ -193,6 +193,20 @@ def test_a_flow_that_is_moved_long_after_its_uplink_was_back_was_moved_for_nothi
     assert "I1" in found(run)
 
 
+def test_what_waited_on_a_full_line_may_be_moved_when_that_line_breaks() -> None:
+    moved = flow(protocol="udp", gaps=[Span(10.0, 20.5)], moves=[Move(20.5, 1, 2)], last=60.0)
+    cut = (deed(20.0, Kind.CUT, 1), deed(40.0, Kind.RESTORE, 1))
+    full = history(deed(5.0, Kind.FILL, 1), *cut, deed(42.0, Kind.DRAIN, 1))
+    full.flows.append(moved)
+    assert found(full) == []
+    other = history(deed(5.0, Kind.FILL, 3), *cut, deed(42.0, Kind.DRAIN, 3))
+    other.flows.append(moved)
+    assert "I1" in found(other)
+    well = history(deed(5.0, Kind.FILL, 1), deed(42.0, Kind.DRAIN, 1))
+    well.flows.append(moved)
+    assert "I1" in found(well)
+
+
 def test_what_is_bound_to_an_address_of_the_first_uplink_waits_while_that_has_none() -> None:
     down = history(deed(10.0, Kind.LINK_DOWN, 1), deed(25.0, Kind.LINK_UP, 1))
     down.flows.append(flow(protocol="udp", role="tunnel", uplink=3, gaps=[Span(10.0, 25.0)], last=60.0))
