@@ -1,12 +1,12 @@
 """Documents as JSON, and what JSON they are: one walk over the types of their fields, made once for each class.
 
-What reads is open to the future: unknown keys are passed over, and a field with a default may be missing. A field that
-is None by default is left out while it is None.
+What reads is open to other versions: unknown keys are passed over, and a field may be missing that has a default, or
+that may be null. A field that is None by default is left out while it is None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
@@ -44,6 +44,7 @@ class _Kind:
         read: returns the value, or raises DocumentError.
         schema: returns the schema; puts those of documents inside into its argument.
         plain: the JSON types when it is one value, else nothing.
+        nullable: None is such a value.
     """
 
     def __init__(
@@ -51,10 +52,13 @@ class _Kind:
         read: Callable[[Any], Any],
         schema: Callable[[Defs], dict[str, Any]],
         plain: frozenset[type] = frozenset(),
+        *,
+        nullable: bool = False,
     ) -> None:
         self.read = read
         self.schema = schema
         self.plain = plain
+        self.nullable = nullable or NoneType in plain
 
 
 def encode(value: object) -> Any:
@@ -66,7 +70,7 @@ def encode(value: object) -> Any:
         return value
     if isinstance(value, Mapping):
         return {key: encode(held) for key, held in value.items()}
-    if isinstance(value, Iterable):
+    if isinstance(value, tuple | list):
         return [encode(held) for held in value]
     raise TypeError(f"{type(value).__name__} is no part of a document")
 
@@ -108,7 +112,7 @@ def _kind_of(of: Any) -> _Kind:
         kinds = [_kind_of(part) for part in arguments]
         if all(kind.plain for kind in kinds):
             return _plain(arguments)
-        (inner,) = (kind for kind in kinds if NoneType not in kind.plain)
+        (inner,) = (kind for kind in kinds if not kind.nullable)
         return _nullable(inner)
     if origin is tuple and arguments[1:] == (Ellipsis,):
         return _list(_kind_of(arguments[0]))
@@ -143,6 +147,7 @@ def _nullable(inner: _Kind) -> _Kind:
     return _Kind(
         lambda value: None if value is None else inner.read(value),
         lambda defs: {"anyOf": [inner.schema(defs), {"type": "null"}]},
+        nullable=True,
     )
 
 
@@ -168,12 +173,14 @@ def _map(inner: _Kind) -> _Kind:
 def _document(of: DocumentType) -> _Kind:
     kinds = {name: _kind_of(field.kind) for name, field in of.__fields__.items()}
     required = [name for name, field in of.__fields__.items() if field.default is NO_DEFAULT]
+    nulls = {name: None for name in required if kinds[name].nullable}
 
     def read(value: Any) -> Any:
         _demand(dict, "an object", value)
-        if lacking := [name for name in required if name not in value]:
+        there = {name: _at(name, kind, value[name]) for name, kind in kinds.items() if name in value}
+        if lacking := [name for name in required if name not in there and name not in nulls]:
             raise DocumentError(f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing")
-        return of(**{name: _at(name, kind, value[name]) for name, kind in kinds.items() if name in value})
+        return of(**{**nulls, **there})
 
     def schema_of(defs: Defs) -> dict[str, Any]:
         if of.__name__ not in defs:

@@ -96,7 +96,7 @@ def test_what_has_a_default_may_be_missing() -> None:
         ({"legs": {}}, "legs: expected a list, got an object"),
         ({"legs": [JSON["legs"][0], 3]}, "legs[1]: expected an object, got 3"),
         ({"legs": [{"foot": None}]}, "legs[0]: length is missing"),
-        ({"legs": [{}]}, "legs[0]: length, foot are missing"),
+        ({"legs": [{}]}, "legs[0]: length is missing"),
         ({"by_name": []}, "by_name: expected an object, got a list"),
         ({"by_name": {"hind": {"length": "x", "foot": None}}}, "by_name.hind.length: expected a number, got 'x'"),
         ({"tail": "long"}, "tail: expected an object, got 'long'"),
@@ -158,3 +158,7 @@ def test_the_schema_says_what_is_read() -> None:
         "cells": {"type": "array", "items": {"type": "array", "items": {"type": ["string", "integer", "null"]}}},
         "coat": {"type": "string"},
     }
+
+
+def test_a_missing_key_that_may_be_null_is_null() -> None:
+    assert decode(Dog, {**{k: v for k, v in JSON.items() if k != "tail"}, "legs": [{"length": 1.5}]}).legs == (LEG,)
