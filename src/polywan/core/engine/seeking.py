@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Final
 
+from polywan.config import HealthSettings
 from polywan.core.engine import probing
 from polywan.core.evolve import replace
 from polywan.core.health import passive
 from polywan.core.health import rounds as hl
 from polywan.core.health.life import Inside, Moved, Watched
 from polywan.core.health.rounds import Health, ProbeState
+from polywan.core.net import Family
 from polywan.core.state.effects import SampleTraffic
 from polywan.core.state.events import TrafficSampled
 from polywan.core.state.state import State
@@ -75,8 +77,10 @@ def take(state: State, event: TrafficSampled, now: float) -> tuple[State, bool]:
     for key, before in health.items():
         if key in doubted and key in watched:
             settings = state.known.probing[key[0]]
-            health[key] = hl.on_looked(before, settings, now - event.took, now)
+            health[key] = hl.on_looked(_with_line(health, key, settings, now), settings, now - event.took, now)
             changed = changed or hl.matters(before, health[key], settings)
+            if hl.regraded(before, health[key]):
+                state = probing.regrade(state, now)
         elif key in doubted:
             health[key] = _awaiting(before)
         else:
@@ -89,6 +93,14 @@ def take(state: State, event: TrafficSampled, now: float) -> tuple[State, bool]:
     return replace(
         state, health=replace(state.health, rounds=health), agenda=replace(state.agenda, seek_at=now + wait)
     ), changed
+
+
+def _with_line(
+    health: Mapping[UplinkFamily, ProbeState], key: UplinkFamily, settings: HealthSettings, now: float
+) -> ProbeState:
+    name, family = key
+    other = health.get((name, Family.V6 if family is Family.V4 else Family.V4))
+    return health[key] if other is None else hl.on_line(health[key], settings, other, now)
 
 
 def _awaiting(probes: ProbeState) -> ProbeState:

@@ -28,7 +28,10 @@ _OPEN: Final = frozenset({"ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT"})
 
 
 ONSET: Final = 12.0
-"""Seconds after the beginning of a heavy load until which the first answer from behind it may come."""
+"""Seconds after the beginning of a heavy load until which the first answer from behind it may come.
+
+As long may one family of a line be silent while the other one fills the queue.
+"""
 
 MARGIN: Final = 2.0
 """Seconds that a probe is sent after the beginning of a load, for its answer to tell how long the queue became.
@@ -57,6 +60,7 @@ class Life:
         back_at: when packets were last seen to come back, at the earliest, and `rate` how many bytes a second.
         found_at: when the look was made that saw them.
         loaded: when a heavy load began that was still being sent at the last look.
+        line_at: when the other family of the line showed life last, as far as that is busy.
         looks: looks at connections that were asked for in the present doubt; the first alone tells nothing.
         looked: when the last look was that could be compared with one before.
     """
@@ -67,6 +71,7 @@ class Life:
     found_at: float = -inf
     rate: float = 0.0
     loaded: float = -inf
+    line_at: float = -inf
     looks: int = 0
     looked: float = -inf
 
@@ -93,6 +98,9 @@ def alive(life: Life, settings: HealthSettings, answered: float, now: float) -> 
     A load that has just begun and asks nobody how fast it may go (UDP) fills a long queue within a second. Whatever is
     sent from then on is answered when the queue has drained. Once one such answer has come, they come all the time.
 
+    Both families wait in one queue. What fills it gives signs of its own family all the time; the other one, with
+    little to carry, may lose that to the queue for seconds.
+
     Args:
         life: the last signs.
         settings: of the uplink.
@@ -100,6 +108,8 @@ def alive(life: Life, settings: HealthSettings, answered: float, now: float) -> 
         now: monotonic seconds.
     """
     if now < life.at + patience(settings):
+        return True
+    if now < min(life.line_at + patience(settings), max(life.at, answered) + ONSET):
         return True
     return now < life.loaded + ONSET and max(answered, life.late_at - life.late) < life.loaded + MARGIN
 
@@ -139,6 +149,8 @@ def described(life: Life, settings: HealthSettings, queue: float | None, answere
         parts.append(f"answers come {f'{queue:.1f} s late (queue)' if queued else f'after {life.late:.1f} s'}")
     elif now < life.back_at + patience(settings):
         parts.append(answered)
+    elif now < life.line_at + patience(settings):
+        parts.append("the line is, as its other family shows; no answer of this one")
     else:
         parts.append("a heavy load has just begun, no answer since")
     if now < life.back_at + patience(settings):

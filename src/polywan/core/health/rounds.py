@@ -234,6 +234,13 @@ def on_moved(state: ProbeState, settings: HealthSettings, what: Moved, since: fl
     return _revived(replace(state, life=life), settings, until)
 
 
+def on_line(state: ProbeState, settings: HealthSettings, other: ProbeState, now: float) -> ProbeState:
+    """Take note of how the other family of the same line does: it may be what fills the queue."""
+    if other.health is Health.DOWN or not other.quality.busy or other.life.at <= state.life.line_at:
+        return state
+    return _revived(replace(state, life=replace(state.life, line_at=other.life.at)), settings, now)
+
+
 def on_looked(state: ProbeState, settings: HealthSettings, at: float, now: float) -> ProbeState:
     """Note that its connections were looked at; a verdict may have waited for that alone."""
     state = replace(state, life=lf.seen(state.life, at))

@@ -11,6 +11,7 @@ from polywan.core.engine import seeking
 from polywan.core.evolve import replace as evolve
 from polywan.core.health import life as lf
 from polywan.core.health.life import Moved
+from polywan.core.health.quality import Quality
 from polywan.core.net import FAMILIES, Family
 from polywan.core.state.events import TrafficSampled
 from support.engine_world import Engine, config, world
@@ -108,3 +109,14 @@ def test_a_new_doubt_waits_for_looks_of_its_own_whatever_the_last_one_had_found(
     state, _ = seeking.start(state, 60.75)
     state, _ = seeking.take(state, TrafficSampled(moved={}, since=60.5, took=0.0), 60.75)
     assert not lf.unseen(state.health.rounds[key].life, 60.0, 60.75)
+
+
+def test_what_one_family_shows_of_a_busy_line_counts_for_the_other() -> None:
+    state = Engine(config(2), world(2)).state
+    busy = replace(state.health.rounds["u1", Family.V4], bad=3, quality=Quality(busy="busy: full"))
+    silent = replace(state.health.rounds["u1", Family.V6], bad=2)
+    rounds = {**state.health.rounds, ("u1", Family.V4): busy, ("u1", Family.V6): silent}
+    state, _ = seeking.start(evolve(state, health=evolve(state.health, rounds=rounds)), 10.0)
+    found = TrafficSampled(moved={("u1", Family.V4): Moved(received=500)}, since=9.8, took=0.0)
+    after, _ = seeking.take(state, found, 10.0)
+    assert [after.health.rounds["u1", f].life.line_at for f in FAMILIES] == [-inf, 9.8]

@@ -6,6 +6,7 @@ import pytest
 
 from polywan.config import HealthSettings
 from polywan.core.health import life as lf
+from polywan.core.health import quality as ql
 from polywan.core.health import rounds as hl
 from polywan.core.health.life import Inside, Life, Moved, Watched
 from polywan.core.health.quality import Measure
@@ -238,3 +239,32 @@ def test_a_look_that_never_comes_is_not_waited_for_for_ever() -> None:
     state = hl.on_looked(hl.on_moved(state, FAST, Moved(received=3000), 99.0, 100.0), FAST, 100.0, 100.0)
     state = silent_rounds(silent_rounds(state, 4, 100.1, FAST), 4, 106.1, FAST)
     assert state.waiting is not None
+
+
+LOADED = replace(UP, quality=ql.occupied(UP.quality, "busy: answers come 2.0 s late (queue)"), life=Life(back_at=12.0))
+"""The other family of the same line, which fills its queue."""
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, FAST], ids=["default", "fast"])
+def test_a_family_is_only_busy_while_the_other_one_fills_the_line(settings: HealthSettings) -> None:
+    state = hl.on_line(replace(UP, answered=8.0), settings, LOADED, 12.0)
+    state = silent_rounds(state, settings.fall + 1, 12.2, settings)
+    assert state.waiting is None
+    assert state.quality.busy == "busy: the line is, as its other family shows; no answer of this one"
+
+
+def test_it_is_down_when_the_other_one_falls_silent_too() -> None:
+    state = hl.on_line(replace(UP, answered=8.0), FAST, LOADED, 12.0)
+    assert silent_rounds(state, FAST.fall, 12.0 + lf.patience(FAST), FAST).waiting is not None
+
+
+def test_it_is_down_when_it_stays_silent_for_longer_than_any_queue() -> None:
+    late = replace(LOADED, life=Life(back_at=8.0 + lf.ONSET))
+    state = hl.on_line(replace(UP, answered=8.0), FAST, late, 8.0 + lf.ONSET)
+    assert silent_rounds(state, FAST.fall, 8.1 + lf.ONSET, FAST).waiting is not None
+
+
+@pytest.mark.parametrize("other", [replace(LOADED, quality=UP.quality), replace(LOADED, health=Health.DOWN)])
+def test_a_family_that_fills_nothing_excuses_nobody(other: ProbeState) -> None:
+    state = hl.on_line(replace(UP, answered=8.0), FAST, other, 12.0)
+    assert silent_rounds(state, FAST.fall, 12.1, FAST).waiting is not None
