@@ -141,7 +141,8 @@ def _provider_table(topology: Topology, name: str) -> str:
 
 
 def _asked(word: str) -> str:
-    return f"{word} saddr . {word} daddr . meta l4proto . @th,0,32"
+    # Ports, and what has the flags of TCP: they tell what kind of packet it was.
+    return f"{word} saddr . {word} daddr . meta l4proto . @th,0,32 . @th,96,16"
 
 
 def foreign(lab: Lab) -> dict[int, frozenset[str]]:
@@ -159,8 +160,9 @@ def foreign(lab: Lab) -> dict[int, frozenset[str]]:
     return found
 
 
-def _packet(source: str, destination: str, protocol: str | int, ports: int) -> str:
-    return f"{protocol} {source}:{ports >> 16} to {destination}:{ports & 0xFFFF}"
+def _packet(source: str, destination: str, protocol: str | int, ports: int, flags: int) -> str:
+    kind = "".join(letter for bit, letter in enumerate("FSRPA") if flags >> bit & 1) if protocol == "tcp" else ""
+    return f"{protocol} {kind} {source}:{ports >> 16} to {destination}:{ports & 0xFFFF}".replace("  ", " ")
 
 
 def forbidden(lab: Lab) -> dict[int, int]:
