@@ -327,6 +327,9 @@ class Run:
         for family in self.lab.topology.families:
             opened = await open_connections(self.lab, _SHARED, SERVERS[family][0])
             opened.close()
+            for attempt in opened.attempts:
+                if attempt.uplink is None:
+                    self.say(f"never answered: {attempt}")
             seen = shares(a.uplink for a in opened.attempts)
             worst = max(worst, deviation(seen, settings.weights) + _SHARED - seen.total())
         return worst

@@ -31,6 +31,11 @@ QUIET: Final = 2.0
 
 MANY: Final = 200
 
+_TRANSPARENT: Final = {
+    Family.V4: (socket.IPPROTO_IP, socket.IP_TRANSPARENT),
+    Family.V6: (socket.IPPROTO_IPV6, 75),  # IPV6_TRANSPARENT, linux/in6.h
+}
+
 RACES: Final = 3
 """Packets with the address of another link that a test of some hundred connections may see in IPv4: the kernel has no
 setting against it (docs/design/chaos.md)."""
@@ -130,6 +135,30 @@ def test_what_tracking_calls_invalid_leaves_by_no_other_uplink_than_that_of_its_
     for words in (["route", "flush", "table", "6001"], ["route", "del", "default", "dev", "wan1"]):
         lab.router.run(["ip", f"-{family:d}", *words])
     unasked_answer(lab, family, lab.router, lab.topology.uplink(1).addresses[family].own.ip)
+    assert {number: seen.spoofed for number, seen in lab.all_seen().items()} == {1: 0, 2: 0, 3: 0}
+
+
+@pytest.mark.needs("conntrack")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_to_a_probe_of_a_lost_address_leaves_by_no_other_uplink(
+    lab: Lab, start_daemon: StartDaemon, family: Family
+) -> None:
+    """The entry of a probe has no mark and is translated to nothing else, so it outlives the address."""
+    start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    server, lost = str(SERVERS[family][0]), "192.0.2.99" if family is Family.V4 else "2001:db8:99::99"
+    uplink, provider = lab.topology.uplink(2), lab.provider(2)
+    there = f"neighbour replace {lost} lladdr {uplink.mac} dev wan nud permanent"
+    provider.ip([f"route add {lost} dev wan", there])
+    ends = ["--orig-src", lost, "--orig-dst", server, "--sport", "4000", "--dport", "7"]
+    lab.router.run(["conntrack", "-I", "-p", "udp", "--timeout", "60", "--status", "SEEN_REPLY", *ends])
+    with closing(provider.socket(SOCKET_FAMILY[family], socket.SOCK_DGRAM)) as sock:
+        # As routers do: with an address that is not its own.
+        sock.setsockopt(*_TRANSPARENT[family], 1)
+        sock.bind((server, 7))
+        for _ in range(3):
+            sock.sendto(b"answer", (lost, 4000))
+    listed = lab.router.run(["conntrack", "-L", "-f", f"ipv{family:d}", "-p", "udp", "--orig-src", lost]).stdout
+    assert "UNREPLIED" not in listed
     assert {number: seen.spoofed for number, seen in lab.all_seen().items()} == {1: 0, 2: 0, 3: 0}
 
 

@@ -301,6 +301,11 @@ _UNTRANSLATED: Final = (
         "iif 0 ct status & (confirmed | snat) == confirmed fib saddr . oif type != local counter drop",
         "has an address of another link, for good",
     ),
+    # What came for an address that is gone goes where main leads. Its entry is as old as the address, and unmarked.
+    NftRule(
+        "iifname @outside_ifs ct status & (confirmed | snat) == confirmed counter drop",
+        "came in by another uplink, and nothing translates it",
+    ),
 )
 
 
