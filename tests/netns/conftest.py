@@ -15,9 +15,10 @@ import pytest
 from polywan.core.errors import MissingFeature
 from polywan.kernel.cgroups import hierarchy, require
 from polywan.lab import sandbox
-from polywan.lab.daemon import DaemonProcess
+from polywan.lab.daemon import DaemonProcess, Spawn, executed
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab, build
+from support.fork_server import ForkServer
 from support.netns import BuildLab, StartDaemon, WaitFor
 
 T = TypeVar("T")
@@ -154,15 +155,32 @@ def lab(lab_of: BuildLab) -> Lab:
 _numbers = count(1)
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    server = ForkServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def start_daemon(request: pytest.FixtureRequest) -> Iterator[StartDaemon]:
+def spawn(request: pytest.FixtureRequest) -> Spawn:
+    """How a daemon is started for the first time: forked, but where time is measured."""
+    if request.node.get_closest_marker("alone"):
+        return executed
+    server: ForkServer = request.getfixturevalue("fork_server")
+    return server.start
+
+
+@pytest.fixture
+def start_daemon(request: pytest.FixtureRequest, spawn: Spawn) -> Iterator[StartDaemon]:
     started: list[tuple[DaemonProcess, bool]] = []
 
     def start(lab: Lab, toml: str, *, namespace: Namespace | None = None, may_complain: bool = False) -> DaemonProcess:
         # Below /run, which is ours alone here: a socket's path has room for 107 bytes only (unix(7)).
-        daemon = DaemonProcess(namespace or lab.router, toml, Path("/run") / f"polywan-{next(_numbers)}")
+        daemon = DaemonProcess(namespace or lab.router, toml, Path("/run") / f"polywan-{next(_numbers)}", spawn)
         started.append((daemon, may_complain))
         daemon.start()
+        daemon.spawn = executed
         return daemon
 
     yield start

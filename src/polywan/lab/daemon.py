@@ -8,11 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, Protocol, TypeAlias
 
 from polywan.api import calls
 from polywan.api.requests import Nothing
@@ -34,17 +34,48 @@ class LogLine:
     text: str
 
 
+class Child(Protocol):
+    """What is wanted of a process; as in `subprocess.Popen`."""
+
+    pid: int
+    stderr: IO[str] | None
+
+    def poll(self) -> int | None:
+        """Return its exit code, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, or raise TimeoutExpired."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal, unless it has ended."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+Spawn: TypeAlias = Callable[[Namespace, Sequence[str]], Child]
+"""Starts `polywan` with arguments in a namespace, its standard error in a pipe."""
+
+
+def executed(namespace: Namespace, arguments: Sequence[str]) -> Child:
+    """Start it as anybody does; from the main thread, since the process ends with its starter."""
+    argv = [sys.executable, "-m", "polywan", *arguments]
+    return namespace.start(argv, stderr=subprocess.PIPE, environment={"PYTHONUNBUFFERED": "1"})
+
+
 class DaemonProcess:
     """A daemon under test: start, kill and start again; its kernel state and files outlive the process.
 
     Attributes:
+        spawn: how it is started.
         config: its configuration file.
         runtime: its runtime directory, with the control socket.
         log: every line so far, of all its lives.
     """
 
-    def __init__(self, namespace: Namespace, config: str, directory: Path) -> None:
+    def __init__(self, namespace: Namespace, config: str, directory: Path, spawn: Spawn = executed) -> None:
         self.namespace = namespace
+        self.spawn = spawn
         self.config = directory / "polywan.toml"
         self.runtime = directory
         self.state = directory / "state"
@@ -52,7 +83,7 @@ class DaemonProcess:
             made.mkdir(parents=True, exist_ok=True)
         self.config.write_text(config, encoding="utf-8")
         self.log: list[LogLine] = []
-        self.process: subprocess.Popen[str] | None = None
+        self.process: Child | None = None
         self._heard = threading.Condition()
         self._listener: threading.Thread | None = None
         self._birth, self._before, self._deaf = 0.0, 0, True
@@ -102,11 +133,11 @@ class DaemonProcess:
         return self.wait_ready(timeout)
 
     def launch(self) -> None:
-        """Start it and do not wait. Call from the main thread: the process ends with its starter."""
-        argv = [sys.executable, "-m", "polywan", "run", "--config", str(self.config)]
-        argv += ["--runtime-dir", str(self.runtime), "--state-dir", str(self.state)]
+        """Start it and do not wait."""
+        arguments = ["run", "--config", str(self.config)]
+        arguments += ["--runtime-dir", str(self.runtime), "--state-dir", str(self.state)]
         self._birth, self._before, self._deaf = time.monotonic(), len(self.log), False
-        self.process = self.namespace.start(argv, stderr=subprocess.PIPE, environment={"PYTHONUNBUFFERED": "1"})
+        self.process = self.spawn(self.namespace, arguments)
         self._listener = threading.Thread(target=self._listen, args=(self.process,), daemon=True)
         self._listener.start()
 
@@ -169,7 +200,7 @@ class DaemonProcess:
         self.process = None
         return moment
 
-    def _listen(self, process: subprocess.Popen[str]) -> None:
+    def _listen(self, process: Child) -> None:
         if process.stderr is None:
             return
         with process.stderr as stream:
