@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Literal, get_args
 
-from polywan.config.model.policy_and_rule import Algorithm
+from polywan.config.model.policy import Algorithm
 
 MARGIN: Final = 1.0
 """Seconds at both ends of the time given in which nothing is begun: flows are opened, the last repair is made."""

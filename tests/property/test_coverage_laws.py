@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from polywan.config import Match, SteeringRule
 from polywan.config.loading.shadowed_rules import covers, never_matching
-from polywan.config.model.policy_and_rule import WITH_PORTS
+from polywan.config.model.steering_rule import WITH_PORTS
 
 MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 V4 = [IPv4Address(f"10.0.{a}.{b}") for a in (0, 1) for b in (0, 1, 127, 128, 255)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from polywan.api.codec import decode, encode
 from polywan.api.why import Explanation
-from polywan.config.model.policy_and_rule import Algorithm
+from polywan.config.model.policy import Algorithm
 from polywan.core.net import FAMILIES, Family, IPAddress, TableId
 from polywan.core.packet import Packet
 from polywan.core.ruleset.policies import slots_of

@@ -11,7 +11,7 @@ from polywan.config.loading.check_rules import check_rules
 from polywan.config.loading.parts import Parts
 from polywan.config.model.config import GlobalSettings, merged_health
 from polywan.config.model.numbering import DIRECT, MOST_NUMBERS, ONLY, capacity, marked
-from polywan.config.model.policy_and_rule import Affinity, Algorithm, Policy
+from polywan.config.model.policy import Affinity, Algorithm, Policy
 from polywan.config.model.uplink import HealthSettings, Snat, Uplink
 
 RESERVED: Final = (DIRECT, ONLY)

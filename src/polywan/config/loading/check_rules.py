@@ -9,7 +9,7 @@ from polywan.config.faults import ConfigFault, Path, shown, suggest
 from polywan.config.kinds.matches import FwMark
 from polywan.config.loading.parts import Parts
 from polywan.config.model.config import DEFAULT_POLICY
-from polywan.config.model.policy_and_rule import WITH_PORTS, Match, SteeringRule
+from polywan.config.model.steering_rule import WITH_PORTS, Match, SteeringRule
 
 _ALL_BITS: Final = 0xFFFF_FFFF
 _TARGETS: Final = ("policy", "uplink", "action")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from polywan.config.model.config import GlobalSettings
-from polywan.config.model.policy_and_rule import Policy, SteeringRule
+from polywan.config.model.policy import Policy
+from polywan.config.model.steering_rule import SteeringRule
 from polywan.config.model.uplink import HealthSettings, Uplink
 
 

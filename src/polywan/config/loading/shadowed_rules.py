@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from polywan.config.faults import ConfigFault
 from polywan.config.kinds.addresses import IPNetwork, merged
 from polywan.config.kinds.matches import FwMark, Window
-from polywan.config.model.policy_and_rule import Match, SteeringRule
+from polywan.config.model.steering_rule import Match, SteeringRule
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 

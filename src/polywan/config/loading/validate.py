@@ -14,7 +14,8 @@ from polywan.config.loading.parts import Parts
 from polywan.config.model.base import NAME, Model
 from polywan.config.model.config import Config, GlobalSettings
 from polywan.config.model.introspect import expected_in, keys_of, model_at
-from polywan.config.model.policy_and_rule import Match, Policy, SteeringRule
+from polywan.config.model.policy import Policy
+from polywan.config.model.steering_rule import Match, SteeringRule
 from polywan.config.model.uplink import HealthSettings, Uplink
 
 M = TypeVar("M", bound=Model)

@@ -12,7 +12,8 @@ from polywan.config.kinds.addresses import IPAddress, IPNetwork
 from polywan.config.kinds.matches import FwMark, Owner, Window
 from polywan.config.kinds.scalars import Flag, Mask, Whole
 from polywan.config.model.base import FamilyName, Interface, Model, Name, Seconds
-from polywan.config.model.policy_and_rule import Affinity, Match, Member, Policy, SteeringRule
+from polywan.config.model.policy import Affinity, Member, Policy
+from polywan.config.model.steering_rule import Match, SteeringRule
 from polywan.config.model.uplink import Bandwidth, HealthOverrides, HealthSettings, Snat, Uplink
 
 __all__ = [

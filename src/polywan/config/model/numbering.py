@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2s
 from typing import Final, Literal
 
-from polywan.config.model.policy_and_rule import Policy, SteeringRule
+from polywan.config.model.policy import Policy
+from polywan.config.model.steering_rule import SteeringRule
 
 DIRECT: Final = "uplink_"
 """Prefix of the policies made for rules that name an uplink: prefer it, else what the default policy offers."""

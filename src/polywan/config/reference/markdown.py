@@ -16,7 +16,8 @@ from polywan.config.loading.validate import EXAMPLE
 from polywan.config.model.base import Model
 from polywan.config.model.config import Config, GlobalSettings
 from polywan.config.model.introspect import expected_in, keys_of
-from polywan.config.model.policy_and_rule import Affinity, Match, Member, Policy, SteeringRule
+from polywan.config.model.policy import Affinity, Member, Policy
+from polywan.config.model.steering_rule import Match, SteeringRule
 from polywan.config.model.uplink import Bandwidth, HealthOverrides, HealthSettings, Snat, Uplink
 
 PLACE: Final = Path("docs/config.md")

@@ -186,6 +186,6 @@ DECISIONS: Final = (
     Timer(lambda state: state.agenda.ramp_at),
     Timer(lambda state: state.agenda.regrade_at),
     Timer(lambda state: retired_marks.due(state.decision.retired)),
-    Timer(lambda state: state.done.story.at),
+    Timer(lambda state: state.done.logged.at),
 )
 """Everything that asks for a new decision at some time."""

@@ -8,7 +8,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from polywan.core.engine import cuts, draining, routers, standby_probing, target_blame
-from polywan.core.engine.story import tell
+from polywan.core.engine.log_events import tell
 from polywan.core.evolve import replace
 from polywan.core.health import fail_static, slow_start
 from polywan.core.health import rounds as hl
@@ -113,7 +113,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     after = _adopted(state, known, made, memory, now, after_read=after_read)
     later = (*state.agenda.sweeps, *sweeps, *cuts.vanished(state, made.choice.lost, now))
     after = replace(after, agenda=replace(after.agenda, sweeps=later))
-    story, notes = tell(state, after, now)
+    logged, notes = tell(state, after, now)
     effects = (
         *_written(state, made, memory),
         *cuts.misplaced(state, known.config, known.observed, reachable),
@@ -126,7 +126,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         *_raised(state, made.decision),
         *notes,
     )
-    return replace(after, done=replace(after.done, story=story)), effects
+    return replace(after, done=replace(after.done, logged=logged)), effects
 
 
 def _choose(state: State, known: _Known, now: float, *, after_read: bool) -> _Choice:

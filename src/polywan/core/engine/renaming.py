@@ -17,9 +17,9 @@ from polywan.core.health.layers import Checks, LayerState
 from polywan.core.health.rounds import ProbeState
 from polywan.core.net import Family
 from polywan.core.policy.selection import Choice, Selection
+from polywan.core.state.logged import Logged
 from polywan.core.state.memory import Memory
 from polywan.core.state.state import State
-from polywan.core.state.told import Story
 from polywan.core.world.paths import UplinkFamily
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ def followed(state: State, names: Names) -> State:
             drains={k: v for k, v in _keys_moved(state.decision.drains, names).items() if not k[0].startswith(DEVICE)},
             selection=None if state.decision.selection is None else _selection(state.decision.selection, names),
         ),
-        done=replace(state.done, story=_story(state.done.story, names)),
+        done=replace(state.done, logged=_logged(state.done.logged, names)),
         agenda=replace(
             state.agenda,
             sweeps=tuple(replace(s, uplink=names.get(s.uplink, s.uplink)) for s in state.agenda.sweeps),
@@ -164,14 +164,14 @@ def _bad_targets(bad_targets: BadTargets, names: Names) -> BadTargets:
     return replace(bad_targets, misses=_keys_moved(bad_targets.misses, names), heard=heard, pending=pending)
 
 
-def _story(story: Story, names: Names) -> Story:
+def _logged(logged: Logged, names: Names) -> Logged:
     """What was told of an uplink was told of it under its old name: nothing of it is news."""
     return replace(
-        story,
-        states=_moved(story.states, names),
-        ends=_keys_moved(story.ends, names),
-        flaps=_moved(story.flaps, names),
-        held=frozenset(names.get(name, name) for name in story.held),
+        logged,
+        states=_moved(logged.states, names),
+        ends=_keys_moved(logged.ends, names),
+        flaps=_moved(logged.flaps, names),
+        held=frozenset(names.get(name, name) for name in logged.held),
     )
 
 

@@ -12,7 +12,7 @@ from math import inf
 from typing import Final, NamedTuple, TypeAlias
 
 from polywan.config import Policy
-from polywan.config.model.policy_and_rule import Drain
+from polywan.config.model.policy import Drain
 from polywan.core.health.rounds import ProbeState
 from polywan.core.net import PROTOCOLS
 from polywan.core.policy.operator import Order, Verb

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from polywan.config import Policy
-from polywan.config.model.policy_and_rule import OnDown
+from polywan.config.model.policy import OnDown
 from polywan.core.health import slow_start
 from polywan.core.health.layers import NO_FINDINGS, Findings
 from polywan.core.health.rounds import Health, ProbeState

@@ -17,7 +17,7 @@ from typing import Final
 from polywan.config import Match, Owner
 from polywan.config.kinds.addresses import PortRange
 from polywan.config.kinds.matches import DSCP
-from polywan.config.model.policy_and_rule import WITH_PORTS
+from polywan.config.model.steering_rule import WITH_PORTS
 from polywan.core.net import FAMILIES, Family, IPAddress, IPNetwork
 from polywan.core.packet import Packet
 from polywan.core.resolved import Resolved

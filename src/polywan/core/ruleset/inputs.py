@@ -22,13 +22,6 @@ ROOM: Final = "size 512;"
 ADDRESSES: Final = 4096
 """Addresses for which there is always room; with more of them the room is a power of two."""
 
-REFUSAL: Final = {
-    "unreachable": "reject with icmpx type host-unreachable",
-    "prohibit": "reject with icmpx type admin-prohibited",
-    "blackhole": "drop",
-}
-"""How a connection that no uplink can serve is refused: the words of ip-route(8) and their nft equivalents."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulesetInput:

@@ -17,11 +17,12 @@ from functools import lru_cache
 from typing import Final
 
 from polywan.config import Affinity, Policy
-from polywan.config.model.policy_and_rule import Algorithm
+from polywan.config.model.policy import Algorithm
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy.selection import Choice
 from polywan.core.policy.slots import HASH_SLOTS, MAX_SLOTS, SEED, rendezvous, slots
-from polywan.core.ruleset.inputs import GOTO_UNMARKED, REFUSAL, ROOM, RulesetInput
+from polywan.core.ruleset.inputs import ROOM, RulesetInput
+from polywan.core.ruleset.last_resort import RESORTS
 from polywan.core.ruleset.model import Chain, Key, NftMap, NftRule
 from polywan.core.ruleset.nat import native_rules
 
@@ -145,7 +146,7 @@ def _active(inputs: RulesetInput, name: str) -> list[Family]:
 
 
 def _policy(inputs: RulesetInput, name: str, policy: Policy) -> Iterator[NftRule]:
-    resort = REFUSAL.get(policy.last_resort) or GOTO_UNMARKED
+    resort = RESORTS[policy.last_resort].verdict
     for family in FAMILIES:
         choice = inputs.selection.choices.get((name, family))
         selector = f"meta nfproto {family.nfproto}"
@@ -277,7 +278,7 @@ def _by(inputs: RulesetInput, name: str, policy: Policy) -> Iterator[NftRule]:
             yield NftRule(f"{selector} numgen inc mod {count} vmap @{slot_map(name, family)}", "each packet in turn")
             yield NftRule(f"{selector} goto carry_{choice.members[0][0]}", "never without a choice")
         else:
-            yield NftRule(f"{selector} {REFUSAL.get(policy.last_resort) or GOTO_UNMARKED}", "last resort")
+            yield NftRule(f"{selector} {RESORTS[policy.last_resort].verdict}", "last resort")
 
 
 def _marks(inputs: RulesetInput, mark: int) -> str:

@@ -30,7 +30,8 @@ from polywan.core.ruleset.conditions import (
     list_set,
     match_lines,
 )
-from polywan.core.ruleset.inputs import GOTO_UNMARKED, REFUSAL, RulesetInput
+from polywan.core.ruleset.inputs import GOTO_UNMARKED, RulesetInput
+from polywan.core.ruleset.last_resort import RESORTS
 from polywan.core.ruleset.model import QUOTABLE, Chain, Hook, Key, NftRule, NftSet
 from polywan.core.ruleset.neighbours.bridged import bridged_out
 from polywan.core.ruleset.neighbours.ipsec import let_out
@@ -115,7 +116,7 @@ def _sets(rules: _Rules) -> Mapping[str, NftSet]:
 def _verdict(rule: SteeringRule) -> str:
     if rule.action is None:
         return f"goto policy_{policy_name(rule)}"
-    return GOTO_UNMARKED if rule.action == "bypass" else REFUSAL["prohibit"]
+    return GOTO_UNMARKED if rule.action == "bypass" else RESORTS["prohibit"].verdict
 
 
 def _conditions(rules: _Rules, rule: SteeringRule) -> tuple[tuple[Condition, ...], tuple[Condition, ...]]:

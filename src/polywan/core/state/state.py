@@ -20,10 +20,10 @@ from polywan.core.resolved import Resolved
 from polywan.core.ruleset.model import NftTable
 from polywan.core.state.agenda import NOTHING_DUE, Agenda
 from polywan.core.state.drift import Repairs
+from polywan.core.state.logged import NOTHING_LOGGED, Logged
 from polywan.core.state.memory import Memory
 from polywan.core.state.refusals import Retries
 from polywan.core.state.retired_marks import Retired
-from polywan.core.state.told import NOTHING_LOGGED, Story
 from polywan.core.world.lookups import NOTHING, Lookups
 from polywan.core.world.observed import Observed
 from polywan.core.world.paths import Reach, UplinkFamily
@@ -139,14 +139,14 @@ class Done:
         staged: sets that are declared in the kernel ahead of their use (`core/engine/list_preload.py`).
         repairs: of changes by others (`core/state/drift.py`).
         retries: of what the kernel refused (`core/state/refusals.py`).
-        story: what the log has told so far.
+        logged: what the log has told so far.
     """
 
     generation: int = 0
     staged: frozenset[str] = frozenset()
     repairs: Repairs = field(default_factory=Repairs)
     retries: Retries = field(default_factory=Retries)
-    story: Story = NOTHING_LOGGED
+    logged: Logged = NOTHING_LOGGED
 
 
 @dataclass(frozen=True, kw_only=True)

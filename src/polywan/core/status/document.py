@@ -19,7 +19,7 @@ from polywan.api.status import (
 )
 from polywan.config.model.numbering import DIRECT
 from polywan.core.engine import passive, probing
-from polywan.core.engine.story import ends_of
+from polywan.core.engine.log_events import ends_of
 from polywan.core.health import fail_static
 from polywan.core.health.layers import Layer, LayerState, LayerVerdict, Spent
 from polywan.core.health.rounds import ProbeState

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 
 from polywan.api.status import OutageStatus, TargetStatus
-from polywan.core.engine.story import held_for
+from polywan.core.engine.log_events import held_for
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy import draining
 from polywan.core.policy.uplink_state import UplinkState

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Final
 
 from polywan.config import Policy
 from polywan.config.model.numbering import MARKED
-from polywan.config.model.policy_and_rule import LastResort
 from polywan.core.packet import Packet
 from polywan.core.policy.selection import Choice
 from polywan.core.policy.slots import HASH_SLOTS, SEED
+from polywan.core.ruleset.last_resort import RESORTS
 from polywan.core.ruleset.nat import Members, native_members
 from polywan.core.ruleset.policies import affinity_in, algorithm_in, hash_key, slots_of
 from polywan.core.trace.jhash import jhash, register_bytes, scaled
-from polywan.core.trace.model import Egress, HashChoice, Outcome, Trace, TraceInput, egress
+from polywan.core.trace.model import Egress, HashChoice, Trace, TraceInput, egress
 from polywan.core.trace.question import PORTED
 
 HASHES: Final = ("source", "source-destination", "connection")
@@ -38,7 +38,7 @@ def choose(inputs: TraceInput, packet: Packet, name: str) -> Trace:
     )
     if choice is None or not choice.members:
         reason = choice.reason if choice else f"no uplink has IPv{family}"
-        return replace(trace, outcome=_RESORTS[policy.last_resort], reason=f"{reason}: {policy.last_resort}")
+        return replace(trace, outcome=RESORTS[policy.last_resort].outcome, reason=f"{reason}: {policy.last_resort}")
     trace = replace(trace, tier=choice.tier, reason=choice.reason)
     if isinstance(packet.source, IPv6Address):
         natives = native_members(inputs.config, inputs.observed, choice, packet.source)
@@ -48,15 +48,6 @@ def choose(inputs: TraceInput, packet: Packet, name: str) -> Trace:
     if policy.algorithm not in MARKED and affinity_in(policy, family) is not None and kept in dict(choice.members):
         return replace(trace, affinity=True, egresses=(egress(inputs, packet, str(kept)),))
     return _by_algorithm(inputs, trace, policy, choice, name)
-
-
-_RESORTS: Final[Mapping[LastResort, Outcome]] = {
-    "unreachable": "refused",
-    "prohibit": "refused",
-    "blackhole": "dropped",
-    "main": "main",
-    "throw": "main",
-}
 
 
 def _by_prefix(inputs: TraceInput, trace: Trace, natives: Members) -> Trace:

@@ -29,16 +29,16 @@ def test_states_policies_and_outages_are_told_as_they_are_in_the_end(steps: list
     sim.run_until(sim.now + 5.0)
     # Something may have happened just now, such as the end of a hold-down, and a line about it waits a moment.
     for _ in range(5):
-        if sim.state.done.story.waits:
+        if sim.state.done.logged.waits:
             sim.run_until(sim.now + 1.0)
     state = sim.state
     assert state.known.config is not None
     assert state.decision.selection is not None
-    assert state.done.story.waits == {}
-    assert {name: logged for name, (logged, _) in state.done.story.states.items()} == {
+    assert state.done.logged.waits == {}
+    assert {name: logged for name, (logged, _) in state.done.logged.states.items()} == {
         name: seen.state for name, seen in state.decision.views.items()
     }
-    assert state.done.story.policies == unserved_policies(state.known.config, state.decision.selection)
+    assert state.done.logged.policies == unserved_policies(state.known.config, state.decision.selection)
     losses = [line for line in sim.lines if line.startswith("uplink.down: ")]
     assert len(losses) == sum(history.count for history in state.known.memory.outages.values())
     for name, history in state.known.memory.outages.items():

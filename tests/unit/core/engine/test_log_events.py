@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 
-from polywan.core.engine.story import tell
+from polywan.core.engine.log_events import tell
 from polywan.core.net import Family
 from polywan.core.policy.uplink_state import UplinkState, UplinkView
 from polywan.core.state import outages
@@ -86,10 +86,10 @@ def test_a_link_that_goes_down_has_no_other_address_for_that() -> None:
 def test_what_is_told_later_wakes_the_loop_once() -> None:
     daemon = running()
     see(daemon, addressed("100.64.1.9/24", "100.64.1.1"))
-    assert daemon.state.done.story.at == pytest.approx(daemon.now + 1.0)
+    assert daemon.state.done.logged.at == pytest.approx(daemon.now + 1.0)
     daemon.now += 1.0
     daemon.feed(Tick())
-    assert daemon.state.done.story.at == float("inf")
+    assert daemon.state.done.logged.at == float("inf")
 
 
 def test_an_outage_is_written_down_once_its_connections_had_their_time() -> None:

@@ -1,4 +1,4 @@
-"""What the log has told so far, as a value; `core/engine/story.py` tells on from there."""
+"""What the log has told so far, as a value; `core/engine/log_events.py` tells on from there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Flaps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Story:
+class Logged:
     """What was told last; times are monotonic seconds.
 
     Attributes:
@@ -57,5 +57,5 @@ class Story:
         return min(self.waits.values(), default=float("inf"))
 
 
-NOTHING_LOGGED: Final = Story()
+NOTHING_LOGGED: Final = Logged()
 """A daemon that has just started."""

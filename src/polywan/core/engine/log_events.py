@@ -16,9 +16,9 @@ from polywan.core.policy.selection import unserved_policies
 from polywan.core.policy.uplink_state import BUSY, UplinkState, UplinkView
 from polywan.core.state import outages as past
 from polywan.core.state.effects import Level, Log
+from polywan.core.state.logged import Ends, Flaps, Logged, Waiting
 from polywan.core.state.outages import OUT, SERVING
 from polywan.core.state.state import State
-from polywan.core.state.told import Ends, Flaps, Story, Waiting
 from polywan.core.words import lasted, listed, ordinal
 from polywan.core.world.paths import NoPath, Path, UplinkFamily
 
@@ -35,7 +35,7 @@ WANTED_STATES: Final = (UplinkState.UP, UplinkState.DISABLED, UplinkState.DRAINI
 """States that somebody wants."""
 
 
-def tell(old: State, new: State, now: float) -> tuple[Story, tuple[Log, ...]]:
+def tell(old: State, new: State, now: float) -> tuple[Logged, tuple[Log, ...]]:
     """Return what has been told after a decision, and the notes that tell it.
 
     Args:
@@ -43,9 +43,9 @@ def tell(old: State, new: State, now: float) -> tuple[Story, tuple[Log, ...]]:
         new: the state after it.
         now: monotonic seconds.
     """
-    teller = _Teller(old, new, now)
-    notes = (*teller.uplinks(), *teller.links(), *teller.policies())
-    return teller.story(), notes
+    writer = _Writer(old, new, now)
+    notes = (*writer.uplinks(), *writer.links(), *writer.policies())
+    return writer.logged(), notes
 
 
 def ends_of(state: State, key: UplinkFamily) -> Ends | None:
@@ -72,22 +72,22 @@ def held_for(state: State, key: UplinkFamily, now: float) -> float | None:
     return remaining if remaining > 0 else None
 
 
-class _Teller:
+class _Writer:
     """One decision's notes, and what is told by then."""
 
     def __init__(self, old: State, new: State, now: float) -> None:
         self._old, self._new, self._now = old, new, now
-        story = old.done.story
-        self._states = {name: seen for name, seen in story.states.items() if name in new.decision.views}
-        self._ends = {key: ends for key, ends in story.ends.items() if key in new.decision.reach}
-        self._policies = dict(story.policies)
-        self._flaps = {name: flaps for name, flaps in story.flaps.items() if name in new.decision.views}
-        self._held = {name for name in story.held if name in new.decision.views}
+        logged = old.done.logged
+        self._states = {name: seen for name, seen in logged.states.items() if name in new.decision.views}
+        self._ends = {key: ends for key, ends in logged.ends.items() if key in new.decision.reach}
+        self._policies = dict(logged.policies)
+        self._flaps = {name: flaps for name, flaps in logged.flaps.items() if name in new.decision.views}
+        self._held = {name for name in logged.held if name in new.decision.views}
         self._waits: dict[Waiting, float] = {}
 
-    def story(self) -> Story:
+    def logged(self) -> Logged:
         """Return what is told by now."""
-        return Story(
+        return Logged(
             states=self._states,
             ends=self._ends,
             policies=self._policies,
@@ -115,7 +115,7 @@ class _Teller:
             return
         for key, path in self._new.decision.reach.items():
             waiting: Waiting = ("ends", f"{key[0]} {key[1]}")
-            if path == self._old.decision.reach.get(key) and waiting not in self._old.done.story.waits:
+            if path == self._old.decision.reach.get(key) and waiting not in self._old.done.logged.waits:
                 continue
             ends, known = ends_of(self._new, key), self._ends.get(key)
             if ends is None or ends == known:
@@ -130,10 +130,10 @@ class _Teller:
 
     def _same_ends(self) -> bool:
         """True when nothing was read that could have changed them: a link's flags decide while others wait for it."""
-        seen, story = self._new.known.observed, self._old.done.story
-        if seen is None or story.seen is None or any(kind == "ends" for kind, _ in story.waits):
+        seen, logged = self._new.known.observed, self._old.done.logged
+        if seen is None or logged.seen is None or any(kind == "ends" for kind, _ in logged.waits):
             return False
-        return seen.addresses is story.seen.addresses and seen.defaults is story.seen.defaults
+        return seen.addresses is logged.seen.addresses and seen.defaults is logged.seen.defaults
 
     def policies(self) -> Iterator[Log]:
         """Tell which policies nobody well serves, and which are served again."""
@@ -160,7 +160,7 @@ class _Teller:
 
     def _due(self, what: Waiting, wait: float) -> bool:
         """True once it has waited for so long; until then it waits."""
-        at = self._old.done.story.waits.get(what, self._now + wait)
+        at = self._old.done.logged.waits.get(what, self._now + wait)
         if at > self._now:
             self._waits[what] = at
         return at <= self._now
