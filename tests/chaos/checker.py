@@ -128,8 +128,12 @@ class _Judge:
         return any_meets(excused, since, moved.at) and silent <= self.rules.patience
 
     def _homeless(self, flow: Flow) -> list[Span]:
-        """When what is bound to the first uplink's address has none: a link that is set down takes it away."""
-        lost = (f for f in self.calendar.faults if f.uplink == 1 and f.kind is Kind.LINK_DOWN)
+        """When what is bound to the first uplink's address has none: a link that is set down takes it away.
+
+        On a trunk a cable is cut by just that (`Lab.cut`).
+        """
+        down = (Kind.LINK_DOWN, Kind.CUT) if self.history.plan.trunk else (Kind.LINK_DOWN,)
+        lost = (f for f in self.calendar.faults if f.uplink == 1 and f.kind in down)
         return [Span(f.begun - BLINK, f.mended + self.rules.repair) for f in lost] if flow.role == "tunnel" else []
 
     def _unseen(self, gap: Span, excused: list[Span]) -> bool:
@@ -269,11 +273,15 @@ class _Judge:
         )
 
     def returns_are_held(self) -> Iterator[Violation]:
-        """I7: an uplink that was given up is not used again before its hold-down is over."""
+        """I7: an uplink that was given up is not used again before its hold-down is over.
+
+        One that only loses echo requests carries traffic, and is busy as long as that is seen.
+        """
         for fault in self.calendar.faults:
             early = Span(fault.known, fault.mended + self.rules.hold)
             if (
-                fault.known > fault.mended
+                fault.kind is Kind.ECHO_LOST
+                or fault.known > fault.mended
                 or not self._alive(fault.begun, early.end)
                 or not self._somebody(fault.uplink, fault.begun, early.end)
             ):

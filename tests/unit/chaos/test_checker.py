@@ -213,6 +213,12 @@ def test_what_is_bound_to_an_address_of_the_first_uplink_waits_while_that_has_no
     assert "I1" not in found(down)
     down.flows.append(flow(protocol="udp", role="talk", uplink=3, gaps=[Span(10.0, 25.0)], last=60.0))
     assert "I1" in found(down)
+    cut = history(deed(10.0, Kind.CUT, 1), deed(25.0, Kind.RESTORE, 1))
+    cut.flows.append(flow(protocol="udp", role="tunnel", uplink=3, gaps=[Span(10.0, 25.0)], last=60.0))
+    assert "I1" in found(cut)
+    # On a trunk it is the device that goes down.
+    cut.plan = replace(PLAN, trunk=True)
+    assert "I1" not in found(cut)
     silent = history(deed(10.0, Kind.SILENCE, 1), deed(25.0, Kind.ANSWERS, 1))
     silent.flows.append(flow(protocol="udp", role="tunnel", uplink=3, gaps=[Span(10.0, 45.0)], last=60.0))
     assert "I1" in found(silent)
@@ -378,6 +384,12 @@ def test_an_uplink_is_not_used_again_before_its_hold_down() -> None:
     assert found(run) == [], "its first SYN went by another uplink"
     run.attempts.append(attempt(30.5))
     assert found(run) == ["I7"]
+
+
+def test_an_uplink_that_only_lost_echo_requests_has_no_hold_down() -> None:
+    run = history(deed(10.0, Kind.ECHO_LOST, 1), deed(30.0, Kind.ECHO_BACK, 1))
+    run.attempts.append(attempt(30.5))
+    assert found(run) == []
 
 
 @pytest.mark.parametrize("kind", [Kind.FLUSH_NFT, Kind.FLUSH_RULES, Kind.FLUSH_ROUTES])
