@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TypeAlias, assert_never
 
 from polywan.core.net import TABLE_MAIN, Family
@@ -209,6 +210,7 @@ def diff(desired: DesiredState, actual: ActualState, *, whole: bool = False) -> 
     return ordered(ops)
 
 
+@lru_cache(maxsize=4096)
 def anywhere(rule: IpRule) -> IpRule:
     """Return a rule without where it goes to: all that the kernel compares when it looks for one (fib_rules.c)."""
     return replace(rule, goto=None)
