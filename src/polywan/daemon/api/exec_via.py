@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from polywan.api.uplinks import ViaGroup
-from polywan.config.faults import shown, suggest
+from polywan.config.faults import shown
 from polywan.core.errors import ControlError
 from polywan.core.net import FAMILIES
 from polywan.core.plan.plan import NftBatch
 from polywan.core.ruleset.exec_via import in_force, serves
 from polywan.core.state.state import State
 from polywan.core.world.lookups import via_group
+from polywan.daemon.api.unknown import unknown
 from polywan.daemon.loop import Daemon
 from polywan.kernel import cgroups
 
@@ -31,8 +32,7 @@ async def look(daemon: Daemon, refresh: Callable[[], Awaitable[object]], name: s
     """
     config = daemon.state.known.config
     if config is None or name not in config.uplinks:
-        known = config.uplinks if config else ()
-        raise ControlError(f"there is no uplink {shown(name)}; {suggest(name, known)}", 404)
+        raise unknown("uplink", name, config.uplinks if config else ())
     await asyncio.to_thread(cgroups.require)
     directory = cgroups.hierarchy().root / via_group(name)
     await refresh()

@@ -19,7 +19,7 @@ from polywan.api.document import Document
 from polywan.api.flow_rows import FlowRow
 from polywan.api.flows import Flows
 from polywan.api.requests import OfPolicy, WhomToForget, Words
-from polywan.config.faults import shown, suggest
+from polywan.config.faults import shown
 from polywan.core.errors import ControlError
 from polywan.core.net import IPNetwork
 from polywan.core.state.state import State
@@ -27,6 +27,7 @@ from polywan.core.status.flow_list import MOST_SORTED, OTHER, PROBE, FlowQuery, 
 from polywan.core.world.affinity import AffinityEntry
 from polywan.core.world.paths import Path
 from polywan.daemon.api.http import Written
+from polywan.daemon.api.unknown import unknown
 from polywan.kernel.api import Tracker
 
 SCHEMA: Final = 1
@@ -67,7 +68,7 @@ class Tracking:
             raise ControlError(f"sort: needs a limit of at most {MOST_SORTED}", 400)
         names, mask = self._names(), self._mask()
         if wanted.uplink is not None and wanted.uplink not in (OTHER, PROBE, *names.values()):
-            raise _unknown("uplink", wanted.uplink, (*names.values(), OTHER, PROBE))
+            raise unknown("uplink", wanted.uplink, (*names.values(), OTHER, PROBE))
         async with self._one_at_a_time:
             return Written(await asyncio.to_thread(self._flows, wanted, names, mask, probes_of(self._state())))
 
@@ -135,7 +136,7 @@ class Tracking:
         config = self._state().known.config
         known = config.policies if config is not None else ()
         if policy is not None and policy not in known:
-            raise _unknown("policy", policy, known)
+            raise unknown("policy", policy, known)
 
 
 def probes_of(state: State) -> frozenset[tuple[str, str]]:
@@ -183,7 +184,3 @@ def _network(text: str | None) -> IPNetwork | None:
         return ip_network(text, strict=False)
     except ValueError:
         raise ControlError(f"expected an address or network, got {shown(text)}", 400) from None
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> ControlError:
-    return ControlError(f"there is no {what} {shown(name)}; {suggest(name, list(known))}", 404)

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from polywan.api.requests import DrainUplink, OfUplink
 from polywan.api.uplinks import UplinkChanged, UplinkReport
-from polywan.config.faults import shown, suggest
+from polywan.config.faults import shown
 from polywan.config.kinds.scalars import Duration
 from polywan.core.errors import ControlError
 from polywan.core.health.layers import LayerVerdict
@@ -19,6 +19,7 @@ from polywan.core.policy.uplink_state import UplinkState, UplinkView
 from polywan.core.state.events import OperatorCommand, TestRequested
 from polywan.core.status.document import forced
 from polywan.core.status.layer_report import report, tested
+from polywan.daemon.api.unknown import unknown
 from polywan.daemon.loop import Daemon
 
 _LONGEST: Final = 86400.0
@@ -110,8 +111,7 @@ class Uplinks:
     def _check(self, name: str) -> None:
         config = self._daemon.state.known.config
         if config is None or name not in config.uplinks:
-            known = config.uplinks if config else ()
-            raise ControlError(f"there is no uplink {shown(name)}; {suggest(name, known)}", 404)
+            raise unknown("uplink", name, config.uplinks if config else ())
 
     def _seen(self, name: str) -> UplinkView:
         seen = self._daemon.state.decision.views.get(name)

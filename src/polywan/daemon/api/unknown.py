@@ -1,0 +1,19 @@
+"""Refuse a name that the configuration in force does not have, and say which one it may have meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from polywan.config.faults import shown, suggest
+from polywan.core.errors import ControlError
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> ControlError:
+    """Return the error of a name that nothing has.
+
+    Args:
+        what: the kind of thing that was asked for, such as "uplink".
+        name: what the client called it.
+        known: the names that there are.
+    """
+    return ControlError(f"there is no {what} {shown(name)}; {suggest(name, known)}", 404)
