@@ -184,9 +184,9 @@ def _outages(uplink: UplinkStatus) -> str:
 
 def _plain(policy: PolicyStatus) -> bool:
     """True for what a rule with ``uplink = NAME`` made, and that uplink serves it: nothing to tell."""
-    wanted = policy.name.removeprefix(DIRECT)
-    if not policy.name.startswith(DIRECT):
+    if not policy.direct:
         return False
+    wanted = policy.name.removeprefix(DIRECT)
     return all([m.uplink for m in choice.members] == [wanted] for choice in policy.families.values())
 
 
