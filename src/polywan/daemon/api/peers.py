@@ -21,6 +21,8 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from polywan.api.codec import encode
+from polywan.api.requests import Refusal
 from polywan.daemon.api.admission import refusal
 
 log = logging.getLogger("polywan")
@@ -206,7 +208,7 @@ def _free(newest: socket.socket) -> int:
 
 
 def _refused(why: str) -> bytes:
-    body = json.dumps({"error": why}).encode()
+    body = json.dumps(encode(Refusal(error=why))).encode()
     fields = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
     answer = h11.Connection(h11.SERVER)
     head = answer.send(h11.Response(status_code=503, headers=fields, reason="Service Unavailable")) or b""
