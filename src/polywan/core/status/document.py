@@ -253,13 +253,8 @@ def _share(selection: Selection | None, policy: str, name: str) -> float:
     """Share of new connections, 0..1; the larger of the families' when they differ."""
     if selection is None:
         return 0.0
-    shares = [_choice_share(c, name) for (p, _), c in selection.choices.items() if p == policy]
-    return round(max(shares, default=0.0), 6)
-
-
-def _choice_share(choice: Choice, name: str) -> float:
-    total = sum(weight for _, weight in choice.members)
-    return sum(weight for member, weight in choice.members if member == name) / total if total else 0.0
+    shares = (uplink_detail.share_of(c, name) for (p, _), c in selection.choices.items() if p == policy)
+    return max(shares, default=0.0)
 
 
 def _policies(config: Resolved, selection: Selection) -> Iterator[PolicyStatus]:
@@ -282,7 +277,7 @@ def _policies(config: Resolved, selection: Selection) -> Iterator[PolicyStatus]:
 
 
 def _members(choice: Choice) -> tuple[Member, ...]:
-    return tuple(Member(uplink=n, share=round(_choice_share(choice, n), 6)) for n, _ in choice.members)
+    return tuple(Member(uplink=n, share=uplink_detail.share_of(choice, n)) for n, _ in choice.members)
 
 
 def forced(state: State) -> Iterable[str]:

@@ -8,6 +8,7 @@ from polywan.api.status import OutageStatus, TargetStatus
 from polywan.core.engine.log_events import held_for
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy import draining
+from polywan.core.policy.selection import Choice
 from polywan.core.policy.uplink_state import UplinkState
 from polywan.core.state import outages
 from polywan.core.state.state import State
@@ -66,12 +67,16 @@ def stands_by(state: State, name: str) -> bool:
     return not any(member == name for member, _ in draining.serving(selection))
 
 
+def share_of(choice: Choice, name: str) -> float:
+    """Return an uplink's share of the new connections that a choice is for, 0..1."""
+    total = sum(weight for _, weight in choice.members)
+    return round(sum(weight for member, weight in choice.members if member == name) / total, 6) if total else 0.0
+
+
 def share(state: State, policy: str, key: UplinkFamily) -> float:
     """Return an uplink's share of a policy's new connections in a family, 0..1."""
     choice = state.decision.selection.choices.get((policy, key[1])) if state.decision.selection else None
-    total = sum(weight for _, weight in choice.members) if choice else 0
-    mine = sum(weight for member, weight in choice.members if member == key[0]) if choice else 0
-    return round(mine / total, 6) if total else 0.0
+    return share_of(choice, key[0]) if choice is not None else 0.0
 
 
 def shares(state: State, policy: str, name: str) -> dict[str, float]:
