@@ -244,7 +244,7 @@ class Daemon:
             case Apply(plan):
                 self._writes += 1
                 report = self._kernel.apply(plan)
-                self._refused = any(isinstance(failure.op, NftBatch) for failure in report.failures)
+                self._refused = report.table_refused
                 # Everything at first, then what the other lines are about.
                 level = logging.INFO if self._writes == 1 else logging.DEBUG
                 done = counted(report.done, "operation")

@@ -16,7 +16,7 @@ from polywan.core.engine import agenda, passive
 from polywan.core.engine import step as engine
 from polywan.core.health.probes import ProbeOrder, ProbeResult
 from polywan.core.net import FAMILIES, PROTOCOLS
-from polywan.core.plan.plan import NftBatch, Plan
+from polywan.core.plan.plan import Plan
 from polywan.core.state import relevance
 from polywan.core.state.effects import (
     Apply,
@@ -188,7 +188,7 @@ class Simulation:
     def _apply(self, plan: Plan) -> None:
         self._writes += 1
         report = self.kernel.apply(plan)
-        self._refused = any(isinstance(failure.op, NftBatch) for failure in report.failures)
+        self._refused = report.table_refused
         self._queue.put(self.now, Applied(report))
 
     def _read(self, attempt: int) -> None:

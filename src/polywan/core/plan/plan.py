@@ -152,6 +152,11 @@ class ApplyReport:
     failures: tuple[Failure, ...] = ()
     seconds: float = 0.0
 
+    @property
+    def table_refused(self) -> bool:
+        """True when a change of our table was refused."""
+        return any(isinstance(failure.op, NftBatch) for failure in self.failures)
+
 
 def phase(op: Op) -> int:
     """Order of an operation in a plan.

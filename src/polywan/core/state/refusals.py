@@ -12,7 +12,7 @@ from errno import ENOENT
 from typing import Final
 
 from polywan.core.evolve import replace
-from polywan.core.plan.plan import ApplyReport, Failure, NftBatch, PutNexthop, PutRoute, headline
+from polywan.core.plan.plan import ApplyReport, Failure, PutNexthop, PutRoute, headline
 from polywan.core.state.effects import Level, Log
 
 MOST_REFUSALS: Final = 2
@@ -62,7 +62,7 @@ def reported(before: Retries, report: ApplyReport) -> tuple[Retries, float | Non
     times = {text: before.refused.get(text, 0) + 1 for text in failures}
     soon, longest = APPLY_RETRY
     usual = min(longest, soon * 2**before.tries)
-    more = any(isinstance(failure.op, NftBatch) for failure in report.failures)
+    more = report.table_refused
     refusals = before.stuck + more
     notes = tuple(
         note for text, f in failures.items() for note in _log_of(f, text, times[text], first=times[text] > before.tries)

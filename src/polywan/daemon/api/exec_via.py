@@ -9,7 +9,6 @@ from polywan.api.uplinks import ViaGroup
 from polywan.config.faults import shown
 from polywan.core.errors import ControlError
 from polywan.core.net import FAMILIES
-from polywan.core.plan.plan import NftBatch
 from polywan.core.ruleset.exec_via import in_force, serves
 from polywan.core.state.state import State
 from polywan.core.world.lookups import via_group
@@ -48,7 +47,7 @@ def _document(state: State, name: str, directory: str) -> ViaGroup:
     seen = state.decision.views[name]
     # Between reads the kernel is assumed to hold what was applied, also where it refused.
     last = state.done.retries.applied
-    refused = last is not None and any(isinstance(f.op, NftBatch) for f in last.failures)
+    refused = last is not None and last.table_refused
     return ViaGroup(
         directory=directory,
         uplink=name,
