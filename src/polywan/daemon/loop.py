@@ -20,6 +20,7 @@ from polywan.core.plan.plan import NftBatch, Plan
 from polywan.core.ruleset.model import declare_texts
 from polywan.core.state import relevance
 from polywan.core.state.effects import (
+    MOST_READS,
     Apply,
     Effect,
     ForgetAll,
@@ -55,8 +56,6 @@ from polywan.probe.api import Prober
 log = logging.getLogger("polywan")
 
 LEVELS = {Level.INFO: logging.INFO, Level.WARNING: logging.WARNING, Level.ERROR: logging.ERROR}
-READS = 4
-"""Reads in a row before the result is taken although notifications keep coming."""
 
 Doomed: TypeAlias = Callable[[float, Flow], bool]
 """Whether a connection is to be forgotten, given the seconds since that was decided."""
@@ -316,7 +315,7 @@ class Daemon:
                 log.error("read.failed: %s", error)
                 return
             self._drain()  # What waits in the queue may write, too; after this, the result is the first in it.
-            if writes == self._writes and (notices == self._notices or attempt >= READS):
+            if writes == self._writes and (notices == self._notices or attempt >= MOST_READS):
                 self.post(ReadDone(observed, actual))
                 return
 

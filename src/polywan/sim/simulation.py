@@ -19,6 +19,7 @@ from polywan.core.net import FAMILIES, PROTOCOLS
 from polywan.core.plan.plan import Plan
 from polywan.core.state import relevance
 from polywan.core.state.effects import (
+    MOST_READS,
     Apply,
     Effect,
     ForgetAll,
@@ -54,9 +55,6 @@ from polywan.sim.kernel import SimulatedKernel
 
 READ_TIME: Final = 0.005
 """Seconds that a read of the kernel takes, and a look at the connections of a drain."""
-
-MOST_READS: Final = 4
-"""Reads in a row before the result is taken although notifications keep coming; as in the daemon."""
 
 Connections: TypeAlias = ReleaseConnections | ForgetUntranslated | ForgetWrongSource | InspectDrain | ForgetAll
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from polywan.core.health.layers import CheckOrder
 from polywan.core.health.life import Inside, Watched
@@ -13,6 +13,9 @@ from polywan.core.net import Family
 from polywan.core.plan.plan import Plan
 from polywan.core.ruleset.model import NftTable
 from polywan.core.state.memory import Memory
+
+MOST_READS: Final = 4
+"""Reads in a row before the result of a `Read` is taken although notifications keep coming."""
 
 
 class Level(StrEnum):
