@@ -16,7 +16,7 @@ from polywan.api.document import Document
 from polywan.api.requests import Refusal, WhatToPlan
 
 FOLDER = Path(__file__).parent / "schemas"
-KINDS: list[type[Document]] = [*(call.answer for call in CALLS.values()), Refusal, WhatToPlan]
+KINDS: list[type[Document]] = [*(call.answer for call in CALLS), Refusal, WhatToPlan]
 DOCUMENTS = {kind.__name__: kind for kind in KINDS}
 
 
@@ -79,7 +79,7 @@ def test_a_key_is_neither_removed_nor_added_without_a_default() -> None:
 
 
 def test_the_calls_are_as_recorded(request: pytest.FixtureRequest) -> None:
-    lines = [f"{c.method} {c.path} {c.asked.__name__} -> {c.answer.__name__}\n" for c in CALLS.values()]
+    lines = [f"{c.method} {c.path} {c.asked.__name__} -> {c.answer.__name__}\n" for c in CALLS]
     held_to("calls.txt", "".join(lines), request)
 
 

@@ -21,7 +21,7 @@ from support.documents import outage, policy, status, uplink
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 anything = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
-ANSWERS: list[type[Document]] = [call.answer for call in CALLS.values()]
+ANSWERS: list[type[Document]] = [call.answer for call in CALLS]
 WHOLE = encode(
     status(
         uplink("fibre", outages=(outage(10, None, "no carrier"),)),

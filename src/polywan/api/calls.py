@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from polywan.api.affinity import Affinity, Forgotten
@@ -60,7 +59,20 @@ PLAN: Final = Call("POST", "/v1/plan", WhatToPlan, Planned, body=True)
 RELOAD: Final = Call("POST", "/v1/reload", Nothing, Reloaded)
 DOWN: Final = Call("POST", "/v1/down", Nothing, Removed)
 
-CALLS: Final[Mapping[str, Call[Any, Any]]] = {
-    name: value for name, value in list(globals().items()) if isinstance(value, Call)
-}
-"""All of them, by name."""
+CALLS: Final[tuple[Call[Any, Any], ...]] = (
+    STATUS,
+    WHY,
+    FLOWS,
+    AFFINITY,
+    SHOW,
+    CLEAR_AFFINITY,
+    DISABLE,
+    DRAIN,
+    ENABLE,
+    TEST,
+    EXEC_VIA,
+    PLAN,
+    RELOAD,
+    DOWN,
+)
+"""All of them; a test holds the daemon to a route for each, and to their recorded schemas."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from starlette.routing import Route
 
-from polywan.api.calls import CALLS
+from polywan.api import calls
+from polywan.api.calls import CALLS, Call
 from polywan.api.document import DocumentType
 from polywan.api.requests import Words
 from polywan.core.state.state import State
@@ -29,18 +30,22 @@ def routes_of_the_daemon(directory: Path) -> list[Route]:
     return asyncio.run(made())
 
 
+def test_every_call_is_listed_once() -> None:
+    assert [id(call) for call in CALLS] == [id(each) for each in vars(calls).values() if isinstance(each, Call)]
+
+
 def test_the_daemon_answers_every_call_once(tmp_path: Path) -> None:
     served = Counter(
         (method, route.path)
         for route in routes_of_the_daemon(tmp_path)
         for method in (route.methods or set()) - {"HEAD"}
     )
-    assert served == Counter((call.method, call.path) for call in CALLS.values())
+    assert served == Counter((call.method, call.path) for call in CALLS)
     assert set(served.values()) == {1}
 
 
 def test_what_stands_in_the_path_is_asked_for_and_whatever_else_may_be_missing() -> None:
-    for call in CALLS.values():
+    for call in CALLS:
         assert isinstance(call.asked, DocumentType)
         in_path = set(re.findall(r"\{(\w+)", call.path))
         fields = call.asked.__fields__
@@ -50,4 +55,4 @@ def test_what_stands_in_the_path_is_asked_for_and_whatever_else_may_be_missing()
 
 
 def test_only_what_is_posted_has_a_body() -> None:
-    assert all(call.method == "POST" for call in CALLS.values() if call.body)
+    assert all(call.method == "POST" for call in CALLS if call.body)
