@@ -47,6 +47,13 @@ def test_uplinks_keep_the_numbers_that_are_remembered() -> None:
     assert found.marks == {0x700, 0x100}
 
 
+def test_policies_get_their_numbers_in_the_order_of_the_file() -> None:
+    policies = {name: {"algorithm": "multipath", "tiers": [["u1", "u2"]]} for name in "hgfedcba"}
+    found = resolve(config(2, policies=policies), {})
+    assert list(found.policy_marks) == list("hgfedcba")
+    assert [int(number.mark) >> 8 for number in found.policy_marks.values()] == [*range(3, 11)]
+
+
 def test_more_uplinks_than_marks_are_refused() -> None:
     with pytest.raises(CapacityError):
         resolve(

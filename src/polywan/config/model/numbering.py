@@ -51,7 +51,7 @@ def marked(
         policies: those that are written; None is one that could not be read, and counts for nothing.
         rules: all, in the order of the file, likewise.
     """
-    names = {name for name, policy in policies.items() if policy and policy.algorithm in MARKED}
+    names = [name for name, policy in policies.items() if policy and policy.algorithm in MARKED]
     for name in sorted(names, key=lambda name: name != _DEFAULT):
         yield name, ("policies", name)
     seen = set(names)
