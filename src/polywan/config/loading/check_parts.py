@@ -284,7 +284,9 @@ def _room(settings: GlobalSettings, parts: Parts) -> Iterator[ConfigFault]:
     problems = f"{limit} uplinks, but there are {len(parts.uplinks)}"
     if policies:
         named = ", ".join(name for name, _ in policies[:3]) + (", …" if len(policies) > 3 else "")
-        have = f"{len(parts.uplinks)} uplinks and {len(policies)} multipath or per-packet policies ({named})"
+        noun = "policy" if len(policies) == 1 else "policies"
+        uplinks = "1 uplink" if len(parts.uplinks) == 1 else f"{len(parts.uplinks)} uplinks"
+        have = f"{uplinks} and {len(policies)} multipath or per-packet {noun} ({named})"
         problems = f"{limit} marks, but {have} need {wanted}"
     # The line that does not fit any more helps more than that of a mask that nobody wrote.
     places: list[Path] = [*(("uplinks", name) for name in parts.uplinks), *(place for _, place in policies)]

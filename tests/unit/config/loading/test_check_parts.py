@@ -352,10 +352,18 @@ def test_policies_with_a_mark_of_their_own_need_room_beside_the_uplinks() -> Non
     assert found(many(62) + policy) == [
         (
             "policies.m",
-            "0x3f000000 has room for 62 marks, but 62 uplinks and 1 multipath or per-packet policies (m) need 63",
+            "0x3f000000 has room for 62 marks, but 62 uplinks and 1 multipath or per-packet policy (m) need 63",
             "mark_mask = 0x3f800000 has room for 126, if no other program uses the added bits",
         )
     ]
+
+
+def test_one_of_many_is_no_plural() -> None:
+    policies = "".join(f'[policies.{name}]\nalgorithm = "multipath"\ntiers = [["w0"]]\n' for name in "abcdef")
+    (fault,) = found(many(1, "[global]\nmark_mask = 0x700\n") + policies)
+    assert fault[1] == (
+        "0x700 has room for 6 marks, but 1 uplink and 6 multipath or per-packet policies (a, b, c, …) need 7"
+    )
 
 
 def test_a_rule_that_makes_a_policy_of_a_marked_one_needs_room_too() -> None:
