@@ -77,12 +77,14 @@ class Engine:
         """Give the engine one event, and the tick that follows when timers are due; return the effects."""
         self.state, first = engine.step(self.state, event, self.now)
         self.state, second = engine.step(self.state, Tick(), self.now)
-        self.effects += first + second
+        effects = [*first, *second]
         for effect in first + second:
             if isinstance(effect, SampleTraffic):
                 _, sampled = self.internet.sample(effect, self.now)
-                self.state, _ = engine.step(self.state, sampled, self.now)
-        return [*first, *second]
+                self.state, more = engine.step(self.state, sampled, self.now)
+                effects += more
+        self.effects += effects
+        return effects
 
     def carrier(self, number: int, *, carrier: bool) -> list[Effect]:
         """Take or give an uplink's carrier."""
