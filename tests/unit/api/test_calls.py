@@ -11,21 +11,14 @@ from polywan.api import calls
 from polywan.api.calls import CALLS, Call
 from polywan.api.document import DocumentType
 from polywan.api.requests import Words
-from polywan.core.state.state import State
-from polywan.daemon.lookups.resolver import SystemResolver
-from polywan.daemon.lookups.watcher import LookupWatcher
-from polywan.daemon.loop import Daemon
-from polywan.daemon.main import Places, Service
 from polywan.kernel.fake.kernel import FakeKernel
-from polywan.probe.fake import FakeProber
+from support.daemons import daemon_over, places_in, service_of
 
 
 def routes_of_the_daemon(directory: Path) -> list[Route]:
     async def made() -> list[Route]:
         kernel = FakeKernel()
-        daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(), directory)
-        places = Places(directory / "polywan.toml", directory, directory)
-        return Service(daemon, kernel, LookupWatcher(daemon, SystemResolver()), places).routes()
+        return service_of(daemon_over(kernel, directory), kernel, places_in(directory)).routes()
 
     return asyncio.run(made())
 

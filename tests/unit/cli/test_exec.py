@@ -23,14 +23,11 @@ from polywan.core.errors import ControlError, MissingFeature, NotPermitted, Poly
 from polywan.core.plan.plan import NftBatch
 from polywan.core.ruleset.exec_via import in_force
 from polywan.core.ruleset.model import NftTable, change_text, state_of
-from polywan.core.state.events import ConfigLoaded, LookupsChanged
-from polywan.core.state.state import State
+from polywan.core.state.events import LookupsChanged
 from polywan.core.world.lookups import ControlGroup, Lookups, wanted
 from polywan.daemon.api.exec_via import look
-from polywan.daemon.loop import Daemon as Loop
 from polywan.kernel import cgroups as groups
-from polywan.kernel.fake.kernel import FakeKernel
-from polywan.probe.fake import FakeProber
+from support.daemons import running
 from support.engine_world import Engine, config, world
 
 TOP = {"polywan": ControlGroup("unified/polywan", 1, 50)}
@@ -212,21 +209,10 @@ def answer_of(home: Path, name: str, cgroups: dict[str, ControlGroup], *, refuse
     """What the daemon answers to `exec --via name`, having found these groups."""
 
     async def play() -> ViaGroup:
-        observed = world(2)
-        kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
-        daemon = Loop(kernel, FakeProber(lambda order, target: 0.001), State(), home)
-        daemon.post(ConfigLoaded(config(2)))
-        runner = asyncio.create_task(daemon.run())
-        try:
-            async with asyncio.timeout(5):
-                await daemon.ready.wait()
-                if refuse:
-                    kernel.fail_next(NftBatch, errno.ENOENT, 9)
-                return await look(daemon, lambda: daemon.settle(LookupsChanged(Lookups(cgroups=cgroups))), name)
-        finally:
-            runner.cancel()
-            await asyncio.gather(runner, return_exceptions=True)
-            kernel.close()
+        async with running(home) as (daemon, kernel):
+            if refuse:
+                kernel.fail_next(NftBatch, errno.ENOENT, 9)
+            return await look(daemon, lambda: daemon.settle(LookupsChanged(Lookups(cgroups=cgroups))), name)
 
     return asyncio.run(play())
 

@@ -31,7 +31,7 @@ from polywan.core.plan.plan import ActualState
 from polywan.core.policy.operator import Verb
 from polywan.core.state.events import ConfigLoaded, ForeignStateChanged
 from polywan.core.state.memory import Memory
-from polywan.core.state.state import Known, State
+from polywan.core.state.state import State
 from polywan.core.words import printable
 from polywan.core.world.conntrack import Flow
 from polywan.core.world.observed import Observed
@@ -42,9 +42,9 @@ from polywan.daemon.api.uplinks import Uplinks
 from polywan.daemon.loop import Daemon
 from polywan.kernel.fake.kernel import FakeKernel
 from polywan.kernel.fake.tracker import Connection, FakeTracker
-from polywan.probe.fake import FakeProber
+from support.daemons import daemon_over, running
 from support.documents import status
-from support.engine_world import config, link, world
+from support.engine_world import config, link
 
 
 def with_daemon(
@@ -56,20 +56,8 @@ def with_daemon(
     """Run a story beside a daemon of three uplinks that is ready; `prepare` comes before it starts."""
 
     async def play() -> None:
-        observed = world(3)
-        kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
-        prepare(kernel)
-        daemon = Daemon(
-            kernel, FakeProber(lambda order, target: 0.001), State(known=Known(memory=memory or Memory())), state_dir
-        )
-        daemon.post(ConfigLoaded(config(3)))
-        runner = asyncio.create_task(daemon.run())
-        async with asyncio.timeout(5):
-            await daemon.ready.wait()
+        async with running(state_dir, 3, memory=memory, prepare=prepare) as (daemon, kernel):
             await story(daemon, kernel)
-        runner.cancel()
-        await asyncio.gather(runner, return_exceptions=True)
-        kernel.close()
 
     asyncio.run(play())
 
@@ -199,7 +187,7 @@ def test_an_effect_that_fails_in_a_way_nobody_thought_of_ends_the_daemon_instead
             raise ZeroDivisionError
 
         kernel.observe = broken  # type: ignore[method-assign] # no input is known that does it
-        daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(), tmp_path)
+        daemon = daemon_over(kernel, tmp_path)
         async with asyncio.timeout(5):
             with pytest.raises(ExceptionGroup) as caught:
                 await daemon.run()

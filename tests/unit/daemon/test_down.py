@@ -18,18 +18,13 @@ from polywan.cli import down as verb
 from polywan.cli import exit_code, group
 from polywan.client import Client
 from polywan.core.errors import BusyError, ControlError, KernelError
-from polywan.core.state.events import ConfigLoaded
 from polywan.core.state.memory import Memory
-from polywan.core.state.state import State
 from polywan.daemon import offline, store
-from polywan.daemon.lookups.resolver import SystemResolver
-from polywan.daemon.lookups.watcher import LookupWatcher
-from polywan.daemon.loop import Daemon
-from polywan.daemon.main import Places, Service
+from polywan.daemon.main import Places
 from polywan.daemon.removing import recalled, remove
 from polywan.kernel.fake.kernel import FakeKernel
-from polywan.probe.fake import FakeProber
-from support.engine_world import config, world
+from support.daemons import kernel_of, running, service_of
+from support.engine_world import Engine, config, world
 
 SETTING = "net/ipv4/conf/all/accept_local"
 
@@ -37,24 +32,18 @@ SETTING = "net/ipv4/conf/all/accept_local"
 def printed_by_down(places: Places, break_it: Callable[[FakeKernel], None]) -> tuple[Any, FakeKernel]:
     """Return what `down` answers or raises; fails unless the service stops within its time in any case."""
 
-    async def play() -> tuple[Any, FakeKernel]:
-        observed = world(2)
-        kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
+    def prepare(kernel: FakeKernel) -> None:
         kernel.sysctls = {SETTING: "0"}
-        daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(), places.state_dir)
-        service = Service(daemon, kernel, LookupWatcher(daemon, SystemResolver()), places)
-        daemon.post(ConfigLoaded(config(2)))
-        runner = asyncio.create_task(daemon.run())
-        async with asyncio.timeout(5):
-            await daemon.ready.wait()
+
+    async def play() -> tuple[Any, FakeKernel]:
+        async with running(places.state_dir, prepare=prepare) as (daemon, kernel):
+            service = service_of(daemon, kernel, places)
             break_it(kernel)
             try:
                 answer: Any = await service.down(Nothing())
             except ControlError as error:
                 answer = error
             await service.stop.wait()
-        runner.cancel()
-        await asyncio.gather(runner, return_exceptions=True)
         return answer, kernel
 
     return asyncio.run(play())
@@ -127,11 +116,8 @@ def test_a_first_start_has_lost_nothing_and_one_beside_rules_of_ours_has(
 ) -> None:
     assert recalled(FakeKernel(), tmp_path) == Memory()
     assert not caplog.text
-    observed = world(2)
-    kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
-    from support.engine_world import Engine
-
-    for plan in Engine(config(2), observed).plans():
+    kernel = kernel_of(2)
+    for plan in Engine(config(2), world(2)).plans():
         kernel.apply(plan.plan)
     assert recalled(kernel, tmp_path).unsure
     assert "memory.json is gone, but the kernel has rules of polywan" in caplog.text

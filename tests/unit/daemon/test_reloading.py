@@ -17,9 +17,7 @@ from polywan.daemon.lookups.resolver import SystemResolver
 from polywan.daemon.lookups.watcher import LookupWatcher
 from polywan.daemon.loop import Daemon
 from polywan.daemon.reloading import Reloader
-from polywan.kernel.fake.kernel import FakeKernel
-from polywan.probe.fake import FakeProber
-from support.engine_world import config, world
+from support.daemons import running
 
 FILE = '[uplinks.u1]\ninterface = "wan1"\n[uplinks.u2]\ninterface = "wan2"\n'
 
@@ -30,24 +28,14 @@ def with_reloader(tmp_path: Path, story: Callable[[Daemon, Reloader], Awaitable[
     file.write_text(FILE)
 
     async def play() -> None:
-        observed = world(3)
-        kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
-        daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(), tmp_path / "state")
-        daemon.post(ConfigLoaded(config(2)))
-        runner = asyncio.create_task(daemon.run())
-        async with asyncio.timeout(5):
-            await daemon.ready.wait()
+        async with running(tmp_path / "state") as (daemon, kernel):
             reloader = Reloader(daemon, kernel, LookupWatcher(daemon, SystemResolver()), file)
             await story(daemon, reloader)
-            assert not runner.done()
             # Whatever was refused, the next good file is taken.
             file.write_text(FILE.replace("u2", "another"))
             await reloader.reload()
             assert daemon.state.known.config is not None
             assert set(daemon.state.known.config.uplinks) == {"u1", "another"}
-        runner.cancel()
-        await asyncio.gather(runner, return_exceptions=True)
-        kernel.close()
 
     asyncio.run(play())
 

@@ -10,35 +10,18 @@ import pytest
 
 from polywan.api.requests import OfUplink, What, Words
 from polywan.core.errors import ControlError, KernelError, MissingFeature
-from polywan.core.state.events import ConfigLoaded
-from polywan.core.state.state import State
-from polywan.daemon.lookups.resolver import SystemResolver
-from polywan.daemon.lookups.watcher import LookupWatcher
-from polywan.daemon.loop import Daemon
-from polywan.daemon.main import Places, Service
+from polywan.daemon.main import Service
 from polywan.kernel import cgroups
 from polywan.kernel.fake.kernel import FakeKernel
-from polywan.probe.fake import FakeProber
-from support.engine_world import config, world
+from support.daemons import places_in, running, service_of
 
 
 def with_service(directory: Path, story: Callable[[Service, FakeKernel], Awaitable[None]]) -> None:
     """Run a story beside a daemon of two uplinks that is ready."""
 
     async def play() -> None:
-        observed = world(2)
-        kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
-        daemon = Daemon(kernel, FakeProber(lambda order, target: 0.001), State(), directory)
-        places = Places(directory / "polywan.toml", directory, directory)
-        service = Service(daemon, kernel, LookupWatcher(daemon, SystemResolver()), places)
-        daemon.post(ConfigLoaded(config(2)))
-        runner = asyncio.create_task(daemon.run())
-        async with asyncio.timeout(5):
-            await daemon.ready.wait()
-            await story(service, kernel)
-        runner.cancel()
-        await asyncio.gather(runner, return_exceptions=True)
-        kernel.close()
+        async with running(directory) as (daemon, kernel):
+            await story(service_of(daemon, kernel, places_in(directory)), kernel)
 
     asyncio.run(play())
 

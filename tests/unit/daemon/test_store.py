@@ -10,6 +10,7 @@ from polywan.core.state.memory import Memory
 from polywan.daemon import store
 from polywan.daemon.removing import remove
 from polywan.kernel.fake.kernel import FakeKernel
+from support.daemons import kernel_of
 from support.engine_world import Engine, config, world
 from support.memories import MEMORY
 
@@ -193,11 +194,10 @@ FORWARD = "net/ipv4/ip_forward"
 
 @pytest.mark.parametrize("lost", [True, False])
 def test_down_names_the_settings_whose_old_values_are_lost(tmp_path: Path, lost: bool) -> None:
-    observed = world(2)
-    kernel = FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
+    kernel = kernel_of(2)
     kernel.sysctls = {FORWARD: "0", "net/ipv4/conf/wan1/rp_filter": "1"}
     wanted = Config.model_validate({"uplinks": config(2).uplinks, "global": {"forwarding": True}})
-    daemon = Engine(wanted, observed, kernel.read(list(kernel.sysctls)))
+    daemon = Engine(wanted, world(2), kernel.read(list(kernel.sysctls)))
     for plan in daemon.plans():
         kernel.apply(plan.plan)
     assert kernel.sysctls[FORWARD] == "1"
