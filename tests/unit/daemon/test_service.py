@@ -1,19 +1,89 @@
-"""What the daemon refuses over the socket, and with which status."""
+"""Who answers each call of the socket, what the daemon refuses, and with which status."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from operator import attrgetter
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
-from polywan.api.requests import OfUplink, What, Words
+from polywan.api import calls
+from polywan.api.calls import CALLS, Call
+from polywan.api.document import Document
+from polywan.api.requests import DrainUplink, Nothing, OfPolicy, OfUplink, What, WhatToPlan, WhomToForget, Words
+from polywan.client import Client
 from polywan.core.errors import ControlError, KernelError, MissingFeature
+from polywan.core.policy.operator import Verb
+from polywan.daemon.api.http import serving
 from polywan.daemon.main import Service
 from polywan.kernel import cgroups
 from polywan.kernel.fake.kernel import FakeKernel
-from support.daemons import places_in, running, service_of
+from support.daemons import daemon_over, places_in, running, service_of
+
+HANDLERS: Final[dict[Call[Any, Any], tuple[str, Document]]] = {
+    calls.STATUS: ("status", Nothing()),
+    calls.WHY: ("why", Words(words={"to": "192.0.2.1"})),
+    calls.FLOWS: ("_tracking.flows", Words(words={"uplink": "u1"})),
+    calls.AFFINITY: ("_tracking.affinity", OfPolicy(policy="default")),
+    calls.SHOW: ("show", What(what="nft")),
+    calls.CLEAR_AFFINITY: ("_tracking.clear", WhomToForget(all="true")),
+    calls.DISABLE: ("_uplinks.disable", OfUplink(name="u1")),
+    calls.DRAIN: ("_uplinks.drain", DrainUplink(name="u1", deadline="10m")),
+    calls.ENABLE: ("_uplinks.enable", OfUplink(name="u1")),
+    calls.TEST: ("_uplinks.test", OfUplink(name="u1")),
+    calls.EXEC_VIA: ("via", OfUplink(name="u1")),
+    calls.PLAN: ("plan", WhatToPlan(files={"polywan.toml": ""}, namespace="net:[1]")),
+    calls.RELOAD: ("reload", Nothing()),
+    calls.DOWN: ("down", Nothing()),
+}
+"""Who answers each call, and something to ask."""
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.path)
+def test_each_call_is_answered_by_its_own_handler(
+    tmp_path: Path, call: Call[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: list[tuple[str, Document]] = []
+
+    def stub(name: str) -> Callable[[Document], Awaitable[Document]]:
+        async def handler(asked: Document) -> Document:
+            received.append((name, asked))
+            raise ControlError("asked", 409)
+
+        return handler
+
+    async def play() -> None:
+        kernel = FakeKernel()
+        service = service_of(daemon_over(kernel, tmp_path), kernel, places_in(tmp_path))
+        for name, _ in HANDLERS.values():
+            holder, _, method = name.rpartition(".")
+            monkeypatch.setattr(attrgetter(holder)(service) if holder else service, method, stub(name))
+        async with serving(service.routes(), tmp_path):
+            with pytest.raises(ControlError, match="asked"):
+                await asyncio.to_thread(Client(tmp_path).ask, call, HANDLERS[call][1])
+
+    asyncio.run(play())
+    assert received == [HANDLERS[call]]
+
+
+@pytest.mark.parametrize(
+    ("call", "verb"),
+    [(calls.DISABLE, Verb.DISABLE), (calls.DRAIN, Verb.DRAIN), (calls.ENABLE, None)],
+    ids=["disable", "drain", "enable"],
+)
+def test_each_verb_puts_its_own_order_in_force(tmp_path: Path, call: Call[Any, Any], verb: Verb | None) -> None:
+    async def story(service: Service, kernel: FakeKernel) -> None:
+        async with serving(service.routes(), tmp_path):
+            # What is enabled has to be out of use before.
+            await service._uplinks.disable(OfUplink(name="u1" if verb is None else "u2"))
+            await asyncio.to_thread(Client(tmp_path).ask, call, call.asked(name="u1"))
+        order = service._daemon.state.known.memory.orders.get("u1")
+        assert (order and order.verb) == verb
+
+    with_service(tmp_path, story)
 
 
 def with_service(directory: Path, story: Callable[[Service, FakeKernel], Awaitable[None]]) -> None:
