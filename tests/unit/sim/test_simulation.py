@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import cycle, pairwise, takewhile
 from typing import Any
+
+import pytest
 
 from polywan.core.engine import agenda
 from polywan.core.health.layers import Layer
 from polywan.core.health.rounds import Health
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan.plan import NftBatch
-from polywan.core.state.effects import Effect, Read, ReleaseConnections
+from polywan.core.policy.operator import Verb
+from polywan.core.state.effects import MOST_READS, Apply, Effect, Read, ReleaseConnections, StartProbe
+from polywan.core.state.events import OperatorCommand
+from polywan.core.world.observed import Link, Observed
 from polywan.kernel.fake.tracker import Connection
-from polywan.sim.internet import Internet
-from polywan.sim.simulation import Simulation
+from polywan.sim.internet import ROUND_TRIP, Internet
+from polywan.sim.simulation import READ_TIME, Simulation
 from support.engine_world import config, world
 
 KEY = ("u1", Family.V4)
@@ -23,6 +30,13 @@ KEY = ("u1", Family.V4)
 def simulation(count: int = 2, internet: Internet | None = None, **tables: Any) -> Simulation:
     sim = Simulation(world(count), internet)
     sim.start(config(count, **tables))
+    return sim
+
+
+def quiet() -> Simulation:
+    """Two uplinks that serve, and nothing that is still to be read or written."""
+    sim = simulation()
+    sim.run_until(10.5)
     return sim
 
 
@@ -151,6 +165,68 @@ def test_a_read_during_which_something_was_written_is_made_again() -> None:
     assert sim.state.known.actual.routes == sim.kernel.read(()).routes
 
 
+def reads_in_a_row(sim: Simulation, during: Callable[[], object]) -> int:
+    """Lose notifications, so that the daemon reads; return how many times it does, with something done during each."""
+    times: list[float] = []
+    observe = sim.kernel.observe
+
+    def observed() -> Observed:
+        times.append(sim.now)
+        sim.at(sim.now + READ_TIME / 2, during)
+        return observe()
+
+    sim.kernel.observe = observed  # type: ignore[method-assign] # when it reads is the point
+    sim.kernel.lose_events()
+    sim.run_until(sim.now + 10 * READ_TIME)
+    row = takewhile(lambda pair: pair[1] == pytest.approx(pair[0] + READ_TIME), pairwise(times))
+    return 1 + len(list(row))
+
+
+def once(act: Callable[[], object]) -> Callable[[], object]:
+    """Return what does it the first time alone."""
+    remaining = [act]
+    return lambda: remaining.pop()() if remaining else None
+
+
+def test_a_read_during_which_nothing_happens_is_taken() -> None:
+    sim = quiet()
+    before = sim.state.known.observed
+    assert reads_in_a_row(sim, lambda: None) == 1
+    assert sim.state.known.observed is not before
+
+
+def test_a_read_is_made_again_when_the_daemon_wrote_meanwhile() -> None:
+    sim = quiet()
+    written: list[Effect] = []
+    sim.listeners.append(lambda effect: written.append(effect) if isinstance(effect, Apply) else None)
+    assert reads_in_a_row(sim, once(lambda: sim.take(OperatorCommand("u2", Verb.DISABLE, 0.0)))) == 2
+    assert written
+
+
+def test_a_read_is_made_again_when_something_changed_meanwhile() -> None:
+    sim = quiet()
+    assert reads_in_a_row(sim, once(sim.kernel.lose_events)) == 2
+
+
+def test_a_device_that_no_decision_looks_at_makes_no_read_again() -> None:
+    sim = quiet()
+    container = Link(index=99, name="veth9", up=True, carrier=True)
+    assert reads_in_a_row(sim, once(lambda: sim.kernel.set_link(container))) == 1
+
+
+def test_of_some_reads_in_a_row_the_last_one_is_taken_though_notifications_keep_coming() -> None:
+    sim = quiet()
+    assert reads_in_a_row(sim, sim.kernel.lose_events) == MOST_READS
+
+
+def test_no_read_is_taken_during_which_the_daemon_wrote_however_many_there_are() -> None:
+    sim = quiet()
+    verbs = cycle([Verb.DISABLE, Verb.ENABLE])
+    before = sim.state.known.observed
+    assert reads_in_a_row(sim, lambda: sim.take(OperatorCommand("u2", next(verbs), 0.0))) > MOST_READS
+    assert sim.state.known.observed is before
+
+
 def test_without_the_dead_marks_no_connection_is_released() -> None:
     sim = simulation()
     sim.run_until(10.0)
@@ -188,3 +264,30 @@ def test_a_script_comes_before_what_the_daemon_does_at_that_time() -> None:
     sim.run_until(11.0)
     assert order[0] == "script"
     assert len(order) > 1
+
+
+def test_a_script_comes_before_what_waits_for_the_daemon_at_that_time() -> None:
+    sim = quiet()
+    order: list[object] = []
+    sim.listeners.append(order.append)
+    sim.kernel.lose_events()
+    sim.at(sim.now, lambda: order.append("script"))
+    sim.run_until(sim.now)
+    assert order[0] == "script"
+    assert Read() in order
+
+
+def test_answers_that_are_on_their_way_while_nothing_runs_are_lost() -> None:
+    def bad_rounds(seconds: float) -> int:
+        sim = quiet()
+        sent: list[Effect] = []
+        sim.listeners.append(lambda e: sent.append(e) if isinstance(e, StartProbe) and e.order.uplink == "u1" else None)
+        while not sent:
+            sim.run_until(agenda.deadline(sim.state))
+        assert sim.state.health.rounds[KEY].bad == 0
+        if seconds:
+            sim.suspend(seconds)
+        sim.run_until(sim.now + ROUND_TRIP)
+        return sim.state.health.rounds[KEY].bad
+
+    assert [bad_rounds(0.0), bad_rounds(0.2)] == [0, 1]
