@@ -126,7 +126,7 @@ async def stays_and_moves_its_share_only(
     await asyncio.to_thread(daemon.start)
     assert await seen() == before
     lab.cut(1)
-    await asyncio.to_thread(wait_for, lambda: daemon.status().uplinks[0].state == "down")
+    await asyncio.to_thread(wait_for, lambda: daemon.uplink(1).state == "down")
     after = await seen()
     assert {pair: u for pair, u in after.items() if before[pair] != 1} == {p: u for p, u in before.items() if u != 1}
     assert set(after.values()) == {2, 3}

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from polywan.api.status import UplinkStatus
 from polywan.core.net import Family
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
@@ -71,11 +70,7 @@ def downloads(lab: Lab) -> str:
 
 
 def serves(daemon: DaemonProcess, number: int) -> Callable[[], bool]:
-    return lambda: daemon.status().uplinks[number - 1].share > 0
-
-
-def uplink(daemon: DaemonProcess, number: int) -> UplinkStatus:
-    return daemon.status().uplinks[number - 1]
+    return lambda: daemon.uplink(number).share > 0
 
 
 def verb(daemon: DaemonProcess, *words: str) -> subprocess.CompletedProcess[str]:
@@ -133,13 +128,13 @@ def test_at_the_deadline_of_a_drain_nothing_is_left_and_clients_got_resets(lab: 
             flow = stack.enter_context(udp_socket(lab, servers[0]))
             assert await exchange(lab, flow, "before") == 2
             await come_back(lab, daemon)
-            drain_state = uplink(daemon, 2).drain
+            drain_state = daemon.uplink(2).drain
             assert drain_state is not None
             assert not drain_state.by_operator
             assert [await c.ask("still here?") for c in idle] == ["still here?"] * 2
             assert [await ended(s) for s in (*(c.sock for c in idle), busy)] == ["reset"] * 3
             assert await exchange(lab, flow, "after") == 1
-            await until(lambda: uplink(daemon, 2).drain is None)
+            await until(lambda: daemon.uplink(2).drain is None)
             assert tracked(lab, 2) == 0
             # The server that goes on sending gets its reset, too.
             await until(lambda: not downloads(lab))
@@ -160,7 +155,7 @@ def test_what_is_to_stay_stays(lab: Lab, start_daemon: StartDaemon) -> None:
         with closing(await by(lab, 2, SERVERS[Family.V4][0])) as old, udp_socket(lab, SERVERS[Family.V4][0]) as flow:
             assert await exchange(lab, flow, "before") == 2
             await come_back(lab, daemon)
-            assert uplink(daemon, 2).drain is None
+            assert daemon.uplink(2).drain is None
             assert await exchange(lab, flow, "after") == 2
             assert await old.ask("and you?") == "and you?"
 
@@ -221,17 +216,17 @@ def test_what_is_disabled_by_hand_stays_so_over_a_restart(lab: Lab, start_daemon
         with closing(await open_connections(lab, 6, address)) as old:
             done = await asyncio.to_thread(verb, daemon, "disable", "isp2", "--json")
             assert (done.returncode, json.loads(done.stdout)["state"]) == (0, "disabled")
-            assert "disabled by operator since" in uplink(daemon, 2).reason
+            assert "disabled by operator since" in daemon.uplink(2).reason
             with closing(await open_connections(lab, 4, address)) as new:
                 assert shares(a.uplink for a in new.attempts) == {1: 2, 3: 2}
             daemon.kill()
             daemon.launch()
             await asyncio.to_thread(daemon.wait_ready)
-            assert uplink(daemon, 2).state == "disabled"
+            assert daemon.uplink(2).state == "disabled"
             # What it has stays: it has a path.
             assert [await c.ask("still?") for c in old.connections] == ["still?"] * 6
         assert (await asyncio.to_thread(verb, daemon, "enable", "isp2")).returncode == 0
-        await until(lambda: uplink(daemon, 2).state == "up")
+        await until(lambda: daemon.uplink(2).state == "up")
         with closing(await open_connections(lab, 6, address)) as new:
             assert shares(a.uplink for a in new.attempts) == {1: 2, 2: 2, 3: 2}
 
@@ -250,13 +245,13 @@ def test_a_drain_by_hand_empties_the_uplink_over_a_restart_and_lasts_until_it_is
             doomed = [c for c in old.connections if c.attempt.uplink == 2]
             others = [c for c in old.connections if c.attempt.uplink != 2]
             assert (await asyncio.to_thread(verb, daemon, "drain", "isp2", "--deadline", "4s")).returncode == 0
-            assert uplink(daemon, 2).state == "draining"
+            assert daemon.uplink(2).state == "draining"
             assert [await c.ask("time left?") for c in doomed] == ["time left?"] * 2
             daemon.kill()
             daemon.launch()
             await asyncio.to_thread(daemon.wait_ready)
             assert [await ended(c.sock, 12.0) for c in doomed] == ["reset"] * 2
-            await until(lambda: uplink(daemon, 2).state == "drained")
+            await until(lambda: daemon.uplink(2).state == "drained")
             assert tracked(lab, 2) == 0
             assert [await c.ask("and you?") for c in others] == ["and you?"] * 4
             with closing(await open_connections(lab, 4, address)) as new:
@@ -264,7 +259,7 @@ def test_a_drain_by_hand_empties_the_uplink_over_a_restart_and_lasts_until_it_is
         daemon.kill()
         daemon.launch()
         await asyncio.to_thread(daemon.wait_ready)
-        assert uplink(daemon, 2).state == "drained"
+        assert daemon.uplink(2).state == "drained"
         assert (await asyncio.to_thread(verb, daemon, "enable", "isp2")).returncode == 0
         # It was probed all the time: nothing has to be proven.
         with closing(await open_connections(lab, 6, address)) as new:
@@ -280,7 +275,7 @@ def test_a_test_tells_each_layer_and_exits_by_the_verdict(lab: Lab, start_daemon
         well = await asyncio.to_thread(verb, daemon, "test", "isp1", "--json")
         assert (well.returncode, json.loads(well.stdout)["verdict"]) == (0, "ok"), well.stdout
         lab.blackhole(1)
-        await until(lambda: uplink(daemon, 1).state == "down")
+        await until(lambda: daemon.uplink(1).state == "down")
         dead = await asyncio.to_thread(verb, daemon, "test", "isp1")
         assert dead.returncode == 7
         assert "verdict: down" in dead.stdout

@@ -34,7 +34,7 @@ async def until(predicate: Callable[[], Any], timeout: float = 10.0) -> float:
 
 
 def state_is(daemon: DaemonProcess, number: int, wanted: str) -> Callable[[], bool]:
-    return lambda: daemon.status().uplinks[number - 1].state == wanted
+    return lambda: daemon.uplink(number).state == wanted
 
 
 def test_no_connection_fails_when_a_cable_is_pulled(lab: Lab, start_daemon: StartDaemon) -> None:
@@ -173,7 +173,7 @@ def test_an_administrative_down_and_up_needs_no_help(lab: Lab, start_daemon: Sta
     lab.router.ip(["link set wan1 up"])
 
     def ipv4_is_up() -> bool:
-        return bool(daemon.status().uplinks[0].families["ipv4"].state == "up")
+        return bool(daemon.uplink(1).families["ipv4"].state == "up")
 
     wait_for(ipv4_is_up, timeout=15.0)
 

@@ -125,7 +125,7 @@ def test_status_check_tells_an_uplink_that_is_down(lab: Lab, start_daemon: Start
     argv = ("status", "--check", "--runtime-dir", str(daemon.runtime))
     assert command(lab, *argv).returncode == 0
     lab.cut(2)
-    wait_for(lambda: daemon.status().uplinks[1].state == "down")
+    wait_for(lambda: daemon.uplink(2).state == "down")
     assert command(lab, *argv).returncode == 6
     lab.cut(1)
     lab.cut(3)
@@ -412,7 +412,7 @@ def test_an_interface_that_appears_later_is_picked_up(
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1)) + more)
 
     def late() -> UplinkStatus:
-        return daemon.status().uplinks[2]
+        return daemon.uplink(3)
 
     assert late().state == "missing"
     lab.router.ip(
@@ -433,12 +433,12 @@ def test_a_gateway_that_comes_later_is_found_by_its_event(
 ) -> None:
     lab = lab_of(2, without_default=(2,))
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1)))
-    assert "gateway not known yet" in daemon.status().uplinks[1].reason
+    assert "gateway not known yet" in daemon.uplink(2).reason
     uplink = lab.topology.uplink(2)
     lab.router.ip([f"route add default via {uplink.addresses[Family.V4].gateway} dev wan2 metric 200"])
 
     def ipv4() -> str:
-        return str(daemon.status().uplinks[1].families["ipv4"].state)
+        return str(daemon.uplink(2).families["ipv4"].state)
 
     wait_for(lambda: ipv4() == "up", timeout=10.0)
 

@@ -143,7 +143,7 @@ def test_a_connection_survives_its_tunnels_move_to_another_uplink(
             with closing(there):
                 there.settimeout(10)
                 lab.blackhole(1)
-                wait_for(lambda: daemon.status().uplinks[0].state == "down", 20)
+                wait_for(lambda: daemon.uplink(1).state == "down", 20)
                 drop_tunnel(lab)
                 encrypt(lab, family, 2)
                 near.sendall(b"x")

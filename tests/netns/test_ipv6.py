@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from polywan.api.status import UplinkStatus
 from polywan.core.net import Family
-from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
@@ -101,10 +99,6 @@ def sources(lab: Lab, source: str, count: int = 6, *, router: bool = False) -> C
     return found
 
 
-def uplink(daemon: DaemonProcess, number: int) -> UplinkStatus:
-    return daemon.status().uplinks[number - 1]
-
-
 def wan(number: int) -> str:
     return f"2001:db8:64:{number}::2"
 
@@ -154,7 +148,7 @@ def test_while_its_uplink_is_down_a_prefix_leaves_by_the_other_one_in_exchange_f
 ) -> None:
     daemon = start_daemon(delegated, toml(delegated))
     delegated.cut(1)
-    wait_for(lambda: uplink(daemon, 1).state == "down")
+    wait_for(lambda: daemon.uplink(1).state == "down")
     assert sources(delegated, host(PREFIX[1])) == {host(PREFIX[2]): 6}
     assert sources(delegated, host(PREFIX[2])) == {host(PREFIX[2]): 6}
     assert spoofed(delegated) == 0
@@ -239,7 +233,7 @@ def test_a_renewed_prefix_takes_the_place_of_the_old_one_everywhere(
     daemon = start_daemon(delegated, toml(delegated))
     assert sources(delegated, host(PREFIX[1]), 2) == {host(PREFIX[1]): 2}
     renew(delegated, 1, RENEWED)
-    wait_for(lambda: uplink(daemon, 1).prefixes6 == (str(RENEWED),))
+    wait_for(lambda: daemon.uplink(1).prefixes6 == (str(RENEWED),))
     wait_for(lambda: "2001:db8:a:" not in in_force(delegated), what="no trace of the old prefix")
     assert sources(delegated, host(RENEWED)) == {host(RENEWED): 6}
     assert sources(delegated, str(ULA[HOST])) == {host(p, subnet=3): 3 for p in (RENEWED, PREFIX[2])}
@@ -258,7 +252,7 @@ def test_a_renewal_by_one_uplink_leaves_connections_by_the_other_alone(
             await loop.sock_connect(sock, (str(SERVER), ECHO_PORT))
             assert await read_line(sock) == host(PREFIX[2])
             await asyncio.to_thread(renew, delegated, 1, RENEWED)
-            await asyncio.to_thread(wait_for, lambda: uplink(daemon, 1).prefixes6 == (str(RENEWED),))
+            await asyncio.to_thread(wait_for, lambda: daemon.uplink(1).prefixes6 == (str(RENEWED),))
             await loop.sock_sendall(sock, b"still here\n")
             async with asyncio.timeout(3.0):
                 assert await read_line(sock) == "still here"
@@ -271,7 +265,7 @@ def test_a_prefix_that_vanishes_leaves_masquerade_behind(
 ) -> None:
     daemon = start_daemon(delegated, toml(delegated))
     delegated.router.ip([f"route del default from {PREFIX[1]} dev wan1"])
-    wait_for(lambda: uplink(daemon, 1).nat6_mode == "masquerade")
+    wait_for(lambda: daemon.uplink(1).nat6_mode == "masquerade")
     assert sources(delegated, str(ULA[HOST])) == {wan(1): 3, host(PREFIX[2], subnet=3): 3}
     assert sources(delegated, host(PREFIX[1])) == {wan(1): 3, host(PREFIX[2]): 3}
     assert spoofed(delegated) == 0
@@ -292,7 +286,7 @@ def test_where_no_uplink_translates_a_foreign_source_is_refused_at_once(
     count_leaks(delegated, probed=True)
     assert sources(delegated, str(ULA[HOST]), 2) == {"EACCES": 2}
     delegated.cut(1)
-    wait_for(lambda: uplink(daemon, 1).state == "down")
+    wait_for(lambda: daemon.uplink(1).state == "down")
     assert sources(delegated, host(PREFIX[1]), 2) == {"EACCES": 2}
     assert leaks(delegated) == 0
     assert sources(delegated, host(PREFIX[2]), 2) == {host(PREFIX[2]): 2}
@@ -352,9 +346,9 @@ def test_an_uplink_without_an_address_of_its_own_serves_by_its_prefix(
     )
     lab.provider(1).ip([f"route replace {PREFIX[1]} via fe80::2:1 dev wan"])
     daemon = start_daemon(lab, toml(lab, isp1='families = "ipv6"'))
-    wait_for(lambda: uplink(daemon, 1).rtt_ms is not None, what="probes were answered")
-    assert uplink(daemon, 1).state == "up"
-    assert uplink(daemon, 1).address6 == host(PREFIX[1], number=1)
+    wait_for(lambda: daemon.uplink(1).rtt_ms is not None, what="probes were answered")
+    assert daemon.uplink(1).state == "up"
+    assert daemon.uplink(1).address6 == host(PREFIX[1], number=1)
     assert sources(lab, host(PREFIX[1])) == {host(PREFIX[1]): 6}
     assert sources(lab, host(PREFIX[1], number=1), 2, router=True) == {host(PREFIX[1], number=1): 2}
     assert spoofed(lab) == 0
@@ -454,7 +448,7 @@ def test_when_only_ipv4_has_an_uplink_left_not_one_ipv6_packet_leaves(
     count_leaks(lab)
     daemon = start_daemon(lab, toml(lab, isp1='families = "ipv4"'))
     lab.cut(2)
-    wait_for(lambda: uplink(daemon, 2).state == "down")
+    wait_for(lambda: daemon.uplink(2).state == "down")
     nothing_leaks(lab)
     assert sources_v4(lab) == {1: 4}
 

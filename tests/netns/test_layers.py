@@ -49,17 +49,13 @@ def resolvers(lab: Lab) -> Iterator[list[DnsServer]]:
         yield servers
 
 
-def uplink_of(daemon: DaemonProcess, number: int) -> UplinkStatus:
-    return daemon.status().uplinks[number - 1]
-
-
 async def seen(daemon: DaemonProcess, number: int, timeout: float = 10.0, **wanted: str) -> UplinkStatus:
     """Await an uplink's state, and words of its reason."""
     found = None
     try:
         async with asyncio.timeout(timeout):
             while True:
-                found = await asyncio.to_thread(uplink_of, daemon, number)
+                found = await asyncio.to_thread(daemon.uplink, number)
                 if all(word in getattr(found, key) for key, word in wanted.items()):
                     return found
                 await asyncio.sleep(0.02)
@@ -140,7 +136,7 @@ def test_a_captive_portal_is_named_and_gets_no_new_connections(lab_of: BuildLab,
         await seen(daemon, 2, state="down", reason=f"a captive portal answers instead of {url}")
         with closing(await open_connections(lab, 4, SERVERS[Family.V4][0])) as opened:
             assert shares(a.uplink for a in opened.attempts) == {1: 4}
-        assert uplink_of(daemon, 1).layers["http"].state == "ok"
+        assert daemon.uplink(1).layers["http"].state == "ok"
         pages.close()
 
     with_servers(lab, story)
@@ -162,4 +158,4 @@ def test_a_target_that_is_dead_everywhere_is_blamed_and_nobody_goes_down(
     assert not [line.text for line in daemon.log if "is down" in line.text]
     lab.server.nft("delete table ip mute\n")
     assert daemon.wait_log(lambda text: f"target {targets[-1]} answers again" in text, 5.0) is not None
-    assert [uplink_of(daemon, n).state for n in (1, 2)] == ["up", "up"]
+    assert [daemon.uplink(n).state for n in (1, 2)] == ["up", "up"]

@@ -62,7 +62,7 @@ def near(seen: Counter[int], number: int, share: float) -> bool:
 
 
 def state_is(daemon: DaemonProcess, number: int, wanted: str) -> Callable[[], bool]:
-    return lambda: daemon.status().uplinks[number - 1].state == wanted
+    return lambda: daemon.uplink(number).state == wanted
 
 
 def marks(lab: Lab, family: Family) -> Counter[str]:

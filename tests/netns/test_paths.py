@@ -106,7 +106,7 @@ def test_a_port_of_a_bridge_names_the_bridge(lab_of: BuildLab, start_daemon: Sta
     lab = lab_of(2)
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1)))
     lab.router.ip(["link add br0 type bridge", "link set br0 up", "link set wan1 master br0"])
-    wait_for(lambda: "port of bridge br0: name br0" in daemon.status().uplinks[0].reason)
+    wait_for(lambda: "port of bridge br0: name br0" in daemon.uplink(1).reason)
 
 
 def warned(daemon: DaemonProcess, *words: str) -> bool:

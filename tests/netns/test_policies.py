@@ -69,7 +69,7 @@ def test_a_source_stays_with_its_uplink_and_a_loss_moves_only_those_of_the_lost_
         assert await uplinks_of(lab, sources, near) == before
         assert await uplinks_of(lab, sources, far) == before
         lab.cut(1)
-        wait_for(lambda: daemon.status().uplinks[0].state == "down")
+        wait_for(lambda: daemon.uplink(1).state == "down")
         after = await uplinks_of(lab, sources, near)
         assert {s: u for s, u in after.items() if before[s] != 1} == {s: u for s, u in before.items() if u != 1}
         assert set(after.values()) == {2, 3}
@@ -172,12 +172,12 @@ def test_a_client_is_let_go_by_an_uplink_that_dies_and_not_taken_back(
         near = SERVERS[family][0]
         before = await uplinks_of(lab, sources, near)
         lab.cut(1)
-        wait_for(lambda: daemon.status().uplinks[0].state == "down")
+        wait_for(lambda: daemon.uplink(1).state == "down")
         moved = await uplinks_of(lab, sources, near)
         assert {s: u for s, u in moved.items() if before[s] != 1} == {s: u for s, u in before.items() if u != 1}
         assert 1 not in moved.values()
         lab.restore(1)
-        wait_for(lambda: daemon.status().uplinks[0].state == "up", 20.0)
+        wait_for(lambda: daemon.uplink(1).state == "up", 20.0)
         assert await uplinks_of(lab, sources, near) == moved
 
     with_servers(lab, story)

@@ -6,9 +6,7 @@ import asyncio
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from polywan.api.status import UplinkStatus
 from polywan.core.net import Family
-from polywan.lab.daemon import DaemonProcess
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
@@ -40,18 +38,14 @@ def lose_echoes(provider: Namespace, percent: int) -> None:
     )
 
 
-def uplink(daemon: DaemonProcess, number: int) -> UplinkStatus:
-    return daemon.status().uplinks[number - 1]
-
-
 def test_a_lossy_uplink_stands_by_and_serves_again_once_it_is_well(
     lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
 ) -> None:
     # So many rounds that a lucky streak of losses is no verdict.
     daemon = start_daemon(lab, settings(lab, fall="20"))
     lose_echoes(lab.provider(1), 40)
-    wait_for(lambda: uplink(daemon, 1).state == "degraded", timeout=12.0)
-    assert "(limit 20 %)" in uplink(daemon, 1).reason
+    wait_for(lambda: daemon.uplink(1).state == "degraded", timeout=12.0)
+    assert "(limit 20 %)" in daemon.uplink(1).reason
 
     async def spread(count: int) -> dict[int, int]:
         with closing(await open_connections(lab, count, SERVERS[Family.V4][0])) as opened:
@@ -62,7 +56,7 @@ def test_a_lossy_uplink_stands_by_and_serves_again_once_it_is_well(
             while 1 in await spread(4):
                 await asyncio.sleep(0.1)
             lab.provider(1).nft("delete table inet lossy")
-            while uplink(daemon, 1).state != "up":
+            while daemon.uplink(1).state != "up":
                 await asyncio.sleep(0.05)
         assert await spread(6) == {1: 2, 2: 2, 3: 2}
 
@@ -74,9 +68,9 @@ def test_an_uplink_that_comes_back_is_given_more_and_more(
 ) -> None:
     daemon = start_daemon(lab, settings(lab, hold_down='"200ms"', slow_start='"6s"'))
     lab.cut(1)
-    wait_for(lambda: uplink(daemon, 1).state == "down")
+    wait_for(lambda: daemon.uplink(1).state == "down")
     lab.restore(1)
-    wait_for(lambda: uplink(daemon, 1).state == "up", timeout=10.0)
+    wait_for(lambda: daemon.uplink(1).state == "up", timeout=10.0)
 
     async def share() -> float:
         with closing(await open_connections(lab, 30, SERVERS[Family.V4][0])) as opened:
@@ -87,7 +81,7 @@ def test_an_uplink_that_comes_back_is_given_more_and_more(
         early = await share()
         assert early < 0.2
         async with asyncio.timeout(15):
-            while uplink(daemon, 1).slow_start is not None:
+            while daemon.uplink(1).slow_start is not None:
                 await asyncio.sleep(0.05)
         assert await share() == 10 / 30
 
@@ -100,11 +94,11 @@ def test_three_quick_flaps_of_a_cable_hold_it_down_for_longer_each_time(
     daemon = start_daemon(lab, settings(lab, hold_down='"400ms"'))
     for _ in range(3):
         lab.cut(1)
-        wait_for(lambda: uplink(daemon, 1).state == "down")
+        wait_for(lambda: daemon.uplink(1).state == "down")
         lab.restore(1)
-        wait_for(lambda: uplink(daemon, 1).state == "up", timeout=15.0)
+        wait_for(lambda: daemon.uplink(1).state == "up", timeout=15.0)
     lab.cut(1)
-    wait_for(lambda: uplink(daemon, 1).state == "down")
+    wait_for(lambda: daemon.uplink(1).state == "down")
     lab.restore(1)
-    wait_for(lambda: "hold-down of 3.2 s" in uplink(daemon, 1).reason, timeout=5.0)
-    assert "(lost 4 times in " in uplink(daemon, 1).reason
+    wait_for(lambda: "hold-down of 3.2 s" in daemon.uplink(1).reason, timeout=5.0)
+    assert "(lost 4 times in " in daemon.uplink(1).reason

@@ -115,7 +115,7 @@ def test_odd_and_even_clients_have_a_line_each_and_one_line_takes_all_when_the_o
     by_parity = {c: 1 + int(c.rpartition(".")[2]) % 2 for c in clients}
 
     def state() -> str:
-        return str(daemon.status().uplinks[1].state)
+        return str(daemon.uplink(2).state)
 
     async def story() -> None:
         assert {c: await ask_from(lab, c, V4) for c in clients} == by_parity
@@ -141,7 +141,7 @@ def test_of_five_connections_to_one_site_four_take_the_cable_and_all_take_lte_wh
         opened.close()
         assert shares(a.uplink for a in opened.attempts) == {1: 20, 2: 5}
         cable(lab, 1, up=False)
-        wait_for(lambda: daemon.status().uplinks[0].state == "down")
+        wait_for(lambda: daemon.uplink(1).state == "down")
         opened = await open_connections(lab, 10, V4, namespace=lab.router)
         opened.close()
         assert shares(a.uplink for a in opened.attempts) == {2: 10}

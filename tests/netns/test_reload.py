@@ -67,9 +67,9 @@ def test_plan_finds_no_drift_in_a_slow_start_and_real_drift_beside_it(
     text = configuration(lab.topology, (1, 1, 1)).replace('slow_start = "0s"', 'slow_start = "5m"\nrise = 1')
     daemon = start_daemon(lab, text.replace('hold_down = "3s"', 'hold_down = "0s"'))
     lab.cut(1)
-    wait_for(lambda: daemon.status().uplinks[0].state == "down")
+    wait_for(lambda: daemon.uplink(1).state == "down")
     lab.restore(1)
-    wait_for(lambda: daemon.status().uplinks[0].slow_start is not None, 10.0)
+    wait_for(lambda: daemon.uplink(1).slow_start is not None, 10.0)
     more = ("--runtime-dir", str(daemon.runtime)) if named else ()
     done = plan(lab, daemon, *more)
     assert (done.returncode, done.stdout) == (0, "nothing to change\n"), done.stderr

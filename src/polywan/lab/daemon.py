@@ -17,7 +17,7 @@ from typing import IO, Final, Protocol, TypeAlias
 from polywan.api import calls
 from polywan.api.requests import Nothing
 from polywan.api.running import Reloaded, Removed
-from polywan.api.status import Status
+from polywan.api.status import Status, UplinkStatus
 from polywan.client import Client
 from polywan.lab.namespaces import Namespace
 from polywan.lab.sandbox import LabError
@@ -100,6 +100,14 @@ class DaemonProcess:
             ControlError: it does not answer.
         """
         return self.client.ask(calls.STATUS, Nothing())
+
+    def uplink(self, number: int) -> UplinkStatus:
+        """Return what it says of an uplink, counted from 1 in the order of its file.
+
+        Raises:
+            ControlError: it does not answer.
+        """
+        return self.status().uplinks[number - 1]
 
     def reload(self) -> Reloaded:
         """Make it read its file again, and wait until that is in force.
