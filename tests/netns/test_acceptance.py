@@ -184,22 +184,24 @@ def test_rules_of_every_kind_are_told_by_why_and_seen_with_packets(
 
     async def story() -> None:
         ask, servers = Asker(lab), Servers()
-        await servers.listen(lab.server, family, OTHER_PORT)
-        # Source, server, port, DSCP; then the number of the rule and the uplink.
-        for source, target, port, dscp, number, uplink in (
-            (even, near, ECHO_PORT, 0, None, 1),
-            (odd, near, ECHO_PORT, 0, None, 2),
-            (even, far, ECHO_PORT, 0, 1, 3),
-            (third, far, ECHO_PORT, DSCP_EF, 1, 3),
-            (third, near, ECHO_PORT, DSCP_EF, 2, 2),
-            (even, near, OTHER_PORT, 0, 3, 2),
-            (even, near, ECHO_PORT, DSCP_EF, 4, 3),
-            (odd, near, ECHO_PORT, DSCP_EF, 4, 3),
-        ):
-            answer = await asyncio.to_thread(why, daemon, source, target, port, dscp=str(dscp))
-            assert (answer.rule, list(shares_of_why(answer)), answer.agrees) == (number, [f"isp{uplink}"], True)
-            assert await ask.tcp(target, source=source, dscp=dscp, server_port=port) == uplink
-        await servers.close()
+        try:
+            await servers.listen(lab.server, family, OTHER_PORT)
+            # Source, server, port, DSCP; then the number of the rule and the uplink.
+            for source, target, port, dscp, number, uplink in (
+                (even, near, ECHO_PORT, 0, None, 1),
+                (odd, near, ECHO_PORT, 0, None, 2),
+                (even, far, ECHO_PORT, 0, 1, 3),
+                (third, far, ECHO_PORT, DSCP_EF, 1, 3),
+                (third, near, ECHO_PORT, DSCP_EF, 2, 2),
+                (even, near, OTHER_PORT, 0, 3, 2),
+                (even, near, ECHO_PORT, DSCP_EF, 4, 3),
+                (odd, near, ECHO_PORT, DSCP_EF, 4, 3),
+            ):
+                answer = await asyncio.to_thread(why, daemon, source, target, port, dscp=str(dscp))
+                assert (answer.rule, list(shares_of_why(answer)), answer.agrees) == (number, [f"isp{uplink}"], True)
+                assert await ask.tcp(target, source=source, dscp=dscp, server_port=port) == uplink
+        finally:
+            await servers.close()
 
     with_servers(lab, story)
 

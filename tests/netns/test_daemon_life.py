@@ -25,7 +25,7 @@ from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.lab.network import Lab
 from polywan.lab.sandbox import LabError
 from polywan.lab.scenario import configuration
-from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, serve
+from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import SteadyLoad, connect, exchange, open_connections, shares, udp_socket
 from support.netns import with_servers
@@ -164,7 +164,6 @@ def test_no_connection_fails_or_moves_while_the_daemon_is_dead_and_back(lab: Lab
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
 
     async def story() -> None:
-        servers = await serve(lab)
         with closing(await open_connections(lab, 9, SERVERS[Family.V4][0])) as opened:
             async with SteadyLoad(lab) as load:
                 daemon.kill()
@@ -174,9 +173,8 @@ def test_no_connection_fails_or_moves_while_the_daemon_is_dead_and_back(lab: Lab
             assert [a for a in load.attempts if not a.ok] == []
             for connection in opened.connections:
                 assert await connection.ask("still?")
-        await servers.close()
 
-    asyncio.run(story())
+    with_servers(lab, story)
 
 
 @pytest.mark.parametrize("delay_ms", [0, 120, 240, 280, 300, 320, 340, 360, 400])
@@ -237,7 +235,6 @@ def test_connections_that_began_while_the_rule_set_was_gone_find_their_way_when_
     lab.router.nft("table inet firewall { chain c { type filter hook forward priority 0; ct state new counter; }; }")
 
     async def story() -> None:
-        servers = await serve(lab)
         daemon.kill()
         lab.router.nft("delete table inet polywan")
         with udp_socket(lab, server) as call:
@@ -254,9 +251,8 @@ def test_connections_that_began_while_the_rule_set_was_gone_find_their_way_when_
         assert attempt.ok
         assert connection is not None
         connection.close()
-        await servers.close()
 
-    asyncio.run(story())
+    with_servers(lab, story)
 
 
 def test_tcp_that_was_taken_up_while_the_rule_set_was_gone_does_not_go_on_untranslated(
@@ -347,7 +343,6 @@ def test_a_weight_change_is_exact_at_once_and_moves_no_connection(lab: Lab, star
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
 
     async def story() -> None:
-        servers = await serve(lab)
         with closing(await open_connections(lab, 9, SERVERS[Family.V4][0])) as opened:
             daemon.config.write_text(configuration(lab.topology, (1, 2, 3)))
             assert (await asyncio.to_thread(daemon.reload)).changed is True
@@ -355,9 +350,8 @@ def test_a_weight_change_is_exact_at_once_and_moves_no_connection(lab: Lab, star
                 assert shares(a.uplink for a in later.attempts) == {1: 2, 2: 4, 3: 6}
             for connection in opened.connections:
                 assert await connection.ask("moved?")
-        await servers.close()
 
-    asyncio.run(story())
+    with_servers(lab, story)
     assert spoofed(lab) == 0
 
 

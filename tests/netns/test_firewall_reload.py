@@ -145,16 +145,18 @@ def test_a_connection_from_outside_that_begins_meanwhile_is_answered_by_its_own_
 
     async def story() -> None:
         servers = Servers()
-        await servers.listen(lab.client, family, ECHO_PORT)
-        attempt, call = await connect(lab, address, port=FORWARDED, namespace=lab.server, patience=3)
-        assert attempt.ok
-        assert call is not None
-        assert daemon.process is not None
-        daemon.process.send_signal(signal.SIGCONT)
-        assert await asyncio.to_thread(daemon.wait_log, lambda text: "drift.repaired" in text, 5.0)
-        with closing(call):
-            assert await call.ask("still there?") is not None
-        await servers.close()
+        try:
+            await servers.listen(lab.client, family, ECHO_PORT)
+            attempt, call = await connect(lab, address, port=FORWARDED, namespace=lab.server, patience=3)
+            assert attempt.ok
+            assert call is not None
+            assert daemon.process is not None
+            daemon.process.send_signal(signal.SIGCONT)
+            assert await asyncio.to_thread(daemon.wait_log, lambda text: "drift.repaired" in text, 5.0)
+            with closing(call):
+                assert await call.ask("still there?") is not None
+        finally:
+            await servers.close()
 
     asyncio.run(story())
     assert sum(seen.spoofed for seen in lab.all_seen().values()) == 0
