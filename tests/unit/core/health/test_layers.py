@@ -25,6 +25,7 @@ from polywan.core.health.layers import (
     ordered,
     updated,
 )
+from polywan.core.health.rounds import Health
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy.uplink_state import UplinkState
 from polywan.core.state import events
@@ -126,6 +127,34 @@ def test_a_gateway_is_asked_at_once_when_rounds_turn_bad_and_then_each_interval(
     times = [at for at in probes.times(Layer.GATEWAY) if at > 40]
     assert times[0] < 41.5
     assert len(times) >= 8
+
+
+def test_the_gateway_of_a_line_whose_rounds_fail_without_a_verdict_is_asked_each_interval() -> None:
+    probes = prober(fall=20)
+    probes.run(40)
+    probes.silence("u1")
+    probes.run(5)
+    assert probes.state.health.rounds["u1", Family.V4].health is Health.UP
+    assert len([at for at in probes.times(Layer.GATEWAY) if at > 40]) >= 4
+
+
+def test_the_gateway_of_a_line_that_is_busy_is_asked_every_fifth_interval() -> None:
+    probes = prober()
+    interval = probes.state.known.probing["u1"].interval
+    probes.run(40)
+    probes.internet.traffic["u1"] = 1000.0
+    probes.internet.queues["u1"] = (probes.now, 5.0, 1.0)
+    probes.run(60)
+    assert probes.state.health.rounds["u1", Family.V4].quality.busy
+    times = [at for at in probes.times(Layer.GATEWAY) if at > 60]
+    assert len(times) >= 7
+    assert [later - earlier for earlier, later in pairwise(times)] == pytest.approx([5 * interval] * (len(times) - 1))
+    # Once it is dead it is asked as often as any other one.
+    probes.silence("u1")
+    probes.run(20)
+    assert probes.state.health.rounds["u1", Family.V4].health is Health.DOWN
+    before, last = probes.times(Layer.GATEWAY)[-2:]
+    assert last - before == pytest.approx(interval)
 
 
 def test_a_point_to_point_link_has_no_gateway_to_ask() -> None:
