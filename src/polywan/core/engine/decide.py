@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Final, NamedTuple
@@ -184,12 +184,12 @@ def _judge(state: State, known: _Known, now: float, *, after_read: bool) -> _Out
             *state.known.lookups.problems,
         ),
     )
-    unix, zone = state.known.unix, state.known.zone
+    unix, zone, served = state.known.unix, state.known.zone, _left_serving(state, actual, chosen.reach)
     return _Outcome(
         decision=decision,
         desired=desired,
         choice=choice,
-        account=outages.follow(choice.memory.outages, before.views, chosen.views, now + unix, zone),
+        account=outages.follow(choice.memory.outages, before.views, chosen.views, now + unix, zone, served),
         plan=plan,
         foreign=foreign,
         tampered=after_read and desired == before.desired and not state.done.retries.refused and bool(foreign),
@@ -267,7 +267,7 @@ def _follow(
     """Let the probes' states follow the paths: a path that is gone is down at once, a new one has to prove itself."""
     result: dict[UplinkFamily, ProbeState] = {}
     for key, path in reachable.items():
-        name, family = key
+        name = key[0]
         if off(config, state.known.memory.orders, name):
             continue
         known = state.health.rounds.get(key)
@@ -278,8 +278,7 @@ def _follow(
             result[key] = hl.initial(Health.DOWN, "waiting for its first answers", now)
         elif known is None:
             # The first decision of this daemon: what was down stays so, everything else goes on working.
-            sets = actual.nft.sets if actual.nft is not None else {}
-            down = state.known.numbers[name].mark in sets.get(f"down_{family}", frozenset())
+            down = _left_down(state, actual, key)
             cause = "was down before the daemon started" if down else "no outage since the daemon started"
             first = hl.initial(Health.DOWN if down else Health.UP, cause, now)
             # It was up once: what died has to hold its return, before a restart as well as after.
@@ -288,6 +287,22 @@ def _follow(
             came_back = not isinstance(state.decision.reach.get(key), Path)
             result[key] = replace(known, next=now, cause="path is back: waiting for answers") if came_back else known
     return result
+
+
+def _left_down(state: State, actual: ActualState, key: UplinkFamily) -> bool:
+    """True for what the daemon before left as down; the kernel keeps that."""
+    sets = actual.nft.sets if actual.nft is not None else {}
+    return state.known.numbers[key[0]].mark in sets.get(f"down_{key[1]}", frozenset())
+
+
+def _left_serving(state: State, actual: ActualState, reachable: Iterable[UplinkFamily]) -> frozenset[str]:
+    """Return the uplinks that the daemon before left in use: none after a boot, since the kernel has nothing of it."""
+    if state.ready or actual.nft is None:
+        return frozenset()
+    routed = {rule.mark[0] for rule in actual.rules if rule.mark}
+    return frozenset(
+        key[0] for key in reachable if state.known.numbers[key[0]].mark in routed and not _left_down(state, actual, key)
+    )
 
 
 def _phase(state: State, key: UplinkFamily) -> float:

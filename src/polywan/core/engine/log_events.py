@@ -178,7 +178,7 @@ class _Writer:
         if seen.state in OUT:
             text += self._how_often(name, least=2) if before in SERVING else ""
         elif seen.state in SERVING and before in OUT:
-            text = self._returned(name, seen)
+            text = self._returned(name, seen, seconds)
         elif seen.state is UplinkState.DEGRADED and seen.reason.startswith(BUSY):
             level, text = Level.INFO, f"{name} is {seen.reason}"
         elif seen.state is UplinkState.UP and before is UplinkState.DEGRADED:
@@ -187,9 +187,12 @@ class _Writer:
             text = f"{name} is up{self._by(name)}"
         return Log(level, f"uplink.{seen.state}", text)
 
-    def _returned(self, name: str, seen: UplinkView) -> str:
+    def _returned(self, name: str, seen: UplinkView, seconds: float) -> str:
         history = self._new.known.memory.outages.get(name)
         outage = history.ended if history and not history.lasting else None
+        # What was down from the start had no outage: the last one is from before.
+        if outage and outage.began + (outage.lasted or 0.0) <= self._now - seconds + self._new.known.unix:
+            outage = None
         after = f" again after {lasted(outage.lasted or 0.0)}" if outage else ""
         if seen.state is UplinkState.DEGRADED:
             text = f"{name} serves{after}, but is degraded: {seen.reason}"

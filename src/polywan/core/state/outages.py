@@ -1,12 +1,13 @@
 """Keep account of outages: when each uplink was lost, for how long and why; what outlives the daemon.
 
-An outage begins when an uplink that served is down or missing, and ends when it can serve again in any family. What was
-down from the start is none, nor is what people take out of use.
+An outage begins when an uplink that served is down or missing, and ends when it can serve again in any family. What the
+daemon before left serving has served, and may have been lost while none ran. What is down when the machine starts,
+before its network is there, is no outage, nor is what people take out of use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -72,7 +73,12 @@ def today(history: History | None, unix: float, zone: float) -> int:
 
 
 def follow(
-    known: Outages, before: Mapping[str, UplinkView], after: Mapping[str, UplinkView], unix: float, zone: float
+    known: Outages,
+    before: Mapping[str, UplinkView],
+    after: Mapping[str, UplinkView],
+    unix: float,
+    zone: float,
+    served: Collection[str] = (),
 ) -> Outages:
     """Return the account after a decision; the same object when nothing began or ended.
 
@@ -82,6 +88,7 @@ def follow(
         after: uplinks as they are.
         unix: now, Unix seconds.
         zone: local time minus UTC, seconds.
+        served: uplinks that the daemon before left serving, at a daemon's first decision.
     """
     result = {name: history for name, history in known.items() if name in after}
     for name, seen in after.items():
@@ -89,7 +96,7 @@ def follow(
         lasting = history.lasting if history else None
         if lasting is not None and history is not None and seen.state not in OUT:
             result[name] = replace(history, last=(_ended(lasting, unix), *history.last[1:]))
-        elif lasting is None and was is not None and was.state in SERVING and seen.state in OUT:
+        elif lasting is None and seen.state in OUT and (name in served if was is None else was.state in SERVING):
             new = Outage(began=unix, lasted=None, reason=seen.reason)
             last = (new, *(history.last if history else ()))[:KEPT_OUTAGES]
             result[name] = History(day=day_of(unix, zone), count=today(history, unix, zone) + 1, last=last)

@@ -15,6 +15,7 @@ from polywan.core.state.effects import Level, Log, SaveMemory
 from polywan.core.state.events import ConfigLoaded, ReadDone, Tick
 from polywan.core.state.outages import History, Outage
 from polywan.core.world.observed import Address, DefaultRoute, Observed
+from polywan.sim.simulation import Simulation
 from support.engine_world import Engine, config, link, world
 
 
@@ -134,6 +135,74 @@ def test_an_outage_outlives_a_restart_and_ends_after_it() -> None:
     assert outages.follow(begun, {}, {"a": DOWN}, 150.0, 0.0) is begun
     ended = outages.follow(begun, {}, {"a": UP}, 160.0, 0.0)["a"]
     assert (ended.lasting, ended.ended and ended.ended.lasted) == (None, 60.0)
+
+
+def unplugged(sim: Simulation) -> None:
+    """Take the first uplink's carrier, with nobody there to see it, and start the daemon."""
+    sim.kernel.set_link(link(1, carrier=False))
+    sim.log.clear()
+    sim.start(config(2))
+
+
+def events_of(sim: Simulation, name: str) -> list[str]:
+    return [line.text for _, line in sim.log if line.event.startswith("uplink.") and line.text.startswith(name)]
+
+
+def test_an_uplink_that_is_lost_while_no_daemon_runs_has_an_outage_and_one_alone() -> None:
+    sim = Simulation(world(2))
+    sim.start(config(2))
+    sim.run_until(10.0)
+    unplugged(sim)
+    sim.run_until(15.0)
+    assert events_of(sim, "u1") == ["u1 is down: no carrier"]
+    for _ in range(2):
+        history = sim.state.known.memory.outages["u1"]
+        assert (history.count, history.lasting is not None) == (1, True)
+        sim.start(config(2))
+        sim.run_until(sim.now + 5.0)
+    assert "u2" not in sim.state.known.memory.outages
+    sim.kernel.set_link(link(1))
+    sim.run_until(sim.now + 60.0)
+    assert events_of(sim, "u1")[-1].startswith("u1 is up again after ")
+    assert "(1st outage today)" in events_of(sim, "u1")[-1]
+
+
+def test_what_is_down_when_the_machine_starts_has_no_outage_and_does_not_return_after_an_old_one() -> None:
+    sim = Simulation(world(2))
+    old = History(day=0, count=1, last=(Outage(began=-100.0, lasted=50.0, reason="no carrier"),))
+    sim.memory = replace(sim.memory, outages={"u1": old})
+    unplugged(sim)
+    sim.run_until(5.0)
+    assert events_of(sim, "u1") == ["u1 is down: no carrier"]
+    # A daemon that starts again finds it as the one before left it.
+    sim.start(config(2))
+    sim.run_until(10.0)
+    assert sim.state.known.memory.outages["u1"] == old
+    sim.kernel.set_link(link(1))
+    sim.run_until(60.0)
+    assert sim.state.known.memory.outages["u1"] == old
+    assert events_of(sim, "u1")[-1].startswith("u1 is up: address 100.64.1.2")
+
+
+def test_without_the_table_of_the_daemon_before_nobody_knows_what_it_left_serving() -> None:
+    sim = Simulation(world(2))
+    sim.start(config(2))
+    sim.run_until(10.0)
+    sim.kernel.tamper_flush_nft()
+    unplugged(sim)
+    sim.run_until(20.0)
+    assert sim.state.known.memory.outages == {}
+
+
+def test_an_uplink_that_is_configured_while_it_is_down_has_no_outage() -> None:
+    sim = Simulation(world(2))
+    sim.start(config(1))
+    sim.run_until(10.0)
+    sim.kernel.set_link(link(2, carrier=False))
+    sim.start(config(2))
+    sim.run_until(20.0)
+    assert events_of(sim, "u2") == ["u2 is down: no carrier"]
+    assert sim.state.known.memory.outages == {}
 
 
 def test_a_few_outages_are_kept_and_all_of_the_day_are_counted() -> None:
