@@ -186,6 +186,13 @@ class _Judge:
         waited = any(gap.begin < begun - self.rules.patience and gap.end > begun for gap in flow.gaps)
         if not on or waited or not any(gap.begin <= begun + 1.0 and gap.end > limit for gap in flow.gaps):
             return False
+        if flow.protocol == "udp" and any(
+            outside(Span(begun, limit), spans) <= self.rules.patience
+            for number, spans in self.calendar.slow.items()
+            if number != uplink
+        ):
+            # It may have chosen a line that is full, and then that may have died before an answer came through.
+            return False
         # Free it was, and chose a line that is full: what it sends waits there, and no longer than that is full.
         after = next(((u, s.begin) for u, s in self._judged(flow) if u != uplink and s.begin > begun), None)
         return after is None or outside(Span(begun, after[1]), self.calendar.slow[after[0]]) > limit - begun

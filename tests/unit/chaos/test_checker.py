@@ -238,6 +238,17 @@ def test_a_flow_that_was_freed_and_chose_a_full_line_may_wait_there() -> None:
     assert "F" in found(empty)
 
 
+def test_datagrams_that_chose_a_full_line_which_died_before_an_answer_came_are_not_judged() -> None:
+    waited = flow(protocol="udp", gaps=[Span(10.0, 20.0)], moves=[Move(20.0, 1, 3)], last=60.0)
+    fill, exchange = deed(5.0, Kind.FILL, 2), deed(10.0, Kind.READDRESS, 1)
+    died = history(fill, exchange, deed(17.0, Kind.CUT, 2), deed(38.0, Kind.RESTORE, 2), deed(40.0, Kind.DRAIN, 2))
+    died.flows.append(waited)
+    assert "F" not in found(died)
+    short = history(fill, exchange, deed(11.0, Kind.DRAIN, 2))
+    short.flows.append(waited)
+    assert "F" in found(short)
+
+
 def test_nobody_is_freed_while_no_other_uplink_is_well() -> None:
     run = history(*CUT, deed(9.0, Kind.SILENCE, 2), deed(9.5, Kind.SILENCE, 3))
     run.flows.append(flow(gaps=[Span(10.0, 30.0)]))
