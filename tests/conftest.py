@@ -55,8 +55,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Tests of real packets wait half of their time: one worker more than processors keeps these busy."""
-    return len(os.sched_getaffinity(0)) + 1 if INSIDE else None
+    """Tests of real packets wait most of their time: some workers more than processors keep these busy."""
+    return len(os.sched_getaffinity(0)) + 3 if INSIDE else None
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -17,7 +17,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import IO, Final, NoReturn
 
@@ -91,12 +92,13 @@ class ForkServer:
         """Start `polywan` with these arguments in a namespace, its standard error in a pipe."""
         reader, writer = os.pipe()
         try:
-            pid = self.ask({"namespace": namespace.name, "arguments": list(arguments)}, writer)
+            what = {"namespace": namespace.name, "arguments": list(arguments), "environment": dict(os.environ)}
+            pid = self.ask(what, writer)
         finally:
             os.close(writer)
         return ForkedDaemon(self, pid, os.fdopen(reader, encoding="utf-8"))
 
-    def ask(self, what: dict[str, object], *descriptors: int) -> int:
+    def ask(self, what: Mapping[str, object], *descriptors: int) -> int:
         """Ask it something and return the number that it answers."""
         with self._lock:
             socket.send_fds(self._socket, [json.dumps(what).encode()], list(descriptors))
@@ -126,6 +128,9 @@ def serve(descriptor: int) -> None:
             pid = os.fork()
             if pid == 0:
                 client.close()
+                os.environ.clear()
+                os.environ.update(asked["environment"])
+                time.tzset()
                 _become(asked["namespace"], asked["arguments"], descriptors[0])
             os.close(descriptors[0])
             client.send(str(pid).encode())
