@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.examples import CI, examples
+
 if TYPE_CHECKING:
     from execnet import XSpec
 
 # A busy machine is no property of the code. Developers look for new cases each time; continuous integration tries
 # the same ones, so that the same commit gives the same answer.
 settings.register_profile(
-    "polywan", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+    "polywan",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=CI,
+    max_examples=examples(100),
 )
 settings.load_profile("polywan")
 

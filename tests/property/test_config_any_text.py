@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from polywan.config import Config, ConfigError, load_text
 from polywan.config.loading.toml_lines import key_lines
+from support.examples import examples
 
 EVERY_CONDITION = """\
 [uplinks.fibre]
@@ -121,7 +122,7 @@ def test_any_text_is_a_configuration_or_explained(text: str) -> None:
     load_or_explain(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.data())
 def test_a_mutated_configuration_is_a_configuration_or_explained(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from(VALID))
@@ -143,7 +144,7 @@ def mutate(tree: Any, data: st.DataObject) -> Any:
     return data.draw(values)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.data())
 def test_any_value_in_any_place_is_accepted_or_explained(data: st.DataObject) -> None:
     tree = mutate(tomllib.loads(data.draw(st.sampled_from(VALID))), data)

@@ -15,6 +15,7 @@ from polywan.core.resolved import numbered, resolve
 from polywan.core.state.events import ConfigLoaded, ReadDone
 from polywan.core.world.observed import Observed
 from support.engine_world import Engine, config, world
+from support.examples import examples
 
 EXAMPLES = [p.read_text(encoding="utf-8") for p in sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))]
 
@@ -48,7 +49,7 @@ def accepted(text: str) -> Config | None:
         return None
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(texts(), WORLDS)
 def test_whatever_check_accepts_is_taken_at_the_start_and_as_a_reload(text: str, seen: Observed) -> None:
     given_config = accepted(text)
@@ -62,7 +63,7 @@ def test_whatever_check_accepts_is_taken_at_the_start_and_as_a_reload(text: str,
     assert set(running.state.known.numbers) == set(given_config.uplinks)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(texts())
 def test_numbers_are_counted_in_one_way_before_and_after_a_file_is_accepted(text: str) -> None:
     given_config = accepted(text)

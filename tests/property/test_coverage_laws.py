@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from polywan.config import Match, SteeringRule
 from polywan.config.loading.shadowed_rules import covers, never_matching
 from polywan.config.model.steering_rule import WITH_PORTS
+from support.examples import examples
 
 MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 V4 = [IPv4Address(f"10.0.{a}.{b}") for a in (0, 1) for b in (0, 1, 127, 128, 255)]
@@ -198,7 +199,7 @@ def check(first: dict[str, Any], second: dict[str, Any], world: World) -> None:
                 assert matched(earlier, p, world, absent_is_not=absent_is_not), (first, second, p)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(pairs, worlds)
 def test_what_covers_in_one_property_takes_every_packet(
     pair: tuple[dict[str, Any], dict[str, Any]], world: World
@@ -206,20 +207,20 @@ def test_what_covers_in_one_property_takes_every_packet(
     check(*pair, world)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.data(), rules, worlds)
 def test_what_covers_takes_every_packet(data: st.DataObject, second: dict[str, Any], world: World) -> None:
     check({**loosened(second, data), **data.draw(matches)}, second, world)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.data())
 def test_a_rule_with_fewer_conditions_covers(data: st.DataObject) -> None:
     tables = data.draw(rules)
     assert covers(made(loosened(tables, data)), made(tables))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(pairs, worlds)
 def test_a_rule_that_is_said_to_contradict_itself_matches_nothing(
     pair: tuple[dict[str, Any], dict[str, Any]], world: World

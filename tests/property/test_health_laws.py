@@ -15,6 +15,7 @@ from polywan.core.state.effects import Effect, ReleaseConnections
 from polywan.core.state.events import Event
 from polywan.sim.simulation import Simulation
 from support.engine_world import config, world
+from support.examples import examples
 
 V4 = [Family.V4]
 START = 8.0
@@ -70,7 +71,7 @@ offsets = st.lists(st.floats(0, 0.75), min_size=4, max_size=4)
 
 
 @given(numbers, st.lists(st.floats(0, 0.99), min_size=4, max_size=4), st.floats(0, 1))
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_when_all_go_silent_within_an_interval_nobody_is_cut(count: int, some: list[float], offset: float) -> None:
     silence = {f"u{n}": (START + offset + some[n - 1], 99.0) for n in range(1, count + 1)}
     seen = Probed([1.0] * count, silence).run(START + 12)
@@ -80,7 +81,7 @@ def test_when_all_go_silent_within_an_interval_nobody_is_cut(count: int, some: l
 
 
 @given(numbers, st.floats(0, 1), st.integers(1, 4))
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_one_that_falls_alone_falls_as_soon_as_ever(count: int, offset: float, which: int) -> None:
     name = f"u{min(which, count)}"
     seen = Probed([1.0] * count, {name: (START + offset, 99.0)}).run(START + 6)
@@ -90,7 +91,7 @@ def test_one_that_falls_alone_falls_as_soon_as_ever(count: int, offset: float, w
 
 
 @given(numbers, offsets, st.sampled_from([1.0, 2.0, 10.0, 30.0]))
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_a_verdict_waits_for_no_longer_than_the_others_need_to_fail(count: int, some: list[float], slow: float) -> None:
     silence = {f"u{n}": (START + some[n - 1], 99.0) for n in range(1, count + 1)}
     seen = Probed([1.0] * (count - 1) + [slow], silence).run(START + 12)
@@ -99,7 +100,7 @@ def test_a_verdict_waits_for_no_longer_than_the_others_need_to_fail(count: int, 
 
 
 @given(numbers, offsets, st.floats(5, 20))
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_after_all_failed_at_once_everybody_who_answers_serves_at_once(
     count: int, some: list[float], away: float
 ) -> None:

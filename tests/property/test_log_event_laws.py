@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from polywan.core.policy.selection import unserved_policies
 from polywan.core.state import outages
+from support.examples import examples
 from support.timeline import Sim
 
 UPLINKS = 3
@@ -18,7 +19,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 @example([(2, False, 1.0), (3, False, 1.0), (2, True, 1.5), (1, False, 4.0)])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_states_policies_and_outages_are_told_as_they_are_in_the_end(steps: list[tuple[int, bool, float]]) -> None:
     sim = Sim({"uplinks": {f"u{n}": {"interface": f"wan{n}"} for n in range(1, UPLINKS + 1)}}, UPLINKS)
     # What is out before the first decision is no outage.

@@ -22,6 +22,7 @@ from polywan.core.state.state import Known, State
 from polywan.core.status.document import document
 from polywan.daemon import store
 from support.engine_world import Engine, config, world
+from support.examples import examples
 from support.memories import MEMORY
 
 WHOLE: dict[str, Any] = json.loads(json.dumps(store._encode(MEMORY)))
@@ -85,7 +86,7 @@ def test_a_mutated_document_never_raises_and_gives_unique_marks(document: Any) -
 
 
 @given(mutated())
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_a_daemon_with_a_mutated_memory_decides_and_shows_itself(document: Any) -> None:
     daemon = Engine(config(3), world(3), ActualState(), State(known=Known(memory=remembered(document).memory)))
     daemon.feed(ReadDone(world(3), daemon.state.known.actual or ActualState()))

@@ -19,6 +19,7 @@ from polywan.core.state.events import ConfigLoaded, ReadDone
 from polywan.core.world.observed import Observed
 from polywan.kernel.fake.kernel import FakeKernel
 from support.engine_world import Engine, config, link, world
+from support.examples import examples
 
 UPLINKS = 4
 
@@ -58,7 +59,7 @@ def kernel_of(observed: Observed) -> FakeKernel:
     return FakeKernel(links=observed.links.values(), addresses=observed.addresses, defaults=observed.defaults)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(worlds(), weights, algorithms)
 def test_a_plan_carried_out_leaves_nothing_to_do(observed: Observed, given_weights: list[int], algorithm: str) -> None:
     daemon = Engine(wanted(given_weights, algorithm), observed)
@@ -69,7 +70,7 @@ def test_a_plan_carried_out_leaves_nothing_to_do(observed: Observed, given_weigh
     assert not diff(daemon.state.decision.desired, kernel.read([]))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(st.lists(worlds(), min_size=2, max_size=5), weights, algorithms)
 def test_any_world_can_follow_any_other(history: list[Observed], given_weights: list[int], algorithm: str) -> None:
     daemon = Engine(wanted(given_weights, algorithm), history[0])
@@ -121,7 +122,7 @@ def unsafe_policies(kernel: FakeKernel, marks: Mapping[str, Numbers]) -> list[st
     return missing
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(worlds(), worlds(), weights, weights, algorithms, algorithms)
 def test_after_every_operation_of_a_plan_each_mark_that_is_given_out_finds_its_route(
     first: Observed, second: Observed, before: list[int], after: list[int], old: str, new: str
@@ -145,7 +146,7 @@ def test_after_every_operation_of_a_plan_each_mark_that_is_given_out_finds_its_r
             assert unsafe_policies(kernel, marks) == []
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(worlds(), weights, algorithms)
 def test_removal_leaves_nothing_and_restores_every_setting(
     observed: Observed, given_weights: list[int], algorithm: str
@@ -168,7 +169,7 @@ def test_removal_leaves_nothing_and_restores_every_setting(
     assert dict(remaining.sysctls) == original
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(worlds(), weights, algorithms)
 def test_no_write_touches_a_bit_outside_the_mask(observed: Observed, given_weights: list[int], algorithm: str) -> None:
     daemon = Engine(wanted(given_weights, algorithm), observed)
@@ -185,7 +186,7 @@ def test_no_write_touches_a_bit_outside_the_mask(observed: Observed, given_weigh
                 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(weights, algorithms)
 def test_both_families_get_the_same_rules(given_weights: list[int], algorithm: str) -> None:
     daemon = Engine(wanted(given_weights, algorithm), world(UPLINKS))

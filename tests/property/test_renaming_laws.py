@@ -19,6 +19,7 @@ from polywan.core.state.remembered import remembered
 from polywan.core.state.state import Known, State
 from polywan.daemon import store
 from support.engine_world import Engine, world
+from support.examples import examples
 
 DEVICES = ["wan1", "wan2", "wan3", "wan4"]
 NAMES = ["u1", "u2", "u3", "u4", "fibre", "lte"]
@@ -51,7 +52,7 @@ def since(state: State) -> dict[str, tuple[str, float]]:
     }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(namings, st.lists(namings, min_size=1, max_size=4), st.sets(st.integers(1, 4), max_size=3))
 def test_another_name_for_the_same_device_moves_nothing_and_resets_nothing(
     first: dict[str, str], later: list[dict[str, str]], pulled: set[int]
@@ -73,7 +74,7 @@ def test_another_name_for_the_same_device_moves_nothing_and_resets_nothing(
         assert {(e.event) for e in effects if isinstance(e, Log)} <= {"uplink.renamed", "policy.forced"}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(namings, namings)
 def test_names_that_change_while_no_daemon_runs_change_nothing_either(
     first: dict[str, str], second: dict[str, str]
@@ -85,7 +86,7 @@ def test_names_that_change_while_no_daemon_runs_change_nothing_either(
     assert marks(daemon.state) == marks(one.state)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.lists(st.dictionaries(st.sampled_from(NAMES), st.sampled_from(DEVICES), min_size=1), min_size=2, max_size=6))
 def test_no_mark_ever_comes_into_the_hands_of_another_device(history: list[dict[str, str]]) -> None:
     seen: dict[int, str] = {}

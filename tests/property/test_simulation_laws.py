@@ -16,6 +16,7 @@ from polywan.core.state.events import OperatorCommand
 from polywan.sim.internet import Internet
 from polywan.sim.simulation import Simulation
 from support.engine_world import config, world
+from support.examples import examples
 
 UPLINKS = 3
 HEALTH = {"hold_down": 1, "hold_down_max": 5, "slow_start": 0}
@@ -72,7 +73,7 @@ def played(script: list[tuple[float, str, int]], seed: int) -> Simulation:
 
 
 @given(scripts, st.integers(0, 3))
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_the_same_script_and_seed_give_the_same_log(script: list[tuple[float, str, int]], seed: int) -> None:
     first, second = played(script, seed), played(script, seed)
     for sim in (first, second):
@@ -82,7 +83,7 @@ def test_the_same_script_and_seed_give_the_same_log(script: list[tuple[float, st
 
 
 @given(scripts)
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 def test_once_nothing_is_broken_every_uplink_is_up_and_the_kernel_has_what_is_wanted(
     script: list[tuple[float, str, int]],
 ) -> None:

@@ -20,6 +20,7 @@ from polywan.probe import http
 from polywan.probe.check import MAX_TEXT, CheckFailedError
 from polywan.probe.http import Head, Page, judge
 from polywan.probe.prober import NetProber
+from support.examples import examples
 from support.page_server import PageServer
 from support.probe_orders import check_order, inspect
 
@@ -102,7 +103,7 @@ def listener() -> socket.socket:
     return sock
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(answer=st.binary(max_size=200))
 def test_no_answer_upsets_the_check(answer: bytes) -> None:
     with PageServer(listener(), answer) as server:
