@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from polywan.core.errors import KernelError
 
 SYSCTL_ROOT = Path("/proc/sys")
+
+_MOST: Final = 4096
+"""Bytes of a value; those of /proc/sys have a page at most."""
 
 
 def read(path: str, root: Path = SYSCTL_ROOT) -> str | None:
@@ -17,8 +22,14 @@ def read(path: str, root: Path = SYSCTL_ROOT) -> str | None:
     Raises:
         KernelError: the path leads outside of /proc/sys.
     """
+    file = _file(path, root)
     try:
-        return _file(path, root).read_text(encoding="ascii", errors="replace").strip()
+        # Hundreds are read at a time, and opening a text file takes three times as many system calls.
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, _MOST).decode("ascii", "replace").strip()
+        finally:
+            os.close(descriptor)
     except OSError:
         return None
 
@@ -41,6 +52,7 @@ def write(path: str, value: str, root: Path = SYSCTL_ROOT) -> None:
         raise KernelError(f"write {path}", e.errno or 0, e.strerror or str(e)) from e
 
 
+@lru_cache(maxsize=8192)
 def _file(path: str, root: Path) -> Path:
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\0" in path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from polywan.config import HealthSettings
 from polywan.core.engine import probing
@@ -10,6 +11,7 @@ from polywan.core.evolve import replace
 from polywan.core.health import bad_targets as bl
 from polywan.core.health.probes import ProbeResult
 from polywan.core.health.rounds import Health
+from polywan.core.identity import Same
 from polywan.core.net import FAMILIES, Family
 from polywan.core.resolved import Resolved
 from polywan.core.state.effects import Effect, Level, Log
@@ -51,6 +53,12 @@ def second_opinions(state: State, assessment: bl.Assessment, now: float) -> Stat
     )
 
 
+@lru_cache(maxsize=1024)
+def _observer(settings: Same[HealthSettings], family: Family) -> bl.Observer:
+    targets = frozenset(target for target in settings.value.targets if target.version == family)
+    return bl.Observer(targets, settings.value.fall)
+
+
 def kept(state: State, config: Resolved) -> bl.BadTargets:
     """Return what is known of the targets that this configuration still has."""
     targets = {target for name in config.uplinks for target in config.health[name].targets}
@@ -65,6 +73,5 @@ def observers(
     for key in health:
         name, family = key
         if name in probing and isinstance(reach.get(key), Path):
-            targets = frozenset(target for target in probing[name].targets if target.version == family)
-            found[family][key] = bl.Observer(targets, probing[name].fall)
+            found[family][key] = _observer(Same(probing[name]), family)
     return found

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from itertools import takewhile
 from typing import Final
 
@@ -115,12 +116,17 @@ def _named(table: NftTable, chains: Mapping[str, Chain]) -> frozenset[str]:
     return frozenset(name for text in texts for name in _reached(text, table))
 
 
+@lru_cache(maxsize=8192)
+def _referred(text: str) -> tuple[str, ...]:
+    return tuple(_REFERS.findall(text))
+
+
 def _reached(text: str, table: NftTable) -> Iterator[str]:
     """Yield what a rule refers to, and what that refers to in turn."""
     found: set[str] = set()
     todo = [text]
     while todo:
-        for name in _REFERS.findall(todo.pop()):
+        for name in _referred(todo.pop()):
             if name in found:
                 continue
             found.add(name)

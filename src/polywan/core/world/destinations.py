@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias
 
+from polywan.core.identity import Same
 from polywan.core.net import TABLE_MAIN, Family, IPNetwork, TableId
 from polywan.core.packet import Packet
 from polywan.core.world.foreign_routing import TABLE_LOCAL, Destination, ForeignRule
@@ -48,25 +48,14 @@ def decided(rule: ForeignRule, tables: Tables) -> tuple[tuple[IPNetwork | None, 
     """Return the addresses that a rule's table decides, for every sender (None) and for some."""
     if rule.table is None or rule.table in (TABLE_MAIN, TABLE_LOCAL):
         return ()  # local addresses and main's specific routes are left alone elsewhere
-    return _of_table(_Routes(tables.get(rule.table, ())), rule.family, rule.suppress_prefixlength)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Routes:
-    """What a table knows, compared as an object: hashing thousands of prefixes takes too long."""
-
-    known: tuple[Destination, ...]
-
-    def __hash__(self) -> int:
-        return id(self.known)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Routes) and self.known is other.known
+    return _of_table(Same(tables.get(rule.table, ())), rule.family, rule.suppress_prefixlength)
 
 
 @lru_cache(maxsize=64)
-def _of_table(routes: _Routes, family: Family, suppressed: int | None) -> tuple[tuple[IPNetwork | None, Spans], ...]:
-    mine = [d for d in routes.known if d.prefix.version == family and d.kind != "large"]
+def _of_table(
+    routes: Same[tuple[Destination, ...]], family: Family, suppressed: int | None
+) -> tuple[tuple[IPNetwork | None, Spans], ...]:
+    mine = [d for d in routes.value if d.prefix.version == family and d.kind != "large"]
     senders = dict.fromkeys([None, *(d.from_ for d in mine)])
     found = ((sender, _spans((d for d in mine if d.from_ == sender), suppressed)) for sender in senders)
     return tuple((sender, spans) for sender, spans in found if spans)

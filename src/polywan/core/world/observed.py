@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Final
 
+from polywan.core.identity import Same
 from polywan.core.net import TABLE_MAIN, Family, IPAddress, IPInterface, IPNetwork, TableId, family_of
 from polywan.core.world.foreign_routing import Destination, ForeignRule
 from polywan.core.world.leases import Lease
@@ -187,16 +189,7 @@ class Observed:
 
         The kernel passes over routes by an uplink without carrier (ignore_routes_with_linkdown).
         """
-        main = [
-            d
-            for d in self.defaults
-            if d.family is family and d.table == TABLE_MAIN and d.source is None and self._usable(d.link)
-        ]
-        best = min((d.metric for d in main), default=None)
-        return frozenset(d.link for d in main if d.metric == best)
-
-    def _usable(self, name: str) -> bool:
-        return name in self.links and self.links[name].usable
+        return _main_default_links(Same(self), family)
 
     def with_link(self, link: Link) -> Observed:
         """Return a copy in which the link is as given.
@@ -250,3 +243,16 @@ def _without(tables: Mapping[TableId, tuple[Destination, ...]], link: str) -> Ma
 def links_by_name(links: Iterable[Link]) -> dict[str, Link]:
     """Index links by name."""
     return {link.name: link for link in links}
+
+
+@lru_cache(maxsize=4)  # a decision asks a dozen times
+def _main_default_links(same: Same[Observed], family: Family) -> frozenset[str]:
+    observed = same.value
+    usable = {name for name, link in observed.links.items() if link.usable}
+    main = [
+        d
+        for d in observed.defaults
+        if d.family is family and d.table == TABLE_MAIN and d.source is None and d.link in usable
+    ]
+    best = min((d.metric for d in main), default=None)
+    return frozenset(d.link for d in main if d.metric == best)

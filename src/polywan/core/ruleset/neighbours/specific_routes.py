@@ -12,6 +12,7 @@ from hashlib import blake2s
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
+from polywan.core.identity import Same
 from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPNetwork
 from polywan.core.ruleset.model import Key, NftRule, NftSet
 from polywan.core.world.observed import WIDE, Observed
@@ -49,9 +50,15 @@ def left_alone(observed: Observed, devices: Collection[str], family: Family) -> 
         yield NftRule(f"{word} daddr @{name} accept", "a specific route of main, by an uplink")
 
 
-def _sets(observed: Observed, devices: Collection[str], family: Family) -> Iterator[tuple[str, NftSet]]:
-    found: frozenset[Key] = frozenset(map(str, specific_networks(observed, devices, family)))
-    if found:
-        digest = blake2s("\n".join(sorted(map(str, found))).encode(), digest_size=4).hexdigest()
-        kind = "ipv4_addr" if family is Family.V4 else "ipv6_addr"
-        yield f"{PREFIX}{family}_{digest}", NftSet(f"type {kind}; flags interval;", found)
+def _sets(observed: Observed, devices: Collection[str], family: Family) -> tuple[tuple[str, NftSet], ...]:
+    return _named(Same(observed), frozenset(devices), family)
+
+
+@lru_cache(maxsize=4)  # a decision asks five times
+def _named(observed: Same[Observed], devices: frozenset[str], family: Family) -> tuple[tuple[str, NftSet], ...]:
+    found: frozenset[Key] = frozenset(map(str, specific_networks(observed.value, devices, family)))
+    if not found:
+        return ()
+    digest = blake2s("\n".join(sorted(map(str, found))).encode(), digest_size=4).hexdigest()
+    kind = "ipv4_addr" if family is Family.V4 else "ipv6_addr"
+    return ((f"{PREFIX}{family}_{digest}", NftSet(f"type {kind}; flags interval;", found)),)
