@@ -49,7 +49,10 @@ class World:
 
     def restore(self, number: int) -> float:
         """Bring the carrier back; return the monotonic time when it was done."""
-        return self.outside.set_link(f"p{number}", up=True)
+        moment = self.outside.set_link(f"p{number}", up=True)
+        # The kernel has taken it away (keep_addr_on_down is about others), and looks for no neighbour without it.
+        self.outside.ip([f"address replace fe80::1/64 dev p{number} nodad"])
+        return moment
 
 
 @contextmanager
