@@ -116,6 +116,29 @@ def test_a_native_source_leaves_by_the_uplink_of_its_prefix_untouched(
     assert spoofed(delegated) == 0
 
 
+def test_the_boxs_own_native_source_lives_on_where_polywan_leaves_a_connection_alone(
+    delegated: Lab, start_daemon: StartDaemon
+) -> None:
+    """Nothing is translated there, and the address is the LAN device's, as with a delegated prefix over PPPoE."""
+    start_daemon(delegated, toml(delegated) + f'[[rules]]\nto = "{SERVER}"\naction = "bypass"\n')
+
+    async def story() -> None:
+        for prefix in PREFIX.values():
+            own = host(prefix, number=1)
+            with closing(delegated.router.socket(socket.AF_INET6, socket.SOCK_STREAM)) as sock:
+                sock.bind((own, 0))
+                loop = asyncio.get_running_loop()
+                async with asyncio.timeout(3):
+                    await loop.sock_connect(sock, (str(SERVER), ECHO_PORT))
+                    assert await loop.sock_recv(sock, 200) == f"{own}\n".encode()
+                    for _ in range(3):
+                        await loop.sock_sendall(sock, b"beat")
+                        assert await loop.sock_recv(sock, 200) == b"beat"
+
+    with_servers(delegated, story)
+    assert spoofed(delegated) == 0
+
+
 def test_a_ula_source_is_shared_and_gets_the_uplinks_prefix_with_its_own_subnet_and_host_bits(
     delegated: Lab, start_daemon: StartDaemon
 ) -> None:

@@ -107,6 +107,22 @@ def _in_turn(members: Members) -> str:
     return f"numgen inc mod {len(turns)} vmap {{ {elements} }}"
 
 
+def untouched(inputs: RulesetInput) -> dict[str, tuple[NftRule, ...]]:
+    """Return by uplink what lets pass packets of this box that are rightly not translated when they leave by it."""
+    found: dict[str, list[NftRule]] = {name: [] for name in inputs.config.uplinks}
+    for side in sides(inputs.config, inputs.observed):
+        if side.mode in ("native", "prefix") and side.prefixes:
+            networks = ", ".join(map(str, collapse_addresses(side.prefixes)))
+            found[side.name].append(NftRule(f"ip6 saddr {{ {networks} }} accept", "the uplink's own: untouched"))
+    for name, uplink in inputs.config.uplinks.items():
+        if not isinstance(uplink.nat, str):
+            address = uplink.nat.snat
+            word, other = ("ip", "ipv6") if isinstance(address, IPv4Address) else ("ip6", "ipv4")
+            found[name].append(NftRule(f"meta nfproto {other} accept", "not translated here"))
+            found[name].append(NftRule(f"{word} saddr {address} accept", "has the fixed address already"))
+    return {name: tuple(rules) for name, rules in found.items()}
+
+
 def _nat(inputs: RulesetInput) -> Iterator[NftRule]:
     yield from bridged_out(inputs.observed)
     yield from not_translated(inputs)

@@ -25,7 +25,7 @@ from polywan.core.net import CHALLENGE_PRIORITY, FAMILIES, UNBOUND_SOURCE, Famil
 from polywan.core.ruleset.exec_via import via_chains, via_entry, via_maps
 from polywan.core.ruleset.inputs import GOTO_UNMARKED, ROOM, RulesetInput, restored, room_for, words_of
 from polywan.core.ruleset.model import Chain, Hook, Key, NftMap, NftRule, NftSet, NftTable
-from polywan.core.ruleset.nat import translation_chains, translation_sets
+from polywan.core.ruleset.nat import translation_chains, translation_sets, untouched
 from polywan.core.ruleset.neighbours import decided, ipsec
 from polywan.core.ruleset.neighbours.answers import answer_chains, answer_maps, answer_sets
 from polywan.core.ruleset.neighbours.bridged import bridged_in, bridged_out
@@ -130,10 +130,12 @@ def _chains(inputs: RulesetInput) -> dict[str, Chain]:
     }
     chains |= untracked_chains(inputs.layout.mask)
     chains |= {**via_chains(inputs), "classify_local": Chain((*via_entry(inputs), *chains["classify_local"].rules))}
+    bridged, exempt = bridged_out(inputs.observed), untouched(inputs)
     for name in inputs.config.uplinks:
         mark, translates = inputs.numbers[name].mark, inputs.config.uplinks[name].nat != "none"
         known = inputs.observed.xfrm
-        chains.update(_uplink(name, mark, inputs.layout, spread.get(name, ()), translates=translates, xfrm=known))
+        passing = (*bridged, *exempt[name]) if translates else None
+        chains.update(_uplink(name, mark, inputs.layout, spread.get(name, ()), passing, xfrm=known))
     return chains
 
 
@@ -292,8 +294,9 @@ def _shared(inputs: RulesetInput) -> dict[str, Chain]:
 INVALID: Final = "iif != 0 ct state invalid counter drop"
 """Of a guard whose uplink translates: connection tracking does not translate what it calls invalid."""
 
-_UNTRANSLATED: Final = (
-    NftRule(INVALID, "would leave untranslated"),
+_UNTRANSLATED: Final = NftRule(INVALID, "would leave untranslated")
+
+_MISPLACED: Final = (
     # Such as the kernel's own reset for a connection that nobody knows of any more.
     NftRule("iif 0 ct state invalid fib saddr . oif type != local counter drop", "has an address of another link"),
     # Or what began without a rule set: its entry is confirmed, so that nothing will ever be translated.
@@ -311,13 +314,20 @@ _UNTRANSLATED: Final = (
 
 @lru_cache(maxsize=1024)
 def _uplink(
-    name: str, mark: int, layout: MarkLayout, sprayed: tuple[int, ...], *, translates: bool, xfrm: bool
+    name: str,
+    mark: int,
+    layout: MarkLayout,
+    sprayed: tuple[int, ...],
+    exempt: tuple[NftRule, ...] | None,
+    *,
+    xfrm: bool,
 ) -> tuple[tuple[str, Chain], ...]:
     """The two chains of an uplink; verdict maps lead here, since nft 1.0.6 cannot compute a masked mark from a map.
 
     `to_X` serves every way to a mark, the first choice and its return to a later packet alike: writing the
     connection's mark again changes nothing, and on a packet from outside the mark meets specific routes only.
-    `sprayed` are the marks of policies whose packets the uplink carries one by one.
+    `sprayed` are the marks of policies whose packets the uplink carries one by one. `exempt` are the rules for what is
+    rightly not translated when it leaves by the uplink; None where nothing is.
     """
     on_connection = f"ct mark set ct mark & {layout.keep:#010x} | {mark:#010x}"
     on_packet = f"meta mark set meta mark & {layout.keep:#010x} | {mark:#010x}"
@@ -332,7 +342,7 @@ def _uplink(
         NftRule(f"ct status ! confirmed {ours} != 0 {on_connection} accept", "routed here by something more specific"),
         *ipsec.let_out(xfrm=xfrm),
         NftRule(f"{ours} != 0 counter drop", "belongs to another uplink"),
-        *(_UNTRANSLATED if translates else ()),
+        *(() if exempt is None else (_UNTRANSLATED, *exempt, *_MISPLACED)),
     )
     return (
         (f"to_{name}", Chain((NftRule(f"{on_connection} {on_packet} accept", f"on {name}"),))),
