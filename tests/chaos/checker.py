@@ -186,12 +186,13 @@ class _Judge:
         waited = any(gap.begin < begun - self.rules.patience and gap.end > begun for gap in flow.gaps)
         if not on or waited or not any(gap.begin <= begun + 1.0 and gap.end > limit for gap in flow.gaps):
             return False
+        silent = max(gap.end for gap in flow.gaps if gap.begin <= begun + 1.0 and gap.end > limit)
         if flow.protocol == "udp" and any(
             outside(Span(begun, limit), spans) <= self.rules.patience
             for number, spans in self.calendar.slow.items()
-            if number != uplink
+            if number != uplink and any_meets(self.calendar.broken[number], begun, silent)
         ):
-            # It may have chosen a line that is full, and then that may have died before an answer came through.
+            # It may have chosen a line that was full, and that died before an answer came through.
             return False
         # Free it was, and chose a line that is full: what it sends waits there, and no longer than that is full.
         after = next(((u, s.begin) for u, s in self._judged(flow) if u != uplink and s.begin > begun), None)
@@ -279,6 +280,17 @@ class _Judge:
             for fault in self.calendar.faults
         )
 
+    def _carried(self, fault: Fault) -> bool:
+        """True when some flow was on the uplink while the fault lasted."""
+        stages = (stage for flow in self.history.flows for stage in flow.stages(self.history.ended))
+        return any(u == fault.uplink and s.begin < fault.mended and s.end > fault.known for u, s in stages)
+
+    def _by_main(self, attempt: Attempt, uplink: int) -> bool:
+        """True when it may have followed main's default: that of the first uplink, or of the first that is not out."""
+        lower = [self.calendar.broken[number] for number in range(1, uplink)]
+        began, ended = attempt.started, attempt.ended
+        return any_meets(self.calendar.chosen, began, ended) and all(any_meets(s, began, ended) for s in lower)
+
     def returns_are_held(self) -> Iterator[Violation]:
         """I7: an uplink that was given up is not used again before its hold-down is over.
 
@@ -287,7 +299,7 @@ class _Judge:
         for fault in self.calendar.faults:
             early = Span(fault.known, fault.mended + self.rules.hold)
             if (
-                fault.kind is Kind.ECHO_LOST
+                (fault.kind is Kind.ECHO_LOST and self._carried(fault))
                 or fault.known > fault.mended
                 or not self._alive(fault.begun, early.end)
                 or not self._somebody(fault.uplink, fault.begun, early.end)
@@ -297,7 +309,7 @@ class _Judge:
             used = (
                 a.connected
                 for a in self.history.attempts
-                if a.ok and a.uplink == fault.uplink and not any_meets(self.calendar.chosen, a.started, a.ended)
+                if a.ok and a.uplink == fault.uplink and not self._by_main(a, fault.uplink)
             )
             if (first := next((at for at in used if at is not None and at in early), None)) is not None:
                 text = f"was used {first - fault.mended:+.2f} s after it was mended"

@@ -244,6 +244,12 @@ def test_datagrams_that_chose_a_full_line_which_died_before_an_answer_came_are_n
     died = history(fill, exchange, deed(17.0, Kind.CUT, 2), deed(38.0, Kind.RESTORE, 2), deed(40.0, Kind.DRAIN, 2))
     died.flows.append(waited)
     assert "F" not in found(died)
+    lived = history(fill, exchange, deed(40.0, Kind.DRAIN, 2))
+    lived.flows.append(waited)
+    assert "F" in found(lived)
+    itself = history(deed(5.0, Kind.FILL, 1), exchange, deed(40.0, Kind.DRAIN, 1))
+    itself.flows.append(waited)
+    assert "F" in found(itself)
     short = history(fill, exchange, deed(11.0, Kind.DRAIN, 2))
     short.flows.append(waited)
     assert "F" in found(short)
@@ -397,10 +403,19 @@ def test_an_uplink_is_not_used_again_before_its_hold_down() -> None:
     assert found(run) == ["I7"]
 
 
-def test_an_uplink_that_only_lost_echo_requests_has_no_hold_down() -> None:
+def test_an_uplink_that_only_lost_echo_requests_has_no_hold_down_if_it_carried_something() -> None:
     run = history(deed(10.0, Kind.ECHO_LOST, 1), deed(30.0, Kind.ECHO_BACK, 1))
     run.attempts.append(attempt(30.5))
+    assert found(run) == ["I7"]
+    run.flows.append(flow(last=60.0))
     assert found(run) == []
+
+
+@pytest.mark.parametrize("kind", [Kind.FLUSH_NFT, Kind.FLUSH_RULES, Kind.FLUSH_ROUTES])
+def test_no_other_uplink_than_that_of_mains_default_is_excused_then(kind: Kind) -> None:
+    run = history(deed(10.0, Kind.CUT, 3), deed(30.0, Kind.RESTORE, 3), deed(30.4, kind))
+    run.attempts.append(attempt(30.5, uplink=3))
+    assert "I7" in found(run)
 
 
 @pytest.mark.parametrize("kind", [Kind.FLUSH_NFT, Kind.FLUSH_RULES, Kind.FLUSH_ROUTES])
