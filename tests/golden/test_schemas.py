@@ -38,10 +38,17 @@ def broken_promises(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         if old is None:
             continue
         found += [f"{name}.{key} is removed" for key in old["properties"] if key not in new["properties"]]
-        for key in set(new["required"]) - set(old["required"]):
-            if key not in old["properties"] and not may_be_null(new["properties"][key]):
-                found.append(f"{name}.{key} is new and has no default")
-    return found
+        found += [
+            f"{name}.{key} is of another type"
+            for key, kind in new["properties"].items()
+            if old["properties"].get(key, kind) != kind
+        ]
+        found += [
+            f"{name}.{key} is new and has no default"
+            for key in new["required"]
+            if key not in old["required"] and not may_be_null(new["properties"][key])
+        ]
+    return found + [f"{name} is removed" for name in known if name not in objects(after)]
 
 
 def held_to(name: str, text: str, request: pytest.FixtureRequest) -> None:
@@ -63,19 +70,25 @@ class Before(Document):
     """A document."""
 
     gone: str
+    same: str
+    other: str
 
 
 class After(Document):
     """The same in the next version."""
 
     new: str
+    same: str
+    other: int
     perhaps: str | None
     usual: str = "so"
 
 
-def test_a_key_is_neither_removed_nor_added_without_a_default() -> None:
+def test_a_key_is_neither_removed_nor_changed_nor_added_without_a_default() -> None:
     before, after = ({**schema(kind), "title": "Same"} for kind in (Before, After))
-    assert broken_promises(before, after) == ["Same.gone is removed", "Same.new is new and has no default"]
+    wrong = ["Same.gone is removed", "Same.other is of another type", "Same.new is new and has no default"]
+    assert broken_promises(before, after) == wrong
+    assert broken_promises({**before, "$defs": {"Part": schema(Before)}}, before) == ["Part is removed"]
 
 
 def test_the_calls_are_as_recorded(request: pytest.FixtureRequest) -> None:
