@@ -24,6 +24,7 @@ from typing import IO, Final, NoReturn
 
 from polywan.__main__ import main
 from polywan.lab.namespaces import Namespace
+from polywan.lab.sandbox import LabError
 
 _PRELOADED: Final = ("polywan.cli.run", "polywan.daemon.main", "polywan.kernel.linux")
 _PR_SET_PDEATHSIG: Final = 1
@@ -94,15 +95,31 @@ class ForkServer:
         try:
             what = {"namespace": namespace.name, "arguments": list(arguments), "environment": dict(os.environ)}
             pid = self.ask(what, writer)
+        except LabError:
+            os.close(reader)
+            raise
         finally:
             os.close(writer)
         return ForkedDaemon(self, pid, os.fdopen(reader, encoding="utf-8"))
 
     def ask(self, what: Mapping[str, object], *descriptors: int) -> int:
-        """Ask it something and return the number that it answers."""
+        """Ask it something and return the number that it answers.
+
+        Raises:
+            LabError: it has ended, or cannot be asked.
+        """
+        text = json.dumps(what).encode()
+        if len(text) > _MOST:
+            raise LabError(f"the environment of the tests is too large to be handed on: {len(text)} bytes")
         with self._lock:
-            socket.send_fds(self._socket, [json.dumps(what).encode()], list(descriptors))
-            return int(self._socket.recv(_MOST))
+            try:
+                socket.send_fds(self._socket, [text], list(descriptors))
+                answer = self._socket.recv(_MOST)
+            except OSError:
+                answer = b""
+        if not answer:
+            raise LabError(f"the process that forks daemons has ended with {self._process.poll()}")
+        return int(answer)
 
     def close(self) -> None:
         """End it."""

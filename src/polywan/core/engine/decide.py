@@ -296,7 +296,7 @@ def _left_down(state: State, actual: ActualState, key: UplinkFamily) -> bool:
 
 
 def _left_serving(state: State, actual: ActualState, reachable: Iterable[UplinkFamily]) -> frozenset[str]:
-    """Return the uplinks that the daemon before left in use: none after a boot, since the kernel has nothing of it."""
+    """Return the uplinks that the daemon before had, and did not leave as down: none after a boot."""
     if state.ready or actual.nft is None:
         return frozenset()
     routed = {rule.mark[0] for rule in actual.rules if rule.mark}

@@ -268,3 +268,22 @@ def test_it_is_down_when_it_stays_silent_for_longer_than_any_queue() -> None:
 def test_a_family_that_fills_nothing_excuses_nobody(other: ProbeState) -> None:
     state = hl.on_line(replace(UP, answered=8.0), FAST, other, 12.0)
     assert silent_rounds(state, FAST.fall, 12.1, FAST).waiting is not None
+
+
+def test_what_a_family_shows_of_the_line_is_the_last_and_its_own() -> None:
+    known = replace(UP, answered=8.0, life=Life(line_at=13.0))
+    assert hl.on_line(known, FAST, LOADED, 13.0) is known
+    other = replace(LOADED, life=Life(back_at=12.0, line_at=15.0))
+    assert hl.on_line(replace(UP, answered=8.0), FAST, other, 15.0).life.line_at == 12.0
+
+
+def test_a_verdict_that_waits_is_dropped_when_the_line_shows_life() -> None:
+    state = replace(UP, answered=8.0, bad=FAST.fall, waiting=11.9)
+    assert hl.on_line(state, FAST, LOADED, 12.0).waiting is None
+
+
+def test_the_patience_with_a_full_line_counts_from_the_last_own_sign() -> None:
+    line = Life(line_at=19.9)
+    assert lf.alive(line, FAST, 8.0, 19.95)
+    assert not lf.alive(line, FAST, 8.0, 20.0)
+    assert lf.alive(replace(line, back_at=9.0), FAST, 0.0, 20.5)
