@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from starlette.routing import Route
 
@@ -55,9 +55,6 @@ from polywan.kernel.privilege import NET_ADMIN, keep_to_ourselves
 from polywan.probe.prober import NetProber
 
 log = logging.getLogger("polywan")
-
-SWITCH: Final = 0.0005
-"""Seconds for which a thread holds the interpreter while another one waits for it (sys.setswitchinterval)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +254,6 @@ def run(places: Places, *, verbose: bool = False) -> None:
         BusyError: another daemon runs in this network namespace, or holds the runtime directory.
     """
     heap.share()
-    # By default 5 ms: a failover waited that long for a thread that reads the kernel, and again and again.
-    sys.setswitchinterval(SWITCH)
     setup_logging(verbose=verbose)
     keep_to_ourselves(NET_ADMIN)
     loaded = load_with_warnings(places.config)
