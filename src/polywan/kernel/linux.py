@@ -40,7 +40,7 @@ from polywan.kernel.conntrack import release as freeing
 from polywan.kernel.conntrack import table as conntrack
 from polywan.kernel.conntrack.forgotten import ForgottenConnections
 from polywan.kernel.conntrack.new_connections import NewConnectionListener
-from polywan.kernel.netlink import ipsec
+from polywan.kernel.netlink import ipsec, lending
 from polywan.kernel.netlink.rtsocket import RouteSocket, RoutingOp
 from polywan.kernel.nft import foreign_chains
 from polywan.kernel.nft.affinity_maps import AffinityMaps
@@ -63,6 +63,7 @@ class LinuxKernel:
         self._clients = AffinityMaps()
         self._vanished = ForgottenConnections()
         self._listener = NewConnectionListener(self._vanished)
+        self._lending: int | None = lending.keep()
 
     def missing(self, *, multipath: bool = False) -> list[str]:
         """Return what the machine lacks; see `Kernel.missing`."""
@@ -196,6 +197,9 @@ class LinuxKernel:
         self._route.close()
         self._nft.close()
         self._clients.close()
+        if self._lending is not None:
+            lending.close(self._lending)
+        self._lending = None
 
 
 def _is_routing(op: Op) -> TypeGuard[RoutingOp]:

@@ -15,13 +15,12 @@ from polywan.core.net import Family
 from polywan.core.world.conntrack import Flow
 from polywan.kernel.conntrack.challenge_ack import End
 from polywan.kernel.conntrack.decode import Decoder, Layouts
+from polywan.kernel.netlink.lending import netfilter
 from polywan.kernel.netlink.socket import (
     CREATE,
     EXCL,
     NESTED,
-    NETFILTER,
     Message,
-    NetlinkSocket,
     Refusal,
     Request,
     attribute,
@@ -62,7 +61,7 @@ def reachable() -> None:
     Raises:
         KernelError: the kernel has no ctnetlink, or does not let us.
     """
-    with NetlinkSocket(NETFILTER) as netlink:
+    with netfilter() as netlink:
         (refused,) = netlink.batch([Request(_GET_STATISTICS, 0, _ANY)])
     if refused is not None:
         raise KernelError("read connections", refused.errno, refused.text)
@@ -76,7 +75,7 @@ def counts(mask: int) -> Mapping[int, int]:
     """
     found: Counter[int] = Counter()
     mark = Layouts().mark
-    with NetlinkSocket(NETFILTER) as netlink:
+    with netfilter() as netlink:
         for message in netlink.dump(_GET, _ANY):
             found[mark(message.body) & mask] += 1
     return dict(found)
@@ -90,7 +89,7 @@ def flows(mask: int, mark: int | None = None) -> Iterator[Flow]:
     """
     decode = Decoder(mask, time.time_ns()).flow
     wanted = b"" if mark is None else _with_mark(mark, mask)
-    with NetlinkSocket(NETFILTER) as netlink:
+    with netfilter() as netlink:
         for message in netlink.dump(_GET, _ANY + wanted):
             flow = decode(message.body)
             if flow is not None and (mark is None or flow.mark == mark):
@@ -132,7 +131,7 @@ def find(mark: int, mask: int, family: Family, own: Collection[bytes], *, inboun
         KernelError: the kernel refused; while iterating.
     """
     found, layouts, count = Found(), Layouts(), 0
-    with NetlinkSocket(NETFILTER) as netlink:
+    with netfilter() as netlink:
         for message in netlink.dump(_GET, _GENERIC[family] + _with_mark(mark, mask)):
             body = message.body
             values = layouts.of(body).read(body)
@@ -159,7 +158,7 @@ def drop(mark: int, mask: int, family: Family, doomed: Callable[[Flow], bool]) -
         KernelError: the kernel refused.
     """
     decode = Decoder(mask, time.time_ns()).flow
-    with NetlinkSocket(NETFILTER) as netlink:
+    with netfilter() as netlink:
         found = [
             deletion(message.body)
             for message in netlink.dump(_GET, _GENERIC[family] + _with_mark(mark, mask))
@@ -177,7 +176,7 @@ def delete(doomed: Sequence[Deletion]) -> int:
     """
     if not doomed:
         return 0
-    with NetlinkSocket(NETFILTER) as netlink:
+    with netfilter() as netlink:
         # Entries that went away by themselves meanwhile are refused with ENOENT.
         return len(doomed) - netlink.batch_quietly(doomed)
 
@@ -248,7 +247,7 @@ def restore(bodies: Iterable[bytes], mask: int, seconds: int) -> int:
         KernelError: the kernel refused.
     """
     known = list(bodies)
-    with NetlinkSocket(NETFILTER) as netlink:
+    with netfilter() as netlink:
         refusals = netlink.batch([_restoration(body, mask, seconds) for body in known])
         taken = [b for b, r in zip(known, refusals, strict=True) if r is not None and r.errno == errno.EEXIST]
         free = [b for b in taken if _makes_room(netlink.query(_GET, _named(b)))]

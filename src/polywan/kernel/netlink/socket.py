@@ -156,6 +156,9 @@ def refusal(message: Message) -> Refusal | None:
 class NetlinkSocket:
     """One netlink socket. Not for use by two threads at once.
 
+    Attributes:
+        quiet: nothing was asked whose answer is not read to its end.
+
     Raises:
         KernelError: this kernel does not speak the protocol, or a group is refused.
     """
@@ -167,6 +170,7 @@ class NetlinkSocket:
         except OSError as e:
             raise KernelError("open a netlink socket", e.errno or 0, e.strerror or str(e)) from e
         self._sequence = 0
+        self.quiet = True
 
     def _set_up(self, groups: Sequence[int]) -> None:
         self._make_room(_BUFFER)
@@ -350,12 +354,14 @@ class NetlinkSocket:
         Raises:
             KernelError: the kernel refused.
         """
+        self.quiet = False
         sequence = self._send([Request(kind, DUMP, body)], 0)
         while True:
             for message in messages(self._receive()):
                 if message.sequence != sequence:
                     continue
                 if message.kind in {_ERROR, _DONE}:
+                    self.quiet = True
                     if refused := refusal(message):
                         raise KernelError("dump", refused.errno, refused.text)
                     return

@@ -11,7 +11,8 @@ from polywan.core.errors import KernelError
 from polywan.core.ruleset.model import TABLE
 from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.core.world.foreign_chains import ForwardChain
-from polywan.kernel.netlink.socket import NETFILTER, Message, NetlinkSocket, attributes, text
+from polywan.kernel.netlink.lending import netfilter
+from polywan.kernel.netlink.socket import Message, attributes, text
 
 _ANY_FAMILY: Final = bytes(4)
 _GET_CHAIN: Final = 10 << 8 | 4
@@ -27,7 +28,7 @@ _DROP: Final = bytes(4)
 
 def dropping() -> tuple[ForwardChain, ...]:
     """Return the chains of others at the hook forward whose policy is drop; none where the kernel does not tell."""
-    with suppress(KernelError), NetlinkSocket(NETFILTER) as netlink:
+    with suppress(KernelError), netfilter() as netlink:
         return decode(message.body for message in netlink.snapshot(_GET_CHAIN, _ANY_FAMILY))
     return ()
 
@@ -41,7 +42,7 @@ def after_routing(legacy: Path = Path("/proc/net/ip_tables_names")) -> bool:
     try:
         if legacy.exists() and legacy.read_text().strip():
             return True
-        with NetlinkSocket(NETFILTER) as netlink:
+        with netfilter() as netlink:
             return any(map(_after_routing, netlink.snapshot(_GET_CHAIN, _ANY_FAMILY)))
     except (OSError, KernelError):
         return True

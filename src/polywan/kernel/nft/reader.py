@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from polywan.core.ruleset.model import TABLE, ChainState, Hook, Key, unread
-from polywan.kernel.netlink.socket import NETFILTER, NetlinkSocket, attribute, attributes, text
+from polywan.kernel.netlink.lending import netfilter
+from polywan.kernel.netlink.socket import NetlinkSocket, attribute, attributes, text
 from polywan.kernel.nft.elements import KEY_TYPES, VERDICTS, decode
 
 TABLE_NAME: Final = TABLE.split()[1]
@@ -60,7 +61,7 @@ def read() -> TableSummary | None:
     Raises:
         KernelError: the kernel refused.
     """
-    with NetlinkSocket(NETFILTER) as netlink:
+    with netfilter() as netlink:
         ours = _INET + attribute(_OF_TABLE, TABLE_NAME.encode() + b"\0")
         hooks = dict(_chains(message.body for message in netlink.snapshot(_GET_CHAIN, _INET)))
         if not hooks or any(_dormant(message.body) for message in netlink.snapshot(_GET_TABLE, _INET)):
