@@ -93,7 +93,7 @@ def _polywan(wires: Wires) -> None:
     config = Config.model_validate(polywan_config(wires.count))
     with wires.router.entered():
         kernel = LinuxKernel()
-        # The second table goes with it.
+        # The tables that it holds go with it.
         wires.ends.append(kernel.close)
         state, _ = engine.step(State(), ConfigLoaded(config), 0.0)
         observed = kernel.observe()
@@ -103,7 +103,7 @@ def _polywan(wires: Wires) -> None:
         refused = [failure for plan in plans for failure in kernel.apply(plan).failures]
         for effect in effects:
             if isinstance(effect, Hold):
-                kernel.hold(effect.table)
+                kernel.hold(effect.name, effect.table)
     if not plans or refused:
         raise LabError(f"polywan's plan was refused: {refused or 'there is none'}")
 

@@ -117,7 +117,7 @@ class FakeWorld:
         self.kernel.tamper_delete_route(route)
 
     def held(self) -> bool:
-        return self.kernel.held is not None
+        return bool(self.kernel.held)
 
     def flush_ruleset(self) -> None:
         self.kernel.tamper_flush_nft()

@@ -26,6 +26,7 @@ from polywan.core.plan.plan import AddRule, DelRoute, DelRule, NftBatch, Plan, P
 from polywan.core.routing.routes import IpRule, Route
 from polywan.core.routing.sysctls import Sysctl
 from polywan.core.ruleset.model import Chain, Hook, NftRule, NftTable, delete_text, replace_text, state_of
+from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.core.world.observed import Address
 
 NO_WAY_THERE = [(Family.V4, errno.ENETUNREACH), (Family.V6, errno.EHOSTUNREACH)]
@@ -313,17 +314,17 @@ HELD = NftTable(chains={"nat": Chain((NftRule("oifname up1 masquerade", "x"),), 
 
 
 def test_a_held_table_outlasts_a_flush_and_its_next_version_and_goes_when_it_is_told(world: World) -> None:
-    world.kernel.hold(HELD)
+    world.kernel.hold(KEEP_TABLE, HELD)
     world.flush_ruleset()
     assert world.held()
-    world.kernel.hold(replace(HELD, chains={}))
+    world.kernel.hold(KEEP_TABLE, replace(HELD, chains={}))
     assert world.held()
-    world.kernel.hold(None)
+    world.kernel.hold(KEEP_TABLE, None)
     assert not world.held()
 
 
 def test_no_table_is_held_twice_nor_missed(world: World) -> None:
-    world.kernel.hold(None)
-    world.kernel.hold(HELD)
-    world.kernel.hold(HELD)
+    world.kernel.hold(KEEP_TABLE, None)
+    world.kernel.hold(KEEP_TABLE, HELD)
+    world.kernel.hold(KEEP_TABLE, HELD)
     assert world.held()

@@ -14,6 +14,8 @@ import pytest
 
 from polywan.core.errors import MissingFeature
 from polywan.kernel.cgroups import hierarchy, require
+from polywan.kernel.nft.libnftables import Nftables
+from polywan.kernel.requirements import has_flowtable
 from polywan.lab import sandbox
 from polywan.lab.daemon import DaemonProcess, Spawn, executed
 from polywan.lab.namespaces import Namespace
@@ -64,6 +66,21 @@ def _esp() -> bool:
         spare.delete()
 
 
+def _flowtable() -> bool:
+    """Ask for one, in a namespace of its own."""
+    spare = Namespace("feature")
+    spare.create()
+    try:
+        with spare.entered():
+            nft = Nftables()
+            try:
+                return has_flowtable(nft)
+            finally:
+                nft.close()
+    finally:
+        spare.delete()
+
+
 def _control_groups() -> bool:
     """Ask for one in a rule, make one and remove it again."""
     try:
@@ -92,10 +109,12 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
         "this kernel has no bridge netfilter (CONFIG_BRIDGE_NETFILTER)",
     ),
     "cgroup2": (_control_groups, "kernel lacks control groups (version 2) that rules and this user can use"),
+    "flowtable": (_flowtable, "this kernel has no flowtable (CONFIG_NFT_FLOW_OFFLOAD)"),
     "netem": (_qdisc("netem"), "this kernel has no netem"),
     "ping": (_tool("ping"), "ping is absent (package iputils-ping)"),
     "conntrack": (_tool("conntrack"), "conntrack is absent (package conntrack)"),
     "tcpdump": (_tool("tcpdump"), "tcpdump is absent (package tcpdump)"),
+    "iptables-nft": (_tool("iptables-nft"), "iptables-nft is absent (package iptables)"),
     "dnsmasq": (_tool("dnsmasq"), "dnsmasq is absent (package dnsmasq-base)"),
 }
 """What `@pytest.mark.needs(NAME)` may ask for: how to find out, and why a test is skipped without it."""

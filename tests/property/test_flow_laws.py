@@ -122,6 +122,9 @@ def reference(body: bytes) -> Flow | None:
         return None
     state, status, start = number(4, 1, 1), number(3), number(20, 1)
     word = ""
+    fast = int(bool((status or 0) & 1 << 14))
+    if fast and protocol == 6:
+        state = 3
     if protocol == 6 and state is not None and state < len(STATES):
         word = STATES[state]
     elif status is not None:
@@ -145,6 +148,7 @@ def reference(body: bytes) -> Flow | None:
         bytes_down=number(10, 2),
         packets_up=number(9, 1),
         packets_down=number(10, 1),
+        fast=fast,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from polywan.api.codec import DocumentError, types_of
 from polywan.api.flows import Cells, Flows
@@ -21,6 +21,7 @@ class FlowRow(NamedTuple):
         mark: the connection mark's bits that are ours.
         age: seconds since it began, timeout: until it is forgotten.
         bytes_up, bytes_down, packets_up, packets_down: from the client and to it; None where the kernel did not count.
+        fast: 1 when its packets take the fast path, which has no timeout, 0 when not; None from an older daemon.
         uplink: a name, "other" or "probe".
     """
 
@@ -42,7 +43,12 @@ class FlowRow(NamedTuple):
     bytes_down: int | None
     packets_up: int | None
     packets_down: int | None
+    fast: int | None
     uplink: str
+
+
+_LATER: Final = ("fast",)
+"""Columns that were added later."""
 
 
 def rows_of(document: Flows) -> list[FlowRow]:
@@ -51,13 +57,15 @@ def rows_of(document: Flows) -> list[FlowRow]:
     Raises:
         DocumentError: one of these is not there, or something else stands in it.
     """
-    wanted = FlowRow._fields
-    if lacking := [name for name in wanted if name not in document.columns]:
+    wanted, columns = FlowRow._fields, document.columns
+    if lacking := [name for name in wanted if name not in columns and name not in _LATER]:
         raise DocumentError(f"columns: there is no {', '.join(lacking)}")
-    if {*map(len, document.flows)} - {len(document.columns)}:
-        raise DocumentError(f"flows: expected {len(document.columns)} values of each connection")
-    places = itemgetter(*map(document.columns.index, wanted))
-    picked: Sequence[Cells] = document.flows if document.columns == wanted else [*map(places, document.flows)]
+    if {*map(len, document.flows)} - {len(columns)}:
+        raise DocumentError(f"flows: expected {len(columns)} values of each connection")
+    # What an older daemon does not tell is the None behind the values that it does.
+    places = itemgetter(*(columns.index(name) if name in columns else len(columns) for name in wanted))
+    rows: Sequence[Cells] = document.flows if {*wanted} <= {*columns} else [(*row, None) for row in document.flows]
+    picked: Sequence[Cells] = rows if columns == wanted else [*map(places, rows)]
     # However many connections there are, what they have where is of few kinds.
     for kinds in {tuple(map(type, row)) for row in picked}:
         for (name, declared), kind in zip(FlowRow.__annotations__.items(), kinds, strict=True):

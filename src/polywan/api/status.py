@@ -188,6 +188,7 @@ class Status(Document):
         ready: the first plan is in force.
         drift: what the daemon repaired lately, for people.
         warnings: what people should know.
+        notes: what is worth knowing, and wrong with nothing.
         apply_ms, apply_ops: time and operations of the last plan; None and 0 before the first.
     """
 
@@ -200,5 +201,6 @@ class Status(Document):
     policies: tuple[PolicyStatus, ...]
     drift: tuple[str, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     apply_ms: float | None
     apply_ops: int

@@ -44,7 +44,8 @@ def command(count: bool, as_json: bool, runtime_dir: Path | None, **text: str | 
     """List every connection that the kernel tracks: client, destination, uplink, age and bytes.
 
     Sorted by client, unless there are more than 5000 or --sort is given. Totals by uplink follow on stderr.
-    Bytes and age are known only for connections that began under polywan.
+    Bytes and age are known only for connections that began under polywan. "fast" behind the state: its packets take
+    the kernel's fast path.
 
     \b
     Examples:
@@ -116,7 +117,7 @@ def _line(row: FlowRow) -> tuple[str, ...]:
         client if row.client_port is None else f"{client}:{row.client_port}",
         there,
         PROTOCOL_NAMES.get(row.protocol) or str(row.protocol),
-        row.state,
+        f"{row.state} fast" if row.fast else row.state,
         row.uplink,
         "-" if row.age is None else duration(row.age),
         "-" if row.bytes_down is None else size(row.bytes_down),

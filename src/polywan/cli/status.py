@@ -27,11 +27,18 @@ from polywan.core.status.exit_code import exit_code
 @click.argument("name", required=False)
 @options.runtime
 @options.as_json
+@click.option("-v", "--verbose", is_flag=True, help="Also show what is worth knowing and wrong with nothing.")
 @click.option("--check", is_flag=True, help="Exit with 6 when an uplink is not up, 7 when none is.")
 @click.option("--watch", is_flag=True, help="Refresh every second until Ctrl-C.")
 @click.pass_context
 def command(
-    ctx: click.Context, name: str | None, runtime_dir: Path | None, as_json: bool, check: bool, watch: bool
+    ctx: click.Context,
+    name: str | None,
+    runtime_dir: Path | None,
+    as_json: bool,
+    verbose: bool,
+    check: bool,
+    watch: bool,
 ) -> None:
     """Show what is wrong, one line each, then every uplink: state, since when, share of new connections, traffic.
 
@@ -57,6 +64,8 @@ def command(
         if as_json:
             click.echo(json.dumps(encode(status if name is None else uplinks[0]), indent=None if watch else 2))
         else:
+            for note in status.notes if verbose else ():
+                click.echo(f"note: {note}")
             click.echo(text(status, terminal_width()) if name is None else in_full(uplinks[0], status.policies))
         if not watch:
             break

@@ -249,8 +249,8 @@ class Daemon:
                 done = counted(report.done, "operation")
                 log.log(level, "applied %s in %.1f ms", done, 1000 * report.seconds)
                 self.post(Applied(report))
-            case Hold(table):
-                self._holder.hold(table)
+            case Hold(name, table):
+                self._holder.hold(name, table)
             case Read():
                 if self._reading is None or self._reading.done():
                     self._reading = self._spawn(self._read())
@@ -375,6 +375,11 @@ class Daemon:
         probes = (f"probes cannot be sent: {self._prober.problem}",) if self._prober.problem else ()
         unsaved = (f"a restart will lose the current state: {self.unsaved}",) if self.unsaved else ()
         return (*probes, *unsaved, *([self._holder.problem] if self._holder.problem else []))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the engine cannot know, and nothing is wrong without."""
+        return (self._holder.slow,) if self._holder.slow else ()
 
     async def traffic(self) -> Mapping[str, Traffic]:
         """Return connections, bytes and rates by uplink."""

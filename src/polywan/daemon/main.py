@@ -27,7 +27,7 @@ from polywan.core.errors import ConfigError, ControlError, KernelError, MissingF
 from polywan.core.plan.plan import describe_nexthop, describe_route, describe_rule
 from polywan.core.routing.sysctls import wants_multipath
 from polywan.core.ruleset.conditions import dnsmasq_lines
-from polywan.core.ruleset.second_table import HELD, KEEP_TABLE
+from polywan.core.ruleset.model import HELD
 from polywan.core.state.memory import Memory
 from polywan.core.state.state import Known, State
 from polywan.core.status.document import document
@@ -103,8 +103,17 @@ class Service:
         """Return the status document."""
         traffic = await self._daemon.traffic()
         now = asyncio.get_running_loop().time()
-        troubles = self._daemon.troubles
-        return document(self._daemon.state, __version__, self._started, time.time() - now, traffic, now, troubles)
+        daemon = self._daemon
+        return document(
+            daemon.state,
+            __version__,
+            self._started,
+            time.time() - now,
+            traffic,
+            now,
+            daemon.troubles,
+            daemon.notes,
+        )
 
     async def show(self, asked: What) -> Shown:
         """Return what the daemon wants the kernel to hold, or the configuration in force.
@@ -188,8 +197,8 @@ def _in_force(state: State, what: str) -> str:
         return ""
     match what:
         case "nft":
-            held = state.decision.held.render(KEEP_TABLE, HELD) if state.decision.held is not None else ""
-            return state.decision.desired.nft.render() + held
+            held = (table.render(name, HELD) for name, table in state.decision.held.items())
+            return "".join((state.decision.desired.nft.render(), *held))
         case "routes":
             nexthops = [
                 f"nexthop {describe_nexthop(n)}" for n in sorted(state.decision.desired.nexthops, key=lambda n: n.id)

@@ -10,6 +10,7 @@ from polywan.api.running import Removed
 from polywan.core.errors import KernelError, PolywanError
 from polywan.core.plan.plan import ActualState, removal
 from polywan.core.routing.sysctls import Sysctl, usual
+from polywan.core.ruleset.fast_path import FAST_TABLE
 from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.core.state.memory import Memory
 from polywan.core.words import counted
@@ -61,13 +62,14 @@ def remove(kernel: Kernel, state_dir: Path, known: Memory | None = None) -> Remo
 
 
 def _let_go(kernel: Kernel) -> list[str]:
-    try:
-        kernel.hold(None)
-    except PolywanError as error:
-        problem = f"the table {KEEP_TABLE} cannot be removed: {error}; it disappears when the daemon ends"
-        log.error("down.failed: %s", problem)
-        return [problem]
-    return []
+    problems = []
+    for name in (FAST_TABLE, KEEP_TABLE):
+        try:
+            kernel.hold(name, None)
+        except PolywanError as error:
+            problems.append(f"the table {name} cannot be removed: {error}; it disappears when the daemon ends")
+            log.error("down.failed: %s", problems[-1])
+    return problems
 
 
 def _forget(state_dir: Path) -> list[str]:

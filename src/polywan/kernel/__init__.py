@@ -11,11 +11,12 @@ there are, that begin, that the kernel forgot
   (ctnetlink); `kernel/conntrack/local_sockets.py`: those of this box itself (sock_diag(7));
 - `kernel/nft/libnftables.py`: our table, written by libnftables and read by netlink; `kernel/nft/affinity_maps.py`:
 clients that keep their uplink;
-  `kernel/nft/foreign_chains.py`: chains of others;
+  `kernel/nft/foreign_chains.py`: chains of others; `kernel/nft/filter_rules.py`: what their rules do;
 - `kernel/netlink/ipsec.py`: whether packets that leave are encrypted (xfrm);
 - `requirements.py`: what the machine lacks.
 
-Behind them are the transport and the attributes (`kernel/netlink/socket.py`), encoders and decoders of messages
+Behind them are the transport and the attributes (`kernel/netlink/socket.py`), sockets that stay open
+(`kernel/netlink/lending.py`), encoders and decoders of messages
 (`kernel/netlink/rtnetlink.py`, `kernel/netlink/policy_rules.py`, `kernel/netlink/nexthops.py`,
 `kernel/netlink/foreign_routing.py`, `kernel/netlink/route_query.py`, `kernel/conntrack/decode.py`,
 `kernel/nft/elements.py`, `kernel/nft/reader.py`), notifications (`events.py`), what is decoded once

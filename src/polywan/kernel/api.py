@@ -89,8 +89,12 @@ class Kernel(Protocol):
         """
         ...
 
-    def hold(self, table: NftTable | None) -> None:
-        """Make this the table that others cannot flush, for as long as this object is open; None removes it.
+    def hold(self, name: str, table: NftTable | None) -> None:
+        """Make this a table that others cannot flush, for as long as this object is open; None removes it.
+
+        Args:
+            name: its family and name (nft(8)).
+            table: what is in it; connections that were in a flowtable of it leave that.
 
         Raises:
             KernelError: the kernel refused; what was there stays.

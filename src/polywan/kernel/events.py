@@ -53,7 +53,11 @@ _NEWNETCONF: Final = 80
 
 _NFT: Final = 10 << 8
 _NEWGEN: Final = _NFT | 15
-_CHAINS: Final = (_NFT | 3, _NFT | 5)  # a chain comes or goes
+_FOREIGN: Final = {
+    # A chain comes or goes, then rules and tables; everything else is about sets.
+    **dict.fromkeys((_NFT | 3, _NFT | 5), "chain"),
+    **dict.fromkeys((_NFT | 0, _NFT | 2, _NFT | 6, _NFT | 8), "filter"),
+}
 _NFPROTO_INET: Final = 1
 _TABLE_NAME: Final = 1  # the first attribute of every nftables object names its table
 _PROC_PID, _PROC_NAME = 2, 3
@@ -110,7 +114,8 @@ class Translator:
         self._own_port = own_port
         self._own_nft_port = own_nft_port
         self._nft_ports: dict[int, bool] = {}
-        self._table_touched = self._chains_touched = False
+        self._table_touched = False
+        self._others_touched: set[str] = set()
         self.tables: frozenset[TableKey] = frozenset()
         self.know(links)
 
@@ -220,14 +225,15 @@ class Translator:
             ours = message.kind & 0xFF00 == _NFT and message.body[:1] == bytes((_NFPROTO_INET,))
             ours = ours and found.get(_TABLE_NAME) == _OUR_TABLE
             self._table_touched |= ours
-            self._chains_touched |= message.kind in _CHAINS and bool(found) and not ours
+            if found and not ours:
+                self._others_touched.add(_FOREIGN.get(message.kind, "elements"))
             return []
         self._nft_ports.clear()
         touched, self._table_touched = self._table_touched, False
-        others, self._chains_touched = self._chains_touched, False
-        if touched:
-            return [OwnStateChanged("table", _author(found))]
-        return [ForeignStateChanged("chain")] if others else []
+        others, self._others_touched = self._others_touched, set()
+        own: list[KernelEvent] = [OwnStateChanged("table", _author(found))] if touched else []
+        first = next((what for what in ("chain", "filter", "elements") if what in others), None)
+        return own if first is None else [*own, ForeignStateChanged(first)]
 
 
 def _author(found: dict[int, bytes]) -> str:

@@ -27,22 +27,21 @@ from polywan.core.plan.plan import (
     PutRoute,
     SetSysctl,
 )
-from polywan.core.ruleset.model import NftTable
-from polywan.core.ruleset.second_table import hold_texts
+from polywan.core.ruleset.model import NftTable, held_texts
 from polywan.core.state.events import KernelEvent, NewConnections
 from polywan.core.trace.route_query import RouteAnswer, RouteQuery
 from polywan.core.world.affinity import AffinityEntry
 from polywan.core.world.conntrack import Flow
 from polywan.core.world.observed import Observed, links_by_name
-from polywan.kernel import counters, sysctl
+from polywan.kernel import counters, pppoe, requirements, sysctl
 from polywan.kernel.api import Freed
 from polywan.kernel.conntrack import release as freeing
 from polywan.kernel.conntrack import table as conntrack
 from polywan.kernel.conntrack.forgotten import ForgottenConnections
 from polywan.kernel.conntrack.new_connections import NewConnectionListener
-from polywan.kernel.netlink import ipsec, lending
+from polywan.kernel.netlink import ipsec
 from polywan.kernel.netlink.rtsocket import RouteSocket, RoutingOp
-from polywan.kernel.nft import foreign_chains
+from polywan.kernel.nft import filter_rules, foreign_chains
 from polywan.kernel.nft.affinity_maps import AffinityMaps
 from polywan.kernel.nft.libnftables import Nftables
 
@@ -61,9 +60,9 @@ class LinuxKernel:
         self._route = RouteSocket()
         self._nft = Nftables()
         self._clients = AffinityMaps()
+        self._flowtable: bool | None = None
         self._vanished = ForgottenConnections()
         self._listener = NewConnectionListener(self._vanished)
-        self._lending: int | None = lending.keep()
 
     def missing(self, *, multipath: bool = False) -> list[str]:
         """Return what the machine lacks; see `Kernel.missing`."""
@@ -80,12 +79,17 @@ class LinuxKernel:
         addresses = self._route.addresses(names)
         theirs = self._route.foreign_rules()
         routes = self._route.foreign_routes(theirs, names)
+        if self._flowtable is None:
+            self._flowtable = requirements.has_flowtable(self._nft)
         return Observed(
             links=links_by_name(links),
             addresses=addresses,
             defaults=routes.defaults,
             wide=frozenset(part.link for part in routes.parts),
             parts=routes.parts,
+            sessions=pppoe.carriers(),
+            flowtable=self._flowtable,
+            watching=filter_rules.who_watches(foreign_chains.OURS) if self._flowtable else "",
             xfrm=sysctl.read("net/core/xfrm_acq_expires") is not None,
             ipsec=ipsec.in_use(),
             compared=foreign_chains.after_routing(),
@@ -116,9 +120,9 @@ class LinuxKernel:
         done = len(plan.ops) - len(failures)
         return ApplyReport(plan=plan, done=done, failures=tuple(failures), seconds=perf_counter() - start)
 
-    def hold(self, table: NftTable | None) -> None:
+    def hold(self, name: str, table: NftTable | None) -> None:
         """Keep a table that others cannot flush; see `Kernel.hold`."""
-        first, second = hold_texts(table)
+        first, second = held_texts(name, table)
         try:
             self._nft.run(first)
         except KernelError as e:
@@ -197,9 +201,6 @@ class LinuxKernel:
         self._route.close()
         self._nft.close()
         self._clients.close()
-        if self._lending is not None:
-            lending.close(self._lending)
-        self._lending = None
 
 
 def _is_routing(op: Op) -> TypeGuard[RoutingOp]:

@@ -8,6 +8,7 @@ from typing import Final
 
 from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.net import FAMILIES, Family
+from polywan.core.ruleset.model import Chain, Hook, NftFlowtable, NftRule, NftTable, held_texts
 from polywan.kernel import sysctl
 from polywan.kernel.conntrack import table as conntrack
 from polywan.kernel.netlink import nexthops as nh
@@ -79,6 +80,17 @@ def _nftables(nft: Nftables) -> Iterator[str]:
             return
         except KernelError as e:
             yield f"{what} (kernel option {options}): {e}"
+
+
+def has_flowtable(nft: Nftables) -> bool:
+    """True when the kernel has flowtables, with counters (Linux 5.7), and tables that belong to a socket (5.12)."""
+    chain = Chain((NftRule("flow add @flows", "check"),), Hook("filter", "forward", 300))
+    table = NftTable(chains={"check": chain}, flowtables={"flows": NftFlowtable(("lo",), 10)})
+    try:
+        nft.run(f"{held_texts(_CHECK_TABLE, table)[0]}delete table {_CHECK_TABLE}\n")
+    except (MissingFeature, KernelError):
+        return False
+    return True
 
 
 def attempt(nft: Nftables, hook: str, expression: str) -> None:

@@ -160,8 +160,8 @@ class Simulation:
         match effect:
             case Apply(plan):
                 self._apply(plan)
-            case Hold(table):
-                self.kernel.hold(table)
+            case Hold(name, table):
+                self.kernel.hold(name, table)
             case Read():
                 if not self._reading:
                     self._reading = True

@@ -16,6 +16,7 @@ from polywan.core.health.rounds import Health
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan.plan import NftBatch
 from polywan.core.policy.operator import Verb
+from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.core.state.effects import MOST_READS, Apply, Effect, Read, ReleaseConnections, StartProbe
 from polywan.core.state.events import OperatorCommand
 from polywan.core.world.observed import Link, Observed
@@ -94,7 +95,7 @@ def test_what_is_written_is_what_the_kernel_has() -> None:
     sim.run_until(1.0)
     assert sim.state.decision.desired is not None
     assert sim.kernel.read(()).routes == sim.state.decision.desired.routes
-    assert sim.kernel.held is not None
+    assert KEEP_TABLE in sim.kernel.held
     assert sim.kernel.listening
 
 

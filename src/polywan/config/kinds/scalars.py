@@ -124,18 +124,19 @@ class OneOf(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Flag(Kind):
-    """True or false, or one of the words that may stand instead."""
+    """True or false, or one of the words that may stand instead; `values` are the truth values that it may have."""
 
     words: tuple[str, ...] = ()
+    values: tuple[bool, ...] = (True, False)
 
     def _expected(self) -> str:
-        return either(["true", "false", *(f'"{w}"' for w in self.words)])
+        return either([*(str(value).lower() for value in self.values), *(f'"{w}"' for w in self.words)])
 
     def _schema(self) -> dict[str, Any]:
-        return {"enum": [True, False, *self.words]} if self.words else {"type": "boolean"}
+        return {"enum": [*self.values, *self.words]} if self.words else {"type": "boolean"}
 
     def _parse(self, raw: object) -> bool | str:
-        if isinstance(raw, bool) or (isinstance(raw, str) and raw in self.words):
+        if (isinstance(raw, bool) and raw in self.values) or (isinstance(raw, str) and raw in self.words):
             return raw
         quoted = isinstance(raw, str) and raw.lower() in {"true", "false"}
         raise self.refusal(raw, "write it without quotes" if quoted else "")

@@ -82,6 +82,13 @@ class GlobalSettings(Model):
         'turns it on when a rule needs it and never off. Default "auto": a host without a LAN stays a '
         "host.",
     )
+    fastpath: Annotated[Literal["auto", False], Flag(("auto",), (False,))] = Field(
+        default="auto",
+        description='Whether established connections that the box forwards take the kernel\'s fast path: "auto" or '
+        "false. Their packets then cost half of bare forwarding, and meet no rule of any program. Default "
+        '"auto": where the kernel can, and where nothing else on the box has to see every packet '
+        "(docs/design/packet-path.md).",
+    )
 
 
 class Config(Model):

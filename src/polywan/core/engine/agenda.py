@@ -13,7 +13,7 @@ from polywan.core.evolve import replace
 from polywan.core.health import rounds as hl
 from polywan.core.health.probes import ProbeOrder, ProbeTarget
 from polywan.core.health.rounds import ProbeState
-from polywan.core.state import probe_costs, retired_marks
+from polywan.core.state import probe_costs, rerouting, retired_marks
 from polywan.core.state.effects import Effect, Read, SaveMemory, StartProbe
 from polywan.core.state.state import State
 from polywan.core.world.paths import Path, UplinkFamily, patience
@@ -174,6 +174,7 @@ STARTING: Final = (Timer(_read_due, _read),)
 TIMERS: Final = (
     *STARTING,
     Timer(lambda state: state.agenda.write_at, _write),
+    Timer(lambda state: state.agenda.renew_at, rerouting.renew),
     Timer(_sweep_due, _sweep),
     Timer(draining.due),
     Timer(_probes_due, _start_probes),

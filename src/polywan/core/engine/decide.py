@@ -23,8 +23,9 @@ from polywan.core.policy.operator import off
 from polywan.core.policy.selection import Selection, select
 from polywan.core.policy.uplink_state import view
 from polywan.core.resolved import Resolved
-from polywan.core.ruleset.model import state_of
-from polywan.core.ruleset.second_table import keep
+from polywan.core.ruleset.fast_path import FAST_TABLE, fast_path, obstacle
+from polywan.core.ruleset.model import NftTable, state_of
+from polywan.core.ruleset.second_table import KEEP_TABLE, keep
 from polywan.core.state import drift, outages, refusals, retired_marks
 from polywan.core.state.agenda import Agenda
 from polywan.core.state.effects import (
@@ -175,8 +176,9 @@ def _judge(state: State, known: _Known, now: float, *, after_read: bool) -> _Out
     decision = replace(
         chosen,
         desired=desired,
-        held=keep(desired.nft, config.layout.mask, ipsec=observed.ipsec),
+        held=_held(config, world, desired, choice),
         cautions=cautions,
+        slow=obstacle(config, observed),
         warnings=(
             *state.known.advice,
             *conflicts(config, actual, observed, config.marks),
@@ -196,6 +198,24 @@ def _judge(state: State, known: _Known, now: float, *, after_read: bool) -> _Out
     )
 
 
+def _held(config: Resolved, world: World, desired: DesiredState, choice: _Choice) -> dict[str, NftTable]:
+    """The tables that others cannot flush; the fast path is for uplinks that serve, and that nobody leaves."""
+    chosen, lost = choice.decision, choice.selection.dead | choice.selection.moved | choice.selection.down
+    serving = frozenset(
+        key
+        for key, probes in choice.probes.items()
+        if probes.health is Health.UP and key not in lost and key not in chosen.drains
+        if config.numbers[key[0]].mark not in chosen.retired
+    )
+    fast = fast_path(config, world, serving)
+    kept = keep(desired.nft, config.layout.mask, ipsec=world.observed.ipsec, xfrm=world.observed.xfrm)
+    return {KEEP_TABLE: kept, **({} if fast is None else {FAST_TABLE: fast})}
+
+
+def _routing(desired: DesiredState) -> tuple[object, ...]:
+    return desired.routes, desired.rules, desired.nexthops
+
+
 def _written(state: State, made: _Outcome, memory: Memory) -> Iterator[Effect]:
     """What is written, in its order: a setting's old value is on disk before the setting is changed."""
     if memory is not made.choice.memory:
@@ -204,9 +224,12 @@ def _written(state: State, made: _Outcome, memory: Memory) -> Iterator[Effect]:
         yield Apply(made.plan)
         if state.known.actual is None or state.known.actual.nft is None:
             yield ForgetUntranslated()
-    held = made.decision.held
-    if held != state.decision.held and held is not None:
-        yield Hold(held)
+    before, after = state.decision.held, made.decision.held
+    routed = state.decision.desired is not None and _routing(state.decision.desired) != _routing(made.desired)
+    for name in dict.fromkeys((*after, *before)):
+        # What is on the fast path does not ask which way it goes as long as nobody tells it to.
+        if before.get(name) != after.get(name) or (routed and name == FAST_TABLE):
+            yield Hold(name, after.get(name))
 
 
 def _adopted(state: State, known: _Known, made: _Outcome, memory: Memory, now: float, *, after_read: bool) -> State:
@@ -343,6 +366,10 @@ def _assume(desired: DesiredState, actual: ActualState) -> ActualState:
 
 
 def _raised(state: State, decision: Decision) -> Iterator[Log]:
+    if decision.slow and decision.slow != state.decision.slow:
+        yield Log(Level.INFO, "fastpath.off", f"every packet takes the slow path: {decision.slow}")
+    elif decision.slow != state.decision.slow:
+        yield Log(Level.INFO, "fastpath.on", "established connections may take the fast path again")
     for text in cautious.newly_raised(decision.cautions, state.decision.cautions):
         yield Log(Level.WARNING, "caution", text)
 

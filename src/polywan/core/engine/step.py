@@ -34,7 +34,7 @@ from polywan.core.health.rounds import Health
 from polywan.core.plan.cautions import READ_SETTINGS
 from polywan.core.plan.plan import ApplyReport
 from polywan.core.routing.sysctls import ALL_RP_FILTER, EVENTS, build_sysctls
-from polywan.core.state import refusals, relevance
+from polywan.core.state import refusals, relevance, rerouting
 from polywan.core.state.effects import Effect, Level, Log
 from polywan.core.state.events import (
     AddressLost,
@@ -145,6 +145,9 @@ def _take_read(state: State, event: ReadDone, now: float) -> tuple[State, tuple[
 
 
 def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, tuple[Effect, ...], bool]:
+    state = rerouting.heard(state, event, now)
+    if not relevance.counts(state, event):
+        return state, (), False
     if relevance.foreign(state, event):
         return agenda.read_soon(state, now, agenda.LATER), (), False
     match event:

@@ -14,7 +14,10 @@ from hashlib import blake2s
 from typing import Final, TypeAlias
 
 TABLE: Final = "inet polywan"
-"""Family and name of the one table that is ours (nft(8))."""
+"""Family and name of our main table (nft(8))."""
+
+HELD: Final = "flags owner"
+"""What the declaration of a table begins with that others cannot flush, and that goes with the daemon (Linux 5.12)."""
 
 UNREAD: Final = ("list_", "theirs_", "affinity_", "dns_", "asked_", "specific_")
 """Beginnings of the names of sets and maps whose elements are never compared: prefix lists and destinations of others,
@@ -101,13 +104,27 @@ class NftMap:
     elements: Mapping[Key, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class NftFlowtable:
+    """A flowtable: the devices by which connections in it come and leave, and where in the hook ingress it stands."""
+
+    devices: tuple[str, ...]
+    priority: int
+
+    def render(self) -> str:
+        """The flowtable's declaration as nft reads it; bytes count for connection tracking, too (Linux 5.7)."""
+        devices = ", ".join(f'"{device}"' for device in self.devices)
+        return f"hook ingress priority {self.priority}; devices = {{ {devices} }}; counter;"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NftTable:
-    """The whole of polywan's table. Names must not be nft keywords: prefix every generated one."""
+    """The whole of a table of polywan. Names must not be nft keywords: prefix every generated one."""
 
     chains: Mapping[str, Chain]
     sets: Mapping[str, NftSet] = field(default_factory=dict)
     maps: Mapping[str, NftMap] = field(default_factory=dict)
+    flowtables: Mapping[str, NftFlowtable] = field(default_factory=dict)
 
     def render(self, name: str = TABLE, flags: str = "") -> str:
         """The table's declaration as nft reads it; chains that others jump to come first."""
@@ -115,6 +132,7 @@ class NftTable:
         for name, chain in self.chains.items():
             if chain.hook is None:
                 lines.append(f"\tchain {name} {{\n\t}}")
+        lines += [f"\tflowtable {name} {{\n\t\t{flows.render()}\n\t}}" for name, flows in self.flowtables.items()]
         lines += _filled(self.sets, self.maps)
         for name, chain in self.chains.items():
             lines.append(f"\tchain {name} {{")
@@ -160,6 +178,21 @@ def unread(name: str) -> bool:
 def replace_text(table: NftTable) -> str:
     """One transaction that puts `table` in the place of whatever is there (the `add` makes `delete` safe)."""
     return f"add table {TABLE}\ndelete table {TABLE}\n{table.render()}"
+
+
+def held_texts(name: str, table: NftTable | None) -> tuple[str, str]:
+    """Return the transaction that puts the table, or none, in place of ours or of nothing, and the one to try then.
+
+    The second is for a table of that name which is nobody's, as a saved rule set brings it: it cannot become anybody's.
+
+    Args:
+        name: family and name of the table; others cannot flush it, and it goes with the socket that made it.
+        table: what is to be there.
+    """
+    owned = f"{{ {HELD}; }}"
+    text = "" if table is None else table.render(name, HELD)
+    first = f"add table {name} {owned}\ndelete table {name}\n{text}"
+    return first, first.replace(f" {owned}", "", 1)
 
 
 def delete_text() -> str:

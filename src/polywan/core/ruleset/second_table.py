@@ -20,19 +20,17 @@ from itertools import takewhile
 from typing import Final
 
 from polywan.core.ruleset.model import QUOTABLE, Chain, NftRule, NftTable, unread
+from polywan.core.ruleset.neighbours.ipsec import from_outside
 from polywan.core.ruleset.table import INVALID
 
 KEEP_TABLE: Final = "inet polywan_keep"
 """Family and name of the table (nft(8))."""
 
-HELD: Final = "flags owner"
-"""What its declaration begins with."""
-
 _REFERS: Final = re.compile(r"(?:@|goto |jump )(\w+)")
 _COPIED: Final = ("nat", "kill_switch")
 
 
-def keep(table: NftTable, mask: int, *, ipsec: bool) -> NftTable:
+def keep(table: NftTable, mask: int, *, ipsec: bool, xfrm: bool = True) -> NftTable:
     """Return the table that stands in for `table`.
 
     Sets that others fill, or that come in pieces, are not here. A chain ends before the first rule that needs one of
@@ -42,8 +40,12 @@ def keep(table: NftTable, mask: int, *, ipsec: bool) -> NftTable:
         table: ours.
         mask: bits of the mark that are ours.
         ipsec: packets that leave may go into a tunnel.
+        xfrm: the kernel can do IPsec.
     """
-    chains = {n: _later(replace(table.chains[n], rules=rules)) for n, rules in _marks(table, mask, ipsec=ipsec).items()}
+    chains = {
+        n: _later(replace(table.chains[n], rules=rules))
+        for n, rules in _marks(table, mask, ipsec=ipsec, xfrm=xfrm).items()
+    }
     for name in _COPIED:
         if name in table.chains:
             whole = tuple(takewhile(lambda rule: _sound(rule.text, table), table.chains[name].rules))
@@ -56,18 +58,7 @@ def keep(table: NftTable, mask: int, *, ipsec: bool) -> NftTable:
     )
 
 
-def hold_texts(table: NftTable | None) -> tuple[str, str]:
-    """Return the transaction that puts the table, or none, in place of ours or of nothing, and the one to try then.
-
-    The second is for a table of that name which is nobody's, as a saved rule set brings it: it cannot become anybody's.
-    """
-    owned = f"{{ {HELD}; }}"
-    text = "" if table is None else table.render(KEEP_TABLE, HELD)
-    first = f"add table {KEEP_TABLE} {owned}\ndelete table {KEEP_TABLE}\n{text}"
-    return first, first.replace(f" {owned}", "", 1)
-
-
-def _marks(table: NftTable, mask: int, *, ipsec: bool) -> Mapping[str, tuple[NftRule, ...]]:
+def _marks(table: NftTable, mask: int, *, ipsec: bool, xfrm: bool) -> Mapping[str, tuple[NftRule, ...]]:
     """The mark of the connection back on its packet, where the main table has not done so.
 
     What begins meanwhile and comes from outside is given one: its answer would leave by main's default.
@@ -78,7 +69,7 @@ def _marks(table: NftTable, mask: int, *, ipsec: bool) -> Mapping[str, tuple[Nft
         "ct direction reply iifname @outside_ifs accept", "an answer from outside: routed by its destination"
     )
     arrived = NftRule(
-        "ct state new meta secpath missing iifname vmap @arrival", "from outside: replies go back the way it came"
+        f"ct state new {from_outside(xfrm=xfrm)}iifname vmap @arrival", "from outside: replies go back the way it came"
     )
     return {
         "prerouting": (done, answer, arrived, back, *(() if ipsec else _untranslated(table))),

@@ -247,7 +247,10 @@ def _shared(inputs: RulesetInput) -> dict[str, Chain]:
     classify = (
         *bridged_in(inputs.observed),
         NftRule("ip saddr @own goto spoofed", "claims to come from this box"),
-        NftRule(f"{ipsec.from_outside(inputs)}iifname vmap @arrival", "from outside: replies go back the way it came"),
+        NftRule(
+            f"{ipsec.from_outside(xfrm=inputs.observed.xfrm)}iifname vmap @arrival",
+            "from outside: replies go back the way it came",
+        ),
         stranger,
         here,
         *decided.theirs(inputs),

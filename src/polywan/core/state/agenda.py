@@ -36,6 +36,7 @@ class Agenda:
             for, and `took` how many seconds it took.
         sweeps: cuts to come.
         write_at: when the account of outages has to be written down.
+        renew_at: when the table of the fast path is written again (`core/state/rerouting.py`), `renewed`: when it was.
         seek_at: when connections of uplinks in doubt are looked at next. `seeking`: the uplinks that are
             just being looked at.
     """
@@ -51,6 +52,8 @@ class Agenda:
     took: float = 0.0
     sweeps: tuple[Sweep, ...] = ()
     write_at: float = inf
+    renew_at: float = inf
+    renewed: float = -inf
     seek_at: float = inf
     seeking: frozenset[UplinkFamily] = frozenset()
 

@@ -35,9 +35,10 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Make this the table that others cannot flush (`core/ruleset/second_table.py`)."""
+    """Make this a table that others cannot flush (`core/ruleset/second_table.py`, `fast_path.py`); None removes it."""
 
-    table: NftTable
+    name: str
+    table: NftTable | None
 
 
 @dataclass(frozen=True, slots=True)

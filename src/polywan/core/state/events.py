@@ -34,9 +34,10 @@ class LinkRemoved:
 
 @dataclass(frozen=True, slots=True)
 class ForeignStateChanged:
-    """Addresses or routes of others changed (`what` says which kind): read again.
+    """Something of others changed: read again, or nearly.
 
     Attributes:
+        what: "address", "route", "rule", "nexthop", "setting"; of nftables "chain", "filter" (rules) or "elements".
         link: the one device that the change is about, where it is about one; no difference between two changes.
     """
 

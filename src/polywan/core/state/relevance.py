@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from polywan.core.state import rerouting
 from polywan.core.state.events import AddressLost, Event, ForeignStateChanged, LinkChanged, LinkRemoved
 from polywan.core.state.state import State
 from polywan.core.world.observed import Link, Observed
@@ -22,6 +23,8 @@ def foreign(state: State, event: Event) -> bool:
     if observed is None or config is None:
         return False
     match event:
+        case ForeignStateChanged("filter" | "elements"):
+            return True
         case LinkChanged(link):
             name, kind, index = link.name, link.kind, link.index
         case LinkRemoved(name) | ForeignStateChanged(link=str(name)) | AddressLost(link=name):
@@ -33,6 +36,17 @@ def foreign(state: State, event: Event) -> bool:
         return False
     devices = {uplink.interface for uplink in config.uplinks.values()}
     return name not in devices and index not in {link.index for link in _above(observed, devices)}
+
+
+def counts(state: State, event: Event) -> bool:
+    """Tell whether anything but the fast path depends on what changed, or whether the fast path is allowed."""
+    match event:
+        case ForeignStateChanged("elements"):
+            return False
+        case ForeignStateChanged("filter"):
+            return rerouting.wanted(state)
+        case _:
+            return True
 
 
 def _above(observed: Observed, devices: set[str]) -> Iterator[Link]:

@@ -111,9 +111,10 @@ class Decision:
         drains: uplinks that are being left.
         retired: marks that a reload removed, and until when they are dead.
         views: every uplink's state as people see it.
-        desired: what the kernel should hold; None before the first decision. `held`: the table that others cannot
-            flush.
+        desired: what the kernel should hold; None before the first decision.
+        held: the tables that others cannot flush, by family and name.
         cautions: why nothing may work in this world, as of the last read.
+        slow: why no connection may take the fast path; empty when some may, or nobody wants it.
         warnings: what the user should know, for status; advice and cautions are part of it.
     """
 
@@ -125,8 +126,9 @@ class Decision:
     retired: Retired = field(default_factory=dict)
     views: Mapping[str, UplinkView] = field(default_factory=dict)
     desired: DesiredState | None = None
-    held: NftTable | None = None
+    held: Mapping[str, NftTable] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
+    slow: str = ""
     warnings: tuple[str, ...] = ()
 
 

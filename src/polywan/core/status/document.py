@@ -65,6 +65,7 @@ def document(
     traffic: Mapping[str, Traffic],
     now: float = inf,
     troubles: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Status:
     """Return the status document.
 
@@ -76,6 +77,7 @@ def document(
         traffic: measurements by uplink.
         now: monotonic seconds; without it nothing is told of what counts for seconds only.
         troubles: what else people should know.
+        notes: what else is worth knowing.
     """
     config, selection, applied = state.known.config, state.decision.selection, state.done.retries.applied
     names = () if config is None else config.uplinks
@@ -99,6 +101,10 @@ def document(
             *forced(state),
             *(f"target {target} answers through no uplink: not counted" for target in state.health.bad_targets.bad),
             *troubles,
+        ),
+        notes=(
+            *([f"every packet takes the slow path: {state.decision.slow}"] if state.decision.slow else []),
+            *notes,
         ),
         apply_ms=round(1000 * applied.seconds, 2) if applied else None,
         apply_ops=len(applied.plan.ops) if applied else 0,

@@ -24,6 +24,7 @@ class Flow(NamedTuple):
         timeout: seconds until it is forgotten unless a packet comes.
         bytes_up, bytes_down, packets_up, packets_down: from the client and to it; None when it began while
             nf_conntrack_acct was off.
+        fast: 1 when its packets take the fast path, of which the kernel tells no timeout; a number, as in documents.
     """
 
     family: Family
@@ -44,6 +45,7 @@ class Flow(NamedTuple):
     bytes_down: int | None = None
     packets_up: int | None = None
     packets_down: int | None = None
+    fast: int = 0
 
 
 _UNANSWERED: Final = frozenset({"SYN_SENT", "UNREPLIED"})

@@ -26,6 +26,7 @@ class Link:
         mtu: bytes.
         kind: the driver's name, as "veth", "macvlan", "ppp"; empty for hardware.
         master: index of the link that this one belongs to, as a port does to its bridge; 0 for none (IFLA_MASTER).
+        parent: index of the link that carries this VLAN; 0 for all other kinds (IFLA_LINK).
         member_of: kind of that link, as "bridge", "bond", "team", "vrf" (IFLA_INFO_SLAVE_KIND).
         mac: link-layer address of a bridge; empty for all others.
         rx_bytes, tx_bytes: counters since the link was made; no difference between two links.
@@ -41,6 +42,7 @@ class Link:
     master: int = 0
     member_of: str = ""
     mac: str = ""
+    parent: int = 0
     rx_bytes: int = field(default=0, compare=False)
     tx_bytes: int = field(default=0, compare=False)
 
@@ -113,6 +115,9 @@ class Observed:
         rules: policy rules of others (without the kernel's own three), in the order in which they are tried.
         tables: what the tables that `rules` name know, but main and local; one without routes is left out.
         parts: these routes.
+        sessions: links that carry PPPoE sessions.
+        flowtable: the kernel has flowtables.
+        watching: what of other programs has to see every packet that is forwarded, for people; empty for nothing.
         leases: by link, what a DHCP client knows of a router that no default route leads to.
     """
 
@@ -126,6 +131,9 @@ class Observed:
     rules: tuple[ForeignRule, ...] = ()
     tables: Mapping[TableId, tuple[Destination, ...]] = field(default_factory=dict)
     parts: tuple[WideRoute, ...] = ()
+    sessions: frozenset[str] = frozenset()
+    flowtable: bool = False
+    watching: str = ""
     leases: Mapping[str, Lease] = field(default_factory=dict)
     _global: Mapping[tuple[str, Family], tuple[IPInterface, ...]] = field(init=False, repr=False, compare=False)
     _routes: Mapping[tuple[str, Family], tuple[DefaultRoute, ...]] = field(init=False, repr=False, compare=False)
@@ -209,6 +217,9 @@ class Observed:
                 rules=self.rules,
                 tables=_without(self.tables, link.name),
                 parts=tuple(p for p in self.parts if p.link != link.name),
+                sessions=self.sessions,
+                flowtable=self.flowtable,
+                watching=self.watching,
                 leases=self.leases,
             )
         changed = copy(self)
@@ -228,6 +239,9 @@ class Observed:
             rules=self.rules,
             tables=_without(self.tables, name),
             parts=tuple(p for p in self.parts if p.link != name),
+            sessions=self.sessions,
+            flowtable=self.flowtable,
+            watching=self.watching,
             leases=self.leases,
         )
 

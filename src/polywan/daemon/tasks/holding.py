@@ -1,41 +1,56 @@
-"""The table that others cannot flush, made and, when the kernel refuses it, missed in one sentence."""
+"""The tables that others cannot flush, made and, when the kernel refuses one, missed in one sentence."""
 
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from polywan.core.errors import PolywanError
+from polywan.core.ruleset.fast_path import FAST_TABLE
 from polywan.core.ruleset.model import NftTable
+from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.kernel.api import Kernel
 
 log = logging.getLogger("polywan")
 
+_MEANS: Final = {
+    KEEP_TABLE: "a reload of the firewall that flushes every rule will break connections",
+    FAST_TABLE: "every packet takes the slow path",
+}
+
 
 class Holder:
-    """Asks the kernel for the table.
-
-    Attributes:
-        problem: what its absence means, for people; empty while it is there.
-    """
+    """Asks the kernel for the tables; everything works without them."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._waiting: NftTable | None = None
-        self.problem = ""
+        self._waiting: dict[str, NftTable | None] = {}
+        self._problems: dict[str, str] = {}
 
-    def hold(self, table: NftTable) -> None:
-        """Make this the table; what is refused now is for `again`, and never raises: everything works without it."""
+    def hold(self, name: str, table: NftTable | None) -> None:
+        """Make this the table of that name; what is refused now is for `again`, and never raises."""
         try:
-            self._kernel.hold(table)
+            self._kernel.hold(name, table)
         except PolywanError as error:
-            text = f"a reload of the firewall that flushes every rule will break connections: {error}"
-            if text != self.problem:
+            text = f"{_MEANS[name]}: {error}"
+            if text != self._problems.get(name):
                 log.warning("keep.refused: %s", text)
-            self.problem, self._waiting = text, table
+            self._problems[name], self._waiting[name] = text, table
             return
-        self.problem, self._waiting = "", None
+        self._problems.pop(name, None)
+        self._waiting.pop(name, None)
 
     def again(self) -> None:
-        """Make the table that was refused before, if there is one."""
-        if self._waiting is not None:
-            self.hold(self._waiting)
+        """Make the tables that were refused before, if there are any."""
+        for name, table in tuple(self._waiting.items()):
+            self.hold(name, table)
+
+    @property
+    def problem(self) -> str:
+        """What the absence of the second table means, for people; empty while it is there."""
+        return self._problems.get(KEEP_TABLE, "")
+
+    @property
+    def slow(self) -> str:
+        """Why nothing takes the fast path although it should, for people; empty while it is there."""
+        return self._problems.get(FAST_TABLE, "")

@@ -67,6 +67,13 @@ _TCP_STATES: Final = (
     "SYN_SENT2",
 )
 _SEEN_REPLY, _ASSURED = 2, 4
+_OFFLOADED: Final = 14
+OFFLOADED: Final = 1 << _OFFLOADED
+"""Bit of the status (IPS_OFFLOAD): the connection is in a flowtable. The kernel then shows no timeout and no state."""
+
+ESTABLISHED: Final = 3
+"""State of TCP (linux/netfilter/nf_conntrack_tcp.h); no other TCP gets into a flowtable."""
+
 _STATES: Final = tuple(
     "UNREPLIED" if not status & _SEEN_REPLY else "ASSURED" if status & _ASSURED else "" for status in range(8)
 )
@@ -189,6 +196,9 @@ class Decoder:
             status, state, timeout, mark, packets_up, bytes_up, packets_down, bytes_down, start,
         ) = layout.read(body)  # fmt: skip
         texts = self._texts
+        fast = 0 if status is None else status >> _OFFLOADED & 1
+        if fast and protocol == _TCP:
+            state = ESTABLISHED
         if protocol == _TCP and state is not None and state < len(_TCP_STATES):
             word = _TCP_STATES[state]
         else:
@@ -199,5 +209,5 @@ class Decoder:
             None if reply_from is None else texts[reply_from], reply_from_port,
             None if reply_to is None else texts[reply_to], reply_to_port,
             word, (mark or 0) & self._mask, max(0, self._now - start) // 1_000_000 / 1000 if start else None, timeout,
-            bytes_up, bytes_down, packets_up, packets_down,
+            bytes_up, bytes_down, packets_up, packets_down, fast,
         ))  # fmt: skip

@@ -14,7 +14,7 @@ from polywan.core.errors import KernelError
 from polywan.core.net import Family
 from polywan.core.world.conntrack import Flow
 from polywan.kernel.conntrack.challenge_ack import End
-from polywan.kernel.conntrack.decode import Decoder, Layouts
+from polywan.kernel.conntrack.decode import OFFLOADED, Decoder, Layouts
 from polywan.kernel.netlink.lending import netfilter
 from polywan.kernel.netlink.socket import (
     CREATE,
@@ -98,6 +98,11 @@ def flows(mask: int, mark: int | None = None) -> Iterator[Flow]:
 
 _CHUNK: Final = 256
 
+_RETRY: Final = 0.005
+_PATIENCE: Final = 20
+"""Seconds between attempts, and how many there are at most: before Linux 6.4 no entry can be deleted that is in a
+flowtable (EBUSY), and it takes some milliseconds to leave one."""
+
 Deletion: TypeAlias = Request
 """What forgets exactly one connection; for `delete`."""
 
@@ -142,7 +147,7 @@ def find(mark: int, mask: int, family: Family, own: Collection[bytes], *, inboun
                 continue
             if cuttable(values):
                 found.doomed.append(deletion(body))
-            elif values[_PROTOCOL] == _TCP and values[_STATE] in _OPEN:
+            elif values[_PROTOCOL] == _TCP and (values[_STATE] in _OPEN or (values[_STATUS_BITS] or 0) & OFFLOADED):
                 _sort(found, body, values, own)
             count += 1
             if count % _CHUNK == 0:
@@ -176,9 +181,17 @@ def delete(doomed: Sequence[Deletion]) -> int:
     """
     if not doomed:
         return 0
+    gone, remaining = 0, doomed
     with netfilter() as netlink:
-        # Entries that went away by themselves meanwhile are refused with ENOENT.
-        return len(doomed) - netlink.batch_quietly(doomed)
+        for _ in range(_PATIENCE):
+            # Entries that went away by themselves meanwhile are refused with ENOENT.
+            refused = netlink.batch_quietly(remaining)
+            gone += len(remaining) - len(refused)
+            remaining = [request for request, why in refused if why.errno == errno.EBUSY]
+            if not remaining:
+                break
+            time.sleep(_RETRY)
+    return gone
 
 
 def _sort(found: Found, body: bytes, values: Sequence[Any], own: Collection[bytes]) -> None:

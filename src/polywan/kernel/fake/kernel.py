@@ -108,13 +108,12 @@ class FakeKernel(FakeHeld, FakeTracker):
         self.chains: list[ForwardChain] = []
         self.nft: NftState | None = None
         self.sysctls = dict(sysctls or {})
-        self.writes = 0
-        self._missing = list(missing)
+        self.writes, self._missing = 0, list(missing)
         self._listeners: list[_Listener] = []
         self._failures: list[tuple[type[Op], int]] = []
 
     def missing(self, *, multipath: bool = False) -> list[str]:  # noqa: ARG002 - the constructor knows
-        """Return what the constructor was told."""
+        """Return what it was told."""
         return list(self._missing)
 
     def counters(self) -> Mapping[str, tuple[int, int]]:
@@ -131,6 +130,7 @@ class FakeKernel(FakeHeld, FakeTracker):
             rules=tuple(sorted(self.foreign_rules, key=lambda rule: rule.priority)),
             tables=named(self.tables, self.foreign_rules),
             parts=tuple(WideRoute(to, link) for to, link in self.wide if is_wide(to)),
+            flowtable=True,
         )
 
     def read(self, sysctls: Sequence[str]) -> ActualState:
@@ -146,8 +146,8 @@ class FakeKernel(FakeHeld, FakeTracker):
 
     def apply(self, plan: Plan) -> ApplyReport:
         """Carry out the plan; see `Kernel.apply`. It takes no time."""
-        failures = tuple(f for op in plan.ops if (f := self._try(op)) is not None)
-        return ApplyReport(plan=plan, done=len(plan.ops) - len(failures), failures=failures)
+        failed = tuple(f for op in plan.ops if (f := self._try(op)) is not None)
+        return ApplyReport(plan=plan, done=len(plan.ops) - len(failed), failures=failed)
 
     def _try(self, op: Op) -> Failure | None:
         self.writes += 1

@@ -28,13 +28,18 @@ _REFERENCE: Final = re.compile(rf"@({_NAME})")
 
 
 class FakeHeld:
-    """The table that others cannot flush: see `Kernel.hold`."""
+    """The tables that others cannot flush: see `Kernel.hold`."""
 
-    held: NftTable | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[str, NftTable] = {}
 
-    def hold(self, table: NftTable | None) -> None:
+    def hold(self, name: str, table: NftTable | None) -> None:
         """Keep the table; see `Kernel.hold`."""
-        self.held = table
+        if table is None:
+            self.held.pop(name, None)
+        else:
+            self.held[name] = table
 
 
 def transact(state: NftState | None, text: str) -> NftState | None:

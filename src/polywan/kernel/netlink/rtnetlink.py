@@ -51,7 +51,8 @@ _HOP: Final = struct.Struct("=HBBi")  # struct rtnexthop
 _BYTES: Final = struct.Struct("=16xQQ")
 
 _IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x8, 0x10, 0x80, 0x10000
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_STATS64 = 1, 3, 4, 10, 18, 23
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
+_IFLA_MASTER, _IFLA_LINKINFO, _IFLA_STATS64 = 10, 18, 23
 _IFLA_EXT_MASK, _SKIP_STATISTICS = 29, 1 << 3
 _INFO_KIND, _INFO_SLAVE_KIND = 1, 4
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
@@ -154,6 +155,8 @@ def decode_link(body: bytes) -> Link | None:
         mac=found.get(_IFLA_ADDRESS, b"").hex(":") if kind == "bridge" else "",
         master=u32(found.get(_IFLA_MASTER, b"")),
         member_of=text(about.get(_INFO_SLAVE_KIND, b"")),
+        # Of other kinds it may be the number of a device in another network namespace.
+        parent=u32(found.get(_IFLA_LINK, b"")) if kind == "vlan" else 0,
         rx_bytes=received,
         tx_bytes=sent,
     )

@@ -266,22 +266,24 @@ class NetlinkSocket:
                     answers[message.sequence] = refusal(message)
         return [answers[first + i] for i in range(len(requests))]
 
-    def batch_quietly(self, requests: Sequence[Request]) -> int:
-        """Send requests of which only refusals and the last one are answered; return how many were refused.
+    def batch_quietly(self, requests: Sequence[Request]) -> list[tuple[Request, Refusal]]:
+        """Send requests of which only refusals and the last one are answered; return those that were refused.
 
         Raises:
             KernelError: the socket itself failed.
         """
-        refused = 0
+        refused: list[tuple[Request, Refusal]] = []
         for start in range(0, len(requests), CHUNK):
             chunk = requests[start : start + CHUNK]
-            last = self._send(chunk[:-1], 0, chunk[-1]) + len(chunk) - 1
+            first = self._send(chunk[:-1], 0, chunk[-1])
             done = False
             while not done:
                 for message in messages(self._receive()):
                     if message.kind == _ERROR:
-                        refused += refusal(message) is not None
-                        done = done or message.sequence == last
+                        place = message.sequence - first
+                        why = refusal(message)
+                        refused += [(chunk[place], why)] if why is not None else []
+                        done = done or place == len(chunk) - 1
         return refused
 
     def query(self, kind: int, body: bytes) -> Message | Refusal:

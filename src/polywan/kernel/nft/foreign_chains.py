@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from polywan.core.errors import KernelError
+from polywan.core.ruleset.fast_path import FAST_TABLE
 from polywan.core.ruleset.model import TABLE
 from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.core.world.foreign_chains import ForwardChain
@@ -18,7 +19,9 @@ _ANY_FAMILY: Final = bytes(4)
 _GET_CHAIN: Final = 10 << 8 | 4
 _FAMILIES: Final = {1: "inet", 2: "ip", 10: "ip6"}
 _TABLE, _NAME, _HOOK, _POLICY = 1, 3, 4, 5
-_OURS: Final = (TABLE, KEEP_TABLE)
+OURS: Final = (TABLE, KEEP_TABLE, FAST_TABLE)
+"""Our own tables."""
+
 _HOOK_NUMBER: Final = 1
 _FORWARD: Final = (2).to_bytes(4, "big")
 _AFTER_ROUTING: Final = tuple(hook.to_bytes(4, "big") for hook in (1, 2, 4))
@@ -53,7 +56,7 @@ def _after_routing(message: Message) -> bool:
     number = attributes(about.get(_HOOK, b"")).get(_HOOK_NUMBER)
     if number not in _AFTER_ROUTING or message.body[:1] not in _KNOWN:
         return False
-    return f"{_FAMILIES[message.body[0]]} {text(about.get(_TABLE, b''))}" not in _OURS
+    return f"{_FAMILIES[message.body[0]]} {text(about.get(_TABLE, b''))}" not in OURS
 
 
 def decode(bodies: Iterable[bytes]) -> tuple[ForwardChain, ...]:
@@ -65,6 +68,6 @@ def decode(bodies: Iterable[bytes]) -> tuple[ForwardChain, ...]:
         if hook.get(_HOOK_NUMBER) != _FORWARD or about.get(_POLICY) != _DROP or body[0] not in _FAMILIES:
             continue
         chain = ForwardChain(_FAMILIES[body[0]], text(about.get(_TABLE, b"")), text(about.get(_NAME, b"")))
-        if f"{chain.family} {chain.table}" not in _OURS:
+        if f"{chain.family} {chain.table}" not in OURS:
             found.add(chain)
     return tuple(sorted(found, key=str))

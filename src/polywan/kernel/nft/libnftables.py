@@ -17,6 +17,7 @@ from typing import Final
 from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.ruleset.model import TABLE, Key, NftState, unread
 from polywan.kernel.heap import trim
+from polywan.kernel.netlink import lending
 from polywan.kernel.netlink.socket import NETFILTER, NetlinkSocket
 from polywan.kernel.nft.reader import read as read_outline
 
@@ -33,6 +34,8 @@ _ERRNOS: Final = {os.strerror(number): number for number in errno.errorcode}
 class Nftables:
     """One libnftables context, opened at the first use. Safe to use from several threads.
 
+    Until it is closed, questions to nfnetlink share sockets that stay open (`kernel/netlink/lending.py`).
+
     Every method that talks to the library raises `MissingFeature` when the library is not installed.
     """
 
@@ -40,6 +43,7 @@ class Nftables:
         self._lock = threading.Lock()
         self._library: CDLL | None = None
         self._context: int | None = None
+        self._lending: int | None = lending.keep()
 
     def run(self, text: str) -> None:
         """Run the text as one transaction.
@@ -87,6 +91,9 @@ class Nftables:
             if self._library is not None and self._context is not None:
                 self._library.nft_ctx_free(self._context)
             self._library = self._context = None
+            if self._lending is not None:
+                lending.close(self._lending)
+            self._lending = None
 
     def _command(self, text: str, flags: int) -> str:
         library, context = self._open()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from polywan.config import Config
-from polywan.core.ruleset.model import Chain, NftRule, NftSet, NftTable
-from polywan.core.ruleset.second_table import HELD, KEEP_TABLE, hold_texts, keep
+from polywan.core.ruleset.model import HELD, Chain, NftRule, NftSet, NftTable, held_texts
+from polywan.core.ruleset.second_table import KEEP_TABLE, keep
 from support.engine_world import Engine, config, world
 
 MASK = 0x3F00
@@ -84,18 +84,28 @@ def test_a_chain_ends_before_the_first_rule_that_needs_what_others_fill(name: st
     assert name not in held.sets
 
 
+def test_a_kernel_without_ipsec_is_asked_for_none() -> None:
+    def asks(**how: bool) -> bool:
+        return any("secpath" in text for text in texts(keep(table(), MASK, ipsec=False, **how).chains["prerouting"]))
+
+    assert asks()
+    assert not asks(xfrm=False)
+
+
 def test_it_is_made_in_place_of_its_forerunner_and_of_one_that_is_nobodys() -> None:
-    first, second = hold_texts(keep(table(), MASK, ipsec=False))
+    first, second = held_texts(KEEP_TABLE, keep(table(), MASK, ipsec=False))
     assert first.startswith(
         f"add table {KEEP_TABLE} {{ {HELD}; }}\ndelete table {KEEP_TABLE}\ntable {KEEP_TABLE} {{\n\t{HELD}\n"
     )
     assert second.startswith(f"add table {KEEP_TABLE}\ndelete table {KEEP_TABLE}\ntable {KEEP_TABLE} {{\n\t{HELD}\n")
-    assert hold_texts(None)[0] == f"add table {KEEP_TABLE} {{ {HELD}; }}\ndelete table {KEEP_TABLE}\n"
+    assert held_texts(KEEP_TABLE, None)[0] == f"add table {KEEP_TABLE} {{ {HELD}; }}\ndelete table {KEEP_TABLE}\n"
 
 
 def test_a_decision_asks_for_it_only_when_it_differs() -> None:
     daemon = Engine(config(3), world(3))
-    assert daemon.state.decision.held == keep(daemon.state.decision.desired.nft, 0x3F00, ipsec=False)  # type: ignore[union-attr]  # it has decided
+    desired = daemon.state.decision.desired
+    assert desired is not None
+    assert daemon.state.decision.held == {KEEP_TABLE: keep(desired.nft, 0x3F00, ipsec=False)}
     before = daemon.state.decision.held
     effects = daemon.carrier(1, carrier=False)
     assert not [effect for effect in effects if type(effect).__name__ == "Hold"]

@@ -8,6 +8,7 @@ import pytest
 
 from polywan.core.errors import KernelError
 from polywan.core.ruleset.model import NftTable
+from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.daemon.tasks.holding import Holder
 from polywan.kernel.fake.kernel import FakeKernel
 
@@ -20,24 +21,24 @@ class Refusing(FakeKernel):
     why = "Operation not supported"
     asked = 0
 
-    def hold(self, table: NftTable | None) -> None:
+    def hold(self, name: str, table: NftTable | None) -> None:
         self.asked += 1
         if self.why:
             raise KernelError("nft", 95, self.why)
-        super().hold(table)
+        super().hold(name, table)
 
 
 def test_a_refusal_is_told_once_and_ends_when_the_table_is_there(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "polywan")
     kernel = Refusing()
     holder = Holder(kernel)
-    holder.hold(TABLE)
+    holder.hold(KEEP_TABLE, TABLE)
     holder.again()
     assert len(caplog.records) == 1
     assert "will break connections" in holder.problem
     kernel.why = ""
     holder.again()
-    assert (kernel.held, holder.problem) == (TABLE, "")
+    assert (kernel.held, holder.problem) == ({KEEP_TABLE: TABLE}, "")
 
 
 def test_nothing_is_asked_again_once_the_table_is_there() -> None:
@@ -45,6 +46,6 @@ def test_nothing_is_asked_again_once_the_table_is_there() -> None:
     kernel.why = ""
     holder = Holder(kernel)
     holder.again()
-    holder.hold(TABLE)
+    holder.hold(KEEP_TABLE, TABLE)
     holder.again()
     assert kernel.asked == 1

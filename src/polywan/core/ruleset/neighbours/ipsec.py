@@ -40,7 +40,7 @@ def of_this_box(inputs: RulesetInput) -> tuple[NftRule, ...]:
     return (*let_out(xfrm=inputs.observed.xfrm), carriers)
 
 
-def from_outside(inputs: RulesetInput) -> str:
+def from_outside(*, xfrm: bool) -> str:
     """Return the condition by which a packet really came in by the uplink, and not out of a tunnel."""
     # What IPsec delivers has the device of its carrier; it comes from the other end's network.
-    return "meta secpath missing " if inputs.observed.xfrm else ""
+    return "meta secpath missing " if xfrm else ""

@@ -1,0 +1,218 @@
+"""A third table, with a flowtable: established connections pass this box without meeting any rule.
+
+The kernel looks up packets of such a connection where they come in, translates them and sends them on. No rule of
+anybody sees them, and no policy rule. So what may be there is decided narrowly, and by a packet that the slow path has
+just judged: it leaves, or came in, by the uplink that its connection is marked for, as the guards ask it.
+
+The kernel asks for no route again as long as the one it knows is good. IPv4 knows at once when any route or rule has
+changed; IPv6 learns of changes in the same table only. So the table is written anew whenever routing changes
+(`core/state/rerouting.py`): that empties it, and the next packet of every connection takes the slow path once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from hashlib import blake2s
+from typing import Final, NamedTuple
+
+from polywan.config import SteeringRule
+from polywan.core.net import FAMILIES, Family, MarkLayout, family_of
+from polywan.core.resolved import Resolved
+from polywan.core.ruleset.conditions import Condition, conditions, match_lines
+from polywan.core.ruleset.model import QUOTABLE, Chain, Hook, NftFlowtable, NftRule, NftTable
+from polywan.core.ruleset.neighbours.ipsec import from_outside
+from polywan.core.world.lookups import NOTHING
+from polywan.core.world.observed import Link, Observed
+from polywan.core.world.paths import Path, UplinkFamily
+from polywan.core.world.world import World
+
+FAST_TABLE: Final = "inet polywan_fast"
+"""Family and name of the table (nft(8))."""
+
+LACKING: Final = "the kernel has no flowtable (CONFIG_NF_FLOW_TABLE, CONFIG_NFT_FLOW_OFFLOAD)"
+
+MOST_DEVICES: Final = 255
+"""Devices of a flowtable; the kernel takes 256 at most (NFT_NETDEVICE_MAX)."""
+
+AFTER_FILTERS: Final = 300
+"""Priority in forward: behind the filters of others (0, firewalld's 10), whoever was loaded first."""
+
+_INGRESS: Final = 10
+"""Priority in ingress: behind the filters of others there (0), which go on seeing every packet."""
+
+_STATIC: Final = frozenset({"from", "to", "protocol", "port", "source_port", "in_interface", "family"})
+"""Conditions of which a packet says the same throughout its connection."""
+
+_SLOW: Final = (
+    NftRule("ct state != established accept", "a first packet"),
+    # The side that asked knows the way: the route of its packets is that of the connection.
+    NftRule("ct direction reply accept", "the other direction decides"),
+)
+
+_UNSEEN: Final = ("user", "group", "cgroup")
+"""Conditions that hold for no forwarded packet."""
+
+
+def obstacle(config: Resolved, observed: Observed) -> str:
+    """Return why nothing may take the fast path here; empty when something may, or when nobody wants it."""
+    if config.global_.fastpath is False:
+        return ""
+    if not observed.flowtable:
+        return LACKING
+    if observed.watching:
+        return f"{observed.watching} has to see every packet"
+    return _judged(config).everything
+
+
+def fast_path(config: Resolved, world: World, serving: Collection[UplinkFamily]) -> NftTable | None:
+    """Return the table; None where there is nothing for it.
+
+    Args:
+        config: the file, with the numbers of uplinks.
+        world: what is there.
+        serving: the uplinks whose connections may take it, by family.
+    """
+    observed = world.observed
+    if config.global_.fastpath is False or obstacle(config, observed):
+        return None
+    places = {
+        family: tuple((path.link, int(config.numbers[name].mark)) for name, path in _paths(world, serving, family))
+        for family in FAMILIES
+        if not _unheard(observed, family)
+    }
+    outside = {uplink.interface for uplink in config.uplinks.values()}
+    links = _links(observed, {device for place in places.values() for device, _ in place}, outside)
+    names = {link.name: link.index for link in links}
+    rules = [
+        rule
+        for family, place in places.items()
+        if (known := tuple((device, mark) for device, mark in place if device in names))
+        for rule in _added(config.layout, family, known, tuple(names.items()), xfrm=observed.xfrm)
+    ]
+    if not rules:
+        return None
+    chain = Chain((*_SLOW, *_judged(config).rules, *rules), Hook("filter", "forward", AFTER_FILTERS))
+    devices = tuple(link.name for link in links)
+    return NftTable(chains={"forward": chain}, flowtables={"fast": NftFlowtable(devices, _INGRESS)})
+
+
+def _unheard(observed: Observed, family: Family) -> bool:
+    """True where routes may change of which nobody hears: those of tables that are too long to be read.
+
+    IPv4 needs nobody to tell it.
+    """
+    if family is Family.V4:
+        return False
+    return any(
+        known.kind == "large" and family_of(known.prefix) is family for t in observed.tables.values() for known in t
+    )
+
+
+def _paths(world: World, serving: Collection[UplinkFamily], family: Family) -> Iterator[tuple[str, Path]]:
+    for (name, other), path in world.reach.items():
+        if other is family and (name, other) in serving and isinstance(path, Path):
+            yield name, path
+
+
+def _links(observed: Observed, serving: Collection[str], outside: Collection[str]) -> list[Link]:
+    """The devices between which the fast path leads: those of uplinks that serve, and those inside with an address.
+
+    A device that carries another one of them (a trunk, or a link with a PPPoE session) is not among them: the kernel
+    would take the inner packets off it, and the inner device, its counters and its shaping would not see them.
+    """
+    addressed = {address.link for address in observed.addresses}
+    usable = [
+        link
+        for link in observed.links.values()
+        if link.up and not link.master and link.name != "lo" and QUOTABLE.fullmatch(link.name)
+        if link.name in serving or (link.name in addressed and link.name not in outside)
+    ]
+    carriers = {link.parent for link in usable}
+    usable = [link for link in usable if link.index not in carriers and link.name not in observed.sessions]
+    return sorted(usable, key=lambda link: (link.name not in serving, link.index))[:MOST_DEVICES]
+
+
+class _Judged(NamedTuple):
+    """What a kill switch has to judge packet by packet: rules that pass it over, or why that may be anything."""
+
+    rules: tuple[NftRule, ...]
+    everything: str
+
+
+@lru_cache(maxsize=2)
+def _judged(config: Resolved) -> _Judged:
+    found = []
+    for number, rule in enumerate(config.rules, start=1):
+        for known in _either_way(rule) if _judges(rule) else ():
+            for text in match_lines(known):
+                if not text:
+                    return _Judged((), f"rule {number} has `only`, and may concern any packet")
+                found.append(NftRule(f"{text} accept", f"rule {number} has `only`: each packet is judged"))
+    return _Judged(tuple(dict.fromkeys(found)), "")
+
+
+def _judges(rule: SteeringRule) -> bool:
+    """True for a rule whose kill switch may drop a forwarded packet."""
+    return bool(rule.only) and not any(getattr(rule, key) for key in _UNSEEN)
+
+
+def _either_way(rule: SteeringRule) -> Iterator[tuple[Condition, ...]]:
+    """Yield what a packet of a connection meets that the rule may take, and what one of the answers to such a packet.
+
+    Conditions that may change during a connection (lists, names, times) are left out: then more is passed over.
+    """
+    back = rule.model_copy(
+        update={"from_": rule.to, "to": rule.from_, "source_port": rule.port, "port": rule.source_port}
+    )
+    for match in (rule, back):
+        found = (c for c in conditions(match, rule.protocol, NOTHING) if c.key in _STATIC)
+        yield tuple(_outgoing(c) if match is back and c.key == "in_interface" else c for c in found)
+
+
+def _outgoing(condition: Condition) -> Condition:
+    """The same device where answers leave."""
+    texts = {
+        family: tuple(text.replace("iifname", "oifname") for text in alternatives)
+        for family, alternatives in condition.alternatives.items()
+    }
+    return replace(condition, alternatives=texts)
+
+
+@lru_cache(maxsize=16)
+def _added(
+    layout: MarkLayout,
+    family: Family,
+    known: tuple[tuple[str, int], ...],
+    devices: tuple[tuple[str, int], ...],
+    *,
+    xfrm: bool,
+) -> tuple[NftRule, ...]:
+    """What puts a connection into the flowtable: one that leaves by its uplink, and one that came by it.
+
+    Args:
+        layout: our bits of the marks.
+        family: of the connections.
+        known: devices of uplinks, each with its mark.
+        devices: all devices of the flowtable with their index. A flowtable does not follow one that is made anew under
+            the same name; with its index the rules differ, so that the table is written again.
+        xfrm: the kernel can do IPsec.
+    """
+    clear = f"{from_outside(xfrm=xfrm)}rt ipsec missing " if xfrm else ""
+    pairs = ", ".join(f'"{device}" . {mark:#010x}' for device, mark in sorted(known))
+    names = ", ".join(f'"{name}"' for name, _ in devices)
+    version = blake2s(repr(devices).encode(), digest_size=2).hexdigest()
+    return tuple(
+        NftRule(
+            f"meta nfproto {family.nfproto} meta l4proto {{ tcp, udp }} {clear}"
+            f"{one} . ct mark & {layout.mask:#010x} {{ {pairs} }} {other} {{ {names} }} "
+            # The kernel asks for the way back with this packet's mark; answers come without one.
+            f"meta mark set meta mark & {layout.keep:#010x} flow add @fast",
+            f"{why} (devices {version})",
+        )
+        for one, other, why in (
+            ("oifname", "iifname", "leaves by its uplink"),
+            ("iifname", "oifname", "came by its uplink"),
+        )
+    )

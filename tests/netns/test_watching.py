@@ -1,0 +1,110 @@
+"""What the rules of real firewalls do with packets of established connections is read from the kernel, not guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from polywan.kernel.nft.filter_rules import who_watches
+from polywan.lab.namespaces import Namespace
+
+NOBODY = Path("/proc/self/no-such-tables")
+"""This machine may have the older iptables; here it is about nftables."""
+
+
+@pytest.fixture
+def place() -> Iterator[Namespace]:
+    spare = Namespace("watched")
+    spare.create()
+    yield spare
+    spare.delete()
+
+
+def watched(place: Namespace) -> str:
+    with place.entered():
+        return who_watches(("inet polywan",), NOBODY)
+
+
+def chain(*rules: str, hook: str = "filter hook forward priority 0") -> str:
+    body = "\n".join(rules)
+    return f"table inet theirs {{\nchain x {{\ntype {hook}; policy accept;\n{body}\n}}\n}}\n"
+
+
+WATCHING = {
+    "limit": chain("limit rate over 1 mbytes/second drop", "ct state established accept"),
+    "quota": chain("quota over 1 mbytes drop"),
+    "log": chain("ct state established,related log accept"),
+    "a header set": chain("ip dscp set ef", hook="filter hook postrouting priority -150"),
+    "meta mark set": chain('iifname "lo" meta mark set 1', hook="filter hook prerouting priority -150"),
+    "meta priority set": chain("meta priority set 1:2", hook="filter hook postrouting priority 0"),
+    "meta hour": chain('meta hour "21:00"-"22:00" drop'),
+    "ct bytes": chain("ct bytes > 1000000 drop"),
+    "numgen": chain("numgen random mod 100 < 2 drop"),
+}
+
+
+@pytest.mark.parametrize("what", WATCHING)
+def test_what_differs_from_packet_to_packet_has_to_see_them_all(place: Namespace, what: str) -> None:
+    place.nft(WATCHING[what])
+    assert watched(place) == f"chain x of table inet theirs ({what})"
+
+
+PLAIN = {
+    "nothing": "",
+    "established first": chain("ct state established,related accept", "limit rate 3/minute log"),
+    "a set of states": chain("ct state { established, related } accept", "log"),
+    "a map of states": chain("ct state vmap { established : accept, invalid : drop }", "log"),
+    "first packets alone": chain("ct state new log", "ct state invalid log drop", "ct state != established log"),
+    "addresses and ports": chain("ip saddr 192.0.2.1 drop", "tcp dport { 25, 465 } reject", "counter"),
+    "segment sizes": chain("tcp flags syn tcp option maxseg size set rt mtu"),
+    "translation": chain("masquerade", hook="nat hook postrouting priority 100"),
+    "what this box sends": chain("log", hook="filter hook output priority 0"),
+    "our own table": chain("log").replace("theirs", "polywan"),
+}
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_what_says_the_same_of_every_packet_of_a_connection_need_not(place: Namespace, case: str) -> None:
+    place.nft(PLAIN[case])
+    assert watched(place) == ""
+
+
+def test_rules_behind_jumps_and_maps_are_found(place: Namespace) -> None:
+    place.nft(
+        "table ip theirs {\nchain far {\ncounter log\n}\nchain near {\nip protocol tcp jump far\n}\n"
+        'chain x {\ntype filter hook forward priority 0;\niifname vmap { "a" : accept, "b" : jump near }\n}\n}\n'
+    )
+    assert watched(place) == "chain x of table ip theirs (log)"
+
+
+@pytest.mark.needs("iptables-nft")
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (["-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-A FORWARD -j LOG"], ""),
+        (["-A FORWARD -m state --state ESTABLISHED -j ACCEPT", "-A FORWARD -j LOG"], ""),
+        (["-A FORWARD -m conntrack --ctstate NEW -j LOG", "-A FORWARD -p tcp -m tcp --dport 25 -j REJECT"], ""),
+        (["-A FORWARD -m conntrack ! --ctstate NEW -j LOG"], "chain FORWARD of table ip filter (log)"),
+        (["-t mangle -A POSTROUTING -j CONNMARK --save-mark"], ""),
+        (
+            ["-t mangle -A PREROUTING -j CONNMARK --restore-mark"],
+            "chain PREROUTING of table ip mangle (CONNMARK)",
+        ),
+        (["-t mangle -A FORWARD -j MARK --set-mark 1"], "chain FORWARD of table ip mangle (MARK)"),
+    ],
+)
+def test_rules_of_iptables_are_read_as_well(place: Namespace, rules: list[str], expected: str) -> None:
+    for rule in rules:
+        place.run(["iptables-nft", *rule.split()])
+    # Some versions write native log statements, and some the older extension.
+    assert watched(place).lower() == expected.lower()
+
+
+def test_the_older_iptables_is_named_where_it_has_tables_and_where_nobody_may_look(tmp_path: Path) -> None:
+    names = tmp_path / "ip_tables_names"
+    names.write_text("")
+    assert "iptables-legacy" not in who_watches(("inet polywan",), names)
+    names.write_text("filter\n")
+    assert "iptables-legacy" in who_watches(("inet polywan",), names)
