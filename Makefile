@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. The tools come from .venv, which any of scripts/lab, `make check` and
 # `make test-netns` makes.
 .DEFAULT_GOAL := help
-.PHONY: help fmt lint type imports test test-netns chaos check bench bench-smoke lab golden docs clean
+.PHONY: help fmt lint type imports test test-netns test-vm chaos check bench bench-smoke bench-vm lab golden docs clean
 
 BIN := .venv/bin
 
@@ -27,6 +27,9 @@ test: ## run the tests that need no network: unit, golden, scenario, property, c
 test-netns: ## run the tests that send real packets, in private namespaces
 	@scripts/test netns
 
+test-vm: ## run those that need another kernel than this one, in a guest
+	@scripts/test vm
+
 chaos: ## accidents under load, drawn from a seed: make chaos [SEED=7] [SECONDS=120]; see docs/design/chaos.md
 	@scripts/test chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
@@ -38,6 +41,10 @@ bench: ## measure everything in private namespaces, less than ten minutes; see b
 
 bench-smoke: ## the same for a moment: does it work, are the counts right?
 	@scripts/test bench
+
+bench-vm: ## what a packet costs and how fast a loss is mended on a kernel with flowtables, in a guest
+	@mkdir -p build/bench-vm
+	$(BIN)/python -I scripts/vm --seconds 3000 --rw build/bench-vm $(BIN)/python -E -s bench/run.py --only dataplane,failover --out build/bench-vm
 
 lab: ## try polywan without hardware
 	@scripts/lab

@@ -14,6 +14,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ PORT: Final = 9
 TCP_DESIGNS: Final = ("bare", "polywan", "mwan3", "nth")
 TCP_PORT: Final = 8080
 _INFLIGHT: Final = 64
+_FORGETFUL: Final = 1.2
 _HOSTS: Final = 200
 _ABOUT: Final = (
     "CPU time of the router per packet, relative to bare forwarding with masquerade: 1.00 is bare, more is worse. "
@@ -82,6 +84,12 @@ FULL: Final = Size(
     tcp_rounds=7,
     tcp_seconds=1.0,
 )
+COARSE: Final = replace(FULL, counts=(2, 53, 200), rounds=5, new=60_000, packets=150_000)
+"""The same where processor time is counted in ticks of the clock, as in a guest."""
+
+_TICK: Final = 0.001
+"""Seconds of processor time from which on it is."""
+
 QUICK: Final = Size(
     counts=(2, 8), rounds=2, new=300, packets=600, flows=100, tcp_uplinks=8, tcp_rounds=2, tcp_seconds=0.1
 )
@@ -98,6 +106,14 @@ class Shot:
 
     cost: float
     lost: int
+
+
+def full() -> Size:
+    """Return how much of each gives steady numbers here."""
+    began = now = time.thread_time()
+    while now == began:
+        now = time.thread_time()
+    return FULL if now - began < _TICK else COARSE
 
 
 class Stand:
@@ -119,6 +135,9 @@ class Stand:
         new = self._out(wires.send(size.new, flows=size.new, port=PORT, hosts=_HOSTS, cpu=cpu), size.new)
         self._check(size.new)
         wires.forget()
+        if self.design.offloads:
+            # A flowtable looks once a second which of its connections are forgotten, and takes none twice.
+            time.sleep(_FORGETFUL)
         targets = self._establish(size, cpu)
         out = self._out(wires.send(size.packets, flows=size.flows, port=PORT, cpu=cpu), size.packets)
         return {"new": new, "out": out, "in": self._in(size.packets, targets, cpu)}
@@ -166,7 +185,7 @@ def standing(count: int, names: Sequence[str], left_out: dict[str, str]) -> Iter
             try:
                 design.furnish(wires)
             except PolywanError as error:
-                if not design.needs:
+                if not design.needs and not design.optional:
                     raise
                 left_out[name] = str(error).partition("\n")[0]
             else:
@@ -276,7 +295,7 @@ def measure(
     Raises:
         LabError: a network could not be built, or something was lost or left unmarked that must not be.
     """
-    size = size or (QUICK if quick else FULL)
+    size = size or (QUICK if quick else full())
     result: dict[str, Any] = {
         "environment": environment(),
         "size": {"rounds": size.rounds, "new": size.new, "packets": size.packets, "flows": size.flows},
@@ -364,7 +383,7 @@ def main() -> None:
     if sandbox.not_private():
         sandbox.enter([sys.executable, *sys.argv])
     sandbox.prepare()
-    size = QUICK if options.quick else FULL
+    size = QUICK if options.quick else full()
     size = replace(
         size,
         counts=tuple(int(n) for n in options.n.split(",")) if options.n else size.counts,

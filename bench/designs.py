@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from wires import LAN, NETWORK, Wires, address, gateway, interface
 
@@ -19,6 +19,8 @@ from polywan.core.state.effects import Apply, Hold
 from polywan.core.state.events import ConfigLoaded, ReadDone
 from polywan.core.state.state import State
 from polywan.kernel.linux import LinuxKernel
+from polywan.kernel.nft.libnftables import Nftables
+from polywan.kernel.requirements import has_flowtable
 from polywan.lab.sandbox import LabError
 
 MARK_MASK: Final = 0x3F00
@@ -35,12 +37,16 @@ class Design:
         furnish: sets up the router; raises `LabError` when the machine refuses.
         needs: programs beyond those of the lab, with the package that brings each.
         marks: every connection must carry a mark.
+        optional: it is left out where the machine refuses.
+        offloads: where the kernel can, established connections go into a flowtable.
     """
 
     title: str
     furnish: Callable[[Wires], None]
     needs: tuple[tuple[str, str], ...] = ()
     marks: bool = False
+    optional: bool = False
+    offloads: bool = False
 
     def missing(self) -> str:
         """Name the programs that are not there; empty when all are."""
@@ -87,10 +93,37 @@ def _bare(wires: Wires) -> None:
     wires.router.nft(masquerade())
 
 
-def _polywan(wires: Wires) -> None:
+def _offloaded(wires: Wires) -> None:
+    """Add to bare forwarding what makes it as fast as it can be, by hand."""
+    _needs_flowtable(wires)
+    _bare(wires)
+    hook = "type filter hook forward priority filter; policy accept;"
+    flows = f"hook ingress priority 0; devices = {{ {LAN}, {interface(1)} }};"
+    wires.router.nft(
+        f"table inet fast {{\nflowtable f {{\n{flows}\n}}\nchain through {{\n{hook}\n"
+        "ct state established flow add @f\n}\n}\n"
+    )
+
+
+def _slow(wires: Wires) -> None:
+    _needs_flowtable(wires)
+    _polywan(wires, fastpath=False)
+
+
+def _needs_flowtable(wires: Wires) -> None:
+    with wires.router.entered():
+        nft = Nftables()
+        known = has_flowtable(nft)
+        nft.close()
+    if not known:
+        raise LabError("this kernel has no flowtable")
+
+
+def _polywan(wires: Wires, *, fastpath: Literal["auto", False] = "auto") -> None:
     """Do what the daemon does first: read the world, decide, carry out the plan."""
     wires.router.ip(defaults(wires))
-    config = Config.model_validate(polywan_config(wires.count))
+    settings = polywan_config(wires.count)
+    config = Config.model_validate({**settings, "global": {**settings["global"], "fastpath": fastpath}})
     with wires.router.entered():
         kernel = LinuxKernel()
         # The tables that it holds go with it.
@@ -225,7 +258,9 @@ _LEGACY: Final = ("iptables-legacy-restore", "iptables")
 DESIGNS: Final[dict[str, Design]] = {
     "generator": Design("the generator alone", _generator_alone),
     "bare": Design("bare: forwarding and masquerade, one uplink", _bare),
-    "polywan": Design("polywan", _polywan, marks=True),
+    "flowtable": Design("bare, and a flowtable", _offloaded, optional=True, offloads=True),
+    "polywan": Design("polywan", _polywan, marks=True, offloads=True),
+    "slow": Design("polywan without its fast path", _slow, marks=True, optional=True),
     "ecmp": Design("ECMP: one multipath route, masquerade", _ecmp),
     "mwan3": Design("mwan3's rules (iptables, ipset)", _mwan3, (_LEGACY, ("ipset", "ipset")), marks=True),
     "nth": Design("recipe: N nth rules (iptables)", _nth, (_LEGACY,), marks=True),

@@ -123,6 +123,7 @@ _found: dict[str, bool] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "kernel: needs a kernel that few machines have; scripts/vm runs it in a guest")
     config.addinivalue_line(
         "markers", "needs(*names): kernel features or tools of FEATURES without which it is skipped"
     )

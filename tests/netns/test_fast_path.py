@@ -29,7 +29,7 @@ from support.netns import with_servers
 if TYPE_CHECKING:
     from support.netns import BuildLab, StartDaemon
 
-pytestmark = pytest.mark.needs("flowtable")
+pytestmark = [pytest.mark.needs("flowtable"), pytest.mark.kernel]
 
 FAMILIES: Final = [Family.V4, Family.V6]
 FREED: Final = 0.5

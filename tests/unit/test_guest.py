@@ -1,0 +1,52 @@
+"""The guest for tests that need another kernel: found where it is said, and missed in one sentence."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "vm"
+
+
+def find(place: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Ask a copy of the script in a checkout of its own."""
+    script = place / "checkout" / "scripts" / "vm"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(SCRIPT, script)
+    variables = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(place / "cache"), **more}
+    return subprocess.run(
+        [sys.executable, "-I", str(script), "--find"], env=variables, capture_output=True, text=True, check=False
+    )
+
+
+def pack(place: Path, contents: bytes, version: str = "7") -> None:
+    shared = place / "shared" / "vm"
+    shared.mkdir(parents=True, exist_ok=True)
+    with lzma.open(shared / f"linux-{version}.uml.xz", "wb") as packed:
+        packed.write(contents)
+
+
+def test_without_a_kernel_it_says_so(tmp_path: Path) -> None:
+    done = find(tmp_path)
+    assert (done.returncode, done.stdout) == (126, "")
+    assert done.stderr == "polywan: there is no kernel for a guest; scripts/vm --help says where to put one\n"
+
+
+def test_a_kernel_beside_the_checkout_is_unpacked_once(tmp_path: Path) -> None:
+    pack(tmp_path, b"a kernel")
+    cached = tmp_path / "cache" / "polywan" / "linux.uml"
+    assert find(tmp_path).stdout == f"{cached}\n"
+    assert cached.read_bytes() == b"a kernel"
+    assert os.access(cached, os.X_OK)
+    before = cached.stat().st_ino
+    find(tmp_path)
+    assert cached.stat().st_ino == before
+
+
+def test_one_that_is_named_comes_first(tmp_path: Path) -> None:
+    pack(tmp_path, b"a kernel")
+    assert find(tmp_path, POLYWAN_VM_KERNEL="/boot/mine").stdout == "/boot/mine\n"
