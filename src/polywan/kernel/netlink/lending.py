@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from polywan.core.errors import KernelError
 from polywan.kernel.netlink.socket import NETFILTER, NetlinkSocket
 
 _MOST: Final = 4
-"""Sockets that are kept at most; more questions at a time are rare."""
+"""Sockets that are kept; more questions at a time are rare."""
 
 
 @dataclass(slots=True)
@@ -36,10 +37,16 @@ def namespace() -> int:
 
 
 def keep() -> int:
-    """Keep sockets of this namespace from now on, until `close` is called as often; return what to tell it."""
+    """Keep sockets of this namespace from now on, until `close` is called as often; return what to tell it.
+
+    All of them are opened at once: what a process has open does not grow with time.
+    """
     here = namespace()
     with _lock:
-        _idle.setdefault(here, _Idle()).users += 1
+        idle = _idle.setdefault(here, _Idle())
+        idle.users += 1
+        with suppress(KernelError):  # whoever asks something hears of it
+            idle.sockets += [NetlinkSocket(NETFILTER) for _ in range(_MOST - len(idle.sockets))]
     return here
 
 
