@@ -295,8 +295,14 @@ def matters(before: ProbeState, after: ProbeState, settings: HealthSettings) -> 
     if after.health is Health.DOWN:
         # The first and the last good round of an uplink that is down matter: with nobody else left, it serves. That
         # of `rise` does for people: from there on it is held down.
-        return bool(after.good) != bool(before.good) or before.good < after.good == settings.rise
+        answers = bool(after.good) != bool(before.good) or before.good < after.good == settings.rise
+        return answers or judged(after, settings) != judged(before, settings)
     return after.waiting is not None and (after.bad != before.bad or before.waiting is None)
+
+
+def judged(state: ProbeState, settings: HealthSettings) -> bool:
+    """False as long as an uplink that was never up waits for its first answers: it may have connections that work."""
+    return state.health is Health.UP or state.proven or state.bad >= settings.fall
 
 
 def regraded(before: ProbeState, after: ProbeState) -> bool:

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from polywan.config import Policy
 from polywan.config.model.policy import OnDown
-from polywan.core.health import slow_start
+from polywan.core.health import rounds, slow_start
 from polywan.core.health.layers import NO_FINDINGS, Findings
 from polywan.core.health.rounds import Health, ProbeState
 from polywan.core.net import FAMILIES, Family
@@ -250,6 +250,12 @@ def _forced(
     return Choice(members=tuple(linked), tier=index, reason="no healthy uplink; trying every link", forced=True)
 
 
+def _works(config: Resolved, key: UplinkFamily, health: Mapping[UplinkFamily, ProbeState]) -> bool:
+    """True until its rounds say that an uplink with a path does not work."""
+    state = health.get(key)
+    return state is not None and (state.health is Health.UP or not rounds.judged(state, config.health[key[0]]))
+
+
 def _lost(
     config: Resolved,
     reach: Mapping[UplinkFamily, Reach],
@@ -260,8 +266,9 @@ def _lost(
 ) -> frozenset[UplinkFamily]:
     """Uplinks whose connections are let go: down while another of the family is healthy, and serving nobody.
 
-    A disabled uplink is not probed and keeps its connections as long as it has a path. So does one that failed at the
-    same moment as all the others (`core/health/fail_static.py`).
+    A disabled uplink is not probed and keeps its connections as long as it has a path; once it is enabled it keeps them
+    until it has not answered. So does one that failed at the same moment as all the others
+    (`core/health/fail_static.py`).
     """
     serving = {(name, family) for (_, family), choice in choices.items() for name, _ in choice.members}
     return frozenset(
@@ -270,5 +277,5 @@ def _lost(
         if key[1] in healthy
         and key not in serving
         and not (key in health and health[key].together)
-        and (not isinstance(path, Path) if off(config, orders, key[0]) else not usable(key, reach, health))
+        and not (isinstance(path, Path) and (off(config, orders, key[0]) or _works(config, key, health)))
     )

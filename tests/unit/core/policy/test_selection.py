@@ -18,7 +18,7 @@ from polywan.core.resolved import resolve
 from polywan.core.world.paths import Path, UplinkFamily
 
 UP = hl.initial(Health.UP, "has a path", 0.0)
-DOWN = hl.initial(Health.DOWN, "3 probe rounds in a row failed", 0.0)
+DOWN = replace(hl.initial(Health.DOWN, "3 probe rounds in a row failed", 0.0), proven=True)
 POOR = replace(UP, quality=Quality(reason="loss 34 % (limit 20 %)"))
 BACK = replace(UP, returned=100.0)
 SETTINGS = HealthSettings()
