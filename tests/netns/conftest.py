@@ -111,6 +111,7 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "cgroup2": (_control_groups, "kernel lacks control groups (version 2) that rules and this user can use"),
     "flowtable": (_flowtable, "this kernel has no flowtable (CONFIG_NFT_FLOW_OFFLOAD)"),
     "netem": (_qdisc("netem"), "this kernel has no netem"),
+    "fq_codel": (_qdisc("fq_codel"), "this kernel has no fq_codel"),
     "ping": (_tool("ping"), "ping is absent (package iputils-ping)"),
     "conntrack": (_tool("conntrack"), "conntrack is absent (package conntrack)"),
     "tcpdump": (_tool("tcpdump"), "tcpdump is absent (package tcpdump)"),

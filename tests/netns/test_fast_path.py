@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import subprocess
 import sys
@@ -339,12 +340,35 @@ def test_a_firewall_that_limits_every_packet_goes_on_doing_so(lab: Lab, start_da
             lab.router.nft(f"{limit}add rule inet theirs limits limit rate over 10 mbytes/second drop\n")
             await until(lambda: daemon.status().notes != ())
             (note,) = daemon.status().notes
-            assert "chain limits of table inet theirs (limit) has to see every packet" in note
+            assert "chain limits of table inet theirs has to see every packet (limit)" in note
             await speak(opened.connections, times=3)
             assert not any(row.fast for row in rows(daemon, Family.V4).values())
             lab.router.nft("delete table inet theirs\n")
             await until(lambda: daemon.status().notes == ())
             await fast(daemon, Family.V4, opened.connections)
+
+    with_servers(lab, story)
+
+
+@pytest.mark.needs("fq_codel")
+def test_shaping_sees_every_packet(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    for device in ("wan1", "lan0"):
+        lab.router.run(["tc", "qdisc", "add", "dev", device, "root", "fq_codel"])
+
+    def sent(device: str) -> int:
+        listed = json.loads(lab.router.run(["tc", "-s", "-j", "qdisc", "show", "dev", device]).stdout)
+        return int(listed[0]["packets"])
+
+    async def story() -> None:
+        with closing(await open_connections(lab, 3, SERVERS[Family.V4][0])) as opened:
+            await fast(daemon, Family.V4, opened.connections)
+            (connection,) = of_uplink(opened, 1)
+            before = sent("wan1"), sent("lan0")
+            await speak([connection], times=50)
+            assert rows(daemon, Family.V4)[port_of(connection)].fast
+            assert sent("wan1") - before[0] >= 50
+            assert sent("lan0") - before[1] >= 50
 
     with_servers(lab, story)
 

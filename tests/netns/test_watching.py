@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from polywan.kernel.nft.filter_rules import who_watches
+from polywan.kernel.nft.filter_rules import Watchers
 from polywan.lab.namespaces import Namespace
 
 NOBODY = Path("/proc/self/no-such-tables")
@@ -24,7 +24,7 @@ def place() -> Iterator[Namespace]:
 
 def watched(place: Namespace) -> str:
     with place.entered():
-        return who_watches(("inet polywan",), NOBODY)
+        return Watchers(("inet polywan",), NOBODY).reason()
 
 
 def chain(*rules: str, hook: str = "filter hook forward priority 0") -> str:
@@ -48,7 +48,7 @@ WATCHING = {
 @pytest.mark.parametrize("what", WATCHING)
 def test_what_differs_from_packet_to_packet_has_to_see_them_all(place: Namespace, what: str) -> None:
     place.nft(WATCHING[what])
-    assert watched(place) == f"chain x of table inet theirs ({what})"
+    assert watched(place) == f"chain x of table inet theirs has to see every packet ({what})"
 
 
 PLAIN = {
@@ -76,7 +76,23 @@ def test_rules_behind_jumps_and_maps_are_found(place: Namespace) -> None:
         "table ip theirs {\nchain far {\ncounter log\n}\nchain near {\nip protocol tcp jump far\n}\n"
         'chain x {\ntype filter hook forward priority 0;\niifname vmap { "a" : accept, "b" : jump near }\n}\n}\n'
     )
-    assert watched(place) == "chain x of table ip theirs (log)"
+    assert watched(place) == "chain x of table ip theirs has to see every packet (log)"
+
+
+def test_what_was_read_holds_until_a_rule_set_changes(place: Namespace) -> None:
+    with place.entered():
+        watchers = Watchers(("inet polywan",), NOBODY)
+        assert watchers.reason() == ""
+        assert watchers.reason() == ""
+        place.nft(WATCHING["limit"])
+        assert "(limit)" in watchers.reason()
+        place.nft("delete table inet theirs\n")
+        assert watchers.reason() == ""
+
+
+def test_a_rule_set_that_is_too_large_to_be_read_is_not_trusted(place: Namespace) -> None:
+    place.nft(chain(*["counter"] * 5000))
+    assert watched(place) == "some rule may have to see every packet: of more than 4096 not all are read"
 
 
 @pytest.mark.needs("iptables-nft")
@@ -86,13 +102,19 @@ def test_rules_behind_jumps_and_maps_are_found(place: Namespace) -> None:
         (["-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-A FORWARD -j LOG"], ""),
         (["-A FORWARD -m state --state ESTABLISHED -j ACCEPT", "-A FORWARD -j LOG"], ""),
         (["-A FORWARD -m conntrack --ctstate NEW -j LOG", "-A FORWARD -p tcp -m tcp --dport 25 -j REJECT"], ""),
-        (["-A FORWARD -m conntrack ! --ctstate NEW -j LOG"], "chain FORWARD of table ip filter (log)"),
+        (
+            ["-A FORWARD -m conntrack ! --ctstate NEW -j LOG"],
+            "chain FORWARD of table ip filter has to see every packet (log)",
+        ),
         (["-t mangle -A POSTROUTING -j CONNMARK --save-mark"], ""),
         (
             ["-t mangle -A PREROUTING -j CONNMARK --restore-mark"],
-            "chain PREROUTING of table ip mangle (CONNMARK)",
+            "chain PREROUTING of table ip mangle has to see every packet (CONNMARK)",
         ),
-        (["-t mangle -A FORWARD -j MARK --set-mark 1"], "chain FORWARD of table ip mangle (MARK)"),
+        (
+            ["-t mangle -A FORWARD -j MARK --set-mark 1"],
+            "chain FORWARD of table ip mangle has to see every packet (MARK)",
+        ),
     ],
 )
 def test_rules_of_iptables_are_read_as_well(place: Namespace, rules: list[str], expected: str) -> None:
@@ -105,6 +127,6 @@ def test_rules_of_iptables_are_read_as_well(place: Namespace, rules: list[str], 
 def test_the_older_iptables_is_named_where_it_has_tables_and_where_nobody_may_look(tmp_path: Path) -> None:
     names = tmp_path / "ip_tables_names"
     names.write_text("")
-    assert "iptables-legacy" not in who_watches(("inet polywan",), names)
+    assert "iptables-legacy" not in Watchers(("inet polywan",), names).reason()
     names.write_text("filter\n")
-    assert "iptables-legacy" in who_watches(("inet polywan",), names)
+    assert "iptables-legacy" in Watchers(("inet polywan",), names).reason()

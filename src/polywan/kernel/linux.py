@@ -61,6 +61,7 @@ class LinuxKernel:
         self._nft = Nftables()
         self._clients = AffinityMaps()
         self._flowtable: bool | None = None
+        self._watchers = filter_rules.Watchers(foreign_chains.OURS)
         self._vanished = ForgottenConnections()
         self._listener = NewConnectionListener(self._vanished)
 
@@ -89,7 +90,7 @@ class LinuxKernel:
             parts=routes.parts,
             sessions=pppoe.carriers(),
             flowtable=self._flowtable,
-            watching=filter_rules.who_watches(foreign_chains.OURS) if self._flowtable else "",
+            watching=self._watchers.reason() if self._flowtable else "",
             xfrm=sysctl.read("net/core/xfrm_acq_expires") is not None,
             ipsec=ipsec.in_use(),
             compared=foreign_chains.after_routing(),

@@ -62,7 +62,7 @@ def obstacle(config: Resolved, observed: Observed) -> str:
     if not observed.flowtable:
         return LACKING
     if observed.watching:
-        return f"{observed.watching} has to see every packet"
+        return observed.watching
     return _judged(config).everything
 
 

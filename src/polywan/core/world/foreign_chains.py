@@ -76,7 +76,7 @@ def watching(hooked: Iterable[HookedChain], rules: FilterRules) -> str:
     for chain in hooked:
         found = _walk(chain.name, rules.get((chain.family, chain.table), {}), frozenset())
         if found.watches:
-            return f"{chain} ({found.watches})"
+            return f"{chain} has to see every packet ({found.watches})"
     return ""
 
 

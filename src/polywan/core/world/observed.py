@@ -117,7 +117,7 @@ class Observed:
         parts: these routes.
         sessions: links that carry PPPoE sessions.
         flowtable: the kernel has flowtables.
-        watching: what of other programs has to see every packet that is forwarded, for people; empty for nothing.
+        watching: why another program has to see every packet that is forwarded, for people; empty when none has to.
         leases: by link, what a DHCP client knows of a router that no default route leads to.
     """
 

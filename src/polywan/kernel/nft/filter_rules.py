@@ -15,12 +15,13 @@ from typing import Final, TypeAlias
 from polywan.core.errors import KernelError
 from polywan.core.world.foreign_chains import FilterRule, HookedChain, watching
 from polywan.kernel.netlink.lending import netfilter
-from polywan.kernel.netlink.socket import NetlinkSocket, attribute, attributes, text, walk
+from polywan.kernel.netlink.socket import NetlinkSocket, Refusal, attribute, attributes, text, walk
 from polywan.kernel.nft.elements import verdict
 
 # linux/netfilter/nf_tables.h; the first byte of struct nfgenmsg is the family.
 _ANY_FAMILY: Final = bytes(4)
-_GET_CHAIN, _GET_RULE, _GET_ELEMENTS = (10 << 8 | number for number in (4, 7, 13))
+_GET_CHAIN, _GET_RULE, _GET_ELEMENTS, _GET_GENERATION = (10 << 8 | number for number in (4, 7, 13, 16))
+_GENERATION_ID: Final = 1
 _FAMILIES: Final = {1: "inet", 2: "ip", 10: "ip6"}
 _FORWARDED: Final = frozenset(hook.to_bytes(4, "big") for hook in (0, 2, 4))  # prerouting, forward, postrouting
 _TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE, _HOOK_NUMBER = 1, 3, 4, 7, 1
@@ -114,28 +115,53 @@ Elements: TypeAlias = Callable[[str], Iterable[tuple[bytes, str]]]
 """Returns the keys and verdicts of a set by its name."""
 
 
-def who_watches(ours: Iterable[str], legacy: Path = Path("/proc/net/ip_tables_names")) -> str:
-    """Return what of other programs has to see every packet that is forwarded, for people; empty for nothing.
+_MOST_RULES: Final = 4096
+"""Rules of others that are read."""
+
+
+class Watchers:
+    """Knows whether other programs have to see every packet that is forwarded, as long as no rule set changes.
 
     Args:
         ours: family and name of the tables that are ours.
         legacy: where the kernel names the tables of the older iptables, to root alone.
     """
-    for file in (legacy, legacy.with_name("ip6_tables_names")):
-        with suppress(FileNotFoundError):
-            try:
-                if file.read_text().strip():
-                    return "a rule of iptables-legacy, which nothing but itself can read,"
-            except PermissionError:
-                return "a rule of iptables-legacy, which only root can read,"
-    try:
-        with netfilter() as netlink:
-            return _who_watches(netlink, frozenset(ours))
-    except KernelError as error:
-        return f"a rule that cannot be read ({error})"
+
+    def __init__(self, ours: Iterable[str], legacy: Path = Path("/proc/net/ip_tables_names")) -> None:
+        self._ours = frozenset(ours)
+        self._legacy = (legacy, legacy.with_name("ip6_tables_names"))
+        self._known: tuple[int, str] | None = None
+
+    def reason(self) -> str:
+        """Return who has to see every packet, and why, for people; empty when nobody has to."""
+        for file in self._legacy:
+            with suppress(FileNotFoundError):
+                try:
+                    if not file.read_text().strip():
+                        continue
+                except PermissionError:
+                    pass
+                return "iptables-legacy may have to see every packet: nobody else can read its rules"
+        try:
+            with netfilter() as netlink:
+                generation = _generation(netlink)
+                if self._known is None or self._known[0] != generation:
+                    # A change meanwhile makes the next generation another one.
+                    self._known = generation, _who_watches(netlink, self._ours)
+                return self._known[1]
+        except KernelError as error:
+            return f"some rule may have to see every packet: they cannot be read ({error})"
+
+
+def _generation(netlink: NetlinkSocket) -> int:
+    answer = netlink.query(_GET_GENERATION, _ANY_FAMILY)
+    if isinstance(answer, Refusal):
+        raise KernelError("read the rule set's generation", answer.errno, answer.text)
+    return _number(attributes(answer.body, 4).get(_GENERATION_ID, b""))
 
 
 def _who_watches(netlink: NetlinkSocket, ours: frozenset[str]) -> str:
+    remaining = _MOST_RULES
     hooked = [
         chain
         for message in netlink.snapshot(_GET_CHAIN, _ANY_FAMILY)
@@ -152,6 +178,9 @@ def _who_watches(netlink: NetlinkSocket, ours: frozenset[str]) -> str:
                 yield from elements_in(message.body)
 
         for message in netlink.snapshot(_GET_RULE, about):
+            remaining -= 1
+            if not remaining:
+                return f"some rule may have to see every packet: of more than {_MOST_RULES} not all are read"
             found = attributes(message.body, 4)
             if text(found.get(_TABLE, b"")) == table:
                 rule = decode_rule(found.get(_RULE_EXPRESSIONS, b""), elements)

@@ -11,7 +11,7 @@ ACCEPTS = FilterRule(met=True, sure=True, verdicts=("accept",))
 MAY_ACCEPT = FilterRule(met=True, sure=False, verdicts=("accept",))
 LIMITS = FilterRule(met=True, sure=True, watches="limit")
 FIRST_ONLY = FilterRule(met=False, sure=True, watches="log")
-LIMITING = "chain forward of table inet filter (limit)"
+LIMITING = "chain forward of table inet filter has to see every packet (limit)"
 
 
 def who(**chains: Sequence[FilterRule]) -> str:
