@@ -309,6 +309,8 @@ class Daemon:
             writes, notices = self._writes, self._notices
             try:
                 observed = await asyncio.to_thread(self._observe)
+                if self._halted:
+                    return
                 paths = engine.sysctl_paths(self.state, observed)
                 actual = await asyncio.to_thread(self._kernel.read, paths)
             except PolywanError as error:

@@ -293,15 +293,13 @@ def matters(before: ProbeState, after: ProbeState, settings: HealthSettings) -> 
     if after.health is not before.health:
         return True
     if after.health is Health.DOWN:
-        # The first and the last good round of an uplink that is down matter: with nobody else left, it serves. That
-        # of `rise` does for people: from there on it is held down.
-        answers = bool(after.good) != bool(before.good) or before.good < after.good == settings.rise
-        return answers or judged(after, settings) != judged(before, settings)
+        # With good rounds it serves if no other is left; after `rise` of them it is held down.
+        return len({(s.good > 0, s.good >= settings.rise, judged(s, settings)) for s in (before, after)}) > 1
     return after.waiting is not None and (after.bad != before.bad or before.waiting is None)
 
 
 def judged(state: ProbeState, settings: HealthSettings) -> bool:
-    """False as long as an uplink that was never up waits for its first answers: it may have connections that work."""
+    """False while an uplink that was never up waits for its first answers: it may have connections that work."""
     return state.health is Health.UP or state.proven or state.bad >= settings.fall
 
 

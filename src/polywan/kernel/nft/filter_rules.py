@@ -141,7 +141,7 @@ class Watchers:
                         continue
                 except PermissionError:
                     pass
-                return "iptables-legacy may have to see every packet: nobody else can read its rules"
+                return "iptables-legacy may have to see every packet: its rules cannot be read"
         try:
             with netfilter() as netlink:
                 generation = _generation(netlink)
