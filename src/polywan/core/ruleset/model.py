@@ -127,11 +127,8 @@ class NftTable:
     flowtables: Mapping[str, NftFlowtable] = field(default_factory=dict)
 
     def render(self, name: str = TABLE, flags: str = "") -> str:
-        """The table's declaration as nft reads it; chains that others jump to come first."""
+        """The table's declaration as nft reads it: it declares all chains of a block before anything refers to one."""
         lines = [f"table {name} {{", *([f"\t{flags}"] if flags else [])]
-        for name, chain in self.chains.items():
-            if chain.hook is None:
-                lines.append(f"\tchain {name} {{\n\t}}")
         lines += [f"\tflowtable {name} {{\n\t\t{flows.render()}\n\t}}" for name, flows in self.flowtables.items()]
         lines += _filled(self.sets, self.maps)
         for name, chain in self.chains.items():

@@ -136,6 +136,8 @@ def _chains(inputs: RulesetInput) -> dict[str, Chain]:
         known = inputs.observed.xfrm
         passing = (*bridged, *exempt[name]) if translates else None
         chains.update(_uplink(name, mark, inputs.layout, spread.get(name, ()), passing, xfrm=known))
+    if any(uplink.nat != "none" for uplink in inputs.config.uplinks.values()):
+        chains["wrong_source"] = _WRONG_SOURCE
     return chains
 
 
@@ -299,19 +301,24 @@ INVALID: Final = "iif != 0 ct state invalid counter drop"
 
 _UNTRANSLATED: Final = NftRule(INVALID, "would leave untranslated")
 
-_MISPLACED: Final = (
-    # Such as the kernel's own reset for a connection that nobody knows of any more.
-    NftRule("iif 0 ct state invalid fib saddr . oif type != local counter drop", "has an address of another link"),
-    # Or what began without a rule set: its entry is confirmed, so that nothing will ever be translated.
-    NftRule(
-        "iif 0 ct status & (confirmed | snat) == confirmed fib saddr . oif type != local counter drop",
-        "has an address of another link, for good",
-    ),
-    # What came for an address that is gone goes where main leads. Its entry is as old as the address, and unmarked.
-    NftRule(
-        "iifname @outside_ifs ct status & (confirmed | snat) == confirmed counter drop",
-        "came in by another uplink, and nothing translates it",
-    ),
+_ELSE: Final = NftRule("goto wrong_source", "does its address belong to another link?")
+"""End of such a guard: one chain serves all of them, since most of the time that a whole table takes goes by rules."""
+
+_WRONG_SOURCE: Final = Chain(
+    (
+        # Such as the kernel's own reset for a connection that nobody knows of any more.
+        NftRule("iif 0 ct state invalid fib saddr . oif type != local counter drop", "has an address of another link"),
+        # Or what began without a rule set: its entry is confirmed, so that nothing will ever be translated.
+        NftRule(
+            "iif 0 ct status & (confirmed | snat) == confirmed fib saddr . oif type != local counter drop",
+            "has an address of another link, for good",
+        ),
+        # What came for an address that is gone goes where main leads. Its entry is as old as the address, and unmarked.
+        NftRule(
+            "iifname @outside_ifs ct status & (confirmed | snat) == confirmed counter drop",
+            "came in by another uplink, and nothing translates it",
+        ),
+    )
 )
 
 
@@ -345,7 +352,7 @@ def _uplink(
         NftRule(f"ct status ! confirmed {ours} != 0 {on_connection} accept", "routed here by something more specific"),
         *ipsec.let_out(xfrm=xfrm),
         NftRule(f"{ours} != 0 counter drop", "belongs to another uplink"),
-        *(() if exempt is None else (_UNTRANSLATED, *exempt, *_MISPLACED)),
+        *(() if exempt is None else (_UNTRANSLATED, *exempt, _ELSE)),
     )
     return (
         (f"to_{name}", Chain((NftRule(f"{on_connection} {on_packet} accept", f"on {name}"),))),

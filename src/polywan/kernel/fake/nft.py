@@ -118,9 +118,12 @@ class _Transaction:
         return self.table if self.table is not None else _refuse(errno.ENOENT, line)
 
     def _declarations(self, lines: list[str]) -> None:
+        """Take a block: nft declares all of its chains before it fills anything, in whatever order they are written."""
+        found: list[tuple[str, str, list[str]]] = []
         while lines:
             line = lines.pop(0)
             if line == "}":
+                self._carry_out(found)
                 return
             block = _BLOCK.fullmatch(line) or _refuse(0, line)
             content: list[str] = []
@@ -129,14 +132,21 @@ class _Transaction:
             if not lines:
                 break
             lines.pop(0)
-            self._declare(block[1], block[2], content)
+            found.append((block[1], block[2], content))
         _refuse(0, "the end of the table is missing")
 
-    def _declare(self, kind: str, name: str, content: list[str]) -> None:
+    def _carry_out(self, found: list[tuple[str, str, list[str]]]) -> None:
+        chains = [(name, content) for kind, name, content in found if kind == "chain"]
+        for name, content in chains:
+            self._declare(name, content)
+        for kind, name, content in found:
+            if kind != "chain":
+                self._fill(kind, name, content)
+        for name, content in chains:
+            self._rules(name, content)
+
+    def _fill(self, kind: str, name: str, content: list[str]) -> None:
         table = self._present(name)
-        if kind == "chain":
-            self._chain(name, content)
-            return
         if not content or not content[0].startswith(("type ", "typeof ")):
             _refuse(0, name)
         target = table.sets.setdefault(name, set()) if kind == "set" else table.maps.setdefault(name, {})
@@ -144,15 +154,17 @@ class _Transaction:
             inner = re.fullmatch(r"elements = \{ (.*) \}", line) or _refuse(0, line)
             self._add(target, inner[1])
 
-    def _chain(self, name: str, content: list[str]) -> None:
+    def _declare(self, name: str, content: list[str]) -> None:
         table = self._present(name)
-        hook = _HOOK.fullmatch(content[0]) if content else None
         table.rules.setdefault(name, [])
         table.hooks.setdefault(name, None)
-        if hook is not None:
+        if content and (hook := _HOOK.fullmatch(content[0])) is not None:
             table.hooks[name] = Hook(hook[1], hook[2], int(hook[3]))
-        for line in content[1:] if hook is not None else content:
-            self._rule(name, line)
+
+    def _rules(self, name: str, content: list[str]) -> None:
+        for line in content:
+            if _HOOK.fullmatch(line) is None:
+                self._rule(name, line)
 
     def _change(self, line: str) -> None:
         self._present(line)
