@@ -24,6 +24,7 @@ from polywan.core.state.events import ConfigLoaded, Event, LinkChanged, ReadDone
 from polywan.core.state.state import State
 from polywan.daemon import store
 from polywan.daemon.removing import remove
+from polywan.kernel import heap
 from polywan.kernel.linux import LinuxKernel
 
 
@@ -88,6 +89,7 @@ def one_round(file: Path, other: Path, state_dir: Path, device: str) -> dict[str
     plane = Plane(state_dir)
     if lacking := plane.kernel.missing():
         raise PolywanError("; ".join(lacking))
+    heap.settle()
     try:
         return {
             **_from_nothing(plane, config),

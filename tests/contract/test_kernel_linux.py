@@ -20,6 +20,7 @@ from polywan.core.routing.routes import Route
 from polywan.core.ruleset.model import NftSet, declare_texts, replace_text
 from polywan.core.state.events import EventsLost, ForeignStateChanged, LinkChanged, LinkRemoved, OwnStateChanged
 from polywan.core.world.observed import DefaultRoute
+from polywan.kernel import sysctl
 from polywan.kernel.linux import LinuxKernel
 from support.event_watch import events
 
@@ -265,3 +266,19 @@ def test_what_others_do_after_a_large_list_is_still_seen(linux: LinuxWorld) -> N
 
     touched = [event for event in events_of(linux, act) if isinstance(event, OwnStateChanged)]
     assert any(event.by.startswith("nft (pid ") for event in touched)
+
+
+def test_settings_of_devices_are_those_of_proc(linux: LinuxWorld) -> None:
+    paths = [
+        f"net/ipv{family}/conf/up1/{setting}"
+        for family, settings in (
+            (4, ("rp_filter", "arp_announce", "arp_ignore", "ignore_routes_with_linkdown")),
+            (6, ("accept_ra", "use_oif_addrs_only", "ignore_routes_with_linkdown")),
+        )
+        for setting in settings
+    ]
+    for path in paths:
+        old = sysctl.read(path)
+        assert linux.kernel.read(paths).sysctls[path] == old
+        sysctl.write(path, "0" if old == "1" else "1")
+        assert linux.kernel.read(paths).sysctls == {path: sysctl.read(path) for path in paths}

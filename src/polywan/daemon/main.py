@@ -266,6 +266,7 @@ def run(places: Places, *, verbose: bool = False) -> None:
     setup_logging(verbose=verbose)
     keep_to_ourselves(NET_ADMIN)
     loaded = load_with_warnings(places.config)
+    heap.settle()
     with presence.only_one(places.runtime_dir), locked(places.runtime_dir) as held:
         try:
             asyncio.run(_serve(loaded, places, held))

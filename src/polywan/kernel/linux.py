@@ -101,13 +101,15 @@ class LinuxKernel:
     def read(self, sysctls: Sequence[str]) -> ActualState:
         """Read what is ours; see `Kernel.read`."""
         ours = self._route.ours()
+        settings = self._route.settings() if sysctls else {}
+        values = {path: value if (value := settings.get(path)) is not None else sysctl.read(path) for path in sysctls}
         return ActualState(
             nexthops=ours.nexthops,
             routes=ours.routes,
             rules=ours.rules,
             nft=self._nft.list_table(),
             chains=foreign_chains.dropping(),
-            sysctls={path: value for path in sysctls if (value := sysctl.read(path)) is not None},
+            sysctls={path: value for path, value in values.items() if value is not None},
         )
 
     def apply(self, plan: Plan) -> ApplyReport:
@@ -204,5 +206,8 @@ class LinuxKernel:
         self._clients.close()
 
 
+_ROUTING: Final = frozenset({PutNexthop, DelNexthop, PutRoute, DelRoute, AddRule, DelRule})
+
+
 def _is_routing(op: Op) -> TypeGuard[RoutingOp]:
-    return isinstance(op, PutNexthop | DelNexthop | PutRoute | DelRoute | AddRule | DelRule)
+    return type(op) in _ROUTING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from ctypes import CDLL, c_size_t, c_void_p
 from pathlib import Path
 
@@ -33,3 +34,14 @@ def test_holes_in_the_heap_go_back_to_the_kernel() -> None:
     heap.trim()
     assert full - resident() > BLOCKS * SIZE // 2
     library.free(blocks[-1])
+
+
+def test_what_a_process_began_with_is_no_longer_searched_for_garbage() -> None:
+    before = gc.get_threshold()
+    try:
+        heap.settle()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold()[0] == heap.GARBAGE
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

@@ -10,14 +10,13 @@ import struct
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Final, NamedTuple, TypeAlias
 
 from polywan.core.errors import KernelError
 from polywan.core.net import FAMILIES, PROTOCOL, TABLE_MAIN, Family, IPNetwork, RulePriority, TableId
 from polywan.core.world.foreign_routing import MOST_ROUTES, TABLE_LOCAL, Destination, ForeignRule, RouteKind, RuleAction
 from polywan.core.world.observed import DefaultRoute
-from polywan.kernel.netlink.rtnetlink import GETROUTE, RTMSG, decode_ip, hops_in, supports_of, table_byte
+from polywan.kernel.netlink.rtnetlink import GETROUTE, RTMSG, decode_network, hops_in, supports_of, table_byte
 from polywan.kernel.netlink.socket import (
     AF,
     FAMILY_OF,
@@ -25,6 +24,7 @@ from polywan.kernel.netlink.socket import (
     ROUTE,
     NetlinkSocket,
     attributes,
+    first,
     number,
     text,
     u32,
@@ -161,11 +161,7 @@ def _mark(found: Mapping[int, bytes]) -> tuple[int, int] | None:
 
 
 def _network(packed: bytes, length: int) -> IPNetwork | None:
-    ip = decode_ip(packed)
-    if ip is None or not 0 < length <= ip.max_prefixlen:
-        return None
-    kind = IPv4Network if isinstance(ip, IPv4Address) else IPv6Network
-    return kind((ip, length), strict=False)
+    return decode_network(packed, length) if length > 0 else None
 
 
 class Known(NamedTuple):
@@ -187,9 +183,8 @@ def table_of(body: bytes) -> TableKey | None:
     if len(body) < RTMSG.size:
         return None
     af, _, _, _, table, _, _, _, _ = RTMSG.unpack_from(body)
-    found = attributes(body, RTMSG.size)
-    table = u32(found[_RTA_TABLE]) if _RTA_TABLE in found else table
-    return (FAMILY_OF[af], TableId(table)) if af in FAMILY_OF else None
+    number_of = first(body, RTMSG.size, _RTA_TABLE)
+    return (FAMILY_OF[af], TableId(u32(number_of) if number_of else table)) if af in FAMILY_OF else None
 
 
 def decode_route(body: bytes, names: Mapping[int, str]) -> Known | None:

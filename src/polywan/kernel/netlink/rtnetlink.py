@@ -64,6 +64,7 @@ _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST, _SCOPE_ANY = 0, 253, 254, 255
 ONLINK: Final = 4
 """RTNH_F_ONLINK, of routes, their next hops and nexthop objects."""
 _CLONED: Final = 0x200
+_FAMILY_BY_LENGTH: Final = {4: Family.V4, 16: Family.V6}
 
 
 def get_links() -> bytes:
@@ -170,13 +171,14 @@ def decode_address(body: bytes, names: Mapping[int, str]) -> Address | None:
     found = attributes(body, _ADDRESS.size)
     flags |= u32(found.get(_IFA_FLAGS, b""))
     # On point-to-point links IFA_ADDRESS is the peer's.
-    ip = decode_ip(found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b""))
-    if ip is None or index not in names or flags & _IFA_UNUSABLE or FAMILY_OF.get(af) != ip.version:
+    packed = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")
+    family = family_in(packed)
+    if family is None or index not in names or flags & _IFA_UNUSABLE or FAMILY_OF.get(af) is not family:
         return None
-    if length > ip.max_prefixlen:
+    if length > family.host_length:
         return None
-    kind = IPv4Interface if isinstance(ip, IPv4Address) else IPv6Interface
-    return Address(names[index], kind((ip, length)))
+    # From bytes: what is no text already, the constructors would write out and read again.
+    return Address(names[index], (IPv4Interface if family is Family.V4 else IPv6Interface)((packed, length)))
 
 
 class _Hop(NamedTuple):
@@ -250,6 +252,11 @@ def decode_ip(packed: bytes) -> IPAddress | None:
     if len(packed) == 4:
         return IPv4Address(packed)
     return IPv6Address(packed) if len(packed) == 16 else None
+
+
+def family_in(packed: bytes) -> Family | None:
+    """Return the family of a packed address by its length; None when it has that of none."""
+    return _FAMILY_BY_LENGTH.get(len(packed))
 
 
 def decode_defaults(body: bytes, names: Mapping[int, str]) -> list[DefaultRoute]:
@@ -340,8 +347,12 @@ def devices_of(bodies: Iterable[bytes]) -> Iterator[int]:
 def supports_of(bodies: Iterable[bytes]) -> Iterator[int | bytes]:
     """Yield the devices of all next hops of route messages, and the preferred sources (packed)."""
     for body in bodies:
-        yield from devices_of([body])
-        if len(body) >= RTMSG.size and (source := attributes(body, RTMSG.size).get(_RTA_PREFSRC)):
+        found = attributes(body, RTMSG.size)
+        if _RTA_MULTIPATH in found:
+            yield from (index for index, _, _ in hops_in(found[_RTA_MULTIPATH]))
+        elif len(body) >= RTMSG.size:
+            yield u32(found.get(_RTA_OIF, b""))
+        if source := found.get(_RTA_PREFSRC):
             yield source
 
 
@@ -364,11 +375,10 @@ def touched_route(body: bytes) -> bool | None:
 
 def decode_network(packed: bytes, length: int) -> IPNetwork | None:
     """Decode a prefix; None when it makes no sense."""
-    ip = decode_ip(packed)
-    if ip is None or length > ip.max_prefixlen:
+    family = family_in(packed)
+    if family is None or length > family.host_length:
         return None
-    kind = IPv4Network if isinstance(ip, IPv4Address) else IPv6Network
-    return kind((ip, length), strict=False)
+    return (IPv4Network if family is Family.V4 else IPv6Network)((packed, length), strict=False)
 
 
 def family_of(body: bytes) -> Family | None:

@@ -103,7 +103,22 @@ def number(kind: int, value: int) -> bytes:
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """Decode the attributes from `offset` on by type; whatever follows a malformed one is left out."""
-    return {kind: data[start:end] for kind, start, end in walk(data, offset, len(data))}
+    # Every message passes here, so that this is `walk` without its generator.
+    found: dict[int, bytes] = {}
+    unpack, end = _ATTRIBUTE.unpack_from, len(data)
+    while offset + 4 <= end:
+        length, kind = unpack(data, offset)
+        stop = offset + length
+        if length < 4 or stop > end:
+            break
+        found[kind & _TYPE_MASK] = data[offset + 4 : stop]
+        offset = (stop + 3) & ~3
+    return found
+
+
+def first(data: bytes, offset: int, wanted: int) -> bytes:
+    """Return the contents of the first attribute of a type; empty without one."""
+    return next((data[start:end] for kind, start, end in walk(data, offset, len(data)) if kind == wanted), b"")
 
 
 def walk(data: bytes, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -125,6 +140,8 @@ def u32(payload: bytes) -> int:
 def text(payload: bytes) -> str:
     """Decode a name or sentence of the kernel's; control characters and foreign bytes become escapes."""
     raw = payload.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+    if raw.isprintable():
+        return raw
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in raw)
 
 

@@ -10,7 +10,8 @@ import pytest
 from polywan.core.world.observed import Address, Link
 from polywan.kernel.netlink import policy_rules
 from polywan.kernel.netlink import rtnetlink as rt
-from polywan.kernel.netlink.socket import attribute, attributes, number, text
+from polywan.kernel.netlink.device_settings import decode_settings
+from polywan.kernel.netlink.socket import attribute, attributes, first, number, text
 
 LINK = struct.Struct("=BxHiII")
 UP, POINTOPOINT, NOARP, LOOPBACK, LOWER_UP = 0x1, 0x10, 0x80, 0x8, 0x10000
@@ -121,3 +122,20 @@ def test_attributes_after_a_broken_one_are_left_out() -> None:
 
 def test_text_of_the_kernel_is_made_printable() -> None:
     assert text(b"Nexthop\n\x9b31m\0rest") == "Nexthop\\x0a\\x9b31m"
+
+
+def test_the_first_attribute_of_a_type_is_found_without_the_others() -> None:
+    body = number(1, 5) + attribute(2, b"abc") + attribute(2, b"later")
+    assert first(body, 0, 2) == b"abc"
+    assert first(body, 0, 3) == b""
+
+
+def test_settings_that_are_not_whole_are_left_out() -> None:
+    values = struct.pack("=8i", *range(8))
+    spec = attribute(2 | 0x8000, attribute(1, values)) + attribute(10 | 0x8000, attribute(2, values))
+    body = link_body(UP) + attribute(26 | 0x8000, spec)
+    prefix = "net/{}/conf/wan1/{}".format
+    assert decode_settings([body, b"", b"nonsense"]) == {
+        prefix("ipv4", "rp_filter"): "7",
+        prefix("ipv6", "accept_ra"): "3",
+    }

@@ -1,0 +1,52 @@
+"""Settings of devices, as the kernel adds them to what it says of a link (linux/if_link.h, ip.h and ipv6.h). Pure.
+
+The values of /proc/sys/net/ipv4/conf and of its neighbour, without opening five files for each device.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from polywan.core.net import Family
+from polywan.kernel.netlink.socket import AF, attributes, text, walk
+
+_LINK_SIZE: Final = 16  # struct ifinfomsg
+_IFLA_IFNAME, _IFLA_AF_SPEC = 3, 26
+_VALUE: Final = struct.Struct("=i")
+
+_CONF: Final[Mapping[int, tuple[int, tuple[tuple[str, int], ...]]]] = {
+    # Number of the attribute that holds the values, then a setting and its place among them.
+    AF[Family.V4]: (
+        1,
+        (("rp_filter", 7), ("arp_announce", 17), ("arp_ignore", 18), ("ignore_routes_with_linkdown", 28)),
+    ),
+    AF[Family.V6]: (2, (("accept_ra", 3), ("use_oif_addrs_only", 37), ("ignore_routes_with_linkdown", 39))),
+}
+
+
+def decode_settings(bodies: Iterable[bytes]) -> dict[str, str]:
+    """Decode RTM_NEWLINK into the settings of devices, by their paths below /proc/sys; what makes no sense is left out.
+
+    Devices without IPv6 have no settings of it.
+    """
+    return {path: value for body in bodies for path, value in _of(body)}
+
+
+def _of(body: bytes) -> list[tuple[str, str]]:
+    found = attributes(body, _LINK_SIZE)
+    name, spec = text(found.get(_IFLA_IFNAME, b"")), found.get(_IFLA_AF_SPEC, b"")
+    result: list[tuple[str, str]] = []
+    for af, start, end in walk(spec, 0, len(spec)) if name else ():
+        if af not in _CONF:
+            continue
+        kind, settings = _CONF[af]
+        values = attributes(spec[start:end]).get(kind, b"")
+        folder = f"net/ipv{4 if af == AF[Family.V4] else 6}/conf/{name}/"
+        result += [
+            (folder + setting, str(_VALUE.unpack_from(values, 4 * place)[0]))
+            for setting, place in settings
+            if 4 * place + 4 <= len(values)
+        ]
+    return result
