@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
@@ -15,9 +15,9 @@ import pytest
 from contract.kernels import LinuxWorld, apply, events_of, linux_world, routes, rules
 from contract.values import TABLE, default, rule, sample
 from polywan.core.net import FAMILIES, Family, RulePriority, TableId
-from polywan.core.plan.plan import AddRule, DelRoute, DelRule, NftBatch, Plan, PutRoute
+from polywan.core.plan.plan import AddRule, DelRoute, DelRule, DesiredState, NftBatch, Plan, PutRoute, diff
 from polywan.core.routing.routes import Route
-from polywan.core.ruleset.model import NftSet, declare_texts, replace_text
+from polywan.core.ruleset.model import NftSet, NftTable, declare_texts, in_force, new_texts, replace_text, state_of
 from polywan.core.state.events import EventsLost, ForeignStateChanged, LinkChanged, LinkRemoved, OwnStateChanged
 from polywan.core.world.observed import DefaultRoute
 from polywan.kernel import sysctl
@@ -282,3 +282,43 @@ def test_settings_of_devices_are_those_of_proc(linux: LinuxWorld) -> None:
         assert linux.kernel.read(paths).sysctls[path] == old
         sysctl.write(path, "0" if old == "1" else "1")
         assert linux.kernel.read(paths).sysctls == {path: sysctl.read(path) for path in paths}
+
+
+def large(table: NftTable) -> tuple[str, str]:
+    """Return both halves of a table that is large enough to be made in two."""
+    listed = NftSet("type ipv4_addr", frozenset(f"10.1.{n >> 8}.{n & 255}" for n in range(2000)))
+    return new_texts(replace(table, sets={**table.sets, "list_4_large": listed}))
+
+
+@pytest.mark.parametrize("halves", [new_texts, large], ids=["small", "large"])
+def test_a_new_table_is_whole_whether_it_is_made_in_one_or_in_two(
+    linux: LinuxWorld, halves: Callable[[NftTable], tuple[str, str]]
+) -> None:
+    inert, hooked = halves(sample())
+    report = linux.kernel.apply(Plan((AddRule(rule(Family.V4)), NftBatch(inert + hooked, len(inert)))))
+    assert report.failures == ()
+    nft = linux.kernel.read(()).nft
+    assert nft is not None
+    assert (nft.chains, nft.maps) == (state_of(sample()).chains, state_of(sample()).maps)
+
+
+def test_a_table_of_which_no_packet_meets_anything_is_not_in_force(linux: LinuxWorld) -> None:
+    apply(linux, NftBatch(new_texts(sample())[0]))
+    actual = linux.kernel.read(())
+    assert actual.nft is not None
+    assert not in_force(actual.nft)
+    (op,) = diff(DesiredState(nft=sample()), actual).ops
+    apply(linux, op)
+    assert linux.kernel.read(()).nft == state_of(sample())
+
+
+@pytest.mark.parametrize("halves", [new_texts, large], ids=["small", "large"])
+def test_a_new_table_that_is_refused_fails_once_and_leaves_nothing(
+    linux: LinuxWorld, halves: Callable[[NftTable], tuple[str, str]]
+) -> None:
+    inert, hooked = halves(sample())
+    batch = NftBatch(f"{inert}nonsense\n{hooked}", len(inert) + len("nonsense\n"))
+    report = linux.kernel.apply(Plan((AddRule(rule(Family.V4)), batch)))
+    assert [failure.op for failure in report.failures] == [batch]
+    assert linux.kernel.read(()).nft is None
+    assert rules(linux) == {rule(Family.V4)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 from asyncio import Future
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from time import perf_counter
 from typing import Final, TypeGuard
@@ -116,10 +117,13 @@ class LinuxKernel:
         """Carry out the plan; neighbouring nexthops, routes and rules share a batch. See `Kernel.apply`."""
         start = perf_counter()
         failures: list[Failure] = []
-        for _, neighbours in groupby(plan.ops, key=_is_routing):
-            ops = list(neighbours)
-            routing = [op for op in ops if _is_routing(op)]
-            failures += self._route.apply(routing) if routing else filter(None, map(self._apply_one, ops))
+        with self._ahead(plan) as remainder:
+            for _, neighbours in groupby(plan.ops, key=_is_routing):
+                ops = list(neighbours)
+                routing = [op for op in ops if _is_routing(op)]
+                failures += (
+                    self._route.apply(routing) if routing else filter(None, (self._do(op, remainder) for op in ops))
+                )
         done = len(plan.ops) - len(failures)
         return ApplyReport(plan=plan, done=done, failures=tuple(failures), seconds=perf_counter() - start)
 
@@ -133,13 +137,33 @@ class LinuxKernel:
                 raise
             self._nft.run(second)
 
-    def _apply_one(self, op: Op) -> Failure | None:
+    @contextmanager
+    def _ahead(self, plan: Plan) -> Iterator[Callable[[NftBatch], str]]:
+        """Have the kernel take the inert part of a large transaction while the operations before it are carried out.
+
+        Yields what waits for that, and returns what remains to be run; of a small one, a thread would cost more.
+        """
+        batch = next((op for op in plan.ops if isinstance(op, NftBatch) and op.inert > LOUD), None)
+        if batch is None:
+            yield lambda op: op.text
+            return
+
+        def remainder(op: NftBatch) -> str:
+            early.result()
+            return op.text[op.inert :]
+
+        with self._route.paused(), ThreadPoolExecutor(1) as pool:
+            early = pool.submit(self._nft.run, batch.text[: batch.inert])
+            yield remainder
+
+    def _do(self, op: Op, remainder: Callable[[NftBatch], str]) -> Failure | None:
         try:
             if isinstance(op, SetSysctl):
                 sysctl.write(op.sysctl.path, op.sysctl.value)
             elif isinstance(op, NftBatch):
-                with self._route.paused() if len(op.text) > LOUD else nullcontext():
-                    self._nft.run(op.text)
+                text = remainder(op)
+                with self._route.paused() if len(text) > LOUD else nullcontext():
+                    self._nft.run(text)
         except KernelError as e:
             return Failure(op, e.errno, str(e))
         except MissingFeature as e:

@@ -24,7 +24,7 @@ from polywan.core.policy.selection import Selection, select
 from polywan.core.policy.uplink_state import view
 from polywan.core.resolved import Resolved
 from polywan.core.ruleset.fast_path import FAST_TABLE, fast_path, obstacle
-from polywan.core.ruleset.model import NftTable, state_of
+from polywan.core.ruleset.model import NftTable, in_force, state_of
 from polywan.core.ruleset.second_table import KEEP_TABLE, keep
 from polywan.core.state import drift, outages, refusals, retired_marks
 from polywan.core.state.agenda import Agenda
@@ -222,7 +222,7 @@ def _written(state: State, made: _Outcome, memory: Memory) -> Iterator[Effect]:
         yield SaveMemory(memory)
     if made.plan:
         yield Apply(made.plan)
-        if state.known.actual is None or state.known.actual.nft is None:
+        if state.known.actual is None or not in_force(state.known.actual.nft):
             yield ForgetUntranslated()
     before, after = state.decision.held, made.decision.held
     routed = state.decision.desired is not None and _routing(state.decision.desired) != _routing(made.desired)

@@ -35,7 +35,7 @@ from polywan.core.plan.cautions import READ_SETTINGS
 from polywan.core.plan.plan import ApplyReport
 from polywan.core.routing.sysctls import ALL_RP_FILTER, EVENTS, build_sysctls
 from polywan.core.state import refusals, relevance, rerouting
-from polywan.core.state.effects import Effect, Level, Log
+from polywan.core.state.effects import Effect, Level, Log, SaveMemory
 from polywan.core.state.events import (
     AddressLost,
     Applied,
@@ -73,6 +73,9 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, .
     changed = changed or (state.ready and now >= agenda.decision_due(state))
     # A decision is carried out before anything else is considered: timers that are due wait for the next `Tick`.
     work = decide(state, now, after_read=isinstance(event, ReadDone)) if changed else agenda.run(state, now)
+    if work[1] and isinstance(work[1][0], SaveMemory):
+        # What it holds was to be saved before as well, and forcing it to disk twice takes twice as long.
+        effects = tuple(effect for effect in effects if not isinstance(effect, SaveMemory))
     return work[0], effects + work[1] + notes
 
 

@@ -11,7 +11,7 @@ from polywan.core.net import TABLE_MAIN, Family
 from polywan.core.routing.nexthops import Nexthop, NexthopGroup, NexthopObject
 from polywan.core.routing.routes import IpRule, Route
 from polywan.core.routing.sysctls import Sysctl
-from polywan.core.ruleset.model import NftState, NftTable, change_text, delete_text, replace_text
+from polywan.core.ruleset.model import NftState, NftTable, change_text, delete_text, in_force, new_texts, replace_text
 from polywan.core.world.foreign_chains import ForwardChain
 
 
@@ -110,9 +110,15 @@ class DelRule:
 
 @dataclass(frozen=True, slots=True)
 class NftBatch:
-    """Run the text as one nft transaction: all of it or nothing."""
+    """Run the text as one nft transaction: all of it or nothing.
+
+    Attributes:
+        inert: so many of its characters, from the beginning, are a transaction of their own that no packet meets. The
+            kernel may be given it apart, while the operations before this one are carried out.
+    """
 
     text: str
+    inert: int = 0
 
 
 Op: TypeAlias = SetSysctl | PutNexthop | DelNexthop | PutRoute | DelRoute | AddRule | DelRule | NftBatch
@@ -210,9 +216,16 @@ def diff(desired: DesiredState, actual: ActualState, *, whole: bool = False) -> 
         ops += [AddRule(r) for r in desired.rules - actual.rules]
         twins = {anywhere(r) for r in desired.rules - actual.rules if r.goto is not None}
         ops += [DelRule(r, early=anywhere(r) in twins) for r in actual.rules - desired.rules]
-    if text := change_text(desired.nft, actual.nft):
-        ops.append(NftBatch(replace_text(desired.nft) if whole else text))
-    return ordered(ops)
+    return ordered([*ops, *_table(desired.nft, actual.nft, whole=whole)])
+
+
+def _table(desired: NftTable, actual: NftState | None, *, whole: bool) -> Iterator[NftBatch]:
+    text = "" if actual is None else change_text(desired, actual)
+    if not in_force(actual) and (text or actual is None):
+        inert, hooked = new_texts(desired)
+        yield NftBatch(inert + hooked, len(inert))
+    elif text:
+        yield NftBatch(replace_text(desired) if whole else text)
 
 
 @lru_cache(maxsize=4096)
@@ -247,7 +260,12 @@ def removal(actual: ActualState, sysctls: Iterable[Sysctl]) -> Plan:
 
 def ordered(ops: Iterable[Op]) -> Plan:
     """Sort operations by phase, and within a phase so that equal inputs give equal plans."""
-    return Plan(tuple(sorted(ops, key=lambda op: (phase(op), _rank(op)))))
+    phases: dict[int, list[Op]] = {}
+    for op in ops:
+        phases.setdefault(phase(op), []).append(op)
+    return Plan(
+        tuple(op for _, some in sorted(phases.items()) for op in (sorted(some, key=_rank) if some[1:] else some))
+    )
 
 
 def _rank(op: Op) -> tuple[object, ...]:
@@ -260,19 +278,31 @@ def _rank(op: Op) -> tuple[object, ...]:
             return (route.table, route.family, route.metric, route.link or "")
         # Rules that divert (goto) must not exist before their targets: last priority first.
         case AddRule(rule):
-            return (-rule.priority, rule.family, _rule_text(rule))
+            return (-rule.priority, rule.family, 1, _Unlike(rule))
         case DelRule(rule, early=True):
-            return (-rule.priority, rule.family, "")
+            return (-rule.priority, rule.family, 0)
         case DelRule(rule):
-            return (rule.priority, rule.family, _rule_text(rule))
+            return (rule.priority, rule.family, _Unlike(rule))
         case NftBatch():
             return ()
         case _:
             assert_never(op)
 
 
-def _rule_text(rule: IpRule) -> str:
-    return f"{rule.from_}|{rule.to}|{rule.iif}|{rule.oif}|{rule.mark}|{rule.table}|{rule.goto}"
+class _Unlike:
+    """A rule among others of its priority: they are compared as text, which most rules never need."""
+
+    __slots__ = ("_rule",)
+
+    def __init__(self, rule: IpRule) -> None:
+        self._rule = rule
+
+    def __lt__(self, other: _Unlike) -> bool:
+        return self._text() < other._text()
+
+    def _text(self) -> str:
+        rule = self._rule
+        return f"{rule.from_}|{rule.to}|{rule.iif}|{rule.oif}|{rule.mark}|{rule.table}|{rule.goto}"
 
 
 def describe(op: Op) -> str:

@@ -132,11 +132,7 @@ class NftTable:
         lines += [f"\tflowtable {name} {{\n\t\t{flows.render()}\n\t}}" for name, flows in self.flowtables.items()]
         lines += _filled(self.sets, self.maps)
         for name, chain in self.chains.items():
-            lines.append(f"\tchain {name} {{")
-            if chain.hook is not None:
-                lines.append(f"\t\t{chain.hook.render()}")
-            lines += [f"\t\t{rule.render()}" for rule in chain.rules]
-            lines.append("\t}")
+            lines += _written(name, chain)
         lines.append("}")
         return "\n".join(lines) + "\n"
 
@@ -158,12 +154,17 @@ class NftState:
     maps: Mapping[str, Mapping[Key, str]] = field(default_factory=dict)
 
 
+def in_force(state: NftState | None) -> bool:
+    """True when packets meet the table: the second half of `new_texts` may never have come."""
+    return state is not None and any(chain.hook is not None for chain in state.chains.values())
+
+
 def state_of(table: NftTable) -> NftState:
     """Return what the kernel should show once `table` is in force."""
     return NftState(
         chains={name: chain.state for name, chain in table.chains.items()},
         sets={n: frozenset() if unread(n) else s.elements for n, s in table.sets.items()},
-        maps={n: {} if unread(n) else dict(m.elements) for n, m in table.maps.items()},
+        maps={n: {} if unread(n) else m.elements for n, m in table.maps.items()},
     )
 
 
@@ -173,8 +174,19 @@ def unread(name: str) -> bool:
 
 
 def replace_text(table: NftTable) -> str:
-    """One transaction that puts `table` in the place of whatever is there (the `add` makes `delete` safe)."""
-    return f"add table {TABLE}\ndelete table {TABLE}\n{table.render()}"
+    """One transaction that puts `table` in the place of whatever is there."""
+    return "".join(new_texts(table))
+
+
+def new_texts(table: NftTable) -> tuple[str, str]:
+    """Return two transactions that make the table: all that no packet meets, then the chains that hang on hooks.
+
+    Whatever is there is gone with the first one (the `add` makes `delete` safe).
+    """
+    inert = {name: chain for name, chain in table.chains.items() if chain.hook is None}
+    hooked = {name: chain for name, chain in table.chains.items() if chain.hook is not None}
+    first = NftTable(chains=inert, sets=table.sets, maps=table.maps).render()
+    return f"add table {TABLE}\ndelete table {TABLE}\n{first}", NftTable(chains=hooked).render()
 
 
 def held_texts(name: str, table: NftTable | None) -> tuple[str, str]:
@@ -249,7 +261,7 @@ def _changes(desired: NftTable, actual: NftState) -> Iterator[str]:
     chains = [
         name
         for name, chain in desired.chains.items()
-        if name not in actual.chains or chain.state.rules != actual.chains[name].rules
+        if (known := actual.chains.get(name)) is None or (chain.state is not known and chain.state.rules != known.rules)
     ]
     yield from _declared(desired, [name for name in chains if name not in actual.chains])
     # Emptied all at once, before anything is filled: an element refers to a chain, and a rule to a set.
@@ -271,7 +283,15 @@ def _changes(desired: NftTable, actual: NftState) -> Iterator[str]:
 
 
 def _differs(name: str, wanted: object, have: object) -> bool:
-    return not unread(name) and wanted != have
+    return wanted is not have and not unread(name) and wanted != have
+
+
+def _written(name: str, chain: Chain) -> Iterator[str]:
+    yield f"\tchain {name} {{"
+    if chain.hook is not None:
+        yield f"\t\t{chain.hook.render()}"
+    yield from (f"\t\t{rule.render()}" for rule in chain.rules)
+    yield "\t}"
 
 
 def _declared(table: NftTable, names: list[str]) -> Iterator[str]:

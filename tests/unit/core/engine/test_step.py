@@ -48,6 +48,7 @@ from polywan.core.state.events import (
     Tick,
 )
 from polywan.core.state.retired_marks import RETIREMENT
+from polywan.core.state.state import State
 from support.engine_world import Engine, config, link, world
 
 
@@ -569,3 +570,25 @@ def test_a_box_whose_read_takes_long_is_read_less_often_when_nothing_happens(too
     assert Read() not in daemon.feed(Tick())
     daemon.now = 100.0 + pause
     assert Read() in daemon.feed(Tick())
+
+
+def test_one_step_forces_memory_to_disk_once() -> None:
+    state, _ = engine.step(State(), ConfigLoaded(config(2)), 0.0)
+    sysctls = {"net/ipv4/conf/all/accept_local": "0"}
+    state, effects = engine.step(state, ReadDone(world(2), ActualState(sysctls=sysctls)), 0.0)
+    (saved,) = [effect for effect in effects if isinstance(effect, SaveMemory)]
+    assert saved.memory.originals == sysctls
+    assert len(saved.memory.gateways) == 4
+
+
+def test_a_table_that_no_packet_meets_counts_as_none() -> None:
+    first = Engine(config(2), world(2))
+    assert first.state.known.actual is not None
+    assert first.state.known.actual.nft is not None
+    whole = first.state.known.actual.nft
+    half = replace(whole, chains={name: chain for name, chain in whole.chains.items() if chain.hook is None})
+    again = Engine(config(2), world(2), replace(first.state.known.actual, nft=half))
+    (op,) = [op for op in again.plans()[0].plan.ops if isinstance(op, NftBatch)]
+    assert op.text[: op.inert].startswith("add table inet polywan\ndelete table inet polywan\n")
+    assert "hook" not in op.text[: op.inert]
+    assert any(isinstance(effect, ForgetUntranslated) for effect in again.effects)
