@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from polywan.config.model import numbering
@@ -79,6 +80,7 @@ class Numbers:
         return RulePriority(self.base + block + self.id)
 
 
+@lru_cache(maxsize=2 * MOST_NUMBERS)
 def numbers(ident: int, layout: MarkLayout, *, table_base: int, priority: int) -> Numbers:
     """Derive mark, table and priorities from an uplink's id."""
     return Numbers(ident, layout.mark(ident), TableId(table_base + ident), priority)

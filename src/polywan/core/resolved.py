@@ -55,12 +55,14 @@ class Resolved:
         return self.weights[member.uplink] if member.weight is None else member.weight
 
 
-def resolve(config: Config, ids: Mapping[str, int]) -> Resolved:
+def resolve(config: Config, ids: Mapping[str, int], before: Resolved | None = None) -> Resolved:
     """Work out a configuration.
 
     Args:
         config: the file.
         ids: the numbers that are remembered of uplinks and policies.
+        before: the configuration in force; what a reload does not change stays the same object, with all that others
+            have worked out of it.
 
     Raises:
         CapacityError: it needs more numbers than the mark mask has room for.
@@ -73,23 +75,36 @@ def resolve(config: Config, ids: Mapping[str, int]) -> Resolved:
         return {name: numbers(allocated[name], layout, table_base=base, priority=priority) for name in names}
 
     policy_marks = numbers_of(map(policy_id, _marked(config)))
+    uplinks = {name: _same(before.uplinks.get(name) if before else None, link) for name, link in config.uplinks.items()}
+    paced = before if before is not None and _equal_pace(before.file, config) else None
+    stays = {name for name, link in uplinks.items() if paced is not None and link is paced.uplinks.get(name)}
     policies = _policies(config)
     made = {numbering.policy_name(rule): served_by(rule) for rule in config.rules if rule.action is None}
     return Resolved(
         file=config,
-        uplinks=config.uplinks,
+        uplinks=uplinks,
         rules=config.rules,
         global_=config.global_,
         layout=layout,
         named=config.resolved_policies(),
         policies=policies,
         titles={name: made.get(name, f"policy {name}") for name in policies},
-        health={name: config.health_of(name) for name in config.uplinks},
-        unsaid={name: config.unsaid(name) for name in config.uplinks},
+        health={n: paced.health[n] if paced and n in stays else config.health_of(n) for n in uplinks},
+        unsaid={n: paced.unsaid[n] if paced and n in stays else config.unsaid(n) for n in uplinks},
         weights={name: config.weight_of(name) for name in config.uplinks},
         numbers=numbers_of(config.uplinks),
         policy_marks={name.removeprefix(POLICY): number for name, number in policy_marks.items()},
     )
+
+
+def _same(before: Uplink | None, now: Uplink) -> Uplink:
+    return before if before is not None and before == now else now
+
+
+def _equal_pace(before: Config, now: Config) -> bool:
+    """True when both say the same of probing, and leave the same to the defaults."""
+    said = before.health.model_fields_set == now.health.model_fields_set
+    return said and before.health == now.health
 
 
 def policy_id(policy: str) -> str:

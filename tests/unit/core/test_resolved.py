@@ -72,3 +72,16 @@ def test_until_the_next_reload_a_daemon_works_with_the_same_object() -> None:
     assert daemon.state.known.config is first
     daemon.state, _ = engine.step(daemon.state, ConfigLoaded(config(2)), daemon.now)
     assert daemon.state.known.config is not first
+
+
+def test_a_reload_keeps_the_uplinks_that_it_does_not_change() -> None:
+    before = resolve(config(3, weights=[1, 1, 1]), {})
+    after = resolve(config(3, weights=[1, 5, 1]), {}, before)
+    assert [name for name in after.uplinks if after.uplinks[name] is before.uplinks[name]] == ["u1", "u3"]
+    assert after.weights["u2"] == 5
+
+
+def test_a_reload_that_changes_how_is_probed_changes_it_for_every_uplink() -> None:
+    before = resolve(config(2), {})
+    after = resolve(config(2, health={"fall": 9}), {}, before)
+    assert [settings.fall for settings in after.health.values()] == [9, 9]

@@ -186,5 +186,7 @@ class Config(Model):
 
 
 def merged_health(general: HealthSettings, own: HealthOverrides) -> HealthSettings:
-    """Return `general` with every key that `own` sets."""
+    """Return `general` with every key that `own` sets; most uplinks set none, and share it."""
+    if not own.model_fields_set:
+        return general
     return general.model_copy(update={key: value for key, value in own if value is not None})

@@ -93,6 +93,8 @@ def misplaced(
     """Uplinks whose addresses have changed: what began in between may carry one with which nothing comes back."""
     for (name, family), path in reachable.items():
         before = state.decision.reach.get((name, family))
+        if before is path:
+            continue
         known = before.path if isinstance(before, NoPath) else before
         if before is None or not isinstance(path, Path) or (known is not None and known.addresses == path.addresses):
             continue
@@ -138,7 +140,8 @@ def addresses_lost(
         for key, path in reachable.items()
         if isinstance(path, Path) and config.uplinks[key[0]].nat == "masquerade"
         if isinstance(before := state.decision.reach.get(key), Path)
-        if set(before.addresses) - set(path.addresses) or (after_read and (path.link, key[1]) in state.known.lost)
+        if (before is not path and set(before.addresses) - set(path.addresses))
+        or (after_read and (path.link, key[1]) in state.known.lost)
     ]
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from polywan.core.health import damping as dm
 from polywan.core.health.rounds import Health
+from polywan.core.identity import PerKey
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy.selection import unserved_policies
 from polywan.core.policy.uplink_state import BUSY, UplinkState, UplinkView
@@ -48,12 +49,20 @@ def tell(old: State, new: State, now: float) -> tuple[Logged, tuple[Log, ...]]:
     return writer.logged(), notes
 
 
+_ENDS: Final[PerKey[UplinkFamily, Ends]] = PerKey()
+
+
+def _text_of(path: Path) -> Ends:
+    return Ends(*(str(end) if end else None for end in (next(iter(path.addresses), None), path.via)))
+
+
 def ends_of(state: State, key: UplinkFamily) -> Ends | None:
     """Return address and gateway of an uplink in a family; None when that is not known: its link is down."""
     reached = state.decision.reach[key]
     path = reached.path if isinstance(reached, NoPath) else reached
     if path is not None:
-        return Ends(*(str(end) if end else None for end in (next(iter(path.addresses), None), path.via)))
+        known = _ENDS.get(key, path)
+        return _ENDS.put(key, _text_of(path), path) if known is None else known
     if state.known.config is None or state.known.observed is None:
         return None
     link = state.known.observed.links.get(state.known.config.uplinks[key[0]].interface)

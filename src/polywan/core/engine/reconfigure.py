@@ -27,7 +27,7 @@ def take(state: State, config: Config, now: float) -> tuple[State, tuple[Effect,
     memory = renaming.remembered(state.known.memory, config)
     layout = MarkLayout(config.global_.mark_mask)
     memory = replace(memory, ids=allocate(wanted, memory.ids, layout), mask=layout.mask)
-    resolved = resolve(config, memory.ids)
+    resolved = resolve(config, memory.ids, state.known.config)
     memory = replace(memory, devices={name: device for name, device in memory.devices.items() if name in memory.ids})
     same = memory == state.known.memory
     notes = tuple(Log(Level.INFO, "uplink.renamed", text) for text in renaming.renamings(state.known.memory, config))

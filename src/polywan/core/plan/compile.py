@@ -54,5 +54,5 @@ def compile_state(config: Resolved, world: World, selection: Selection, lookups:
         dormant=dormant(routes, observed),
         rules=build_rules(uplinks, policies, families, config.layout, priority, fallback, ahead, locks(config)),
         nft=table,
-        sysctls=tuple(build_sysctls(config, observed, reach, world.sysctls)),
+        sysctls=build_sysctls(config, observed, reach, world.sysctls),
     )

@@ -12,6 +12,7 @@ from polywan.config.model.policy import OnDown
 from polywan.core.health import rounds, slow_start
 from polywan.core.health.layers import NO_FINDINGS, Findings
 from polywan.core.health.rounds import Health, ProbeState
+from polywan.core.identity import remembered
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy.operator import Order, available, off
 from polywan.core.resolved import Resolved
@@ -105,16 +106,17 @@ def select(
     keep their connections.
     """
     active = [f for f in FAMILIES if any(family is f for _, family in reach)]
-    healthy = {f for name, f in reach if available(config, orders, name) and usable((name, f), reach, health)}
+    working = {key for key in reach if usable(key, reach, health)}
+    healthy = {f for name, f in working if available(config, orders, name)}
     choices: dict[tuple[str, Family], Choice] = {}
     for name, policy in config.policies.items():
         for family in active:
             before = previous.choices.get((name, family)) if previous else None
             tiers = _linked(config, policy, family, reach, orders)
-            choice = _choose(policy, tiers, family, reach, health, ramps, found)
+            choice = _choose(policy, tiers, family, working, health, ramps, found)
             choices[name, family] = choice or _forced(tiers, health, family, before, known=family in healthy)
     words = on_down(config)
-    lost = _lost(config, reach, health, choices, orders, healthy)
+    lost = _lost(config, reach, working, health, choices, orders)
     return Selection(
         choices,
         dead=frozenset(key for key in lost if words[key[0]] == "reset"),
@@ -123,6 +125,7 @@ def select(
     )
 
 
+@remembered
 def on_down(config: Resolved) -> dict[str, OnDown]:
     """Return what happens to the connections of each uplink when it is lost.
 
@@ -145,23 +148,21 @@ def _choose(
     policy: Policy,
     tiers: list[list[tuple[str, int]]],
     family: Family,
-    reach: Mapping[UplinkFamily, Reach],
+    working: Collection[UplinkFamily],
     health: Mapping[UplinkFamily, ProbeState],
     ramps: Mapping[UplinkFamily, int],
     found: Findings,
 ) -> Choice | None:
     """Who of the linked tiers serves, as far as the network is well somewhere; None when it is not."""
     for index, tier in enumerate(policy.tiers):
-        up = tuple(
-            m for m in tiers[index] if usable((m[0], family), reach, health) and (m[0], family) not in found.blocked
-        )
+        up = tuple(m for m in tiers[index] if (key := (m[0], family)) in working and key not in found.blocked)
         if up:
             text = f"tier {index + 1}: {len(up)} of {len(tier)} healthy"
             well = tuple(m for m in up if not (health[m[0], family].degraded or (m[0], family) in found.impaired)) or up
             parts = {name: ramps[name, family] for name, _ in well if (name, family) in ramps}
             members = slow_start.scaled(well, parts)
             return Choice(members=members, tier=index, reason=f"{text}{_but(up, well, members, parts)}")
-    return _blocked(tiers, reach, health, family)
+    return _blocked(tiers, working, family)
 
 
 def _linked(
@@ -184,22 +185,18 @@ def _linked(
 
 def _but(up: Members, well: Members, members: Members, parts: Mapping[str, int]) -> str:
     """Who of the healthy serves less than its weight, and why."""
-    aside = [name for name, _ in up if name not in dict(well)]
+    serving = {name for name, _ in well}
+    aside = [name for name, _ in up if name not in serving]
     slow = [f"{name} at {part} %" for name, part in parts.items()] if members != well else []
     message = [f"{' and '.join(aside)} degraded, standing by"] if aside else []
     message += [f"slow start: {', '.join(slow)}"] if slow else []
     return "".join(f"; {text}" for text in message)
 
 
-def _blocked(
-    tiers: list[list[tuple[str, int]]],
-    reach: Mapping[UplinkFamily, Reach],
-    health: Mapping[UplinkFamily, ProbeState],
-    family: Family,
-) -> Choice | None:
+def _blocked(tiers: list[list[tuple[str, int]]], working: Collection[UplinkFamily], family: Family) -> Choice | None:
     """Some layer above the network is broken on each uplink, perhaps by whoever is asked: the network decides."""
     for index, tier in enumerate(tiers):
-        if answering := tuple(m for m in tier if usable((m[0], family), reach, health)):
+        if answering := tuple(m for m in tier if (m[0], family) in working):
             reason = "no uplink is healthy in every layer; using those whose network answers"
             return Choice(members=answering, tier=index, reason=reason, forced=True)
     return None
@@ -259,10 +256,10 @@ def _works(config: Resolved, key: UplinkFamily, health: Mapping[UplinkFamily, Pr
 def _lost(
     config: Resolved,
     reach: Mapping[UplinkFamily, Reach],
+    working: Collection[UplinkFamily],
     health: Mapping[UplinkFamily, ProbeState],
     choices: Mapping[tuple[str, Family], Choice],
     orders: Mapping[str, Order],
-    healthy: Collection[Family],
 ) -> frozenset[UplinkFamily]:
     """Uplinks whose connections are let go: down while another of the family is healthy, and serving nobody.
 
@@ -271,6 +268,7 @@ def _lost(
     (`core/health/fail_static.py`).
     """
     serving = {(name, family) for (_, family), choice in choices.items() for name, _ in choice.members}
+    healthy = {family for name, family in working if available(config, orders, name)}
     return frozenset(
         key
         for key, path in reach.items()

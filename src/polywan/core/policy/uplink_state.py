@@ -13,6 +13,7 @@ from typing import Final
 
 from polywan.core.health.layers import NO_FINDINGS, Findings
 from polywan.core.health.rounds import ProbeState
+from polywan.core.identity import PerKey
 from polywan.core.net import FAMILIES
 from polywan.core.policy import operator
 from polywan.core.policy.operator import Order, Verb
@@ -57,10 +58,29 @@ def view(
     found: Findings = NO_FINDINGS,
 ) -> UplinkView:
     """Return the uplink's view; `since` moves only when the state changes. `order` is what somebody said by hand."""
-    state, reason = _judge(config, name, reach, health, found) if order is None else _ordered(config, name, order)
+    state, reason = _judged(config, name, reach, health, found) if order is None else _ordered(config, name, order)
     if before is not None and before.state is state:
-        return UplinkView(state, before.since, reason)
+        return before if before.reason == reason else UplinkView(state, before.since, reason)
     return UplinkView(state, now, reason)
+
+
+_JUDGED: Final[PerKey[str, tuple[UplinkState, str]]] = PerKey()
+
+
+def _judged(
+    config: Resolved,
+    name: str,
+    reach: Mapping[UplinkFamily, Reach],
+    health: Mapping[UplinkFamily, ProbeState],
+    found: Findings,
+) -> tuple[UplinkState, str]:
+    """Judge, unless paths and rounds are the same as the last time, and no layer has anything to say."""
+    if found.blocked or found.impaired or found.reasons:
+        return _judge(config, name, reach, health, found)
+    keys = [(name, family) for family in FAMILIES]
+    inputs = (config.uplinks[name], *map(reach.get, keys), *map(health.get, keys))
+    known = _JUDGED.get(name, *inputs)
+    return _JUDGED.put(name, _judge(config, name, reach, health, found), *inputs) if known is None else known
 
 
 def _ordered(config: Resolved, name: str, order: Order) -> tuple[UplinkState, str]:

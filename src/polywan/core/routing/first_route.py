@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from polywan.core.net import TABLE_LOCAL, TABLE_MAIN, UNBOUND_SOURCE, Family, IPAddress, TableId
+from polywan.core.identity import remembered
+from polywan.core.net import TABLE_LOCAL, TABLE_MAIN, UNBOUND_SOURCE, Family, IPAddress, IPInterface, TableId
 from polywan.core.resolved import Resolved
 from polywan.core.routing.routes import DEFAULT_METRIC, Route, first_table
 from polywan.core.world.observed import DefaultRoute, Observed
@@ -44,11 +45,17 @@ def has_source(config: Resolved, observed: Observed) -> bool:
 
     Not beside IPsec, whose policies know the box by its real addresses, nor beside rules of the file that do.
     """
-    devices = (uplink.interface for uplink in config.uplinks.values())
-    own = [address.ip for device in devices for address in observed.addresses_of(device, Family.V4)]
-    asked = (network for rule in config.rules for match in (rule, rule.not_) for network in match.from_)
+    return not observed.ipsec and _translates(config, observed.by_link)
+
+
+@remembered
+def _translates(config: Resolved, addresses: Mapping[tuple[str, Family], tuple[IPInterface, ...]]) -> bool:
+    """True when every uplink translates, and no rule of the file knows the box by one of its addresses."""
+    asked = [network for rule in config.rules for match in (rule, rule.not_) for network in match.from_]
+    devices = (uplink.interface for uplink in config.uplinks.values()) if asked else ()
+    own = [address.ip for device in devices for address in addresses.get((device, Family.V4), ())]
     named = any(UNBOUND_SOURCE not in network and any(address in network for address in own) for network in asked)
-    return not observed.ipsec and not named and all(uplink.nat != "none" for uplink in config.uplinks.values())
+    return not named and all(uplink.nat != "none" for uplink in config.uplinks.values())
 
 
 def first_routes(
@@ -76,7 +83,11 @@ def first_routes(
         if path is not None:
             # Of several routers on the link, the one that is in use.
             paths.setdefault(path.link, path)
-    hops = _hops(observed, {u.interface for u in config.uplinks.values()}, paths)
+    return _copies(tuple(_hops(observed, {u.interface for u in config.uplinks.values()}, paths)), fallback)
+
+
+@remembered
+def _copies(hops: tuple[tuple[str, IPAddress | None, bool], ...], fallback: TableId) -> frozenset[Route]:
     copies = {
         Route(
             family=Family.V4,

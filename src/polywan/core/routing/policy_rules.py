@@ -25,10 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Final
 
+from polywan.core.identity import remembered
 from polywan.core.marks import (
     BOUND,
     END,
@@ -48,7 +48,16 @@ from polywan.core.marks import (
     UNMARKED,
     WORDS,
 )
-from polywan.core.net import TABLE_MAIN, UNBOUND_SOURCE, Family, MarkLayout, RulePriority, TableId
+from polywan.core.net import (
+    TABLE_MAIN,
+    UNBOUND_SOURCE,
+    Family,
+    IPAddress,
+    IPNetwork,
+    MarkLayout,
+    RulePriority,
+    TableId,
+)
 from polywan.core.routing.ahead import Ahead, blocks
 from polywan.core.routing.nexthops import PolicyRouting
 from polywan.core.routing.routes import IpRule, UplinkRouting, first_table, stop_table
@@ -63,7 +72,7 @@ LEAF_BITS: Final = 3
 
 # Most decisions change who is chosen, not how it is routed: the last few results are kept, as the same objects,
 # so that comparing them with what the kernel holds costs nothing.
-@lru_cache(maxsize=4)
+@remembered
 def build_rules(
     uplinks: tuple[UplinkRouting, ...],
     policies: tuple[PolicyRouting, ...],
@@ -139,10 +148,15 @@ def _uplink_rules(family: Family, uplinks: tuple[UplinkRouting, ...]) -> Iterato
         yield IpRule(family=family, priority=priority(OIF), table=table, oif=uplink.device)
         path = uplink.path(family)
         for address in dict.fromkeys(path.addresses) if path else ():
-            yield IpRule(family=family, priority=priority(FROM), table=table, from_=ip_network(address))
+            yield IpRule(family=family, priority=priority(FROM), table=table, from_=_alone(address))
         # What others route for the inside (a VPN's rules) must not be caught by its source: the box's own only.
         for prefix in path.prefixes if path else ():
             yield IpRule(family=family, priority=priority(FROM), table=table, from_=prefix, iif="lo")
+
+
+def _alone(address: IPAddress) -> IPNetwork:
+    """The network that holds one address; from bytes, since the constructors would write out and read anything else."""
+    return (IPv4Network if isinstance(address, IPv4Address) else IPv6Network)(address.packed)
 
 
 def _lock_rules(
@@ -182,7 +196,7 @@ def _behind(family: Family, fallback: TableId) -> Iterator[IpRule]:
     # A source of its own is no matter of the first route: not even while a dead daemon's copies are incomplete.
     for source in (family.default.network_address, UNBOUND_SOURCE):
         if source.version == family:
-            yield replace(own, priority=FIRST_TCP, table=first_table(fallback), from_=ip_network(source))
+            yield replace(own, priority=FIRST_TCP, table=first_table(fallback), from_=_alone(source))
 
 
 def _before(

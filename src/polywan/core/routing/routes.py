@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Final
 
+from polywan.core.identity import PerKey, remembered
 from polywan.core.marks import MOST_NUMBERS, Numbers
 from polywan.core.net import WORST_METRIC, Family, IPAddress, IPNetwork, RulePriority, TableId
 from polywan.core.routing.nexthops import NexthopId, PolicyRouting
@@ -99,6 +99,10 @@ class UplinkRouting:
         return next((path for f, path in self.paths if f is family), None)
 
 
+_ROUTINGS: Final[PerKey[str, UplinkRouting]] = PerKey()
+_SETTLED: Final[PerKey[str, UplinkRouting]] = PerKey()
+
+
 def routings(
     reach: Mapping[UplinkFamily, Reach],
     numbers: Mapping[str, Numbers],
@@ -106,20 +110,32 @@ def routings(
     sources: Mapping[str, IPAddress | None],
 ) -> tuple[UplinkRouting, ...]:
     """Gather what routing depends on; an uplink that lost its carrier routes as before."""
-    paths_by_name: dict[str, list[tuple[Family, Path | None]]] = {name: [] for name in numbers}
-    for (name, family), path in reach.items():
-        paths_by_name[name].append((family, path.path if isinstance(path, NoPath) else path))
     return tuple(
-        UplinkRouting(
-            name=name, numbers=number, device=devices[name], source=sources[name], paths=tuple(paths_by_name[name])
-        )
+        _routing(name, number, devices[name], sources[name], *(reach.get((name, family)) for family in Family))
         for name, number in numbers.items()
     )
 
 
+def _routing(
+    name: str, number: Numbers, device: str, source: IPAddress | None, *reached: Reach | None
+) -> UplinkRouting:
+    """Return what the routing of one uplink depends on; the same object as long as it is the same."""
+    inputs = (number, device, source, *reached)
+    if (known := _ROUTINGS.get(name, *inputs)) is not None:
+        return known
+    paths = tuple(
+        (family, path.path if isinstance(path, NoPath) else path)
+        for family, path in zip(Family, reached, strict=True)
+        if path is not None
+    )
+    made = UplinkRouting(name=name, numbers=number, device=device, source=source, paths=paths)
+    # An uplink without carrier routes as before: its path is the same value, made anew.
+    return _ROUTINGS.put(name, _SETTLED.settled(name, made), *inputs)
+
+
 # Most decisions change who is chosen, not how it is routed: the last few results are kept, as the same objects,
 # so that comparing them with what the kernel holds costs nothing.
-@lru_cache(maxsize=4)
+@remembered
 def build_routes(
     uplinks: tuple[UplinkRouting, ...],
     policies: tuple[PolicyRouting, ...],

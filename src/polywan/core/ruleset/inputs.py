@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from ipaddress import IPv4Address
+from typing import Final, TypeAlias
 
+from polywan.core.identity import remembered
 from polywan.core.marks import Numbers
-from polywan.core.net import Family, MarkLayout
+from polywan.core.net import UNBOUND_SOURCE, Family, MarkLayout
 from polywan.core.policy.selection import Selection
 from polywan.core.resolved import Resolved
-from polywan.core.ruleset.model import NftRule
+from polywan.core.ruleset.model import Key, NftMap, NftRule, NftSet
 from polywan.core.world.lookups import NOTHING, Lookups
 from polywan.core.world.observed import Observed
 from polywan.core.world.paths import Reach, UplinkFamily, unbound_links
@@ -21,6 +23,10 @@ ROOM: Final = "size 512;"
 
 ADDRESSES: Final = 4096
 """Addresses for which there is always room; with more of them the room is a power of two."""
+
+
+Devices: TypeAlias = tuple[tuple[str, str, int], ...]
+"""Device, name and mark of the uplinks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,3 +103,41 @@ def restored(layout: MarkLayout, words: Iterable[int]) -> tuple[NftRule, ...]:
 def room_for(count: int) -> str:
     """Return the declared size of a set of addresses, so large that it rarely has to change."""
     return f"size {max(ADDRESSES, 1 << (count - 1).bit_length())};"
+
+
+@remembered
+def device_sets(devices: tuple[tuple[str, bool], ...]) -> dict[str, NftSet]:
+    """Return the sets of the uplinks' devices, which come with whether segment sizes are clamped."""
+    uplinks: frozenset[Key] = frozenset(device for device, _ in devices)
+    return {
+        "uplinks": NftSet(f"type ifname; {ROOM}", uplinks),
+        # Loopback carries the resets that this box sends to its own sockets.
+        "outside_ifs": NftSet(f"type ifname; {ROOM}", uplinks | {"lo"}),
+        "uplink_routes": NftSet(f"typeof fib daddr oifname; {ROOM}", uplinks),
+        "clamped": NftSet(f"type ifname; {ROOM}", frozenset(device for device, clamped in devices if clamped)),
+    }
+
+
+@remembered
+def own_set(addresses: frozenset[IPv4Address], *, unbound: bool) -> NftSet:
+    """Return the set of the addresses of this box; `unbound`: with the source of TCP that is bound to nothing."""
+    own = frozenset(map(str, addresses | ({UNBOUND_SOURCE} if unbound else set())))
+    return NftSet(f"type ipv4_addr; {room_for(len(own))}", own)
+
+
+@remembered
+def device_maps(devices: Devices, policies: tuple[tuple[int, str], ...]) -> dict[str, NftMap]:
+    """Return the maps from uplinks' devices and marks, and from the marks of policies, to chains."""
+    restore: dict[Key, str] = {mark: f"goto to_{name}" for _, name, mark in devices}
+    restore |= {mark: f"goto by_{policy}" for mark, policy in policies}
+    return {
+        "restore": NftMap(f"type mark : verdict; {ROOM}", restore),
+        "arrival": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto to_{n}" for d, n, _ in devices}),
+        "guards": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto guard_{n}" for d, n, _ in devices}),
+    }
+
+
+@remembered
+def bound_map(devices: Devices, main: frozenset[str]) -> NftMap:
+    """Return the map from the uplinks' devices that main's default does not use."""
+    return NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto to_{n}" for d, n, _ in devices if d not in main})

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import takewhile
-from typing import Final
+from typing import Final, Self
 
+from polywan.core.identity import PerKey
 from polywan.core.ruleset.model import QUOTABLE, Chain, NftRule, NftTable, unread
 from polywan.core.ruleset.neighbours.ipsec import from_outside
 from polywan.core.ruleset.table import INVALID
@@ -28,6 +29,8 @@ KEEP_TABLE: Final = "inet polywan_keep"
 
 _REFERS: Final = re.compile(r"(?:@|goto |jump )(\w+)")
 _COPIED: Final = ("nat", "kill_switch")
+_OWN: Final = ("prerouting", "output")
+"""Chains that have other rules here; of those in the table nothing counts but the hook."""
 
 
 def keep(table: NftTable, mask: int, *, ipsec: bool, xfrm: bool = True) -> NftTable:
@@ -42,6 +45,43 @@ def keep(table: NftTable, mask: int, *, ipsec: bool, xfrm: bool = True) -> NftTa
         ipsec: packets that leave may go into a tunnel.
         xfrm: the kernel can do IPsec.
     """
+    known = _KEPT.get(mask, ipsec, xfrm)
+    if known is not None and known[0].holds(table):
+        return known[1]
+    kept = _keep(table, mask, ipsec=ipsec, xfrm=xfrm)
+    return _KEPT.put(mask, (_Seen.of(table, kept), kept), ipsec, xfrm)[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The parts of a table that a second table was made from; most decisions change none of them."""
+
+    table: NftTable
+    names: frozenset[str]
+
+    @classmethod
+    def of(cls, table: NftTable, kept: NftTable) -> Self:
+        guards = table.maps["guards"].elements.values() if "guards" in table.maps else ()
+        # What a rule refers to that was left out may be why.
+        copied = _named(table, {name: table.chains[name] for name in _COPIED if name in table.chains})
+        names = {*copied, *kept.chains, *kept.sets, *kept.maps, *_COPIED, "guards"}
+        return cls(table, frozenset(names | {verdict.removeprefix("goto ") for verdict in guards}) - {*_OWN})
+
+    def holds(self, table: NftTable) -> bool:
+        """True when these parts are the very same objects in another table."""
+        before = self.table
+        return all(
+            table.chains.get(name) is before.chains.get(name)
+            and table.sets.get(name) is before.sets.get(name)
+            and table.maps.get(name) is before.maps.get(name)
+            for name in self.names
+        )
+
+
+_KEPT: Final[PerKey[int, tuple[_Seen, NftTable]]] = PerKey()
+
+
+def _keep(table: NftTable, mask: int, *, ipsec: bool, xfrm: bool) -> NftTable:
     chains = {
         n: _later(replace(table.chains[n], rules=rules))
         for n, rules in _marks(table, mask, ipsec=ipsec, xfrm=xfrm).items()

@@ -21,9 +21,21 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final
 
-from polywan.core.net import CHALLENGE_PRIORITY, FAMILIES, UNBOUND_SOURCE, Family, MarkLayout
+from polywan.core.identity import PerKey, remembered
+from polywan.core.net import CHALLENGE_PRIORITY, FAMILIES, Family, MarkLayout
 from polywan.core.ruleset.exec_via import via_chains, via_entry, via_maps
-from polywan.core.ruleset.inputs import GOTO_UNMARKED, ROOM, RulesetInput, restored, room_for, words_of
+from polywan.core.ruleset.inputs import (
+    GOTO_UNMARKED,
+    ROOM,
+    RulesetInput,
+    bound_map,
+    device_maps,
+    device_sets,
+    own_set,
+    restored,
+    room_for,
+    words_of,
+)
 from polywan.core.ruleset.model import Chain, Hook, Key, NftMap, NftRule, NftSet, NftTable
 from polywan.core.ruleset.nat import translation_chains, translation_sets, untouched
 from polywan.core.ruleset.neighbours import decided, ipsec
@@ -47,22 +59,23 @@ BEFORE_OTHERS: Final = -152
 
 def build(inputs: RulesetInput) -> NftTable:
     """Return the whole table for a selection."""
-    return NftTable(chains=_chains(inputs), sets=_sets(inputs), maps=_maps(inputs))
+    return NftTable(
+        chains=_chains(inputs),
+        sets={name: _SETS.settled(name, value) for name, value in _sets(inputs).items()},
+        maps={name: _MAPS.settled(name, value) for name, value in _maps(inputs).items()},
+    )
+
+
+_SETS: Final[PerKey[str, NftSet]] = PerKey()
+_MAPS: Final[PerKey[str, NftMap]] = PerKey()
+_CHAINS: Final[PerKey[str, Chain]] = PerKey()
 
 
 def _sets(inputs: RulesetInput) -> dict[str, NftSet]:
-    devices: frozenset[Key] = frozenset(u.interface for u in inputs.config.uplinks.values())
-    clamped: frozenset[Key] = frozenset(u.interface for u in inputs.config.uplinks.values() if u.clamp_mss)
-    own = frozenset(map(str, inputs.observed.own_ipv4() | ({UNBOUND_SOURCE} if inputs.unbound_source else set())))
-    sets = {
-        "uplinks": NftSet(f"type ifname; {ROOM}", devices),
-        # Loopback carries the resets that this box sends to its own sockets.
-        "outside_ifs": NftSet(f"type ifname; {ROOM}", devices | {"lo"}),
-        "uplink_routes": NftSet(f"typeof fib daddr oifname; {ROOM}", devices),
-        "own": NftSet(f"type ipv4_addr; {room_for(len(own))}", own),
-        "clamped": NftSet(f"type ifname; {ROOM}", clamped),
-    }
     known = inputs.observed
+    devices = device_sets(tuple((u.interface, u.clamp_mss) for u in inputs.config.uplinks.values()))
+    own, clamped = own_set(known.own_ipv4(), unbound=inputs.unbound_source), devices["clamped"]
+    sets = {**{n: s for n, s in devices.items() if s is not clamped}, "own": own, "clamped": clamped}
     sets |= {**steering_sets(inputs), **translation_sets(inputs), **answer_sets()}
     sets |= specific_sets(known, {u.interface for u in inputs.config.uplinks.values()})
     sets |= theirs_sets(known.rules, known.tables, main=decided.with_default(known))
@@ -95,22 +108,13 @@ def _marks(inputs: RulesetInput, keys: Iterable[UplinkFamily], family: Family) -
 
 
 def _maps(inputs: RulesetInput) -> dict[str, NftMap]:
-    by_device = {u.interface: name for name, u in inputs.config.uplinks.items()}
-    marks = {name: int(inputs.numbers[name].mark) for name in by_device.values()}
-    restore: dict[Key, str] = {m: f"goto to_{name}" for name, m in marks.items()}
-    restore |= {int(numbers.mark): f"goto by_{policy}" for policy, numbers in inputs.policy_marks.items()}
-    maps = {
-        "restore": NftMap(f"type mark : verdict; {ROOM}", restore),
-        "arrival": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto to_{n}" for d, n in by_device.items()}),
-        "guards": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto guard_{n}" for d, n in by_device.items()}),
-    }
+    devices = tuple((u.interface, name, int(inputs.numbers[name].mark)) for name, u in inputs.config.uplinks.items())
+    maps = dict(device_maps(devices, tuple((int(n.mark), policy) for policy, n in inputs.policy_marks.items())))
     known = decided.addresses(inputs)
     maps["addresses"] = NftMap(f"type ipv4_addr : verdict; {room_for(len(known))}", known)
     maps["kept"] = NftMap(f"type ifname : verdict; {ROOM}", decided.kept(inputs))
     for family in FAMILIES:
-        main = inputs.main_links(family)
-        bound: dict[Key, str] = {d: f"goto to_{n}" for d, n in by_device.items() if d not in main}
-        maps[f"bound_{family}"] = NftMap(f"type ifname : verdict; {ROOM}", bound)
+        maps[f"bound_{family}"] = bound_map(devices, inputs.main_links(family))
     return {**maps, **policy_maps(inputs), **via_maps(inputs), **answer_maps()}
 
 
@@ -131,12 +135,29 @@ def _chains(inputs: RulesetInput) -> dict[str, Chain]:
     chains |= untracked_chains(inputs.layout.mask)
     chains |= {**via_chains(inputs), "classify_local": Chain((*via_entry(inputs), *chains["classify_local"].rules))}
     bridged, exempt = bridged_out(inputs.observed), untouched(inputs)
-    for name in inputs.config.uplinks:
-        mark, translates = inputs.numbers[name].mark, inputs.config.uplinks[name].nat != "none"
-        known = inputs.observed.xfrm
-        passing = (*bridged, *exempt[name]) if translates else None
-        chains.update(_uplink(name, mark, inputs.layout, spread.get(name, ()), passing, xfrm=known))
-    if any(uplink.nat != "none" for uplink in inputs.config.uplinks.values()):
+    asked = tuple(
+        (
+            name,
+            int(inputs.numbers[name].mark),
+            spread.get(name, ()),
+            (*bridged, *exempt[name]) if uplink.nat != "none" else None,
+        )
+        for name, uplink in inputs.config.uplinks.items()
+    )
+    # A chain that stays the same object has what it says of its rules worked out already.
+    settled = {name: _CHAINS.settled(name, chain) for name, chain in chains.items()}
+    return {**settled, **_uplinks(asked, inputs.layout, xfrm=inputs.observed.xfrm)}
+
+
+@remembered
+def _uplinks(
+    asked: tuple[tuple[str, int, tuple[int, ...], tuple[NftRule, ...] | None], ...], layout: MarkLayout, *, xfrm: bool
+) -> dict[str, Chain]:
+    """The chains of all uplinks; each comes with its mark and what else `_uplink` asks for."""
+    chains: dict[str, Chain] = {}
+    for name, mark, sprayed, exempt in asked:
+        chains.update(_uplink(name, mark, layout, sprayed, exempt, xfrm=xfrm))
+    if any(exempt is not None for *_, exempt in asked):
         chains["wrong_source"] = _WRONG_SOURCE
     return chains
 

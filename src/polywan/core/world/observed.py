@@ -9,7 +9,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Final
 
-from polywan.core.identity import Same
+from polywan.core.identity import Same, remembered
 from polywan.core.net import TABLE_MAIN, Family, IPAddress, IPInterface, IPNetwork, TableId, family_of
 from polywan.core.world.foreign_routing import Destination, ForeignRule
 from polywan.core.world.leases import Lease
@@ -144,16 +144,8 @@ class Observed:
 
     def __post_init__(self) -> None:
         """Index by link once: with hundreds of uplinks every decision asks for each."""
-        addresses: dict[tuple[str, Family], tuple[IPInterface, ...]] = {}
-        for a in self.addresses:
-            if not a.ip.ip.is_link_local and not a.ip.ip.is_loopback:
-                key = (a.link, family_of(a.ip))
-                addresses[key] = (*addresses.get(key, ()), a.ip)
-        routes: dict[tuple[str, Family], tuple[DefaultRoute, ...]] = {}
-        for d in sorted(self.defaults, key=lambda d: (d.table != TABLE_MAIN, d.source is not None, d.metric)):
-            routes[d.link, d.family] = (*routes.get((d.link, d.family), ()), d)
-        object.__setattr__(self, "_global", addresses)
-        object.__setattr__(self, "_routes", routes)
+        object.__setattr__(self, "_global", _by_link(self.addresses))
+        object.__setattr__(self, "_routes", _ranked(self.defaults))
         object.__setattr__(self, "sourced", frozenset(d.link for d in self.defaults if d.source is not None))
         theirs = (d.link for table, known in self.tables.items() if table != TABLE_MAIN for d in known)
         lead = (*(d.link for d in self.defaults), *(part.link for part in self.parts), *theirs, *self.wide)
@@ -162,6 +154,11 @@ class Observed:
     def addresses_of(self, link: str, family: Family) -> tuple[IPInterface, ...]:
         """The link's addresses that can be reached from elsewhere (no link-local, no loopback)."""
         return self._global.get((link, family), ())
+
+    @property
+    def by_link(self) -> Mapping[tuple[str, Family], tuple[IPInterface, ...]]:
+        """What `addresses_of` knows of all links; the same object as long as no address changes."""
+        return self._global
 
     def defaults_of(self, link: str, family: Family) -> tuple[DefaultRoute, ...]:
         """Others' default routes by this link: table main first, those for every source, then best metric."""
@@ -189,8 +186,7 @@ class Observed:
 
     def own_ipv4(self) -> frozenset[IPv4Address]:
         """Every IPv4 address of this box that others can reach."""
-        found = (ip.ip for (_, family), ips in self._global.items() if family is Family.V4 for ip in ips)
-        return frozenset(ip for ip in found if isinstance(ip, IPv4Address))
+        return _ipv4_of(Same(self._global))
 
     def main_default_links(self, family: Family) -> frozenset[str]:
         """Links of the best default in main that serves every source: where unmarked traffic leaves.
@@ -254,9 +250,33 @@ def _without(tables: Mapping[TableId, tuple[Destination, ...]], link: str) -> Ma
     }
 
 
+@remembered
+def _by_link(addresses: tuple[Address, ...]) -> Mapping[tuple[str, Family], tuple[IPInterface, ...]]:
+    found: dict[tuple[str, Family], tuple[IPInterface, ...]] = {}
+    for a in addresses:
+        if not a.ip.ip.is_link_local and not a.ip.ip.is_loopback:
+            key = (a.link, family_of(a.ip))
+            found[key] = (*found.get(key, ()), a.ip)
+    return found
+
+
+@remembered
+def _ranked(defaults: tuple[DefaultRoute, ...]) -> Mapping[tuple[str, Family], tuple[DefaultRoute, ...]]:
+    found: dict[tuple[str, Family], tuple[DefaultRoute, ...]] = {}
+    for d in sorted(defaults, key=lambda d: (d.table != TABLE_MAIN, d.source is not None, d.metric)):
+        found[d.link, d.family] = (*found.get((d.link, d.family), ()), d)
+    return found
+
+
 def links_by_name(links: Iterable[Link]) -> dict[str, Link]:
     """Index links by name."""
     return {link.name: link for link in links}
+
+
+@lru_cache(maxsize=4)
+def _ipv4_of(addresses: Same[Mapping[tuple[str, Family], tuple[IPInterface, ...]]]) -> frozenset[IPv4Address]:
+    found = (ip.ip for (_, family), ips in addresses.value.items() if family is Family.V4 for ip in ips)
+    return frozenset(ip for ip in found if isinstance(ip, IPv4Address))
 
 
 @lru_cache(maxsize=4)  # a decision asks a dozen times

@@ -8,11 +8,12 @@ from ipaddress import IPv6Network
 from typing import Final, NamedTuple, TypeAlias
 
 from polywan.config import Uplink
+from polywan.core.identity import PerKey
 from polywan.core.marks import Numbers
 from polywan.core.net import FAMILIES, Family, IPAddress, IPInterface, family_of
 from polywan.core.resolved import Resolved
 from polywan.core.world.leases import Lease
-from polywan.core.world.observed import Link, Observed
+from polywan.core.world.observed import DefaultRoute, Link, Observed
 from polywan.core.world.prefixes6 import prefixes_of
 
 UplinkFamily: TypeAlias = tuple[str, Family]
@@ -63,10 +64,46 @@ def reach(
     """
     result: dict[UplinkFamily, Reach] = {}
     for name, uplink in config.uplinks.items():
-        for family in FAMILIES:
-            if _has_family(name, uplink, family, observed, remembered):
-                result[name, family] = _judge(name, uplink, family, observed, remembered)
+        result.update(_of_uplink(name, uplink, observed, remembered))
     return result
+
+
+_Families: TypeAlias = dict[UplinkFamily, Reach]
+
+_JUDGED: Final[PerKey[str, _Families]] = PerKey()
+
+
+def _of_uplink(
+    name: str, uplink: Uplink, observed: Observed, remembered: Mapping[UplinkFamily, IPAddress]
+) -> _Families:
+    """Judge an uplink, unless all that matters to it is the same as the last time: most links did not change."""
+    device = uplink.interface
+    link, lease = observed.links.get(device), observed.leases.get(device)
+    addresses = [observed.addresses_of(device, family) for family in FAMILIES]
+    defaults = [observed.defaults_of(device, family) for family in FAMILIES]
+    if link is None or link.master or not _on_its_own(uplink, addresses, defaults):
+        return _judged(name, uplink, observed, remembered)
+    inputs = (uplink, link, lease, *addresses, *defaults, *(remembered.get((name, family)) for family in FAMILIES))
+    known = _JUDGED.get(name, *inputs)
+    return _JUDGED.put(name, _judged(name, uplink, observed, remembered), *inputs) if known is None else known
+
+
+def _on_its_own(
+    uplink: Uplink, addresses: list[tuple[IPInterface, ...]], defaults: list[tuple[DefaultRoute, ...]]
+) -> bool:
+    """True when no other link of this box has a say: nobody lends an address in a family that has none of its own."""
+    if all(addresses):
+        return True
+    borrows = uplink.source is not None or bool(uplink.prefix6) or not isinstance(uplink.nat, str)
+    return not borrows and not any(d for a, d in zip(addresses, defaults, strict=True) if not a)
+
+
+def _judged(name: str, uplink: Uplink, observed: Observed, remembered: Mapping[UplinkFamily, IPAddress]) -> _Families:
+    return {
+        (name, family): _judge(name, uplink, family, observed, remembered)
+        for family in FAMILIES
+        if _has_family(name, uplink, family, observed, remembered)
+    }
 
 
 def unbound_links(

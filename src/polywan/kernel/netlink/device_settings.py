@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from polywan.core.net import Family
-from polywan.kernel.netlink.socket import AF, attributes, text, walk
+from polywan.kernel.netlink.socket import AF, first, text, walk
 
 _LINK_SIZE: Final = 16  # struct ifinfomsg
 _IFLA_IFNAME, _IFLA_AF_SPEC = 3, 26
@@ -35,14 +35,15 @@ def decode_settings(bodies: Iterable[bytes]) -> dict[str, str]:
 
 
 def _of(body: bytes) -> list[tuple[str, str]]:
-    found = attributes(body, _LINK_SIZE)
-    name, spec = text(found.get(_IFLA_IFNAME, b"")), found.get(_IFLA_AF_SPEC, b"")
+    # The name comes among the first attributes of a link, and these arrays among the last of many.
+    name = text(first(body, _LINK_SIZE, _IFLA_IFNAME))
+    spec = first(body, _LINK_SIZE, _IFLA_AF_SPEC)
     result: list[tuple[str, str]] = []
     for af, start, end in walk(spec, 0, len(spec)) if name else ():
         if af not in _CONF:
             continue
         kind, settings = _CONF[af]
-        values = attributes(spec[start:end]).get(kind, b"")
+        values = first(spec[start:end], 0, kind)
         folder = f"net/ipv{4 if af == AF[Family.V4] else 6}/conf/{name}/"
         result += [
             (folder + setting, str(_VALUE.unpack_from(values, 4 * place)[0]))

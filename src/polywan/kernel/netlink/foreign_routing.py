@@ -295,15 +295,16 @@ def _bodies(key: TableKey) -> tuple[bytes, ...]:
 
 
 def _destinations(key: TableKey, bodies: tuple[bytes, ...], names: Mapping[int, str]) -> tuple[Destination, ...]:
-    best: dict[tuple[IPNetwork, IPNetwork | None], Known] = {}
+    # By number: a network takes longer to hash than to be made.
+    best: dict[tuple[int, int, IPNetwork | None], Known] = {}
     for body in bodies:
         known = decode_route(body, names)
         if known is not None:
-            at = (known.to.prefix, known.to.from_)
+            at = (int(known.to.prefix.network_address), known.to.prefix.prefixlen, known.to.from_)
             if at not in best or known.metric < best[at].metric:
                 best[at] = known
     if len(bodies) <= MOST_ROUTES:
         return tuple(known.to for known in best.values())
     everything = key[0].default
-    defaults = [known.to for (prefix, _), known in best.items() if prefix == everything]
+    defaults = [known.to for known in best.values() if known.to.prefix == everything]
     return (*defaults, Destination(prefix=everything, kind="large"))

@@ -261,7 +261,7 @@ def family_in(packed: bytes) -> Family | None:
 
 def decode_defaults(body: bytes, names: Mapping[int, str]) -> list[DefaultRoute]:
     """Decode RTM_NEWROUTE into the default routes of others that it holds: one for each next hop."""
-    route = _route_in(body)
+    route = _route_in(body) if not any(body[1:2]) else None
     if route is None or route.to is not None or route.protocol == PROTOCOL or route.kind != _RTN_UNICAST:
         return []
     return [
@@ -282,7 +282,7 @@ def decode_defaults(body: bytes, names: Mapping[int, str]) -> list[DefaultRoute]
 
 def decode_wide(body: bytes, names: Mapping[int, str]) -> list[WideRoute]:
     """Decode RTM_NEWROUTE into the routes of others to a large part of the Internet: one for each next hop."""
-    route = _route_in(body)
+    route = _route_in(body) if any(body[1:2]) else None
     if route is None or route.to is None or route.protocol == PROTOCOL or route.kind != _RTN_UNICAST:
         return []
     table = TableId(route.table)

@@ -5,14 +5,16 @@ See docs/design/neighbours.md: main's default would have decided, by an uplink, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from polywan.core.net import FAMILIES, UNBOUND_SOURCE, Family
+from polywan.core.identity import remembered
+from polywan.core.net import FAMILIES, UNBOUND_SOURCE, Family, IPInterface, TableId
 from polywan.core.routing.first_route import ours_to_balance
 from polywan.core.ruleset.inputs import RulesetInput
 from polywan.core.ruleset.model import Chain, Key, NftRule
 from polywan.core.ruleset.neighbours.foreign_rules import ENTRY_CHAIN, OWN_ENTRY_CHAIN, own_chains, theirs_chains
 from polywan.core.ruleset.neighbours.specific_routes import left_alone
+from polywan.core.world.foreign_routing import Destination, ForeignRule
 from polywan.core.world.observed import Observed
 
 
@@ -43,9 +45,15 @@ def theirs(inputs: RulesetInput) -> Iterator[NftRule]:
 def of_others(inputs: RulesetInput) -> dict[str, Chain]:
     """Return the chains of policy rules of others, for what is forwarded and for the box's own packets."""
     known = inputs.observed
-    main = with_default(known)
-    own = own_chains(known.rules, known.tables, frozenset(FAMILIES), main=main)
-    return {**theirs_chains(known.rules, known.tables, main=main), **own}
+    return _of_others(known.rules, known.tables, with_default(known))
+
+
+@remembered
+def _of_others(
+    rules: tuple[ForeignRule, ...], tables: Mapping[TableId, tuple[Destination, ...]], main: frozenset[Family]
+) -> dict[str, Chain]:
+    own = own_chains(rules, tables, frozenset(FAMILIES), main=main)
+    return {**theirs_chains(rules, tables, main=main), **own}
 
 
 def with_default(observed: Observed) -> frozenset[Family]:
@@ -78,9 +86,17 @@ def _unbound(inputs: RulesetInput) -> frozenset[str]:
 
 def addresses(inputs: RulesetInput) -> dict[Key, str]:
     """The uplinks by their own IPv4 addresses; one that two of them have tells nothing."""
+    devices = tuple((name, uplink.interface) for name, uplink in inputs.config.uplinks.items())
+    return _by_address(devices, inputs.observed.by_link)
+
+
+@remembered
+def _by_address(
+    devices: tuple[tuple[str, str], ...], known: Mapping[tuple[str, Family], tuple[IPInterface, ...]]
+) -> dict[Key, str]:
     found: dict[Key, str] = {}
-    for name, uplink in inputs.config.uplinks.items():
-        for address in inputs.observed.addresses_of(uplink.interface, Family.V4):
+    for name, device in devices:
+        for address in known.get((device, Family.V4), ()):
             found[str(address.ip)] = "" if str(address.ip) in found else f"goto to_{name}"
     return {address: verdict for address, verdict in found.items() if verdict}
 

@@ -6,15 +6,15 @@ either: nft's question for a route passes over ``suppress_prefixlength`` in newe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import blake2s
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from polywan.core.identity import Same
-from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPNetwork
+from polywan.core.identity import remembered
+from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPInterface, IPNetwork
 from polywan.core.ruleset.model import Key, NftRule, NftSet
+from polywan.core.world.foreign_routing import Destination
 from polywan.core.world.observed import WIDE, Observed
 
 PREFIX: Final = "specific_"
@@ -23,19 +23,37 @@ PREFIX: Final = "specific_"
 
 def specific_networks(observed: Observed, devices: Collection[str], family: Family) -> tuple[IPNetwork, ...]:
     """Return what main leads to by these devices, but for its defaults and pieces of them; merged and in order."""
-    known = (d.prefix for d in observed.tables.get(TABLE_MAIN, ()) if d.link in devices and d.kind == "unicast")
+    return _networks(observed.tables.get(TABLE_MAIN, ()), observed.by_link, frozenset(devices), family)
+
+
+@remembered
+def _networks(
+    main: tuple[Destination, ...],
+    addresses: Mapping[tuple[str, Family], tuple[IPInterface, ...]],
+    devices: frozenset[str],
+    family: Family,
+) -> tuple[IPNetwork, ...]:
+    known = (d.prefix for d in main if d.link in devices and d.kind == "unicast")
     # A recording without routes has the links' own networks all the same.
-    linked = (address.network for device in devices for address in observed.addresses_of(device, family))
-    found = [n for n in (*known, *linked) if n.version == family and WIDE[family] < n.prefixlen]
-    return _merged(frozenset(found), family)
+    linked = (address.network for device in devices for address in addresses.get((device, family), ()))
+    found = (n for n in (*known, *linked) if n.version == family and WIDE[family] < n.prefixlen)
+    return tuple(_merged(found, family))
 
 
-@lru_cache(maxsize=4)
-def _merged(found: frozenset[IPNetwork], family: Family) -> tuple[IPNetwork, ...]:
-    """Merge the networks of one family, in order. Each plan asks several times, and the answer rarely changes."""
-    if family is Family.V4:
-        return tuple(collapse_addresses(n for n in found if isinstance(n, IPv4Network)))
-    return tuple(collapse_addresses(n for n in found if isinstance(n, IPv6Network)))
+def _merged(found: Iterable[IPNetwork], family: Family) -> Iterator[IPNetwork]:
+    """Merge networks of one family, in order: as ipaddress would, but by numbers, since a router has hundreds."""
+    merged: list[tuple[int, int]] = []
+    for start, length in sorted({(int(n.network_address), n.prefixlen) for n in found}):
+        if merged and (start ^ merged[-1][0]) >> (family.host_length - merged[-1][1]) == 0:
+            continue
+        merged.append((start, length))
+        while len(merged) > 1 and merged[-1][1] == merged[-2][1]:
+            (low, same), (high, _) = merged[-2:]
+            if low ^ high != 1 << (family.host_length - same):
+                break
+            merged[-2:] = [(low, same - 1)]
+    kind = IPv4Network if family is Family.V4 else IPv6Network
+    yield from (kind(network) for network in merged)
 
 
 def specific_sets(observed: Observed, devices: Collection[str]) -> dict[str, NftSet]:
@@ -51,12 +69,12 @@ def left_alone(observed: Observed, devices: Collection[str], family: Family) -> 
 
 
 def _sets(observed: Observed, devices: Collection[str], family: Family) -> tuple[tuple[str, NftSet], ...]:
-    return _named(Same(observed), frozenset(devices), family)
+    return _named(specific_networks(observed, devices, family), family)
 
 
-@lru_cache(maxsize=4)  # a decision asks five times
-def _named(observed: Same[Observed], devices: frozenset[str], family: Family) -> tuple[tuple[str, NftSet], ...]:
-    found: frozenset[Key] = frozenset(map(str, specific_networks(observed.value, devices, family)))
+@remembered
+def _named(networks: tuple[IPNetwork, ...], family: Family) -> tuple[tuple[str, NftSet], ...]:
+    found: frozenset[Key] = frozenset(map(str, networks))
     if not found:
         return ()
     digest = blake2s("\n".join(sorted(map(str, found))).encode(), digest_size=4).hexdigest()
