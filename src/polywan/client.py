@@ -28,6 +28,14 @@ def runtime_dir(chosen: Path | None) -> Path:
     return chosen or Path(os.environ.get("POLYWAN_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR)
 
 
+def _is_plain(answer: bytes) -> bool:
+    """True for JSON whose texts can hold nothing but printable ASCII: nothing is escaped, and nothing else is there."""
+    return answer.isascii() and b"\\" not in answer and b"\x7f" not in answer
+
+
+_HARMLESS = frozenset({int, float, bool, type(None)})
+
+
 def _clean(value: Any) -> Any:
     """Escape what would order a terminal about in every text of a document: root reads what the daemon's user says."""
     if isinstance(value, str):
@@ -35,8 +43,7 @@ def _clean(value: Any) -> Any:
     if isinstance(value, list):
         # Nearly all are harmless, and there may be a million of them.
         return [
-            one if one is None or type(one) is int or (type(one) is str and one.isprintable()) else _clean(one)
-            for one in value
+            one if type(one) in _HARMLESS or (type(one) is str and one.isprintable()) else _clean(one) for one in value
         ]
     if isinstance(value, dict):
         return {_clean(key): _clean(one) for key, one in value.items()}
@@ -161,7 +168,9 @@ class Client:
         finally:
             connection.close()
         try:
-            return status, reason, _clean(json.loads(answer or b"{}"))
+            found = json.loads(answer or b"{}")
+            # What is printable as it was sent needs no second look, and of connections there may be a million texts.
+            return status, reason, found if _is_plain(answer) else _clean(found)
         except ValueError as error:
             # What a daemon says to a call that it does not know is not JSON.
             if status >= 400:

@@ -18,6 +18,7 @@ from polywan.api.document import Document
 from polywan.api.requests import DrainUplink, Nothing, OfPolicy, WhomToForget, Words
 from polywan.client import SENSELESS, Client
 from polywan.core.errors import ControlError
+from polywan.core.words import printable
 from support.documents import status
 
 EMPTY = status()
@@ -46,6 +47,15 @@ def test_texts_of_a_document_order_no_terminal_about(tmp_path: Path) -> None:
     document = Client(tmp_path).ask(calls.STATUS, Nothing())
     thread.join()
     assert document.warnings == ("a\\x1b[2Jb", "x\n\ty")
+
+
+@pytest.mark.parametrize("said", ["plain", "a\x7fb", "a\u202eb", "a\\b", 'a"b'])
+def test_texts_are_escaped_however_they_were_sent(tmp_path: Path, said: str) -> None:
+    sent = json.dumps({**encode(status()), "warnings": [said]}, ensure_ascii=False).encode()
+    thread = answering(tmp_path, "200 OK", sent)
+    document = Client(tmp_path).ask(calls.STATUS, Nothing())
+    thread.join()
+    assert document.warnings == (printable(said),)
 
 
 def test_neither_do_those_of_a_refusal(tmp_path: Path) -> None:

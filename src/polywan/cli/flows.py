@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -88,13 +92,42 @@ def _rows(document: Flows) -> list[FlowRow]:
 def _show(document: Flows, rows: Sequence[FlowRow], *, as_json: bool) -> None:
     totals = document.totals
     if as_json:
-        facts = {"schema": document.schema, "flows": [row._asdict() for row in rows], "totals": encode(totals)}
-        sys.stdout.write(json.dumps(facts) + "\n")
+        head, flows, tail = json.dumps({"schema": document.schema, "flows": [], "totals": encode(totals)}).partition(
+            "["
+        )
+        sys.stdout.writelines((head, flows, ", ".join(objects(rows)), tail, "\n"))
     else:
         sys.stdout.write(text(rows))
         # The sums belong below the list, wherever both go.
         sys.stdout.flush()
         click.echo(sums(totals, len(rows)), err=True)
+
+
+_PLAIN: Final = re.compile(r"[0-9A-Za-z_.:+-]*")
+_TEXTS: Final = attrgetter("client", "destination", "reply_source", "reply_destination", "state", "uplink")
+_FORMS: Final[dict[type, str]] = {str: '"%s"', int: "%d", float: "%r", type(None): "null%.0s"}
+
+
+def objects(rows: Sequence[FlowRow]) -> Iterator[str]:
+    """Yield connections as JSON objects: keys are most of them, and are written once for all rows of a kind."""
+    if not all(_PLAIN.fullmatch(word) for word in {*chain.from_iterable(map(_TEXTS, rows))} if word is not None):
+        yield from (json.dumps(row._asdict()) for row in rows)
+        return
+    forms: dict[tuple[type, ...], str] = {}
+    for row in rows:
+        kinds = tuple(map(type, row))
+        form = forms.get(kinds)
+        if form is None:
+            form = forms[kinds] = _form(kinds)
+        yield form % row if form else json.dumps(row._asdict())
+
+
+def _form(kinds: Sequence[type]) -> str:
+    """Return the JSON of connections whose values are of these types, without the values; empty for other types."""
+    if not _FORMS.keys() >= {*kinds}:
+        return ""
+    fields = zip(FlowRow._fields, kinds, strict=True)
+    return "{" + ", ".join(f'"{key}": {_FORMS[kind]}' for key, kind in fields) + "}"
 
 
 def text(rows: Sequence[FlowRow]) -> str:

@@ -377,3 +377,20 @@ def test_the_daemons_own_probes_are_called_that() -> None:
     ]
     rows = list(listed(asked, FlowQuery(), {0x100: "fibre"}, Totals(()), pairs))
     assert [row[-1] for row in rows] == [PROBE, OTHER, "fibre"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row(flow())],
+        [row(flow(port=None, client_port=None, age=None, state="")), row(flow(age=0.1 + 0.2))],
+        [row(flow(client="2001:db8::1", destination="2001:db8:1::2", bytes_up=2**63)), row(flow(), uplink="lte-2.x")],
+        [row(flow(), uplink='a "quoted" \\ name'), row(flow())],
+        [],
+    ],
+    ids=["plain", "nothing known", "IPv6", "odd names", "none"],
+)
+def test_connections_as_json_are_what_the_json_library_writes(rows: list[FlowRow]) -> None:
+    sent = [one._replace(family=int(one.family)) for one in rows]
+    assert [*flows_verb.objects(sent)] == [json.dumps(one._asdict()) for one in sent]
+    assert [*flows_verb.objects(rows)] == [json.dumps(one._asdict()) for one in rows]
