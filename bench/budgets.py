@@ -213,9 +213,9 @@ def _failover() -> tuple[Budget, ...]:
 
 BUDGETS: Final = (
     *_packets(),
-    *_steps("full_ms", "full apply from nothing", {53: 60, 200: 200}),
-    *_steps("down_ms", "one uplink down, event to kernel", {2: 5, 53: 5, 200: 20}),
-    *_steps("weight_ms", "one weight changed, decision to kernel", {2: 5, 53: 5}),
+    *_steps("full_ms", "full apply from nothing", {53: 40, 200: 120}),
+    *_steps("down_ms", "one uplink down, event to kernel", {2: 5, 53: 4, 200: 12}),
+    *_steps("weight_ms", "one weight changed, decision to kernel", {2: 5, 53: 4}),
     *_counts(),
     *_failover(),
     *_footprint(8, 60, 0.5),

@@ -116,7 +116,7 @@ def test_the_report_begins_with_machine_and_versions_and_then_the_budgets() -> N
 def test_a_quick_run_judges_counts_and_no_times() -> None:
     results = {"control": {"sizes": {"53": {"full_ms": {"median": 1.0}, "writes": {"reload": {"writes": 0}}}}}}
     lines = render(report(results, quick=True), {}).splitlines()
-    assert "| full apply from nothing, 53 uplinks ≤ 60 ms | 1 ms | not judged |" in lines
+    assert "| full apply from nothing, 53 uplinks ≤ 40 ms | 1 ms | not judged |" in lines
     assert "| reload without a change: operations written ≤ 0 | 0 | yes |" in lines
 
 
