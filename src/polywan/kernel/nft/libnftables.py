@@ -26,6 +26,9 @@ MISSING_LIBRARY: Final = (
     "libnftables (Debian: libnftables1 / nftables, Fedora: nftables, Arch: nftables, Alpine: nftables)"
 )
 
+TRIMMED: Final = 1 << 17
+"""Characters of transactions after which memory is given back; libnftables needs some thirty bytes for each."""
+
 _JSON: Final = 1 << 4
 _NUMERIC: Final = 1 << 7 | 1 << 8 | 1 << 9  # protocols, priorities and symbols as numbers
 _ERRNOS: Final = {os.strerror(number): number for number in errno.errorcode}
@@ -44,6 +47,7 @@ class Nftables:
         self._library: CDLL | None = None
         self._context: int | None = None
         self._lending: int | None = lending.keep()
+        self._run = 0
 
     def run(self, text: str) -> None:
         """Run the text as one transaction.
@@ -52,12 +56,14 @@ class Nftables:
             KernelError: nft or the kernel refused; nothing changed.
         """
         with self._lock:
+            self._run += len(text)
             self._command(text, 0)
 
     def list_table(self) -> NftState | None:
         """Read our table, without the elements of sets that are never compared; None when there is none.
 
-        Each change is followed by a read, so this is where its memory is given back.
+        Each change is followed by a read, so this is where its memory is given back, if it was a large one or one of
+        many: after that the next change has to ask the kernel for each page again, half a millisecond of a failover.
 
         Raises:
             KernelError: the kernel refused.
@@ -75,7 +81,9 @@ class Nftables:
             if e.errno == errno.ENOENT:  # somebody removed it while we read
                 return None
             raise
-        trim()
+        if self._run > TRIMMED:
+            self._run = 0
+            trim()
         return NftState(
             chains=outline.chains,
             sets={n: others[n].sets[n] if n in others else frozenset(known.get(n, ())) for n in outline.sets},

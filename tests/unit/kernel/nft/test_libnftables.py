@@ -9,8 +9,9 @@ import pytest
 
 from polywan.core.errors import KernelError
 from polywan.core.ruleset.model import NftState
-from polywan.kernel.nft.libnftables import decode, refusal
-from polywan.kernel.nft.reader import comment_in
+from polywan.kernel.nft import libnftables
+from polywan.kernel.nft.libnftables import Nftables, decode, refusal
+from polywan.kernel.nft.reader import TableSummary, comment_in
 
 
 def listing(*items: dict[str, Any]) -> dict[str, Any]:
@@ -79,3 +80,18 @@ def test_a_syntax_error_has_no_number() -> None:
 
 def test_silence_is_a_refusal_too() -> None:
     assert str(refusal("")) == "nft: refused without a message"
+
+
+def test_memory_is_given_back_after_large_transactions_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[str] = []
+    monkeypatch.setattr(libnftables, "trim", lambda: given_back.append("all"))
+    monkeypatch.setattr(libnftables, "read_outline", lambda: TableSummary({}, (), (), {}))
+    monkeypatch.setattr(Nftables, "_command", lambda *_: "")
+    nft = Nftables()
+    nft.run("add rule inet polywan output accept\n")
+    nft.list_table()
+    assert given_back == []
+    nft.run("#" * libnftables.TRIMMED)
+    nft.list_table()
+    nft.list_table()
+    assert given_back == ["all"]
