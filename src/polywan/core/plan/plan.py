@@ -213,8 +213,9 @@ def diff(desired: DesiredState, actual: ActualState, *, whole: bool = False) -> 
         ops += [PutRoute(r) for r in desired.routes - actual.routes - desired.dormant]
         ops += _left_over(desired.routes, actual.routes)
     if desired.rules is not actual.rules:
-        ops += [AddRule(r) for r in desired.rules - actual.rules]
-        twins = {anywhere(r) for r in desired.rules - actual.rules if r.goto is not None}
+        new = desired.rules - actual.rules
+        ops += [AddRule(r) for r in new]
+        twins = {anywhere(r) for r in new if r.goto is not None}
         ops += [DelRule(r, early=anywhere(r) in twins) for r in actual.rules - desired.rules]
     return ordered([*ops, *_table(desired.nft, actual.nft, whole=whole)])
 
@@ -235,9 +236,10 @@ def anywhere(rule: IpRule) -> IpRule:
 
 
 def _left_over(desired: frozenset[Route], actual: frozenset[Route]) -> Iterator[DelRoute]:
-    kept = {r.key for r in desired}
-    places = {(r.family, r.table, r.metric): r for r in desired}
-    for route in actual - desired:
+    gone = actual - desired
+    kept = {r.key for r in desired} if gone else set()
+    places = {(r.family, r.table, r.metric): r for r in desired} if gone else {}
+    for route in gone:
         successor = places.get((route.family, route.table, route.metric))
         # A route by a group and one by a device are told apart by nothing that a removal could say: what stands
         # there by then is the new one.

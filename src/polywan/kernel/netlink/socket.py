@@ -17,8 +17,7 @@ from typing import Final, NamedTuple, Self
 from polywan.core.errors import KernelError
 from polywan.core.net import Family
 
-ROUTE: Final = 0
-NETFILTER: Final = 12
+ROUTE, NETFILTER = 0, 12
 
 REQUEST: Final = 0x001
 ACK: Final = 0x004
@@ -34,20 +33,14 @@ INTERRUPTED: Final = 0x010
 AF: Final = {Family.V4: 2, Family.V6: 10}
 FAMILY_OF: Final = {af: family for family, af in AF.items()}
 
-_ERROR: Final = 2
-_DONE: Final = 3
-_CAPPED: Final = 0x100
-_ACK_TLVS: Final = 0x200
+_ERROR, _DONE = 2, 3
+_CAPPED, _ACK_TLVS = 0x100, 0x200
 _ERROR_TEXT: Final = 1
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11  # linux/netfilter/nfnetlink.h
 
 _SOL_NETLINK: Final = 270
-_ADD_MEMBERSHIP: Final = 1
-_DROP_MEMBERSHIP: Final = 2
-_NO_ENOBUFS: Final = 5
-_CAP_ACK: Final = 10
-_EXT_ACK: Final = 11
-_GET_STRICT_CHK: Final = 12
+_ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _NO_ENOBUFS = 1, 2, 5
+_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 10, 11, 12
 _SO_RCVBUFFORCE: Final = 33
 
 _HEADER: Final = struct.Struct("=IHHII")
@@ -59,8 +52,7 @@ _PADDING: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
 CHUNK: Final = 128
 """Requests in one send: their acknowledgements fit even the default receive buffer."""
 
-_RECEIVE: Final = 1 << 16
-_BUFFER: Final = 1 << 20
+_RECEIVE, _BUFFER = 1 << 16, 1 << 20
 _TIMEOUT: Final = struct.pack("@ll", 10, 0)
 _DUMP_TRIES: Final = 10
 _SEQUENCE_END: Final = 0x7FFF_0000
