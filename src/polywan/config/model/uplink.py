@@ -111,7 +111,7 @@ class HealthSettings(Model):
     interval: _Interval = Field(
         default=1.0,
         description="Time from the start of one round to the start of the next. Default 1s: with `fall` 3, a link "
-        "that dies silently is noticed within 2.5 seconds, at a cost of about 100 bytes per second and target. On "
+        "that dies silently is noticed within 2.5 seconds, at a cost of about 100 bytes per second. On "
         "metered uplinks the default is 10s: a tenth of the volume, and silence is noticed within 16 seconds; while "
         "such an uplink stands by it is 2m, and silence is noticed within 2.5 minutes.",
     )

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from polywan.core.health import passive, turns
 from polywan.core.health import rounds as hl
 from polywan.core.health.probes import ProbeTarget
 from polywan.core.health.rounds import Health, ProbeState
+from polywan.core.health.turns import Turn
 from polywan.core.policy.draining import Drains, tier_of
 from polywan.core.policy.selection import Selection
 from polywan.core.resolved import Resolved
@@ -86,10 +88,15 @@ def start_round(
     """
     probes, settings = state.health.rounds[key], state.known.probing[key[0]]
     counted = state.health.bad_targets.counted(target.address for target in targets)
-    if probes.open or not seldom_asked(state, key):
-        return hl.start_round(probes, settings, len(counted), now), targets
-    if probes.number and now >= probes.sent + SPARE_PACE:
-        turn = counted[probes.number % len(counted)]
-        targets = tuple(target for target in targets if target.address == turn)
-        counted = (turn,)
-    return hl.start_round(probes, settings, len(counted), now, SPARE_PACE), targets
+    pace = 0.0 if probes.open or not seldom_asked(state, key) else SPARE_PACE
+    turn = None
+    if pace:
+        if probes.number and now >= probes.sent + pace:
+            turn = Turn.of(counted[probes.number % len(counted)])
+    elif not passive.alarmed(state.health.watches.get(key), probes):
+        misses = state.health.bad_targets.misses.get(key, {})
+        turn = turns.turn(probes, settings, [target.address for target in targets], counted, misses, now)
+    if turn is None:
+        return hl.start_round(probes, settings, len(counted), now, pace), targets
+    asked = tuple(target for target in targets if target.address in turn.asked)
+    return hl.start_round(probes, settings, 1, now, pace, turn.decides), asked

@@ -44,7 +44,8 @@ def second_opinions(state: State, assessment: bl.Assessment, now: float) -> Stat
     hasty = {
         key: replace(probes, next=now)
         for key in assessment.ask
-        if (probes := state.health.rounds[key]).next > now and not any(r.sent >= since for r in probes.open)
+        if (probes := state.health.rounds[key]).next > now
+        and not any(r.sent >= since and r.decides is None for r in probes.open)
     }
     return (
         probing.probe_by(replace(state, health=replace(state.health, rounds={**state.health.rounds, **hasty})), now)

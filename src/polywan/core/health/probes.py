@@ -55,3 +55,19 @@ class ProbeResult:
     target: IPAddress
     rtt: float | None
     late: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """A round under way: when it was sent, who answered and who did not.
+
+    Attributes:
+        decides: the target that alone decides it; None when a quorum of its `targets` does.
+    """
+
+    number: int
+    sent: float
+    targets: int
+    decides: IPAddress | None = None
+    answered: int = 0
+    failed: int = 0

@@ -16,7 +16,10 @@ from polywan.core.health.life import REPORTED_QUEUE
 from polywan.core.net import IPAddress
 
 LOSS_WINDOW: Final = 30
-"""Rounds that loss is computed over: half a minute by default, so that a link is well again within a minute."""
+"""Rounds that loss is computed over: half a minute by default, so that a link is well again within a minute.
+
+A target that some rounds do not ask has fewer probes in the same time.
+"""
 
 LEAST_PROBES: Final = 20
 """Probes of a target before its loss counts: of fewer, two lost by chance would be more than the usual limit."""
@@ -31,6 +34,9 @@ FORGETTING: Final = 1 / 16384
 """How fast the least time of an answer follows a way that has become longer: within hours, a queue is shorter."""
 
 _ALL: Final = (1 << LOSS_WINDOW) - 1
+
+_WEIGHTS: Final = tuple(1 - (1 - SMOOTHING) ** rounds for rounds in range(LOSS_WINDOW + 1))
+"""Weight of a sample by the rounds since the one before: what rounds did not ask takes no longer to be forgotten."""
 
 
 class Measure(StrEnum):
@@ -47,22 +53,29 @@ class TargetQuality:
     """What was measured with one target.
 
     Attributes:
-        lost: one bit for each of the last `count` probes, the newest lowest, set when it was lost.
-        late: the same for those that were answered after their timeout.
+        number: the last round that asked it and is known of.
+        asked: one bit for each of the last rounds up to that one, the newest lowest, set when it asked the target.
+        lost: the same for those whose probe was lost, and `late` for those that were answered after their timeout.
         answers: number of answers, counted up to `STEADY`.
         rtt, jitter: smoothed, seconds; None before the first answer.
         last: seconds of the last answer, and `least` what answers take when nothing queues.
     """
 
     address: IPAddress
+    number: int = 0
+    asked: int = 0
     lost: int = 0
     late: int = 0
-    count: int = 0
     answers: int = 0
     rtt: float | None = None
     jitter: float = 0.0
     last: float = 0.0
     least: float | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of probes in the window."""
+        return self.asked.bit_count()
 
     @property
     def loss(self) -> float:
@@ -110,10 +123,10 @@ class Quality:
 UNKNOWN: Final = Quality()
 
 
-def sample(quality: Quality, settings: HealthSettings, target: IPAddress, rtt: float | None) -> Quality:
-    """Fold in one probe's outcome: its round-trip time in seconds, None when it was lost."""
+def sample(quality: Quality, settings: HealthSettings, target: IPAddress, number: int, rtt: float | None) -> Quality:
+    """Fold in the outcome of one probe of round `number`: its round-trip time in seconds, None when it was lost."""
     known = next((t for t in quality.targets if t.address == target), None)
-    new = _measured(known or TargetQuality(address=target), rtt)
+    new = _measured(known or TargetQuality(address=target, number=number - 1), number, rtt)
     if known is None:
         return _summed((*quality.targets, new), settings, quality)
     return _summed(tuple(new if t is known else t for t in quality.targets), settings, quality)
@@ -125,7 +138,7 @@ def overtaken(quality: Quality, settings: HealthSettings, target: IPAddress, rtt
     if known is None:
         return quality
     rest = known.lost & (known.lost - 1) if known.lost else 0
-    timed = replace(_timed(known, rtt), lost=rest, late=known.late | (known.lost ^ rest))
+    timed = replace(_timed(known, rtt, 1), lost=rest, late=known.late | (known.lost ^ rest))
     return _summed(tuple(timed if t is known else t for t in quality.targets), settings, quality)
 
 
@@ -160,9 +173,8 @@ def cleared(quality: Quality) -> Quality:
 
 def recent(quality: Quality, settings: HealthSettings, rounds: int) -> Quality:
     """Forget the loss of all rounds but the last: an outage that is over says nothing about the link now."""
-    keep = min(rounds, LOSS_WINDOW)
-    mask = (1 << keep) - 1
-    targets = (replace(t, lost=t.lost & mask, late=t.late & mask, count=min(t.count, keep)) for t in quality.targets)
+    mask = (1 << min(rounds, LOSS_WINDOW)) - 1
+    targets = (replace(t, asked=t.asked & mask, lost=t.lost & mask, late=t.late & mask) for t in quality.targets)
     return _summed(tuple(targets), settings, quality)
 
 
@@ -171,14 +183,18 @@ def only(quality: Quality, settings: HealthSettings) -> Quality:
     return _summed(tuple(t for t in quality.targets if t.address in settings.targets), settings, quality)
 
 
-def _measured(target: TargetQuality, rtt: float | None) -> TargetQuality:
+def _measured(target: TargetQuality, number: int, rtt: float | None) -> TargetQuality:
     # Built directly, here and in `_summed`: `replace` takes several times as long, and this is done for every probe.
-    timed = target if rtt is None else _timed(target, rtt)
+    rounds = number - target.number
+    timed = target if rtt is None else _timed(target, rtt, rounds)
+    # Results come out of order: that of an older round has its place among the others.
+    shift, place = (min(rounds, LOSS_WINDOW), 0) if rounds > 0 else (0, -rounds)
     return TargetQuality(
         address=target.address,
-        lost=(target.lost << 1 | (rtt is None)) & _ALL,
-        late=target.late << 1 & _ALL,
-        count=min(target.count + 1, LOSS_WINDOW),
+        number=max(number, target.number),
+        asked=(target.asked << shift | 1 << place) & _ALL,
+        lost=(target.lost << shift | (rtt is None) << place) & _ALL,
+        late=target.late << shift & _ALL,
         answers=timed.answers,
         rtt=timed.rtt,
         jitter=timed.jitter,
@@ -187,18 +203,22 @@ def _measured(target: TargetQuality, rtt: float | None) -> TargetQuality:
     )
 
 
-def _timed(target: TargetQuality, rtt: float) -> TargetQuality:
+def _timed(target: TargetQuality, rtt: float, rounds: int) -> TargetQuality:
+    """Fold in the time of an answer that stands for so many rounds."""
     smooth, jitter, least = target.rtt, target.jitter, target.least
+    rounds = min(max(rounds, 1), LOSS_WINDOW)
     if smooth is not None:
-        jitter += SMOOTHING * (abs(rtt - smooth) - jitter)
-        smooth += SMOOTHING * (rtt - smooth)
+        weight = _WEIGHTS[rounds]
+        jitter += weight * (abs(rtt - smooth) - jitter)
+        smooth += weight * (rtt - smooth)
     if least is not None:
-        least = min(rtt, least + FORGETTING * (rtt - least))
+        least = min(rtt, least + rounds * FORGETTING * (rtt - least))
     return TargetQuality(
         address=target.address,
+        number=target.number,
+        asked=target.asked,
         lost=target.lost,
         late=target.late,
-        count=target.count,
         answers=min(target.answers + 1, STEADY),
         rtt=rtt if smooth is None else smooth,
         jitter=jitter,

@@ -27,7 +27,7 @@ from polywan.core.health import life as lf
 from polywan.core.health import quality as ql
 from polywan.core.health.damping import Damping
 from polywan.core.health.life import Life, Moved
-from polywan.core.health.probes import ProbeTarget
+from polywan.core.health.probes import ProbeTarget, Round
 from polywan.core.health.quality import Quality
 from polywan.core.net import Family, IPAddress
 from polywan.core.words import counted
@@ -44,17 +44,6 @@ class Health(StrEnum):
 
     UP = "up"
     DOWN = "down"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
-    """A round under way: when it was sent, who answered and who did not."""
-
-    number: int
-    sent: float
-    targets: int
-    answered: int = 0
-    failed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,16 +167,23 @@ def spread_of(state: ProbeState, settings: HealthSettings) -> float:
     return max(settings.interval / 8, LEAST_PACE) if state.quality.busy else 0.0
 
 
-def start_round(state: ProbeState, settings: HealthSettings, targets: int, now: float, pace: float = 0) -> ProbeState:
+def start_round(
+    state: ProbeState,
+    settings: HealthSettings,
+    targets: int,
+    now: float,
+    pace: float = 0,
+    decides: IPAddress | None = None,
+) -> ProbeState:
     """Note that a round is sent now, the next `pace` seconds later (0: by the interval); forget unreported ones."""
     number = state.number + 1
-    if len(state.quality.targets) > targets:
+    if decides is None and len(state.quality.targets) > targets:
         state = replace(state, quality=ql.only(state.quality, settings))
     alive = tuple(r for r in state.open if now - r.sent < 2 * timeout_of(state, settings) + 1)
     return replace(
         state,
         number=number,
-        open=(*alive, Round(number=number, sent=now, targets=targets)),
+        open=(*alive, Round(number=number, sent=now, targets=targets, decides=decides)),
         sent=now,
         asked=now if state.asked == -inf else state.asked,
         next=now + (pace or settings.interval),
@@ -203,9 +199,9 @@ def on_result(
     """
     if number <= state.void:
         return state
-    state = _sample(state, settings, target, rtt)
+    state = _sample(state, settings, number, target, rtt)
     current = next((r for r in state.open if r.number == number), None)
-    if current is None:
+    if current is None or current.decides not in (None, target):
         return state
     current = replace(current, answered=current.answered + (rtt is not None), failed=current.failed + (rtt is None))
     quorum = settings.quorum_for(current.targets)
@@ -391,8 +387,10 @@ def _due(state: ProbeState, now: float) -> ProbeState:
     return replace(state, waiting=now if state.waiting is None else state.waiting)
 
 
-def _sample(state: ProbeState, settings: HealthSettings, target: IPAddress, rtt: float | None) -> ProbeState:
-    quality = ql.sample(state.quality, settings, target, rtt)
+def _sample(
+    state: ProbeState, settings: HealthSettings, number: int, target: IPAddress, rtt: float | None
+) -> ProbeState:
+    quality = ql.sample(state.quality, settings, target, number, rtt)
     return replace(state, quality=ql.judged(quality, settings) if state.health is Health.UP else quality)
 
 

@@ -17,12 +17,15 @@ _PACKETS: Final = {"icmp": (40, 40), "tcp": (100, 60)}
 
 
 def paid_round(state: State, key: UplinkFamily, targets: Iterable[ProbeTarget], now: float) -> State:
-    """Count the bytes of a round that is sent now: its requests, and as many answers as usual."""
+    """Count the bytes of a round that is sent now: its requests, and as many answers as usual from its targets."""
     name, family = key
     more = 0 if family is Family.V4 else 20
-    pairs = [_PACKETS.get(method, _PACKETS["tcp"]) for target in targets for method in target.methods]
-    sent = sum(out + more for out, _ in pairs)
-    received = sum(back + more for _, back in pairs) * (1 - (state.health.rounds[key].loss or 0.0))
+    lost = {measured.address: measured.loss for measured in state.health.rounds[key].quality.targets}
+    sent, received = 0, 0.0
+    for target in targets:
+        pairs = [_PACKETS.get(method, _PACKETS["tcp"]) for method in target.methods]
+        sent += sum(out + more for out, _ in pairs)
+        received += sum(back + more for _, back in pairs) * (1 - lost.get(target.address, 0.0))
     return spend(state, name, sent, round(received), now)
 
 

@@ -19,9 +19,10 @@ def measured(
     settings: HealthSettings = SETTINGS,
 ) -> Quality:
     """Fold in rounds, one outcome for each target, and judge after each of them."""
-    for outcomes in rtts:
+    last = max((target.number for target in quality.targets), default=0)
+    for number, outcomes in enumerate(rtts, start=last + 1):
         for target, rtt in zip((NEAR, MIDDLE, FAR), outcomes, strict=True):
-            quality = ql.judged(ql.sample(quality, settings, target, rtt), settings)
+            quality = ql.judged(ql.sample(quality, settings, target, number, rtt), settings)
     return quality
 
 
@@ -123,6 +124,47 @@ def test_a_single_target_speaks_for_itself() -> None:
     settings = SETTINGS.model_copy(update={"targets": (NEAR,)})
     found = ql.UNKNOWN
     for n in range(30):
-        found = ql.judged(ql.sample(found, settings, NEAR, 0.02 if n % 3 else None), settings)
+        found = ql.judged(ql.sample(found, settings, NEAR, n + 1, 0.02 if n % 3 else None), settings)
     assert found.loss == pytest.approx(1 / 3)
     assert found.poor == (Measure.LOSS,)
+
+
+def turns(rounds: int, quality: Quality, answer: float | None = 0.02) -> Quality:
+    """Fold in rounds of one target each, which take turns."""
+    last = max(target.number for target in quality.targets)
+    for number in range(last + 1, last + rounds + 1):
+        target = (NEAR, MIDDLE, FAR)[number % 3]
+        quality = ql.judged(ql.sample(quality, SETTINGS, target, number, answer), SETTINGS)
+    return quality
+
+
+def test_the_window_of_loss_is_as_long_when_targets_take_turns() -> None:
+    lossy = measured(every(5, 30))
+    assert turns(17, lossy).loss == pytest.approx(3 / 20)
+    assert turns(32, lossy).loss == 0.0
+    assert [target.count for target in turns(32, lossy).targets] == [10, 10, 10]
+
+
+def test_loss_of_few_probes_is_none_yet_after_targets_took_turns() -> None:
+    calm = turns(40, measured([FAST] * 10))
+    assert measured(every(2, 14), calm).poor == ()
+    assert measured(every(2, 16), calm).poor == (Measure.LOSS,)
+
+
+def test_times_are_smoothed_over_as_many_rounds_when_targets_take_turns() -> None:
+    fast = measured([FAST] * 9)
+    slower = measured([(0.12, 0.12, 0.12)] * 9, fast)
+    newest = max(turns(9, fast, 0.12).targets, key=lambda target: target.number)
+    assert newest.rtt == pytest.approx(slower.rtt)
+
+
+def test_a_result_of_an_older_round_takes_the_place_of_its_round() -> None:
+    found = ql.UNKNOWN
+    for number, rtt in ((1, 0.02), (3, 0.02), (2, None)):
+        found = ql.sample(found, SETTINGS, NEAR, number, rtt)
+    assert (found.targets[0].asked, found.targets[0].lost) == (0b111, 0b010)
+
+
+def test_a_result_of_a_round_before_the_window_counts_for_nothing() -> None:
+    found = ql.sample(measured([FAST] * 40), SETTINGS, NEAR, 5, None)
+    assert (found.targets[0].count, found.targets[0].lost) == (30, 0)
