@@ -18,7 +18,7 @@ from polywan.core.errors import KernelError, PolywanError
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan.plan import NftBatch, Plan
 from polywan.core.ruleset.model import declare_texts
-from polywan.core.state import relevance
+from polywan.core.state import events, relevance
 from polywan.core.state.effects import (
     MOST_READS,
     Apply,
@@ -184,7 +184,7 @@ class Daemon:
         clock = asyncio.get_running_loop().time
         try:
             while self._queue and not self._halted:
-                self._step(self._queue.popleft(), clock())
+                self._step(events.first_of(self._queue), clock())
             if not self._halted and agenda.deadline(self.state) <= clock():
                 self._step(Tick(), clock())
         except Exception as error:  # noqa: BLE001 - handed to `run`, which raises it

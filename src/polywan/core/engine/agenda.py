@@ -11,7 +11,7 @@ from polywan.core.engine import draining, passive, probing, seeking, standby_pro
 from polywan.core.engine.cuts import second_cuts
 from polywan.core.evolve import replace
 from polywan.core.health import rounds as hl
-from polywan.core.health.probes import ProbeOrder, ProbeTarget
+from polywan.core.health.probes import ProbeOrder, ProbeTarget, targets_of
 from polywan.core.health.rounds import ProbeState
 from polywan.core.state import probe_costs, rerouting, retired_marks
 from polywan.core.state.effects import Effect, Read, SaveMemory, StartProbe
@@ -120,7 +120,12 @@ def _checks_due(state: State) -> float:
     return max(state.health.checks.wake, state.health.checks.looked + LOOK_SHARE * len(state.health.rounds))
 
 
-def _round_due(state: State, key: UplinkFamily) -> float:
+def _round_due(state: State, key: UplinkFamily, probes: ProbeState) -> float:
+    watch = state.health.watches.get(key)
+    doubt = probes.open or probes.bad or (watch is not None and watch.alarm is not None)
+    if not doubt and probes.next != probes.sent + standby_probing.SPARE_PACE:
+        # By far the most common case, and one of every uplink each time.
+        return probes.next
     return min(standby_probing.due(state, key), passive.due(state, key))
 
 
@@ -141,31 +146,44 @@ def _order(
 
 
 def _start_probes(state: State, now: float) -> Stepped:
-    orders: list[Effect] = []
-    undecided: list[UplinkFamily] = []
-    health = dict(state.health.rounds)
+    ends: list[float] = []
+    due: list[tuple[UplinkFamily, Path]] = []
     for key, probes, path in _probed(state):
-        name, family = key
-        settings = state.known.probing[name]
-        if _round_due(state, key) > now:
-            continue
-        targets = hl.targets_of(settings, family)
-        if not targets:
-            health[key] = hl.unprobed(probes, settings, now)
-            state = read_soon(state, now)
-            continue
-        health[key], targets = standby_probing.start_round(state, key, targets, now)
-        state = probe_costs.paid_round(state, key, targets, now)
-        orders.append(StartProbe(_order(state, key, path, health[key].number, targets, now)))
+        at = _round_due(state, key, probes)
+        if at > now:
+            ends.append(at)
+        else:
+            due.append((key, path))
+    orders: list[Effect] = []
+    rounds = dict(state.health.rounds)
+    sent: dict[UplinkFamily, tuple[ProbeTarget, ...]] = {}
+    for key, path in due:
+        targets = targets_of(state.known.probing[key[0]], key[1])
+        if targets:
+            rounds[key], sent[key] = standby_probing.start_round(state, key, targets, now)
+            orders.append(StartProbe(_order(state, key, path, rounds[key].number, sent[key], now)))
+        else:
+            rounds[key] = hl.unprobed(rounds[key], state.known.probing[key[0]], now)
+    if len(sent) < len(due):
+        state = read_soon(state, now)
+    state = probe_costs.paid_rounds(state, sent, now)
+    state = replace(state, health=replace(state.health, rounds=rounds))
+    for key in sent:
         state = passive.sent(state, key)
-        if len(health[key].open) > 1:
+        if len(rounds[key].open) > 1:
             # The round before is undecided still: it may be time to ask the layers why.
-            undecided.append(key)
-    state = replace(state, health=replace(state.health, rounds=health))
-    for key in undecided:
-        state = seeking.stir(probing.stir(state, now), key, now)
-    ends = [_round_due(state, key) for key, _, _ in _probed(state)]
+            state = seeking.stir(probing.stir(state, now), key, now)
+    ends += [_round_due(state, key, state.health.rounds[key]) for key, _ in due]
     return replace(state, agenda=replace(state.agenda, looked=now, wake=min(ends, default=inf))), tuple(orders)
+
+
+def rested(state: State) -> State:
+    """Return the state without the times at which rounds would have been suspect, if all of them are decided."""
+    rounds = state.health.rounds
+    if state.agenda.wake == inf or any(probes.open for probes in rounds.values()):
+        return state
+    ends = [_round_due(state, key, probes) for key, probes, _ in _probed(state)]
+    return replace(state, agenda=replace(state.agenda, wake=min(ends, default=inf)))
 
 
 STARTING: Final = (Timer(_read_due, _read),)

@@ -10,6 +10,7 @@ Rules of the engine:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Final, assert_never
 
 from polywan.core.engine import (
@@ -25,12 +26,13 @@ from polywan.core.engine import (
 )
 from polywan.core.engine.decide import decide
 from polywan.core.evolve import replace
+from polywan.core.health import bad_targets as bl
 from polywan.core.health import fail_static
 from polywan.core.health import rounds as hl
 from polywan.core.health.bad_targets import BadTargets
 from polywan.core.health.layers import CheckResult
 from polywan.core.health.probes import ProbeResult
-from polywan.core.health.rounds import Health
+from polywan.core.health.rounds import Health, ProbeState
 from polywan.core.plan.cautions import READ_SETTINGS
 from polywan.core.plan.plan import ApplyReport
 from polywan.core.routing.sysctls import ALL_RP_FILTER, EVENTS, build_sysctls
@@ -52,6 +54,7 @@ from polywan.core.state.events import (
     NewConnections,
     OperatorCommand,
     OwnStateChanged,
+    ProbesReported,
     ReadDone,
     TestRequested,
     Tick,
@@ -59,6 +62,7 @@ from polywan.core.state.events import (
 )
 from polywan.core.state.state import State
 from polywan.core.world.observed import Observed
+from polywan.core.world.paths import UplinkFamily
 
 CLOCK_GAP: Final = 0.5
 """Seconds after a deadline from which nobody was there; `REPORTED_GAP` is how long that is in the log."""
@@ -110,7 +114,7 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
         case LookupsChanged(lookups):
             after = list_preload.arrived(replace(state, known=replace(state.known, lookups=lookups)))
             return agenda.read_soon(after, now), (), lookups != state.known.lookups
-        case ProbeResult() | CheckResult() | TestRequested() | TrafficSampled():
+        case ProbeResult() | ProbesReported() | CheckResult() | TestRequested() | TrafficSampled():
             return _take_probing(state, event, now)
         case NewConnections():
             return passive.take(state, event, now)
@@ -172,11 +176,13 @@ def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, t
 
 
 def _take_probing(
-    state: State, event: ProbeResult | CheckResult | TestRequested | TrafficSampled, now: float
+    state: State, event: ProbeResult | ProbesReported | CheckResult | TestRequested | TrafficSampled, now: float
 ) -> tuple[State, tuple[Effect, ...], bool]:
     match event:
         case ProbeResult():
-            return _take_result(state, event, now)
+            return _take_results(state, (event,), now)
+        case ProbesReported(results):
+            return _take_results(state, results, now)
         case CheckResult():
             after, notes, changed = probing.take_check(state, event, now)
             return after, notes, changed or routers.due(after, (event.uplink, event.family), now)
@@ -200,6 +206,39 @@ def _take_link(state: State, event: LinkChanged | LinkRemoved, now: float) -> tu
     if after is before:
         return state, (), False
     return agenda.read_soon(replace(state, known=replace(state.known, observed=after)), now), (), True
+
+
+def _take_results(state: State, results: Iterable[ProbeResult], now: float) -> tuple[State, tuple[Effect, ...], bool]:
+    effects: list[Effect] = []
+    changed = False
+    rounds, bad_targets = dict(state.health.rounds), state.health.bad_targets
+    for result in results:
+        if (usual := _usual(state, rounds, bad_targets, result, now)) is not None:
+            rounds[result.uplink, result.family], bad_targets = usual
+            continue
+        state = replace(state, health=replace(state.health, rounds=rounds, bad_targets=bad_targets))
+        state, notes, matters = _take_result(state, result, now)
+        rounds, bad_targets = dict(state.health.rounds), state.health.bad_targets
+        effects += notes
+        changed = changed or matters
+    state = replace(state, health=replace(state.health, rounds=rounds, bad_targets=bad_targets))
+    return agenda.rested(state), tuple(effects), changed
+
+
+def _usual(
+    state: State, rounds: Mapping[UplinkFamily, ProbeState], bad_targets: BadTargets, event: ProbeResult, now: float
+) -> tuple[ProbeState, BadTargets] | None:
+    """Fold in an answer that changes nothing but figures, as nearly all do; None when it may do more."""
+    before, settings = rounds.get((event.uplink, event.family)), state.known.probing.get(event.uplink)
+    if before is None or settings is None or before.health is Health.DOWN or before.bad:
+        return None
+    if event.rtt is None or event.late or before.waiting is not None or state.agenda.verdict_at < float("inf"):
+        return None
+    heard = bl.usual(bad_targets, event, now)
+    if heard is None:
+        return None
+    after = hl.on_result(before, settings, event.round, event.target, event.rtt, now)
+    return None if hl.regraded(before, after) else (after, heard)
 
 
 def _take_result(state: State, event: ProbeResult, now: float) -> tuple[State, tuple[Effect, ...], bool]:
@@ -236,7 +275,8 @@ def _count(state: State, event: ProbeResult, bad_targets: BadTargets, now: float
         state = probing.stir(state, now)
     if hl.regraded(before, after):
         state = probing.regrade(state, now)
-    state = probing.probe_by(replace(state, health=replace(state.health, bad_targets=bad_targets, rounds=health)), wake)
+    state = replace(state, health=replace(state.health, bad_targets=bad_targets, rounds=health))
+    state = probing.probe_by(state, wake) if wake < state.agenda.wake else state
     return seeking.stir(state, key, now) if bool(after.bad) != bool(before.bad) else state, changed
 
 

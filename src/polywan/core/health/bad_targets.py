@@ -13,10 +13,11 @@ A single uplink never blames, and an uplink on which nothing answers gets no ben
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final, TypeAlias
 
+from polywan.core.evolve import replace
 from polywan.core.health.probes import ProbeResult
 from polywan.core.net import IPAddress
 from polywan.core.world.paths import UplinkFamily
@@ -44,9 +45,9 @@ class PendingMiss:
     sent: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BadTargets:
-    """What is known of the targets; times are monotonic seconds.
+    """What is known of the targets; times are monotonic seconds. Without slots, for `evolve.replace`.
 
     Attributes:
         misses: probes in a row without an answer, by uplink and target; targets that were never judged are absent.
@@ -68,6 +69,8 @@ class BadTargets:
     def counted(self, targets: Iterable[IPAddress]) -> tuple[IPAddress, ...]:
         """Return the targets that decide a round: those not blamed, or all when none would be left."""
         targets = tuple(targets)
+        if not self.until:
+            return targets
         return tuple(t for t in targets if self.until.get(t) != inf) or targets
 
     def answering(self, key: UplinkFamily, observer: Observer, besides: IPAddress | None = None) -> bool:
@@ -115,9 +118,9 @@ def take(
         mine = (result.uplink, result.round, target)
         pending = tuple(h for h in bad_targets.pending if (h.result.uplink, h.result.round, h.result.target) != mine)
         bad_targets = replace(bad_targets, pending=pending)
+    if (heard := usual(bad_targets, result, now)) is not None:
+        return Assessment(bad_targets=heard, counted=(result,))
     bad_targets = _noted(bad_targets, result, now)
-    if result.rtt is not None and not bad_targets.pending and target not in bad_targets.until:
-        return Assessment(bad_targets=bad_targets, counted=(result,))
     key = (result.uplink, result.family)
     observer = observers.get(key)
     if result.rtt is not None:
@@ -138,6 +141,13 @@ def take(
         replace(bad_targets, pending=(*bad_targets.pending, PendingMiss(result, sent))), (), observers
     )
     return replace(assessment, ask=tuple(_others(bad_targets, key, target, observers)))
+
+
+def usual(bad_targets: BadTargets, result: ProbeResult, now: float) -> BadTargets | None:
+    """Take in an answer of a target about which there is no doubt; None when there is some."""
+    if result.rtt is None or bad_targets.pending or result.target in bad_targets.until:
+        return None
+    return _noted(bad_targets, result, now)
 
 
 def retained(bad_targets: BadTargets, uplinks: Iterable[str], targets: Iterable[IPAddress]) -> BadTargets:

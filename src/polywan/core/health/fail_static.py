@@ -15,6 +15,7 @@ from math import inf
 from polywan.config import HealthSettings
 from polywan.core.evolve import replace
 from polywan.core.health import rounds as hl
+from polywan.core.health.probes import targets_of
 from polywan.core.health.rounds import Health, ProbeState
 from polywan.core.net import FAMILIES, Family
 from polywan.core.world.paths import UplinkFamily
@@ -140,7 +141,7 @@ def _alive(
     settings = probing[key[0]]
     if state.life.at >= since and state.health is Health.UP:
         return True
-    if not hl.targets_of(settings, key[1]):
+    if not targets_of(settings, key[1]):
         return state.health is Health.UP
     late = state.open and now - state.open[0].sent > hl.suspect_after(state, settings)
     return state.bad == 0 and state.answered >= since and not late

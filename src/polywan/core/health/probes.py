@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
+from polywan.config import HealthSettings
+from polywan.core.identity import Same
 from polywan.core.net import Family, IPAddress
 
 
@@ -71,3 +74,14 @@ class Round:
     decides: IPAddress | None = None
     answered: int = 0
     failed: int = 0
+
+
+def targets_of(settings: HealthSettings, family: Family) -> tuple[ProbeTarget, ...]:
+    """Return the targets that can be probed in this family."""
+    return _targets(Same(settings), family)
+
+
+@lru_cache(maxsize=1024)
+def _targets(settings: Same[HealthSettings], family: Family) -> tuple[ProbeTarget, ...]:
+    methods, port = settings.value.methods, settings.value.tcp_port
+    return tuple(ProbeTarget(a, methods, port) for a in settings.value.targets if a.version == family)

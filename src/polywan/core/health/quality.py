@@ -80,7 +80,7 @@ class TargetQuality:
     @property
     def loss(self) -> float:
         """Share of lost probes, 0..1."""
-        return self.lost.bit_count() / self.count if self.count else 0.0
+        return self.lost.bit_count() / self.asked.bit_count() if self.lost else 0.0
 
     @property
     def queue(self) -> float | None:
@@ -108,6 +108,14 @@ class Quality:
     poor: tuple[Measure, ...] = ()
     reason: str = ""
 
+    def of(self, address: IPAddress) -> TargetQuality | None:
+        """Return what was measured with a target, None before its first probe."""
+        # By identity first: comparing addresses takes longer than all the rest, and this is done for every probe.
+        for target in self.targets:
+            if target.address is address:
+                return target
+        return next((target for target in self.targets if target.address == address), None)
+
     @property
     def queue(self) -> float | None:
         """Seconds that answers wait in a queue: so much at least, for every target; None before the first answer."""
@@ -125,7 +133,7 @@ UNKNOWN: Final = Quality()
 
 def sample(quality: Quality, settings: HealthSettings, target: IPAddress, number: int, rtt: float | None) -> Quality:
     """Fold in the outcome of one probe of round `number`: its round-trip time in seconds, None when it was lost."""
-    known = next((t for t in quality.targets if t.address == target), None)
+    known = quality.of(target)
     new = _measured(known or TargetQuality(address=target, number=number - 1), number, rtt)
     if known is None:
         return _summed((*quality.targets, new), settings, quality)
@@ -134,7 +142,7 @@ def sample(quality: Quality, settings: HealthSettings, target: IPAddress, number
 
 def overtaken(quality: Quality, settings: HealthSettings, target: IPAddress, rtt: float) -> Quality:
     """Fold in an answer that came after its timeout: what counted as lost was late."""
-    known = next((t for t in quality.targets if t.address == target), None)
+    known = quality.of(target)
     if known is None:
         return quality
     rest = known.lost & (known.lost - 1) if known.lost else 0
@@ -232,11 +240,11 @@ def _summed(targets: tuple[TargetQuality, ...], settings: HealthSettings, before
     if not targets:
         return Quality(poor=before.poor, busy=before.busy)
     place = settings.quorum_for(len(targets)) - 1
-    times = sorted(t.rtt for t in targets if t.rtt is not None)
-    waves = sorted(t.jitter for t in targets if t.rtt is not None)
+    times = sorted([t.rtt for t in targets if t.rtt is not None])
+    waves = sorted([t.jitter for t in targets if t.rtt is not None])
     return Quality(
         targets=targets,
-        loss=sorted(t.loss for t in targets)[place],
+        loss=sorted([t.loss for t in targets])[place],
         rtt=times[min(place, len(times) - 1)] if times else None,
         jitter=waves[min(place, len(waves) - 1)] if waves else 0.0,
         busy=before.busy,

@@ -27,9 +27,9 @@ from polywan.core.health import life as lf
 from polywan.core.health import quality as ql
 from polywan.core.health.damping import Damping
 from polywan.core.health.life import Life, Moved
-from polywan.core.health.probes import ProbeTarget, Round
+from polywan.core.health.probes import Round
 from polywan.core.health.quality import Quality
-from polywan.core.net import Family, IPAddress
+from polywan.core.net import IPAddress
 from polywan.core.words import counted
 
 MOST_OPEN: Final = 16
@@ -119,11 +119,6 @@ def initial(health: Health, cause: str, now: float) -> ProbeState:
     return ProbeState(health=health, since=now, cause=cause, next=now, proven=health is Health.UP)
 
 
-def targets_of(settings: HealthSettings, family: Family) -> tuple[ProbeTarget, ...]:
-    """Return the targets that can be probed in this family."""
-    return tuple(ProbeTarget(a, settings.methods, settings.tcp_port) for a in settings.targets if a.version == family)
-
-
 def suspect_after(state: ProbeState, settings: HealthSettings) -> float:
     """Seconds after which an undecided round is suspect: twice the usual answer time, at least a quarter interval."""
     return min(max(settings.interval / 4, 2 * (state.rtt or 0.0)), settings.interval)
@@ -179,7 +174,7 @@ def start_round(
     number = state.number + 1
     if decides is None and len(state.quality.targets) > targets:
         state = replace(state, quality=ql.only(state.quality, settings))
-    alive = tuple(r for r in state.open if now - r.sent < 2 * timeout_of(state, settings) + 1)
+    alive = tuple([r for r in state.open if now - r.sent < 2 * timeout_of(state, settings) + 1])
     return replace(
         state,
         number=number,
@@ -201,7 +196,7 @@ def on_result(
         return state
     state = _sample(state, settings, number, target, rtt)
     current = next((r for r in state.open if r.number == number), None)
-    if current is None or current.decides not in (None, target):
+    if current is None or not (current.decides is None or current.decides == target):
         return state
     current = replace(current, answered=current.answered + (rtt is not None), failed=current.failed + (rtt is None))
     quorum = settings.quorum_for(current.targets)

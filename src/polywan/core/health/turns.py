@@ -79,11 +79,10 @@ def _able(
     probes: ProbeState, settings: HealthSettings, counted: Sequence[IPAddress], misses: Mapping[IPAddress, int]
 ) -> Collection[IPAddress] | None:
     """Return the targets that can decide a round alone; None while there is doubt about one that counts."""
-    known = {target.address: target for target in probes.quality.targets}
     soon = suspect_after(probes, settings) / 2
     able = []
     for address in counted:
-        target, missed = known.get(address), misses.get(address)
+        target, missed = probes.quality.of(address), misses.get(address)
         if target is None or missed is None:
             return None
         if missed >= settings.fall:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
@@ -175,6 +176,13 @@ class DrainInspected:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbesReported:
+    """What came of probes, as much as one wake-up brought, in that order."""
+
+    results: tuple[ProbeResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time went by: the deadline that `agenda.deadline` named has come."""
 
@@ -183,6 +191,7 @@ KernelEvent: TypeAlias = LinkChanged | LinkRemoved | ForeignStateChanged | Addre
 Event: TypeAlias = (
     KernelEvent
     | ProbeResult
+    | ProbesReported
     | CheckResult
     | TestRequested
     | NewConnections
@@ -196,3 +205,15 @@ Event: TypeAlias = (
     | DrainInspected
     | Tick
 )
+
+
+def first_of(queue: deque[Event]) -> Event:
+    """Take the first event out of a queue that has one; results of probes that follow each other are one event."""
+    event = queue.popleft()
+    if not isinstance(event, ProbeResult):
+        return event
+    results = [event]
+    while queue and isinstance(after := queue[0], ProbeResult):
+        results.append(after)
+        queue.popleft()
+    return ProbesReported(tuple(results))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from polywan.core.evolve import replace
@@ -16,26 +16,30 @@ _PACKETS: Final = {"icmp": (40, 40), "tcp": (100, 60)}
 """Bytes of IPv4 packets, sent and received: an echo of 12 bytes; SYN and reset, SYN-ACK (RFC 792, RFC 9293)."""
 
 
-def paid_round(state: State, key: UplinkFamily, targets: Iterable[ProbeTarget], now: float) -> State:
-    """Count the bytes of a round that is sent now: its requests, and as many answers as usual from its targets."""
-    name, family = key
-    more = 0 if family is Family.V4 else 20
-    lost = {measured.address: measured.loss for measured in state.health.rounds[key].quality.targets}
-    sent, received = 0, 0.0
-    for target in targets:
-        pairs = [_PACKETS.get(method, _PACKETS["tcp"]) for method in target.methods]
-        sent += sum(out + more for out, _ in pairs)
-        received += sum(back + more for _, back in pairs) * (1 - lost.get(target.address, 0.0))
-    return spend(state, name, sent, round(received), now)
+def paid_rounds(state: State, rounds: Mapping[UplinkFamily, Iterable[ProbeTarget]], now: float) -> State:
+    """Count the bytes of rounds that are sent now: requests to these targets, and as many answers as usual."""
+    spent = dict(state.health.checks.spent)
+    for key, targets in rounds.items():
+        more = 0 if key[1] is Family.V4 else 20
+        lost = {measured.address: measured.loss for measured in state.health.rounds[key].quality.targets}
+        sent, received = 0, 0.0
+        for target in targets:
+            for method in target.methods:
+                out, back = _PACKETS.get(method, _PACKETS["tcp"])
+                sent += out + more
+                received += (back + more) * (1 - lost.get(target.address, 0.0))
+        spent[key[0]] = _more(spent.get(key[0]), sent, round(received), now)
+    return replace(state, health=replace(state.health, checks=replace(state.health.checks, spent=spent)))
 
 
 def spend(state: State, uplink: str, sent: int, received: int, now: float) -> State:
     """Count bytes of an uplink's probes or checks, `now` in monotonic seconds."""
-    old = state.health.checks.spent.get(uplink) or Spent(since=now, until=now)
-    new = replace(old, until=now, sent=old.sent + sent, received=old.received + received)
-    return replace(
-        state,
-        health=replace(
-            state.health, checks=replace(state.health.checks, spent={**state.health.checks.spent, uplink: new})
-        ),
-    )
+    spent = state.health.checks.spent
+    spent = {**spent, uplink: _more(spent.get(uplink), sent, received, now)}
+    return replace(state, health=replace(state.health, checks=replace(state.health.checks, spent=spent)))
+
+
+def _more(old: Spent | None, sent: int, received: int, now: float) -> Spent:
+    if old is None:
+        return Spent(since=now, until=now, sent=sent, received=received)
+    return Spent(since=old.since, until=now, sent=old.sent + sent, received=old.received + received)
