@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,34 @@ def test_a_probe_follows_the_name_when_two_links_swap_theirs(world: World) -> No
         return world.seen()
 
     assert world.run(swap) == {1: 1, 2: 1}
+
+
+def test_a_socket_stays_open_for_a_device_that_goes_by_another_of_its_names(world: World) -> None:
+    async def twice(prober: NetProber) -> tuple[int, list[float | None]]:
+        world.router.ip(["link property add dev u2 altname leased-line"])
+        one = replace(by(2, SERVER[4]), interface="leased-line")
+        prober.start(one)
+        first = await take(prober, 1)
+        before = open_files()
+        prober.start(replace(one, round=2))
+        return open_files() - before, [result.rtt for result in (*first, *await take(prober, 1))]
+
+    opened, answers = world.run(twice)
+    assert opened == 0
+    assert None not in answers
+
+
+@pytest.mark.usefixtures("listeners")
+@pytest.mark.parametrize("methods", [("icmp",), ("tcp",), ("icmp", "tcp")])
+def test_nothing_wakes_the_loop_once_every_probe_was_answered(world: World, methods: tuple[Method, ...]) -> None:
+    async def ask_both(prober: NetProber) -> tuple[bool, bool]:
+        prober.start(by(1, SERVER[4], methods=methods))
+        prober.start(by(2, SERVER[4], methods=methods))
+        before = prober._timer is not None
+        await take(prober, 2)
+        return before, prober._timer is not None
+
+    assert world.run(ask_both) == (True, False)
 
 
 def test_a_change_of_the_mark_reaches_an_open_socket(world: World) -> None:

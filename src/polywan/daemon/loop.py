@@ -185,13 +185,15 @@ class Daemon:
         try:
             while self._queue and not self._halted:
                 self._step(events.first_of(self._queue), clock())
-            if not self._halted and agenda.deadline(self.state) <= clock():
+            at = agenda.deadline(self.state)
+            if not self._halted and at <= clock():
                 self._step(Tick(), clock())
+                at = agenda.deadline(self.state)
         except Exception as error:  # noqa: BLE001 - handed to `run`, which raises it
             self._fail(error)
             return
         # What the last step has posted waits for nothing but its turn.
-        at = float("-inf") if self._queue else agenda.deadline(self.state)
+        at = float("-inf") if self._queue else at
         self._arm(None if self._halted else at)
 
     def _arm(self, at: float | None) -> None:

@@ -47,8 +47,10 @@ def hierarchy(mounts: Path = MOUNTS) -> Hierarchy:
     for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
         # proc_pid_mountinfo(5): ID PARENT MAJOR:MINOR ROOT MOUNTPOINT …, then " - TYPE SOURCE OPTIONS".
         here, _, there = line.partition(" - ")
+        if not there.startswith("cgroup2 "):
+            continue
         top, place = map(PurePosixPath, here.split(" ")[3:5])
-        if there.startswith("cgroup2 ") and place.is_relative_to(_HOME):
+        if place.is_relative_to(_HOME):
             # Of several on one place the last one covers the others.
             found[place] = len(top.parts) - 1
     for place, depth in sorted(found.items()):

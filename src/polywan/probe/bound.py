@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -125,6 +126,7 @@ def set_mark(sock: socket.socket, mark: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark & 0xFFFF_FFFF))
 
 
+@lru_cache(maxsize=1024)
 def endpoint(address: IPAddress, port: int = 0) -> tuple[str, int] | tuple[str, int, int, int]:
     """Return the address as the socket calls want it; the bound device gives link-local ones their scope."""
     return (str(address), port) if family_of(address) is Family.V4 else (str(address), port, 0, 0)

@@ -43,6 +43,9 @@ _BURST: Final = 64
 CROWDED: Final = 30.0
 """Seconds for which probes pass by connection tracking once its table was full (`core/ruleset/untracked.py`)."""
 
+_NAME_SIZE: Final = 16
+"""Bytes of a device's name with its end (IFNAMSIZ, netdevice(7))."""
+
 _LARGEST: Final = 128
 """Bytes read of a datagram: the longest IPv4 header, ours, and more than our payload."""
 
@@ -99,8 +102,8 @@ class _Waiting:
 class EchoSocket:
     """All echo probes of one interface in one family.
 
-    A raw socket stays with the device it was bound to, by number, even when that is gone or has another name;
-    `index` is that number, for the owner to compare.
+    A raw socket stays with the device it was bound to, by number, even when that is gone or has another name:
+    its owner asks `leaves_by` before it sends.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, interface: str, family: Family, mark: int) -> None:
@@ -109,7 +112,7 @@ class EchoSocket:
         Raises:
             OSError: as `bound_socket`.
         """
-        self.index = socket.if_nametoindex(interface)
+        self._index = socket.if_nametoindex(interface)
         self.last_used = loop.time()
         self._loop = loop
         self._family = family
@@ -133,6 +136,19 @@ class EchoSocket:
     def closed(self) -> bool:
         """Whether it has to be replaced."""
         return self._sock.fileno() < 0
+
+    def leaves_by(self, interface: str) -> bool:
+        """Tell whether the device that has this name now is the one that packets leave by.
+
+        Raises:
+            OSError: no device has the name.
+        """
+        with suppress(OSError):
+            # One system call for the common case; of several names of a device this is the first.
+            bound = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _NAME_SIZE)
+            if bound.rstrip(b"\0") == interface.encode():
+                return True
+        return socket.if_nametoindex(interface) == self._index
 
     def send(self, target: IPAddress, number: int, mark: int, on_answer: Callable[[], None]) -> Callable[[], None]:
         """Send a request of round `number`; return what forgets it.
@@ -213,8 +229,10 @@ class EchoSocket:
                 # An error that stays pending would wake the loop for ever; the next round opens anew.
                 self.close()
                 return
+            awaited = bool(self._waiting)
             self._take(datagram, _packed(self._family, sender[0]))
-            if self.closed:
+            if self.closed or (awaited and not self._waiting):
+                # That was the last answer: to look for more would be one system call for each round.
                 return
 
     def _take(self, datagram: bytes, sender: bytes) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -61,6 +60,7 @@ class NetProber:
         self._report: Callable[[Result], None] = self._early.append
         self._echoes: dict[tuple[str, Family], EchoSocket] = {}
         self._deadlines: list[tuple[float, int, _Probe]] = []
+        self._undone = 0
         self._serial = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._denied: dict[Method | Layer, str] = {}
@@ -90,6 +90,7 @@ class NetProber:
         echo = self._echo(order) if any("icmp" in target.methods for target in targets) else None
         for target in targets:
             probe = _Probe(order=order, target=target, sent=now(), alternatives=len(target.methods))
+            self._undone += 1
             self._expire_at(probe.sent + order.timeout, probe)
             for method in target.methods:
                 self._send(method, probe, echo)
@@ -176,9 +177,8 @@ class NetProber:
         key = (order.interface, order.family)
         current = self._echoes.pop(key, None)
         try:
-            # By number: after a rename or re-creation an open socket would still send by the old device.
-            index = socket.if_nametoindex(order.interface)
-            if current is None or current.closed or current.index != index:
+            # After a rename or re-creation an open socket would still send by the old device.
+            if current is None or current.closed or not current.leaves_by(order.interface):
                 current = self._reopen(current, order)
         except REFUSED as error:
             self._note("icmp", error)
@@ -217,7 +217,7 @@ class NetProber:
         if rtt is None and probe.alternatives and not late:
             self._linger(probe)
         else:
-            probe.done = True
+            self._end(probe)
             _abandon(probe)
         if rtt is None and late:
             return
@@ -234,7 +234,15 @@ class NetProber:
         if probe.abandon:
             self._expire_at(probe.sent + LISTEN, probe)
         else:
-            probe.done = True
+            self._end(probe)
+
+    def _end(self, probe: _Probe) -> None:
+        probe.done = True
+        self._undone -= 1
+        if not self._undone:
+            # No timer wakes the loop for probes that were answered.
+            self._deadlines.clear()
+            self._arm()
 
     def _expire_at(self, when: float, probe: _Probe) -> None:
         heapq.heappush(self._deadlines, (when, next(self._serial), probe))

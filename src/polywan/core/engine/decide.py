@@ -14,7 +14,6 @@ from polywan.core.health import fail_static, slow_start
 from polywan.core.health import rounds as hl
 from polywan.core.health.diagnosis import findings
 from polywan.core.health.rounds import Health, ProbeState
-from polywan.core.net import Family
 from polywan.core.plan import cautions as cautious
 from polywan.core.plan.compile import compile_state
 from polywan.core.plan.conflicts import conflicts
@@ -43,7 +42,7 @@ from polywan.core.world.observed import Observed
 from polywan.core.world.paths import NoPath, Path, Reach, UplinkFamily, reach
 from polywan.core.world.world import World
 
-PROBE_PHASES: Final = 4
+PROBE_PHASES: Final = 2
 """Parts of the probe interval over which uplinks are spread: fewer bursts of probes cost less than many wake-ups."""
 
 
@@ -330,8 +329,8 @@ def _left_serving(state: State, actual: ActualState, reachable: Iterable[UplinkF
 
 def _phase(state: State, key: UplinkFamily) -> float:
     """Seconds until an uplink's first round: uplinks take turns within the interval, instead of a burst from all."""
-    name, family = key
-    turn = (2 * state.known.numbers[name].id + (family == Family.V6)) % PROBE_PHASES
+    name, _ = key
+    turn = state.known.numbers[name].id % PROBE_PHASES
     return state.known.probing[name].interval * turn / PROBE_PHASES
 
 

@@ -14,7 +14,10 @@ SETTINGS_PERIOD: Final = 1.0
 """Seconds between two looks."""
 
 MOST_SETTINGS: Final = 32
-"""Settings of one look, half a millisecond: with more than eight uplinks they take turns."""
+"""Settings of one look, half a millisecond: with many uplinks they take turns."""
+
+REPORTED: Final = frozenset({"rp_filter", "ignore_routes_with_linkdown", "forwarding"})
+"""Settings of devices whose changes the kernel reports (RTM_NEWNETCONF, `kernel/events.py`)."""
 
 
 class SettingsWatch:
@@ -49,7 +52,8 @@ class SettingsWatch:
         if state.decision.desired is None or state.known.actual is None or state.done.retries.refused:
             return
         remaining = state.known.actual.sysctls
-        paths = [setting.path for setting in state.decision.desired.sysctls if setting.path in remaining]
+        wanted = [setting.path for setting in state.decision.desired.sysctls if setting.path in remaining]
+        paths = [path for path in wanted if path.rpartition("/")[2] not in REPORTED]
         if any(self._read(path) != remaining[path] for path in self._next(paths)):
             self._post(ForeignStateChanged("setting"))
 

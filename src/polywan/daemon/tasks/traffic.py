@@ -16,6 +16,9 @@ from polywan.kernel.api import Machine
 
 log = logging.getLogger("polywan")
 
+QUICK: Final = 0.001
+"""Seconds up to which counters are read in the loop."""
+
 FRESH: Final = 0.5
 """Seconds for which a measurement of traffic is shown again instead of being taken anew."""
 
@@ -32,6 +35,7 @@ class Meter:
         self._kernel = kernel
         self._state = state
         self._samples: Samples = ()
+        self._took = 0.0
         self._shown: tuple[float, Mapping[str, Traffic]] | None = None
         self._measuring = asyncio.Lock()
 
@@ -79,8 +83,13 @@ class Meter:
         )
 
     async def _read(self) -> Sample:
-        found = await asyncio.to_thread(self._kernel.counters)
-        at = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        # A thread costs more than the read, unless there are hundreds of devices.
+        quick = self._took < QUICK
+        found = self._kernel.counters() if quick else await asyncio.to_thread(self._kernel.counters)
+        at = clock()
+        self._took = at - began
         observed = self._state().known.observed
         links = observed.links if observed is not None else {}
         # A device may be known under other names, too.

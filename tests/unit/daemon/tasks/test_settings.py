@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from polywan.core.evolve import replace as evolve
@@ -15,12 +16,12 @@ PATHS = [f"net/ipv4/conf/wan{n}/arp_ignore" for n in range(1, 41)]
 
 
 class Box:
-    def __init__(self, retries: Retries | None = None) -> None:
+    def __init__(self, retries: Retries | None = None, paths: Sequence[str] = PATHS) -> None:
         state = Engine(config(2), world(2)).state
         assert state.decision.desired is not None
         assert state.known.actual is not None
-        wanted = tuple(Sysctl(path, "1") for path in PATHS)
-        self.values: dict[str, str] = dict.fromkeys(PATHS, "1")
+        wanted = tuple(Sysctl(path, "1") for path in paths)
+        self.values: dict[str, str] = dict.fromkeys(paths, "1")
         self.state = evolve(
             state,
             decision=evolve(state.decision, desired=replace(state.decision.desired, sysctls=wanted)),
@@ -51,6 +52,15 @@ def test_all_are_looked_at_in_turns_of_a_few() -> None:
     assert set(box.looked) == set(PATHS)
     box.watch.look()
     assert box.looked[len(PATHS) :] == PATHS[:MOST_SETTINGS]
+
+
+def test_what_the_kernel_reports_is_not_looked_at() -> None:
+    reported = [
+        f"net/ipv{v}/conf/wan1/{name}" for v in (4, 6) for name in ("ignore_routes_with_linkdown", "forwarding")
+    ]
+    box = Box(paths=[*PATHS[:3], "net/ipv4/conf/wan1/rp_filter", *reported])
+    box.watch.look()
+    assert box.looked == PATHS[:3]
 
 
 def test_a_setting_that_somebody_changed_asks_for_a_read() -> None:
