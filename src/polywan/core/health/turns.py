@@ -52,7 +52,7 @@ def turn(
         settings: of the uplink.
         targets: all of the family.
         counted: those that are not bad.
-        misses: probes in a row without an answer by this uplink, of each target that was ever asked.
+        misses: probes in a row without an answer by this uplink.
         now: monotonic seconds.
     """
     if len(targets) <= settings.quorum_for(len(targets)) or len(probes.quality.targets) > len(targets):
@@ -80,14 +80,15 @@ def _able(
 ) -> Collection[IPAddress] | None:
     """Return the targets that can decide a round alone; None while there is doubt about one that counts."""
     soon = suspect_after(probes, settings) / 2
+    silent = [address for address, missed in misses.items() if missed >= settings.fall] if any(misses.values()) else ()
     able = []
     for address in counted:
-        target, missed = probes.quality.of(address), misses.get(address)
-        if target is None or missed is None:
+        target = probes.quality.of(address)
+        if target is None:
             return None
-        if missed >= settings.fall:
+        if address in silent:
             continue
-        if missed or target.lost or target.late:
+        if target.lost or target.late:
             return None
         if target.rtt is not None and target.rtt <= soon:
             able.append(address)

@@ -21,13 +21,15 @@ def paid_rounds(state: State, rounds: Mapping[UplinkFamily, Iterable[ProbeTarget
     spent = dict(state.health.checks.spent)
     for key, targets in rounds.items():
         more = 0 if key[1] is Family.V4 else 20
-        lost = {measured.address: measured.loss for measured in state.health.rounds[key].quality.targets}
+        quality = state.health.rounds[key].quality
         sent, received = 0, 0.0
         for target in targets:
+            measured = quality.of(target.address)
+            answered = 1 - measured.loss if measured is not None else 1.0
             for method in target.methods:
                 out, back = _PACKETS.get(method, _PACKETS["tcp"])
                 sent += out + more
-                received += (back + more) * (1 - lost.get(target.address, 0.0))
+                received += (back + more) * answered
         spent[key[0]] = _more(spent.get(key[0]), sent, round(received), now)
     return replace(state, health=replace(state.health, checks=replace(state.health.checks, spent=spent)))
 

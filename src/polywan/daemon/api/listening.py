@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from polywan.core.errors import PolywanError
 from polywan.core.words import printable
+from polywan.daemon import clock
 from polywan.daemon.api.http import serving
 from polywan.daemon.rundir import LOCK_FILE, DirectoryLock
 from polywan.files import SOCKET
@@ -71,8 +72,8 @@ async def listening(
 
 async def _gone(directory: Path, was: _Seen, period: float) -> None:
     """Return when the lock or the socket is not the one that it was."""
-    while _seen(directory) == was:  # noqa: ASYNC110 - nobody tells us
-        await asyncio.sleep(period)
+    while _seen(directory) == was:
+        await clock.turn(period)
 
 
 def _seen(directory: Path) -> _Seen:

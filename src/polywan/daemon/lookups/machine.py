@@ -12,7 +12,7 @@ from polywan.config.loading import prefix_file
 from polywan.config.loading.prefix_file import ListError, Stamp
 from polywan.core.errors import MissingFeature
 from polywan.core.world import prefix_lists
-from polywan.core.world.lookups import ControlGroup, PrefixList, References
+from polywan.core.world.lookups import VIA, ControlGroup, PrefixList, References
 from polywan.kernel import cgroups as groups
 from polywan.kernel.timezone import minutes_west
 
@@ -100,5 +100,8 @@ def _cgroups(paths: tuple[str, ...], mounts: Path) -> dict[str, ControlGroup]:
         hierarchy = groups.hierarchy(mounts)
     except (MissingFeature, OSError):
         return {}
-    found = {path: groups.find(path, hierarchy) for path in paths}
+    top = groups.find(VIA, hierarchy)
+    # Nothing is looked for in a group that is not there.
+    there = [path for path in paths if top is not None or not path.startswith(f"{VIA}/")]
+    found = {path: groups.find(path, hierarchy) for path in there}
     return {path: group for path, group in found.items() if group is not None}

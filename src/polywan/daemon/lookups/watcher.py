@@ -14,6 +14,7 @@ from polywan.core.words import printable
 from polywan.core.world import domains
 from polywan.core.world.domains import Domain
 from polywan.core.world.lookups import NOTHING, Lookups, PrefixList, References, users, wanted
+from polywan.daemon import clock
 from polywan.daemon.lookups.machine import FILE_QUIET, Local, look
 from polywan.daemon.lookups.resolver import Resolver
 from polywan.kernel import cgroups
@@ -107,13 +108,17 @@ class LookupWatcher:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(FILE_QUIET if self._local.busy else POLL)
+            await clock.turn(FILE_QUIET if self._local.busy else POLL)
             async with self._looking:
                 self._local = await self._look(self._wanted)
                 self._publish()
 
     async def _look(self, needed: References) -> Local:
-        found = await asyncio.to_thread(look, needed, self._local, self._mounts)
+        if needed.lists:
+            found = await asyncio.to_thread(look, needed, self._local, self._mounts)
+        else:
+            # Files may be on a slow disk; all else is the kernel's, and asked faster than a thread is.
+            found = look(needed, self._local, self._mounts)
         for path, state in found.lists.items():
             old = self._local.lists.get(path)
             if state.good is not None and (old is None or state.good is not old.good):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from polywan.core.state.events import Event, ForeignStateChanged
 from polywan.core.state.state import State
+from polywan.daemon import clock
 from polywan.kernel import sysctl
 
 SETTINGS_PERIOD: Final = 1.0
@@ -43,7 +43,7 @@ class SettingsWatch:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            await asyncio.sleep(SETTINGS_PERIOD)
+            await clock.turn(SETTINGS_PERIOD)
             self.look()
 
     def look(self) -> None:

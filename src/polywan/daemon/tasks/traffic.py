@@ -12,6 +12,7 @@ from polywan.core.state.state import State
 from polywan.core.status import rates
 from polywan.core.status.document import Traffic
 from polywan.core.status.rates import Counters, Sample, Samples
+from polywan.daemon import clock
 from polywan.kernel.api import Machine
 
 log = logging.getLogger("polywan")
@@ -46,7 +47,7 @@ class Meter:
                 self._samples = rates.taken(self._samples, await self._read())
             except KernelError as error:
                 log.debug("traffic.unknown: %s", error)
-            await asyncio.sleep(rates.CADENCE)
+            await clock.turn(rates.CADENCE)
 
     async def traffic(self) -> Mapping[str, Traffic]:
         """Return connections, bytes and rates by uplink.
@@ -55,8 +56,8 @@ class Meter:
             KernelError: the kernel shows none of it.
         """
         async with self._measuring:
-            clock = asyncio.get_running_loop().time
-            if self._shown is not None and clock() - self._shown[0] < FRESH:
+            time = asyncio.get_running_loop().time
+            if self._shown is not None and time() - self._shown[0] < FRESH:
                 return self._shown[1]
             config = self._state().known.config
             if config is None:
@@ -70,7 +71,7 @@ class Meter:
                 name: self._of(sample, uplink.interface, counts.get(state.known.numbers[name].mark, 0))
                 for name, uplink in state.known.config.uplinks.items()
             }
-            self._shown = clock(), measured
+            self._shown = time(), measured
             return measured
 
     def _of(self, sample: Sample, device: str, connections: int) -> Traffic:
@@ -83,12 +84,12 @@ class Meter:
         )
 
     async def _read(self) -> Sample:
-        clock = asyncio.get_running_loop().time
-        began = clock()
+        time = asyncio.get_running_loop().time
+        began = time()
         # A thread costs more than the read, unless there are hundreds of devices.
         quick = self._took < QUICK
         found = self._kernel.counters() if quick else await asyncio.to_thread(self._kernel.counters)
-        at = clock()
+        at = time()
         self._took = at - began
         observed = self._state().known.observed
         links = observed.links if observed is not None else {}

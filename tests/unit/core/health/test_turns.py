@@ -143,11 +143,15 @@ def test_a_bad_target_is_asked_in_its_turn_and_decides_nothing() -> None:
 
 
 def test_a_target_that_misses_but_is_not_given_up_brings_whole_rounds() -> None:
-    assert asked(well(), misses={A: 0, B: SETTINGS.fall - 1, C: 0}) is None
+    missed = SETTINGS.fall - 1
+    state = rounds(well(), [[0.02, None, 0.02]] * missed, NEXT - missed)
+    assert asked(state, misses={A: 0, B: missed, C: 0}) is None
 
 
 def test_a_target_that_was_never_asked_brings_whole_rounds() -> None:
-    assert asked(well(), misses={A: 0, B: 0}) is None
+    state = well()
+    known = replace(state.quality, targets=state.quality.targets[:2])
+    assert asked(replace(state, quality=known), misses={A: 0, B: 0}) is None
 
 
 def test_a_target_so_far_away_that_its_answer_would_be_suspect_decides_nothing() -> None:
