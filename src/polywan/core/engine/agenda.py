@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
 from typing import Final, TypeAlias
 
@@ -13,6 +14,7 @@ from polywan.core.evolve import replace
 from polywan.core.health import rounds as hl
 from polywan.core.health.probes import ProbeOrder, ProbeTarget, targets_of
 from polywan.core.health.rounds import ProbeState
+from polywan.core.identity import Same
 from polywan.core.state import probe_costs, rerouting, retired_marks
 from polywan.core.state.effects import Effect, Read, SaveMemory, StartProbe
 from polywan.core.state.state import State
@@ -54,8 +56,13 @@ class Timer:
 
 def deadline(state: State) -> float:
     """Return the time at which the engine wants a `Tick`, if nothing happens before."""
-    # A list costs half of what a generator does, and this is asked twice for every event.
-    return min([timer.due(state) for timer in (EVERY_TIMER if state.ready else STARTING)])
+    return _deadline(Same(state))
+
+
+@lru_cache(maxsize=4)
+def _deadline(state: Same[State]) -> float:
+    # Asked of one state by its last step, by the loop, and by the next step.
+    return min([timer.due(state.value) for timer in (EVERY_TIMER if state.value.ready else STARTING)])
 
 
 def decision_due(state: State) -> float:

@@ -74,6 +74,8 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, .
     """Take in one event at time `now` (seconds, monotonic); return the next state and the effects, in order."""
     state, notes = _notice_gap(state, now)
     state, effects, changed = _take(state, event, now)
+    if not changed and agenda.deadline(state) > now:
+        return state, effects + notes
     changed = changed or (state.ready and now >= agenda.decision_due(state))
     # A decision is carried out before anything else is considered: timers that are due wait for the next `Tick`.
     work = decide(state, now, after_read=isinstance(event, ReadDone)) if changed else agenda.run(state, now)
