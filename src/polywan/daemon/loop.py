@@ -248,8 +248,7 @@ class Daemon:
                 self._refused = report.table_refused
                 # Everything at first, then what the other lines are about.
                 level = logging.INFO if self._writes == 1 else logging.DEBUG
-                done = counted(report.done, "operation")
-                log.log(level, "applied %s in %.1f ms", done, 1000 * report.seconds)
+                log.log(level, "applied %s in %.1f ms", counted(report.done, "operation"), 1000 * report.seconds)
                 self.post(Applied(report))
             case Hold(name, table):
                 self._holder.hold(name, table)
