@@ -197,6 +197,8 @@ def _hooked(
         NftRule(f"{lost} ct direction reply ct original ip daddr vmap @addresses", "its mark was overwritten"),
     )
     prerouting = (
+        # Whatever follows is about connections that were chosen for: a first packet with nothing on it skips it all.
+        NftRule("ct state new ct mark 0 meta pkttype host goto classify", "first packet of a connection"),
         *cut,
         *spray,
         # Nearly every later packet ends at one of these two. On the way inside the mark stays off the packet: a
@@ -208,7 +210,7 @@ def _hooked(
         NftRule("ct direction reply iifname @outside_ifs accept", "an answer from outside: routed by its destination"),
         NftRule(f"{ours} vmap @restore", "the same, beside the bits of others"),
         *overwritten,
-        NftRule("ct state new meta pkttype host goto classify", "first packet of a connection"),
+        NftRule("ct state new meta pkttype host goto classify", "the same, beside the bits of others"),
         NftRule("ip saddr @own goto spoofed", "claims to come from this box"),
     )
     output = (
