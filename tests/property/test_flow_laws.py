@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polywan.core.net import Family
-from polywan.core.status.flow_list import FlowQuery, Totals, listed, order
+from polywan.core.status.flow_list import SORT_KEYS, FlowQuery, SortKey, Totals, listed, order, ordered
 from polywan.core.world.conntrack import Flow
 from polywan.kernel.conntrack.decode import Decoder, Layouts
 from polywan.kernel.netlink.socket import attribute
@@ -192,10 +192,10 @@ flows = st.builds(
     Flow,
     family=st.just(Family.V4),
     protocol=st.sampled_from([1, 6, 17]),
-    client=st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.1.1"]),
+    client=st.sampled_from(["10.0.0.2", "10.0.0.10", "10.0.1.1", "2001:db8::1"]),
     client_port=st.just(1),
     destination=st.sampled_from(["192.0.2.1", "198.51.100.1"]),
-    port=st.sampled_from([53, 443]),
+    port=st.sampled_from([None, 53, 443, 65535]),
     mark=st.sampled_from([0, 0x100, 0x200]),
     age=st.none() | st.floats(0, 1e6),
     bytes_up=st.none() | st.integers(0, 100),
@@ -212,3 +212,9 @@ def test_a_limit_keeps_the_first_of_the_order_and_counts_all(many: list[Flow], s
     everything = sorted(listed(many, FlowQuery(), NAMES, Totals([])), key=order(key))
     assert some == everything[:limit]
     assert sum(total.connections for total in totals.rows()) == len(many)
+
+
+@given(st.lists(flows, max_size=30), st.sampled_from(SORT_KEYS))
+def test_the_order_of_rows_is_that_of_their_keys(many: list[Flow], sort: SortKey) -> None:
+    rows = list(listed(many, FlowQuery(), NAMES, Totals([])))
+    assert [rows[place] for place in ordered(rows, sort)] == sorted(rows, key=order(sort))

@@ -6,11 +6,11 @@ import gc
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from operator import attrgetter
+from operator import itemgetter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -24,7 +24,7 @@ from polywan.cli.units import duration, size
 from polywan.client import Client, senseless
 from polywan.client import runtime_dir as resolve
 from polywan.core.net import PROTOCOL_NAMES
-from polywan.core.status.flow_list import MOST_SORTED, SORT_KEYS, flow_query_of, order
+from polywan.core.status.flow_list import MOST_SORTED, SORT_KEYS, flow_query_of, ordered
 
 HEADINGS = ("CLIENT", "DESTINATION", "PROTO", "STATE", "UPLINK", "AGE", "DOWN", "UP")
 
@@ -72,14 +72,18 @@ def command(count: bool, as_json: bool, runtime_dir: Path | None, **text: str | 
     gc.disable()
     document = Client(resolve(runtime_dir)).ask(calls.FLOWS, Words(words=wanted))
     rows, totals = _rows(document), document.totals
-    if asked.sort is not None and sorts:
-        rows = sorted(rows, key=order(asked.sort))[: asked.limit]
-    elif asked.limit is None and len(rows) <= MOST_SORTED:
-        rows = sorted(rows, key=order("client"))
     if count:
         click.echo(json.dumps({"totals": encode(totals)}, indent=2) if as_json else counts(totals))
+        return
+    if asked.sort is not None and sorts:
+        places: Sequence[int] = ordered(rows, asked.sort)[: asked.limit]
+    elif asked.limit is None and len(rows) <= MOST_SORTED:
+        places = ordered(rows, "client")
     else:
-        _show(document, rows, as_json=as_json)
+        places = range(len(rows))
+    if len(places) < len(rows):
+        rows, places = [rows[place] for place in places], range(len(places))
+    _show(document, rows, places, as_json=as_json)
 
 
 def _rows(document: Flows) -> list[FlowRow]:
@@ -89,28 +93,37 @@ def _rows(document: Flows) -> list[FlowRow]:
         raise senseless(error) from error
 
 
-def _show(document: Flows, rows: Sequence[FlowRow], *, as_json: bool) -> None:
+def _show(document: Flows, rows: Sequence[FlowRow], places: Sequence[int], *, as_json: bool) -> None:
+    """Print rows, the one at the first place first.
+
+    They are written as they came and put in order as texts: what came together is together in memory.
+    """
     totals = document.totals
     if as_json:
         head, flows, tail = json.dumps({"schema": document.schema, "flows": [], "totals": encode(totals)}).partition(
             "["
         )
-        sys.stdout.writelines((head, flows, ", ".join(objects(rows)), tail, "\n"))
+        texts = [*objects(rows)]
+        sys.stdout.writelines((head, flows, ", ".join([texts[place] for place in places]), tail, "\n"))
     else:
-        sys.stdout.write(text(rows))
+        heading, *texts = text(rows)
+        sys.stdout.writelines(("\n".join([heading, *(texts[place] for place in places)]), "\n"))
         # The sums belong below the list, wherever both go.
         sys.stdout.flush()
         click.echo(sums(totals, len(rows)), err=True)
 
 
 _PLAIN: Final = re.compile(r"[0-9A-Za-z_.:+-]*")
-_TEXTS: Final = attrgetter("client", "destination", "reply_source", "reply_destination", "state", "uplink")
+_TEXTS: Final = itemgetter(
+    *map(FlowRow._fields.index, ("client", "destination", "reply_source", "reply_destination", "state", "uplink"))
+)
 _FORMS: Final[dict[type, str]] = {str: '"%s"', int: "%d", float: "%r", type(None): "null%.0s"}
 
 
 def objects(rows: Sequence[FlowRow]) -> Iterator[str]:
     """Yield connections as JSON objects: keys are most of them, and are written once for all rows of a kind."""
-    if not all(_PLAIN.fullmatch(word) for word in {*chain.from_iterable(map(_TEXTS, rows))} if word is not None):
+    words = {*chain.from_iterable(map(_TEXTS, rows))}
+    if not all(_PLAIN.fullmatch(word) for word in words if word is not None):
         yield from (json.dumps(row._asdict()) for row in rows)
         return
     forms: dict[tuple[type, ...], str] = {}
@@ -130,32 +143,49 @@ def _form(kinds: Sequence[type]) -> str:
     return "{" + ", ".join(f'"{key}": {_FORMS[kind]}' for key, kind in fields) + "}"
 
 
-def text(rows: Sequence[FlowRow]) -> str:
-    """Return connections as a table for people."""
-    lines = [HEADINGS, *map(_line, rows)]
+def text(rows: Sequence[FlowRow]) -> list[str]:
+    """Return connections as the lines of a table for people, under its heading."""
+    lines = [HEADINGS, *_lines(rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     form = "  ".join(f"%-{width}s" for width in widths[:-2]) + f"  %{widths[-2]}s  %{widths[-1]}s"
-    return "\n".join([form % line for line in lines]) + "\n"
+    return [form % line for line in lines]
 
 
-def _line(row: FlowRow) -> tuple[str, ...]:
-    client, destination, port = row.client, row.destination, row.port
-    source, source_port = row.reply_source, row.reply_source_port
-    if row.family == 6 and port is not None:
-        client, destination, source = f"[{client}]", f"[{destination}]", f"[{source}]"
-    there = destination if port is None else f"{destination}:{port}"
-    if source != destination or source_port != port:
-        there += f" ({source if source_port is None else f'{source}:{source_port}'})"
-    return (
-        client if row.client_port is None else f"{client}:{row.client_port}",
-        there,
-        PROTOCOL_NAMES.get(row.protocol) or str(row.protocol),
-        f"{row.state} fast" if row.fast else row.state,
-        row.uplink,
-        "-" if row.age is None else duration(row.age),
-        "-" if row.bytes_down is None else size(row.bytes_down),
-        "-" if row.bytes_up is None else size(row.bytes_up),
-    )
+class _Written(dict[Any, str]):
+    """What was written once serves for every further row."""
+
+    def __init__(self, write: Callable[[Any], str]) -> None:
+        super().__init__({None: "-"})
+        self._write = write
+
+    def __missing__(self, value: Any) -> str:
+        self[value] = text = self._write(value)
+        return text
+
+
+def _lines(rows: Sequence[FlowRow]) -> Iterator[tuple[str, ...]]:
+    protocols = _Written(lambda number: PROTOCOL_NAMES.get(number) or str(number))
+    durations, sizes = _Written(duration), _Written(size)
+    # Reading attributes of tens of thousands of rows would take as long as all that is made of them.
+    for (
+        family, protocol, client, client_port, destination, port, source, source_port, _, _,
+        state, _, age, _, up, down, _, _, fast, uplink,
+    ) in rows:  # fmt: skip
+        if family == 6 and port is not None:
+            client, destination, source = f"[{client}]", f"[{destination}]", f"[{source}]"  # noqa: PLW2901
+        there = destination if port is None else f"{destination}:{port}"
+        if source != destination or source_port != port:
+            there += f" ({source if source_port is None else f'{source}:{source_port}'})"
+        yield (
+            client if client_port is None else f"{client}:{client_port}",
+            there,
+            protocols[protocol],
+            f"{state} fast" if fast else state,
+            uplink,
+            durations[age if age is None else int(age)],
+            sizes[down],
+            sizes[up],
+        )
 
 
 def counts(totals: Sequence[Total]) -> str:

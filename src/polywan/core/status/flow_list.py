@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Final, Literal, TypeAlias, assert_never, get_args
 
@@ -122,10 +123,11 @@ class Totals:
         if sums is None:
             sums = self._sums[uplink] = [0, 0, 0, 0]
         sums[0] += 1
-        if flow.bytes_up is not None and flow.bytes_down is not None:
+        up, down = flow.bytes_up, flow.bytes_down
+        if up is not None and down is not None:
             sums[1] += 1
-            sums[2] += flow.bytes_up
-            sums[3] += flow.bytes_down
+            sums[2] += up
+            sums[3] += down
 
     def rows(self) -> tuple[Total, ...]:
         """Return what was counted, an entry for each uplink; bytes are None where no connection had numbers."""
@@ -165,18 +167,23 @@ def listed(
         yield from heapq.nsmallest(wanted.limit, found, key=order(wanted.sort))
 
 
+_row: Final = partial(tuple.__new__, FlowRow)
+
+
 def _matching(
     flows: Iterable[Flow], wanted: FlowQuery, names: Mapping[int, str], totals: Totals, probes: Pairs
 ) -> Iterator[FlowRow]:
-    tests = list(_tests(wanted))
+    tests, add = list(_tests(wanted)), totals.add
     for flow in flows:
-        uplink = names.get(flow.mark, OTHER)
-        if not flow.mark and (flow.client, flow.destination) in probes:
+        mark = flow.mark
+        uplink = names.get(mark, OTHER)
+        if not mark and (flow.client, flow.destination) in probes:
             uplink = PROBE
         if wanted.uplink not in (None, uplink) or (tests and not all(test(flow) for test in tests)):
             continue
-        totals.add(flow, uplink)
-        yield FlowRow(*flow, uplink)
+        add(flow, uplink)
+        # The class's own constructor would take twice as long.
+        yield _row((*flow, uplink))
 
 
 def _tests(wanted: FlowQuery) -> Iterator[Callable[[Flow], bool]]:
@@ -214,17 +221,55 @@ class _Places(dict[str, int]):
         return place
 
 
-def order(sort: SortKey) -> Callable[[FlowRow], tuple[int | str, ...]]:
+_BY_NUMBER: Final[Mapping[SortKey, Callable[[FlowRow], int]]] = {
+    "bytes": lambda row: -(row.bytes_up or 0) - (row.bytes_down or 0),
+    "age": lambda row: -int(1000 * (row.age or 0)),
+}
+
+
+def order(sort: SortKey) -> Callable[[FlowRow], int | tuple[int | str, ...]]:
     """Return the key to sort rows by: most bytes first, oldest first, or by client or uplink."""
     places = _Places()
     match sort:
-        case "bytes":
-            return lambda row: (-(row.bytes_up or 0) - (row.bytes_down or 0),)
-        case "age":
-            return lambda row: (-int(1000 * (row.age or 0)),)
+        case "bytes" | "age":
+            return _BY_NUMBER[sort]
         case "client":
             return lambda row: (places[row.client], row.destination, row.port or 0)
         case "uplink":
             return lambda row: (row.uplink, places[row.client])
         case _:
             assert_never(sort)
+
+
+def ordered(rows: Sequence[FlowRow], sort: SortKey) -> list[int]:
+    """Return the places of rows in the order of the keys of `order`; tens of thousands in a third of the time.
+
+    What makes up a key is few texts, again and again. Each has its rank, and a key is one number of these.
+    """
+    keys = _numbers(rows, sort)
+    return sorted(range(len(rows)), key=keys.__getitem__)
+
+
+def _numbers(rows: Sequence[FlowRow], sort: SortKey) -> list[int]:
+    match sort:
+        case "bytes" | "age":
+            return [*map(_BY_NUMBER[sort], rows)]
+        case "client" | "uplink":
+            places = _Places()
+            clients = _ranks({row.client for row in rows}, places.__getitem__)
+        case _:
+            assert_never(sort)
+    if sort == "uplink":
+        uplinks, many = _ranks({row.uplink for row in rows}), len(clients)
+        return [uplinks[row.uplink] * many + clients[row.client] for row in rows]
+    ends = _ranks({row.destination for row in rows})
+    many = len(ends)
+    return [(clients[row.client] * many + ends[row.destination] << _PORT_BITS) + (row.port or 0) for row in rows]
+
+
+_PORT_BITS: Final = 16
+
+
+def _ranks(texts: Collection[str], key: Callable[[str], int] | None = None) -> dict[str, int]:
+    """Return the place of each text among all of them."""
+    return {text: rank for rank, text in enumerate(sorted(texts, key=key))}
