@@ -211,6 +211,27 @@ def _failover() -> tuple[Budget, ...]:
     )
 
 
+def _tracking() -> tuple[Budget, ...]:
+    forms = {"text": "`polywan flows`", "json": "`polywan flows --json`"}
+    listing = (
+        Budget(
+            what=f"{command} with 60 000 connections, {'unsorted' if order == 'none' else f'by {order}'}",
+            limit=1000,
+            unit="ms",
+            value=at("tracking", "flows", form, order, "median"),
+        )
+        for form, command in forms.items()
+        for order in ("none", "bytes", "age", "client", "uplink")
+    )
+    freeing = Budget(
+        what="carrier loss: verdict to the last reset of 10 000 idle connections",
+        limit=500,
+        unit="ms",
+        value=at("tracking", "freeing", "last_ms", "median"),
+    )
+    return (*listing, freeing)
+
+
 BUDGETS: Final = (
     *_packets(),
     *_steps("full_ms", "full apply from nothing", {53: 40, 200: 120}),
@@ -229,5 +250,6 @@ BUDGETS: Final = (
         )
         for uplinks in (8, 53)
     ),
+    *_tracking(),
 )
 """In the order of the report."""
