@@ -8,9 +8,10 @@ import os
 import re
 import socket
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
 
 from polywan import files
@@ -48,6 +49,77 @@ def _clean(value: Any) -> Any:
     if isinstance(value, dict):
         return {_clean(key): _clean(one) for key, one in value.items()}
     return value
+
+
+def _loaded(answer: bytes) -> Any:
+    found = json.loads(answer)
+    # What is printable as it was sent needs no second look, and of connections there may be a million texts.
+    return found if _is_plain(answer) else _clean(found)
+
+
+class Parts(NamedTuple):
+    """How an answer is read in parts.
+
+    Attributes:
+        key: of the list of lists.
+        rest: keys that stand behind it, with what they are in a part.
+    """
+
+    key: str
+    rest: Mapping[str, Any]
+
+
+_AT_ONCE: Final = 1 << 18
+
+
+class Source(Protocol):
+    """Gives what has come, at most so many bytes; none at the end. Such as `http.client.HTTPResponse`."""
+
+    def read1(self, n: int = -1, /) -> bytes:
+        """Return some bytes."""
+
+
+class PartReader:
+    """Reads an answer while it comes; what is no list of lists as expected is left for the end, with everything.
+
+    Args:
+        parts: what is expected.
+        take: gets the JSON of every part but the last.
+    """
+
+    def __init__(self, parts: Parts, take: Callable[[Any], None]) -> None:
+        self._parts = parts
+        self._take = take
+        self._head = b""
+        self._rest = b""
+        self._splits = True
+
+    def read(self, response: Source) -> bytes:
+        """Read to the end, and return what has been in no part."""
+        opening = f'"{self._parts.key}":['.encode()
+        while piece := response.read1(_AT_ONCE):
+            self._rest += piece
+            if not self._head:
+                before, found, behind = self._rest.partition(opening)
+                if not found:
+                    continue
+                self._head, self._rest = before + found, behind
+            self._split()
+        return self._head + self._rest
+
+    def _split(self) -> None:
+        """Take rows up to the last comma between two. Inside of a text or behind the list, what precedes is no JSON."""
+        end = self._rest.rfind(b"],[") + 1
+        if not end or not self._splits:
+            return
+        try:
+            rows = _loaded(b"[" + self._rest[:end] + b"]")
+            found = {**_loaded(self._head + b"]}"), **self._parts.rest, self._parts.key: rows}
+        except ValueError:
+            self._splits = False
+            return
+        self._rest = self._rest[end + 1 :]
+        self._take(found)
 
 
 _IN_PATH: Final = re.compile(r"\{(\w+)(:path)?\}")
@@ -148,14 +220,38 @@ class Client:
             raise ConfigError([Problem(p.where, p.key, p.message, p.hint) for p in refusal.problems or ()])
         raise ControlError(reason if refusal.error is None else refusal.error, status)
 
-    def _send(self, method: str, path: str, text: str | None) -> tuple[int, str, Any]:
+    def ask_in_parts(
+        self, call: Call[Asked, Answered], asked: Asked, parts: Parts, take: Callable[[Answered], None]
+    ) -> Answered:
+        """Make a call whose answer has a list of tens of thousands of lists, and read it while it comes.
+
+        Args:
+            call: the call.
+            asked: what it says.
+            parts: which list, and what a document has that is a part of the answer.
+            take: gets documents with the first rows, the next ones and so on; what is returned has the last ones.
+
+        Raises:
+            ControlError: as by `ask`; or the daemon failed after some rows.
+        """
+        path, body = _request(call, asked)
+        reader = PartReader(parts, lambda found: take(_read(call.answer, found)))
+        status, reason, answer = self._send(call.method, path, body, reader)
+        if status >= 400:
+            raise ControlError(_read(Refusal, answer).error or reason, status)
+        if isinstance(answer, dict) and isinstance(answer.get("error"), str):
+            raise ControlError(answer["error"], 500)
+        return _read(call.answer, answer)
+
+    def _send(self, method: str, path: str, text: str | None, parts: PartReader | None = None) -> tuple[int, str, Any]:
         connection = _Connection(self._path, self._timeout)
         try:
             # A daemon that has too many connections answers before it is asked, and closes.
             with suppress(BrokenPipeError):
                 connection.request(method, path, text)
             response = connection.getresponse()
-            status, reason, answer = response.status, response.reason, response.read()
+            status, reason = response.status, response.reason
+            answer = response.read() if parts is None or status >= 400 else parts.read(response)
         except PermissionError as error:
             raise ControlError(
                 f"{self._path}: permission denied: use sudo, or join the group of the socket (`polywan`)", 403
@@ -168,9 +264,7 @@ class Client:
         finally:
             connection.close()
         try:
-            found = json.loads(answer or b"{}")
-            # What is printable as it was sent needs no second look, and of connections there may be a million texts.
-            return status, reason, found if _is_plain(answer) else _clean(found)
+            return status, reason, _loaded(answer or b"{}")
         except ValueError as error:
             # What a daemon says to a call that it does not know is not JSON.
             if status >= 400:

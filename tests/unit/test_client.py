@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from polywan import files
 from polywan.api import calls
 from polywan.api.calls import Call
 from polywan.api.codec import encode
 from polywan.api.document import Document
+from polywan.api.flows import Flows
 from polywan.api.requests import DrainUplink, Nothing, OfPolicy, WhomToForget, Words
-from polywan.client import SENSELESS, Client
+from polywan.client import SENSELESS, Client, PartReader, Parts
 from polywan.core.errors import ControlError
 from polywan.core.words import printable
 from support.documents import status
@@ -177,3 +180,86 @@ def test_a_request_is_what_the_table_of_calls_says(
     with pytest.raises(ControlError):
         Client(tmp_path).ask(call, asked)
     assert sent == [line]
+
+
+PARTS = Parts("flows", {"totals": []})
+
+
+class Pieces:
+    """An answer that comes in pieces of a few bytes."""
+
+    def __init__(self, whole: bytes, size: int) -> None:
+        self._whole, self._size = whole, size
+
+    def read1(self, n: int = -1, /) -> bytes:
+        """Return the next piece."""
+        assert n > 0
+        piece, self._whole = self._whole[: self._size], self._whole[self._size :]
+        return piece
+
+
+texts = st.sampled_from(["fibre", "],[", '],["', "a\\b", "\x1b[2J", '"flows":[', "é", "]}"])
+
+
+@given(
+    st.lists(st.lists(texts | st.integers() | st.none(), max_size=4), max_size=8),
+    st.lists(texts, max_size=2),
+    st.integers(1, 40),
+    st.booleans(),
+)
+def test_an_answer_that_is_read_while_it_comes_is_the_same_as_at_the_end(
+    flows: list[Any], columns: list[str], size: int, ascii_only: bool
+) -> None:
+    document = {"schema": 1, "columns": columns, "flows": flows, "totals": [{"uplink": "u"}], "later": [[1], [2]]}
+    found: list[Any] = []
+    answer = json.dumps(document, separators=(",", ":"), ensure_ascii=ascii_only).encode()
+    last = json.loads(PartReader(PARTS, found.append).read(Pieces(answer, size)))
+    taken = [row for part in found for row in part["flows"]]
+    assert taken == cleaned(flows)[: len(taken)]
+    assert last["flows"] == flows[len(taken) :]
+    assert {key: value for key, value in last.items() if key != "flows"} == {
+        key: value for key, value in document.items() if key != "flows"
+    }
+    assert all(part["totals"] == [] and part["columns"] == cleaned(columns) for part in found)
+
+
+def cleaned(value: Any) -> Any:
+    if isinstance(value, list):
+        return [cleaned(one) for one in value]
+    return printable(value, keep="\n\t") if isinstance(value, str) else value
+
+
+def test_rows_are_taken_before_the_answer_has_come_to_its_end() -> None:
+    found: list[Any] = []
+    answer = b'{"schema":1,"columns":["a"],"flows":[[1],[2],[3]],"totals":[]}'
+    last = PartReader(PARTS, found.append).read(Pieces(answer, 45))
+    assert [part["flows"] for part in found] == [[[1]], [[2]]]
+    assert json.loads(last)["flows"] == [[3]]
+
+
+def in_parts(directory: Path, status: str, document: object) -> tuple[Flows, list[Flows]]:
+    thread, found = answering(directory, status, document), list[Flows]()
+    try:
+        return Client(directory).ask_in_parts(calls.FLOWS, Words(words={}), PARTS, found.append), found
+    finally:
+        thread.join()
+
+
+def test_the_parts_of_an_answer_are_documents(tmp_path: Path) -> None:
+    totals = [{"uplink": "u", "connections": 2, "bytes_up": None, "bytes_down": None}]
+    sent = {"schema": 1, "columns": ["a"], "flows": [[1], [2]], "totals": totals}
+    last, found = in_parts(tmp_path, "200 OK", json.dumps(sent, separators=(",", ":")).encode())
+    assert [part.flows for part in [*found, last]] == [((1,),), ((2,),)]
+    assert [total.uplink for total in last.totals] == ["u"]
+
+
+def test_a_daemon_that_fails_after_some_rows_is_told_in_its_words(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="no buffer space") as caught:
+        in_parts(tmp_path, "200 OK", {"schema": 1, "columns": [], "flows": [], "error": "no buffer space"})
+    assert caught.value.status == 500
+
+
+def test_a_refusal_of_parts_is_a_refusal(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="no such uplink") as caught:
+        in_parts(tmp_path, "404 Not Found", {"error": "no such uplink"})
+    assert caught.value.status == 404

@@ -6,7 +6,7 @@ import gc
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -21,7 +21,7 @@ from polywan.api.flows import Flows, Total
 from polywan.api.requests import Words
 from polywan.cli import options
 from polywan.cli.units import duration, size
-from polywan.client import Client, senseless
+from polywan.client import Client, Parts, senseless
 from polywan.client import runtime_dir as resolve
 from polywan.core.net import PROTOCOL_NAMES
 from polywan.core.status.flow_list import MOST_SORTED, SORT_KEYS, flow_query_of, ordered
@@ -70,20 +70,51 @@ def command(count: bool, as_json: bool, runtime_dir: Path | None, **text: str | 
         wanted = {key: value for key, value in wanted.items() if key not in {"sort", "limit"}}
     # Looking for garbage among 60 000 lists that all stay takes longer than printing them.
     gc.disable()
-    document = Client(resolve(runtime_dir)).ask(calls.FLOWS, Words(words=wanted))
-    rows, totals = _rows(document), document.totals
+    # What may not be shown is not written while it comes.
+    listing = _Listing(objects if as_json else _lines, at_once=asked.limit is None)
+    document = Client(resolve(runtime_dir)).ask_in_parts(calls.FLOWS, Words(words=wanted), PARTS, listing.take)
+    listing.take(document)
+    totals = document.totals
     if count:
         click.echo(json.dumps({"totals": encode(totals)}, indent=2) if as_json else counts(totals))
         return
+    rows = listing.rows
     if asked.sort is not None and sorts:
         places: Sequence[int] = ordered(rows, asked.sort)[: asked.limit]
     elif asked.limit is None and len(rows) <= MOST_SORTED:
         places = ordered(rows, "client")
     else:
         places = range(len(rows))
-    if len(places) < len(rows):
-        rows, places = [rows[place] for place in places], range(len(places))
-    _show(document, rows, places, as_json=as_json)
+    _show(document, listing.written(places), as_json=as_json)
+
+
+PARTS: Final = Parts("flows", {"totals": []})
+
+
+class _Listing:
+    """Connections that come in parts, and what is written of them.
+
+    They are written as they came and put in order afterwards: what came together is together in memory.
+    """
+
+    def __init__(self, write: Callable[[Sequence[FlowRow]], Iterable[Any]], *, at_once: bool) -> None:
+        self.rows: list[FlowRow] = []
+        self._write = write
+        self._at_once = at_once
+        self._written: list[Any] = []
+
+    def take(self, document: Flows) -> None:
+        """Take the next connections."""
+        rows = _rows(document)
+        self.rows += rows
+        if self._at_once:
+            self._written += self._write(rows)
+
+    def written(self, places: Sequence[int]) -> list[Any]:
+        """Return what was written of the rows at these places, in that order."""
+        if self._at_once:
+            return [self._written[place] for place in places]
+        return [*self._write([self.rows[place] for place in places])]
 
 
 def _rows(document: Flows) -> list[FlowRow]:
@@ -93,24 +124,18 @@ def _rows(document: Flows) -> list[FlowRow]:
         raise senseless(error) from error
 
 
-def _show(document: Flows, rows: Sequence[FlowRow], places: Sequence[int], *, as_json: bool) -> None:
-    """Print rows, the one at the first place first.
-
-    They are written as they came and put in order as texts: what came together is together in memory.
-    """
+def _show(document: Flows, written: Sequence[Any], *, as_json: bool) -> None:
     totals = document.totals
     if as_json:
         head, flows, tail = json.dumps({"schema": document.schema, "flows": [], "totals": encode(totals)}).partition(
             "["
         )
-        texts = [*objects(rows)]
-        sys.stdout.writelines((head, flows, ", ".join([texts[place] for place in places]), tail, "\n"))
+        sys.stdout.writelines((head, flows, ", ".join(written), tail, "\n"))
     else:
-        heading, *texts = text(rows)
-        sys.stdout.writelines(("\n".join([heading, *(texts[place] for place in places)]), "\n"))
+        sys.stdout.writelines(("\n".join(_table(written)), "\n"))
         # The sums belong below the list, wherever both go.
         sys.stdout.flush()
-        click.echo(sums(totals, len(rows)), err=True)
+        click.echo(sums(totals, len(written)), err=True)
 
 
 _PLAIN: Final = re.compile(r"[0-9A-Za-z_.:+-]*")
@@ -145,7 +170,11 @@ def _form(kinds: Sequence[type]) -> str:
 
 def text(rows: Sequence[FlowRow]) -> list[str]:
     """Return connections as the lines of a table for people, under its heading."""
-    lines = [HEADINGS, *_lines(rows)]
+    return _table([*_lines(rows)])
+
+
+def _table(cells: Sequence[tuple[str, ...]]) -> list[str]:
+    lines = [HEADINGS, *cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     form = "  ".join(f"%-{width}s" for width in widths[:-2]) + f"  %{widths[-2]}s  %{widths[-1]}s"
     return [form % line for line in lines]

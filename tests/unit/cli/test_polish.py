@@ -116,6 +116,7 @@ def test_lists_for_programs_say_which_schema_they_have(monkeypatch: pytest.Monke
         calls.FLOWS: Flows(schema=1, columns=FlowRow._fields, flows=(), totals=()),
     }
     monkeypatch.setattr(Client, "ask", lambda _, call, asked: answers[call])
+    monkeypatch.setattr(Client, "ask_in_parts", lambda _, call, asked, parts, take: answers[call])
     for verb in ("affinity", "flows"):
         assert json.loads(CliRunner().invoke(group, [verb, "--json"]).output)["schema"] == 1
 

@@ -2,17 +2,21 @@
 
 There may be tens of thousands. They are read, chosen and written as JSON by a worker thread in small pieces: one call
 of the JSON library for all of them would keep the interpreter, and with it every probe, waiting for its whole length.
+Connections are sent while they are read, so that the client reads them meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from ipaddress import ip_network
 from itertools import islice
 from typing import Final
 
+from polywan.api import calls
 from polywan.api.affinity import Affinity, Forgotten, KeptClient
 from polywan.api.codec import encode
 from polywan.api.document import Document
@@ -29,6 +33,8 @@ from polywan.core.world.paths import Path
 from polywan.daemon.api.http import Written
 from polywan.daemon.api.unknown import unknown
 from polywan.kernel.api import Tracker
+
+log = logging.getLogger("polywan")
 
 SCHEMA: Final = 1
 """Version of the documents' shape; fields are added, never changed."""
@@ -69,8 +75,31 @@ class Tracking:
         names, mask = self._names(), self._mask()
         if wanted.uplink is not None and wanted.uplink not in (OTHER, PROBE, *names.values()):
             raise unknown("uplink", wanted.uplink, (*names.values(), OTHER, PROBE))
-        async with self._one_at_a_time:
-            return Written(await asyncio.to_thread(self._flows, wanted, names, mask, probes_of(self._state())))
+        return Written(await self._sent(partial(self._flows, wanted, names, mask, probes_of(self._state()))))
+
+    async def _sent(self, write: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]:
+        """Let a worker thread write a document; return its pieces, once the first is there.
+
+        Raises:
+            Exception: the first piece could not be written.
+        """
+        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[bytes | Exception | None]()
+
+        def work() -> None:
+            last: Exception | None = None
+            try:
+                for piece in write():
+                    loop.call_soon_threadsafe(pieces.put_nowait, piece)
+            except Exception as error:  # noqa: BLE001 - whoever waits for the pieces raises it
+                last = error
+            loop.call_soon_threadsafe(pieces.put_nowait, last)
+
+        await self._one_at_a_time.acquire()
+        loop.run_in_executor(None, work).add_done_callback(lambda _: self._one_at_a_time.release())
+        first = await pieces.get()
+        if isinstance(first, Exception):
+            raise first
+        return _following(first, pieces)
 
     async def affinity(self, asked: OfPolicy) -> Written[Affinity]:
         """Return the document of clients that keep their uplink.
@@ -98,13 +127,14 @@ class Tracking:
         async with self._one_at_a_time:
             return Forgotten(forgotten=await asyncio.to_thread(self._clear, network, asked.policy))
 
-    def _flows(self, wanted: FlowQuery, names: Mapping[int, str], mask: int, probes: Pairs) -> list[bytes]:
+    def _flows(self, wanted: FlowQuery, names: Mapping[int, str], mask: int, probes: Pairs) -> Iterator[bytes]:
         mark = next((mark for mark, name in names.items() if name == wanted.uplink), None)
         totals = Totals(names.values() if wanted.uplink is None else [wanted.uplink])
         found = listed(self._tracker.flows(mask, mark), wanted, names, totals, probes)
-        blocks = _blocks(found)
-        whole = Flows(schema=SCHEMA, columns=FlowRow._fields, flows=(), totals=totals.rows())
-        return _with(whole, "flows", blocks)
+        # The totals are complete after the last row, and they stand behind the rows.
+        return _with(
+            lambda: Flows(schema=SCHEMA, columns=FlowRow._fields, flows=(), totals=totals.rows()), "flows", found
+        )
 
     def _affinity(self, policy: str | None, names: Mapping[int, str], mask: int) -> list[bytes]:
         rows = (
@@ -117,7 +147,7 @@ class Tracking:
             )
             for kept in sorted(self._kept(policy), key=lambda k: (k.policy, k.family, k.client.packed))
         )
-        return _with(Affinity(schema=SCHEMA, clients=()), "clients", _blocks(map(encode, rows)))
+        return [*_with(lambda: Affinity(schema=SCHEMA, clients=()), "clients", map(encode, rows))]
 
     def _clear(self, network: IPNetwork | None, policy: str | None) -> int:
         return self._tracker.forget(k for k in self._kept(policy) if network is None or k.client in network)
@@ -151,24 +181,48 @@ def probes_of(state: State) -> frozenset[tuple[str, str]]:
     )
 
 
-def _with(whole: Document, key: str, blocks: list[bytes]) -> list[bytes]:
-    """Return a document as JSON in pieces, with these blocks of rows in its list `key`, which is empty in it."""
+async def _following(piece: bytes | None, pieces: asyncio.Queue[bytes | Exception | None]) -> AsyncIterator[bytes]:
+    """Yield pieces up to the last one; an error behind some of them ends the list, and is told in the document."""
+    following: bytes | Exception | None = piece
+    while isinstance(following, bytes):
+        yield following
+        following = await pieces.get()
+    if following is not None:
+        log.error("control.failed: %s: %s: %s", calls.FLOWS.path, type(following).__name__, following)
+        yield f'],"error":{json.dumps(str(following))}}}'.encode()
+
+
+def _with(whole: Callable[[], Document], key: str, rows: Iterable[object]) -> Iterator[bytes]:
+    """Yield a document as JSON in pieces, with these rows in its list `key`.
+
+    Args:
+        whole: returns it with an empty list; what is behind the list may be another thing after the last row.
+        key: of the list.
+        rows: documents or lists.
+    """
+    head, _ = _around(whole(), key)
+    for block in _blocks(rows):
+        yield head + block
+        head = b""
+    yield _around(whole(), key)[1]
+
+
+def _around(whole: Document, key: str) -> tuple[bytes, bytes]:
+    """Return the JSON of a document before and after what is in its list `key`, which is empty in it."""
     head, found, tail = json.dumps(encode(whole), separators=(",", ":")).partition(f'"{key}":[')
-    return [f"{head}{found}".encode(), *blocks, tail.encode()]
+    return f"{head}{found}".encode(), tail.encode()
 
 
-def _blocks(rows: Iterable[object]) -> list[bytes]:
-    """Return rows as JSON, with commas between them."""
-    blocks: list[bytes] = []
-    block = bytearray()
+def _blocks(rows: Iterable[object]) -> Iterator[bytes]:
+    """Yield rows as JSON in blocks, at least one, with commas between them."""
+    block, comma = bytearray(), b""
     for text in _texts(rows):
-        if blocks or block:
-            block += b","
-        block += text
+        block += comma + text
+        comma = b","
         if len(block) > _BLOCK:
-            blocks.append(bytes(block))
+            yield bytes(block)
             block.clear()
-    return [*blocks, bytes(block)]
+    yield bytes(block)
 
 
 def _texts(rows: Iterable[object]) -> Iterator[bytes]:

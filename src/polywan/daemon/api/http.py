@@ -34,9 +34,9 @@ log = logging.getLogger("polywan")
 
 @dataclass(frozen=True, slots=True)
 class Written(Generic[Answered]):
-    """An answer that is JSON already, in pieces, since there is much of it."""
+    """An answer that is JSON already, in pieces, since there is much of it; they may be written still."""
 
-    pieces: list[bytes]
+    pieces: list[bytes] | AsyncIterator[bytes]
 
 
 def route(call: Call[Asked, Answered], handler: Callable[[Asked], Awaitable[Answered | Written[Answered]]]) -> Route:
@@ -94,12 +94,12 @@ def _with_errors(handler: Callable[[Request], Awaitable[Response]]) -> Callable[
     return careful
 
 
-def _pieces(pieces: list[bytes]) -> Response:
-    async def each() -> AsyncIterator[bytes]:
-        for piece in pieces:
+def _pieces(pieces: list[bytes] | AsyncIterator[bytes]) -> Response:
+    async def each(there: list[bytes]) -> AsyncIterator[bytes]:
+        for piece in there:
             yield piece
 
-    return StreamingResponse(each(), media_type="application/json")
+    return StreamingResponse(each(pieces) if isinstance(pieces, list) else pieces, media_type="application/json")
 
 
 def _error(code: int, text: str) -> Response:

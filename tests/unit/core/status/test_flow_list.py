@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
+from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
 
@@ -20,7 +22,7 @@ from polywan.cli import affinity as affinity_verb
 from polywan.cli import flows as flows_verb
 from polywan.cli import group
 from polywan.cli.units import duration, size
-from polywan.core.errors import ControlError
+from polywan.core.errors import ControlError, KernelError
 from polywan.core.net import Family
 from polywan.core.resolved import resolve
 from polywan.core.state.memory import Memory
@@ -254,13 +256,21 @@ def tracking(tracker: FakeTracker) -> Tracking:
 
 
 def flows_of(tracker: FakeTracker, **words: str) -> Flows:
-    written = asyncio.run(tracking(tracker).flows(Words(words=words)))
-    return decode(Flows, json.loads(b"".join(written.pieces)))
+    return decode(Flows, json.loads(b"".join(flow_pieces(tracker, **words))))
+
+
+def flow_pieces(tracker: FakeTracker, **words: str) -> list[bytes]:
+    async def collected() -> list[bytes]:
+        pieces = (await tracking(tracker).flows(Words(words=words))).pieces
+        return pieces if isinstance(pieces, list) else [piece async for piece in pieces]
+
+    return asyncio.run(collected())
 
 
 def affinity_of(tracker: FakeTracker, policy: str | None) -> Affinity:
-    written = asyncio.run(tracking(tracker).affinity(OfPolicy(policy=policy)))
-    return decode(Affinity, json.loads(b"".join(written.pieces)))
+    pieces = asyncio.run(tracking(tracker).affinity(OfPolicy(policy=policy))).pieces
+    assert isinstance(pieces, list)
+    return decode(Affinity, json.loads(b"".join(pieces)))
 
 
 def test_the_document_names_columns_uplinks_and_sums() -> None:
@@ -271,6 +281,50 @@ def test_the_document_names_columns_uplinks_and_sums() -> None:
     assert len(document.flows) == 1000
     assert [one.uplink for one in rows_of(document)[:2]] == ["u2", OTHER]
     assert {t.uplink: t.connections for t in document.totals} == {"u1": 0, "u2": 500, OTHER: 500}
+
+
+class Failing(FakeTracker):
+    """A kernel that refuses after so many connections."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def flows(self, mask: int, mark: int | None = None) -> Iterator[Flow]:
+        """Yield some connections, then fail."""
+        yield from (flow(mark=mark or 0) for _ in range(self.after))
+        raise KernelError("dump", 105, f"no buffer space {mask:#x}")
+
+
+def test_a_kernel_that_refuses_at_once_is_a_refusal() -> None:
+    with pytest.raises(KernelError, match="no buffer space"):
+        flow_pieces(Failing(0))
+
+
+def test_a_kernel_that_refuses_later_is_told_behind_the_rows() -> None:
+    document = json.loads(b"".join(flow_pieces(Failing(5000))))
+    assert len(document["flows"]) > 1000
+    assert "no buffer space" in document["error"]
+    assert "totals" not in document
+
+
+def test_connections_are_sent_before_the_last_one_was_read() -> None:
+    tracker, read = FakeTracker(), threading.Event()
+
+    def held(mask: int, mark: int | None = None) -> Iterator[Flow]:
+        yield from (flow(mark=mask & (mark or 0)) for _ in range(5000))
+        assert read.wait(10.0)
+
+    tracker.flows = held  # type: ignore[method-assign]  # one connection after another, as the kernel gives them
+
+    async def story() -> list[bytes]:
+        pieces = (await tracking(tracker).flows(Words(words={}))).pieces
+        assert not isinstance(pieces, list)
+        first = await anext(pieces)
+        read.set()
+        return [first, *[piece async for piece in pieces]]
+
+    assert len(json.loads(b"".join(asyncio.run(story())))["flows"]) == 5000
 
 
 def test_an_empty_document_is_json_too() -> None:
