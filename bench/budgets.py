@@ -113,8 +113,12 @@ def _sum(module: str, section: str, *keys: str) -> Callable[[Results], float | N
     return find
 
 
-def _packets() -> tuple[Budget, ...]:
-    kinds = (("out", "established packet out", 1.25), ("in", "established packet in", 1.25), ("new", "new flow", 1.2))
+def _packets(established: float, new: float = 1.3) -> tuple[Budget, ...]:
+    kinds = (
+        ("out", "established packet out", established),
+        ("in", "established packet in", established),
+        ("new", "new flow", new),
+    )
     return tuple(
         Budget(
             what=f"{what}, {uplinks} uplinks: router CPU against bare forwarding with masquerade",
@@ -232,15 +236,27 @@ def _tracking() -> tuple[Budget, ...]:
     return (*listing, freeing)
 
 
+def connected(results: Results) -> float | None:
+    """Find how many times longer a TCP connection takes than through bare forwarding, in the results of `dataplane`."""
+    rows = results.get("dataplane", {}).get("tcp", ())
+    return next((1 / float(row["ratio"]) for row in rows if row["design"] == "polywan" and row["ratio"]), None)
+
+
 BUDGETS: Final = (
-    *_packets(),
+    *_packets(established=1.25),
+    Budget(
+        what="TCP connections, 53 uplinks: time for each against bare forwarding with masquerade",
+        limit=round(1 / 0.93, 3),
+        unit="x",
+        value=connected,
+    ),
     *_steps("full_ms", "full apply from nothing", {53: 40, 200: 120}),
     *_steps("down_ms", "one uplink down, event to kernel", {2: 5, 53: 4, 200: 12}),
     *_steps("weight_ms", "one weight changed, decision to kernel", {2: 5, 53: 4}),
     *_counts(),
     *_failover(),
-    *_footprint(8, 60, 0.5),
-    *_footprint(53, 80, 3),
+    *_footprint(8, 55, 0.5),
+    *_footprint(53, 55, 2),
     *(
         Budget(
             what=f"`polywan status` from end to end, {uplinks} uplinks",
@@ -253,3 +269,6 @@ BUDGETS: Final = (
     *_tracking(),
 )
 """In the order of the report."""
+
+WITH_FLOWTABLES: Final = _packets(established=1.0)
+"""What must hold where established connections take the fast path; bare forwarding has none."""

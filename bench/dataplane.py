@@ -84,7 +84,7 @@ FULL: Final = Size(
     tcp_rounds=7,
     tcp_seconds=1.0,
 )
-COARSE: Final = replace(FULL, counts=(2, 53, 200), rounds=5, new=60_000, packets=150_000)
+COARSE: Final = replace(FULL, counts=(2, 53, 200), rounds=4, new=40_000, packets=100_000)
 """The same where processor time is counted in ticks of the clock, as in a guest."""
 
 _TICK: Final = 0.001

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from budgets import BUDGETS, Budget, Verdict
+from budgets import BUDGETS, WITH_FLOWTABLES, Budget, Verdict
 from stats import median, spread
 
 SCHEMA: Final = 1
@@ -17,6 +17,12 @@ _WHY: Final = (
 _MEANS: Final = (
     "Only ratios within one run count: absolute times move with whatever else the machine does. "
     "How each table is made, and what can mislead, is in [bench/README.md]({readme})."
+)
+
+
+_GUEST: Final = (
+    "User-mode Linux on the same machine (`make bench-vm`). Processor time is counted in ticks of 10 ms there, so that "
+    "single figures scatter; nanoseconds cannot be compared with those above."
 )
 
 
@@ -67,13 +73,16 @@ def left_out(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def render(report: Mapping[str, Any], sections: Mapping[str, str], readme: str = "bench/README.md") -> str:
+def render(
+    report: Mapping[str, Any], sections: Mapping[str, str], readme: str = "bench/README.md", guest: Sequence[str] = ()
+) -> str:
     """Return the whole report as Markdown.
 
     Args:
         report: as in report.json.
         sections: the modules' own text, by name, in the order in which they appear.
         readme: where bench/README.md is, seen from the report.
+        guest: lines about a guest with another kernel (`guested`).
     """
     lines = ["# Benchmarks", "", _MEANS.format(readme=readme), "", *_machine(report), ""]
     if report["quick"]:
@@ -85,7 +94,15 @@ def render(report: Mapping[str, Any], sections: Mapping[str, str], readme: str =
     lines += ["## Results", ""]
     for text in sections.values():
         lines += [text.strip("\n"), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *guest])
+
+
+def guested(report: Mapping[str, Any], sections: Mapping[str, str]) -> Iterator[str]:
+    """Yield the lines about what was measured in a guest whose kernel has flowtables."""
+    yield from ("## On a kernel with flowtables, in a guest", "", _GUEST, "", *_machine(report), "")
+    yield from (*_budgets(report, WITH_FLOWTABLES), "")
+    for text in sections.values():
+        yield from (text.strip("\n"), "")
 
 
 def _machine(report: Mapping[str, Any]) -> Iterator[str]:
@@ -100,13 +117,13 @@ def _machine(report: Mapping[str, Any]) -> Iterator[str]:
     return table(["what", "value"], facts.items())
 
 
-def _budgets(report: Mapping[str, Any]) -> Iterator[str]:
+def _budgets(report: Mapping[str, Any], budgets: Iterable[Budget] = BUDGETS) -> Iterator[str]:
     rows = [
         (
             f"{budget.what} {budget.bound}",
             verdict.measured,
             "not judged" if report["quick"] and budget.timed and verdict.met is not None else verdict.text,
         )
-        for budget, verdict in judged(report["results"])
+        for budget, verdict in judged(report["results"], budgets)
     ]
     return table(["budget", "measured", "met"], rows)

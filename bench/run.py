@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol, cast
 
-from report import SCHEMA, broken, left_out, render
+from report import SCHEMA, broken, guested, left_out, render
 from stats import environment
 
 from polywan import __version__
@@ -55,6 +55,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", default="", help=f"some modules only, of {','.join(LIMITS)}")
     parser.add_argument("--out", type=Path, help="where to write report.json and report.md")
     parser.add_argument("--write-docs", action="store_true", help="copy the report to docs/benchmarks.md")
+    parser.add_argument("--guest", type=Path, help="report.json of a guest, for the end of docs/benchmarks.md")
     options = parser.parse_args(argv)
     if options.write_docs and (options.quick or options.only):
         parser.error("--write-docs wants a whole run: without --quick and --only")
@@ -88,8 +89,7 @@ def main(argv: Sequence[str]) -> int:
         return 130
     _write(report, sections, options.out)
     if options.write_docs:
-        DOCS.write_text(render(report, sections, "../bench/README.md"), encoding="utf-8")
-        _give(DOCS)
+        _publish(report, sections, options.guest)
     wrong = broken(report)
     for line in [*left_out(report), *wrong]:
         print(f"bench: {line}", file=sys.stderr)
@@ -129,6 +129,17 @@ def _run(names: Sequence[str], *, quick: bool) -> tuple[dict[str, Any], dict[str
         "failed": failed,
     }
     return report, sections
+
+
+def _publish(report: dict[str, Any], sections: dict[str, str], guest: Path | None) -> None:
+    more: list[str] = []
+    if guest is not None:
+        known = json.loads(guest.read_text(encoding="utf-8"))
+        results = known["results"]
+        texts = {name: cast("Module", importlib.import_module(name)).markdown(results[name]) for name in results}
+        more = list(guested(known, texts))
+    DOCS.write_text(render(report, sections, "../bench/README.md", more), encoding="utf-8")
+    _give(DOCS)
 
 
 def _mute(_: str) -> None:

@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from budgets import BUDGETS, Budget, at, most, packet
+from budgets import BUDGETS, Budget, at, connected, most, packet
 from compare import compared, numbers
 from failover import Run, sum_up
 from footprint import fields
 from peers import STUDY
-from report import SCHEMA, broken, cell, left_out, render, summary, table
+from report import SCHEMA, broken, cell, guested, left_out, render, summary, table
 from world import configuration
 
 from polywan.config.loading.loader import load_text
@@ -182,3 +182,20 @@ def test_the_configuration_of_any_size_is_valid(uplinks: int) -> None:
 
 def test_the_study_names_a_figure_of_two_uplinks_for_every_tool() -> None:
     assert all(2 in figures for tools in STUDY.values() for figures in tools.values())
+
+
+def test_a_guest_has_its_own_machine_and_budgets_at_the_end_of_the_report() -> None:
+    row = {"design": "polywan", "kind": "out", "uplinks": 53, "ratio": 0.4}
+    guest = report({"dataplane": {"rows": [row]}})
+    text = render(report({}), {"control": "### Control"}, guest=list(guested(guest, {"dataplane": "### Packets"})))
+    assert (
+        text.index("### Control") < text.index("## On a kernel with flowtables, in a guest") < text.index("### Packets")
+    )
+    met = "| established packet out, 53 uplinks: router CPU against bare forwarding with masquerade ≤ 1 x | 0.40 x | yes |"
+    assert met in text
+
+
+def test_connections_a_second_are_judged_by_the_time_of_each() -> None:
+    results = {"dataplane": {"tcp": [{"design": "bare", "ratio": 1.0}, {"design": "polywan", "ratio": 0.8}]}}
+    assert connected(results) == 1.25
+    assert connected({}) is None
