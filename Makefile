@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. The tools come from .venv, which any of scripts/lab, `make check` and
 # `make test-netns` makes.
 .DEFAULT_GOAL := help
-.PHONY: help fmt lint type imports test test-netns test-vm chaos check bench bench-smoke bench-vm lab golden docs clean
+.PHONY: help fmt lint type imports test test-netns test-vm chaos chaos-vm check bench bench-smoke bench-vm lab golden docs clean
 
 BIN := .venv/bin
 
@@ -32,6 +32,9 @@ test-vm: ## run those that need another kernel than this one, in a guest
 
 chaos: ## accidents under load, drawn from a seed: make chaos [SEED=7] [SECONDS=120]; see docs/design/chaos.md
 	@scripts/test chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+
+chaos-vm: ## the same on a kernel with flowtables, where the fast path is on, in a guest: make chaos-vm [SEED=7] [SECONDS=120]
+	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -I scripts/vm --seconds 1500 $(BIN)/python -s -m chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 check: ## all that must be good before a commit, in less than a minute: format, lint, types, imports, test
 	@scripts/test check
