@@ -112,10 +112,14 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     sweeps, released = cuts.new_cuts(state, known.config, known.observed, reachable, selection, now)
     after = _adopted(state, known, made, memory, now, after_read=after_read)
     later = (*state.agenda.sweeps, *sweeps, *cuts.vanished(state, made.choice.lost, now))
-    after = replace(after, agenda=replace(after.agenda, sweeps=later))
+    holds = tuple(_holds(state, made))
+    # What is written now need not be written again for what was told before.
+    renew_at = inf if any(hold.name == FAST_TABLE for hold in holds) else after.agenda.renew_at
+    after = replace(after, agenda=replace(after.agenda, sweeps=later, renew_at=renew_at))
     logged, notes = tell(state, after, now)
     effects = (
         *_written(state, made, memory),
+        *holds,
         *cuts.misplaced(state, known.config, known.observed, reachable),
         *released,
         *draining.notes(state, made.decision.drains),
@@ -223,6 +227,9 @@ def _written(state: State, made: _Outcome, memory: Memory) -> Iterator[Effect]:
         yield Apply(made.plan)
         if state.known.actual is None or not in_force(state.known.actual.nft):
             yield ForgetUntranslated()
+
+
+def _holds(state: State, made: _Outcome) -> Iterator[Hold]:
     before, after = state.decision.held, made.decision.held
     routed = state.decision.desired is not None and _routing(state.decision.desired) != _routing(made.desired)
     for name in dict.fromkeys((*after, *before)):

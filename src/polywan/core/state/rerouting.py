@@ -1,7 +1,8 @@
 """When connections on the fast path have to be judged anew, because routes or the rules of others have changed.
 
-The kernel notices part of that by itself (`core/ruleset/fast_path.py`). The table is written again at the first
-notification, and then at most every `PAUSE`: a router with a full routing table hears of changes all the time.
+The kernel notices part of that by itself (`core/ruleset/fast_path.py`). The table is written again once the first
+notification and its neighbours are taken in, and then at most every `PAUSE`: a router with a full routing table hears
+of changes all the time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from polywan.core.state.state import State
 PAUSE: Final = 0.25
 """Seconds between two times at least."""
 
+GATHER_TIME: Final = 0.002
+"""Seconds that the first waits: a device that goes tells of its routes and addresses before of itself, and what the
+decision about it writes may be this very table."""
+
 _DECIDES: Final = frozenset({"rule", "route", "nexthop", "chain", "filter", "elements"})
 """Changes by others after which a packet may be treated differently."""
 
@@ -33,13 +38,16 @@ def heard(state: State, event: KernelEvent, now: float) -> State:
     match event:
         case ForeignStateChanged(what) if what in _DECIDES:
             pass
-        case OwnStateChanged() | AddressLost() | EventsLost():
+        # Of our main table only what it holds is told: what is on the fast path does not meet it.
+        case OwnStateChanged(what) if what != "table":
+            pass
+        case AddressLost() | EventsLost():
             pass
         case _:
             return state
     if FAST_TABLE not in state.decision.held:
         return state
-    at = min(state.agenda.renew_at, max(now, state.agenda.renewed + PAUSE))
+    at = min(state.agenda.renew_at, max(now + GATHER_TIME, state.agenda.renewed + PAUSE))
     return replace(state, agenda=replace(state.agenda, renew_at=at))
 
 

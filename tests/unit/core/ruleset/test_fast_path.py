@@ -13,8 +13,17 @@ from polywan.core.policy.operator import Verb
 from polywan.core.resolved import Resolved, resolve
 from polywan.core.ruleset.fast_path import FAST_TABLE, LACKING, fast_path, obstacle
 from polywan.core.ruleset.model import HELD, NftTable
-from polywan.core.state.effects import Effect, Hold
-from polywan.core.state.events import ForeignStateChanged, OperatorCommand, ReadDone
+from polywan.core.state.effects import Apply, Effect, Hold
+from polywan.core.state.events import (
+    AddressLost,
+    ForeignStateChanged,
+    LinkRemoved,
+    OperatorCommand,
+    OwnStateChanged,
+    ReadDone,
+    Tick,
+)
+from polywan.core.state.rerouting import GATHER_TIME
 from polywan.core.world.foreign_routing import Destination
 from polywan.core.world.observed import Address, Link, Observed
 from polywan.core.world.paths import reach
@@ -181,6 +190,13 @@ def held(effects: list[Effect]) -> list[NftTable | None]:
     return [effect.table for effect in effects if isinstance(effect, Hold) and effect.name == FAST_TABLE]
 
 
+def soon(daemon: Engine, event: Any) -> list[Effect]:
+    """Give the engine an event, and the time that its neighbours have to be told."""
+    first = daemon.feed(event)
+    daemon.now += GATHER_TIME
+    return first + daemon.feed(Tick())
+
+
 def engine(**more: Any) -> Engine:
     return Engine(Config.model_validate(config(2, **more)), place())
 
@@ -196,7 +212,7 @@ def test_a_lost_uplink_leaves_it_in_the_decision_that_finds_it_lost() -> None:
 
 def test_an_uplink_that_is_left_is_no_part_of_it() -> None:
     daemon = engine()
-    (table,) = held(daemon.feed(OperatorCommand("u1", Verb.DRAIN, 0.0)))
+    (table,) = held(daemon.feed(OperatorCommand("u1", Verb.DRAIN, 600.0)))
     assert "0x00000100" not in "".join(texts(table))
 
 
@@ -204,19 +220,37 @@ def test_an_uplink_that_is_left_is_no_part_of_it() -> None:
 def test_every_connection_is_judged_anew_when_another_program_changes_what_decides(what: str) -> None:
     daemon = engine()
     before = daemon.state.decision.held[FAST_TABLE]
-    assert held(daemon.feed(ForeignStateChanged(what, "lan0"))) == [before]
+    assert held(soon(daemon, ForeignStateChanged(what, "lan0"))) == [before]
 
 
 @pytest.mark.parametrize("what", ["address", "setting"])
 def test_what_decides_nothing_leaves_connections_where_they_are(what: str) -> None:
-    assert held(engine().feed(ForeignStateChanged(what, "lan0"))) == []
+    assert held(soon(engine(), ForeignStateChanged(what, "lan0"))) == []
+
+
+def test_what_another_program_puts_into_our_main_table_leaves_them_as_well() -> None:
+    assert held(soon(engine(), OwnStateChanged("table", "dnsmasq (pid 7)"))) == []
+    assert len(held(soon(engine(), OwnStateChanged("rule", "ip (pid 7)")))) == 1
 
 
 def test_many_changes_within_a_moment_are_two_for_connections() -> None:
     daemon = engine()
-    assert len([t for _ in range(20) for t in held(daemon.feed(ForeignStateChanged("route")))]) == 1
+    assert len([t for _ in range(20) for t in held(soon(daemon, ForeignStateChanged("route")))]) == 1
     daemon.now += 0.3
-    assert len(held(daemon.feed(ForeignStateChanged("route")))) == 1
+    assert len(held(soon(daemon, ForeignStateChanged("route")))) == 1
+
+
+def test_a_device_that_goes_has_the_table_written_once_and_after_the_plan() -> None:
+    """Its routes and addresses are told first, each by itself."""
+    daemon = engine()
+    events = [ForeignStateChanged("route", "wan1"), AddressLost("wan1", Family.V4), LinkRemoved("wan1")]
+    effects = [effect for event in events for effect in daemon.feed(event)]
+    daemon.now += 0.01
+    effects += daemon.feed(Tick())
+    kinds = [
+        type(e).__name__ for e in effects if isinstance(e, Apply) or (isinstance(e, Hold) and e.name == FAST_TABLE)
+    ]
+    assert kinds == ["Apply", "Hold"]
 
 
 def test_a_read_that_finds_nothing_changed_leaves_connections_where_they_are() -> None:
