@@ -138,7 +138,7 @@ class Flag(Kind):
     def _parse(self, raw: object) -> bool | str:
         if (isinstance(raw, bool) and raw in self.values) or (isinstance(raw, str) and raw in self.words):
             return raw
-        quoted = isinstance(raw, str) and raw.lower() in {"true", "false"}
+        quoted = isinstance(raw, str) and raw.lower() in {str(value).lower() for value in self.values}
         raise self.refusal(raw, "write it without quotes" if quoted else "")
 
 

@@ -241,3 +241,11 @@ def test_durations_are_written_in_their_largest_whole_unit() -> None:
         "1h",
         "1d",
     ]
+
+
+def test_a_switch_that_only_turns_off_says_so_and_advises_nothing_else() -> None:
+    only_off = Flag(("auto",), (False,))
+    assert (only_off.parse(False), only_off.parse("auto")) == (False, "auto")
+    assert refused(only_off, True) == ('expected false or "auto", got true', "")
+    assert refused(only_off, "true")[1] == ""
+    assert refused(only_off, "false")[1] == "write it without quotes"
