@@ -200,13 +200,13 @@ def _lines(rows: Sequence[FlowRow]) -> Iterator[tuple[str, ...]]:
         family, protocol, client, client_port, destination, port, source, source_port, _, _,
         state, _, age, _, up, down, _, _, fast, uplink,
     ) in rows:  # fmt: skip
-        if family == 6 and port is not None:
-            client, destination, source = f"[{client}]", f"[{destination}]", f"[{source}]"  # noqa: PLW2901
-        there = destination if port is None else f"{destination}:{port}"
+        ends = (client, destination, source)
+        asks, to, answers = (f"[{end}]" for end in ends) if family == 6 and port is not None else ends
+        there = to if port is None else f"{to}:{port}"
         if source != destination or source_port != port:
-            there += f" ({source if source_port is None else f'{source}:{source_port}'})"
+            there += f" ({answers if source_port is None else f'{answers}:{source_port}'})"
         yield (
-            client if client_port is None else f"{client}:{client_port}",
+            asks if client_port is None else f"{asks}:{client_port}",
             there,
             protocols[protocol],
             f"{state} fast" if fast else state,
