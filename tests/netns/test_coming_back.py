@@ -20,7 +20,7 @@ from polywan.lab.scenario import configuration
 from polywan.lab.servers import STREAM_PORT
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import connect, exchange, open_connections, shares, udp_socket
-from support.netns import with_servers
+from support.netns import until, with_servers
 
 if TYPE_CHECKING:
     from support.netns import StartDaemon
@@ -46,12 +46,6 @@ policy = "other"
 def config(lab: Lab, on_up: str) -> str:
     text = configuration(lab.topology, (1, 1, 1)).replace('hold_down = "3s"', 'hold_down = "0s"\nrise = 1')
     return text.replace("[uplinks.isp2]", "[uplinks.isp2]\nmetered = true") + tiers(on_up)
-
-
-async def until(predicate: Callable[[], Any], timeout: float = 15.0) -> None:
-    async with asyncio.timeout(timeout):
-        while not await asyncio.to_thread(predicate):
-            await asyncio.sleep(0.01)
 
 
 def tracked(lab: Lab, number: int) -> int:

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,20 +17,12 @@ from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import SteadyLoad, connect, exchange, open_connections, shares, udp_socket
-from support.netns import with_servers
+from support.netns import until, with_servers
 
 if TYPE_CHECKING:
     from support.netns import StartDaemon, WaitFor
 
 FAMILIES = [Family.V4, Family.V6]
-
-
-async def until(predicate: Callable[[], Any], timeout: float = 10.0) -> float:
-    """Await a condition that another process brings about; return the monotonic time at which it was seen."""
-    async with asyncio.timeout(timeout):
-        while not await asyncio.to_thread(predicate):
-            await asyncio.sleep(0.005)
-    return time.monotonic()
 
 
 def state_is(daemon: DaemonProcess, number: int, wanted: str) -> Callable[[], bool]:

@@ -25,7 +25,7 @@ from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT
 from polywan.lab.topology import LAN_CLIENT, SERVERS
 from polywan.lab.traffic import Connection, Opened, exchange, open_connections, udp_socket
-from support.netns import with_servers
+from support.netns import until, with_servers
 
 if TYPE_CHECKING:
     from support.netns import BuildLab, StartDaemon
@@ -93,13 +93,6 @@ async def fast_datagrams(
             found = await asyncio.to_thread(rows, daemon, family, "udp")
             if all(row.fast for row in found.values()):
                 return
-
-
-async def until(predicate: Callable[[], object], timeout: float = 10.0) -> float:
-    async with asyncio.timeout(timeout):
-        while not await asyncio.to_thread(predicate):
-            await asyncio.sleep(0.005)
-    return time.monotonic()
 
 
 def command(daemon: DaemonProcess, *words: str) -> None:

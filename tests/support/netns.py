@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
@@ -35,6 +36,14 @@ class WaitFor(Protocol):
     """Waits until a predicate returns something true, and returns that; the test fails when time is up."""
 
     def __call__(self, predicate: Callable[[], T], timeout: float = 5.0, what: str = "") -> T: ...
+
+
+async def until(predicate: Callable[[], object], timeout: float = 10.0) -> float:
+    """Await a condition that another process brings about; return the monotonic time at which it was seen."""
+    async with asyncio.timeout(timeout):
+        while not await asyncio.to_thread(predicate):
+            await asyncio.sleep(0.005)
+    return time.monotonic()
 
 
 def with_servers(lab: Lab, story: Callable[[], Awaitable[object]]) -> None:
