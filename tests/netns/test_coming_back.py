@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 FAMILIES = [Family.V4, Family.V6]
 MARKS = {1: 0x1000000, 2: 0x2000000, 3: 0x3000000}
+
+patiently = partial(until, timeout=15.0)
+"""Await a condition that follows a return, with its hold-down."""
 
 
 def tiers(on_up: str) -> str:
@@ -89,12 +93,12 @@ async def download(lab: Lab, address: Any) -> socket.socket:
 
 async def stand_in(lab: Lab, daemon: DaemonProcess) -> None:
     lab.cut(1)
-    await until(serves(daemon, 2))
+    await patiently(serves(daemon, 2))
 
 
 async def come_back(lab: Lab, daemon: DaemonProcess) -> None:
     lab.restore(1)
-    await until(serves(daemon, 1))
+    await patiently(serves(daemon, 1))
 
 
 async def ended(sock: socket.socket, timeout: float = 8.0) -> str:
@@ -128,10 +132,10 @@ def test_at_the_deadline_of_a_drain_nothing_is_left_and_clients_got_resets(lab: 
             assert [await c.ask("still here?") for c in idle] == ["still here?"] * 2
             assert [await ended(s) for s in (*(c.sock for c in idle), busy)] == ["reset"] * 3
             assert await exchange(lab, flow, "after") == 1
-            await until(lambda: daemon.uplink(2).drain is None)
+            await patiently(lambda: daemon.uplink(2).drain is None)
             assert tracked(lab, 2) == 0
             # The server that goes on sending gets its reset, too.
-            await until(lambda: not downloads(lab))
+            await patiently(lambda: not downloads(lab))
             assert await apart.ask("you never noticed?") == "you never noticed?"
         # The mark has left the dead set: the uplink may serve again.
         await stand_in(lab, daemon)
@@ -220,7 +224,7 @@ def test_what_is_disabled_by_hand_stays_so_over_a_restart(lab: Lab, start_daemon
             # What it has stays: it has a path.
             assert [await c.ask("still?") for c in old.connections] == ["still?"] * 6
         assert (await asyncio.to_thread(verb, daemon, "enable", "isp2")).returncode == 0
-        await until(lambda: daemon.uplink(2).state == "up")
+        await patiently(lambda: daemon.uplink(2).state == "up")
         with closing(await open_connections(lab, 6, address)) as new:
             assert shares(a.uplink for a in new.attempts) == {1: 2, 2: 2, 3: 2}
 
@@ -245,7 +249,7 @@ def test_a_drain_by_hand_empties_the_uplink_over_a_restart_and_lasts_until_it_is
             daemon.launch()
             await asyncio.to_thread(daemon.wait_ready)
             assert [await ended(c.sock, 12.0) for c in doomed] == ["reset"] * 2
-            await until(lambda: daemon.uplink(2).state == "drained")
+            await patiently(lambda: daemon.uplink(2).state == "drained")
             assert tracked(lab, 2) == 0
             assert [await c.ask("and you?") for c in others] == ["and you?"] * 4
             with closing(await open_connections(lab, 4, address)) as new:
@@ -269,7 +273,7 @@ def test_a_test_tells_each_layer_and_exits_by_the_verdict(lab: Lab, start_daemon
         well = await asyncio.to_thread(verb, daemon, "test", "isp1", "--json")
         assert (well.returncode, json.loads(well.stdout)["verdict"]) == (0, "ok"), well.stdout
         lab.blackhole(1)
-        await until(lambda: daemon.uplink(1).state == "down")
+        await patiently(lambda: daemon.uplink(1).state == "down")
         dead = await asyncio.to_thread(verb, daemon, "test", "isp1")
         assert dead.returncode == 7
         assert "verdict: down" in dead.stdout
