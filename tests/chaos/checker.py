@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Final
 
 from chaos.expected import BLINK, Calendar, Fault, make_calendar
-from chaos.history import Deed, Flow, History, Span, any_meets, merged, outside
+from chaos.history import BEAT, Deed, Flow, History, Span, any_meets, merged, outside
 from chaos.plan import Kind
 from polywan.lab.traffic import Attempt
 from polywan.lab.witness import Move
@@ -109,10 +109,8 @@ class _Judge:
                 if moved is not None and not self._may_move(flow, moved, excused):
                     text = f"moved from isp{moved.before} to isp{moved.after} although isp{uplink} was well"
                     yield self._say("I1", moved.at, flow.name, text)
-                silent = next(
-                    (g.begin for g in flow.gaps if g.end == stage.end and self._unseen(g, excused)), stage.end
-                )
-                if flow.broken == stage.end and not any_meets(excused, silent, silent):
+                late = any(g.end == stage.end and self._kept(g, uplink, excused) for g in flow.gaps)
+                if flow.broken == stage.end and not late and not any_meets(excused, stage.end, stage.end):
                     yield self._say("I1", stage.end, flow.name, f"broke ({flow.error}) although isp{uplink} was well")
                 yield from self._hung(flow, uplink, stage, excused)
 
@@ -139,6 +137,16 @@ class _Judge:
     def _unseen(self, gap: Span, excused: list[Span]) -> bool:
         """True when a flow was lost for good reason while no daemon was there to free it: it waits, and breaks late."""
         return any_meets(excused, gap.begin, gap.begin) and not self._alive(gap.begin, gap.begin + self.rules.free)
+
+    def _kept(self, gap: Span, uplink: int, excused: list[Span]) -> bool:
+        """True when a flow was lost for good reason while nobody could free it, or no other uplink was well.
+
+        It waits, and may break at its next try: with a device that is down the kernel forgets what was translated
+        there, and what comes then is a connection of whatever uplink was chosen without a healthy one.
+        """
+        tried = Span(gap.begin, gap.begin + BEAT)
+        alone = not self._somebody(uplink, tried.end, tried.end + self.rules.free)
+        return self._unseen(gap, excused) or (any_meets(excused, tried.begin, tried.end) and alone)
 
     def _hung(self, flow: Flow, uplink: int, stage: Span, excused: list[Span]) -> Iterator[Violation]:
         """A sender that met a fault waits as long again before it repeats (RFC 6298), so that is excused as well."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from chaos.plan import Action, Plan
 from polywan.core.net import Family
 from polywan.lab.traffic import Attempt
 from polywan.lab.witness import Move
+
+BEAT: Final = 0.1
+"""Seconds between two questions of a flow."""
 
 
 @dataclass(frozen=True, slots=True)

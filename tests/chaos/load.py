@@ -10,7 +10,7 @@ from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from itertools import count
 from typing import Final, Literal, cast
 
-from chaos.history import Flow, History, Inbound, Span
+from chaos.history import BEAT, Flow, History, Inbound, Span
 from polywan.core.net import Family
 from polywan.lab.network import Lab
 from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, Servers, serve
@@ -26,7 +26,6 @@ INBOUND_PORT: Final = 7100
 KEPT_IN: Final = 2
 """Index of the server whose datagrams may leave by the first uplink alone; see `acts.config_text`."""
 
-_BEAT: Final = 0.1
 _LONG: Final = 0.9
 _AGAIN: Final = 0.3
 _UDP_PATIENCE: Final = 0.5
@@ -146,7 +145,7 @@ class Load:
                     self._broke(flow, error)
                 else:
                     self._answered(flow)
-                    await asyncio.sleep(_BEAT)
+                    await asyncio.sleep(BEAT)
 
     async def _listen(self, family: Family) -> None:
         if (connection := await self._open(family, DRIP_PORT)) is None:
@@ -177,7 +176,7 @@ class Load:
                     if seen is not None and seen != by:
                         flow.moves.append(Move(time.monotonic(), by, seen))
                         by = seen
-                await asyncio.sleep(_BEAT)
+                await asyncio.sleep(BEAT)
 
     async def _tunnel(self, family: Family) -> None:
         """Ask from the box itself, bound to the address of the link of main's default; each socket for a while.
@@ -204,7 +203,7 @@ class Load:
                         break
                 if self._lab.topology.uplink(1) != home:
                     break
-                await asyncio.sleep(_BEAT)
+                await asyncio.sleep(BEAT)
             self._closed(flow)
 
     def _closed(self, flow: Flow) -> None:

@@ -351,6 +351,21 @@ def test_a_flow_that_fell_silent_while_no_daemon_was_there_to_free_it_may_break_
     assert ("I1" not in {v.invariant for v in check(run)}) is kept
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_flow_that_was_lost_while_no_other_uplink_was_well_may_break_late(kept: bool) -> None:
+    others = [deed(8.0, Kind.SILENCE, 2), deed(8.5, Kind.CUT, 3)]
+    run = history(*(others if kept else others[:1]), deed(10.0, Kind.LINK_DOWN, 1), deed(11.0, Kind.LINK_UP, 1))
+    run.flows.append(flow(gaps=[Span(9.9, 19.0)], broken=19.0, error="ECONNRESET", last=9.9))
+    assert ("I1" not in found(run)) is kept
+
+
+def test_a_flow_that_answered_after_its_uplink_came_back_may_not_break() -> None:
+    others = [deed(8.0, Kind.SILENCE, 2), deed(8.5, Kind.CUT, 3)]
+    run = history(*others, deed(10.0, Kind.LINK_DOWN, 1), deed(11.0, Kind.LINK_UP, 1))
+    run.flows.append(flow(gaps=[Span(9.9, 12.0), Span(20.0, 20.2)], broken=20.2, error="ECONNRESET", last=20.0))
+    assert "I1" in found(run)
+
+
 def test_connections_may_fail_while_every_uplink_is_broken() -> None:
     deeds = [deed(10.0 + n / 10, Kind.SILENCE, n) for n in (1, 2, 3)]
     run = history(*deeds, *(deed(20.0 + n, Kind.ANSWERS, n) for n in (1, 2, 3)))
