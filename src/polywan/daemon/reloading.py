@@ -87,7 +87,7 @@ class Reloader:
         log.info("reload: %s; %s carried out in %.1f ms", printable(what), counted(plans, "plan"), elapsed)
         return Reloaded(
             generation=self._daemon.state.done.generation,
-            changed=plans > 0,
+            changed=plans > 0 or self._daemon.state.decision.held != before.decision.held,
             ms=round(elapsed, 2),
             changes=tuple(differences),
         )

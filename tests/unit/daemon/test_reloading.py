@@ -11,6 +11,7 @@ import pytest
 
 from polywan.core.engine import step as engine
 from polywan.core.errors import CapacityError, ConfigError, ControlError
+from polywan.core.ruleset.fast_path import FAST_TABLE
 from polywan.core.state.events import ConfigLoaded, Event
 from polywan.core.state.state import State
 from polywan.daemon.lookups.resolver import SystemResolver
@@ -89,5 +90,17 @@ def test_a_file_with_more_uplinks_than_marks_names_the_line_and_changes_nothing(
             await reloader.reload()
         (problem,) = caught.value.problems
         assert (problem.where, problem.key) == (f"{tmp_path}/polywan.toml:125", "uplinks.u62")
+
+    with_reloader(tmp_path, story)
+
+
+def test_a_reload_that_changes_only_what_the_daemon_holds_has_changed_the_kernel(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, reloader: Reloader) -> None:
+        assert not (await reloader.reload()).changed
+        for fastpath in (False, True):
+            (tmp_path / "polywan.toml").write_text(("" if fastpath else "[global]\nfastpath = false\n") + FILE)
+            done = await reloader.reload()
+            assert (FAST_TABLE in daemon.state.decision.held) is fastpath
+            assert done.changed
 
     with_reloader(tmp_path, story)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from polywan.api.running import Operation, Planned
 from polywan.config import Config
@@ -10,6 +10,7 @@ from polywan.core.engine import reconfigure
 from polywan.core.engine import step as engine
 from polywan.core.evolve import replace
 from polywan.core.plan.plan import Plan, describe
+from polywan.core.ruleset.model import NftTable
 from polywan.core.state.effects import Apply
 from polywan.core.state.events import ReadDone
 from polywan.core.state.state import State
@@ -46,7 +47,13 @@ def rehearse(state: State, config: Config, lookups: Lookups, read: ReadDone, now
     return (plans[0] if plans else Plan()), state
 
 
-def planned(plan: Plan, warnings: Sequence[str]) -> Planned:
-    """Return a plan, and what people should know, as they are shown."""
+def planned(plan: Plan, warnings: Sequence[str], held: Sequence[Operation] = ()) -> Planned:
+    """Return a plan, tables that a daemon holds, and what people should know, as they are shown."""
     ops = tuple(Operation(op=type(op).__name__, text=describe(op)) for op in plan.ops)
-    return Planned(ops=ops, warnings=tuple(warnings))
+    return Planned(ops=(*ops, *held), warnings=tuple(warnings))
+
+
+def of_held(before: Mapping[str, NftTable], after: Mapping[str, NftTable]) -> tuple[Operation, ...]:
+    """Return what changes of the tables that belong to the daemon, each of which is written or removed as a whole."""
+    different = (name for name in dict.fromkeys((*before, *after)) if before.get(name) != after.get(name))
+    return tuple(Operation(op="Hold", text=f"{'+' if name in after else '-'} table {name}") for name in different)

@@ -12,7 +12,7 @@ from polywan.core.errors import CapacityError, ConfigError, ControlError, Proble
 from polywan.core.evolve import replace
 from polywan.core.resolved import resolve
 from polywan.core.state.events import ReadDone
-from polywan.core.status.rehearsal import planned, rehearse
+from polywan.core.status.rehearsal import of_held, planned, rehearse
 from polywan.core.world.lookups import wanted
 from polywan.daemon.lookups.resolver import SystemResolver
 from polywan.daemon.lookups.watcher import look_once
@@ -52,4 +52,4 @@ async def plan(daemon: Daemon, kernel: Kernel, asked: WhatToPlan) -> Planned:
         found, after = rehearse(daemon.state, config, lookups, read, asyncio.get_running_loop().time())
     except CapacityError as error:
         raise ConfigError([Problem("config", "global.mark_mask", str(error))]) from error
-    return planned(found, after.decision.warnings)
+    return planned(found, after.decision.warnings, of_held(before.decision.held, after.decision.held))

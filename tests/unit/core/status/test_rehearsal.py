@@ -10,9 +10,11 @@ import pytest
 
 from polywan.config import Config, ConfigError, file_texts, load, load_texts
 from polywan.core.plan.plan import ActualState, Plan
+from polywan.core.ruleset.model import Chain, NftTable
 from polywan.core.state.drift import Repairs
 from polywan.core.state.events import ReadDone
-from polywan.core.status.rehearsal import rehearse
+from polywan.core.status import rehearsal
+from polywan.core.status.rehearsal import of_held, rehearse
 from polywan.core.world.lookups import NOTHING
 from support.engine_world import Engine, config, world
 
@@ -93,3 +95,11 @@ def test_a_configuration_survives_the_way_to_the_daemon(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_told_before_anybody_is_asked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         file_texts(tmp_path / "polywan.toml")
+
+
+def test_tables_that_the_daemon_holds_are_shown_when_they_differ() -> None:
+    one, other = NftTable(chains={}), NftTable(chains={"forward": Chain(())})
+    assert of_held({"a": one}, {"a": one}) == ()
+    shown = of_held({"a": one, "b": one}, {"a": other, "c": one})
+    assert [op.text for op in shown] == ["+ table a", "- table b", "+ table c"]
+    assert [op.text for op in rehearsal.planned(Plan(), (), shown).ops] == ["+ table a", "- table b", "+ table c"]
