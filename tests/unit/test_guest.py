@@ -12,14 +12,14 @@ from pathlib import Path
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "vm"
 
 
-def find(place: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+def find(place: Path, *words: str, directory: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
     """Ask a copy of the script in a checkout of its own."""
     script = place / "checkout" / "scripts" / "vm"
     script.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(SCRIPT, script)
     variables = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(place / "cache"), **more}
     argv = [sys.executable, "-I", str(script), *(words or ["--find"])]
-    return subprocess.run(argv, env=variables, capture_output=True, text=True, check=False)
+    return subprocess.run(argv, cwd=directory, env=variables, capture_output=True, text=True, check=False)
 
 
 def pack(place: Path, contents: bytes, version: str = "7") -> None:
@@ -74,6 +74,13 @@ def test_one_that_is_torn_or_has_no_place_is_named_in_one_sentence_and_leaves_no
     (tmp_path / "file").touch()
     done = find(tmp_path, XDG_CACHE_HOME=str(tmp_path / "file"))
     assert (done.returncode, done.stderr.count("\n")) == (126, 1)
+
+
+def test_a_directory_that_the_guest_has_not_is_no_place_to_start_in(tmp_path: Path) -> None:
+    pack(tmp_path, b"a kernel")
+    done = find(tmp_path, "true", directory=Path("/dev/shm"))
+    assert done.returncode == 2
+    assert "error: the guest has no /dev/shm: " in done.stderr
 
 
 def test_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
