@@ -72,6 +72,14 @@ def at(*path: str) -> Callable[[Results], float | None]:
     return find
 
 
+def with_at_least(
+    number: int, *counted: str, value: Callable[[Results], float | None]
+) -> Callable[[Results], float | None]:
+    """Return a finder that finds nothing where the number at the end of `counted` is smaller: that was another task."""
+    count = at(*counted)
+    return lambda results: value(results) if (count(results) or 0) >= number else None
+
+
 def packet(kind: str, uplinks: int) -> Callable[[Results], float | None]:
     """Return the finder of the cost of a packet, relative to bare forwarding, in the results of `dataplane`."""
 
@@ -222,7 +230,9 @@ def _tracking() -> tuple[Budget, ...]:
             what=f"{command} with 60 000 connections, {'unsorted' if order == 'none' else f'by {order}'}",
             limit=1000,
             unit="ms",
-            value=at("tracking", "flows", form, order, "median"),
+            value=with_at_least(
+                60_000, "tracking", "flows", "entries", value=at("tracking", "flows", form, order, "median")
+            ),
         )
         for form, command in forms.items()
         for order in ("none", "bytes", "age", "client", "uplink")
@@ -231,7 +241,9 @@ def _tracking() -> tuple[Budget, ...]:
         what="carrier loss: verdict to the last reset of 10 000 idle connections",
         limit=500,
         unit="ms",
-        value=at("tracking", "freeing", "last_ms", "median"),
+        value=with_at_least(
+            10_000, "tracking", "freeing", "connections", value=at("tracking", "freeing", "last_ms", "median")
+        ),
     )
     return (*listing, freeing)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -111,10 +112,8 @@ def _slow(wires: Wires) -> None:
 
 
 def _needs_flowtable(wires: Wires) -> None:
-    with wires.router.entered():
-        nft = Nftables()
+    with wires.router.entered(), closing(Nftables()) as nft:
         known = has_flowtable(nft)
-        nft.close()
     if not known:
         raise LabError("this kernel has no flowtable")
 

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from peers import STUDY_FOOTPRINT
 from report import cell, summary, table
-from world import configuration, standing, until_up
+from world import configuration, installed, standing, until_up
 
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.sandbox import LabError
@@ -119,9 +119,7 @@ def fields(text: str) -> dict[str, str]:
 
 def _statuses(daemon: DaemonProcess) -> dict[str, Any]:
     """Time whole processes: `polywan status`, and for scale a Python that does nothing."""
-    script = Path(sys.executable).with_name("polywan")
-    command = [str(script)] if script.exists() else [sys.executable, "-m", "polywan"]
-    status = [*command, "status", "--runtime-dir", str(daemon.runtime)]
+    status = [*installed(), "status", "--runtime-dir", str(daemon.runtime)]
     nothing = [sys.executable, "-c", "pass"]
     _process(status)
     _process(nothing)

@@ -12,7 +12,8 @@ SCHEMA: Final = 1
 """Version of report.json; its keys only ever grow."""
 
 _WHY: Final = (
-    "Why a budget is missed, and what it would need, is in [docs/adr/0021](../docs/adr/0021-what-a-packet-costs.md)."
+    "Why a budget is missed, and what it would need, is in [docs/adr/0021](../docs/adr/0021-what-a-packet-costs.md), "
+    "and for decisions in [0043](../docs/adr/0043-what-a-decision-costs.md)."
 )
 _MEANS: Final = (
     "Only ratios within one run count: absolute times move with whatever else the machine does. "

@@ -59,6 +59,10 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.write_docs and (options.quick or options.only):
         parser.error("--write-docs wants a whole run: without --quick and --only")
+    if options.write_docs != (options.guest is not None):
+        parser.error("--write-docs and --guest go together: docs/benchmarks.md ends with the report of a guest")
+    if options.guest is not None and not options.guest.is_file():
+        parser.error(f"--guest {options.guest}: no such file; `make bench-vm` writes build/bench-vm/report.json")
     options.only = tuple(filter(None, options.only.split(","))) or tuple(LIMITS)
     if unknown := [name for name in options.only if name not in LIMITS]:
         parser.error(f"no such module: {', '.join(unknown)}; there are {', '.join(LIMITS)}")
@@ -131,14 +135,11 @@ def _run(names: Sequence[str], *, quick: bool) -> tuple[dict[str, Any], dict[str
     return report, sections
 
 
-def _publish(report: dict[str, Any], sections: dict[str, str], guest: Path | None) -> None:
-    more: list[str] = []
-    if guest is not None:
-        known = json.loads(guest.read_text(encoding="utf-8"))
-        results = known["results"]
-        texts = {name: cast("Module", importlib.import_module(name)).markdown(results[name]) for name in results}
-        more = list(guested(known, texts))
-    DOCS.write_text(render(report, sections, "../bench/README.md", more), encoding="utf-8")
+def _publish(report: dict[str, Any], sections: dict[str, str], guest: Path) -> None:
+    known = json.loads(guest.read_text(encoding="utf-8"))
+    results = known["results"]
+    texts = {name: cast("Module", importlib.import_module(name)).markdown(results[name]) for name in results}
+    DOCS.write_text(render(report, sections, "../bench/README.md", list(guested(known, texts))), encoding="utf-8")
     _give(DOCS)
 
 

@@ -13,7 +13,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from report import cell, summary, table
-from world import configuration, until_up
+from world import configuration, installed, until_up
 
 from polywan.core.net import Family, IPAddress
 from polywan.lab.daemon import DaemonProcess
@@ -159,9 +158,7 @@ def _talk(client: socket.socket, servers: Sequence[socket.socket], number: int) 
 
 def _command(daemon: DaemonProcess, order: str, form: str, least: int) -> float:
     """Return the milliseconds that a whole process of `polywan flows` takes, with its output in a file."""
-    script = Path(sys.executable).with_name("polywan")
-    argv = [str(script)] if script.exists() else [sys.executable, "-m", "polywan"]
-    argv += ["flows", "--runtime-dir", str(daemon.runtime), *FORMS[form]]
+    argv = [*installed(), "flows", "--runtime-dir", str(daemon.runtime), *FORMS[form]]
     argv += [] if order == "none" else ["--sort", order]
     out = _HOME / "flows.out"
     with out.open("w", encoding="utf-8") as stdout:
@@ -185,6 +182,8 @@ def listed(text: str, form: str) -> int:
 def _freeing(lab: Lab, wanted: int) -> dict[str, Any]:
     """Take the carrier from under idle TCP connections; return when after the verdict they were free, in ms."""
     number = min(wanted, _descriptors(wanted + _SPARE) - _SPARE)
+    if number < 1:
+        raise LabError("too few descriptors for idle connections (ulimit -Hn)")
     with _running(lab, "freeing", _FIRST_CARRIES_ALL) as daemon, _idle(lab, number) as clients:
         mark = len(daemon.log)
         lab.cut(1)
@@ -240,19 +239,23 @@ def _idle(lab: Lab, number: int) -> Iterator[dict[int, socket.socket]]:
 
 
 def _accept(listener: socket.socket, number: int) -> None:
-    """Hold the other ends until the end of this process."""
-    listener.settimeout(None)
-    held = [listener.accept() for _ in range(number)]
-    while held:
-        signal.pause()
-    os._exit(0)
+    """Hold the other ends until this process is ended; whatever happens, nothing of the parent's is undone here."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        listener.settimeout(None)
+        held = [listener.accept() for _ in range(number)]
+        while held:
+            signal.pause()
+    finally:
+        os._exit(0)
 
 
 def _ends(clients: Mapping[int, socket.socket], patience: float) -> list[float]:
-    """Wait until every connection is reset; return when each one was, as far as they were in time.
+    """Wait until every connection is reset; return when each one was.
 
     Raises:
-        LabError: one ended in another way.
+        LabError: one ended in another way, or not in time.
     """
     ends: list[float] = []
     deadline = time.monotonic() + patience

@@ -10,10 +10,12 @@ The lab's own networks end at 62 uplinks and share one cable above eight; this o
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from polywan.core.errors import ControlError
@@ -33,6 +35,12 @@ WIDE_MASK: Final = 0xFF00
 
 # The two ends of a cable need different indices: see the note in polywan.lab.recipe.
 _NEAR, _FAR = 1000, 3000
+
+
+def installed() -> list[str]:
+    """Return the command as people call it, or the module where it is not installed beside this interpreter."""
+    script = Path(sys.executable).with_name("polywan")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "polywan"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,13 @@ def test_the_report_has_every_order_and_the_number_of_connections() -> None:
     assert "10000 idle TCP connections" in text
 
 
+def test_fewer_connections_than_the_budget_names_are_no_measurement_of_it() -> None:
+    few = result(1.0)
+    few["flows"]["entries"] = 59_999
+    few["freeing"]["connections"] = 9_999
+    assert [v for _, v in judged({"tracking": few}, BUDGETS) if v.met is not None] == []
+
+
 @pytest.mark.parametrize(("ms", "met"), [(500.0, {True}), (1001.0, {False})])
 def test_every_order_and_the_last_reset_have_a_budget(ms: float, met: set[bool]) -> None:
     verdicts = [verdict for _, verdict in judged({"tracking": result(ms)}, BUDGETS) if verdict.met is not None]
