@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from polywan.kernel.nft import filter_rules
 from polywan.kernel.nft.filter_rules import Watchers
 from polywan.lab.namespaces import Namespace
 
@@ -51,6 +53,26 @@ def test_what_differs_from_packet_to_packet_has_to_see_them_all(place: Namespace
     assert watched(place) == f"chain x of table inet theirs has to see every packet ({what})"
 
 
+OBJECTS = {
+    "counter": ("counter seen { }", "counter name seen", ""),
+    "helper": (
+        'ct helper far { type "ftp" protocol tcp; }',
+        'tcp dport 21 ct helper set "far"',
+        "",
+    ),
+    "quota": ("quota most { over 1 mbytes }", "quota name most drop", "quota"),
+    "limit": ("limit rapid { rate 1/second }", "limit name rapid log", "limit"),
+    "map": ("counter seen { }", "counter name tcp dport map { 80 : seen }", "objref"),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_named_objects_count_like_what_they_are(place: Namespace, kind: str) -> None:
+    declared, rule, expected = OBJECTS[kind]
+    place.nft(chain(rule).replace("chain x", f"{declared}\nchain x"))
+    assert watched(place) == (f"chain x of table inet theirs has to see every packet ({expected})" if expected else "")
+
+
 PLAIN = {
     "nothing": "",
     "established first": chain("ct state established,related accept", "limit rate 3/minute log"),
@@ -79,15 +101,22 @@ def test_rules_behind_jumps_and_maps_are_found(place: Namespace) -> None:
     assert watched(place) == "chain x of table ip theirs has to see every packet (log)"
 
 
-def test_what_was_read_holds_until_a_rule_set_changes(place: Namespace) -> None:
+def test_what_was_read_holds_until_a_rule_set_changes(place: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    read = filter_rules._who_watches
+
+    def counted(*arguments: Any) -> Any:
+        reads.append(arguments)
+        return read(*arguments)
+
+    monkeypatch.setattr(filter_rules, "_who_watches", counted)
     with place.entered():
         watchers = Watchers(("inet polywan",), NOBODY)
-        assert watchers.reason() == ""
-        assert watchers.reason() == ""
-        place.nft(WATCHING["limit"])
-        assert "(limit)" in watchers.reason()
+        for change, reason, times in (("", "", 1), ("", "", 1), (WATCHING["limit"], "limit", 2), ("", "limit", 2)):
+            place.nft(change)
+            assert (reason in watchers.reason(), len(reads)) == (True, times)
         place.nft("delete table inet theirs\n")
-        assert watchers.reason() == ""
+        assert (watchers.reason(), len(reads)) == ("", 3)
 
 
 def test_a_rule_set_that_is_too_large_to_be_read_is_not_trusted(place: Namespace) -> None:
@@ -124,9 +153,18 @@ def test_rules_of_iptables_are_read_as_well(place: Namespace, rules: list[str], 
     assert watched(place).lower() == expected.lower()
 
 
-def test_the_older_iptables_is_named_where_it_has_tables_and_where_nobody_may_look(tmp_path: Path) -> None:
+def test_the_older_iptables_is_named_where_it_has_tables_and_where_nobody_may_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = tmp_path / "ip_tables_names"
     names.write_text("")
     assert "iptables-legacy" not in Watchers(("inet polywan",), names).reason()
     names.write_text("filter\n")
+    assert "iptables-legacy" in Watchers(("inet polywan",), names).reason()
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError
+
+    names.write_text("")
+    monkeypatch.setattr(Path, "read_text", refuse)
     assert "iptables-legacy" in Watchers(("inet polywan",), names).reason()

@@ -42,6 +42,9 @@ _XT_CONNMARK_MODES: Final = {1: 12, 2: 14}
 """Place of mode in struct xt_connmark_tginfo1 and 2 (linux/netfilter/xt_connmark.h), by revision."""
 _XT_CONNMARK_KEEPS: Final = (b"\0", b"\1")  # it sets the connection's mark, or saves the packet's
 
+_OBJECTS: Final = {1: "counter", 2: "quota", 3: "ct", 4: "limit", 5: "connlimit", 6: "tunnel", 7: "ct", 9: "ct"}
+"""Named objects (NFT_OBJECT_*) by the expression that does the same; helper, timeout and expectation are set once."""
+
 _PLAIN: Final = frozenset(
     {
         "bitwise",
@@ -300,6 +303,14 @@ class _Rule:
         said = attributes(about.get(2, b"")).get(_VERDICT)
         if said is not None:
             self.verdicts.append(verdict(said))
+
+    def _objref(self, about: Mapping[int, bytes]) -> None:
+        # What a map chooses names no type.
+        name = _OBJECTS.get(_number(about.get(1, b"")), "objref")
+        if name == "ct" or name in _PLAIN:
+            self.sure = False
+        elif name not in _SILENT:
+            self._watch(name)
 
     def _reject(self, _: Mapping[int, bytes]) -> None:
         self.verdicts.append("drop")
