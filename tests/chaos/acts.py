@@ -19,7 +19,7 @@ from polywan.lab import recipe
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.servers import ECHO_PORT
-from polywan.lab.topology import SERVERS, LabUplink, Topology
+from polywan.lab.topology import SERVERS, Topology
 from support.busy_lines import shape, uplink_tables
 
 TABLE: Final = "inet chaos"
@@ -213,14 +213,6 @@ def tunnel(lab: Lab, *, there: bool) -> None:
     lab.router.nft(come if there else f"{_TUNNEL_MARKS} {{ }}\ndelete {_TUNNEL_MARKS}\n")
 
 
-def remake(lab: Lab, uplink: LabUplink) -> None:
-    """Delete a macvlan device and make one of the same name, which has another index."""
-    device = f"{uplink.interface} link trunk address {uplink.mac}"
-    lab.router.ip(
-        [f"link del {uplink.interface}", f"link add {device} type macvlan mode bridge", *recipe.bring_up(uplink)]
-    )
-
-
 def change(lab: Lab, action: Action, table: int) -> float:
     """Carry out an action on the network or the kernel; return when it was done."""
     number = action.uplink
@@ -243,7 +235,7 @@ def change(lab: Lab, action: Action, table: int) -> float:
         case Kind.READDRESS:
             readdress(lab, number, action.host)
         case Kind.REMAKE:
-            remake(lab, lab.topology.uplink(number))
+            lab.router.ip(recipe.remake(lab.topology.uplink(number)))
         case Kind.FLUSH_TRACKING:
             lab.router.run(["conntrack", "-F"])
         case Kind.TUNNEL_COMES | Kind.TUNNEL_GOES:

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -71,12 +72,8 @@ def _flowtable() -> bool:
     spare = Namespace("feature")
     spare.create()
     try:
-        with spare.entered():
-            nft = Nftables()
-            try:
-                return has_flowtable(nft)
-            finally:
-                nft.close()
+        with spare.entered(), closing(Nftables()) as nft:
+            return has_flowtable(nft)
     finally:
         spare.delete()
 

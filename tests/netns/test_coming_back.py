@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
@@ -21,7 +19,7 @@ from polywan.lab.scenario import configuration
 from polywan.lab.servers import STREAM_PORT
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import connect, exchange, open_connections, shares, udp_socket
-from support.netns import until, with_servers
+from support.netns import polywan, until, with_servers
 
 if TYPE_CHECKING:
     from support.netns import StartDaemon
@@ -69,11 +67,6 @@ def downloads(lab: Lab) -> str:
 
 def serves(daemon: DaemonProcess, number: int) -> Callable[[], bool]:
     return lambda: daemon.uplink(number).share > 0
-
-
-def verb(daemon: DaemonProcess, *words: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "polywan", "uplink", *words, "--runtime-dir", str(daemon.runtime)]
-    return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
 async def by(lab: Lab, number: int, address: Any) -> Any:
@@ -212,7 +205,7 @@ def test_what_is_disabled_by_hand_stays_so_over_a_restart(lab: Lab, start_daemon
     async def story() -> None:
         address = SERVERS[Family.V4][0]
         with closing(await open_connections(lab, 6, address)) as old:
-            done = await asyncio.to_thread(verb, daemon, "disable", "isp2", "--json")
+            done = await asyncio.to_thread(polywan, daemon, "uplink", "disable", "isp2", "--json")
             assert (done.returncode, json.loads(done.stdout)["state"]) == (0, "disabled")
             assert "disabled by operator since" in daemon.uplink(2).reason
             with closing(await open_connections(lab, 4, address)) as new:
@@ -223,7 +216,7 @@ def test_what_is_disabled_by_hand_stays_so_over_a_restart(lab: Lab, start_daemon
             assert daemon.uplink(2).state == "disabled"
             # What it has stays: it has a path.
             assert [await c.ask("still?") for c in old.connections] == ["still?"] * 6
-        assert (await asyncio.to_thread(verb, daemon, "enable", "isp2")).returncode == 0
+        assert (await asyncio.to_thread(polywan, daemon, "uplink", "enable", "isp2")).returncode == 0
         await patiently(lambda: daemon.uplink(2).state == "up")
         with closing(await open_connections(lab, 6, address)) as new:
             assert shares(a.uplink for a in new.attempts) == {1: 2, 2: 2, 3: 2}
@@ -242,7 +235,9 @@ def test_a_drain_by_hand_empties_the_uplink_over_a_restart_and_lasts_until_it_is
         with closing(await open_connections(lab, 6, address)) as old:
             doomed = [c for c in old.connections if c.attempt.uplink == 2]
             others = [c for c in old.connections if c.attempt.uplink != 2]
-            assert (await asyncio.to_thread(verb, daemon, "drain", "isp2", "--deadline", "4s")).returncode == 0
+            assert (
+                await asyncio.to_thread(polywan, daemon, "uplink", "drain", "isp2", "--deadline", "4s")
+            ).returncode == 0
             assert daemon.uplink(2).state == "draining"
             assert [await c.ask("time left?") for c in doomed] == ["time left?"] * 2
             daemon.kill()
@@ -258,7 +253,7 @@ def test_a_drain_by_hand_empties_the_uplink_over_a_restart_and_lasts_until_it_is
         daemon.launch()
         await asyncio.to_thread(daemon.wait_ready)
         assert daemon.uplink(2).state == "drained"
-        assert (await asyncio.to_thread(verb, daemon, "enable", "isp2")).returncode == 0
+        assert (await asyncio.to_thread(polywan, daemon, "uplink", "enable", "isp2")).returncode == 0
         # It was probed all the time: nothing has to be proven.
         with closing(await open_connections(lab, 6, address)) as new:
             assert shares(a.uplink for a in new.attempts) == {1: 2, 2: 2, 3: 2}
@@ -270,14 +265,14 @@ def test_a_test_tells_each_layer_and_exits_by_the_verdict(lab: Lab, start_daemon
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
 
     async def story() -> None:
-        well = await asyncio.to_thread(verb, daemon, "test", "isp1", "--json")
+        well = await asyncio.to_thread(polywan, daemon, "uplink", "test", "isp1", "--json")
         assert (well.returncode, json.loads(well.stdout)["verdict"]) == (0, "ok"), well.stdout
         lab.blackhole(1)
         await patiently(lambda: daemon.uplink(1).state == "down")
-        dead = await asyncio.to_thread(verb, daemon, "test", "isp1")
+        dead = await asyncio.to_thread(polywan, daemon, "uplink", "test", "isp1")
         assert dead.returncode == 7
         assert "verdict: down" in dead.stdout
-        unknown = await asyncio.to_thread(verb, daemon, "test", "ips2")
+        unknown = await asyncio.to_thread(polywan, daemon, "uplink", "test", "ips2")
         assert unknown.returncode == 1
         assert 'did you mean "isp2"?' in unknown.stderr
 
@@ -286,7 +281,7 @@ def test_a_test_tells_each_layer_and_exits_by_the_verdict(lab: Lab, start_daemon
 
 def test_a_policy_without_uplinks_is_warned_of(lab: Lab, start_daemon: StartDaemon) -> None:
     daemon = start_daemon(lab, config(lab, '"stay"'))
-    assert verb(daemon, "disable", "isp2").stderr == ""
-    done = verb(daemon, "disable", "isp1")
+    assert polywan(daemon, "uplink", "disable", "isp2").stderr == ""
+    done = polywan(daemon, "uplink", "disable", "isp1")
     assert done.returncode == 0
     assert "warning: policy default (IPv4)" in done.stderr

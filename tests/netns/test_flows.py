@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import time
 from contextlib import closing
 from functools import partial
@@ -28,7 +26,7 @@ from polywan.lab.scenario import configuration
 from polywan.lab.servers import ECHO_PORT
 from polywan.lab.topology import LAN_CLIENT, SERVERS
 from polywan.lab.traffic import Opened, open_connections
-from support.netns import with_servers
+from support.netns import polywan, with_servers
 
 if TYPE_CHECKING:
     from support.netns import StartDaemon, WaitFor
@@ -47,11 +45,6 @@ def flows(daemon: DaemonProcess, **wanted: str) -> list[FlowRow]:
 
 def kept_clients(daemon: DaemonProcess, policy: str | None = None) -> tuple[KeptClient, ...]:
     return daemon.client.ask(calls.AFFINITY, OfPolicy(policy=policy)).clients
-
-
-def polywan(daemon: DaemonProcess, *words: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "polywan", *words, "--runtime-dir", str(daemon.runtime)]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, user=user)
 
 
 def uplink_names(lab: Lab, opened: Opened) -> list[str]:

@@ -21,7 +21,7 @@ from support.examples import examples
 
 V4 = [Family.V4]
 U1: UplinkFamily = ("u1", Family.V4)
-CALM = 20.0
+STEADY = 20.0
 """Seconds of a steady line, after which targets take turns at any interval that is tried here."""
 STEP = 1e-6
 
@@ -75,7 +75,7 @@ def test_silence_is_noticed_within_the_limit_and_no_later_than_with_whole_rounds
     count: int, health: dict[str, Any], phase: float
 ) -> None:
     chosen = config(1, health=health).health
-    begins = CALM + 8 * chosen.interval + phase
+    begins = STEADY + 8 * chosen.interval + phase
     after = noticed(count, health, begins, whole=False)
     assert after <= limit(chosen.interval, chosen.timeout, chosen.fall) + STEP
     assert after <= noticed(count, health, begins, whole=True) + STEP
@@ -88,7 +88,7 @@ def test_two_of_three_targets_that_go_silent_at_once_are_noticed_an_interval_lat
 ) -> None:
     sim = Watched(2, health)
     chosen = sim.state.known.probing["u1"]
-    begins = CALM + phase
+    begins = STEADY + phase
     sim.run_until(begins)
     for target in [t for t in chosen.targets if t.version == 4][:2]:
         sim.internet.muted.add((target, "u1"))
@@ -104,11 +104,11 @@ def test_one_target_of_three_that_dies_takes_nobody_down_and_costs_few_probes(
 ) -> None:
     sim = Watched(count, {})
     dead = [t for t in sim.state.known.probing["u1"].targets if t.version == 4][which]
-    sim.at(CALM + phase, partial(sim.internet.muted.add, (dead, where)))
-    sim.run_until(CALM + phase + 60)
+    sim.at(STEADY + phase, partial(sim.internet.muted.add, (dead, where)))
+    sim.run_until(STEADY + phase + 60)
     assert all(probes.health is Health.UP for probes in sim.state.health.rounds.values())
     assert (dead in sim.state.health.bad_targets.bad) is (where is None and count > 1)
-    later = [asked for at, asked in sim.asked if at > CALM + phase + 20]
+    later = [asked for at, asked in sim.asked if at > STEADY + phase + 20]
     assert set(later) == {1, 2}
     # The dead one is asked along with another one at its turn.
     assert sum(later) / len(later) == pytest.approx(4 / 3, abs=0.1)
@@ -120,11 +120,11 @@ def test_a_line_that_becomes_lossy_is_degraded_hardly_later_than_with_whole_roun
     def degraded(*, whole: bool) -> float:
         with patch.object(turns, "turn", (lambda *_: None) if whole else turns.turn):
             sim = Watched(2, {})
-            sim.run_until(CALM + phase)
+            sim.run_until(STEADY + phase)
             sim.internet.loss["u1"] = loss
-            while not sim.state.health.rounds[U1].quality.poor and sim.now < CALM + 120:
+            while not sim.state.health.rounds[U1].quality.poor and sim.now < STEADY + 120:
                 sim.run_until(sim.now + 0.25)
             return sim.now
 
     # Where half of all is lost, loss of whole rounds alone is known early: it takes 15 of them to know it after turns.
-    assert degraded(whole=False) <= max(degraded(whole=True) + 5, CALM + phase + 20)
+    assert degraded(whole=False) <= max(degraded(whole=True) + 5, STEADY + phase + 20)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
@@ -38,12 +40,24 @@ class WaitFor(Protocol):
     def __call__(self, predicate: Callable[[], T], timeout: float = 5.0, what: str = "") -> T: ...
 
 
-async def until(predicate: Callable[[], object], timeout: float = 10.0) -> float:
-    """Await a condition that another process brings about; return the monotonic time at which it was seen."""
+async def until(predicate: Callable[[], object], timeout: float = 10.0, pause: float = 0.005) -> float:
+    """Await a condition that another process brings about; return the monotonic time at which it was seen.
+
+    Args:
+        predicate: asked in a thread.
+        timeout: seconds after which the test fails.
+        pause: seconds between two questions; more where an answer costs what is measured.
+    """
     async with asyncio.timeout(timeout):
         while not await asyncio.to_thread(predicate):
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(pause)
     return time.monotonic()
+
+
+def polywan(daemon: DaemonProcess, *words: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command beside a daemon, as that user."""
+    argv = [sys.executable, "-m", "polywan", *words, "--runtime-dir", str(daemon.runtime)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, user=user)
 
 
 def with_servers(lab: Lab, story: Callable[[], Awaitable[object]]) -> None:

@@ -71,6 +71,13 @@ def router(topology: Topology) -> Iterator[str]:
         yield from bring_up(uplink)
 
 
+def remake(uplink: LabUplink) -> Iterator[str]:
+    """Delete a device of a trunk and make one of the same name, which has another index."""
+    yield f"link del {uplink.interface}"
+    yield f"link add {uplink.interface} link trunk address {uplink.mac} type macvlan mode bridge"
+    yield from bring_up(uplink)
+
+
 def bring_up(uplink: LabUplink) -> Iterator[str]:
     """Set up one uplink in the router; safe to repeat after the kernel took addresses and routes away."""
     device = uplink.interface
