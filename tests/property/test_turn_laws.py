@@ -7,9 +7,10 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from polywan.core.engine import step
 from polywan.core.health import turns
 from polywan.core.health.rounds import Health
 from polywan.core.net import Family
@@ -112,6 +113,29 @@ def test_one_target_of_three_that_dies_takes_nobody_down_and_costs_few_probes(
     assert set(later) == {1, 2}
     # The dead one is asked along with another one at its turn.
     assert sum(later) / len(later) == pytest.approx(4 / 3, abs=0.1)
+
+
+jumps = st.lists(st.tuples(st.floats(0, 20), st.sampled_from([0.01, 0.2, 0.55, 0.65, 0.9])), max_size=5)
+
+
+@given(st.integers(1, 3), jumps, phases)
+@example(1, [(0.0, 0.65)], 1.2 - 20.0)
+@settings(max_examples=examples(25))
+def test_an_answer_that_only_counts_makes_no_round_later(
+    count: int, latencies: list[tuple[float, float]], phase: float
+) -> None:
+    def asked(*, weighed: bool) -> list[tuple[float, int]]:
+        with patch.object(step, "_usual", (lambda *_: None) if weighed else step._usual):
+            sim = Watched(count, {})
+            for after, latency in latencies:
+                sim.at(STEADY + after, partial(sim.internet.latency.__setitem__, "u1", latency))
+            sim.at(STEADY + 20 + phase, partial(sim.internet.silent.add, U1))
+            sim.run_until(STEADY + 30)
+            return sim.asked
+
+    quick, slow = asked(weighed=False), asked(weighed=True)
+    assert [number for _, number in quick] == [number for _, number in slow]
+    assert [at for at, _ in quick] == pytest.approx([at for at, _ in slow], abs=0.002)
 
 
 @given(st.floats(0.25, 0.5), phases)

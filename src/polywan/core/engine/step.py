@@ -240,7 +240,9 @@ def _usual(
     if heard is None:
         return None
     after = hl.on_result(before, settings, event.round, event.target, event.rtt, now)
-    return None if hl.regraded(before, after) else (after, heard)
+    # With one open round less the next may be due earlier than anybody wakes for it.
+    sooner = bool(after.open) and hl.due(after, settings) < state.agenda.wake
+    return None if sooner or hl.regraded(before, after) else (after, heard)
 
 
 def _take_result(state: State, event: ProbeResult, now: float) -> tuple[State, tuple[Effect, ...], bool]:
