@@ -6,7 +6,7 @@ out twice is a value: nobody changes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import wraps
 from operator import is_
 from typing import Final, Generic, ParamSpec, TypeVar
@@ -16,6 +16,7 @@ K = TypeVar("K", bound=Hashable)
 P = ParamSpec("P")
 
 _MOST_KEYS: Final = 4096
+"""Keys that a result is kept for: far more than there are uplinks, whose names they are; then all are made again."""
 
 _FORGET: Final[list[Callable[[], None]]] = []
 
@@ -92,6 +93,13 @@ class PerKey(Generic[K, T]):
         """Return the value that the key had, if this one equals it: then it stays the same object."""
         known = self.get(key)
         return known if known is not None and known == value else self.put(key, value)
+
+    def all_settled(self, values: Mapping[K, T]) -> dict[K, T]:
+        """Do so for all keys there are, and keep nothing of others: a name may come from what is in the value."""
+        found = {key: self.settled(key, value) for key, value in values.items()}
+        self._known.clear()
+        self._known.update((key, ((), value)) for key, value in found.items())
+        return found
 
     def put(self, key: K, result: T, *inputs: object) -> T:
         """Keep a result; return it."""

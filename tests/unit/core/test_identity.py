@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from polywan.core import identity
 from polywan.core.identity import PerKey, forget, remembered
 
 
@@ -46,6 +47,19 @@ def test_a_value_that_equals_the_one_before_gives_way_to_it() -> None:
     first = values.settled("fibre", (1, 2))
     assert values.settled("fibre", (*first,)) is first
     assert values.settled("fibre", (3,)) == (3,)
+
+
+def test_of_values_that_settle_together_only_those_of_the_last_time_are_kept() -> None:
+    values: PerKey[str, tuple[int, ...]] = PerKey()
+    first = values.all_settled({"list_1": (1, 2), "own": (3,)})
+    assert values.all_settled({"own": (*first["own"],), "list_2": (4,)})["own"] is first["own"]
+    assert values.get("list_1") is None
+
+
+def test_results_of_keys_without_end_are_forgotten() -> None:
+    values: PerKey[int, int] = PerKey()
+    assert [values.put(number, number) for number in range(identity._MOST_KEYS + 1)][-1] == identity._MOST_KEYS
+    assert values.get(0) is None
 
 
 def test_everything_can_be_forgotten() -> None:

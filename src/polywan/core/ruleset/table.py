@@ -61,8 +61,8 @@ def build(inputs: RulesetInput) -> NftTable:
     """Return the whole table for a selection."""
     return NftTable(
         chains=_chains(inputs),
-        sets={name: _SETS.settled(name, value) for name, value in _sets(inputs).items()},
-        maps={name: _MAPS.settled(name, value) for name, value in _maps(inputs).items()},
+        sets=_SETS.all_settled(_sets(inputs)),
+        maps=_MAPS.all_settled(_maps(inputs)),
     )
 
 
@@ -145,8 +145,7 @@ def _chains(inputs: RulesetInput) -> dict[str, Chain]:
         for name, uplink in inputs.config.uplinks.items()
     )
     # A chain that stays the same object has what it says of its rules worked out already.
-    settled = {name: _CHAINS.settled(name, chain) for name, chain in chains.items()}
-    return {**settled, **_uplinks(asked, inputs.layout, xfrm=inputs.observed.xfrm)}
+    return {**_CHAINS.all_settled(chains), **_uplinks(asked, inputs.layout, xfrm=inputs.observed.xfrm)}
 
 
 @remembered
