@@ -21,7 +21,7 @@ from polywan.core.ruleset.model import NftSet, NftTable, declare_texts, in_force
 from polywan.core.state.events import EventsLost, ForeignStateChanged, LinkChanged, LinkRemoved, OwnStateChanged
 from polywan.core.world.observed import DefaultRoute
 from polywan.kernel import sysctl
-from polywan.kernel.linux import LinuxKernel
+from polywan.kernel.linux import LOUD, LinuxKernel
 from support.event_watch import events
 
 pytestmark = pytest.mark.netns
@@ -51,6 +51,15 @@ def test_a_renamed_link_leaves_under_its_old_name(linux: LinuxWorld) -> None:
     after = events[position + 1]
     assert isinstance(after, LinkChanged)
     assert after.link.name == "isp1"
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_what_others_may_change_during_a_large_transaction_is_asked_for_afterwards(
+    linux: LinuxWorld, large: bool
+) -> None:
+    more = "#" * (LOUD + 1) + "\n" if large else ""
+    batch = NftBatch(replace_text(sample()) + more)
+    assert (ForeignStateChanged("filter") in events_of(linux, lambda: apply(linux, batch))) is large
 
 
 def test_a_port_that_leaves_its_bridge_is_not_a_removed_link(linux: LinuxWorld) -> None:

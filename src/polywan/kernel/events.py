@@ -294,7 +294,7 @@ class NetlinkWatch:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Hear nothing of nftables meanwhile, then have our table read again; may be called from any thread.
+        """Hear nothing of nftables meanwhile, then have all of it looked at; may be called from any thread.
 
         Otherwise the kernel writes a message for each element of a set: for 50 000 prefixes that takes three times as
         long as the transaction, and more room than any socket has.
@@ -340,7 +340,7 @@ class NetlinkWatch:
 
     def drain(self) -> list[KernelEvent]:
         """Read what is there now; a burst of equal touches counts as one."""
-        found: list[KernelEvent] = [OwnStateChanged("table")] if self._missed else []
+        found: list[KernelEvent] = [OwnStateChanged("table"), ForeignStateChanged("filter")] if self._missed else []
         self._missed = False
         found += self._read(self._nft, self._translator.nftables)
         found += self._read(self._route, self._translator.route)

@@ -215,10 +215,6 @@ def _held(config: Resolved, world: World, desired: DesiredState, choice: _Choice
     return {KEEP_TABLE: kept, **({} if fast is None else {FAST_TABLE: fast})}
 
 
-def _routing(desired: DesiredState) -> tuple[object, ...]:
-    return desired.routes, desired.rules, desired.nexthops
-
-
 def _written(state: State, made: _Outcome, memory: Memory) -> Iterator[Effect]:
     """What is written, in its order: a setting's old value is on disk before the setting is changed."""
     if memory is not made.choice.memory:
@@ -231,9 +227,9 @@ def _written(state: State, made: _Outcome, memory: Memory) -> Iterator[Effect]:
 
 def _holds(state: State, made: _Outcome) -> Iterator[Hold]:
     before, after = state.decision.held, made.decision.held
-    routed = state.decision.desired is not None and _routing(state.decision.desired) != _routing(made.desired)
+    # Whatever is written of routing, repairs too: what is on the fast path asks for its way only when it is told to.
+    routed = any(not isinstance(op, SetSysctl | NftBatch) for op in made.plan.ops)
     for name in dict.fromkeys((*after, *before)):
-        # What is on the fast path does not ask which way it goes as long as nobody tells it to.
         if before.get(name) != after.get(name) or (routed and name == FAST_TABLE):
             yield Hold(name, after.get(name))
 
@@ -374,7 +370,7 @@ def _assume(desired: DesiredState, actual: ActualState) -> ActualState:
 def _raised(state: State, decision: Decision) -> Iterator[Log]:
     if decision.slow and decision.slow != state.decision.slow:
         yield Log(Level.INFO, "fastpath.off", f"every packet takes the slow path: {decision.slow}")
-    elif decision.slow != state.decision.slow:
+    elif decision.slow != state.decision.slow and FAST_TABLE in decision.held:
         yield Log(Level.INFO, "fastpath.on", "established connections may take the fast path again")
     for text in cautious.newly_raised(decision.cautions, state.decision.cautions):
         yield Log(Level.WARNING, "caution", text)

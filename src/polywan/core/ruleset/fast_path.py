@@ -119,8 +119,9 @@ def _paths(world: World, serving: Collection[UplinkFamily], family: Family) -> I
 def _links(observed: Observed, serving: Collection[str], outside: Collection[str]) -> list[Link]:
     """The devices between which the fast path leads: those of uplinks that serve, and those inside with an address.
 
-    A device that carries another one of them (a trunk, or a link with a PPPoE session) is not among them: the kernel
-    would take the inner packets off it, and the inner device, its counters and its shaping would not see them.
+    A device that carries another one (a trunk, or a link with a PPPoE session) is not among them, whatever that other
+    one is for: the kernel would take the inner packets off it, and the inner device, the bridge that it may be a port
+    of, its counters and its shaping would not see them.
     """
     addressed = {address.link for address in observed.addresses}
     usable = [
@@ -129,7 +130,7 @@ def _links(observed: Observed, serving: Collection[str], outside: Collection[str
         if link.up and not link.master and link.name != "lo" and QUOTABLE.fullmatch(link.name)
         if link.name in serving or (link.name in addressed and link.name not in outside)
     ]
-    carriers = {link.parent for link in usable}
+    carriers = {link.parent for link in observed.links.values() if link.up}
     usable = [link for link in usable if link.index not in carriers and link.name not in observed.sessions]
     return sorted(usable, key=lambda link: (link.name not in serving, link.index))[:MOST_DEVICES]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Final
 
 from polywan.core.errors import PolywanError
@@ -36,6 +37,10 @@ class Holder:
             if text != self._problems.get(name):
                 log.warning("keep.refused: %s", text)
             self._problems[name], self._waiting[name] = text, table
+            if name == FAST_TABLE and table is not None:
+                # The old one may lead by an uplink that is lost: better nothing is fast.
+                with suppress(PolywanError):
+                    self._kernel.hold(name, None)
             return
         self._problems.pop(name, None)
         self._waiting.pop(name, None)

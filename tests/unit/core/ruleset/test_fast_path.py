@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_interface
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from polywan.core.policy.operator import Verb
 from polywan.core.resolved import Resolved, resolve
 from polywan.core.ruleset.fast_path import FAST_TABLE, LACKING, fast_path, obstacle
 from polywan.core.ruleset.model import HELD, NftTable
-from polywan.core.state.effects import Apply, Effect, Hold
+from polywan.core.state.effects import Apply, Effect, Hold, Log
 from polywan.core.state.events import (
     AddressLost,
+    ConfigLoaded,
+    EventsLost,
     ForeignStateChanged,
     LinkRemoved,
     OperatorCommand,
@@ -37,19 +40,13 @@ LAN = Link(index=90, name="lan0", up=True, carrier=True)
 def place(**more: Any) -> Observed:
     """Two uplinks and a network inside, on a kernel that has flowtables."""
     bare = world(2)
-    lan = Address("lan0", _interface("192.168.15.1/24"))
+    lan = Address("lan0", ip_interface("192.168.15.1/24"))
     return replace(
         bare,
         links={**bare.links, "lan0": LAN, **more.pop("links", {})},
         addresses=(*bare.addresses, lan, *more.pop("addresses", ())),
         **{"flowtable": True, **more},
     )
-
-
-def _interface(text: str) -> Any:
-    from ipaddress import ip_interface
-
-    return ip_interface(text)
 
 
 def resolved(**more: Any) -> Resolved:
@@ -142,9 +139,16 @@ def test_a_kill_switch_for_programs_of_the_box_concerns_no_forwarded_packet() ->
 
 def test_a_device_that_carries_another_one_is_no_part_of_it() -> None:
     vlan = Link(index=91, name="lan0.10", up=True, carrier=True, kind="vlan", parent=LAN.index)
-    inside = (Address("lan0.10", _interface("192.168.16.1/24")),)
+    inside = (Address("lan0.10", ip_interface("192.168.16.1/24")),)
     assert devices(table_of(place(links={"lan0.10": vlan}, addresses=inside))) == ("wan1", "wan2", "lan0.10")
     assert devices(table_of(place(sessions=frozenset({"lan0"})))) == ("wan1", "wan2")
+
+
+@pytest.mark.parametrize("inner", [{"master": 5}, {}], ids=["a port of a bridge", "without an address"])
+def test_a_device_that_carries_another_one_is_no_part_of_it_whatever_that_is_for(inner: dict[str, Any]) -> None:
+    vlan = Link(index=91, name="lan0.10", up=True, carrier=True, kind="vlan", parent=LAN.index, **inner)
+    assert devices(table_of(place(links={"lan0.10": vlan}))) == ("wan1", "wan2")
+    assert devices(table_of(place(links={"lan0.10": replace(vlan, up=False)}))) == ("wan1", "wan2", "lan0")
 
 
 def test_ports_and_devices_without_an_address_or_with_an_odd_name_are_no_part_of_it() -> None:
@@ -153,16 +157,16 @@ def test_ports_and_devices_without_an_address_or_with_an_odd_name_are_no_part_of
     bare = Link(index=94, name="bare0", up=True, carrier=True)
     down = Link(index=95, name="down0", up=False, carrier=False)
     links = {link.name: link for link in (port, odd, bare, down)}
-    addresses = tuple(Address(name, _interface("10.9.0.1/24")) for name in ("port0", 'x"y', "down0"))
+    addresses = tuple(Address(name, ip_interface("10.9.0.1/24")) for name in ("port0", 'x"y', "down0"))
     assert devices(table_of(place(links=links, addresses=addresses))) == ("wan1", "wan2", "lan0")
 
 
 def test_uplinks_come_first_where_there_are_more_devices_than_a_flowtable_takes() -> None:
-    links = {f"x{n}": Link(index=100 + n, name=f"x{n}", up=True, carrier=True) for n in range(300)}
-    addresses = tuple(Address(name, _interface("10.9.0.1/24")) for name in links)
+    links = {f"x{n}": Link(index=1000 + n if n else 1, name=f"x{n}", up=True, carrier=True) for n in range(300)}
+    addresses = tuple(Address(name, ip_interface("10.9.0.1/24")) for name in links)
     found = devices(table_of(place(links=links, addresses=addresses)))
     assert len(found) == 255
-    assert found[:3] == ("wan1", "wan2", "lan0")
+    assert found[:3] == ("wan1", "wan2", "x0")
 
 
 def test_a_device_that_is_made_anew_makes_another_table() -> None:
@@ -251,6 +255,42 @@ def test_a_device_that_goes_has_the_table_written_once_and_after_the_plan() -> N
         type(e).__name__ for e in effects if isinstance(e, Apply) or (isinstance(e, Hold) and e.name == FAST_TABLE)
     ]
     assert kinds == ["Apply", "Hold"]
+
+
+def test_routes_and_rules_of_ours_that_are_written_again_have_connections_judged_anew() -> None:
+    daemon = engine()
+    actual = daemon.state.known.actual
+    assert actual is not None
+    kinds = [type(e).__name__ for e in daemon.feed(ReadDone(place(), replace(actual, rules=frozenset())))]
+    assert kinds.index("Apply") < kinds.index("Hold")
+
+
+def test_a_file_that_asks_for_none_says_nothing_of_it() -> None:
+    more: dict[str, Any] = {"global": {"fastpath": False}}
+    off = config(2, **more)
+    for before in (place(), place(flowtable=False)):
+        daemon = Engine(config(2), before)
+        effects = daemon.feed(ConfigLoaded(off))
+        assert not [e for e in effects if isinstance(e, Log) and e.event.startswith("fastpath.")]
+
+
+@pytest.mark.parametrize("event", [AddressLost("lan0", Family.V6), EventsLost()], ids=["an address", "anything"])
+def test_what_was_lost_has_connections_judged_anew(event: Any) -> None:
+    assert len(held(soon(engine(), event))) == 1
+
+
+@pytest.mark.parametrize("what", ["route", "nexthop"])
+def test_what_another_program_changes_of_our_routing_has_connections_judged_anew(what: str) -> None:
+    assert len(held(soon(engine(), OwnStateChanged(what, "ip (pid 7)")))) == 1
+
+
+def test_changes_that_go_on_put_off_nothing() -> None:
+    daemon = engine()
+    began, found = daemon.now, list[NftTable | None]()
+    while not found:
+        found = held(daemon.feed(ForeignStateChanged("route"))) + held(daemon.feed(Tick()))
+        daemon.now += 0.001
+    assert daemon.now - began < 2 * GATHER_TIME + 0.001
 
 
 def test_a_read_that_finds_nothing_changed_leaves_connections_where_they_are() -> None:
