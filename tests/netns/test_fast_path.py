@@ -358,10 +358,24 @@ def test_shaping_sees_every_packet(lab: Lab, start_daemon: StartDaemon) -> None:
     with_servers(lab, story)
 
 
-def test_a_ban_by_another_program_ends_a_connection_that_is_under_way(lab: Lab, start_daemon: StartDaemon) -> None:
+BANS: Final = {
+    "what is asked": ("inet", "forward priority 0", "daddr"),
+    "answers alone": ("inet", "forward priority 0", "saddr"),
+    "answers as they come": ("inet", "prerouting priority -300", "saddr"),
+    "behind our chain": ("inet", "forward priority 400", "daddr"),
+    "as it leaves": ("inet", "postrouting priority 200", "daddr"),
+    "at the device": ("netdev", 'ingress device "lan0" priority 100', "daddr"),
+}
+
+
+@pytest.mark.parametrize("where", BANS)
+def test_a_ban_by_another_program_ends_a_connection_that_is_under_way(
+    lab: Lab, start_daemon: StartDaemon, where: str
+) -> None:
+    kind, hook, side = BANS[where]
     lab.router.nft(
-        "table inet bans { set bad { type ipv4_addr; }\n"
-        "chain banning { type filter hook forward priority 0; ip daddr @bad drop\n}\n}\n"
+        f"table {kind} bans {{ set bad {{ type ipv4_addr; }}\n"
+        f"chain banning {{ type filter hook {hook}; ip {side} @bad drop\n}}\n}}\n"
     )
     daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
     server = SERVERS[Family.V4][0]
@@ -369,7 +383,7 @@ def test_a_ban_by_another_program_ends_a_connection_that_is_under_way(lab: Lab, 
     async def story() -> None:
         with closing(await open_connections(lab, 2, server)) as opened:
             await fast(daemon, Family.V4, opened.connections)
-            lab.router.nft(f"add element inet bans bad {{ {server} }}\n")
+            lab.router.nft(f"add element {kind} bans bad {{ {server} }}\n")
             async with asyncio.timeout(5.0):
                 for connection in opened.connections:
                     with suppress(TimeoutError):

@@ -2,7 +2,9 @@
 
 The kernel looks up packets of such a connection where they come in, translates them and sends them on. No rule of
 anybody sees them, and no policy rule. So what may be there is decided narrowly, and by a packet that the slow path has
-just judged: it leaves, or came in, by the uplink that its connection is marked for, as the guards ask it.
+just judged: it leaves, or came in, by the uplink that its connection is marked for, as the guards ask it. Another
+program may judge one direction only, or behind our chain. So the table remembers whose packets have left, in each
+direction, since it was written: both have to.
 
 The kernel asks for no route again as long as the one it knows is good. IPv4 knows at once when any route or rule has
 changed; IPv6 learns of changes in the same table only. So the table is written anew whenever routing changes
@@ -21,7 +23,7 @@ from polywan.config import SteeringRule
 from polywan.core.net import FAMILIES, Family, MarkLayout, family_of
 from polywan.core.resolved import Resolved
 from polywan.core.ruleset.conditions import Condition, conditions, match_lines
-from polywan.core.ruleset.model import QUOTABLE, Chain, Hook, NftFlowtable, NftRule, NftTable
+from polywan.core.ruleset.model import QUOTABLE, Chain, Hook, NftFlowtable, NftRule, NftSet, NftTable
 from polywan.core.ruleset.neighbours.ipsec import from_outside
 from polywan.core.world.lookups import NOTHING
 from polywan.core.world.observed import Link, Observed
@@ -39,8 +41,12 @@ MOST_DEVICES: Final = 255
 AFTER_FILTERS: Final = 300
 """Priority in forward: behind the filters of others (0, firewalld's 10), whoever was loaded first."""
 
-_INGRESS: Final = 10
-"""Priority in ingress: behind the filters of others there (0), which go on seeing every packet."""
+_LAST: Final = 0x7FFF_FFFF
+"""Priority behind all others: in ingress they go on seeing every packet; in postrouting they have let it pass."""
+
+_PASSED: Final = NftSet("typeof ct id; size 131072; flags dynamic,timeout; timeout 10s;")
+"""Connections of which a packet has left. So many may be on their way to the fast path at once; an answer that takes
+longer than the timeout has no need of it."""
 
 _STATIC: Final = frozenset({"from", "to", "protocol", "port", "source_port", "in_interface", "family"})
 """Conditions of which a packet says the same throughout its connection."""
@@ -85,17 +91,24 @@ def fast_path(config: Resolved, world: World, serving: Collection[UplinkFamily])
     outside = {uplink.interface for uplink in config.uplinks.values()}
     links = _links(observed, {device for place in places.values() for device, _ in place}, outside)
     names = {link.name: link.index for link in links}
-    rules = [
-        rule
+    known = {
+        family: found
         for family, place in places.items()
-        if (known := tuple((device, mark) for device, mark in place if device in names))
-        for rule in _added(config.layout, family, known, tuple(names.items()), xfrm=observed.xfrm)
-    ]
-    if not rules:
+        if (found := tuple((device, mark) for device, mark in place if device in names))
+    }
+    if not known:
         return None
-    chain = Chain((*_SLOW, *_judged(config).rules, *rules), Hook("filter", "forward", AFTER_FILTERS))
-    devices = tuple(link.name for link in links)
-    return NftTable(chains={"forward": chain}, flowtables={"fast": NftFlowtable(devices, _INGRESS)})
+    layout, devices = config.layout, tuple(names.items())
+    added = [rule for f, found in known.items() for rule in _added(layout, f, found, devices, xfrm=observed.xfrm)]
+    passed = [rule for f, found in known.items() for rule in _passed(layout, f, found)]
+    return NftTable(
+        chains={
+            "forward": Chain((*_SLOW, *_judged(config).rules, *added), Hook("filter", "forward", AFTER_FILTERS)),
+            "postrouting": Chain((_SLOW[0], *passed), Hook("filter", "postrouting", _LAST)),
+        },
+        sets={"asked": _PASSED, "answered": _PASSED},
+        flowtables={"fast": NftFlowtable(tuple(names), _LAST)},
+    )
 
 
 def _unheard(observed: Observed, family: Family) -> bool:
@@ -201,13 +214,12 @@ def _added(
         xfrm: the kernel can do IPsec.
     """
     clear = f"{from_outside(xfrm=xfrm)}rt ipsec missing " if xfrm else ""
-    pairs = ", ".join(f'"{device}" . {mark:#010x}' for device, mark in sorted(known))
     names = ", ".join(f'"{name}"' for name, _ in devices)
     version = blake2s(repr(devices).encode(), digest_size=2).hexdigest()
     return tuple(
         NftRule(
-            f"meta nfproto {family.nfproto} meta l4proto {{ tcp, udp }} {clear}"
-            f"{one} . ct mark & {layout.mask:#010x} {{ {pairs} }} {other} {{ {names} }} "
+            f"{_PROTOCOLS[family]} {clear}{_by(layout, known, one)} {other} {{ {names} }} "
+            "ct id @asked ct id @answered "
             # The kernel asks for the way back with this packet's mark; answers come without one.
             f"meta mark set meta mark & {layout.keep:#010x} flow add @fast",
             f"{why} (devices {version})",
@@ -217,3 +229,25 @@ def _added(
             ("iifname", "oifname", "came by its uplink"),
         )
     )
+
+
+@lru_cache(maxsize=16)
+def _passed(layout: MarkLayout, family: Family, known: tuple[tuple[str, int], ...]) -> tuple[NftRule, ...]:
+    """What remembers a connection of these uplinks when one of its packets leaves."""
+    return tuple(
+        NftRule(
+            f"{_PROTOCOLS[family]} ct direction {direction} {_by(layout, known, side)} update @{where} {{ ct id }}",
+            "nobody has kept it",
+        )
+        for side in ("oifname", "iifname")
+        for direction, where in (("original", "asked"), ("reply", "answered"))
+    )
+
+
+_PROTOCOLS: Final = {f: f"meta nfproto {f.nfproto} meta l4proto {{ tcp, udp }}" for f in FAMILIES}
+
+
+def _by(layout: MarkLayout, known: tuple[tuple[str, int], ...], side: str) -> str:
+    """Match packets that pass the device of the uplink of their connection's mark."""
+    pairs = ", ".join(f'"{device}" . {mark:#010x}' for device, mark in sorted(known))
+    return f"{side} . ct mark & {layout.mask:#010x} {{ {pairs} }}"

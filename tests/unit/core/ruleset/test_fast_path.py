@@ -13,7 +13,7 @@ from polywan.core.net import FAMILIES, Family
 from polywan.core.policy.operator import Verb
 from polywan.core.resolved import Resolved, resolve
 from polywan.core.ruleset.fast_path import FAST_TABLE, LACKING, fast_path, obstacle
-from polywan.core.ruleset.model import HELD, NftTable
+from polywan.core.ruleset.model import HELD, Hook, NftTable
 from polywan.core.state.effects import Apply, Effect, Hold, Log
 from polywan.core.state.events import (
     AddressLost,
@@ -79,6 +79,18 @@ def test_a_connection_takes_it_where_its_mark_and_its_device_agree() -> None:
     outgoing = next(text for text in rules if "ipv4" in text and "oifname . ct mark" in text)
     assert '{ "wan1" . 0x00000100, "wan2" . 0x00000200 }' in outgoing
     assert outgoing.endswith("meta mark set meta mark & 0xffffc0ff flow add @fast")
+
+
+def test_a_connection_takes_it_once_a_packet_has_left_in_each_direction() -> None:
+    table = table_of(place())
+    assert table is not None
+    assert all("ct id @asked ct id @answered" in text for text in texts(table) if "flow add" in text)
+    first, *passed = [rule.text for rule in table.chains["postrouting"].rules]
+    assert first == "ct state != established accept"
+    assert len(passed) == 8
+    assert [text for text in passed if "reply" in text] == [text for text in passed if "update @answered" in text]
+    hooks = {name: chain.hook for name, chain in table.chains.items()}
+    assert hooks == {"forward": Hook("filter", "forward", 300), "postrouting": Hook("filter", "postrouting", 2**31 - 1)}
 
 
 def test_first_packets_and_answers_pass_it_over() -> None:
@@ -185,7 +197,7 @@ def test_its_text_says_whose_it_is_and_how_far_it_reaches() -> None:
     table = table_of(place())
     assert table is not None
     text = table.render(FAST_TABLE, HELD)
-    flows = 'hook ingress priority 10; devices = { "wan1", "wan2", "lan0" }; counter;'
+    flows = 'hook ingress priority 2147483647; devices = { "wan1", "wan2", "lan0" }; counter;'
     assert f"\tflowtable fast {{\n\t\t{flows}\n\t}}\n" in text
     assert text.index("flags owner") < text.index("flowtable fast") < text.index("flow add @fast")
 
