@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+from contextlib import ExitStack
+
 import pytest
 
 from polywan.core.errors import KernelError
 from polywan.kernel.netlink import lending
 from polywan.kernel.netlink.socket import NetlinkSocket
+from polywan.lab.namespaces import Namespace
 
 _GET_CHAIN = 10 << 8 | 4
 _GET_NOTHING = 10 << 8 | 0xFE
+
+
+@pytest.fixture(autouse=True)
+def nobody_else_keeps_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lending, "_idle", {})
 
 
 def is_open(netlink: NetlinkSocket) -> bool:
@@ -47,6 +57,50 @@ def test_one_that_is_in_the_middle_of_an_answer_is_closed() -> None:
     with lending.netfilter() as netlink:
         netlink.quiet = False
     assert not is_open(netlink)
+    lending.close(here)
+
+
+def test_one_whose_answer_never_came_is_closed() -> None:
+    here = lending.keep()
+    with lending.netfilter() as netlink:
+        netlink.set_option(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 1000))
+        with pytest.raises(KernelError):
+            netlink._receive()
+    assert not is_open(netlink)
+    lending.close(here)
+
+
+def test_an_answer_that_is_left_half_way_closes_it() -> None:
+    here = lending.keep()
+    with lending.netfilter() as netlink:
+        next(iter(netlink.dump(_GET_CHAIN, bytes(4))), None)
+        unfinished = not netlink.quiet
+    assert is_open(netlink) is not unfinished
+    lending.close(here)
+
+
+@pytest.mark.netns
+def test_sockets_are_kept_for_one_namespace_each() -> None:
+    here = lending.keep()
+    spare = Namespace("lent")
+    spare.create()
+    try:
+        with lending.netfilter() as own:
+            pass
+        with spare.entered(), lending.netfilter() as theirs:
+            assert theirs is not own
+        assert not is_open(theirs)
+        assert is_open(own)
+    finally:
+        spare.delete()
+        lending.close(here)
+
+
+def test_no_more_are_kept_than_one_process_needs_at_once() -> None:
+    here = lending.keep()
+    with ExitStack() as stack:
+        lent = [stack.enter_context(lending.netfilter()) for _ in range(lending._MOST + 2)]
+    assert sum(map(is_open, lent)) == lending._MOST
     lending.close(here)
 
 

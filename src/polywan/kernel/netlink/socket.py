@@ -288,8 +288,7 @@ class NetlinkSocket:
             done = False
             while not done:
                 for message in messages(self._receive()):
-                    if message.kind == _ERROR:
-                        place = message.sequence - first
+                    if message.kind == _ERROR and 0 <= (place := message.sequence - first) < len(chunk):
                         why = refusal(message)
                         refused += [(chunk[place], why)] if why is not None else []
                         done = done or place == len(chunk) - 1
@@ -348,6 +347,7 @@ class NetlinkSocket:
         try:
             return self._socket.recv(_RECEIVE)
         except OSError as e:
+            self.quiet = False
             raise KernelError("receive from the kernel", e.errno or 0, e.strerror or str(e)) from e
 
     def receive_now(self) -> bytes:

@@ -37,7 +37,7 @@ _ERRNOS: Final = {os.strerror(number): number for number in errno.errorcode}
 class Nftables:
     """One libnftables context, opened at the first use. Safe to use from several threads.
 
-    Until it is closed, questions to nfnetlink share sockets that stay open (`kernel/netlink/lending.py`).
+    From then on until it is closed, questions to nfnetlink share sockets that stay open (`kernel/netlink/lending.py`).
 
     Every method that talks to the library raises `MissingFeature` when the library is not installed.
     """
@@ -46,7 +46,7 @@ class Nftables:
         self._lock = threading.Lock()
         self._library: CDLL | None = None
         self._context: int | None = None
-        self._lending: int | None = lending.keep()
+        self._lending: int | None = None
         self._run = 0
 
     def run(self, text: str) -> None:
@@ -125,6 +125,7 @@ class Nftables:
                 raise KernelError("nft", errno.ENOMEM, "no context")
             self._library.nft_ctx_buffer_output(self._context)
             self._library.nft_ctx_buffer_error(self._context)
+            self._lending = lending.keep() if self._lending is None else self._lending
         return self._library, self._context
 
 
