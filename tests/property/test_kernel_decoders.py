@@ -40,7 +40,7 @@ from polywan.kernel.netlink import policy_rules as rules
 from polywan.kernel.netlink import route_query
 from polywan.kernel.netlink import rtnetlink as rt
 from polywan.kernel.netlink.socket import Message, attribute, messages, refusal
-from polywan.kernel.nft import affinity_maps, elements, libnftables
+from polywan.kernel.nft import affinity_maps, elements, established, filter_rules, libnftables
 
 NAMES = {index: f"wan{index}" for index in range(256)}
 u32s = st.integers(1, 2**32 - 2)
@@ -139,6 +139,7 @@ def elements_of(kind: int, body: bytes) -> object:
 
 DECODERS: list[Callable[[bytes], object]] = [
     rt.decode_link,
+    lambda body: list(filter_rules.elements_in(body)),
     rules.decode_rule,
     rt.touched_route,
     rt.family_of,
@@ -167,6 +168,31 @@ DECODERS: list[Callable[[bytes], object]] = [
 @given(plausible())
 def test_no_message_makes_a_decoder_raise(decode: Callable[[bytes], object], body: bytes) -> None:
     decode(body)
+
+
+expressions = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [*sorted(established._SPECIAL), *sorted(established._PLAIN), "counter", "limit", "take", "known"]
+        ),
+        st.lists(st.tuples(st.integers(1, 8), st.binary(max_size=20)), max_size=6),
+    ),
+    max_size=5,
+)
+
+
+@given(expressions)
+def test_no_rule_of_others_makes_its_reader_raise(found: list[tuple[str, list[tuple[int, bytes]]]]) -> None:
+    body = b"".join(
+        attribute(
+            1,
+            attribute(1, name.encode() + b"\0") + attribute(2, b"".join(attribute(kind, data) for kind, data in parts)),
+        )
+        for name, parts in found
+    )
+    sets = established.SetFacts(lambda: {b"": "accept", b"\2\0\0\0": "jump far"}, expires=True)
+    rule = established.decode_rule(body, lambda _: sets)
+    assert rule.watches or not any(name in ("limit", "take", "known") for name, _ in found) or not rule.met
 
 
 @given(st.binary(max_size=200))

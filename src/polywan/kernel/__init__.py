@@ -19,7 +19,7 @@ Behind them are the transport and the attributes (`kernel/netlink/socket.py`), s
 (`kernel/netlink/lending.py`), encoders and decoders of messages
 (`kernel/netlink/rtnetlink.py`, `kernel/netlink/policy_rules.py`, `kernel/netlink/nexthops.py`,
 `kernel/netlink/foreign_routing.py`, `kernel/netlink/route_query.py`, `kernel/conntrack/decode.py`,
-`kernel/nft/elements.py`, `kernel/nft/reader.py`), notifications (`events.py`), what is decoded once
-(`kernel/netlink/kept_routes.py`) and filters (`kernel/netlink/bpf_filter.py`). An import contract keeps others from
-these.
+`kernel/nft/elements.py`, `kernel/nft/established.py`, `kernel/nft/reader.py`), notifications (`events.py`), what is
+decoded once (`kernel/netlink/kept_routes.py`) and filters (`kernel/netlink/bpf_filter.py`). An import contract keeps
+others from these.
 """
