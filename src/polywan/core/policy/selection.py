@@ -116,7 +116,7 @@ def select(
             choice = _choose(policy, tiers, family, working, health, ramps, found)
             choices[name, family] = choice or _forced(tiers, health, family, before, known=family in healthy)
     words = on_down(config)
-    lost = _lost(config, reach, working, health, choices, orders)
+    lost = _lost(config, reach, healthy, health, choices, orders)
     return Selection(
         choices,
         dead=frozenset(key for key in lost if words[key[0]] == "reset"),
@@ -256,7 +256,7 @@ def _works(config: Resolved, key: UplinkFamily, health: Mapping[UplinkFamily, Pr
 def _lost(
     config: Resolved,
     reach: Mapping[UplinkFamily, Reach],
-    working: Collection[UplinkFamily],
+    healthy: Collection[Family],
     health: Mapping[UplinkFamily, ProbeState],
     choices: Mapping[tuple[str, Family], Choice],
     orders: Mapping[str, Order],
@@ -268,7 +268,6 @@ def _lost(
     (`core/health/fail_static.py`).
     """
     serving = {(name, family) for (_, family), choice in choices.items() for name, _ in choice.members}
-    healthy = {family for name, family in working if available(config, orders, name)}
     return frozenset(
         key
         for key, path in reach.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Final
@@ -202,43 +202,26 @@ class Observed:
         them. Otherwise nothing else is looked at: this stands before a failover.
         """
         if not link.up:
-            return Observed(
-                links={**self.links, link.name: link},
-                addresses=tuple(a for a in self.addresses if a.link != link.name or family_of(a.ip) is Family.V4),
-                defaults=tuple(d for d in self.defaults if d.link != link.name),
-                wide=self.wide - {link.name},
-                xfrm=self.xfrm,
-                ipsec=self.ipsec,
-                compared=self.compared,
-                rules=self.rules,
-                tables=_without(self.tables, link.name),
-                parts=tuple(p for p in self.parts if p.link != link.name),
-                sessions=self.sessions,
-                flowtable=self.flowtable,
-                watching=self.watching,
-                leases=self.leases,
-            )
+            kept = tuple(a for a in self.addresses if a.link != link.name or family_of(a.ip) is Family.V4)
+            return self._cut_off(link.name, {**self.links, link.name: link}, kept)
         changed = copy(self)
         object.__setattr__(changed, "links", {**self.links, link.name: link})
         return changed
 
     def without_link(self, name: str) -> Observed:
         """Return a copy in which the link, its addresses and its routes are gone."""
-        return Observed(
-            links={n: link for n, link in self.links.items() if n != name},
-            addresses=tuple(a for a in self.addresses if a.link != name),
+        links = {n: link for n, link in self.links.items() if n != name}
+        return self._cut_off(name, links, tuple(a for a in self.addresses if a.link != name))
+
+    def _cut_off(self, name: str, links: Mapping[str, Link], addresses: tuple[Address, ...]) -> Observed:
+        return replace(
+            self,
+            links=links,
+            addresses=addresses,
             defaults=tuple(d for d in self.defaults if d.link != name),
             wide=self.wide - {name},
-            xfrm=self.xfrm,
-            ipsec=self.ipsec,
-            compared=self.compared,
-            rules=self.rules,
             tables=_without(self.tables, name),
             parts=tuple(p for p in self.parts if p.link != name),
-            sessions=self.sessions,
-            flowtable=self.flowtable,
-            watching=self.watching,
-            leases=self.leases,
         )
 
 

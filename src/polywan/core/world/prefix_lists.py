@@ -7,11 +7,11 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2s
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, NoReturn
 
 from polywan.config.faults import shown
-from polywan.core.net import Family, IPAddress
+from polywan.core.net import Family, IPAddress, IPNetwork
 from polywan.core.world.lookups import PrefixList
 
 MOST_PREFIXES: Final = 500_000
@@ -89,10 +89,10 @@ def holds(prefixes: PrefixList, address: IPAddress) -> bool:
     return place > 0 and _within(family, int(address) << _ROOM, _packed(entries[place - 1])[1])
 
 
-def collapse(family: Family, packed: Iterable[int]) -> list[int]:
+def collapse(family: Family, prefixes: Iterable[int]) -> list[int]:
     """Return the fewest packed prefixes with the same addresses, sorted."""
     found: list[int] = []
-    for prefix in sorted(packed):
+    for prefix in sorted(prefixes):
         if found and _within(family, prefix, found[-1]):
             continue
         found.append(prefix)
@@ -100,6 +100,17 @@ def collapse(family: Family, packed: Iterable[int]) -> list[int]:
         while len(found) > 1 and found[-2] ^ found[-1] == 1 << family.host_length - _length(found[-1]) + _ROOM:
             found[-2:] = [found[-2] - 1]
     return found
+
+
+def packed(network: IPNetwork) -> int:
+    """Pack a network."""
+    return int(network.network_address) << _ROOM | network.prefixlen
+
+
+def unpacked(family: Family, prefix: int) -> IPNetwork:
+    """Return the network that a packed prefix stands for."""
+    kind = IPv4Network if family is Family.V4 else IPv6Network
+    return kind((prefix >> _ROOM, _length(prefix)))
 
 
 def _length(prefix: int) -> int:

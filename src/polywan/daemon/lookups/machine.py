@@ -1,4 +1,7 @@
-"""Read what rules refer to on this machine: files of prefixes, control groups, local time. Blocks; run in a thread."""
+"""Read what rules refer to on this machine: files of prefixes, control groups, local time.
+
+With files of prefixes it blocks and runs in a thread; without, it takes as long as a few files of /proc.
+"""
 
 from __future__ import annotations
 

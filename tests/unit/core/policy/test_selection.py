@@ -12,7 +12,8 @@ from polywan.core.health import slow_start
 from polywan.core.health.quality import Quality
 from polywan.core.health.rounds import Health, ProbeState
 from polywan.core.net import Family
-from polywan.core.policy.selection import Choice, Selection, select
+from polywan.core.policy.operator import Order, Verb
+from polywan.core.policy.selection import NO_ORDERS, Choice, Selection, select
 from polywan.core.policy.slots import rendezvous, slots
 from polywan.core.resolved import resolve
 from polywan.core.world.paths import Path, UplinkFamily
@@ -31,14 +32,18 @@ def config(*tiers: list[str], weights: Mapping[str, int] | None = None) -> Confi
 
 
 def chosen(
-    config: Config, states: Mapping[str, ProbeState], now: float = 0.0, before: Selection | None = None
+    config: Config,
+    states: Mapping[str, ProbeState],
+    now: float = 0.0,
+    before: Selection | None = None,
+    orders: Mapping[str, Order] = NO_ORDERS,
 ) -> Selection:
     reach = {
         (name, Family.V4): Path(link=f"if-{name}", via=None, onlink=False, addresses=()) for name in config.uplinks
     }
     health = {(name, Family.V4): states.get(name, UP) for name in config.uplinks}
     probing = dict.fromkeys(config.uplinks, SETTINGS)
-    return select(resolve(config, {}), reach, health, before, ramps=slow_start.percents(health, probing, now))
+    return select(resolve(config, {}), reach, health, before, orders, ramps=slow_start.percents(health, probing, now))
 
 
 def default(selection: Selection) -> Choice:
@@ -58,6 +63,20 @@ def test_degraded_members_serve_before_the_next_tier() -> None:
 
 def test_when_all_are_degraded_they_share() -> None:
     assert default(chosen(config(["a", "b"]), {"a": POOR, "b": POOR})).members == (("a", 1), ("b", 1))
+
+
+def test_an_uplink_that_is_drained_by_hand_takes_nothing_from_a_silent_one() -> None:
+    """Nobody else may serve, so that the silent one may be well all the same."""
+    drained = {"a": Order(verb=Verb.DRAIN, since=0.0, until=600.0)}
+    assert default(chosen(config(["a"], ["b"]), {"b": DOWN}, orders=drained)).members == (("b", 1),)
+
+
+def test_an_uplink_that_serves_a_policy_without_a_healthy_one_keeps_its_connections() -> None:
+    policies = {"default": {"tiers": [["a"]]}, "other": {"tiers": [["b"]]}}
+    known = Config.model_validate({"uplinks": {n: {"interface": f"if-{n}"} for n in "ab"}, "policies": policies})
+    selection = chosen(known, {"b": replace(DOWN, good=1)})
+    assert selection.choices["other", Family.V4].members == (("b", 1),)
+    assert selection.dead == frozenset()
 
 
 def test_a_degraded_uplink_keeps_its_connections() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from polywan.config import Config
+from polywan.core.identity import forget
 from polywan.core.ruleset.model import HELD, Chain, NftRule, NftSet, NftTable, held_texts
 from polywan.core.ruleset.second_table import KEEP_TABLE, keep
-from support.engine_world import Engine, config, world
+from polywan.core.world.observed import Observed
+from support.engine_world import Engine, config, link, world
 
 MASK = 0x3F00
 
@@ -99,6 +102,56 @@ def test_it_is_made_in_place_of_its_forerunner_and_of_one_that_is_nobodys() -> N
     )
     assert second.startswith(f"add table {KEEP_TABLE}\ndelete table {KEEP_TABLE}\ntable {KEEP_TABLE} {{\n\t{HELD}\n")
     assert held_texts(KEEP_TABLE, None)[0] == f"add table {KEEP_TABLE} {{ {HELD}; }}\ndelete table {KEEP_TABLE}\n"
+
+
+def desired_in(file: Config, observed: Observed) -> NftTable:
+    desired = Engine(file, observed).state.decision.desired
+    assert desired is not None
+    return desired.nft
+
+
+def inside(observed: Observed) -> Observed:
+    lan = replace(link(9), name="lan9", index=99)
+    return replace(observed, links={**observed.links, "lan9": lan})
+
+
+ONLY: dict[str, Any] = {"rules": [{"from": "192.168.15.40", "not": {"port": 22, "protocol": "tcp"}, "only": ["u2"]}]}
+
+
+def needing(ours: NftTable) -> NftTable:
+    """The same with a set that others fill in a chain that the kill switch jumps to."""
+    chain = ours.chains["kill_switch_1"]
+    more = replace(chain, rules=(NftRule("ip daddr @list_x return", "x"), *chain.rules))
+    return replace(
+        ours,
+        chains={**ours.chains, "kill_switch_1": more},
+        sets={**ours.sets, "list_x": NftSet("type ipv4_addr;")},
+    )
+
+
+def swapped() -> NftTable:
+    uplinks = {"u1": {"interface": "wan2"}, "u2": {"interface": "wan1"}}
+    return desired_in(Config.model_validate({"uplinks": uplinks, "global": {"mark_mask": MASK}}), world(2))
+
+
+CHANGED: dict[str, Callable[[], tuple[NftTable, NftTable]]] = {
+    "a device inside comes": lambda: (
+        desired_in(config(2, **ONLY), world(2)),
+        desired_in(config(2, **ONLY), inside(world(2))),
+    ),
+    "uplinks exchange their devices": lambda: (desired_in(config(2), world(2)), swapped()),
+    "a chain needs no list any more": lambda: (needing(table(**ONLY)), table(**ONLY)),
+    "a chain needs a list": lambda: (table(**ONLY), needing(table(**ONLY))),
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_what_was_remembered_of_another_first_table_is_not_taken_for_this_one(what: str) -> None:
+    before, after = CHANGED[what]()
+    first, found = keep(before, MASK, ipsec=False), keep(after, MASK, ipsec=False)
+    forget()
+    assert found == keep(after, MASK, ipsec=False)
+    assert found != first
 
 
 def test_a_decision_asks_for_it_only_when_it_differs() -> None:

@@ -6,9 +6,8 @@ either: nft's question for a route passes over ``suppress_prefixlength`` in newe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import blake2s
-from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from polywan.core.identity import remembered
@@ -16,6 +15,7 @@ from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPInterface, IPNetwor
 from polywan.core.ruleset.model import Key, NftRule, NftSet
 from polywan.core.world.foreign_routing import Destination
 from polywan.core.world.observed import WIDE, Observed
+from polywan.core.world.prefix_lists import collapse, packed, unpacked
 
 PREFIX: Final = "specific_"
 """Beginning of the sets' names; the family and a digest of what is in it follow."""
@@ -37,23 +37,8 @@ def _networks(
     # A recording without routes has the links' own networks all the same.
     linked = (address.network for device in devices for address in addresses.get((device, family), ()))
     found = (n for n in (*known, *linked) if n.version == family and WIDE[family] < n.prefixlen)
-    return tuple(_merged(found, family))
-
-
-def _merged(found: Iterable[IPNetwork], family: Family) -> Iterator[IPNetwork]:
-    """Merge networks of one family, in order: as ipaddress would, but by numbers, since a router has hundreds."""
-    merged: list[tuple[int, int]] = []
-    for start, length in sorted({(int(n.network_address), n.prefixlen) for n in found}):
-        if merged and (start ^ merged[-1][0]) >> (family.host_length - merged[-1][1]) == 0:
-            continue
-        merged.append((start, length))
-        while len(merged) > 1 and merged[-1][1] == merged[-2][1]:
-            (low, same), (high, _) = merged[-2:]
-            if low ^ high != 1 << (family.host_length - same):
-                break
-            merged[-2:] = [(low, same - 1)]
-    kind = IPv4Network if family is Family.V4 else IPv6Network
-    yield from (kind(network) for network in merged)
+    # By numbers, since a router has hundreds; each once, since many lead the same way.
+    return tuple(unpacked(family, prefix) for prefix in collapse(family, {packed(network) for network in found}))
 
 
 def specific_sets(observed: Observed, devices: Collection[str]) -> dict[str, NftSet]:
