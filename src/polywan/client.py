@@ -239,8 +239,6 @@ class Client:
         status, reason, answer = self._send(call.method, path, body, reader)
         if status >= 400:
             raise ControlError(_read(Refusal, answer).error or reason, status)
-        if isinstance(answer, dict) and isinstance(answer.get("error"), str):
-            raise ControlError(answer["error"], 500)
         return _read(call.answer, answer)
 
     def _send(self, method: str, path: str, text: str | None, parts: PartReader | None = None) -> tuple[int, str, Any]:
@@ -249,9 +247,9 @@ class Client:
             # A daemon that has too many connections answers before it is asked, and closes.
             with suppress(BrokenPipeError):
                 connection.request(method, path, text)
-            response = connection.getresponse()
-            status, reason = response.status, response.reason
-            answer = response.read() if parts is None or status >= 400 else parts.read(response)
+            with connection.getresponse() as response:
+                status, reason = response.status, response.reason
+                answer = response.read() if parts is None or status >= 400 else parts.read(response)
         except PermissionError as error:
             raise ControlError(
                 f"{self._path}: permission denied: use sudo, or join the group of the socket (`polywan`)", 403
@@ -264,9 +262,13 @@ class Client:
         finally:
             connection.close()
         try:
-            return status, reason, _loaded(answer or b"{}")
+            document = _loaded(answer or b"{}")
         except ValueError as error:
             # What a daemon says to a call that it does not know is not JSON.
             if status >= 400:
                 raise ControlError(f"the daemon refuses ({reason}): it may be of another version", status) from error
             raise senseless(error, done=method == "POST" and text is None) from error
+        # The daemon had begun an answer when it failed.
+        if status < 400 and isinstance(document, dict) and isinstance(document.get("error"), str):
+            raise ControlError(document["error"], 500)
+        return status, reason, document

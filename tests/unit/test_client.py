@@ -259,6 +259,13 @@ def test_a_daemon_that_fails_after_some_rows_is_told_in_its_words(tmp_path: Path
     assert caught.value.status == 500
 
 
+def test_so_is_one_of_which_the_whole_answer_is_asked_at_once(tmp_path: Path) -> None:
+    thread = answering(tmp_path, "200 OK", {"schema": 1, "columns": [], "flows": [], "error": "no buffer space"})
+    with pytest.raises(ControlError, match="no buffer space"):
+        Client(tmp_path).ask(calls.FLOWS, Words(words={}))
+    thread.join()
+
+
 def test_a_refusal_of_parts_is_a_refusal(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="no such uplink") as caught:
         in_parts(tmp_path, "404 Not Found", {"error": "no such uplink"})
