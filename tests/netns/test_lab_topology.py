@@ -127,7 +127,7 @@ def test_a_black_hole_swallows_all_but_the_gateway(lab_of: BuildLab, trunk: bool
 @pytest.mark.parametrize("trunk", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_packet_with_another_providers_address_is_dropped_and_counted(
-    lab_of: BuildLab, trunk: bool, family: Family
+    lab_of: BuildLab, wait_for: WaitFor, trunk: bool, family: Family
 ) -> None:
     lab = lab_of(2, trunk=trunk)
     stolen = lab.topology.uplink(2).addresses[family].own.ip
@@ -139,6 +139,8 @@ def test_a_packet_with_another_providers_address_is_dropped_and_counted(
     with udp_socket(lab, SERVERS[family][0], lab.router) as thief:
         assert thief.getsockname()[0] == str(stolen)
         thief.send(b"x")
+    # It may have to wait for the gateway's link address, or for a processor.
+    wait_for(lambda: lab.seen(1).spoofed)
     after = lab.all_seen()
     assert (after[1].spoofed, after[2].spoofed) == (1, 0)
 
