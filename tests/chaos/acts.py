@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -57,6 +58,8 @@ _SHOWN: Final = (
     ("ip", "nexthop"),
     ("nft", "-s", "list", "ruleset"),
 )
+_PASSED: Final = re.compile(r"(set (?:asked|answered) \{[^}]*?)\s*elements = \{[^}]*\}")
+"""Connections that are on their way to the fast path (`core/ruleset/fast_path.py`)."""
 _LINK_KEYS: Final = ("rp_filter", "ignore_routes_with_linkdown", "arp_ignore", "arp_announce")
 _KEYS: Final = ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/conf/all/accept_local")
 
@@ -284,7 +287,11 @@ def kernel(lab: Lab) -> dict[str, list[str]]:
 
 
 def _plain(text: str) -> list[str]:
-    """Drop link-local addresses that the kernel makes by itself: a macvlan loses them when it first goes down."""
+    """Drop what comes and goes with packets, and link-local addresses that the kernel makes by itself.
+
+    A macvlan loses these when it first goes down.
+    """
+    text = _PASSED.sub(r"\1", text)
     return [line.rstrip() for line in text.splitlines() if not ("fe80:" in line and "proto kernel" in line)]
 
 
