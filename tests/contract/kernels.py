@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,7 @@ from polywan.core.state.events import KernelEvent, LinkChanged
 from polywan.core.world.affinity import AffinityEntry
 from polywan.core.world.foreign_routing import Destination, ForeignRule
 from polywan.core.world.observed import Address, DefaultRoute, Link
+from polywan.core.world.shared_device import NextHop
 from polywan.kernel.api import Machine
 from polywan.kernel.fake.kernel import FakeKernel
 from polywan.kernel.fake.tracker import Connection
@@ -62,6 +63,7 @@ class World(Protocol):
     def expire(self, entries: Sequence[Entry]) -> None: ...
     def keep(self, clients: Sequence[AffinityEntry]) -> None: ...
     def forward(self) -> None: ...
+    def set_router(self, link: str, via: str, mac: str) -> None: ...
 
 
 class FakeWorld:
@@ -147,6 +149,9 @@ class FakeWorld:
 
     def forward(self) -> None:
         pass
+
+    def set_router(self, link: str, via: str, mac: str) -> None:
+        self.kernel.set_router(NextHop(link, ip_address(via)), mac)
 
 
 class LinuxWorld:
@@ -261,6 +266,10 @@ class LinuxWorld:
     def forward(self) -> None:
         for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
             Path("/proc/sys/net", path).write_text("1")
+
+    def set_router(self, link: str, via: str, mac: str) -> None:
+        about = f"lladdr {mac} nud permanent" if mac else "nud failed"
+        self._ip(f"neighbour replace {via} dev {link} {about}")
 
 
 def _map(name: str, clients: Sequence[AffinityEntry]) -> str:

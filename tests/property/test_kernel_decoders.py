@@ -32,15 +32,15 @@ from polywan.core.trace.route_query import RouteQuery
 from polywan.kernel.conntrack import local_sockets
 from polywan.kernel.conntrack import table as conntrack
 from polywan.kernel.conntrack.decode import layout_of
-from polywan.kernel.events import Translator
 from polywan.kernel.fake.nft import transact
 from polywan.kernel.netlink import foreign_routing as foreign
+from polywan.kernel.netlink import neighbours, route_query
 from polywan.kernel.netlink import nexthops as nh
 from polywan.kernel.netlink import policy_rules as rules
-from polywan.kernel.netlink import route_query
 from polywan.kernel.netlink import rtnetlink as rt
 from polywan.kernel.netlink.socket import Message, attribute, messages, refusal
 from polywan.kernel.nft import affinity_maps, elements, established, filter_rules, libnftables
+from polywan.kernel.notifications import Translator
 
 NAMES = {index: f"wan{index}" for index in range(256)}
 u32s = st.integers(1, 2**32 - 2)
@@ -149,6 +149,7 @@ DECODERS: list[Callable[[bytes], object]] = [
     lambda body: rt.decode_routes(body, NAMES),
     lambda body: nh.decode_nexthop(body, NAMES),
     nh.touched_nexthop,
+    partial(neighbours.decode_neighbour, neighbours.NEWNEIGH),
     foreign.decode_rule,
     foreign.table_of,
     lambda body: foreign.decode_route(body, NAMES),

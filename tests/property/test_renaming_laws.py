@@ -140,3 +140,57 @@ def test_people_s_orders_follow_the_device() -> None:
     daemon.feed(OperatorCommand("dsl", Verb.DISABLE, 600.0))
     daemon.feed(ConfigLoaded(config({"dsl": "wan1", "fibre": "wan2"})))
     assert set(daemon.state.known.memory.orders) == {"fibre"}
+
+
+PLACES = [
+    {"interface": "wan1", "gateway": "100.64.1.1"},
+    {"interface": "wan1", "gateway": "100.64.1.254"},
+    {"interface": "wan2"},
+    {"interface": "wan3", "gateway": "100.64.3.1", "source": "100.64.3.2"},
+    {"interface": "wan3", "gateway": "100.64.3.1", "source": "100.64.3.9"},
+]
+"""Uplinks of which some share their device."""
+
+_shared = st.permutations(NAMES).map(lambda names: dict(zip(names, PLACES, strict=False)))
+
+
+def by_place(state: State) -> dict[tuple[str, str, str], int]:
+    """The mark of every uplink, by what it is."""
+    assert state.known.config is not None
+    links = state.known.config.uplinks
+    return {
+        (links[name].interface, str(links[name].gateway), str(links[name].source)): number.mark
+        for name, number in state.known.numbers.items()
+    }
+
+
+@settings(deadline=None, max_examples=examples(40))
+@given(_shared, _shared, st.booleans())
+def test_where_a_device_is_shared_an_uplink_is_its_router_and_source(
+    first: dict[str, dict[str, str]], second: dict[str, dict[str, str]], restart: bool
+) -> None:
+    daemon = Engine(Config.model_validate({"uplinks": first}), world(4))
+    before, after = by_place(daemon.state), Config.model_validate({"uplinks": second})
+    if restart:
+        kept = [e.memory for e in daemon.effects if isinstance(e, SaveMemory)][-1]
+        other = State(known=Known(memory=remembered(store._encode(kept)).memory))
+        daemon = Engine(after, world(4), daemon.state.known.actual, other)
+    else:
+        daemon.feed(ConfigLoaded(after))
+    assert by_place(daemon.state) == before
+
+
+@settings(deadline=None, max_examples=examples(40))
+@given(st.permutations(NAMES), st.permutations(NAMES), st.integers(0, 1))
+def test_a_device_that_others_join_is_still_the_same_one(first: list[str], second: list[str], place: int) -> None:
+    alone, joined = first[0], {second[0]: PLACES[0], second[1]: PLACES[1]}
+    daemon = Engine(Config.model_validate({"uplinks": {alone: {"interface": "wan1"}}}), world(1))
+    mark = daemon.state.known.numbers[alone].mark
+    daemon.feed(ConfigLoaded(Config.model_validate({"uplinks": joined})))
+    # The one with its name, or else the one with the router that was in use.
+    heir = alone if alone in joined else second[0]
+    assert daemon.state.known.numbers[heir].mark == mark
+    staying = second[place]
+    before = daemon.state.known.numbers[staying].mark
+    daemon.feed(ConfigLoaded(Config.model_validate({"uplinks": {"last": PLACES[place]}})))
+    assert daemon.state.known.numbers["last"].mark == before

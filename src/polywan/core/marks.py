@@ -18,6 +18,7 @@ from polywan.core.net import Mark, MarkLayout, RulePriority, TableId
 FORWARDED: Final = 0
 QUESTION: Final = 1
 BOUND: Final = 3
+BY_ANY_ROUTER: Final = 9
 OIF: Final = 10
 UNMARKED: Final = 265
 ENTRY: Final = 266

@@ -40,6 +40,11 @@ class Family(IntEnum):
     V6 = 6
 
     @property
+    def header(self) -> str:
+        """Name of its header in nft(8): ``ip saddr``, ``ip6 saddr``."""
+        return "ip" if self is Family.V4 else "ip6"
+
+    @property
     def nfproto(self) -> str:
         """Name in ``meta nfproto`` (nft(8))."""
         return "ipv4" if self is Family.V4 else "ipv6"

@@ -29,6 +29,7 @@ class Resolved:
         health: how each uplink is probed; `unsaid`: those of its paces that nobody has set (`Config.unsaid`).
         weights: of the uplinks.
         numbers: mark, table and priorities of the uplinks; `policy_marks`: of the policies that have some.
+        sharing: by name, the other uplinks with the same device; uplinks that have theirs alone are left out.
     """
 
     file: Config
@@ -44,6 +45,11 @@ class Resolved:
     weights: Mapping[str, int]
     numbers: Mapping[str, Numbers]
     policy_marks: Mapping[str, Numbers]
+    sharing: Mapping[str, tuple[Uplink, ...]]
+
+    def others(self, name: str) -> tuple[Uplink, ...]:
+        """Return the other uplinks with the same device."""
+        return self.sharing.get(name, ())
 
     @property
     def marks(self) -> frozenset[int]:
@@ -94,7 +100,19 @@ def resolve(config: Config, ids: Mapping[str, int], before: Resolved | None = No
         weights={name: config.weight_of(name) for name in config.uplinks},
         numbers=numbers_of(config.uplinks),
         policy_marks={name.removeprefix(POLICY): number for name, number in policy_marks.items()},
+        sharing=_sharing(uplinks),
     )
+
+
+def _sharing(uplinks: Mapping[str, Uplink]) -> dict[str, tuple[Uplink, ...]]:
+    found: dict[str, dict[str, Uplink]] = {}
+    for name, uplink in uplinks.items():
+        found.setdefault(uplink.interface, {})[name] = uplink
+    return {
+        name: tuple(link for other, link in together.items() if other != name)
+        for together in found.values()
+        for name in (together if len(together) > 1 else ())
+    }
 
 
 def _same(before: Uplink | None, now: Uplink) -> Uplink:

@@ -18,12 +18,13 @@ def warnings(config: Config) -> list[str]:
 
     A file of which no device exists here is meant for another machine: then one sentence says that.
     """
+    resolved = resolve(config, {})
     try:
         kernel = LinuxKernel()
     except PolywanError:
         return []
     try:
-        observed = leases.added(kernel.observe(), config)
+        observed = leases.observe(kernel, resolved)
     except PolywanError:
         return []
     finally:
@@ -33,7 +34,6 @@ def warnings(config: Config) -> list[str]:
         some = ", ".join([*devices[:4], *(["…"] if len(devices) > 4 else [])])
         return [f"no configured interface exists on this machine ({some}): checks that need them were skipped"]
     settings = {path: value for path in cautions.READ_SETTINGS if (value := sysctl.read(path)) is not None}
-    resolved = resolve(config, {})
     reachable = reach(resolved, observed, {})
     found = cautions.cautions(resolved, observed, ActualState(sysctls=settings), reachable)
     return list(dict.fromkeys((*cautions.unusable(resolved, observed, reachable), *found)))

@@ -323,8 +323,8 @@ class Daemon:
                 return
 
     def _observe(self) -> Observed:
-        observed, config = self._kernel.observe(), self.state.known.config
-        return observed if config is None else leases.added(observed, config.file)
+        config = self.state.known.config
+        return self._kernel.observe() if config is None else leases.observe(self._kernel, config)
 
     async def _carry_out_drain(self, effect: InspectDrain | ForgetAll) -> None:
         if (seen := await self._drain_worker.carry_out(effect)) is not None:

@@ -224,8 +224,9 @@ def _recorded(there: Lookups, here: Lookups) -> Lookups:
 def _read(config: Config) -> tuple[Observed, ActualState]:
     kernel = _kernel(multipath=wants_multipath(config))
     try:
-        observed = leases.added(kernel.observe(), config)
-        state = State(known=Known(config=resolve(config, {}), observed=observed))
+        resolved = resolve(config, {})
+        observed = leases.observe(kernel, resolved)
+        state = State(known=Known(config=resolved, observed=observed))
         return observed, kernel.read(engine.sysctl_paths(state, observed))
     finally:
         kernel.close()

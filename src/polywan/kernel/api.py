@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from polywan.core.trace.route_query import RouteAnswer, RouteQuery
 from polywan.core.world.affinity import AffinityEntry
 from polywan.core.world.conntrack import Flow
 from polywan.core.world.observed import Observed
+from polywan.core.world.shared_device import NextHop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +57,11 @@ class Kernel(Protocol):
         """
         ...
 
-    def observe(self) -> Observed:
+    def observe(self, hops: Collection[NextHop] = ()) -> Observed:
         """Read links, addresses, and the default routes and policy rules of others.
+
+        Args:
+            hops: routers whose hardware addresses matter: they are read, too, and `watch` tells when one changes.
 
         Raises:
             KernelError: the kernel refused to show them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from asyncio import Future
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from itertools import groupby
@@ -34,6 +34,7 @@ from polywan.core.trace.route_query import RouteAnswer, RouteQuery
 from polywan.core.world.affinity import AffinityEntry
 from polywan.core.world.conntrack import Flow
 from polywan.core.world.observed import Observed, links_by_name
+from polywan.core.world.shared_device import NextHop
 from polywan.kernel import counters, pppoe, requirements, sysctl
 from polywan.kernel.api import Freed
 from polywan.kernel.conntrack import release as freeing
@@ -74,7 +75,7 @@ class LinuxKernel:
         """Read /proc/net/dev; see `Kernel.counters`."""
         return counters.read()
 
-    def observe(self) -> Observed:
+    def observe(self, hops: Collection[NextHop] = ()) -> Observed:
         """Read links first, then what refers to them; see `Kernel.observe`."""
         links = self._route.links()
         names = {link.index: link.name for link in links}
@@ -97,6 +98,7 @@ class LinuxKernel:
             compared=foreign_chains.after_routing(),
             rules=theirs,
             tables=routes.tables,
+            routers=self._route.routers(hops),
         )
 
     def read(self, sysctls: Sequence[str]) -> ActualState:

@@ -100,7 +100,7 @@ class _Waiting:
 
 
 class EchoSocket:
-    """All echo probes of one interface in one family.
+    """All echo probes of one uplink in one family.
 
     A raw socket stays with the device it was bound to, by number, even when that is gone or has another name:
     its owner asks `leaves_by` before it sends.

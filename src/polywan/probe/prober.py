@@ -174,7 +174,8 @@ class NetProber:
 
     def _echo(self, order: ProbeOrder) -> EchoSocket | None:
         """Return the raw socket of the order's uplink; None when there can be none now."""
-        key = (order.interface, order.family)
+        # Not by the device: several uplinks may have it, and each has a mark of its own.
+        key = (order.uplink, order.family)
         current = self._echoes.pop(key, None)
         try:
             # After a rename or re-creation an open socket would still send by the old device.

@@ -49,6 +49,7 @@ from polywan.core.state.memory import Memory
 from polywan.core.state.state import Known, State
 from polywan.core.world.conntrack import BLUR, stray, translated_to
 from polywan.core.world.observed import Observed
+from polywan.core.world.shared_device import next_hops
 from polywan.sim.event_queue import Act, EventQueue
 from polywan.sim.internet import ROUND_TRIP, Internet
 from polywan.sim.kernel import SimulatedKernel
@@ -191,7 +192,8 @@ class Simulation:
 
     def _read(self, attempt: int) -> None:
         """Read, and again if somebody wrote meanwhile: what was read then is worthless."""
-        observed = self.kernel.observe()
+        config = self.state.known.config
+        observed = self.kernel.observe(next_hops(config) if config is not None else ())
         done = ReadDone(observed, self.kernel.read(engine.sysctl_paths(self.state, observed)))
         self._queue.put(self.now + READ_TIME, partial(self._have_read, done, attempt, self._writes, self._notices))
 

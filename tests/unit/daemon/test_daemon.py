@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from polywan.core.state.state import State
 from polywan.core.words import printable
 from polywan.core.world.conntrack import Flow
 from polywan.core.world.observed import Observed
+from polywan.core.world.shared_device import NextHop
 from polywan.daemon import store
 from polywan.daemon.api.flows import Tracking
 from polywan.daemon.api.http import Written, route, serving
@@ -183,7 +184,7 @@ def test_an_effect_that_fails_in_a_way_nobody_thought_of_ends_the_daemon_instead
     async def play() -> None:
         kernel = FakeKernel()
 
-        def broken() -> Observed:
+        def broken(hops: Collection[NextHop] = ()) -> Observed:
             raise ZeroDivisionError
 
         kernel.observe = broken  # type: ignore[method-assign] # no input is known that does it

@@ -11,10 +11,10 @@ from polywan.core.net import Family, RulePriority, TableId
 from polywan.core.routing.routes import IpRule, Route
 from polywan.core.state.events import ForeignStateChanged, LinkChanged, LinkRemoved, OwnStateChanged
 from polywan.core.world.observed import Link
-from polywan.kernel.events import Translator
 from polywan.kernel.netlink import policy_rules
 from polywan.kernel.netlink import rtnetlink as rt
 from polywan.kernel.netlink.socket import Message, Request, attribute
+from polywan.kernel.notifications import Translator
 
 OWN, STRANGER = 100, 200
 

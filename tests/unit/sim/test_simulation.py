@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from ipaddress import ip_address
 from itertools import cycle, pairwise, takewhile
@@ -20,6 +20,7 @@ from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.core.state.effects import MOST_READS, Apply, Effect, Read, ReleaseConnections, StartProbe
 from polywan.core.state.events import OperatorCommand
 from polywan.core.world.observed import Link, Observed
+from polywan.core.world.shared_device import NextHop
 from polywan.kernel.fake.tracker import Connection
 from polywan.sim.internet import ROUND_TRIP, Internet
 from polywan.sim.simulation import READ_TIME, Simulation
@@ -171,10 +172,10 @@ def reads_in_a_row(sim: Simulation, during: Callable[[], object]) -> int:
     times: list[float] = []
     observe = sim.kernel.observe
 
-    def observed() -> Observed:
+    def observed(hops: Collection[NextHop] = ()) -> Observed:
         times.append(sim.now)
         sim.at(sim.now + READ_TIME / 2, during)
-        return observe()
+        return observe(hops)
 
     sim.kernel.observe = observed  # type: ignore[method-assign] # when it reads is the point
     sim.kernel.lose_events()

@@ -7,6 +7,7 @@ from typing import Final
 
 from polywan.config.faults import ConfigFault, Path, shown, suggest
 from polywan.config.kinds.scalars import span
+from polywan.config.loading.check_devices import check_devices
 from polywan.config.loading.check_rules import check_rules
 from polywan.config.loading.parts import Parts
 from polywan.config.model.config import GlobalSettings, merged_health
@@ -50,7 +51,7 @@ _KEPT_PAIRS: Final = {
 
 def check(parts: Parts) -> Iterator[ConfigFault]:
     """Yield what is wrong between the parts, leaving out what a part that is None might cure."""
-    yield from _devices(parts.uplinks)
+    yield from check_devices(parts.uplinks)
     yield from _weights(parts.uplinks)
     yield from _taken(parts.uplinks)
     for name, uplink in parts.uplinks.items():
@@ -75,20 +76,6 @@ def _taken(uplinks: Iterable[str]) -> Iterator[ConfigFault]:
     for name in uplinks:
         if meaning := _MEANINGS.get(name):
             yield ConfigFault(("uplinks", name), f"cannot be the name of an uplink: {meaning}", "choose another name")
-
-
-def _devices(uplinks: Mapping[str, Uplink | None]) -> Iterator[ConfigFault]:
-    owners: dict[str, str] = {}
-    for name, uplink in uplinks.items():
-        if uplink is None:
-            continue
-        owner = owners.setdefault(uplink.interface, name)
-        if owner != name:
-            yield ConfigFault(
-                ("uplinks", name, "interface"),
-                f"{shown(uplink.interface)} is already the device of uplink {shown(owner)}",
-                "each uplink needs a device of its own; macvlan devices can share a cable",
-            )
 
 
 def _weights(uplinks: Mapping[str, Uplink | None]) -> Iterator[ConfigFault]:

@@ -271,13 +271,14 @@ class Uplink(Model):
     """One link to the Internet."""
 
     interface: _UplinkDevice = Field(
-        description="Network device that leads to the provider, as `ip link` shows it; each uplink has its own. It "
-        "need not exist yet (ppp0, wwan0). No default: it is the one thing that cannot be guessed.",
+        description="Network device that leads to the provider, as `ip link` shows it. It need not exist yet (ppp0, "
+        "wwan0). Several uplinks may share one, as with two modems on one switch: then each needs its `gateway`. No "
+        "default: it is the one thing that cannot be guessed.",
     )
     gateway: Annotated[Literal["auto"] | IPv4Address, AddressValue(4, ("auto",))] = Field(
         default="auto",
         description='IPv4 next hop. Default "auto": taken from the default route that DHCP, pppd or you put into '
-        "the main table; links with a peer (PPP) need none.",
+        "the main table; links with a peer (PPP) need none. Needed where another uplink has the same interface.",
     )
     gateway6: Annotated[Literal["auto"] | IPv6Address, AddressValue(6, ("auto",))] = Field(
         default="auto",

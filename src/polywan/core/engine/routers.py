@@ -48,7 +48,7 @@ def learn(state: State, before: Observed | None) -> tuple[State, tuple[Effect, .
 
 def _seen(config: Resolved, observed: Observed) -> Iterator[tuple[UplinkFamily, IPAddress]]:
     for name, uplink in config.uplinks.items():
-        if (link := observed.links.get(uplink.interface)) is not None:
+        if (link := observed.links.get(uplink.interface)) is not None and name not in config.sharing:
             for family in FAMILIES:
                 if (via := seen_gateway(link, family, observed)) is not None:
                     yield (name, family), via

@@ -43,7 +43,7 @@ def compile_state(config: Resolved, world: World, selection: Selection, lookups:
             words={family: ahead.words(family) for family in FAMILIES},
         )
     )
-    uplinks = routings(reach, config.numbers, devices, sources)
+    uplinks = routings(reach, config.numbers, devices, sources, config.sharing)
     policies = multipath(config, reach, selection)
     families = tuple(sorted({family for _, family in reach}))
     routes = build_routes(uplinks, policies, families, fallback, first_routes(config, observed, reach, fallback))

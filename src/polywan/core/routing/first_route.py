@@ -9,7 +9,7 @@ translation makes it the uplink's. Not so for other protocols: a server on all a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from polywan.core.identity import remembered
 from polywan.core.net import TABLE_LOCAL, TABLE_MAIN, UNBOUND_SOURCE, Family, IPAddress, IPInterface, TableId
@@ -77,13 +77,13 @@ def first_routes(
         for (name, f), reached in reachable.items()
         if f is Family.V4 and name in config.numbers
     }
-    paths: dict[str, Path] = {}
-    for _, reached in sorted(found.items(), key=lambda item: item[0]):
-        path = reached.path if isinstance(reached, NoPath) else reached
-        if path is not None:
-            # Of several routers on the link, the one that is in use.
-            paths.setdefault(path.link, path)
-    return _copies(tuple(_hops(observed, {u.interface for u in config.uplinks.values()}, paths)), fallback)
+    paths = [
+        path
+        for _, reached in sorted(found.items(), key=lambda item: item[0])
+        if (path := reached.path if isinstance(reached, NoPath) else reached) is not None
+    ]
+    shared = {config.uplinks[name].interface for name in config.sharing}
+    return _copies(tuple(_hops(observed, {u.interface for u in config.uplinks.values()}, paths, shared)), fallback)
 
 
 @remembered
@@ -105,11 +105,13 @@ def _copies(hops: tuple[tuple[str, IPAddress | None, bool], ...], fallback: Tabl
 
 
 def _hops(
-    observed: Observed, devices: Collection[str], paths: Mapping[str, Path]
+    observed: Observed, devices: Collection[str], paths: Sequence[Path], shared: Collection[str]
 ) -> Iterator[tuple[str, IPAddress | None, bool]]:
     """Yield link, next hop and whether it is on-link, of each route to be made, best first."""
     if not any(d.family is Family.V4 and d.table == TABLE_MAIN and d.source is None for d in observed.defaults):
-        yield from ((path.link, path.via, path.onlink) for path in paths.values())
+        yield from ((path.link, path.via, path.onlink) for path in paths)
+    # Of several routers on the link, the one that is in use; where each has an uplink, the one that main says.
+    in_use = {path.link: path for path in reversed(paths) if path.link not in shared}
     for default in copied(observed, devices, Family.V4):
-        path = paths.get(default.link)
+        path = in_use.get(default.link)
         yield (path.link, path.via, path.onlink) if path is not None else (default.link, default.via, False)

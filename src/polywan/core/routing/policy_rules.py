@@ -6,7 +6,8 @@ The lookup of a packet, by priority within the band (default 6000)::
     +0     not from this box: straight to +266
     +1,+2  the question of chain classify, "does main know more than a default?": main's specific routes, or none
     +3     main without its defaults, as +268, before sockets that are bound to a device
-    +10…   bound to a device: its uplink's table
+    +9     bound to a device that several uplinks have, without a mark: main says by which router
+    +10…   bound to a device: its uplink's table; where several have it, that of the uplink's mark
     +265   of this box, without a mark: on to +609
     +266   forwarded, without a mark: past all our rules, as if they were not there
     +267   whole-word marks of others that have bits of ours: past all our rules, too
@@ -31,6 +32,7 @@ from typing import Final
 from polywan.core.identity import remembered
 from polywan.core.marks import (
     BOUND,
+    BY_ANY_ROUTER,
     END,
     ENTRY,
     FALLBACK,
@@ -95,7 +97,7 @@ def build_rules(
             *_lock_rules(family, held.get(family, ()), uplinks, base, fallback),
             *mark_tree(family, tables, layout, base),
             *_stops(family, tables, layout, base, fallback),
-            *_uplink_rules(family, uplinks),
+            *_uplink_rules(family, uplinks, layout, base),
             *_behind(family, fallback),
             *_before(family, tables, layout, base, ahead),
         )
@@ -142,10 +144,20 @@ def _stops(
         yield IpRule(family=family, priority=RulePriority(base + END), table=stop_table(fallback), mark=mark)
 
 
-def _uplink_rules(family: Family, uplinks: tuple[UplinkRouting, ...]) -> Iterator[IpRule]:
+def _uplink_rules(
+    family: Family, uplinks: tuple[UplinkRouting, ...], layout: MarkLayout, base: int
+) -> Iterator[IpRule]:
+    last = {u.device: u.numbers.id for u in sorted(uplinks, key=lambda u: u.numbers.id)}
+    # Where several uplinks have a device, a socket that is bound to it and no more goes by the router that main says.
+    for device in sorted({uplink.device for uplink in uplinks if not uplink.alone}):
+        place, unmarked = RulePriority(base + BY_ANY_ROUTER), (0, layout.mask)
+        yield IpRule(family=family, priority=place, table=TABLE_MAIN, oif=device, mark=unmarked)
     for uplink in uplinks:
-        table, priority = uplink.numbers.table, uplink.numbers.priority
-        yield IpRule(family=family, priority=priority(OIF), table=table, oif=uplink.device)
+        number, priority = uplink.numbers, uplink.numbers.priority
+        table = number.table
+        # The last of them takes what is bound to the device and has the mark of another device's uplink.
+        mark = None if uplink.alone or number.id == last[uplink.device] else (int(number.mark), layout.mask)
+        yield IpRule(family=family, priority=priority(OIF), table=table, oif=uplink.device, mark=mark)
         path = uplink.path(family)
         for address in dict.fromkeys(path.addresses) if path else ():
             yield IpRule(family=family, priority=priority(FROM), table=table, from_=_alone(address))

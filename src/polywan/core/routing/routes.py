@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
@@ -86,13 +86,18 @@ class IpRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UplinkRouting:
-    """What the routing of one uplink depends on; a family without a path has rules, and no route."""
+    """What the routing of one uplink depends on; a family without a path has rules, and no route.
+
+    Attributes:
+        alone: no other uplink has its device.
+    """
 
     name: str
     numbers: Numbers
     device: str
     source: IPAddress | None
     paths: tuple[tuple[Family, Path | None], ...]
+    alone: bool = True
 
     def path(self, family: Family) -> Path | None:
         """The way out in that family, carrier or not."""
@@ -108,19 +113,35 @@ def routings(
     numbers: Mapping[str, Numbers],
     devices: Mapping[str, str],
     sources: Mapping[str, IPAddress | None],
+    sharing: Container[str] = (),
 ) -> tuple[UplinkRouting, ...]:
-    """Gather what routing depends on; an uplink that lost its carrier routes as before."""
+    """Gather what routing depends on; an uplink that lost its carrier routes as before.
+
+    Args:
+        reach: how each uplink can be used.
+        numbers: of each uplink.
+        devices: likewise.
+        sources: the address that the file names, of each uplink.
+        sharing: the uplinks whose device others have, too.
+    """
     return tuple(
-        _routing(name, number, devices[name], sources[name], *(reach.get((name, family)) for family in Family))
+        _routing(
+            name,
+            number,
+            devices[name],
+            sources[name],
+            *(reach.get((name, family)) for family in Family),
+            alone=name not in sharing,
+        )
         for name, number in numbers.items()
     )
 
 
 def _routing(
-    name: str, number: Numbers, device: str, source: IPAddress | None, *reached: Reach | None
+    name: str, number: Numbers, device: str, source: IPAddress | None, *reached: Reach | None, alone: bool
 ) -> UplinkRouting:
     """Return what the routing of one uplink depends on; the same object as long as it is the same."""
-    inputs = (number, device, source, *reached)
+    inputs = (number, device, source, alone, *reached)
     if (known := _ROUTINGS.get(name, *inputs)) is not None:
         return known
     paths = tuple(
@@ -128,7 +149,7 @@ def _routing(
         for family, path in zip(Family, reached, strict=True)
         if path is not None
     )
-    made = UplinkRouting(name=name, numbers=number, device=device, source=source, paths=paths)
+    made = UplinkRouting(name=name, numbers=number, device=device, source=source, paths=paths, alone=alone)
     # An uplink without carrier routes as before: its path is the same value, made anew.
     return _ROUTINGS.put(name, _SETTLED.settled(name, made), *inputs)
 

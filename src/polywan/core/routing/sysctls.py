@@ -152,7 +152,8 @@ class _Asked(NamedTuple):
 @remembered
 def _built(asked: _Asked, present: _Present) -> tuple[Sysctl, ...]:
     """Build the settings, but once for the same world: those of hundreds of devices are a thousand."""
-    return tuple(_settings(asked, present))
+    # Several uplinks may have one device.
+    return tuple(dict.fromkeys(_settings(asked, present)))
 
 
 def _settings(asked: _Asked, present: _Present) -> Iterator[Sysctl]:

@@ -120,10 +120,6 @@ def _both(*texts: str) -> dict[Family, tuple[str, ...]]:
     return dict.fromkeys(FAMILIES, texts)
 
 
-def _word(family: Family) -> str:
-    return "ip" if family is Family.V4 else "ip6"
-
-
 def _listed(key: str, values: Iterable[object]) -> str:
     return f"{key} = {', '.join(map(str, values))}"
 
@@ -141,7 +137,7 @@ def _networks(
         elif own:
             # nft refuses overlapping intervals in one set.
             merged = collapse_addresses(own)  # type: ignore[type-var]  # one family
-            texts[family] = (f"{_word(family)} {word} {{ {', '.join(map(str, merged))} }}",)
+            texts[family] = (f"{family.header} {word} {{ {', '.join(map(str, merged))} }}",)
     return Condition(
         key=key, words=_listed(key, networks), alternatives=texts, test=lambda p: any(of(p) in n for n in networks)
     )
@@ -197,7 +193,7 @@ def _dscp(codes: Sequence[int]) -> Condition | None:
     return Condition(
         key="dscp",
         words=_listed("dscp", (_CODES.get(code, code) for code in codes)),
-        alternatives={family: (f"{_word(family)} dscp {{ {numbers} }}",) for family in FAMILIES},
+        alternatives={family: (f"{family.header} dscp {{ {numbers} }}",) for family in FAMILIES},
         test=lambda p: p.dscp in codes,
     )
 
@@ -265,7 +261,7 @@ def _domains(names: Sequence[str], lookups: Lookups) -> Condition | None:
         key="domains",
         words=_listed("domains", names),
         alternatives={
-            family: tuple(f"{_word(family)} daddr @{name(names, family)}" for name in (domain_set, dns_set))
+            family: tuple(f"{family.header} daddr @{name(names, family)}" for name in (domain_set, dns_set))
             for family in FAMILIES
         },
         test=lambda p: str(p.destination) in addresses_of(names, lookups, p.family),
@@ -280,7 +276,7 @@ def _lists(paths: Sequence[str], lookups: Lookups) -> Condition | None:
     return Condition(
         key="list",
         words=_listed("list", paths),
-        alternatives={f: tuple(f"{_word(f)} daddr @{name}" for name in sets[f]) for f in FAMILIES},
+        alternatives={f: tuple(f"{f.header} daddr @{name}" for name in sets[f]) for f in FAMILIES},
         test=lambda p: any(prefix_lists.holds(found, p.destination) for found in known),
     )
 

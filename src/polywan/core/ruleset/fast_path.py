@@ -99,7 +99,8 @@ def fast_path(config: Resolved, world: World, serving: Collection[UplinkFamily])
     if not known:
         return None
     layout, devices = config.layout, tuple(names.items())
-    added = [rule for f, found in known.items() for rule in _added(layout, f, found, devices, xfrm=observed.xfrm)]
+    shared = frozenset(config.uplinks[name].interface for name in config.sharing)
+    added = [r for f, found in known.items() for r in _added(layout, f, found, devices, shared, xfrm=observed.xfrm)]
     passed = [rule for f, found in known.items() for rule in _passed(layout, f, found)]
     return NftTable(
         chains={
@@ -200,6 +201,7 @@ def _added(
     family: Family,
     known: tuple[tuple[str, int], ...],
     devices: tuple[tuple[str, int], ...],
+    shared: frozenset[str],
     *,
     xfrm: bool,
 ) -> tuple[NftRule, ...]:
@@ -211,6 +213,8 @@ def _added(
         known: devices of uplinks, each with its mark.
         devices: all devices of the flowtable with their index. A flowtable does not follow one that is made anew under
             the same name; with its index the rules differ, so that the table is written again.
+        shared: devices that several uplinks have: the kernel asks for the way back without the mark that tells which
+            of them, so that what came by one of these stays on the slow path.
         xfrm: the kernel can do IPsec.
     """
     clear = f"{from_outside(xfrm=xfrm)}rt ipsec missing " if xfrm else ""
@@ -218,16 +222,17 @@ def _added(
     version = blake2s(repr(devices).encode(), digest_size=2).hexdigest()
     return tuple(
         NftRule(
-            f"{_PROTOCOLS[family]} {clear}{_by(layout, known, one)} {other} {{ {names} }} "
+            f"{_PROTOCOLS[family]} {clear}{_by(layout, own, one)} {other} {{ {names} }} "
             "ct id @asked ct id @answered "
             # The kernel asks for the way back with this packet's mark; answers come without one.
             f"meta mark set meta mark & {layout.keep:#010x} flow add @fast",
             f"{why} (devices {version})",
         )
-        for one, other, why in (
-            ("oifname", "iifname", "leaves by its uplink"),
-            ("iifname", "oifname", "came by its uplink"),
+        for one, other, own, why in (
+            ("oifname", "iifname", known, "leaves by its uplink"),
+            ("iifname", "oifname", tuple(k for k in known if k[0] not in shared), "came by its uplink"),
         )
+        if own
     )
 
 

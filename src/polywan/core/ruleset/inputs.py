@@ -75,6 +75,11 @@ class RulesetInput:
         """How each uplink can be used."""
         return self.world.reach
 
+    @property
+    def shared(self) -> frozenset[str]:
+        """Devices that several uplinks have."""
+        return frozenset(self.config.uplinks[name].interface for name in self.config.sharing)
+
     def main_links(self, family: Family) -> frozenset[str]:
         """Return the links by which main's own default leaves.
 
@@ -90,6 +95,11 @@ GOTO_UNMARKED: Final = "goto unmarked"
 def words_of(inputs: RulesetInput) -> tuple[int, ...]:
     """Return the whole-word marks of others that have bits of ours, of both families."""
     return tuple(sorted({word for words in inputs.words.values() for word in words}))
+
+
+def by_mark(device: str, mark: int, layout: MarkLayout) -> str:
+    """Match what leaves by a device with the mark of one of the uplinks that share it."""
+    return f'oifname "{device}" ct mark & {layout.mask:#010x} == {mark:#010x}'
 
 
 def restored(layout: MarkLayout, words: Iterable[int]) -> tuple[NftRule, ...]:
@@ -125,19 +135,36 @@ def own_set(addresses: frozenset[IPv4Address], *, unbound: bool) -> NftSet:
     return NftSet(f"type ipv4_addr; {room_for(len(own))}", own)
 
 
+SHARED: Final = "shared_"
+"""Beginning of the chains for devices that several uplinks have (`shared_devices.py`)."""
+
+
 @remembered
-def device_maps(devices: Devices, policies: tuple[tuple[int, str], ...]) -> dict[str, NftMap]:
-    """Return the maps from uplinks' devices and marks, and from the marks of policies, to chains."""
+def device_maps(devices: Devices, policies: tuple[tuple[int, str], ...], shared: frozenset[str]) -> dict[str, NftMap]:
+    """Return the maps from uplinks' devices and marks, and from the marks of policies, to chains.
+
+    Args:
+        devices: the uplinks.
+        policies: mark and name of those that have a mark.
+        shared: devices that several uplinks have.
+    """
     restore: dict[Key, str] = {mark: f"goto to_{name}" for _, name, mark in devices}
     restore |= {mark: f"goto by_{policy}" for mark, policy in policies}
     return {
         "restore": NftMap(f"type mark : verdict; {ROOM}", restore),
-        "arrival": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto to_{n}" for d, n, _ in devices}),
-        "guards": NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto guard_{n}" for d, n, _ in devices}),
+        "arrival": _by_device(devices, "to_", shared, "arrival"),
+        "guards": _by_device(devices, "guard_", shared, "guard"),
     }
 
 
 @remembered
-def bound_map(devices: Devices, main: frozenset[str]) -> NftMap:
+def bound_map(devices: Devices, main: frozenset[str], shared: frozenset[str]) -> NftMap:
     """Return the map from the uplinks' devices that main's default does not use."""
-    return NftMap(f"type ifname : verdict; {ROOM}", {d: f"goto to_{n}" for d, n, _ in devices if d not in main})
+    return _by_device(tuple(one for one in devices if one[0] not in main), "to_", shared, "bound")
+
+
+def _by_device(devices: Devices, chain: str, shared: frozenset[str], question: str) -> NftMap:
+    verdicts: dict[Key, str] = {
+        d: f"goto {SHARED}{question}" if d in shared else f"goto {chain}{name}" for d, name, _ in devices
+    }
+    return NftMap(f"type ifname : verdict; {ROOM}", verdicts)

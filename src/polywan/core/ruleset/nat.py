@@ -6,7 +6,7 @@ their prefix exchanged where the uplink has one (NPTv6), and only the rest is ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, collapse_addresses
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 from polywan.core.policy.selection import Choice
 from polywan.core.policy.slots import slots
 from polywan.core.resolved import Resolved
-from polywan.core.ruleset.inputs import ROOM, RulesetInput
+from polywan.core.ruleset.inputs import ROOM, RulesetInput, by_mark
 from polywan.core.ruleset.lent_addresses import lent_addresses
 from polywan.core.ruleset.model import Chain, Hook, Key, NftRule, NftSet
 from polywan.core.ruleset.neighbours.bridged import bridged_out
@@ -127,42 +127,84 @@ def _nat(inputs: RulesetInput) -> Iterator[NftRule]:
     yield from bridged_out(inputs.observed)
     yield from not_translated(inputs)
     known = sides(inputs.config, inputs.observed)
-    yield from _nat6(known, inside_of(inputs.config, inputs.observed) if known else ())
+    matches = tuple((side.name, by_mark(side.device, inputs.numbers[side.name].mark, inputs.layout)) for side in known)
+    yield from _nat6(known, inside_of(inputs.config, inputs.observed) if known else (), matches)
     yield from lent_addresses(inputs)
+    # By the mark before by the device: another uplink may have it, too, and masquerade.
+    for name in inputs.config.sharing:
+        yield from _fixed(inputs, name)
     yield NftRule("oifname @masqueraded masquerade", "the link's own address")
-    for name, uplink in inputs.config.uplinks.items():
-        if isinstance(uplink.nat, str):
-            continue
+    for name in inputs.config.uplinks:
+        if name not in inputs.config.sharing:
+            yield from _fixed(inputs, name)
+
+
+def _fixed(inputs: RulesetInput, name: str) -> Iterator[NftRule]:
+    """What an uplink does whose `nat` is not to masquerade."""
+    uplink = inputs.config.uplinks[name]
+    whose, alone = f'oifname "{uplink.interface}"', name not in inputs.config.sharing
+    if not alone:
+        whose = by_mark(uplink.interface, inputs.numbers[name].mark, inputs.layout)
+    if not isinstance(uplink.nat, str):
         address = uplink.nat.snat
         word, family = ("ip", "ipv4") if isinstance(address, IPv4Address) else ("ip6", "ipv6")
-        yield NftRule(
-            f'oifname "{uplink.interface}" meta nfproto {family} snat {word} to {address}',
-            f"fixed address of {name}",
-        )
+        yield NftRule(f"{whose} meta nfproto {family} snat {word} to {address}", f"fixed address of {name}")
+    if not alone and uplink.nat != "masquerade":
+        yield NftRule(f"{whose} accept", f"{name} translates nothing else")
 
 
 @lru_cache(maxsize=4)
-def _nat6(known: tuple[Side, ...], inside: tuple[IPv6Network, ...]) -> tuple[NftRule, ...]:
-    """What goes before the translation of both families; two rules however many uplinks there are."""
+def _nat6(
+    known: tuple[Side, ...], inside: tuple[IPv6Network, ...], matches: tuple[tuple[str, str], ...]
+) -> tuple[NftRule, ...]:
+    """What goes before the translation of both families; two rules however many uplinks with a device of their own.
+
+    Args:
+        known: what the uplinks do to sources.
+        inside: prefixes of links that are no uplinks.
+        matches: what tells each of them where it shares its device.
+    """
     # DHCPv6 servers and routers answer no other source (RFC 8415); it means something on its link only.
     rules = [NftRule("ip6 saddr { fe80::/10, ff00::/8 } accept", "link-local: never translated")]
-    own = [
-        f'{network} . "{side.device}"'
-        for side in known
-        if side.mode in ("native", "prefix")
-        for network in collapse_addresses((*side.prefixes, *map(IPv6Network, side.own)))
-    ]
-    if own:
-        rules.append(NftRule(f"ip6 saddr . oifname {{ {', '.join(own)} }} accept", "the uplink's own: untouched"))
+    exchanged = exchanges(known, inside)
+    alone = tuple(side for side in known if side.alone)
+    if own := [f'{network} . "{side.device}"' for side in alone for network in _untouched(side)]:
+        rules.append(NftRule(f"ip6 saddr . oifname {{ {', '.join(own)} }} accept", _OWN))
     images = [
-        f'{network} . "{device}" : {image}'
-        for device, networks in exchanges(known, inside).items()
-        for network, image in networks.items()
+        f'{network} . "{side.device}" : {image}'
+        for side in alone
+        for network, image in exchanged.get(side.name, {}).items()
     ]
     if images:
         text = f"snat ip6 prefix to ip6 saddr . oifname map {{ {', '.join(images)} }}"
-        rules.append(NftRule(text, "prefix exchanged, the host's part kept"))
-    if strict := [f'"{side.device}"' for side in known if side.mode == "native"]:
+        rules.append(NftRule(text, _EXCHANGED))
+    if strict := [f'"{side.device}"' for side in alone if side.mode == "native"]:
         text = f"meta nfproto ipv6 oifname {{ {', '.join(strict)} }} counter drop"
-        rules.append(NftRule(text, "foreign, and this uplink translates nothing"))
+        rules.append(NftRule(text, _FOREIGN))
+    for side in known:
+        if not side.alone:
+            rules += _nat6_by_mark(side, exchanged.get(side.name, {}), dict(matches)[side.name])
     return tuple(rules)
+
+
+_OWN: Final = "the uplink's own: untouched"
+_EXCHANGED: Final = "prefix exchanged, the host's part kept"
+_FOREIGN: Final = "foreign, and this uplink translates nothing"
+
+
+def _untouched(side: Side) -> list[IPv6Network]:
+    """Return the sources that leave by the uplink as they are."""
+    if side.mode not in ("native", "prefix"):
+        return []
+    return list(collapse_addresses((*side.prefixes, *map(IPv6Network, side.own))))
+
+
+def _nat6_by_mark(side: Side, images: Mapping[IPv6Network, str], match: str) -> Iterator[NftRule]:
+    """The same for an uplink that shares its device."""
+    if own := _untouched(side):
+        yield NftRule(f"{match} ip6 saddr {{ {', '.join(map(str, own))} }} accept", _OWN)
+    if images:
+        elements = ", ".join(f"{network} : {image}" for network, image in images.items())
+        yield NftRule(f"{match} snat ip6 prefix to ip6 saddr map {{ {elements} }}", _EXCHANGED)
+    if side.mode == "native":
+        yield NftRule(f"{match} meta nfproto ipv6 counter drop", _FOREIGN)

@@ -184,7 +184,7 @@ def _slot_lookup(name: str, policy: Policy, family: Family, choice: Choice) -> s
     algorithm = algorithm_in(policy, family)
     if algorithm == "source-parity":
         bit = "0.0.0.1" if family is Family.V4 else "::1"
-        return f"{_word(family)} saddr & {bit} vmap @{parity_map(name, family)}"
+        return f"{family.header} saddr & {bit} vmap @{parity_map(name, family)}"
     slots_name = slot_map(name, family)
     if algorithm in _HASHED:
         return f"jhash {hash_key(algorithm, family)} mod {HASH_SLOTS} seed {SEED:#x} vmap @{slots_name}"
@@ -194,11 +194,7 @@ def _slot_lookup(name: str, policy: Policy, family: Family, choice: Choice) -> s
 
 def hash_key(algorithm: str, family: Family) -> str:
     """Return what an algorithm hashes, as nft(8) concatenates it."""
-    return " . ".join(f if " " in f else f"{_word(family)} {f}" for f in _HASHED[algorithm])
-
-
-def _word(family: Family) -> str:
-    return "ip" if family is Family.V4 else "ip6"
+    return " . ".join(f if " " in f else f"{family.header} {f}" for f in _HASHED[algorithm])
 
 
 def _why(algorithm: Algorithm) -> str:
@@ -231,7 +227,7 @@ def _parity(policy: Policy, family: Family, choice: Choice) -> NftMap:
 def _client(affinity: Affinity, family: Family) -> str:
     """The key of an affinity map, as nft(8) concatenates it."""
     fields = ("saddr", "daddr") if affinity.key == "source-destination" else ("saddr",)
-    return " . ".join(f"{_word(family)} {field}" for field in fields)
+    return " . ".join(f"{family.header} {field}" for field in fields)
 
 
 def _recalling(inputs: RulesetInput, name: str, affinity: Affinity, family: Family) -> Iterator[NftRule]:

@@ -36,6 +36,7 @@ from polywan.core.ruleset.model import QUOTABLE, Chain, Hook, Key, NftRule, NftS
 from polywan.core.ruleset.neighbours.bridged import bridged_out
 from polywan.core.ruleset.neighbours.ipsec import let_out
 from polywan.core.world.lookups import Lookups, PrefixList
+from polywan.core.world.shared_device import gateway_of
 
 BEFORE_LEAVING: Final = -153
 """Priority of chain `kill_switch`. A chain of its own hook, so that `accept` is the end of it and of nothing else."""
@@ -151,7 +152,7 @@ def _only_chains(rules: _Rules) -> dict[str, Chain]:
     chains: dict[str, Chain] = {}
     for number, rule in enumerate(rules.config.rules[:last], start=1):
         wanted, unwanted = _conditions(rules, rule)
-        if unwanted:
+        if unwanted or any(name in rules.config.sharing for name in rule.only):
             chains[f"kill_switch_{number}"] = Chain((*_excluded(number, unwanted), *_guarded(rules, number, rule, "")))
             only += [
                 NftRule(f"{text} jump kill_switch_{number}".strip(), f"rule {number}") for text in match_lines(wanted)
@@ -178,9 +179,23 @@ def _guarded(rules: _Rules, number: int, rule: SteeringRule, text: str) -> Itera
     if not rule.only:
         yield NftRule(f"{text} accept".strip(), f"rule {number}: by any uplink")
         return
-    devices = ", ".join(f'"{rules.config.uplinks[name].interface}"' for name in rule.only)
-    yield NftRule(f"{text} oifname {{ {devices} }} accept".strip(), f"rule {number}: by one of its uplinks")
+    for leaves in _leaves_by(rules.config, rule.only):
+        yield NftRule(f"{text} {leaves} accept".strip(), f"rule {number}: by one of its uplinks")
     yield NftRule(f"{text} counter drop".strip(), f"rule {number}: never elsewhere")
+
+
+def _leaves_by(config: Resolved, names: tuple[str, ...]) -> Iterator[str]:
+    """Yield matches of which one holds for what leaves by one of these uplinks: by its device, or by its router."""
+    alone = [f'"{config.uplinks[name].interface}"' for name in names if name not in config.sharing]
+    if alone:
+        yield f"oifname {{ {', '.join(alone)} }}"
+    for family in FAMILIES:
+        found = [
+            (config.uplinks[n].interface, gateway_of(config.uplinks[n], family)) for n in names if n in config.sharing
+        ]
+        routers = ", ".join(f'"{device}" . {via}' for device, via in found if via is not None)
+        if routers:
+            yield f"oifname . rt {family.header} nexthop {{ {routers} }}"
 
 
 def _inside(inputs: RulesetInput) -> frozenset[Key]:
@@ -209,4 +224,4 @@ def prefix_set(found: PrefixList, family: Family) -> NftSet:
 
 
 def _address(family: Family) -> str:
-    return "ipv4_addr" if family is Family.V4 else "ipv6_addr"
+    return f"{family.nfproto}_addr"

@@ -45,6 +45,7 @@ from polywan.core.ruleset.neighbours.foreign_rules import theirs_sets
 from polywan.core.ruleset.neighbours.specific_routes import specific_sets
 from polywan.core.ruleset.policies import policy_chains, policy_maps
 from polywan.core.ruleset.rules import steering_chains, steering_sets
+from polywan.core.ruleset.shared_devices import shared_chains
 from polywan.core.ruleset.untracked import untracked_chains
 from polywan.core.world.paths import Path, UplinkFamily
 
@@ -109,12 +110,13 @@ def _marks(inputs: RulesetInput, keys: Iterable[UplinkFamily], family: Family) -
 
 def _maps(inputs: RulesetInput) -> dict[str, NftMap]:
     devices = tuple((u.interface, name, int(inputs.numbers[name].mark)) for name, u in inputs.config.uplinks.items())
-    maps = dict(device_maps(devices, tuple((int(n.mark), policy) for policy, n in inputs.policy_marks.items())))
+    shared, policies = inputs.shared, tuple((int(n.mark), policy) for policy, n in inputs.policy_marks.items())
+    maps = dict(device_maps(devices, policies, shared))
     known = decided.addresses(inputs)
     maps["addresses"] = NftMap(f"type ipv4_addr : verdict; {room_for(len(known))}", known)
     maps["kept"] = NftMap(f"type ifname : verdict; {ROOM}", decided.kept(inputs))
     for family in FAMILIES:
-        maps[f"bound_{family}"] = bound_map(devices, inputs.main_links(family))
+        maps[f"bound_{family}"] = bound_map(devices, inputs.main_links(family), shared)
     return {**maps, **policy_maps(inputs), **via_maps(inputs), **answer_maps()}
 
 
@@ -133,6 +135,7 @@ def _chains(inputs: RulesetInput) -> dict[str, Chain]:
         **policy_chains(inputs),
     }
     chains |= untracked_chains(inputs.layout.mask)
+    chains |= shared_chains(inputs, kept=decided.staying(inputs), untranslated=_UNTRANSLATED)
     chains |= {**via_chains(inputs), "classify_local": Chain((*via_entry(inputs), *chains["classify_local"].rules))}
     bridged, exempt = bridged_out(inputs.observed), untouched(inputs)
     asked = tuple(

@@ -18,7 +18,8 @@ class Memory:
     Attributes:
         mask: bits of marks that are ours; None when they are not in use, or an older version wrote this.
         ids: number of every uplink and of policies that need one, those no longer configured included.
-        devices: network device of every uplink in `ids`; `core/engine/renaming.py` tells by it what became of a name.
+        devices: network device of every uplink in `ids`, and where others have it, too, its router and source;
+            `core/engine/renaming.py` tells by it what became of a name.
         gateways: last known next hop per uplink and family.
         originals: values that kernel settings had before polywan's first write, by path.
         orders: what people have said about uplinks by hand, those no longer configured included.

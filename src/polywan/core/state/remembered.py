@@ -154,7 +154,12 @@ def _id(name: str, raw: object) -> int:
 
 def _device(name: str, raw: object) -> str:
     _named(name)
-    _demand(_DEVICE.takes(raw))
+    _demand(isinstance(raw, str))
+    # Where several uplinks have the device, addresses that tell which of them.
+    device, *addresses = str(raw).split(" ")
+    _demand(_DEVICE.takes(device))
+    for address in addresses:
+        ip_address(address)
     return str(raw)
 
 

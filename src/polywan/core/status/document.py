@@ -187,7 +187,7 @@ def _nat6(state: State, config: Resolved, name: str) -> tuple[tuple[str, ...], s
     """Prefixes that the provider routes here, and what happens to IPv6 sources; None without IPv6."""
     if state.known.observed is None or (name, Family.V6) not in state.decision.reach:
         return (), None
-    side = side_of(name, config.uplinks[name], state.known.observed)
+    side = side_of(name, config, state.known.observed)
     return tuple(map(str, side.prefixes)), side.mode
 
 

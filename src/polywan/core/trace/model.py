@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from typing import Literal, TypeAlias
@@ -20,6 +20,7 @@ from polywan.core.world.lookups import Lookups
 from polywan.core.world.observed import Observed
 from polywan.core.world.paths import NoPath, Path, Reach, UplinkFamily
 from polywan.core.world.prefixes6 import translated
+from polywan.core.world.shared_device import gateway_of, router_mac
 
 _TCP = 6
 
@@ -91,8 +92,39 @@ class TraceInput:
         return decides(self.observed.rules, self.observed.tables, packet, main=main)
 
     def by_device(self, device: str | None) -> str | None:
-        """Name of the uplink with that device."""
+        """Name of the uplink with that device; of the first one, where several have it."""
         return next((name for name, u in self.config.uplinks.items() if u.interface == device), None)
+
+    def by_route(self, found: RouteAnswer, family: Family) -> str | None:
+        """Name of the uplink by which a route leads: that of its router, where several have the device."""
+        name = self.by_device(found.link)
+        if name not in self.config.sharing or found.via is None:
+            return name
+        return next((n for n, via in self._routers(found.link, family) if via == found.via), None)
+
+    def _routers(self, device: str | None, family: Family) -> Iterator[tuple[str, IPAddress]]:
+        for name, uplink in self.config.uplinks.items():
+            if uplink.interface == device and (via := gateway_of(uplink, family)) is not None:
+                yield name, via
+
+    def arrival(self, packet: Packet) -> str | None:
+        """Name of the uplink by which a packet came in: where several have the device, as its router or address tells.
+
+        None: by none, or from a host of the link itself.
+        """
+        name = self.by_device(packet.in_interface)
+        if name is None or name not in self.config.sharing or packet.in_interface is None:
+            return name
+        known = [(n, via) for f in FAMILIES for n, via in self._routers(packet.in_interface, f)]
+        senders = {n for n, via in known if packet.mac == router_mac(self.observed, packet.in_interface, via)}
+        if len(senders) == 1 and packet.mac:
+            return senders.pop()
+        owners = {n for n, _ in known if packet.destination in self._own(n, packet.family)}
+        return owners.pop() if len(owners) == 1 else None
+
+    def _own(self, name: str, family: Family) -> tuple[IPAddress, ...]:
+        path = _path(self, name, family)
+        return () if path is None else path.addresses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

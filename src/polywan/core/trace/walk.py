@@ -55,7 +55,7 @@ def trace(inputs: TraceInput, packet: Packet) -> Trace:
 
 def _steered(inputs: TraceInput, packet: Packet, first: RouteAnswer) -> Trace:
     found = _steer(inputs, packet)
-    overruling = inputs.by_device(first.link) if _is_specific(inputs, packet, first) else None
+    overruling = inputs.by_route(first, packet.family) if _is_specific(inputs, packet, first) else None
     if found.outcome == "uplink" and overruling is not None:
         only = egress(inputs, packet, overruling)
         return replace(found, specific=True, pick=None, affinity=False, native=False, notes=(), egresses=(only,))
@@ -66,7 +66,7 @@ def _steered(inputs: TraceInput, packet: Packet, first: RouteAnswer) -> Trace:
 
 def _kept(inputs: TraceInput, packet: Packet, first: RouteAnswer, found: Trace) -> Trace:
     """What this box sends and no rule matches: all but TCP stays on the link of main's default (`steering_rules`)."""
-    by = inputs.by_device(first.link)
+    by = inputs.by_route(first, packet.family)
     main = unbound_links(inputs.observed, inputs.reach, inputs.numbers, packet.family)
     lost = inputs.selection.dead | inputs.selection.down
     own = packet.in_interface is None and packet.family is Family.V4
@@ -139,9 +139,11 @@ def _arriving(inputs: TraceInput, packet: Packet, first: RouteAnswer) -> Trace |
         return Trace(
             packet=packet, outcome="dropped", reason=f"{packet.source} is an address of this box: a spoofed source"
         )
-    if (arrival := inputs.by_device(packet.in_interface)) is not None:
+    if (arrival := inputs.arrival(packet)) is not None:
         reason = f"it arrives by {arrival}: answers leave by it too"
         return Trace(packet=packet, outcome="outside", reason=reason, egresses=(egress(inputs, packet, arrival),))
+    if packet.in_interface in inputs.devices:
+        return _not_ours(packet, first, f"it arrives by {packet.in_interface}, but from no router of an uplink there")
     if inputs.strange(packet):
         return _strange(inputs, packet, first)
     if first.kind == "local":
@@ -202,6 +204,9 @@ def _decided(inputs: TraceInput, packet: Packet, first: RouteAnswer, by: str) ->
     if _doubtful(inputs, packet, first):
         return None
     specific = _is_specific(inputs, packet, first)
+    if (by_router := inputs.by_route(first, packet.family)) is None:
+        return _not_ours(packet, first, f"it leaves by {first.link}, but by no router of an uplink there")
+    by = by_router
     reason = f"main has a specific route by {by}" if specific else f"its socket is bound to {by}"
     return replace(_bound(inputs, packet, by), reason=reason, specific=specific)
 

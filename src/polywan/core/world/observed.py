@@ -103,6 +103,15 @@ class WideRoute:
     table: TableId = TABLE_MAIN
 
 
+@dataclass(frozen=True, slots=True)
+class Router:
+    """A router on a link, and its hardware address, as the kernel's table of neighbours has it (ip-neighbour(8))."""
+
+    link: str
+    via: IPAddress
+    mac: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """Everything about the world that a decision may depend on; plain values, so that it can be recorded.
@@ -119,6 +128,7 @@ class Observed:
         flowtable: the kernel has flowtables.
         watching: why another program has to see every packet that is forwarded, for people; empty when none has to.
         leases: by link, what a DHCP client knows of a router that no default route leads to.
+        routers: those of uplinks that share their device, as far as their hardware addresses are known.
     """
 
     links: Mapping[str, Link]
@@ -135,6 +145,7 @@ class Observed:
     flowtable: bool = False
     watching: str = ""
     leases: Mapping[str, Lease] = field(default_factory=dict)
+    routers: tuple[Router, ...] = ()
     _global: Mapping[tuple[str, Family], tuple[IPInterface, ...]] = field(init=False, repr=False, compare=False)
     _routes: Mapping[tuple[str, Family], tuple[DefaultRoute, ...]] = field(init=False, repr=False, compare=False)
     sourced: frozenset[str] = field(init=False, repr=False, compare=False)

@@ -15,6 +15,7 @@ from polywan.core.resolved import Resolved
 from polywan.core.world.leases import Lease
 from polywan.core.world.observed import DefaultRoute, Link, Observed
 from polywan.core.world.prefixes6 import prefixes_of
+from polywan.core.world.shared_device import gateway_of, own_addresses
 
 UplinkFamily: TypeAlias = tuple[str, Family]
 
@@ -64,7 +65,7 @@ def reach(
     """
     result: dict[UplinkFamily, Reach] = {}
     for name, uplink in config.uplinks.items():
-        result.update(_of_uplink(name, uplink, observed, remembered))
+        result.update(_of_uplink(name, uplink, config.others(name), observed, remembered))
     return result
 
 
@@ -74,7 +75,11 @@ _JUDGED: Final[PerKey[str, _Families]] = PerKey()
 
 
 def _of_uplink(
-    name: str, uplink: Uplink, observed: Observed, remembered: Mapping[UplinkFamily, IPAddress]
+    name: str,
+    uplink: Uplink,
+    others: tuple[Uplink, ...],
+    observed: Observed,
+    remembered: Mapping[UplinkFamily, IPAddress],
 ) -> _Families:
     """Judge an uplink, unless all that matters to it is the same as the last time: most links did not change."""
     device = uplink.interface
@@ -82,10 +87,11 @@ def _of_uplink(
     addresses = [observed.addresses_of(device, family) for family in FAMILIES]
     defaults = [observed.defaults_of(device, family) for family in FAMILIES]
     if link is None or link.master or not _on_its_own(uplink, addresses, defaults):
-        return _judged(name, uplink, observed, remembered)
-    inputs = (uplink, link, lease, *addresses, *defaults, *(remembered.get((name, family)) for family in FAMILIES))
+        return _judged(name, uplink, others, observed, remembered)
+    routers = (remembered.get((name, family)) for family in FAMILIES)
+    inputs = (uplink, others, link, lease, *addresses, *defaults, *routers)
     known = _JUDGED.get(name, *inputs)
-    return _JUDGED.put(name, _judged(name, uplink, observed, remembered), *inputs) if known is None else known
+    return _JUDGED.put(name, _judged(name, uplink, others, observed, remembered), *inputs) if known is None else known
 
 
 def _on_its_own(
@@ -98,11 +104,17 @@ def _on_its_own(
     return not borrows and not any(d for a, d in zip(addresses, defaults, strict=True) if not a)
 
 
-def _judged(name: str, uplink: Uplink, observed: Observed, remembered: Mapping[UplinkFamily, IPAddress]) -> _Families:
+def _judged(
+    name: str,
+    uplink: Uplink,
+    others: tuple[Uplink, ...],
+    observed: Observed,
+    remembered: Mapping[UplinkFamily, IPAddress],
+) -> _Families:
     return {
-        (name, family): _judge(name, uplink, family, observed, remembered)
+        (name, family): _judge(name, uplink, others, family, observed, remembered)
         for family in FAMILIES
-        if _has_family(name, uplink, family, observed, remembered)
+        if _has_family(name, uplink, family, observed, remembered, alone=not others)
     }
 
 
@@ -128,10 +140,14 @@ def _has_family(
     family: Family,
     observed: Observed,
     remembered: Mapping[UplinkFamily, IPAddress],
+    *,
+    alone: bool,
 ) -> bool:
     if uplink.families is not None:
         return family.nfproto in uplink.families
-    if (name, family) in remembered or _configured_gateway(uplink, family) is not None:
+    if (configured := gateway_of(uplink, family) is not None) or not alone:
+        return configured
+    if (name, family) in remembered:
         return True
     if observed.addresses_of(uplink.interface, family) or lent(uplink, family, observed):
         return True
@@ -144,6 +160,7 @@ def _has_family(
 def _judge(
     name: str,
     uplink: Uplink,
+    others: tuple[Uplink, ...],
     family: Family,
     observed: Observed,
     remembered: Mapping[UplinkFamily, IPAddress],
@@ -153,11 +170,13 @@ def _judge(
         return NoPath(reason=f"interface {uplink.interface} does not exist", missing=True)
     if belongs := membership(link, observed):
         return NoPath(reason=belongs)
-    addresses = observed.addresses_of(link.name, family)
-    prefixes = prefixes_of(uplink, observed) if family is Family.V6 else ()
+    if others and link.point_to_point:
+        return NoPath(reason=f"{link.name} leads to one peer: only one uplink can use it")
+    addresses = own_addresses(uplink, others, observed, family)
+    prefixes = prefixes_of(uplink, observed, alone=not others) if family is Family.V6 else ()
     sourced = bool(addresses or prefixes or lent(uplink, family, observed) or _anybodys(uplink, family, observed))
     hop = _next_hop(name, uplink, link, family, observed, remembered) if sourced else None
-    path = None if hop is None else _path(uplink, hop.via, family, addresses, prefixes, observed)
+    path = None if hop is None else _path(uplink, hop.via, family, addresses, prefixes, observed, alone=not others)
     if not link.up:
         return NoPath(reason="interface is down", path=None)
     if not link.carrier:
@@ -185,17 +204,21 @@ def _path(
     addresses: tuple[IPInterface, ...],
     prefixes: tuple[IPv6Network, ...],
     observed: Observed,
+    *,
+    alone: bool,
 ) -> Path:
     covered = via is None or via.is_link_local or any(via in a.network for a in addresses)
     # A provider that delegates a prefix may leave the link itself without an address (RFC 7084, WAA-7).
     elsewhere = () if addresses else observed.within(prefixes) or lent(uplink, family, observed)
+    # The kernel takes the device's first address for its own packets, whichever router they go to.
+    preferred = elsewhere if alone or not addresses else (addresses[0].ip,)
     return Path(
         link=uplink.interface,
         via=via,
         onlink=not covered,
         addresses=tuple(a.ip for a in addresses) or elsewhere,
         prefixes=prefixes,
-        source=next(iter(elsewhere), None),
+        source=next(iter(preferred), None),
     )
 
 
@@ -266,11 +289,6 @@ def _of(family: Family, address: IPAddress | None) -> IPAddress | None:
     return address if address is not None and address.version == family else None
 
 
-def _configured_gateway(uplink: Uplink, family: Family) -> IPAddress | None:
-    gateway = uplink.gateway if family is Family.V4 else uplink.gateway6
-    return None if gateway == "auto" else gateway
-
-
 def patience(path: Reach | None, observed: Observed | None) -> float:
     """Return the seconds that a probe needs at least: more where each target is looked for on the link itself."""
     link = observed.links.get(path.link) if isinstance(path, Path) and observed is not None else None
@@ -292,7 +310,7 @@ def _next_hop(
     """Return where packets go by the link: to a router, or straight to whom they are for; None when nobody knows."""
     if link.point_to_point:
         return _Hop(None)
-    if (configured := _configured_gateway(uplink, family)) is not None:
+    if (configured := gateway_of(uplink, family)) is not None:
         return _Hop(configured)
     seen = seen_gateway(link, family, observed)
     if seen is not None:
@@ -311,7 +329,7 @@ def _next_hop(
 
 def lease_of(uplink: Uplink, family: Family, observed: Observed) -> Lease | None:
     """Return the lease that tells an uplink's router, when nothing that goes before it does."""
-    if family is not Family.V4 or _configured_gateway(uplink, family) is not None:
+    if family is not Family.V4 or gateway_of(uplink, family) is not None:
         return None
     lease = observed.leases.get(uplink.interface)
     if lease is None or observed.defaults_of(uplink.interface, family):

@@ -12,6 +12,7 @@ from polywan.config import Uplink
 from polywan.core.net import TABLE_MAIN, Family, family_of
 from polywan.core.resolved import Resolved
 from polywan.core.world.observed import DefaultRoute, Observed
+from polywan.core.world.shared_device import own_addresses
 
 Nat6Mode: TypeAlias = Literal["native", "prefix", "masquerade", "snat", "none"]
 """What an uplink does to IPv6 sources: native lets its own prefixes pass and nothing else, prefix exchanges the prefix
@@ -33,6 +34,7 @@ class Side:
         prefixes: what its provider routes here, the preferred one first.
         own: addresses of its device.
         links: networks of its device's own link: no host inside can be reached there.
+        alone: no other uplink has its device.
     """
 
     name: str
@@ -42,23 +44,25 @@ class Side:
     prefixes: tuple[IPv6Network, ...]
     own: tuple[IPv6Address, ...]
     links: tuple[IPv6Network, ...]
+    alone: bool = True
 
     def passes(self, source: IPv6Address) -> bool:
         """True when the source is the uplink's own."""
         return source in self.own or any(source in prefix for prefix in self.prefixes)
 
 
-def prefixes_of(uplink: Uplink, observed: Observed) -> tuple[IPv6Network, ...]:
+def prefixes_of(uplink: Uplink, observed: Observed, *, alone: bool = True) -> tuple[IPv6Network, ...]:
     """Return the prefixes that the uplink's provider routes to this box, the preferred one first.
 
     They are those of the file, else the sources of source-specific default routes by its device (ip-route(8), "from").
-    A source on the device's own link is left out: its hosts are neighbours of the provider's router.
+    A source on the device's own link is left out: its hosts are neighbours of the provider's router. Where the uplink
+    does not have its device alone, nobody knows whose these routes are.
     """
     if uplink.families is not None and Family.V6.nfproto not in uplink.families:
         return ()
     if uplink.prefix6:
         return tuple(dict.fromkeys(p for p in uplink.prefix6 if isinstance(p, IPv6Network)))
-    if uplink.interface not in observed.sourced:
+    if uplink.interface not in observed.sourced or not alone:
         return ()
     return _delegated(observed.defaults_of(uplink.interface, Family.V6), _networks(uplink.interface, observed))
 
@@ -74,9 +78,11 @@ def _delegated(routes: tuple[DefaultRoute, ...], links: tuple[IPv6Network, ...])
     return tuple(source for source in found if not any(source.subnet_of(link) for link in links))
 
 
-def side_of(name: str, uplink: Uplink, observed: Observed) -> Side:
-    """Return what the uplink does to IPv6 sources, as things are."""
-    prefixes = prefixes_of(uplink, observed)
+def side_of(name: str, config: Resolved, observed: Observed) -> Side:
+    """Return what an uplink does to IPv6 sources, as things are."""
+    uplink, others = config.uplinks[name], config.others(name)
+    prefixes = prefixes_of(uplink, observed, alone=not others)
+    own = own_addresses(uplink, others, observed, Family.V6)
     networks = _networks(uplink.interface, observed)
     return Side(
         name=name,
@@ -84,15 +90,16 @@ def side_of(name: str, uplink: Uplink, observed: Observed) -> Side:
         mode=_mode(uplink, prefixes),
         steers=uplink.nat == "none" or (uplink.nat == "masquerade" and uplink.nat6 in ("auto", "native")),
         prefixes=prefixes,
-        own=tuple(a.ip for a in observed.addresses_of(uplink.interface, Family.V6) if isinstance(a.ip, IPv6Address)),
+        own=tuple(a.ip for a in own if isinstance(a.ip, IPv6Address)),
         links=tuple(network for network in networks if network.prefixlen <= SUBNET),
+        alone=not others,
     )
 
 
 def sides(config: Resolved, observed: Observed) -> tuple[Side, ...]:
     """Return the uplinks that know a prefix of theirs or translate nothing; the others masquerade, all alike."""
     found = (
-        side_of(name, uplink, observed)
+        side_of(name, config, observed)
         for name, uplink in config.uplinks.items()
         if uplink.nat6 == "native" or uplink.prefix6 or uplink.interface in observed.sourced
     )
@@ -125,7 +132,7 @@ def inside_of(config: Resolved, observed: Observed) -> tuple[IPv6Network, ...]:
 
 @lru_cache(maxsize=4)
 def exchanges(known: tuple[Side, ...], inside: tuple[IPv6Network, ...]) -> Mapping[str, Mapping[IPv6Network, str]]:
-    """Return for each uplink that exchanges prefixes what becomes of which, as nft text, by the uplink's device.
+    """Return for each uplink that exchanges prefixes what becomes of which, as nft text, by the uplink's name.
 
     The networks of one uplink do not overlap: a part is exchanged as the whole is.
     """
@@ -133,7 +140,7 @@ def exchanges(known: tuple[Side, ...], inside: tuple[IPv6Network, ...]) -> Mappi
     for side in known:
         others = {p for other in known if other is not side for p in other.prefixes}
         if side.mode == "prefix":
-            result[side.device] = _exchange(side, sorted({*inside, *others}))
+            result[side.name] = _exchange(side, sorted({*inside, *others}))
     return result
 
 
@@ -168,13 +175,13 @@ def translated(config: Resolved, observed: Observed, uplink: str, source: IPv6Ad
     None: the uplink's own address, whichever the kernel takes for the destination. A source that `native` refuses
     is returned as it is.
     """
-    side = side_of(uplink, config.uplinks[uplink], observed)
+    side = side_of(uplink, config, observed)
     nat = config.uplinks[uplink].nat
     if not isinstance(nat, str) and isinstance(nat.snat, IPv6Address):
         return nat.snat
     if side.mode in ("native", "none") or source.is_link_local or (side.mode == "prefix" and side.passes(source)):
         return source
-    for network, image in exchanges(sides(config, observed), inside_of(config, observed)).get(side.device, {}).items():
+    for network, image in exchanges(sides(config, observed), inside_of(config, observed)).get(uplink, {}).items():
         if source in network:
             return IPv6Address(int(IPv6Network(image).network_address) | int(source) & int(network.hostmask))
     return None

@@ -12,10 +12,13 @@ from typing import Final
 
 from polywan.config import Config
 from polywan.core.net import Family
+from polywan.core.resolved import Resolved
 from polywan.core.world import leases
 from polywan.core.world.leases import Lease
 from polywan.core.world.observed import Link, Observed
+from polywan.core.world.shared_device import next_hops
 from polywan.files import open_regular
+from polywan.kernel.api import Kernel
 
 LEASE_ROOT: Final = Path("/")
 
@@ -23,6 +26,15 @@ _DHCLIENT: Final = ("var/lib/dhcp", "var/lib/dhclient", "var/lib/NetworkManager"
 _DHCPCD: Final = ("var/lib/dhcpcd", "var/db/dhcpcd")
 _NETWORKD: Final = "run/systemd/netif/leases"
 _NETWORK_MANAGER: Final = "var/lib/NetworkManager"
+
+
+def observe(kernel: Kernel, config: Resolved) -> Observed:
+    """Return the world as a configuration needs it: what the kernel shows, and leases.
+
+    Raises:
+        KernelError: the kernel refused to show it.
+    """
+    return added(kernel.observe(next_hops(config)), config.file)
 
 
 def added(observed: Observed, config: Config, root: Path = LEASE_ROOT) -> Observed:

@@ -17,7 +17,7 @@ MOST_SETTINGS: Final = 32
 """Settings of one look, half a millisecond: with many uplinks they take turns."""
 
 REPORTED: Final = frozenset({"rp_filter", "ignore_routes_with_linkdown", "forwarding"})
-"""Settings of devices whose changes the kernel reports (RTM_NEWNETCONF, `kernel/events.py`)."""
+"""Settings of devices whose changes the kernel reports (RTM_NEWNETCONF, `kernel/notifications.py`)."""
 
 
 class SettingsWatch:

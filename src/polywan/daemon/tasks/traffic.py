@@ -67,8 +67,14 @@ class Meter:
             state = self._state()
             if state.known.config is None:
                 return {}
+            # Of a device that several uplinks have nobody knows whose its bytes are.
+            sharing = state.known.config.sharing
             measured = {
-                name: self._of(sample, uplink.interface, counts.get(state.known.numbers[name].mark, 0))
+                name: self._of(
+                    sample,
+                    "" if name in sharing else uplink.interface,
+                    counts.get(state.known.numbers[name].mark, 0),
+                )
                 for name, uplink in state.known.config.uplinks.items()
             }
             self._shown = time(), measured

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import assert_never
 
 from polywan.core.errors import KernelError
@@ -42,38 +41,13 @@ from polywan.core.state.events import (
 from polywan.core.trace.route_query import RouteAnswer, RouteQuery
 from polywan.core.world.foreign_chains import ForwardChain
 from polywan.core.world.foreign_routing import Destination, ForeignRule
-from polywan.core.world.observed import Address, DefaultRoute, Link, Observed, WideRoute, is_wide, links_by_name
+from polywan.core.world.observed import Address, DefaultRoute, Link, Observed, Router, WideRoute, is_wide, links_by_name
+from polywan.core.world.shared_device import NextHop
+from polywan.kernel.fake.listener import Listener
 from polywan.kernel.fake.nexthops import FakeNexthops, refusal
 from polywan.kernel.fake.nft import FakeHeld, transact
 from polywan.kernel.fake.routing import Tables, answer, lost, named
 from polywan.kernel.fake.tracker import FakeTracker
-
-
-class _Listener:
-    """Tells somebody of events; the kernel of this class may be changed from any thread."""
-
-    def __init__(self, tell: Callable[[KernelEvent], None]) -> None:
-        self._tell = tell
-        self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[None] = self._loop.create_future()
-
-    def put(self, event: KernelEvent) -> None:
-        self._soon(lambda: self._tell(event))
-
-    def close(self) -> None:
-        self._soon(lambda: self.ended.set_result(None))
-
-    def _soon(self, call: Callable[[], None]) -> None:
-        def unless_ended() -> None:
-            if self.ended.done():
-                return
-            try:
-                call()
-            except Exception as error:  # noqa: BLE001 - handed to whoever waits for the end, who raises it
-                self.ended.set_exception(error)
-
-        with suppress(RuntimeError):  # the loop is closed already
-            self._loop.call_soon_threadsafe(unless_ended)
 
 
 class FakeKernel(FakeHeld, FakeTracker):
@@ -105,11 +79,13 @@ class FakeKernel(FakeHeld, FakeTracker):
         self.rules: list[IpRule] = []
         self.foreign_rules: list[ForeignRule] = []
         self.tables: dict[TableId, tuple[Destination, ...]] = {}
+        self.routers: list[Router] = []
+        self._hops: frozenset[NextHop] = frozenset()
         self.chains: list[ForwardChain] = []
         self.nft: NftState | None = None
         self.sysctls = dict(sysctls or {})
         self.writes, self._missing = 0, list(missing)
-        self._listeners: list[_Listener] = []
+        self._listeners: list[Listener] = []
         self._failures: list[tuple[type[Op], int]] = []
 
     def missing(self, *, multipath: bool = False) -> list[str]:  # noqa: ARG002 - the constructor knows
@@ -120,8 +96,9 @@ class FakeKernel(FakeHeld, FakeTracker):
         """Return what the links say; see `Kernel.counters`."""
         return {link.name: (link.rx_bytes, link.tx_bytes) for link in self.links.values()}
 
-    def observe(self) -> Observed:
+    def observe(self, hops: Collection[NextHop] = ()) -> Observed:
         """Return the world; see `Kernel.observe`."""
+        self._hops = frozenset(hops)
         return Observed(
             links=dict(self.links),
             addresses=tuple(self.addresses),
@@ -131,6 +108,7 @@ class FakeKernel(FakeHeld, FakeTracker):
             tables=named(self.tables, self.foreign_rules),
             parts=tuple(WideRoute(to, link) for to, link in self.wide if is_wide(to)),
             flowtable=True,
+            routers=tuple(router for router in self.routers if NextHop(router.link, router.via) in hops),
         )
 
     def read(self, sysctls: Sequence[str]) -> ActualState:
@@ -248,7 +226,7 @@ class FakeKernel(FakeHeld, FakeTracker):
 
     def watch(self, tell: Callable[[KernelEvent], None]) -> asyncio.Future[None]:
         """Subscribe; see `Kernel.watch`."""
-        listener = _Listener(tell)
+        listener = Listener(tell)
         self._listeners.append(listener)
         return listener.ended
 
@@ -312,6 +290,15 @@ class FakeKernel(FakeHeld, FakeTracker):
         if family_of(address.ip) is Family.V4:
             self.routes = {key: r for key, r in self.routes.items() if r.source != address.ip.ip}
         self.emit(lost(address))
+
+    def set_router(self, hop: NextHop, mac: str) -> None:
+        """Have a router answer with a hardware address, or with none."""
+        others = [r for r in self.routers if (r.link, r.via) != hop]
+        changed = [*others, *([Router(*hop, mac)] if mac else [])]
+        if changed != self.routers:
+            self.routers = changed
+            if hop in self._hops:
+                self.emit(ForeignStateChanged("neighbour", hop.link))
 
     def add_default(self, default: DefaultRoute) -> None:
         """Install somebody else's default route."""

@@ -11,23 +11,25 @@ import os
 import socket
 import threading
 from asyncio import Future
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Final, NamedTuple, TypeAlias, assert_never
 
 from polywan.core.errors import KernelError
-from polywan.core.net import FAMILIES, TABLE_MAIN, UNBOUND_SOURCE, Family
+from polywan.core.net import FAMILIES, TABLE_MAIN, UNBOUND_SOURCE, Family, IPAddress
 from polywan.core.plan.plan import AddRule, DelNexthop, DelRoute, DelRule, Failure, PutNexthop, PutRoute
 from polywan.core.routing.nexthops import Nexthop, NexthopObject
 from polywan.core.routing.routes import IpRule, Route
 from polywan.core.state.events import KernelEvent
 from polywan.core.trace.route_query import RouteAnswer, RouteQuery
 from polywan.core.world.foreign_routing import ForeignRule
-from polywan.core.world.observed import Address, Link
+from polywan.core.world.observed import Address, Link, Router
+from polywan.core.world.shared_device import NextHop
 from polywan.kernel import requirements
 from polywan.kernel.events import NetlinkWatch
 from polywan.kernel.netlink import foreign_routing as foreign
+from polywan.kernel.netlink import neighbours as near
 from polywan.kernel.netlink import nexthops as nh
 from polywan.kernel.netlink import policy_rules as rules
 from polywan.kernel.netlink import route_query as asking
@@ -66,6 +68,7 @@ class RouteSocket:
         self._watches: list[NetlinkWatch] = []
         self._tables = foreign.Tables()
         self._watched: frozenset[foreign.TableKey] = frozenset()
+        self._hops: frozenset[NextHop] = frozenset()
         self._routes_kept = KeptRoutes()
         self._links_read: Memo[Link | None] = Memo()
         self._addresses_read: Memo[Address | None] = Memo()
@@ -96,6 +99,24 @@ class RouteSocket:
         found = (rt.decode_address(m.body, names) for m in self._dump(rt.GETADDR, rt.get_addresses()))
         addresses = {a.ip.ip for a in found if a is not None} | {UNBOUND_SOURCE}
         return frozenset(address.packed for address in addresses if address.version == family)
+
+    def routers(self, hops: Collection[NextHop]) -> tuple[Router, ...]:
+        """Return the hardware addresses of these routers, as far as they are known, and hear of them from now on."""
+        self._hops = frozenset(hops)
+        for watch in self._watches:
+            watch.know_hops(self._hops)
+        indices = _Indices()
+        return tuple(
+            Router(hop.link, hop.via, mac)
+            for hop in sorted(hops, key=str)
+            if (index := indices.of(hop.link)) is not None and (mac := self._mac(hop.via, index))
+        )
+
+    def _mac(self, address: IPAddress, index: int) -> str:
+        with self._lock:
+            reply = self._netlink.query(near.GETNEIGH, near.get_neighbour(address, index))
+        found = None if isinstance(reply, Refusal) else near.decode_neighbour(reply.kind, reply.body)
+        return "" if found is None else found.mac
 
     def ours(self) -> Ours:
         """Return the rules, next hops and routes that are ours."""
@@ -186,6 +207,7 @@ class RouteSocket:
         """Subscribe; see `Kernel.watch`."""
         watch = NetlinkWatch(self._netlink.port, self.links, self._routes_kept.touch, tell)
         watch.know_tables(self._watched)
+        watch.know_hops(self._hops)
         self._watches.append(watch)
         return watch.ended
 

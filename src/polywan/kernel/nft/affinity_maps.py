@@ -45,7 +45,7 @@ _AT_ONCE: Final = 512
 class AffinityMaps:
     """The maps of our table whose names begin with ``affinity_``. Safe to use from several threads.
 
-    The socket stays open, since a notification names its author by the socket's port (`kernel/events.py`).
+    The socket stays open, since a notification names its author by the socket's port (`kernel/notifications.py`).
     """
 
     def __init__(self) -> None:

@@ -20,12 +20,6 @@ def names(policy: Policy) -> list[list[str]]:
     return [[member.uplink for member in tier] for tier in policy.tiers]
 
 
-def test_two_uplinks_on_one_device_are_refused() -> None:
-    (key, message, _), *rest = found(FIBRE + LTE.replace("wwan0", "eth1"))
-    assert (key, message) == ("uplinks.lte.interface", '"eth1" is already the device of uplink "fibre"')
-    assert not rest
-
-
 def test_weights_and_bandwidths_are_not_compared() -> None:
     assert [f[0] for f in found(FIBRE + "weight = 3\n" + LTE + 'bandwidth = "50Mbit"\n')] == ["uplinks.lte.bandwidth"]
 

@@ -53,11 +53,11 @@ from polywan.daemon.offline import dump, parse, recording
 from polywan.daemon.reloading import demand
 from polywan.kernel import requirements
 from polywan.kernel.conntrack import table as conntrack
-from polywan.kernel.events import Translator
 from polywan.kernel.fake.kernel import FakeKernel
 from polywan.kernel.linux import LinuxKernel
 from polywan.kernel.netlink import nexthops as nh
 from polywan.kernel.netlink.socket import Message, NetlinkSocket
+from polywan.kernel.notifications import Translator
 from support.engine_world import Engine, config, link, world
 
 TABLE = TableId(6003)

@@ -117,12 +117,12 @@ def test_an_uplink_without_ipv6_has_no_prefix() -> None:
     ],
 )
 def test_what_becomes_of_sources_follows_nat_before_nat6(keys: dict[str, Any], mode: str) -> None:
-    assert side_of("u1", conf(keys).uplinks["u1"], BOTH).mode == mode
+    assert side_of("u1", resolve(conf(keys), {}), BOTH).mode == mode
 
 
 @pytest.mark.parametrize("nat6", ["auto", "prefix"])
 def test_without_a_prefix_there_is_nothing_to_exchange(nat6: str) -> None:
-    assert side_of("u1", conf({"nat6": nat6}).uplinks["u1"], seen()).mode == "masquerade"
+    assert side_of("u1", resolve(conf({"nat6": nat6}), {}), seen()).mode == "masquerade"
 
 
 # What the server sees.

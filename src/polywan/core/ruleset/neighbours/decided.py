@@ -16,6 +16,7 @@ from polywan.core.ruleset.neighbours.foreign_rules import ENTRY_CHAIN, OWN_ENTRY
 from polywan.core.ruleset.neighbours.specific_routes import left_alone
 from polywan.core.world.foreign_routing import Destination, ForeignRule
 from polywan.core.world.observed import Observed
+from polywan.core.world.shared_device import own_addresses
 
 
 def asking(inputs: RulesetInput) -> Iterator[NftRule]:
@@ -74,6 +75,9 @@ def first(inputs: RulesetInput) -> Iterator[NftRule]:
     if links := ", ".join(f'"{link}"' for link in sorted(_unbound(inputs))):
         text = f"meta nfproto ipv4 {doubtful}oifname {{ {links} }} goto steering_rules"
         yield NftRule(text, "perhaps bound: by rules; without one, all but TCP stays here")
+    if inputs.shared:
+        shared = ", ".join(f'"{device}"' for device in sorted(inputs.shared))
+        yield NftRule(f"meta nfproto ipv4 oifname {{ {shared} }} goto shared_bound", "bound to a device or an address")
     yield NftRule("meta nfproto ipv4 oifname vmap @arrival", "bound to an uplink by device or address")
     yield NftRule("meta nfproto ipv6 oifname vmap @bound_6", "bound to an uplink by device or address")
     yield NftRule("goto steering_rules", "the box follows the same policies")
@@ -86,17 +90,19 @@ def _unbound(inputs: RulesetInput) -> frozenset[str]:
 
 def addresses(inputs: RulesetInput) -> dict[Key, str]:
     """The uplinks by their own IPv4 addresses; one that two of them have tells nothing."""
-    devices = tuple((name, uplink.interface) for name, uplink in inputs.config.uplinks.items())
-    return _by_address(devices, inputs.observed.by_link)
+    return _by_address(
+        tuple(
+            (name, own_addresses(uplink, inputs.config.others(name), inputs.observed, Family.V4))
+            for name, uplink in inputs.config.uplinks.items()
+        )
+    )
 
 
 @remembered
-def _by_address(
-    devices: tuple[tuple[str, str], ...], known: Mapping[tuple[str, Family], tuple[IPInterface, ...]]
-) -> dict[Key, str]:
+def _by_address(known: tuple[tuple[str, tuple[IPInterface, ...]], ...]) -> dict[Key, str]:
     found: dict[Key, str] = {}
-    for name, device in devices:
-        for address in known.get((device, Family.V4), ()):
+    for name, addresses in known:
+        for address in addresses:
             found[str(address.ip)] = "" if str(address.ip) in found else f"goto to_{name}"
     return {address: verdict for address, verdict in found.items() if verdict}
 
@@ -104,5 +110,12 @@ def _by_address(
 def kept(inputs: RulesetInput) -> dict[Key, str]:
     """Uplinks that keep what may have chosen them by address: those of main's default, while they live."""
     lost = inputs.selection.dead | inputs.selection.down
-    by_device = {u.interface: name for name, u in inputs.config.uplinks.items()}
-    return {d: f"goto to_{by_device[d]}" for d in _unbound(inputs) if (by_device[d], Family.V4) not in lost}
+    by_device = {u.interface: name for name, u in inputs.config.uplinks.items() if name not in inputs.config.sharing}
+    alone = {d: by_device[d] for d in _unbound(inputs) if d in by_device}
+    found: dict[Key, str] = {d: f"goto to_{name}" for d, name in alone.items() if (name, Family.V4) not in lost}
+    return found | dict.fromkeys(staying(inputs), "goto shared_kept")
+
+
+def staying(inputs: RulesetInput) -> frozenset[str]:
+    """Devices that several uplinks have, and by which main's default leaves in IPv4."""
+    return inputs.shared & inputs.main_links(Family.V4)

@@ -275,19 +275,19 @@ class _Parts:
         return self._where[key]
 
     def _from(self, sender: IPNetwork | None) -> str:
-        return "" if sender is None else f"{_word(self._family)} saddr {sender}"
+        return "" if sender is None else f"{self._family.header} saddr {sender}"
 
     def _to(self, rule: ForeignRule, spans: Spans) -> str:
         if spans == whole(self._family):
             return ""
         elements = [_range(self._family, span) for span in spans]
         if len(elements) <= MOST_INLINE:
-            return f"{_word(self._family)} daddr {{ {', '.join(elements)} }}"
+            return f"{self._family.header} daddr {{ {', '.join(elements)} }}"
         digest = blake2s("\n".join(elements).encode(), digest_size=4).hexdigest()
         name = f"{ENTRY_CHAIN}_{self._family}_{rule.table}_{digest}"
         kind = "ipv4_addr" if self._family is Family.V4 else "ipv6_addr"
         self._sets[name] = NftSet(f"type {kind}; flags interval;", frozenset(elements))
-        return f"{_word(self._family)} daddr @{name}"
+        return f"{self._family.header} daddr @{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +318,7 @@ def _conditions(rule: ForeignRule, *, own: bool) -> tuple[str, ...]:
 
 
 def _selectors(rule: ForeignRule) -> Iterator[_Selector]:
-    word = _word(rule.family)
+    word = rule.family.header
     if rule.iif not in (None, "lo"):
         yield _plain("iifname", f'"{rule.iif}"')
     if rule.mark is not None and rule.mark[1]:
@@ -344,10 +344,6 @@ def _selectors(rule: ForeignRule) -> Iterator[_Selector]:
 
 def _plain(key: str, value: str) -> _Selector:
     return _Selector(f"{key} == {value}" if "&" in key else f"{key} {value}", (f"{key} != {value}",))
-
-
-def _word(family: Family) -> str:
-    return "ip" if family is Family.V4 else "ip6"
 
 
 def _range(family: Family, span: tuple[int, int]) -> str:

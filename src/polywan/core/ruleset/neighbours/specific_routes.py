@@ -48,9 +48,8 @@ def specific_sets(observed: Observed, devices: Collection[str]) -> dict[str, Nft
 
 def left_alone(observed: Observed, devices: Collection[str], family: Family) -> Iterator[NftRule]:
     """Yield the rule that leaves alone what main's specific routes decide, of packets without a bit of ours."""
-    word = "ip" if family is Family.V4 else "ip6"
     for name, _ in _sets(observed, devices, family):
-        yield NftRule(f"{word} daddr @{name} accept", "a specific route of main, by an uplink")
+        yield NftRule(f"{family.header} daddr @{name} accept", "a specific route of main, by an uplink")
 
 
 def _sets(observed: Observed, devices: Collection[str], family: Family) -> tuple[tuple[str, NftSet], ...]:
