@@ -250,6 +250,8 @@ def test_why_names_the_modem_and_the_kernel_agrees(card: Lab, start_daemon: Star
     rule = '[[rules]]\nport = 25\nprotocol = "tcp"\nuplink = "isp3"\n'
     daemon = start_daemon(card, card_configuration(card, (1, 1, 1)) + rule)
     wait_for(lambda: daemon.uplink(3).state == "up")
+    [row] = [line for line in polywan(daemon, "status").stdout.splitlines() if line.startswith("isp3")]
+    assert row.split()[-2:] == ["-", "-"]
     found = polywan(daemon, "why", str(LAN_CLIENT[Family.V4].ip), f"{SERVERS[Family.V4][0]}:25", "--json")
     answer = json.loads(found.stdout)
     assert answer["uplinks"][0]["name"] == "isp3"

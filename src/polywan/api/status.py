@@ -93,6 +93,7 @@ class UplinkStatus(Document):
         queue_ms: how long answers wait in a queue.
         rx_bps, tx_bps: bits per second.
         rx_bytes, tx_bytes: since the link was made.
+        counted: false where other uplinks have the device, too: nobody knows whose its bytes are, and these are 0.
         probe_bytes: volume of probes and checks since the start; `probe_bytes_month` what a month would take.
         families: by "ipv4" and "ipv6".
         standby: it could serve and no policy gives it anything.
@@ -142,6 +143,7 @@ class UplinkStatus(Document):
     last_outage_s: float | None
     outages: tuple[OutageStatus, ...]
     unanswered: float | None
+    counted: bool = True
 
 
 class Member(Document):

@@ -39,8 +39,11 @@ def _summary(uplink: UplinkStatus, policies: Sequence[PolicyStatus]) -> Iterator
     if uplink.slow_start is not None:
         yield "slow start", f"{100 * uplink.slow_start:.0f} % of its weight by now"
     yield "open conns", str(uplink.connections)
-    yield "now", f"{rate(uplink.rx_bps)} down, {rate(uplink.tx_bps)} up"
-    yield "total", f"{size(uplink.rx_bytes)} down, {size(uplink.tx_bytes)} up, since the link was created"
+    if uplink.counted:
+        yield "now", f"{rate(uplink.rx_bps)} down, {rate(uplink.tx_bps)} up"
+        yield "total", f"{size(uplink.rx_bytes)} down, {size(uplink.tx_bytes)} up, since the link was created"
+    else:
+        yield "now", f"not known: other uplinks have {uplink.interface}, too"
     for line in volume(uplink):
         yield "probes", line.split(": ", 2)[2]
     yield from _outages(uplink)

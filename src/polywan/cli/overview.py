@@ -123,8 +123,8 @@ def _table(status: Status, width: int | None) -> list[str]:
         "rtt": Column("RTT", [milliseconds(u.rtt_ms) for u in uplinks], number=True),
         "loss": Column("LOSS", [_percent(u.loss) for u in uplinks], number=True),
         "connections": Column("CONNS", [str(u.connections) for u in uplinks], number=True),
-        "rx": Column("DOWN", [rate(u.rx_bps) for u in uplinks], number=True),
-        "tx": Column("UP", [rate(u.tx_bps) for u in uplinks], number=True),
+        "rx": Column("DOWN", [rate(u.rx_bps) if u.counted else "-" for u in uplinks], number=True),
+        "tx": Column("UP", [rate(u.tx_bps) if u.counted else "-" for u in uplinks], number=True),
     }
     heading, *rows = table(columns, EXPENDABLE, width)
     lines = [COLUMN_GAP.join(heading).rstrip()]

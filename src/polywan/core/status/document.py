@@ -151,6 +151,7 @@ def _uplink(
         tx_bps=round(traffic.tx_bps),
         rx_bytes=traffic.rx_bytes,
         tx_bytes=traffic.tx_bytes,
+        counted=name not in config.sharing,
         probe_bytes=spent.total if spent else 0,
         probe_bytes_month=_month(spent),
         layers=_layers(state, name, FAMILIES, wall_offset),
