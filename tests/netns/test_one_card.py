@@ -282,6 +282,12 @@ def test_two_addresses_of_one_provider_are_two_uplinks(lab: Lab, start_daemon: S
         for namespace in (lab.client, lab.router):
             seen = Counter([await seen_by_server(namespace) for _ in range(30)])
             assert seen == {str(own.ip): 10, str(second): 10, other: 10}, namespace.name
+        for address in (own.ip, second):
+            with closing(lab.router.socket(socket.AF_INET, socket.SOCK_STREAM)) as sock:
+                sock.bind((str(address), 0))
+                async with asyncio.timeout(5):
+                    await asyncio.get_running_loop().sock_connect(sock, (str(SERVERS[Family.V4][0]), ECHO_PORT))
+                    assert await read_line(sock) == str(address)
         box = Servers()
         await box.listen(lab.router, Family.V4, ECHO_PORT)
         for address in (own.ip, second):
@@ -289,6 +295,37 @@ def test_two_addresses_of_one_provider_are_two_uplinks(lab: Lab, start_daemon: S
             assert connection is not None, (address, attempt.error)
             connection.close()
         await box.close()
+
+    with_servers(lab, story)
+
+
+def test_a_client_limited_to_one_of_two_addresses_never_leaves_by_the_other(
+    lab: Lab, start_daemon: StartDaemon
+) -> None:
+    isp = lab.topology.uplink(1)
+    gateway, own = isp.addresses[Family.V4].gateway, isp.addresses[Family.V4].own
+    second = own.ip + 5
+    lab.router.ip([f"address add {second}/24 dev {isp.interface}"])
+    text = card_configuration(lab, (1, 1, 1), (Family.V4,))
+    keys = f'interface = "{isp.interface}"\ngateway = "{gateway}"\n'
+    text = text[: text.index("[uplinks.isp1]")] + (
+        f'[uplinks.one]\n{keys}source = "{own.ip}"\n[uplinks.two]\n{keys}source = "{second}"\n'
+    )
+    rule = '[[rules]]\nfrom = "{}"\nuplink = "{}"\n{}'
+    daemon = start_daemon(lab, text + rule.format(LAN_CLIENT[Family.V4].ip, "one", ""))
+
+    async def story() -> None:
+        opened = await open_connections(lab, 3, SERVERS[Family.V4][0])
+        limited = rule.format(LAN_CLIENT[Family.V4].ip, "two", 'only = ["two"]\n')
+        await asyncio.to_thread(daemon.config.write_text, text + limited, "utf-8")
+        await asyncio.to_thread(daemon.reload)
+        ends = await asyncio.gather(*(c.ask("hello", 1.0) for c in opened.connections), return_exceptions=True)
+        assert "hello" not in ends
+        attempt, connection = await connect(lab, SERVERS[Family.V4][0])
+        assert connection is not None, attempt.error
+        assert await connection.ask("hello")
+        connection.close()
+        opened.close()
 
     with_servers(lab, story)
 
@@ -305,7 +342,7 @@ def test_a_gateway_outside_of_every_subnet_is_reached_on_the_link(
         if family is Family.V4:
             card.provider(uplink.number).ip([f"route replace {own.ip} dev wan"])
     via = card.topology.uplink(1).addresses[family].gateway
-    card.router.ip([f"route replace {via} dev {CARD}", f"route replace {family.default} via {via} dev {CARD}"])
+    card.router.ip([f"route replace {family.default} via {via} dev {CARD} onlink"])
     text = card_configuration(card, (1, 1, 1))
     if family is Family.V4:
         for uplink in card.topology.uplinks:
@@ -324,3 +361,68 @@ def test_a_gateway_outside_of_every_subnet_is_reached_on_the_link(
 
 def _source(uplink: LabUplink, family: Family) -> str:
     return f'source = "{uplink.addresses[family].own.ip}"'
+
+
+@both
+def test_an_address_that_goes_takes_its_own_modem_and_no_other(
+    card: Lab, start_daemon: StartDaemon, family: Family
+) -> None:
+    daemon = start_daemon(card, card_configuration(card, (1, 1, 1), (family,)))
+    first = card.topology.uplink(1).addresses[family].own
+
+    async def story() -> None:
+        opened = await open_connections(card, 12, SERVERS[family][0])
+        await asyncio.to_thread(card.router.ip, [f"address del {first} dev {CARD}"])
+        await until(lambda: daemon.uplink(1).state == "down")
+        healthy = [connection for connection in opened.connections if connection.attempt.uplink != 1]
+        assert [await connection.ask("hello") for connection in healthy] == ["hello"] * 8
+        second = card.topology.uplink(2).addresses[family].own.ip
+        with closing(card.router.socket(SOCKET_FAMILY[family], socket.SOCK_STREAM)) as sock:
+            sock.bind((str(second), 0))
+            async with asyncio.timeout(5):
+                await asyncio.get_running_loop().sock_connect(sock, (str(SERVERS[family][0]), ECHO_PORT))
+                assert await read_line(sock) == str(second)
+        again = await open_connections(card, 12, SERVERS[family][0])
+        assert shares(a.uplink for a in again.attempts) == {2: 6, 3: 6}
+        assert spoofed(card) == {1: 0, 2: 0, 3: 0}
+        for one in (opened, again):
+            one.close()
+
+    with_servers(card, story)
+
+
+def test_what_comes_in_ipv6_by_the_modem_of_an_ipv4_uplink_is_left_alone(
+    card: Lab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    text = card_configuration(card, (1, 1, 1))
+    six = card.topology.uplink(2).addresses[Family.V6]
+    text = text.replace(f'gateway6 = "{six.gateway}"\nsource = "{six.own.ip}"\n', "")
+    start_daemon(card, text)
+    shown = ["nft", "list", "chain", "inet", "polywan", "shared_arrival"]
+    wait_for(lambda: "ether saddr" in card.router.run(shown).stdout)
+    # It is answered as somebody has set it up without polywan.
+    card.router.ip([f"route add default via {six.gateway} dev {CARD} table 77"])
+    card.router.run(["ip", "-6", "rule", "add", "from", str(six.own.ip), "lookup", "77", "pref", "5000"])
+
+    async def story() -> None:
+        box = Servers()
+        await box.listen(card.router, Family.V6, ECHO_PORT)
+        attempt, connection = await connect(card, six.own.ip, namespace=card.server)
+        assert connection is not None, attempt.error
+        connection.close()
+        await box.close()
+
+    with_servers(card, story)
+
+
+def test_more_that_the_file_says_of_an_uplink_costs_no_connection(card: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(card, card_configuration(card, (1, 1, 1), (Family.V4,)))
+
+    async def story() -> None:
+        opened = await open_connections(card, 12, SERVERS[Family.V4][0])
+        await asyncio.to_thread(daemon.config.write_text, card_configuration(card, (1, 1, 1)), "utf-8")
+        await asyncio.to_thread(daemon.reload)
+        assert [await connection.ask("hello") for connection in opened.connections] == ["hello"] * 12
+        opened.close()
+
+    with_servers(card, story)

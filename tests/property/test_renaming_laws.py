@@ -187,10 +187,27 @@ def test_a_device_that_others_join_is_still_the_same_one(first: list[str], secon
     daemon = Engine(Config.model_validate({"uplinks": {alone: {"interface": "wan1"}}}), world(1))
     mark = daemon.state.known.numbers[alone].mark
     daemon.feed(ConfigLoaded(Config.model_validate({"uplinks": joined})))
-    # The one with its name, or else the one with the router that was in use.
-    heir = alone if alone in joined else second[0]
-    assert daemon.state.known.numbers[heir].mark == mark
+    # The one with the router that was in use, whatever it is called.
+    assert daemon.state.known.numbers[second[0]].mark == mark
     staying = second[place]
     before = daemon.state.known.numbers[staying].mark
     daemon.feed(ConfigLoaded(Config.model_validate({"uplinks": {"last": PLACES[place]}})))
     assert daemon.state.known.numbers["last"].mark == before
+
+
+def test_a_shared_uplink_that_says_more_of_itself_is_still_the_same_one() -> None:
+    plain = {"u1": PLACES[0], "u2": PLACES[1]}
+    more = {"u1": {**PLACES[0], "gateway6": "fe80::1", "source": "100.64.1.2"}, "u2": PLACES[1]}
+    daemon = Engine(Config.model_validate({"uplinks": plain}), world(1))
+    before = {name: daemon.state.known.numbers[name].mark for name in plain}
+    for changed in (more, plain):
+        daemon.feed(ConfigLoaded(Config.model_validate({"uplinks": changed})))
+        assert {name: daemon.state.known.numbers[name].mark for name in plain} == before
+
+
+def test_a_lone_name_that_goes_to_the_other_modem_leaves_its_connections_with_the_first() -> None:
+    daemon = Engine(Config.model_validate({"uplinks": {"wan": {"interface": "wan1"}}}), world(1))
+    mark = daemon.state.known.numbers["wan"].mark
+    daemon.feed(ConfigLoaded(Config.model_validate({"uplinks": {"wan": PLACES[1], "cable": PLACES[0]}})))
+    assert daemon.state.known.numbers["cable"].mark == mark
+    assert daemon.state.known.numbers["wan"].mark != mark

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final, TypeAlias
 
@@ -89,10 +89,14 @@ class NetlinkWatch:
 
         Nobody listens to neighbours otherwise: a router with a large LAN would wake for each of its hosts.
         """
-        if hops and not self._translator.hops:
+        if bool(hops) is not bool(self._translator.hops):
             with suppress(OSError):  # closed meanwhile
-                self._route.subscribe((_NEIGHBOURS,))
+                (self._route.subscribe if hops else self._route.unsubscribe)((_NEIGHBOURS,))
         self._translator.hops = hops
+
+    def know_macs(self, macs: Mapping[NextHop, str]) -> None:
+        """Take note of what these routers' hardware addresses are; may be called from any thread."""
+        self._translator.macs = dict(macs)
 
     @property
     def listening(self) -> bool:

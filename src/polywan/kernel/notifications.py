@@ -76,7 +76,7 @@ class Translator:
 
     Attributes:
         tables: those whose routes of any kind matter, since a rule of others leads to them.
-        hops: routers whose hardware addresses matter.
+        hops: routers whose hardware addresses matter, and `macs` those that were read last.
 
     What may have changed routes of others is told to `touch` as well: a device by index, a packed address, or None for
     anything.
@@ -97,7 +97,7 @@ class Translator:
         self._others_touched: set[str] = set()
         self.tables: frozenset[TableKey] = frozenset()
         self.hops: frozenset[NextHop] = frozenset()
-        self._macs: dict[NextHop, str] = {}
+        self.macs: dict[NextHop, str] = {}
         self.know(links)
 
     def know(self, links: Iterable[Link]) -> None:
@@ -174,7 +174,7 @@ class Translator:
         name = None if found is None else self._name(found.link)
         if found is None or name is None or (hop := NextHop(name, found.address)) not in self.hops:
             return []
-        before, self._macs[hop] = self._macs.get(hop), found.mac
+        before, self.macs[hop] = self.macs.get(hop, ""), found.mac
         return [] if before == found.mac else [ForeignStateChanged("neighbour", name)]
 
     def _address(self, message: Message) -> KernelEvent:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from polywan.config.faults import ConfigFault, shown
+from polywan.config.faults import ConfigFault, Path, shown
+from polywan.config.model.policy import Policy
 from polywan.config.model.uplink import Uplink
 
 _KEYS: Final = {"ipv4": "gateway", "ipv6": "gateway6"}
@@ -14,6 +15,10 @@ _VERSIONS: Final = {"ipv4": 4, "ipv6": 6}
 
 def check_devices(uplinks: Mapping[str, Uplink | None]) -> Iterator[ConfigFault]:
     """Yield what is missing where several uplinks have one device; None is an uplink that has faults of its own."""
+    for name, uplink in uplinks.items():
+        if uplink is not None and uplink.source is not None and str(uplink.source) in _gateways(uplink).values():
+            message = f"{shown(str(uplink.source))} is the gateway of this uplink, too"
+            yield ConfigFault(("uplinks", name, "source"), message, "the source is an address of this box")
     devices: dict[str, dict[str, Uplink]] = {}
     for name, uplink in uplinks.items():
         if uplink is not None:
@@ -21,6 +26,21 @@ def check_devices(uplinks: Mapping[str, Uplink | None]) -> Iterator[ConfigFault]
     for together in devices.values():
         if len(together) > 1:
             yield from _shared(together)
+
+
+def check_multipath(path: Path, policy: Policy, uplinks: Mapping[str, Uplink | None]) -> Iterator[ConfigFault]:
+    """Yield members that the kernel cannot tell apart when it chooses: they have one device and one gateway."""
+    seen: dict[tuple[str, str], str] = {}
+    for name in dict.fromkeys(member.uplink for tier in policy.tiers for member in tier):
+        if (uplink := uplinks.get(name)) is None:
+            continue
+        for gateway in _gateways(uplink).values():
+            other = seen.setdefault((uplink.interface, gateway), name)
+            if other != name:
+                both = f"both leave by {gateway} on {uplink.interface}"
+                message = f"cannot tell {shown(name)} from {shown(other)}: {both}"
+                yield ConfigFault(path, message, 'use algorithm = "weighted", which goes by the uplink')
+                return
 
 
 def _shared(together: Mapping[str, Uplink]) -> Iterator[ConfigFault]:
@@ -76,8 +96,10 @@ def _whose(name: str, uplink: Uplink, others: Mapping[str, Uplink]) -> Iterator[
 
 
 def _gateways(uplink: Uplink) -> dict[str, str]:
+    """The routers of the families that the uplink has."""
     known = {"ipv4": uplink.gateway, "ipv6": uplink.gateway6}
-    return {family: str(gateway) for family, gateway in known.items() if gateway != "auto"}
+    has = {*known} if uplink.families is None else {*uplink.families}
+    return {family: str(gateway) for family, gateway in known.items() if gateway != "auto" and family in has}
 
 
 def _source(uplink: Uplink, family: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from polywan.config.faults import ConfigFault, Path, shown, suggest
 from polywan.config.kinds.scalars import span
-from polywan.config.loading.check_devices import check_devices
+from polywan.config.loading.check_devices import check_devices, check_multipath
 from polywan.config.loading.check_rules import check_rules
 from polywan.config.loading.parts import Parts
 from polywan.config.model.config import GlobalSettings, merged_health
@@ -229,6 +229,8 @@ def _algorithm(path: Path, policy: Policy, uplinks: Mapping[str, Uplink | None])
                 )
     if policy.algorithm == "per-packet":
         yield from _translating((*path, "algorithm"), policy, uplinks)
+    if policy.algorithm in ("multipath", "per-packet"):
+        yield from check_multipath((*path, "algorithm"), policy, uplinks)
 
 
 def _affinity(path: Path, algorithm: Algorithm, affinity: Affinity) -> Iterator[ConfigFault]:

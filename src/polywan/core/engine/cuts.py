@@ -20,6 +20,7 @@ from polywan.core.state.retired_marks import Retired
 from polywan.core.state.state import State
 from polywan.core.world.observed import Observed
 from polywan.core.world.paths import NoPath, Path, Reach, UplinkFamily
+from polywan.core.world.shared_device import own_addresses
 
 SWEEP: Final = 1.0
 """Seconds after which connections of a dead uplink are looked for once more: those born during the switch."""
@@ -61,9 +62,7 @@ def new_cuts(
     sweeps = (
         Sweep(now + wait, c.uplink, c.mark, c.family, c.tcp)
         for c in cuts
-        for wait in (
-            (DEVICE_SWEEP, SWEEP) if _forgets(observed, config.uplinks[c.uplink].interface, c.family) else (SWEEP,)
-        )
+        for wait in ((DEVICE_SWEEP, SWEEP) if _forgets(observed, config, c.uplink, c.family) else (SWEEP,))
     )
     return tuple(sweeps), cuts
 
@@ -72,10 +71,11 @@ def _gone(reachable: Mapping[UplinkFamily, Reach], name: str, family: Family) ->
     return not isinstance(reachable.get((name, family)), Path)
 
 
-def _forgets(observed: Observed, device: str, family: Family) -> bool:
+def _forgets(observed: Observed, config: Resolved, name: str, family: Family) -> bool:
     """True where the kernel forgets what was masqueraded: a device that is gone, down, or has lost its address."""
-    link = observed.links.get(device)
-    return link is None or not link.up or not any(observed.addresses_of(device, family))
+    uplink = config.uplinks[name]
+    link = observed.links.get(uplink.interface)
+    return link is None or not link.up or not own_addresses(uplink, config.others(name), observed, family)
 
 
 def _dead_already(state: State) -> frozenset[UplinkFamily]:
@@ -100,7 +100,9 @@ def misplaced(
             continue
         if config.uplinks[name].nat == "masquerade":
             # With no other address the kernel takes the link-local one, which leads no further than the next router.
-            strange = (a.ip.ip for a in observed.addresses if a.link != path.link or a.ip.is_link_local)
+            # Where others have the device, too, it may be one of theirs.
+            alone = name not in config.sharing
+            strange = (a.ip.ip for a in observed.addresses if not alone or a.link != path.link or a.ip.is_link_local)
             others = set(strange) - set(path.addresses)
             mark, mask = state.known.numbers[name].mark, config.layout.mask
             yield ForgetWrongSource(name, mark, mask, family, frozenset(map(str, others)))
@@ -141,7 +143,7 @@ def addresses_lost(
         if isinstance(path, Path) and config.uplinks[key[0]].nat == "masquerade"
         if isinstance(before := state.decision.reach.get(key), Path)
         if (before is not path and set(before.addresses) - set(path.addresses))
-        or (after_read and (path.link, key[1]) in state.known.lost)
+        or (after_read and key[0] not in config.sharing and (path.link, key[1]) in state.known.lost)
     ]
 
 

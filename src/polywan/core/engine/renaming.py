@@ -7,11 +7,10 @@ nothing of what was known under it: that one starts anew.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final, TypeAlias, TypeVar
 
-from polywan.config import Config, Uplink
+from polywan.config import Config
 from polywan.core.evolve import replace
 from polywan.core.health.bad_targets import BadTargets
 from polywan.core.health.layers import Checks, LayerState
@@ -22,7 +21,7 @@ from polywan.core.state.logged import Logged
 from polywan.core.state.memory import Memory
 from polywan.core.state.state import State
 from polywan.core.world.paths import UplinkFamily
-from polywan.core.world.shared_device import gateway_of
+from polywan.core.world.shared_device import inherited, places
 
 T = TypeVar("T")
 
@@ -38,49 +37,17 @@ def renamed(memory: Memory, config: Config) -> Names:
 
     A memory of an older version does not know devices: then names stay.
     """
-    places, names, heirs = _places(config), {}, set()
-    for holder, place in sorted(memory.devices.items(), key=lambda known: known[1] not in places.values()):
-        heir = _heir(memory, config, places, holder)
-        if heir is not None and heir not in heirs:
-            heirs.add(heir)
-            if heir != holder:
-                names[holder] = heir
-        elif holder in places:
-            names[holder] = DEVICE + place
-    return names
+    heirs = inherited(memory.devices, config, _routers(memory))
+    names = {holder: heir for holder, heir in heirs.items() if holder != heir}
+    taken = {holder: place for holder, place in memory.devices.items() if holder in config.uplinks}
+    return names | {holder: DEVICE + place for holder, place in taken.items() if holder not in heirs}
 
 
-def _places(config: Config) -> dict[str, str]:
-    """What each uplink is: its device, and where others have that, too, its routers and its address."""
-    count = Counter(uplink.interface for uplink in config.uplinks.values())
-    return {
-        name: uplink.interface if count[uplink.interface] == 1 else f"{uplink.interface} {' '.join(_addresses(uplink))}"
-        for name, uplink in config.uplinks.items()
-    }
-
-
-def _addresses(uplink: Uplink) -> Iterator[str]:
-    known = (gateway_of(uplink, Family.V4), gateway_of(uplink, Family.V6), uplink.source)
-    return (str(address) for address in known if address is not None)
-
-
-def _heir(memory: Memory, config: Config, places: Mapping[str, str], holder: str) -> str | None:
-    """Return the uplink that is now what a remembered one was; None when there is none.
-
-    A device that one uplink had alone, and that several have now, or the other way round, is that of the uplink with
-    the same name, else of the one with the router that is remembered.
-    """
-    place = memory.devices[holder]
-    device = place.partition(" ")[0]
-    same = [name for name, now in places.items() if now == place]
-    alike = [n for n, now in places.items() if now.partition(" ")[0] == device and device in (now, place)]
-    if same or holder in alike:
-        return same[0] if same else holder
-    routers = {*place.split()[1:]} or {str(via) for (name, _), via in memory.gateways.items() if name == holder}
-    free = [n for n in alike if memory.devices.get(n, "").partition(" ")[0] != device]
-    known = {n: {*_addresses(config.uplinks[n])} for n in free}
-    found = [n for n in free if routers & known[n]] or [n for n in free if place == device or not known[n]]
-    return found[0] if found else None
+def _routers(memory: Memory) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for (name, _), via in memory.gateways.items():
+        found[name] = found.get(name, frozenset()) | {str(via)}
+    return found
 
 
 def renamings(memory: Memory, config: Config) -> Iterator[str]:
@@ -90,7 +57,7 @@ def renamings(memory: Memory, config: Config) -> Iterator[str]:
         if new in config.uplinks and not old.startswith(DEVICE):
             yield f"{old} is now called {new} ({config.uplinks[new].interface}); its connections stay"
     kept = set(names.values())
-    for name, place in _places(config).items():
+    for name, place in places(config).items():
         if names.get(name, "").startswith(DEVICE) and name not in kept:
             yield f"{name} is now another device, {place} instead of {memory.devices[name]}: its state starts anew"
 
@@ -99,7 +66,7 @@ def remembered(memory: Memory, config: Config) -> Memory:
     """Return the memory under the names of `config`, devices included; numbers are still those of before."""
     names = renamed(memory, config)
     ids = _moved(memory.ids, names)
-    devices = _moved(memory.devices, names) | _places(config)
+    devices = _moved(memory.devices, names) | places(config)
     return replace(
         memory,
         ids=ids,

@@ -190,7 +190,7 @@ def _full(sysctls: Mapping[str, str], before: Collection[str]) -> Iterator[str]:
 
 def _leased(config: Resolved, observed: Observed) -> Iterator[str]:
     for number, (name, uplink) in enumerate(config.uplinks.items(), 1):
-        if (lease := lease_of(uplink, Family.V4, observed)) is not None:
+        if name not in config.sharing and (lease := lease_of(uplink, Family.V4, observed)) is not None:
             yield warning_of(name, lease, uplink.interface, number)
 
 

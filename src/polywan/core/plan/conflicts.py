@@ -47,11 +47,11 @@ def _takes(config: Resolved, observed: Observed, rule: ForeignRule) -> str:
     if late or by_mark or rule.to is not None or rule.unknown:
         return ""
     links = everything(rule, observed.tables)
-    uplinks = {u.interface: name for name, u in config.uplinks.items()}
     by = " and ".join(links)
     text = f"policy rule `{rule.text()}` of another program sends"
-    if ours := [uplinks[link] for link in links if link in uplinks]:
-        wanted = f'delete it, and give polywan a rule with `uplink = "{ours[0]}"`'
+    uplinks = ([f'"{name}"' for name, u in config.uplinks.items() if u.interface == link] for link in links)
+    if ours := next(filter(None, uplinks), None):
+        wanted = f"delete it, and give polywan a rule with `uplink = {' or '.join(ours)}`"
         return f"{text} {_what(rule)} always by {by}, with no failover: {wanted}"
     if links and _broad(config, rule):
         return f"{text} {_what(rule)} by {by}, so polywan does not balance it"

@@ -112,6 +112,17 @@ def _hops(
         yield from ((path.link, path.via, path.onlink) for path in paths)
     # Of several routers on the link, the one that is in use; where each has an uplink, the one that main says.
     in_use = {path.link: path for path in reversed(paths) if path.link not in shared}
+    by_router = {(path.link, path.via): path for path in paths}
     for default in copied(observed, devices, Family.V4):
-        path = in_use.get(default.link)
-        yield (path.link, path.via, path.onlink) if path is not None else (default.link, default.via, False)
+        path = in_use.get(default.link) or by_router.get((default.link, default.via))
+        yield (
+            (path.link, path.via, path.onlink)
+            if path is not None
+            else (default.link, default.via, _onlink(observed, default))
+        )
+
+
+def _onlink(observed: Observed, default: DefaultRoute) -> bool:
+    """True when the router is in no network of the link."""
+    networks = (a.network for a in observed.addresses_of(default.link, Family.V4))
+    return default.via is not None and not any(default.via in network for network in networks)

@@ -80,6 +80,12 @@ class RulesetInput:
         """Devices that several uplinks have."""
         return frozenset(self.config.uplinks[name].interface for name in self.config.sharing)
 
+    @property
+    def by_shared(self) -> str:
+        """Match what leaves by one of them."""
+        devices = ", ".join(f'"{device}"' for device in sorted(self.shared))
+        return f"oifname {{ {devices} }}"
+
     def main_links(self, family: Family) -> frozenset[str]:
         """Return the links by which main's own default leaves.
 

@@ -34,8 +34,7 @@ def lent_addresses(inputs: RulesetInput) -> Iterator[NftRule]:
             yield NftRule(f'oifname "{device}" meta nfproto {family.nfproto} {snat}', f"lent address of {name}")
     if inputs.shared:
         # Such as probes have: masqueraded, it would be the device's first one, whichever router it goes to.
-        devices = ", ".join(f'"{device}"' for device in sorted(inputs.shared))
-        text = f"oifname {{ {devices} }} fib saddr . oif type local accept"
+        text = f"{inputs.by_shared} fib saddr . oif type local accept"
         yield NftRule(text, "has an address of the device already")
 
 

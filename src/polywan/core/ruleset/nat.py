@@ -11,6 +11,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, collapse_addresses
 from typing import Final
 
+from polywan.core.net import FAMILIES
 from polywan.core.policy.selection import Choice
 from polywan.core.policy.slots import slots
 from polywan.core.resolved import Resolved
@@ -21,6 +22,7 @@ from polywan.core.ruleset.neighbours.bridged import bridged_out
 from polywan.core.ruleset.neighbours.ipsec import not_translated
 from polywan.core.world.observed import Observed
 from polywan.core.world.prefixes6 import Side, claims, exchanges, inside_of, sides
+from polywan.core.world.shared_device import gateway_of, sole_router
 
 SRCNAT: Final = 100
 
@@ -151,6 +153,11 @@ def _fixed(inputs: RulesetInput, name: str) -> Iterator[NftRule]:
         yield NftRule(f"{whose} meta nfproto {family} snat {word} to {address}", f"fixed address of {name}")
     if not alone and uplink.nat != "masquerade":
         yield NftRule(f"{whose} accept", f"{name} translates nothing else")
+        for version in FAMILIES:
+            # Such as a packet that a specific route sends there, or one that is dealt out.
+            if (via := gateway_of(uplink, version)) is not None and sole_router(inputs.config, name, version):
+                text = f'oifname . rt {version.header} nexthop {{ "{uplink.interface}" . {via} }} accept'
+                yield NftRule(text, f"{name} translates nothing else")
 
 
 @lru_cache(maxsize=4)

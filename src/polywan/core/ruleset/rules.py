@@ -36,7 +36,7 @@ from polywan.core.ruleset.model import QUOTABLE, Chain, Hook, Key, NftRule, NftS
 from polywan.core.ruleset.neighbours.bridged import bridged_out
 from polywan.core.ruleset.neighbours.ipsec import let_out
 from polywan.core.world.lookups import Lookups, PrefixList
-from polywan.core.world.shared_device import gateway_of
+from polywan.core.world.shared_device import gateway_of, sole_router
 
 BEFORE_LEAVING: Final = -153
 """Priority of chain `kill_switch`. A chain of its own hook, so that `accept` is the end of it and of nothing else."""
@@ -185,17 +185,30 @@ def _guarded(rules: _Rules, number: int, rule: SteeringRule, text: str) -> Itera
 
 
 def _leaves_by(config: Resolved, names: tuple[str, ...]) -> Iterator[str]:
-    """Yield matches of which one holds for what leaves by one of these uplinks: by its device, or by its router."""
+    """Yield matches of which one holds for what leaves by one of these uplinks: by its device, or by its router.
+
+    Where another uplink has the same router, the mark of the connection tells.
+    """
     alone = [f'"{config.uplinks[name].interface}"' for name in names if name not in config.sharing]
     if alone:
         yield f"oifname {{ {', '.join(alone)} }}"
     for family in FAMILIES:
-        found = [
-            (config.uplinks[n].interface, gateway_of(config.uplinks[n], family)) for n in names if n in config.sharing
+        hop = f"oifname . rt {family.header} nexthop"
+        routers = {
+            name: f'"{config.uplinks[name].interface}" . {via}'
+            for name in names
+            if name in config.sharing and (via := gateway_of(config.uplinks[name], family)) is not None
+        }
+        sole = [router for name, router in routers.items() if sole_router(config, name, family)]
+        if sole:
+            yield f"{hop} {{ {', '.join(sole)} }}"
+        marked = [
+            f"{router} . {int(config.numbers[name].mark):#010x}"
+            for name, router in routers.items()
+            if not sole_router(config, name, family)
         ]
-        routers = ", ".join(f'"{device}" . {via}' for device, via in found if via is not None)
-        if routers:
-            yield f"oifname . rt {family.header} nexthop {{ {routers} }}"
+        if marked:
+            yield f"{hop} . ct mark & {config.layout.mask:#010x} {{ {', '.join(marked)} }}"
 
 
 def _inside(inputs: RulesetInput) -> frozenset[Key]:

@@ -85,25 +85,41 @@ def _sharing(inputs: RulesetInput) -> Iterator[_Sharing]:
 def _chains(
     known: tuple[_Sharing, ...], layout: MarkLayout, kept: tuple[str, ...], untranslated: NftRule
 ) -> dict[str, Chain]:
-    by_router = tuple(_by_router(known, "goto to_"))
     staying = tuple(s for s in known if s.device in kept and s.serves and s.family is Family.V4)
     return {
         "shared_arrival": Chain((*_arrivals(known), NftRule("accept", "from a host of the link itself"))),
         "shared_guard": Chain(tuple(_guard(known, layout, untranslated))),
-        "shared_bound": Chain((*by_router, NftRule("accept", "to a host of the link, or by no uplink's router"))),
-        "shared_kept": Chain((*_by_router(staying, "goto to_"), NftRule("goto policy_default", "no rule matched"))),
+        "shared_bound": Chain((*_bound(known), NftRule("accept", "to a host of the link, or by no uplink's router"))),
+        "shared_kept": Chain((*_bound(staying), NftRule("goto policy_default", "no rule matched"))),
     }
 
 
 def _arrivals(known: tuple[_Sharing, ...]) -> Iterator[NftRule]:
     """Whose is what comes in: first the router tells, then, where that has no name or several, the address."""
-    if found := _elements(_sole((s.device, s.mac, s.name) for s in known if s.mac), "goto to_"):
-        yield NftRule(f"iifname . ether saddr vmap {{ {found} }}", "by the router that has sent it")
     for family in FAMILIES:
-        own = _sole((s.device, a, s.name) for s in known if s.family is family for a in s.addresses)
-        if found := _elements(own, "goto to_"):
+        if found := _elements(
+            _sole((s.device, s.mac, s.name) for s in known if s.mac and s.family is family), "goto to_"
+        ):
+            text = f"meta nfproto {family.nfproto} iifname . ether saddr vmap {{ {found} }}"
+            yield NftRule(text, "by the router that has sent it")
+    for family in FAMILIES:
+        if found := _by_address(known, family):
             text = f"iifname . ct original {family.header} daddr vmap {{ {found} }}"
             yield NftRule(text, "by the address that it was sent to")
+
+
+def _by_address(known: tuple[_Sharing, ...], family: Family) -> str:
+    owned = ((s.device, a, s.name) for s in known if s.family is family for a in s.addresses)
+    return _elements(_sole(owned), "goto to_")
+
+
+def _bound(known: tuple[_Sharing, ...]) -> Iterator[NftRule]:
+    """By which uplink does a socket leave that is bound: by that of its address, else by that of its router."""
+    for family in FAMILIES:
+        if found := _by_address(known, family):
+            text = f"oifname . {family.header} saddr vmap {{ {found} }}"
+            yield NftRule(text, "by the address that it is bound to")
+    yield from _by_router(known, "goto to_")
 
 
 _Owned: TypeAlias = tuple[str, Hashable, str]

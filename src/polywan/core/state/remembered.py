@@ -156,9 +156,9 @@ def _device(name: str, raw: object) -> str:
     _named(name)
     _demand(isinstance(raw, str))
     # Where several uplinks have the device, addresses that tell which of them.
-    device, *addresses = str(raw).split(" ")
-    _demand(_DEVICE.takes(device))
-    for address in addresses:
+    device, *words = str(raw).split(" ")
+    _demand(_DEVICE.takes(device) and len(words) % 2 == 0 and {*words[::2]} <= {"via", "from"})
+    for address in words[1::2]:
         ip_address(address)
     return str(raw)
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel
 
-from polywan.config import Config, SteeringRule
+from polywan.config import Config, SteeringRule, Uplink
+from polywan.core.world.shared_device import inherited, places
 
 _LONGEST = 8
 
@@ -14,7 +15,7 @@ _LONGEST = 8
 def changes(before: Config, after: Config) -> tuple[str, ...]:
     """Return what is different, in the order of the file; nothing when both say the same.
 
-    An uplink is its device: one that only has another name is told as that.
+    An uplink is its device, and its router where others have that device: one with just another name is told as that.
     """
     lines = list(_all(before, after))
     more = len(lines) - _LONGEST
@@ -22,34 +23,40 @@ def changes(before: Config, after: Config) -> tuple[str, ...]:
 
 
 def _all(before: Config, after: Config) -> Iterator[str]:
-    was = {uplink.interface: name for name, uplink in before.uplinks.items()}
-    now = {uplink.interface: name for name, uplink in after.uplinks.items()}
-    for device, name in now.items():
-        old = was.get(device)
+    was = inherited(places(before), after, {})
+    names = {name: old for old, name in was.items()}
+    for name, uplink in after.uplinks.items():
+        old = names.get(name)
         if old is None:
             instead = before.uplinks.get(name)
-            yield f"{name} is new" if instead is None else f"{name} is now {device} instead of {instead.interface}"
+            yield f"{name} is new" if instead is None else _instead(name, uplink, instead)
             continue
         if old != name:
             yield f"{old} is now called {name}"
-        keys = [key for key in _keys(before.uplinks[old], after.uplinks[name]) if key != "health"]
+        keys = [key for key in _keys(before.uplinks[old], uplink) if key != "health"]
         if keys:
             yield f"{', '.join(keys)} changed for {name}"
-    yield from (f"{name} is removed" for device, name in was.items() if device not in now and name not in after.uplinks)
-    yield from _health(before, after, was, now)
+    yield from (f"{name} is removed" for name in before.uplinks if name not in was and name not in after.uplinks)
+    yield from _health(before, after, names)
     yield from _policies(before, after)
     yield from _rules(before.rules, after.rules)
     if keys := _keys(before.global_, after.global_):
         yield f"{', '.join(keys)} of [global] changed"
 
 
-def _health(before: Config, after: Config, was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+def _instead(name: str, now: Uplink, before: Uplink) -> str:
+    if now.interface != before.interface:
+        return f"{name} is now {now.interface} instead of {before.interface}"
+    return f"{name} has another gateway or source: it is another uplink"
+
+
+def _health(before: Config, after: Config, names: Mapping[str, str]) -> Iterator[str]:
     found: dict[tuple[str, ...], list[str]] = {}
-    for device, name in now.items():
-        if device in was and (keys := _keys(before.health_of(was[device]), after.health_of(name))):
+    for name in after.uplinks:
+        if name in names and (keys := _keys(before.health_of(names[name]), after.health_of(name))):
             found.setdefault(tuple(keys), []).append(name)
-    for changed, names in found.items():
-        yield f"health settings changed for {', '.join(names)} ({', '.join(changed)})"
+    for changed, uplinks in found.items():
+        yield f"health settings changed for {', '.join(uplinks)} ({', '.join(changed)})"
 
 
 def _policies(before: Config, after: Config) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from typing import Literal, TypeAlias
@@ -102,6 +102,14 @@ class TraceInput:
             return name
         return next((n for n, via in self._routers(found.link, family) if via == found.via), None)
 
+    def lets_out(self, packet: Packet, first: RouteAnswer, only: Collection[str]) -> bool:
+        """True when what main sends there, without a mark, leaves by one of these uplinks: its device or its router."""
+        name, via = self.by_device(first.link), first.via or packet.destination
+        if name not in self.config.sharing:
+            return name in only
+        routers = [n for n, router in self._routers(first.link, packet.family) if router == via]
+        return len(routers) == 1 and routers[0] in only
+
     def _routers(self, device: str | None, family: Family) -> Iterator[tuple[str, IPAddress]]:
         for name, uplink in self.config.uplinks.items():
             if uplink.interface == device and (via := gateway_of(uplink, family)) is not None:
@@ -115,7 +123,7 @@ class TraceInput:
         name = self.by_device(packet.in_interface)
         if name is None or name not in self.config.sharing or packet.in_interface is None:
             return name
-        known = [(n, via) for f in FAMILIES for n, via in self._routers(packet.in_interface, f)]
+        known = list(self._routers(packet.in_interface, packet.family))
         senders = {n for n, via in known if packet.mac == router_mac(self.observed, packet.in_interface, via)}
         if len(senders) == 1 and packet.mac:
             return senders.pop()

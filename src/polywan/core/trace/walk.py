@@ -50,7 +50,7 @@ def trace(inputs: TraceInput, packet: Packet) -> Trace:
     """Return the way of a connection that begins with this packet."""
     first = inputs.without_us or expected(inputs, packet)
     before = _arriving(inputs, packet, first) if packet.in_interface is not None else _outgoing(inputs, packet, first)
-    return _watched(inputs, before or _steered(inputs, packet, first))
+    return _watched(inputs, before or _steered(inputs, packet, first), first)
 
 
 def _steered(inputs: TraceInput, packet: Packet, first: RouteAnswer) -> Trace:
@@ -289,7 +289,7 @@ def _tried(inputs: TraceInput, packet: Packet) -> tuple[RuleResult, ...]:
     return tuple(tried)
 
 
-def _watched(inputs: TraceInput, found: Trace) -> Trace:
+def _watched(inputs: TraceInput, found: Trace, first: RouteAnswer) -> Trace:
     """The kill switch (`kill_switch`): what the rule's uplinks do not carry leaves by nobody, whoever sent it there."""
     packet = found.packet
     chosen_by_socket = packet.in_interface is None and inputs.holder(packet.mark) is not None
@@ -299,10 +299,12 @@ def _watched(inputs: TraceInput, found: Trace) -> Trace:
     rule = inputs.config.rules[tried[-1].number - 1] if tried and tried[-1].matched else None
     if rule is None or not rule.only:
         return found
-    allowed = [inputs.config.uplinks[name].interface for name in rule.only]
-    devices = [found.link] if found.outcome == "main" else [w.device for w in found.egresses]
-    outside = {u.interface for u in inputs.config.uplinks.values()} | {d.link for d in inputs.observed.defaults}
-    if all(device in allowed or device not in outside for device in devices):
+    outside = inputs.devices | {d.link for d in inputs.observed.defaults}
+    if found.outcome == "main":
+        devices, passes = [found.link], found.link not in outside or inputs.lets_out(packet, first, rule.only)
+    else:
+        devices, passes = [w.device for w in found.egresses], all(w.uplink in rule.only for w in found.egresses)
+    if passes:
         return found
     reason = f"rule {tried[-1].number} lets it leave by {' or '.join(rule.only)} only, and it would leave by "
     reason += " or ".join(str(device) for device in devices)

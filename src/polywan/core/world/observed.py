@@ -206,6 +206,14 @@ class Observed:
         """
         return _main_default_links(Same(self), family)
 
+    def best_defaults(self, family: Family) -> tuple[DefaultRoute, ...]:
+        """Main's default routes by which unmarked traffic leaves: those of `main_default_links`."""
+        links = self.main_default_links(family)
+        main = [d for d in self.defaults if d.family is family and d.table == TABLE_MAIN and d.source is None]
+        usable = [d for d in main if d.link in links]
+        best = min((d.metric for d in usable), default=None)
+        return tuple(d for d in usable if d.metric == best)
+
     def with_link(self, link: Link) -> Observed:
         """Return a copy in which the link is as given.
 

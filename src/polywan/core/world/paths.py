@@ -172,7 +172,11 @@ def _judge(
         return NoPath(reason=belongs)
     if others and link.point_to_point:
         return NoPath(reason=f"{link.name} leads to one peer: only one uplink can use it")
+    if (named := gateway_of(uplink, family)) is not None and observed.owns(named):
+        return NoPath(reason=f"gateway {named} is an address of this box")
     addresses = own_addresses(uplink, others, observed, family)
+    if others and not addresses and (present := observed.addresses_of(link.name, family)):
+        return NoPath(reason=_nobodys(link, present))
     prefixes = prefixes_of(uplink, observed, alone=not others) if family is Family.V6 else ()
     sourced = bool(addresses or prefixes or lent(uplink, family, observed) or _anybodys(uplink, family, observed))
     hop = _next_hop(name, uplink, link, family, observed, remembered) if sourced else None
@@ -189,6 +193,11 @@ def _judge(
 def _routerless(link: Link, family: Family) -> str:
     offers = ", and no router advertises itself" if family is Family.V6 else ""
     return f"{_word(family)} gateway not known yet: no default route through {link.name} in any table{offers}"
+
+
+def _nobodys(link: Link, present: tuple[IPInterface, ...]) -> str:
+    known = ", ".join(str(a.ip) for a in present)
+    return f"no address of {link.name} ({known}) is in the gateway's network, nor its source: set source"
 
 
 def _sourceless(uplink: Uplink, family: Family) -> str:

@@ -106,11 +106,14 @@ class RouteSocket:
         for watch in self._watches:
             watch.know_hops(self._hops)
         indices = _Indices()
-        return tuple(
-            Router(hop.link, hop.via, mac)
+        macs = {
+            hop: mac
             for hop in sorted(hops, key=str)
             if (index := indices.of(hop.link)) is not None and (mac := self._mac(hop.via, index))
-        )
+        }
+        for watch in self._watches:
+            watch.know_macs(macs)
+        return tuple(Router(*hop, mac) for hop, mac in macs.items())
 
     def _mac(self, address: IPAddress, index: int) -> str:
         with self._lock:

@@ -67,3 +67,20 @@ def test_one_with_ipv6_alone_may_have_all_of_the_devices_addresses() -> None:
 
 def test_a_fault_of_another_key_is_told_beside() -> None:
     assert [key for key, _ in found("weight = 0", "")] == ["uplinks.fibre.weight"]
+
+
+def test_a_source_is_no_router() -> None:
+    assert found('gateway = "192.168.1.1"\nsource = "192.168.1.1"', 'gateway = "192.168.1.2"') == [
+        ("uplinks.fibre.source", '"192.168.1.1" is the gateway of this uplink, too')
+    ]
+
+
+def test_the_kernel_cannot_choose_between_addresses_of_one_router() -> None:
+    one, two = 'gateway = "192.168.1.1"\nsource = "192.168.1.5"', 'gateway = "192.168.1.1"\nsource = "192.168.1.6"'
+    policy = '[policies.default]\nalgorithm = "multipath"\ntiers = [["fibre", "dsl"]]'
+    assert found(one, f"{two}\n{policy}") == [
+        (
+            "policies.default.algorithm",
+            'cannot tell "dsl" from "fibre": both leave by 192.168.1.1 on eth1',
+        )
+    ]

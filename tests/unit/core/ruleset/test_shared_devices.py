@@ -70,7 +70,7 @@ def test_nothing_of_it_is_there_while_each_uplink_has_its_device() -> None:
 
 def test_what_comes_in_is_told_by_its_router_before_its_address() -> None:
     first, second, rest = texts(table(TWO, seen(FIRST, SECOND)), "shared_arrival")
-    assert first.startswith("iifname . ether saddr vmap")
+    assert first.startswith("meta nfproto ipv4 iifname . ether saddr vmap")
     assert f'"card0" . {SECOND} : goto to_u2' in first
     assert second.startswith("iifname . ct original ip daddr vmap")
     assert '"card0" . 192.168.2.2 : goto to_u2' in second

@@ -75,18 +75,53 @@ def test_in_ipv6_the_prefix_tells() -> None:
     assert own(config, seen(*SIX), Family.V6) == {"u1": [SIX[0]], "u2": [SIX[1]]}
 
 
+def test_an_uplink_whose_address_has_gone_has_none_and_takes_none_of_the_others() -> None:
+    config = conf({"gateway": "192.168.1.1"}, {"gateway": "192.168.2.1"}, {"gateway": "10.0.0.1"})
+    assert own(config, seen(FOUR[1])) == {"u1": [], "u2": [FOUR[1]], "u3": []}
+    path = judged(config, seen(FOUR[1]))["u1", Family.V4]
+    assert path == NoPath(
+        reason="no address of card0 (192.168.2.2) is in the gateway's network, nor its source: set source"
+    )
+
+
+def test_a_source_that_is_not_there_is_replaced_by_no_other_address() -> None:
+    same = {"gateway": "192.168.1.1"}
+    config = conf({**same, "source": "192.168.1.2"}, {**same, "source": "192.168.1.3"})
+    assert own(config, seen(FOUR[0])) == {"u1": [FOUR[0]], "u2": []}
+
+
+def test_a_prefix_that_is_not_on_the_card_leaves_its_addresses_to_nobody() -> None:
+    config = conf(
+        {"gateway6": "fe80::1", "prefix6": "2001:db8:a000::/56"},
+        {"gateway6": "fe80::2", "prefix6": "2001:db8:b000::/56"},
+    )
+    assert own(config, seen(*SIX), Family.V6) == {"u1": [], "u2": []}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_address_is_given_to_somebody_and_nobody_is_left_without(family: Family) -> None:
-    """A law: whatever the file says, each has one of the addresses that are there."""
+def test_whatever_goes_the_others_keep_what_they_have(family: Family) -> None:
+    """A law: an address that goes takes nothing from the others, and gives them nothing that somebody names."""
     known = FOUR if family is Family.V4 else SIX
     keys = [{"gateway": "192.168.1.1"}, {"gateway": "10.0.0.1"}, {"gateway": "192.168.2.1", "source": "192.168.2.2"}]
     if family is Family.V6:
-        keys = [{"gateway6": "fe80::1"}, {"gateway6": "fe80::1", "prefix6": "2001:db8:b::/64"}]
+        keys = [
+            {"gateway6": "fe80::1", "source": "2001:db8:a::2"},
+            {"gateway6": "fe80::1"},
+            {"gateway6": "fe80::1", "prefix6": "2001:db8:b::/64"},
+        ]
     for first, second in product(keys, keys):
-        for addresses in (known, known[:1]):
-            shares = own(conf(first, second), seen(*addresses), family)
-            assert all(shares.values()), (first, second, addresses)
-            assert {a for share in shares.values() for a in share} <= set(addresses)
+        whole = own(conf(first, second), seen(*known), family)
+        for gone in known:
+            after = own(conf(first, second), seen(*(a for a in known if a != gone)), family)
+            for name, addresses in whole.items():
+                assert after[name] == [a for a in addresses if a != gone], (first, second, gone)
+
+
+def test_a_gateway_that_is_an_address_of_this_box_leads_nowhere() -> None:
+    config = conf({"gateway": "192.168.1.2"})
+    assert judged(config, seen(*FOUR))["u1", Family.V4] == NoPath(
+        reason="gateway 192.168.1.2 is an address of this box"
+    )
 
 
 def test_a_family_without_a_gateway_is_not_the_uplinks() -> None:

@@ -76,11 +76,22 @@ def first(inputs: RulesetInput) -> Iterator[NftRule]:
         text = f"meta nfproto ipv4 {doubtful}oifname {{ {links} }} goto steering_rules"
         yield NftRule(text, "perhaps bound: by rules; without one, all but TCP stays here")
     if inputs.shared:
-        shared = ", ".join(f'"{device}"' for device in sorted(inputs.shared))
-        yield NftRule(f"meta nfproto ipv4 oifname {{ {shared} }} goto shared_bound", "bound to a device or an address")
+        yield NftRule(f"meta nfproto ipv4 {inputs.by_shared} goto shared_bound", "bound to a device or an address")
+        yield from _elsewhere(inputs)
     yield NftRule("meta nfproto ipv4 oifname vmap @arrival", "bound to an uplink by device or address")
     yield NftRule("meta nfproto ipv6 oifname vmap @bound_6", "bound to an uplink by device or address")
     yield NftRule("goto steering_rules", "the box follows the same policies")
+
+
+def _elsewhere(inputs: RulesetInput) -> Iterator[NftRule]:
+    """IPv6 by a device of main's default that several uplinks have: bound, unless it goes to main's own router."""
+    if devices := inputs.shared & inputs.main_links(Family.V6):
+        routers = sorted(
+            {f'"{d.link}" . {d.via}' for d in inputs.observed.best_defaults(Family.V6) if d.link in devices}
+        )
+        if routers:
+            text = f"meta nfproto ipv6 {inputs.by_shared} oifname . rt ip6 nexthop != {{ {', '.join(routers)} }}"
+            yield NftRule(f"{text} goto shared_bound", "bound to an uplink by address")
 
 
 def _unbound(inputs: RulesetInput) -> frozenset[str]:

@@ -37,7 +37,8 @@ def let_out(*, xfrm: bool) -> tuple[NftRule, ...]:
 def of_this_box(inputs: RulesetInput) -> tuple[NftRule, ...]:
     """Return what comes before a choice for the box's own packets: the kernel has routed them once already."""
     carriers = NftRule(f"{_ENDS} oifname vmap @arrival", "IPsec: by the link of its own end")
-    return (*let_out(xfrm=inputs.observed.xfrm), carriers)
+    shared = (NftRule(f"{_ENDS} {inputs.by_shared} goto shared_bound", carriers.why),) if inputs.shared else ()
+    return (*let_out(xfrm=inputs.observed.xfrm), *shared, carriers)
 
 
 def from_outside(*, xfrm: bool) -> str:
