@@ -278,6 +278,7 @@ def _shared(inputs: RulesetInput) -> dict[str, Chain]:
             f"{ipsec.from_outside(xfrm=inputs.observed.xfrm)}iifname vmap @arrival",
             "from outside: replies go back the way it came",
         ),
+        *ipsec.unwrapped(layout, xfrm=inputs.observed.xfrm),
         stranger,
         here,
         *decided.theirs(inputs),

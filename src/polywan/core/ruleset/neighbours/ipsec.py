@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from polywan.core.net import MarkLayout
 from polywan.core.ruleset.inputs import RulesetInput
 from polywan.core.ruleset.model import NftRule
 
@@ -39,6 +40,14 @@ def of_this_box(inputs: RulesetInput) -> tuple[NftRule, ...]:
     carriers = NftRule(f"{_ENDS} oifname vmap @arrival", "IPsec: by the link of its own end")
     shared = (NftRule(f"{_ENDS} {inputs.by_shared} goto shared_bound", carriers.why),) if inputs.shared else ()
     return (*let_out(xfrm=inputs.observed.xfrm), *shared, carriers)
+
+
+def unwrapped(layout: MarkLayout, *, xfrm: bool) -> tuple[NftRule, ...]:
+    """Return what takes a mark of ours off what came in a tunnel: it is that of the packet which carried it."""
+    if not xfrm:
+        return ()
+    carried = f"meta secpath exists meta mark & {layout.mask:#010x} @ours"
+    return (NftRule(f"{carried} meta mark set meta mark & {layout.keep:#010x}", "IPsec: its carrier's mark"),)
 
 
 def from_outside(*, xfrm: bool) -> str:
