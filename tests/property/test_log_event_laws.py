@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from polywan.core.policy.selection import unserved_policies
-from polywan.core.state import outages
+from polywan.core.policy.uplink_state import OUT
 from support.examples import examples
 from support.timeline import Sim
 
@@ -43,4 +43,4 @@ def test_states_policies_and_outages_are_told_as_they_are_in_the_end(steps: list
     losses = [line for line in sim.lines if line.startswith("uplink.down: ")]
     assert len(losses) == sum(history.count for history in state.known.memory.outages.values())
     for name, history in state.known.memory.outages.items():
-        assert (history.lasting is not None) == (state.decision.views[name].state in outages.OUT)
+        assert (history.lasting is not None) == (state.decision.views[name].state in OUT)

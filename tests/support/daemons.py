@@ -10,10 +10,12 @@ from pathlib import Path
 from polywan.core.state.events import ConfigLoaded
 from polywan.core.state.memory import Memory
 from polywan.core.state.state import Known, State
+from polywan.daemon.journal import Journal
 from polywan.daemon.lookups.resolver import SystemResolver
 from polywan.daemon.lookups.watcher import LookupWatcher
 from polywan.daemon.loop import Daemon
 from polywan.daemon.main import Places, Service
+from polywan.daemon.tasks.recording import Recorder
 from polywan.kernel.fake.kernel import FakeKernel
 from polywan.probe.fake import FakeProber
 from support.engine_world import config, world
@@ -34,7 +36,8 @@ def daemon_over(kernel: FakeKernel, state_dir: Path, memory: Memory | None = Non
 
 def service_of(daemon: Daemon, kernel: FakeKernel, places: Places) -> Service:
     """Return what answers the control socket of a daemon; needs a running loop."""
-    return Service(daemon, kernel, LookupWatcher(daemon, SystemResolver()), places)
+    recorder = Recorder(Journal(places.state_dir))
+    return Service(daemon, kernel, LookupWatcher(daemon, SystemResolver()), places, recorder)
 
 
 def places_in(directory: Path) -> Places:
@@ -49,6 +52,7 @@ async def running(
     *,
     memory: Memory | None = None,
     prepare: Callable[[FakeKernel], None] = lambda _: None,
+    recorder: Recorder | None = None,
 ) -> AsyncIterator[tuple[Daemon, FakeKernel]]:
     """Run a daemon, and yield it with its kernel once it is ready; a story may take 5 s, and must not end it.
 
@@ -57,10 +61,13 @@ async def running(
         uplinks: how many it has.
         memory: what it knows of the daemon before.
         prepare: changes the kernel before the daemon starts.
+        recorder: keeps its journal.
     """
     kernel = kernel_of(uplinks)
     prepare(kernel)
     daemon = daemon_over(kernel, state_dir, memory)
+    if recorder is not None:
+        recorder.follow(daemon)
     daemon.post(ConfigLoaded(config(uplinks)))
     runner = asyncio.create_task(daemon.run())
     try:

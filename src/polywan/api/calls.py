@@ -6,8 +6,19 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from polywan.api.affinity import Affinity, Forgotten
 from polywan.api.document import Document
+from polywan.api.events import Events
 from polywan.api.flows import Flows
-from polywan.api.requests import DrainUplink, Nothing, OfPolicy, OfUplink, What, WhatToPlan, WhomToForget, Words
+from polywan.api.requests import (
+    DrainUplink,
+    Nothing,
+    OfEvents,
+    OfPolicy,
+    OfUplink,
+    What,
+    WhatToPlan,
+    WhomToForget,
+    Words,
+)
 from polywan.api.running import Planned, Reloaded, Removed, Shown
 from polywan.api.status import Status
 from polywan.api.uplinks import UplinkChanged, UplinkReport, ViaGroup
@@ -47,6 +58,7 @@ class Call(Generic[Asked, Answered]):
 STATUS: Final = Call("GET", "/v1/status", Nothing, Status)
 WHY: Final = Call("GET", "/v1/why", Words, Explanation)
 FLOWS: Final = Call("GET", "/v1/flows", Words, Flows)
+JOURNAL: Final = Call("GET", "/v1/events", OfEvents, Events)
 AFFINITY: Final = Call("GET", "/v1/affinity", OfPolicy, Affinity)
 SHOW: Final = Call("GET", "/v1/show/{what}", What, Shown)
 CLEAR_AFFINITY: Final = Call("POST", "/v1/affinity/clear", WhomToForget, Forgotten)
@@ -63,6 +75,7 @@ CALLS: Final[tuple[Call[Any, Any], ...]] = (
     STATUS,
     WHY,
     FLOWS,
+    JOURNAL,
     AFFINITY,
     SHOW,
     CLEAR_AFFINITY,

@@ -40,6 +40,22 @@ class OfPolicy(Document):
     policy: str | None = None
 
 
+class OfEvents(Document):
+    """Entries of the journal, oldest first: the first 100 that fit, or without `since` and `after` the last 100.
+
+    Attributes:
+        uplink: of this uplink only.
+        since: from that time on: "2h" for two hours ago, or a moment in ISO 8601, local without an offset.
+        after: behind the entry of that number.
+        wait: seconds to wait for one when there is none; needs `after`.
+    """
+
+    uplink: str | None = None
+    since: str | None = None
+    after: str | None = None
+    wait: str | None = None
+
+
 class WhomToForget(Document):
     """Clients of an address or network, or with `all` = "true" every one; of a policy, or of all."""
 

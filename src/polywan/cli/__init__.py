@@ -19,6 +19,7 @@ VERBS = {
     "down": "remove everything and leave the kernel as found",
     "status": "show state, share and reason of every uplink",
     "uplink": "disable, drain, enable or test an uplink",
+    "events": "show what happened to every uplink, when and why",
     "flows": "list connections and their uplinks",
     "affinity": "list or forget clients that keep their uplink",
     "why": "explain which uplink a connection would take",

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, assert_never
 from polywan.core.engine import agenda, list_preload, passive
 from polywan.core.engine import step as engine
 from polywan.core.errors import KernelError, PolywanError
+from polywan.core.journal.changes import Change
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan.plan import NftBatch, Plan
 from polywan.core.ruleset.model import declare_texts
@@ -31,6 +32,7 @@ from polywan.core.state.effects import (
     Level,
     Log,
     Read,
+    Record,
     ReleaseConnections,
     SampleTraffic,
     SaveMemory,
@@ -50,7 +52,7 @@ from polywan.daemon.tasks.holding import Holder
 from polywan.daemon.tasks.keeping import Keeper
 from polywan.daemon.tasks.seeking import TrafficSampler
 from polywan.daemon.tasks.traffic import Meter
-from polywan.kernel.api import Freed, Machine
+from polywan.kernel.api import Machine
 from polywan.probe.api import Prober
 
 log = logging.getLogger("polywan")
@@ -66,6 +68,8 @@ class Daemon:
 
     Attributes:
         feeds: further sources of events, which run as long as the loop does.
+        meter: measures what goes by the uplinks.
+        on_changes: takes what became of uplinks in one decision, and must return at once.
     """
 
     def __init__(self, kernel: Machine, prober: Prober, state: State, state_dir: Path) -> None:
@@ -83,7 +87,7 @@ class Daemon:
         self._halted = False
         self._writes = 0
         self._notices = 0
-        self._meter = Meter(kernel, lambda: self.state)
+        self.meter = Meter(kernel, lambda: self.state)
         self._staging = asyncio.Lock()
         self._handed: list[tuple[Event, asyncio.Future[None]]] = []
         self._settling: list[asyncio.Future[None]] = []
@@ -93,6 +97,7 @@ class Daemon:
         self.feeds: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.ready = asyncio.Event()
         self.on_settled: Callable[[], None] = lambda: None
+        self.on_changes: Callable[[tuple[Change, ...]], None] = lambda _: None
 
     def post(self, event: Event) -> None:
         """Hand the loop an event."""
@@ -150,7 +155,7 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._feed_kernel())
                 group.create_task(self._feed_new_connections())
-                group.create_task(self._meter.run())
+                group.create_task(self.meter.run())
                 for feed in self.feeds:
                     group.create_task(feed())
                 await self._failed
@@ -267,6 +272,8 @@ class Daemon:
                 self._keeper.remember(memory)
             case Log(level, event, text):
                 log.log(LEVELS[level], "%s: %s", event, printable(text))
+            case Record(changes):
+                self.on_changes(changes)
             case _:
                 assert_never(effect)
 
@@ -346,7 +353,7 @@ class Daemon:
         for problem in freed.problems:
             log.warning("release.partial: %s", problem)
         if freed.forgotten or freed.challenged or freed.ended:
-            log.info("released connections of %s (IPv%d): %s", cut.uplink, cut.family, _freed(freed))
+            log.info("released connections of %s (IPv%d): %s", cut.uplink, cut.family, freed.summary)
 
     def _forget(self, mark: int, mask: int, doomed: Doomed, reason: str, *families: Family) -> None:
         now = time.monotonic()
@@ -386,15 +393,4 @@ class Daemon:
 
     async def traffic(self) -> Mapping[str, Traffic]:
         """Return connections, bytes and rates by uplink."""
-        return await self._meter.traffic()
-
-
-def _freed(freed: Freed) -> str:
-    parts = []
-    if freed.challenged:
-        parts.append(f"{freed.challenged - freed.silent} of {counted(freed.challenged, 'TCP client')} reset")
-    if freed.ended:
-        parts.append(f"{counted(freed.ended, 'socket')} of this box ended")
-    if freed.forgotten:
-        parts.append(f"{counted(freed.forgotten, 'other')} to choose again")
-    return ", ".join(parts)
+        return await self.meter.traffic()

@@ -24,22 +24,25 @@ from polywan.api.uplinks import ViaGroup
 from polywan.api.why import Explanation
 from polywan.config import Loaded, load_with_warnings
 from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature, NotPermitted, PolywanError
+from polywan.core.journal.changes import Standings
 from polywan.core.plan.plan import describe_nexthop, describe_route, describe_rule
 from polywan.core.routing.sysctls import wants_multipath
 from polywan.core.ruleset.conditions import dnsmasq_lines
 from polywan.core.ruleset.model import HELD
 from polywan.core.state.memory import Memory
-from polywan.core.state.state import Known, State
+from polywan.core.state.state import Done, Known, State
 from polywan.core.status.document import document
 from polywan.core.trace.question import QuestionError
 from polywan.core.words import counted, printable
 from polywan.daemon import logs
 from polywan.daemon.api import exec_via, why
 from polywan.daemon.api import plan as planning
+from polywan.daemon.api.events import Journalled
 from polywan.daemon.api.flows import Tracking
 from polywan.daemon.api.http import route
 from polywan.daemon.api.listening import listening
 from polywan.daemon.api.uplinks import Uplinks
+from polywan.daemon.journal import Journal
 from polywan.daemon.lookups.resolver import SystemResolver
 from polywan.daemon.lookups.watcher import LookupWatcher
 from polywan.daemon.loop import Daemon
@@ -47,6 +50,7 @@ from polywan.daemon.notify import notify
 from polywan.daemon.reloading import Reloader
 from polywan.daemon.removing import recalled, remove
 from polywan.daemon.rundir import DirectoryLock, locked
+from polywan.daemon.tasks.recording import Recorder
 from polywan.daemon.tasks.settings import SettingsWatch
 from polywan.kernel import heap
 from polywan.kernel.api import Machine
@@ -69,7 +73,9 @@ class Places:
 class Service:
     """Carries out what the control socket and signals ask for."""
 
-    def __init__(self, daemon: Daemon, kernel: Machine, lookups: LookupWatcher, places: Places) -> None:
+    def __init__(
+        self, daemon: Daemon, kernel: Machine, lookups: LookupWatcher, places: Places, recorder: Recorder
+    ) -> None:
         self._daemon = daemon
         self._kernel = kernel
         self._lookups = lookups
@@ -78,7 +84,9 @@ class Service:
         self._uplinks = Uplinks(daemon)
         self._started = asyncio.get_running_loop().time()
         self._reloader = Reloader(daemon, kernel, lookups, places.config)
+        self._recorder = recorder
         self.stop = asyncio.Event()
+        self._journalled = Journalled(recorder, lambda: daemon.state, self.stop)
 
     def routes(self) -> list[Route]:
         """Return who answers each call."""
@@ -86,6 +94,7 @@ class Service:
             route(calls.STATUS, self.status),
             route(calls.WHY, self.why),
             route(calls.FLOWS, self._tracking.flows),
+            route(calls.JOURNAL, self._journalled.events),
             route(calls.AFFINITY, self._tracking.affinity),
             route(calls.SHOW, self.show),
             route(calls.CLEAR_AFFINITY, self._tracking.clear),
@@ -111,7 +120,7 @@ class Service:
             time.time() - now,
             traffic,
             now,
-            daemon.troubles,
+            (*daemon.troubles, *self._recorder.troubles),
             daemon.notes,
         )
 
@@ -288,11 +297,13 @@ async def _serve(loaded: Loaded, places: Places, held: DirectoryLock) -> None:
         raise lack(lacking)
     memory = recalled(kernel, places.state_dir)
     prober = NetProber()
-    daemon = Daemon(kernel, prober, _first(memory), places.state_dir)
+    recorder = Recorder(Journal(places.state_dir))
+    daemon = Daemon(kernel, prober, _first(memory, await recorder.load()), places.state_dir)
+    recorder.follow(daemon)
     daemon.on_settled = lambda: notify("WATCHDOG=1")
     lookups = LookupWatcher(daemon, SystemResolver())
     daemon.feeds += [lookups.run, SettingsWatch(lambda: daemon.state, daemon.post).run]
-    service = Service(daemon, kernel, lookups, places)
+    service = Service(daemon, kernel, lookups, places, recorder)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.end)
@@ -309,14 +320,16 @@ async def _serve(loaded: Loaded, places: Places, held: DirectoryLock) -> None:
         await _until_stopped(daemon, service, places, held)
     finally:
         notify("STOPPING=1")
+        await recorder.close()
         prober.close()
         kernel.close()
 
 
-def _first(memory: Memory) -> State:
+def _first(memory: Memory, standings: Standings) -> State:
     """Return what a daemon knows that has just started."""
+    unix = time.time() - time.monotonic()
     return State(
-        known=Known(memory=memory, unix=time.time() - time.monotonic(), zone=float(time.localtime().tm_gmtoff))
+        known=Known(memory=memory, unix=unix, zone=float(time.localtime().tm_gmtoff)), done=Done(standings=standings)
     )
 
 

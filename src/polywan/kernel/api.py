@@ -12,6 +12,7 @@ from polywan.core.plan.plan import ActualState, ApplyReport, Plan
 from polywan.core.ruleset.model import NftTable
 from polywan.core.state.events import KernelEvent, NewConnections
 from polywan.core.trace.route_query import RouteAnswer, RouteQuery
+from polywan.core.words import counted
 from polywan.core.world.affinity import AffinityEntry
 from polywan.core.world.conntrack import Flow
 from polywan.core.world.observed import Observed
@@ -44,6 +45,18 @@ class Freed:
             ended=self.ended + other.ended,
             problems=tuple(dict.fromkeys((*self.problems, *other.problems))),
         )
+
+    @property
+    def summary(self) -> str:
+        """What there is to tell people of it."""
+        parts = []
+        if self.challenged:
+            parts.append(f"{self.challenged - self.silent} of {counted(self.challenged, 'TCP client')} reset")
+        if self.ended:
+            parts.append(f"{counted(self.ended, 'socket')} of this box ended")
+        if self.forgotten:
+            parts.append(f"{counted(self.forgotten, 'other')} to choose again")
+        return ", ".join(parts)
 
 
 class Kernel(Protocol):

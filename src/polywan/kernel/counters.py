@@ -9,6 +9,7 @@ from typing import Final
 from polywan.core.errors import KernelError
 
 PATH: Final = Path("/proc/thread-self/net/dev")
+BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _RECEIVED: Final = 0
 _SENT: Final = 8
 
@@ -32,3 +33,11 @@ def _decoded(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
         name, _, rest = line.rpartition(":")
         fields = rest.split()
         yield name.strip(), (int(fields[_RECEIVED]), int(fields[_SENT]))
+
+
+def boot(path: Path = BOOT) -> str:
+    """Return what names this boot of the machine, since which devices count (random(4)); empty where it is hidden."""
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""

@@ -15,6 +15,7 @@ from polywan.config import Config
 from polywan.core.engine import agenda, passive
 from polywan.core.engine import step as engine
 from polywan.core.health.probes import ProbeOrder, ProbeResult
+from polywan.core.journal.changes import Change, Standings
 from polywan.core.net import FAMILIES, PROTOCOLS
 from polywan.core.plan.plan import Plan
 from polywan.core.state import relevance
@@ -29,6 +30,7 @@ from polywan.core.state.effects import (
     InspectDrain,
     Log,
     Read,
+    Record,
     ReleaseConnections,
     SampleTraffic,
     SaveMemory,
@@ -46,7 +48,7 @@ from polywan.core.state.events import (
     Tick,
 )
 from polywan.core.state.memory import Memory
-from polywan.core.state.state import Known, State
+from polywan.core.state.state import Done, Known, State
 from polywan.core.world.conntrack import BLUR, stray, translated_to
 from polywan.core.world.observed import Observed
 from polywan.core.world.shared_device import next_hops
@@ -72,7 +74,8 @@ class Simulation:
         memory: what it has written down, and finds when it starts again.
         now: the time.
         listeners: are called with each effect, before it is carried out.
-        log: what people were told, each line with its time.
+        log: what people were told, each line with its time; `changes`: what the journal was told,
+            and `standings` what it knows by that.
     """
 
     def __init__(self, observed: Observed, internet: Internet | None = None) -> None:
@@ -83,6 +86,8 @@ class Simulation:
         self.now = 0.0
         self.listeners: list[Callable[[Effect], None]] = []
         self.log: list[tuple[float, Log]] = []
+        self.changes: list[Change] = []
+        self.standings: Standings = {}
         self._script = EventQueue()
         self._queue = EventQueue()
         self._reading = False
@@ -91,10 +96,10 @@ class Simulation:
         self._notices = 0
 
     def start(self, config: Config) -> None:
-        """Begin as a new process: of one before it only kernel and memory remain."""
+        """Begin as a new process: of one before it only kernel, memory and the journal remain."""
         self._queue.clear()
         self._reading = self._refused = False
-        self.state = State(known=Known(memory=self.memory))
+        self.state = State(known=Known(memory=self.memory), done=Done(standings=self.standings))
         self._queue.put(self.now, ConfigLoaded(config))
         self.run_until(self.now)
 
@@ -181,6 +186,9 @@ class Simulation:
                 self.memory = memory
             case Log():
                 self.log.append((self.now, effect))
+            case Record(changes):
+                self.changes += changes
+                self.standings = self.state.done.standings
             case _:
                 assert_never(effect)
 

@@ -213,7 +213,7 @@ def test_an_uplink_that_is_pointed_at_another_device_has_no_rate_of_the_differen
         await daemon.traffic()
         swapped = {"u1": {"interface": "wan3"}, "u3": {"interface": "wan1"}, "u2": {"interface": "wan2"}}
         await daemon.settle(ConfigLoaded(Config.model_validate({"uplinks": swapped})))
-        daemon._meter._shown = None
+        daemon.meter._shown = None
         traffic = await daemon.traffic()
         assert traffic["u1"].rx_bytes == 10**15
         assert {(t.rx_bps, t.tx_bps) for t in traffic.values()} == {(0.0, 0.0)}

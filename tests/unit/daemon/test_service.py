@@ -13,7 +13,17 @@ import pytest
 from polywan.api import calls
 from polywan.api.calls import CALLS, Call
 from polywan.api.document import Document
-from polywan.api.requests import DrainUplink, Nothing, OfPolicy, OfUplink, What, WhatToPlan, WhomToForget, Words
+from polywan.api.requests import (
+    DrainUplink,
+    Nothing,
+    OfEvents,
+    OfPolicy,
+    OfUplink,
+    What,
+    WhatToPlan,
+    WhomToForget,
+    Words,
+)
 from polywan.client import Client
 from polywan.core.errors import ControlError, KernelError, MissingFeature
 from polywan.core.policy.operator import Verb
@@ -27,6 +37,7 @@ HANDLERS: Final[dict[Call[Any, Any], tuple[str, Document]]] = {
     calls.STATUS: ("status", Nothing()),
     calls.WHY: ("why", Words(words={"to": "192.0.2.1"})),
     calls.FLOWS: ("_tracking.flows", Words(words={"uplink": "u1"})),
+    calls.JOURNAL: ("_journalled.events", OfEvents(uplink="u1", since="2h")),
     calls.AFFINITY: ("_tracking.affinity", OfPolicy(policy="default")),
     calls.SHOW: ("show", What(what="nft")),
     calls.CLEAR_AFFINITY: ("_tracking.clear", WhomToForget(all="true")),

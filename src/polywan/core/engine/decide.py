@@ -8,7 +8,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from polywan.core.engine import cuts, draining, routers, standby_probing, target_blame
-from polywan.core.engine.log_events import tell
+from polywan.core.engine.log_events import record, tell
 from polywan.core.evolve import replace
 from polywan.core.health import fail_static, slow_start
 from polywan.core.health import rounds as hl
@@ -34,6 +34,7 @@ from polywan.core.state.effects import (
     Hold,
     Level,
     Log,
+    Record,
     SaveMemory,
 )
 from polywan.core.state.memory import Memory
@@ -117,6 +118,7 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
     renew_at = inf if any(hold.name == FAST_TABLE for hold in holds) else after.agenda.renew_at
     after = replace(after, agenda=replace(after.agenda, sweeps=later, renew_at=renew_at))
     logged, notes = tell(state, after, now)
+    standings, changes = record(state, after, logged, now)
     effects = (
         *_written(state, made, memory),
         *holds,
@@ -129,8 +131,9 @@ def decide(state: State, now: float, *, after_read: bool) -> tuple[State, tuple[
         *([drift.repair_log(made.foreign, state.done.repairs.culprit)] if made.tampered else ()),
         *_raised(state, made.decision),
         *notes,
+        *([Record(changes)] if changes else ()),
     )
-    return replace(after, done=replace(after.done, logged=logged)), effects
+    return replace(after, done=replace(after.done, logged=logged, standings=standings)), effects
 
 
 def _choose(state: State, known: _Known, now: float, *, after_read: bool) -> _Choice:

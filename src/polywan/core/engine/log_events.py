@@ -1,4 +1,4 @@
-"""Tell what happens to uplinks and policies, as sentences for the log: what changed, from what, and for how long.
+"""Tell what happens to uplinks and policies: sentences for the log, and changes for the journal and for hooks.
 
 A loss is told at once. What usually comes in several parts is told once they have all come: an uplink returns in one
 family and then in the other, an address goes and another one comes, a policy is left by one uplink after the other.
@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from polywan.core.engine import probing
 from polywan.core.health import damping as dm
+from polywan.core.health.layers import Findings
 from polywan.core.health.rounds import Health
 from polywan.core.identity import PerKey
+from polywan.core.journal.changes import Change, Standing, Standings, follow
+from polywan.core.journal.ends import NO_ENDS, Ends, exchanged
+from polywan.core.journal.hooks import with_hooks
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy.selection import unserved_policies
-from polywan.core.policy.uplink_state import BUSY, UplinkState, UplinkView
+from polywan.core.policy.uplink_state import BUSY, OUT, SERVING, UplinkState, UplinkView, judge_family
 from polywan.core.state import outages as past
 from polywan.core.state.effects import Level, Log
-from polywan.core.state.logged import Ends, Flaps, Logged, Waiting
-from polywan.core.state.outages import OUT, SERVING
+from polywan.core.state.logged import Flaps, Logged, Waiting
 from polywan.core.state.state import State
 from polywan.core.words import lasted, listed, ordinal
 from polywan.core.world.paths import NoPath, Path, UplinkFamily
@@ -81,6 +85,64 @@ def held_for(state: State, key: UplinkFamily, now: float) -> float | None:
     return remaining if remaining > 0 else None
 
 
+def record(old: State, new: State, logged: Logged, now: float) -> tuple[Standings, tuple[Change, ...]]:
+    """Return what the journal knows after a decision, and what it is told, which is what the log was told.
+
+    Args:
+        old: the state before the decision.
+        new: the state after it.
+        logged: what was told by now.
+        now: monotonic seconds.
+    """
+    known, views = old.done.standings, new.decision.views
+    changed = [name for name, seen in views.items() if _may_differ(old, logged, name, seen)]
+    if old.ready and not changed and known.keys() == views.keys() and logged.ends == old.done.logged.ends:
+        return known, ()
+    found = probing.found(new)
+    seen = {
+        name: _standing(new, logged, name, found, known.get(name))
+        if name in changed or logged.ends != old.done.logged.ends
+        else known[name]
+        for name in views
+    }
+    standings, changes = follow(known, seen, now, first=not old.ready)
+    return standings, with_hooks(known, standings, changes, None if old.ready else _lost_meanwhile(old, new))
+
+
+def _may_differ(old: State, logged: Logged, name: str, seen: UplinkView) -> bool:
+    """False when neither what decisions say of an uplink nor what was told of it is new, nor its name."""
+    known = old.done.standings.get(name)
+    same = logged.states.get(name) == old.done.logged.states.get(name)
+    return known is None or known.uplink != name or not same or seen is not old.decision.views.get(name)
+
+
+def _standing(state: State, logged: Logged, name: str, found: Findings, known: Standing | None) -> Standing:
+    """What there is to record of an uplink; what is not told yet is as it was."""
+    view = state.decision.views[name]
+    state_logged, since = logged.states.get(name, (None, 0.0))
+    if state_logged is not view.state and known is not None:
+        return known
+    families = [family for family in FAMILIES if (name, family) in state.decision.reach]
+    judged = {f: judge_family((name, f), state.decision.reach, state.health.rounds, found)[0] for f in families}
+    asked = view.state in (*SERVING, UplinkState.DOWN)
+    return Standing(
+        uplink=name,
+        interface=state.known.config.uplinks[name].interface if state.known.config else "",
+        state=view.state,
+        reason=view.reason,
+        families={f: word is not UplinkState.DOWN for f, word in judged.items()} if asked else {},
+        ends={f: logged.ends[name, f] for f in families if (name, f) in logged.ends},
+        since=since,
+        ends_since=since,
+    )
+
+
+def _lost_meanwhile(old: State, new: State) -> frozenset[str]:
+    """Return the uplinks of which an outage began with this decision."""
+    before, after = old.known.memory.outages, new.known.memory.outages
+    return frozenset(name for name, history in after.items() if history.lasting and history is not before.get(name))
+
+
 class _Writer:
     """One decision's notes, and what is told by then."""
 
@@ -112,7 +174,7 @@ class _Writer:
             before, since = self._states.get(name, (None, self._now))
             if seen.state is not before and self._settled(name, seen.state, before):
                 yield self._change(name, seen, before, self._now - since)
-                self._states[name] = (seen.state, seen.since)
+                self._states[name] = (seen.state, self._began(name, seen))
                 if seen.state not in OUT:
                     self._flaps.pop(name, None)
                     self._held.discard(name)
@@ -132,7 +194,7 @@ class _Writer:
             if known is None and not self._old.ready:
                 self._ends[key] = ends
             elif self._due(waiting, EXCHANGE):
-                text = _exchanged(known or Ends(None, None), ends)
+                text = exchanged(known or NO_ENDS, ends)
                 self._ends[key] = ends
                 if text:
                     yield Log(Level.INFO, "uplink.address", f"{key[0]}: {text}")
@@ -180,6 +242,14 @@ class _Writer:
             return True
         settings = self._new.known.probing[name]
         return self._due(("state", name), settings.interval + settings.timeout)
+
+    def _began(self, name: str, seen: UplinkView) -> float:
+        """Return when it came to its state: an uplink that returns in one family returns with that."""
+        due = self._old.done.logged.waits.get(("state", name))
+        if due is None:
+            return seen.since
+        settings = self._new.known.probing[name]
+        return min(seen.since, due - settings.interval - settings.timeout)
 
     def _change(self, name: str, seen: UplinkView, before: UplinkState | None, seconds: float) -> Log:
         level = Level.INFO if seen.state in WANTED_STATES else Level.WARNING
@@ -265,19 +335,3 @@ class _Writer:
             f"{name} is flapping: its link was lost {FLAPPING} times in {lasted(seconds)}; "
             f"it serves again after answering for {lasted(hold)}"
         )
-
-
-def _exchanged(before: Ends, after: Ends) -> str:
-    """Say what became of an address and a gateway; empty when there is none now and was none."""
-    if after.address is None:
-        return "" if before.address is None else f"address {before.address} is gone"
-    parts = [_changed("address", before.address, after.address)]
-    if after.gateway is not None:
-        parts.append(_changed("gateway", before.gateway, after.gateway))
-    elif before.gateway is not None:
-        parts.append(f"gateway {before.gateway} is gone")
-    return ", ".join(parts)
-
-
-def _changed(what: str, before: str | None, after: str) -> str:
-    return f"{what} {after}" if before in (None, after) else f"{what} {before} → {after}"

@@ -103,7 +103,9 @@ def followed(state: State, names: Names) -> State:
             drains={k: v for k, v in _keys_moved(state.decision.drains, names).items() if not k[0].startswith(DEVICE)},
             selection=None if state.decision.selection is None else _selection(state.decision.selection, names),
         ),
-        done=replace(state.done, logged=_logged(state.done.logged, names)),
+        done=replace(
+            state.done, logged=_logged(state.done.logged, names), standings=_moved(state.done.standings, names)
+        ),
         agenda=replace(
             state.agenda,
             sweeps=tuple(replace(s, uplink=names.get(s.uplink, s.uplink)) for s in state.agenda.sweeps),

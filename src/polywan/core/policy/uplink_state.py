@@ -38,6 +38,13 @@ class UplinkState(StrEnum):
     DRAINED = "drained"
 
 
+SERVING: Final = (UplinkState.UP, UplinkState.DEGRADED)
+"""States in which an uplink may be given new connections."""
+
+OUT: Final = (UplinkState.DOWN, UplinkState.MISSING)
+"""States in which it is not, although people want it to be."""
+
+
 @dataclass(frozen=True, slots=True)
 class UplinkView:
     """An uplink's state, since when (monotonic seconds), and why."""

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 from polywan.core.health.layers import CheckOrder
 from polywan.core.health.life import Inside, Watched
 from polywan.core.health.probes import ProbeOrder
+from polywan.core.journal.changes import Change
 from polywan.core.net import Family
 from polywan.core.plan.plan import Plan
 from polywan.core.ruleset.model import NftTable
@@ -163,6 +164,13 @@ class Log:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Record what became of uplinks in the journal, and call the hooks for it; both may take their time."""
+
+    changes: tuple[Change, ...]
+
+
 Effect: TypeAlias = (
     Apply
     | Hold
@@ -177,4 +185,5 @@ Effect: TypeAlias = (
     | ForgetWrongSource
     | SaveMemory
     | Log
+    | Record
 )

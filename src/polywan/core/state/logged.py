@@ -6,19 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from polywan.core.journal.ends import Ends
 from polywan.core.policy.uplink_state import UplinkState
 from polywan.core.world.observed import Observed
 from polywan.core.world.paths import UplinkFamily
 
 Waiting: TypeAlias = tuple[Literal["state", "ends", "policies"], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Ends:
-    """Both ends of a link in one family, as text; None where there is none."""
-
-    address: str | None
-    gateway: str | None
 
 
 @dataclass(frozen=True, slots=True)

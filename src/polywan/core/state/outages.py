@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from polywan.core.policy.uplink_state import UplinkState, UplinkView
+from polywan.core.policy.uplink_state import OUT, SERVING, UplinkView
 
 KEPT_OUTAGES: Final = 5
 """Outages of an uplink that are remembered; the day's are counted all the same."""
@@ -20,9 +20,6 @@ WRITTEN: Final = 2.0
 """Seconds until the account is on disk: that may take longer than to free connections, and must not stand before it."""
 
 DAY: Final = 86400.0
-
-SERVING: Final = (UplinkState.UP, UplinkState.DEGRADED)
-OUT: Final = (UplinkState.DOWN, UplinkState.MISSING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from polywan.core.health.bad_targets import BadTargets, Observers
 from polywan.core.health.layers import Checks
 from polywan.core.health.passive import AttemptHistory
 from polywan.core.health.rounds import ProbeState
+from polywan.core.journal.changes import Standings
 from polywan.core.marks import Numbers
 from polywan.core.net import Family, IPAddress
 from polywan.core.plan.plan import ActualState, DesiredState
@@ -141,7 +142,7 @@ class Done:
         staged: sets that are declared in the kernel ahead of their use (`core/engine/list_preload.py`).
         repairs: of changes by others (`core/state/drift.py`).
         retries: of what the kernel refused (`core/state/refusals.py`).
-        logged: what the log has told so far.
+        logged: what the log has told so far; `standings`: what the journal has recorded, of a daemon before at first.
     """
 
     generation: int = 0
@@ -149,6 +150,7 @@ class Done:
     repairs: Repairs = field(default_factory=Repairs)
     retries: Retries = field(default_factory=Retries)
     logged: Logged = NOTHING_LOGGED
+    standings: Standings = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,9 @@ class Meter:
     Args:
         kernel: what is asked.
         state: returns the engine's state.
+
+    Attributes:
+        on_sample: gets every sample of those taken at a fixed cadence.
     """
 
     def __init__(self, kernel: Machine, state: Callable[[], State]) -> None:
@@ -39,12 +42,15 @@ class Meter:
         self._took = 0.0
         self._shown: tuple[float, Mapping[str, Traffic]] | None = None
         self._measuring = asyncio.Lock()
+        self.on_sample: Callable[[Sample], None] = lambda _: None
 
     async def run(self) -> None:
         """Take a sample every `rates.CADENCE` seconds until cancelled."""
         while True:
             try:
-                self._samples = rates.taken(self._samples, await self._read())
+                sample = await self.look()
+                self._samples = rates.taken(self._samples, sample)
+                self.on_sample(sample)
             except KernelError as error:
                 log.debug("traffic.unknown: %s", error)
             await clock.turn(rates.CADENCE)
@@ -62,7 +68,7 @@ class Meter:
             config = self._state().known.config
             if config is None:
                 return {}
-            sample = await self._read()
+            sample = await self.look()
             counts = await asyncio.to_thread(self._kernel.connections, config.layout.mask)
             state = self._state()
             if state.known.config is None:
@@ -89,7 +95,12 @@ class Meter:
             connections=connections, rx_bytes=counters.rx, tx_bytes=counters.tx, rx_bps=8 * rx, tx_bps=8 * tx
         )
 
-    async def _read(self) -> Sample:
+    async def look(self) -> Sample:
+        """Return the counters of all devices now.
+
+        Raises:
+            KernelError: the kernel does not show them.
+        """
         time = asyncio.get_running_loop().time
         began = time()
         # A thread costs more than the read, unless there are hundreds of devices.

@@ -1,0 +1,79 @@
+"""Entries of the journal, and what a daemon leaves to the next one, as documents; and what hooks are told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from polywan.api.events import LinkEvent
+from polywan.core.journal.changes import Change, Standing, What, same_ends
+from polywan.core.journal.ends import NO_ENDS, Ends
+from polywan.core.net import Family
+from polywan.core.status.tally import Bytes
+from polywan.core.status.times import iso
+from polywan.core.words import printable
+
+STATE_SPAN: Final = "state"
+ENDS_SPAN: Final = "ends"
+"""Names of the two spans of an uplink: since its state changed, and since its addresses did (`tally.py`)."""
+
+MOST_REASON: Final = 500
+"""Characters of a reason that are kept: the longest of polywan's own has some 200, what programs say may have more."""
+
+
+def spans_of(change: Change) -> tuple[str, tuple[str, ...]]:
+    """Return the span that a change ends, and all those that begin with it."""
+    if change.what is What.ADDRESS:
+        return ENDS_SPAN, (ENDS_SPAN,)
+    if change.what is What.RENAMED:
+        return "", ()
+    before, after = change.before, change.after
+    moved = before is None or after is None or not same_ends(before.ends, after.ends)
+    return STATE_SPAN, (STATE_SPAN, ENDS_SPAN) if moved else (STATE_SPAN,)
+
+
+def link_event(number: int, change: Change, unix: float, moved: Bytes | None) -> LinkEvent:
+    """Return the entry of a change.
+
+    Args:
+        number: its number.
+        change: the change.
+        unix: when it happened, Unix seconds.
+        moved: bytes that went by its device while what was before lasted; None when that is not known.
+    """
+    standing, before, after = change.standing, change.before, change.after
+    old, new = before.ends if before else {}, after.ends if after else {}
+    return LinkEvent(
+        id=number,
+        time=iso(unix),
+        uplink=standing.uplink,
+        interface=standing.interface,
+        event=change.what,
+        state=after.state if after else None,
+        previous_state=before.state if before else None,
+        ipv4=_works(after, Family.V4),
+        ipv6=_works(after, Family.V6),
+        previous_ipv4=_works(before, Family.V4),
+        previous_ipv6=_works(before, Family.V6),
+        reason=printable(change.reason)[:MOST_REASON],
+        lasted_s=None if change.lasted is None else round(change.lasted, 3),
+        rx_bytes=moved.rx if moved else None,
+        tx_bytes=moved.tx if moved else None,
+        address=_ends(new, Family.V4).address,
+        gateway=_ends(new, Family.V4).gateway,
+        address6=_ends(new, Family.V6).address,
+        gateway6=_ends(new, Family.V6).gateway,
+        previous_address=_ends(old, Family.V4).address,
+        previous_gateway=_ends(old, Family.V4).gateway,
+        previous_address6=_ends(old, Family.V6).address,
+        previous_gateway6=_ends(old, Family.V6).gateway,
+    )
+
+
+def _works(standing: Standing | None, family: Family) -> str | None:
+    works = standing.families.get(family) if standing else None
+    return None if works is None else "up" if works else "down"
+
+
+def _ends(ends: Mapping[Family, Ends], family: Family) -> Ends:
+    return ends.get(family, NO_ENDS)

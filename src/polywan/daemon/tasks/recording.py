@@ -1,0 +1,255 @@
+"""Record what becomes of uplinks: number the changes, add what went by meanwhile, keep it on disk, and hand it on.
+
+Nothing here may delay a decision. Changes wait in a queue, and reach the disk 2 s later in a thread of their own: while
+a file is forced to disk, the kernel may take longer to release the connections of a lost uplink.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
+from typing import Final, TypeVar
+
+from polywan.api.events import LinkEvent
+from polywan.core.errors import KernelError
+from polywan.core.journal.changes import Change, Standing, Standings
+from polywan.core.state.outages import WRITTEN
+from polywan.core.status.link_events import link_event, spans_of
+from polywan.core.status.rates import Sample
+from polywan.core.status.stored_standing import StoredStanding, restored, restored_count, stored
+from polywan.core.status.tally import Count, Tally, resumed, taken
+from polywan.core.status.times import iso
+from polywan.core.words import counted
+from polywan.daemon.journal import EventQuery, Journal, JournalError
+from polywan.daemon.loop import Daemon
+from polywan.kernel import counters
+
+log = logging.getLogger("polywan")
+
+T = TypeVar("T")
+
+MOST_UNSAVED: Final = 1000
+"""Changes that wait for a disk that takes nothing, and that are answered without a disk: half a megabyte."""
+
+DISK_TIMEOUT: Final = 2.0
+"""Seconds that a start, a stop or a question waits for the disk."""
+
+RETRY: Final = 10.0
+"""Seconds until the next try to write what could not be written."""
+
+
+class Recorder:
+    """Keeps the journal.
+
+    Args:
+        journal: the file.
+        wall: tells Unix seconds; the loop's own clock is `time.monotonic`.
+
+    Attributes:
+        problem: why the journal is not on disk, for people; empty when it is.
+        on_entry: gets every entry, and the hooks that are called for it.
+    """
+
+    def __init__(self, journal: Journal, wall: Callable[[], float] = time.time) -> None:
+        self._journal = journal
+        self._wall = wall
+        self._daemon: Daemon | None = None
+        self.on_entry: Callable[[LinkEvent, tuple[str, ...]], None] = lambda _, __: None
+        self._thread = ThreadPoolExecutor(1, "journal")
+        self._changes: deque[tuple[Change, ...]] = deque()
+        self._news = asyncio.Event()
+        self._arrival = asyncio.Event()
+        self._recent: deque[LinkEvent] = deque(maxlen=MOST_UNSAVED)
+        self._unsaved: deque[tuple[float, LinkEvent]] = deque()
+        self._waiting = asyncio.Event()
+        self._dropped = 0
+        self._standings: dict[str, Standing] = {}
+        self._tally: Tally = {}
+        self._before: dict[str, Count] | None = None
+        self._boot = counters.boot()
+        self._last = 0
+        self.problem = ""
+
+    def follow(self, daemon: Daemon) -> None:
+        """Take in what a daemon decides and measures, for as long as it runs."""
+        self._daemon = daemon
+        daemon.on_changes = self.record
+        daemon.meter.on_sample = self.sampled
+        daemon.feeds += [self.run, self.keep]
+
+    async def load(self) -> Standings:
+        """Return what the daemon before has recorded; nothing of it where the file cannot be read soon."""
+        found: list[StoredStanding] = []
+        try:
+            found, self._last = await self._done(self._journal.load)
+        except (JournalError, TimeoutError) as error:
+            self._failed(error)
+        self._before = {one.interface: count for one in found if (count := restored_count(one, self._boot)) is not None}
+        for one in found:
+            with suppress(ValueError, OverflowError):
+                self._standings[one.uplink] = restored(one, self._offset)
+        return dict(self._standings)
+
+    @property
+    def _offset(self) -> float:
+        return self._wall() - time.monotonic()
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What people should know."""
+        return (f"the journal is not on disk: {self.problem}",) if self.problem else ()
+
+    @property
+    def last(self) -> int:
+        """The number of the last entry; 0 before the first."""
+        return self._last
+
+    def record(self, changes: tuple[Change, ...]) -> None:
+        """Take in the changes of one decision, and return at once."""
+        self._changes.append(changes)
+        self._news.set()
+
+    def sampled(self, sample: Sample) -> None:
+        """Take in a look at the counters of all devices; before the kernel was read it shows none."""
+        known = self._daemon.state.known if self._daemon else None
+        if known is None or known.config is None or known.observed is None:
+            return
+        if self._before is not None:
+            self._tally = resumed(self._before, sample)
+            self._before = None
+        devices = [uplink.interface for uplink in known.config.uplinks.values()]
+        self._tally = taken(self._tally, sample, devices)
+
+    async def run(self) -> None:
+        """Enter changes as they come, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self._enter()
+
+    async def keep(self) -> None:
+        """Write what is entered, again and again until it can be written, until cancelled."""
+        while True:
+            await self._waiting.wait()
+            await asyncio.sleep(WRITTEN)
+            while self._unsaved:
+                await self._save()
+                if self.problem:
+                    await asyncio.sleep(RETRY)
+            self._waiting.clear()
+
+    async def close(self) -> None:
+        """Enter and write what there is, as far as the disk takes it soon."""
+        await self._enter()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISK_TIMEOUT):
+                if self._unsaved:
+                    await self._save()
+                await self._done(self._journal.close)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def events(self, wanted: EventQuery) -> list[LinkEvent]:
+        """Return entries, oldest first: from the disk, or without one what this daemon remembers."""
+        if wanted.after is not None and self._recent and wanted.after >= self._recent[0].id - 1:
+            return [*islice((e for e in self._recent if e.id > wanted.after and _fits(e, wanted)), wanted.most)]
+        waiting = [entry for _, entry in self._unsaved]
+        try:
+            found = await self._done(lambda: self._journal.read(wanted))
+        except (JournalError, TimeoutError) as error:
+            self._failed(error)
+            found, waiting = [], [*self._recent]
+        known = found[-1].id if found else 0
+        since = "" if wanted.since is None else iso(wanted.since)
+        found += [e for e in waiting if e.id > known and _fits(e, wanted) and e.time >= since]
+        return found[-wanted.most :] if wanted.newest else found[: wanted.most]
+
+    async def arrival(self, after: int) -> None:
+        """Wait until there is an entry behind that number."""
+        while self._last <= after:
+            await self._arrival.wait()
+
+    async def _enter(self) -> None:
+        if not self._changes:
+            return
+        if self._daemon is not None:
+            with suppress(KernelError):
+                self.sampled(await self._daemon.meter.look())
+        while self._changes:
+            changes = self._changes.popleft()
+            # Names may be exchanged.
+            for change in changes:
+                self._standings.pop(change.before.uplink if change.before else "", None)
+            for change in changes:
+                self._enter_one(change)
+        self._arrival.set()
+        self._arrival = asyncio.Event()
+        self._waiting.set()
+
+    def _enter_one(self, change: Change) -> None:
+        device, unix = change.standing.interface, change.at + self._offset
+        ended, begun = spans_of(change)
+        # A device that has just left the file is not looked at any more.
+        count = self._tally.get(device)
+        moved = count.since(ended) if count else None
+        self._last += 1
+        entry = link_event(self._last, change, unix, moved)
+        if count is not None:
+            self._tally = {**self._tally, device: count.marked(begun)}
+        if change.after is not None:
+            self._standings[change.after.uplink] = change.after
+        self._recent.append(entry)
+        self._unsaved.append((unix, entry))
+        if len(self._unsaved) > MOST_UNSAVED:
+            self._unsaved.popleft()
+            self._dropped += 1
+        self.on_entry(entry, change.hooks)
+
+    async def _save(self) -> None:
+        entries = [*self._unsaved]
+        offset, nothing = self._offset, Count(now=None)
+        standings = [
+            stored(one, self._tally.get(one.interface, nothing), self._boot, offset) for one in self._standings.values()
+        ]
+        try:
+            await self._done(lambda: self._journal.append(entries, standings), patient=True)
+        except (JournalError, TimeoutError) as error:
+            self._failed(error)
+            return
+        while self._unsaved and self._unsaved[0][1].id <= entries[-1][1].id:
+            self._unsaved.popleft()
+        if self.problem:
+            lost = f"; {counted(self._dropped, 'change')} could not be kept" if self._dropped else ""
+            log.info("journal.written: the journal is on disk again%s", lost)
+        self.problem, self._dropped = "", 0
+
+    async def _done(self, work: Callable[[], T], *, patient: bool = False) -> T:
+        """Have the journal's thread do something; where its disk hangs, give up soon, or be `patient` and say so."""
+        future = asyncio.wrap_future(self._thread.submit(work))
+        try:
+            async with asyncio.timeout(DISK_TIMEOUT):
+                return await asyncio.shield(future)
+        except TimeoutError as error:
+            if not patient:
+                raise
+            self._failed(error)
+            return await asyncio.shield(future)
+        finally:
+            while self._journal.notices:
+                log.warning("journal.aside: %s", self._journal.notices.pop(0))
+
+    def _failed(self, error: Exception) -> None:
+        text = str(error) or f"its disk has not answered for {DISK_TIMEOUT:g} s"
+        if text != self.problem:
+            kept = f"the last {MOST_UNSAVED} changes stay in memory until it can"
+            log.error("journal.unwritable: the journal cannot be kept: %s; %s", text, kept)
+        self.problem = text
+
+
+def _fits(entry: LinkEvent, wanted: EventQuery) -> bool:
+    return wanted.uplink in (None, entry.uplink)

@@ -1,0 +1,242 @@
+"""The journal's file: bounded, whole after a crash, and set aside when it is none."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from polywan.api.codec import decode, encode
+from polywan.api.events import LinkEvent
+from polywan.core.journal.changes import Standing
+from polywan.core.journal.ends import Ends
+from polywan.core.net import Family
+from polywan.core.policy.uplink_state import UplinkState
+from polywan.core.status.rates import Counters
+from polywan.core.status.stored_standing import StoredStanding, restored, restored_count, stored
+from polywan.core.status.tally import Bytes, Count
+from polywan.daemon import journal
+from polywan.daemon.journal import EventQuery, Journal, JournalError
+
+ALL = EventQuery(uplink=None, since=None, after=0, most=1000)
+
+STANDING = Standing(
+    uplink="fibre",
+    interface="eth1",
+    state=UplinkState.UP,
+    reason="well",
+    families={Family.V4: True},
+    ends={Family.V4: Ends("192.0.2.2", "192.0.2.1")},
+    since=100.0,
+    ends_since=50.0,
+)
+COUNT = Count(now=Counters(5, 1000, 100), earlier=Bytes(7, 8), marks={"state": Bytes(9, 10), "ends": None})
+
+
+def entry(number: int, uplink: str = "fibre", reason: str = "no carrier") -> LinkEvent:
+    nothing = dict.fromkeys(LinkEvent.__fields__)
+    known = {
+        "id": number,
+        "time": f"2026-11-30T08:00:{number % 60:02}.000+00:00",
+        "uplink": uplink,
+        "interface": "eth1",
+        "event": "state",
+        "state": "down",
+        "reason": reason,
+        "lasted_s": 12.5,
+    }
+    return decode(LinkEvent, {**nothing, **known})
+
+
+def inherited(**change: object) -> StoredStanding:
+    """What a daemon has left, with some of it changed."""
+    return decode(StoredStanding, {**json.loads(json.dumps(encode(stored(STANDING, COUNT, "boot", 0.0)))), **change})
+
+
+def add(file: Journal, *numbers: int, uplink: str = "fibre") -> None:
+    file.append([(1000.0 + n, entry(n, uplink)) for n in numbers], [])
+
+
+def numbers(file: Journal, wanted: EventQuery = ALL) -> list[int]:
+    return [e.id for e in file.read(wanted)]
+
+
+def test_entries_and_standings_are_there_for_the_next_daemon(tmp_path: Path) -> None:
+    first = Journal(tmp_path)
+    assert first.load() == ([], 0)
+    first.append([(1000.0, entry(1))], [stored(STANDING, COUNT, "boot", 500.0)])
+    first.close()
+    then = Journal(tmp_path)
+    (kept,), last = then.load()
+    assert last == 1
+    assert restored(kept, 600.0).since == 0.0
+    assert restored(kept, 500.0) == STANDING
+    assert restored_count(kept, "boot") == Count(now=COUNT.now, earlier=COUNT.earlier, marks={"state": Bytes(9, 10)})
+    assert restored_count(kept, "another boot") is None
+    assert then.read(ALL) == [entry(1)]
+    assert (tmp_path / journal.JOURNAL_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_added_already_is_not_added_again(tmp_path: Path) -> None:
+    file = Journal(tmp_path)
+    file.load()
+    add(file, 1, 2)
+    add(file, 1, 2, 3)
+    assert numbers(file) == [1, 2, 3]
+
+
+def test_a_file_that_could_not_be_read_at_first_keeps_what_it_has(tmp_path: Path) -> None:
+    before = Journal(tmp_path)
+    before.load()
+    add(before, 1, 2, 3)
+    before.close()
+    blind = Journal(tmp_path)
+    add(blind, 1, 2)
+    assert numbers(blind, ALL._replace(after=0)) == [1, 2]
+    with closing(sqlite3.connect(tmp_path / journal.JOURNAL_FILE)) as database:
+        assert database.execute("SELECT count(*) FROM entries").fetchone() == (5,)
+
+
+def test_questions_are_by_uplink_time_and_number(tmp_path: Path) -> None:
+    file = Journal(tmp_path)
+    file.load()
+    add(file, 1, 2, 3)
+    add(file, 4, 5, uplink="dsl")
+    assert numbers(file, EventQuery("dsl", None, None, 10)) == [4, 5]
+    assert numbers(file, EventQuery(None, 1003.0, None, 10)) == [3, 4, 5]
+    assert numbers(file, EventQuery(None, None, 3, 1)) == [4]
+    assert numbers(file, EventQuery(None, None, None, 2)) == [4, 5]
+
+
+def test_the_oldest_entries_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "MOST_ENTRIES", 5)
+    file = Journal(tmp_path)
+    file.load()
+    for number in range(1, 21):
+        add(file, number)
+    assert numbers(file) == [16, 17, 18, 19, 20]
+
+
+def test_the_file_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "MOST_ENTRIES", 500)
+    file = Journal(tmp_path)
+    file.load()
+    sizes = []
+    for turn in range(6):
+        long = "x" * 500
+        file.append([(1000.0, entry(n, reason=long)) for n in range(1 + 500 * turn, 501 + 500 * turn)], [])
+        sizes.append((tmp_path / journal.JOURNAL_FILE).stat().st_size)
+    # While entries are added there may be twice as many; the room of those that go is used again.
+    assert max(sizes) < 1.1 * sizes[1]
+    # So 20 000 of the longest are some 15 MB.
+    assert sizes[-1] / 1000 < 750
+
+
+def test_the_place_is_taken_by_something_else(tmp_path: Path) -> None:
+    (tmp_path / journal.JOURNAL_FILE).write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    (tmp_path / f"{journal.JOURNAL_FILE}-journal").write_bytes(b"x")
+    file = Journal(tmp_path)
+    assert file.load() == ([], 0)
+    (notice,) = file.notices
+    assert "is damaged (file is not a database): it is now" in notice
+    assert (tmp_path / journal.FILE_ASIDE).stat().st_size == 5016
+    assert not (tmp_path / f"{journal.JOURNAL_FILE}-journal").exists()
+    add(file, 1)
+    assert numbers(file) == [1]
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("PRAGMA user_version = 2", "is of another version (2)"),
+        ("PRAGMA user_version = 0", "is of another version (0)"),
+        ("DROP TABLE standings", "is damaged (no such table: standings)"),
+    ],
+)
+def test_tables_of_another_program_or_version_are_set_aside(tmp_path: Path, statement: str, said: str) -> None:
+    before = Journal(tmp_path)
+    before.load()
+    before.close()
+    with closing(sqlite3.connect(tmp_path / journal.JOURNAL_FILE)) as database:
+        database.execute(statement)
+    file = Journal(tmp_path)
+    assert file.load() == ([], 0)
+    assert said in file.notices[0]
+
+
+def test_a_page_that_is_torn_later_is_noticed_then(tmp_path: Path) -> None:
+    file = Journal(tmp_path)
+    file.load()
+    add(file, *range(1, 200))
+    file.close()
+    path = tmp_path / journal.JOURNAL_FILE
+    content = bytearray(path.read_bytes())
+    content[4096 * 3 :] = b"\xee" * (len(content) - 4096 * 3)
+    path.write_bytes(content)
+    add(file, 200)
+    assert numbers(file) == [200]
+    assert len(file.notices) == 1
+
+
+def test_a_link_is_never_followed(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    (tmp_path / journal.JOURNAL_FILE).symlink_to(secret)
+    file = Journal(tmp_path)
+    file.load()
+    add(file, 1)
+    assert secret.read_text() == "secret"
+    assert "is a symbolic link" in file.notices[0]
+
+
+def test_a_place_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match=r"cannot be used: (not a directory|file exists)"):
+        add(Journal(tmp_path / "file"), 1)
+
+
+def test_rows_that_make_no_sense_are_left_out(tmp_path: Path) -> None:
+    file = Journal(tmp_path)
+    file.load()
+    add(file, 1, 2)
+    file.close()
+    good = json.dumps(encode(stored(STANDING, COUNT, "boot", 0.0)))
+    with closing(sqlite3.connect(tmp_path / journal.JOURNAL_FILE)) as database:
+        database.execute("UPDATE entries SET lasted_s = 'long', rx_bytes = 'many' WHERE id = 1")
+        for name, text in (("a", "{"), ("b", "[" * 5000), ("c", "{}"), ("d", good)):
+            database.execute("INSERT INTO standings VALUES (?, ?)", (name, text))
+        database.execute("INSERT INTO standings VALUES ('e', NULL)")
+        database.commit()
+    assert [one.uplink for one in Journal(tmp_path).load().standings] == ["fibre"]
+    assert numbers(Journal(tmp_path)) == [2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"since": float("nan")},
+        {"ends_since": float("inf")},
+        {"state": "upside down"},
+        {"since": 10**400},
+    ],
+)
+def test_standings_that_polywan_cannot_have_written_are_refused(change: dict[str, object]) -> None:
+    kept = inherited(**change)
+    with pytest.raises((ValueError, OverflowError)):
+        restored(kept, 0.0)
+
+
+@pytest.mark.parametrize("change", [{"rx": -5}, {"tx": 1 << 62}, {"earlier_rx": -1}, {"ifindex": None}])
+def test_counters_that_polywan_cannot_have_written_are_unknown(change: dict[str, object]) -> None:
+    kept = inherited(**change)
+    assert restored_count(kept, "boot") is None
+
+
+def test_a_mark_beyond_what_was_counted_is_unknown() -> None:
+    kept = inherited(state_rx=1 << 40)
+    count = restored_count(kept, "boot")
+    assert count is not None
+    assert count.since("state") is None
