@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from polywan.child import CLEAN
 from polywan.core.health.layers import CheckOrder, CheckResult, Layer
 from polywan.core.net import Family
 from polywan.probe.check import MAX_TEXT
@@ -92,7 +93,7 @@ def test_the_environment_is_the_uplinks_and_nothing_else(monkeypatch: pytest.Mon
     order = check_order(
         Layer.SCRIPT, Family.V6, interface="wwan0", mark=0x200, gateway="fe80::1", command=("env",), timeout=5.0
     )
-    assert environment(order) == {
+    assert {**CLEAN, **environment(order)} == {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C",
         "POLYWAN_UPLINK": "by-wwan0",

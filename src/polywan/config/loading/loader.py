@@ -159,6 +159,7 @@ def _loaded(sources: Sequence[_Source]) -> Loaded:
             "policies": parts.policies,
             "rules": parts.rules,
             "global": parts.global_,
+            "hooks": parts.hooks,
         }
     )
     places = tuple(_place(("rules", place), sources) for place in range(len(config.rules)))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from polywan.config.model.config import GlobalSettings
+from polywan.config.model.hooks import Hooks
 from polywan.config.model.policy import Policy
 from polywan.config.model.steering_rule import SteeringRule
 from polywan.config.model.uplink import HealthSettings, Uplink
@@ -20,3 +21,4 @@ class Parts:
     policies: Mapping[str, Policy | None]
     rules: tuple[SteeringRule | None, ...]
     global_: GlobalSettings | None
+    hooks: Hooks | None

@@ -13,6 +13,7 @@ from polywan.config.kinds.scalars import ERROR_TYPE
 from polywan.config.loading.parts import Parts
 from polywan.config.model.base import NAME, Model
 from polywan.config.model.config import Config, GlobalSettings
+from polywan.config.model.hooks import Hooks
 from polywan.config.model.introspect import expected_in, keys_of, model_at
 from polywan.config.model.policy import Policy
 from polywan.config.model.steering_rule import Match, SteeringRule
@@ -26,6 +27,7 @@ _ALONE: Final[Mapping[type[Model], frozenset[str]]] = {
     Policy: frozenset({"algorithm", "last_resort", "affinity"}),
     SteeringRule: frozenset(keys_of(Match)) - {"protocol"} | {"not"},
     GlobalSettings: frozenset({"priority", "forwarding"}),
+    Hooks: frozenset(keys_of(Hooks)),
 }
 """Keys whose absence cannot make another part look wrong."""
 
@@ -54,6 +56,7 @@ def read_parts(raw: Mapping[str, Any]) -> tuple[Parts, list[ConfigFault]]:
         policies=_named(Policy, "policies", raw, faults),
         rules=tuple(_read(SteeringRule, rule, ("rules", i), faults) for i, rule in enumerate(rules)),
         global_=_read(GlobalSettings, raw.get("global", {}), ("global",), faults),
+        hooks=_read(Hooks, raw.get("hooks", {}), ("hooks",), faults),
     )
     if raw.get("uplinks", {}) == {}:
         faults.append(

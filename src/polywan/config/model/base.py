@@ -6,8 +6,8 @@ from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from polywan.config.kinds.addresses import Device
-from polywan.config.kinds.scalars import OneOf, Text, Whole
+from polywan.config.kinds.addresses import Device, OneOrMany
+from polywan.config.kinds.scalars import OneOf, Text, Whole, Word
 
 FamilyName: TypeAlias = Literal["ipv4", "ipv6"]
 Seconds: TypeAlias = float
@@ -17,6 +17,7 @@ NAME: Final = Text("[A-Za-z][A-Za-z0-9_-]{0,30}", "a name: a letter, then up to 
 Name: TypeAlias = Annotated[str, NAME]
 Interface: TypeAlias = Annotated[str, Device()]
 Weight: TypeAlias = Annotated[int, Whole(1, 1000)]
+Command: TypeAlias = Annotated[tuple[Annotated[str, Word()], ...], OneOrMany(distinct=False)]
 FamilyField: TypeAlias = Annotated[FamilyName, OneOf(get_args(FamilyName))]
 
 

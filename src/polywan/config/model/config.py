@@ -12,6 +12,7 @@ from polywan.config.kinds.addresses import IPAddress, IPNetwork
 from polywan.config.kinds.matches import FwMark, Owner, Window
 from polywan.config.kinds.scalars import Flag, Mask, Whole
 from polywan.config.model.base import FamilyName, Interface, Model, Name, Seconds
+from polywan.config.model.hooks import Hooks
 from polywan.config.model.policy import Affinity, Member, Policy
 from polywan.config.model.steering_rule import Match, SteeringRule
 from polywan.config.model.uplink import Bandwidth, HealthOverrides, HealthSettings, Snat, Uplink
@@ -27,6 +28,7 @@ __all__ = [
     "GlobalSettings",
     "HealthOverrides",
     "HealthSettings",
+    "Hooks",
     "IPAddress",
     "IPNetwork",
     "Interface",
@@ -119,6 +121,10 @@ class Config(Model):
         default=GlobalSettings(),
         alias="global",
         description="What concerns the whole box. Default: outside the ranges that other programs are known to use.",
+    )
+    hooks: Hooks = Field(
+        default=Hooks(),
+        description="Programs that are called when something becomes of an uplink. Default: none.",
     )
 
     def health_of(self, uplink: str) -> HealthSettings:

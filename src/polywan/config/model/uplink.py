@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 from polywan.config.faults import closest
 from polywan.config.kinds.addresses import AddressValue, BothWays, Device, IPAddress, IPNetwork, Network, OneOrMany
 from polywan.config.kinds.matches import DomainName
-from polywan.config.kinds.scalars import Duration, Flag, Kind, OneOf, Percent, Rate, Url, Whole, Word, rejection
-from polywan.config.model.base import FamilyField, Model, Seconds, Weight
+from polywan.config.kinds.scalars import Duration, Flag, Kind, OneOf, Percent, Rate, Url, Whole, rejection
+from polywan.config.model.base import Command, FamilyField, Model, Seconds, Weight
 
 ProbeMethod: TypeAlias = Literal["icmp", "tcp"]
 CheckName: TypeAlias = Literal["dns", "http", "large", "script"]
@@ -36,7 +36,6 @@ _Share: TypeAlias = Annotated[float, Percent()]
 _Domain: TypeAlias = Annotated[str, DomainName()]
 _Url: TypeAlias = Annotated[str, Url()]
 _Status: TypeAlias = Annotated[int, Whole(100, 599)]
-_Command: TypeAlias = Annotated[tuple[Annotated[str, Word()], ...], OneOrMany(distinct=False)]
 
 
 class Snat(Model):
@@ -210,7 +209,7 @@ class HealthSettings(Model):
         default=204,
         description="Status that the page must return. Default 204: a captive portal answers with another one.",
     )
-    script: _Command | None = Field(
+    script: Command | None = Field(
         default=None,
         description='Program and arguments of the script check, such as ["/etc/polywan/check-lte", "--fast"]; exit '
         "status 0 means healthy. It runs without a shell, in a clean environment that names the uplink. No default.",
@@ -253,7 +252,7 @@ class HealthOverrides(Model):
     dns_servers: _Targets | None = Field(default=None, description=_OVERRIDE)
     http_url: _Url | None = Field(default=None, description=_OVERRIDE)
     http_status: _Status | None = Field(default=None, description=_OVERRIDE)
-    script: _Command | None = Field(default=None, description=_OVERRIDE)
+    script: Command | None = Field(default=None, description=_OVERRIDE)
 
 
 class Bandwidth(Model):

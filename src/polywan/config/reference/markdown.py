@@ -15,6 +15,7 @@ from polywan.config.kinds.scalars import Duration, span
 from polywan.config.loading.validate import EXAMPLE
 from polywan.config.model.base import Model
 from polywan.config.model.config import Config, GlobalSettings
+from polywan.config.model.hooks import Hooks
 from polywan.config.model.introspect import expected_in, keys_of
 from polywan.config.model.policy import Affinity, Member, Policy
 from polywan.config.model.steering_rule import Match, SteeringRule
@@ -34,6 +35,7 @@ _SECTIONS: Final[tuple[tuple[str, type[Model]], ...]] = (
     ("[policies.NAME] affinity", Affinity),
     ("[[rules]]", SteeringRule),
     ("[global]", GlobalSettings),
+    ("[hooks]", Hooks),
 )
 
 _TABLES: Final = {
@@ -42,6 +44,7 @@ _TABLES: Final = {
     "policies": "tables `[policies.NAME]`",
     "rules": "tables `[[rules]]`",
     "global": "a table `[global]`",
+    "hooks": "a table `[hooks]`",
 }
 
 _HEAD: Final = f"""\

@@ -95,25 +95,23 @@ def record(old: State, new: State, logged: Logged, now: float) -> tuple[Standing
         now: monotonic seconds.
     """
     known, views = old.done.standings, new.decision.views
-    changed = [name for name, seen in views.items() if _may_differ(old, logged, name, seen)]
-    if old.ready and not changed and known.keys() == views.keys() and logged.ends == old.done.logged.ends:
+    changed = {name for name, seen in views.items() if _may_differ(old, logged, name, seen)}
+    if logged.ends != old.done.logged.ends:
+        changed = {*views}
+    if old.ready and not changed and known.keys() == views.keys():
         return known, ()
     found = probing.found(new)
-    seen = {
-        name: _standing(new, logged, name, found, known.get(name))
-        if name in changed or logged.ends != old.done.logged.ends
-        else known[name]
-        for name in views
-    }
+    seen = {n: _standing(new, logged, n, found, known.get(n)) if n in changed else known[n] for n in views}
     standings, changes = follow(known, seen, now, first=not old.ready)
     return standings, with_hooks(known, standings, changes, None if old.ready else _lost_meanwhile(old, new))
 
 
 def _may_differ(old: State, logged: Logged, name: str, seen: UplinkView) -> bool:
     """False when neither what decisions say of an uplink nor what was told of it is new, nor its name."""
-    known = old.done.standings.get(name)
-    same = logged.states.get(name) == old.done.logged.states.get(name)
-    return known is None or known.uplink != name or not same or seen is not old.decision.views.get(name)
+    known, state = old.done.standings.get(name), logged.states.get(name)
+    if known is None or known.uplink != name or state != old.done.logged.states.get(name):
+        return True
+    return seen is not old.decision.views.get(name) or (state is not None and state[0] is not known.state)
 
 
 def _standing(state: State, logged: Logged, name: str, found: Findings, known: Standing | None) -> Standing:

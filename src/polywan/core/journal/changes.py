@@ -110,6 +110,8 @@ def _changes(known: Standings, seen: Standings, now: float, *, first: bool) -> I
         before = known.get(name)
         if before is None or first:
             yield _found(before, standing, now)
+        elif before is standing:
+            continue
         elif before.uplink != name:
             after = replace(before, uplink=name)
             reason = f"called {before.uplink} before"

@@ -42,6 +42,8 @@ def _all(before: Config, after: Config) -> Iterator[str]:
     yield from _rules(before.rules, after.rules)
     if keys := _keys(before.global_, after.global_):
         yield f"{', '.join(keys)} of [global] changed"
+    if keys := _keys(before.hooks, after.hooks):
+        yield f"{', '.join(keys)} of [hooks] changed"
 
 
 def _instead(name: str, now: Uplink, before: Uplink) -> str:

@@ -1,8 +1,8 @@
-"""Entries of the journal, and what a daemon leaves to the next one, as documents; and what hooks are told."""
+"""Entries of the journal as documents, and what hooks are told of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from polywan.api.events import LinkEvent
@@ -77,3 +77,41 @@ def _works(standing: Standing | None, family: Family) -> str | None:
 
 def _ends(ends: Mapping[Family, Ends], family: Family) -> Ends:
     return ends.get(family, NO_ENDS)
+
+
+def variables(entry: LinkEvent, hook: str, serving: Sequence[str], table: int | None) -> dict[str, str]:
+    """Return the environment that tells a hook of an entry; what is not known is empty.
+
+    Texts of others come as they are but for control characters: a shell must quote them, as any variable.
+
+    Args:
+        entry: what happened.
+        hook: the key of [hooks].
+        serving: the uplinks that serve now.
+        table: number of the uplink's routing table; None once it is not in the file any more.
+    """
+    found = {
+        "HOOK": hook,
+        "TIME": entry.time,
+        "UPLINK": entry.uplink,
+        "INTERFACE": entry.interface,
+        "TABLE": table,
+        "STATE": entry.state,
+        "PREVIOUS_STATE": entry.previous_state,
+        "IPV4": entry.ipv4,
+        "IPV6": entry.ipv6,
+        "REASON": entry.reason,
+        "ADDRESS": entry.address,
+        "GATEWAY": entry.gateway,
+        "ADDRESS6": entry.address6,
+        "GATEWAY6": entry.gateway6,
+        "PREVIOUS_ADDRESS": entry.previous_address,
+        "PREVIOUS_GATEWAY": entry.previous_gateway,
+        "PREVIOUS_ADDRESS6": entry.previous_address6,
+        "PREVIOUS_GATEWAY6": entry.previous_gateway6,
+        "DURATION": None if entry.lasted_s is None else int(entry.lasted_s),
+        "BYTES_SENT": entry.tx_bytes,
+        "BYTES_RECEIVED": entry.rx_bytes,
+        "SERVING": " ".join(serving),
+    }
+    return {name: "" if value is None else printable(str(value)) for name, value in found.items()}

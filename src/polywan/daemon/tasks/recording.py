@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 from polywan.api.events import LinkEvent
 from polywan.core.errors import KernelError
 from polywan.core.journal.changes import Change, Standing, Standings
+from polywan.core.policy.uplink_state import SERVING
 from polywan.core.state.outages import WRITTEN
 from polywan.core.status.link_events import link_event, spans_of
 from polywan.core.status.rates import Sample
@@ -28,6 +29,7 @@ from polywan.core.status.times import iso
 from polywan.core.words import counted
 from polywan.daemon.journal import EventQuery, Journal, JournalError
 from polywan.daemon.loop import Daemon
+from polywan.daemon.tasks.hooks import HookRunner
 from polywan.kernel import counters
 
 log = logging.getLogger("polywan")
@@ -53,14 +55,15 @@ class Recorder:
 
     Attributes:
         problem: why the journal is not on disk, for people; empty when it is.
-        on_entry: gets every entry, and the hooks that are called for it.
+        on_entry: gets every entry, the hooks that are called for it, and the uplinks that serve by then.
     """
 
     def __init__(self, journal: Journal, wall: Callable[[], float] = time.time) -> None:
         self._journal = journal
         self._wall = wall
         self._daemon: Daemon | None = None
-        self.on_entry: Callable[[LinkEvent, tuple[str, ...]], None] = lambda _, __: None
+        self._hooks: HookRunner | None = None
+        self.on_entry: Callable[[LinkEvent, tuple[str, ...], tuple[str, ...]], None] = lambda *_: None
         self._thread = ThreadPoolExecutor(1, "journal")
         self._changes: deque[tuple[Change, ...]] = deque()
         self._news = asyncio.Event()
@@ -81,7 +84,9 @@ class Recorder:
         self._daemon = daemon
         daemon.on_changes = self.record
         daemon.meter.on_sample = self.sampled
-        daemon.feeds += [self.run, self.keep]
+        self._hooks = HookRunner(lambda: daemon.state)
+        self.on_entry = self._hooks.call
+        daemon.feeds += [self.run, self.keep, self._hooks.run]
 
     async def load(self) -> Standings:
         """Return what the daemon before has recorded; nothing of it where the file cannot be read soon."""
@@ -102,8 +107,9 @@ class Recorder:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """What people should know."""
-        return (f"the journal is not on disk: {self.problem}",) if self.problem else ()
+        """What people should know, of hooks too."""
+        own = (f"the journal is not on disk: {self.problem}",) if self.problem else ()
+        return (*own, *(self._hooks.troubles if self._hooks else ()))
 
     @property
     def last(self) -> int:
@@ -185,6 +191,7 @@ class Recorder:
             # Names may be exchanged.
             for change in changes:
                 self._standings.pop(change.before.uplink if change.before else "", None)
+            self._standings |= {change.after.uplink: change.after for change in changes if change.after is not None}
             for change in changes:
                 self._enter_one(change)
         self._arrival.set()
@@ -201,14 +208,13 @@ class Recorder:
         entry = link_event(self._last, change, unix, moved)
         if count is not None:
             self._tally = {**self._tally, device: count.marked(begun)}
-        if change.after is not None:
-            self._standings[change.after.uplink] = change.after
         self._recent.append(entry)
         self._unsaved.append((unix, entry))
         if len(self._unsaved) > MOST_UNSAVED:
             self._unsaved.popleft()
             self._dropped += 1
-        self.on_entry(entry, change.hooks)
+        serving = tuple(name for name, one in self._standings.items() if one.state in SERVING)
+        self.on_entry(entry, change.hooks, serving)
 
     async def _save(self) -> None:
         entries = [*self._unsaved]

@@ -70,7 +70,7 @@ def test_the_word_of_another_tool_gets_a_suggestion() -> None:
 
 
 def test_a_key_like_no_other_gets_the_list() -> None:
-    assert problem("frob = 1\n" + FIBRE).hint == "known here: global, health, policies, rules, uplinks"
+    assert problem("frob = 1\n" + FIBRE).hint == "known here: global, health, hooks, policies, rules, uplinks"
 
 
 def test_a_missing_interface_is_placed_at_its_uplink() -> None:

@@ -114,7 +114,7 @@ def test_the_schema_tells_wrong_files_from_right_ones(text: str) -> None:
 
 def test_the_schema_names_keys_as_the_file_does() -> None:
     schema = json_schema()
-    assert set(schema["properties"]) == {"uplinks", "health", "policies", "rules", "global"}
+    assert set(schema["properties"]) == {"uplinks", "health", "policies", "rules", "global", "hooks"}
     assert {"from", "not"} <= set(schema["$defs"]["SteeringRule"]["properties"])
 
 

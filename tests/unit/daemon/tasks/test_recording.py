@@ -100,7 +100,7 @@ def test_times_are_those_of_the_clock_on_the_wall_at_that_moment(tmp_path: Path)
 def test_entries_are_known_before_they_are_written_and_handed_on_with_their_hooks(tmp_path: Path) -> None:
     recorder = Recorder(Stuck(tmp_path))
     handed: list[tuple[int, tuple[str, ...]]] = []
-    recorder.on_entry = lambda entry, hooks: handed.append((entry.id, hooks))
+    recorder.on_entry = lambda entry, hooks, serving: handed.append((entry.id, hooks))
 
     async def story() -> None:
         recorder.record((change(), change()))
