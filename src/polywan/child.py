@@ -95,33 +95,47 @@ class Child:
         take: gets what it says, as it comes.
 
     Attributes:
-        over: set when it has ended, or when there is no point in waiting for that.
+        over: set when it has ended, or when there is no point in waiting for that; `ended`: when it has.
         total: bytes that it has said.
     """
 
     def __init__(self, started: Started, take: Callable[[bytes], None]) -> None:
         self.started = started
         self.over = asyncio.Event()
+        self.ended = asyncio.Event()
         self.total = 0
         self._take = take
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(started.hear, self._listen)
-        self._loop.add_reader(started.end, self.over.set)
+        self._loop.add_reader(started.end, self._ended)
 
-    def end(self) -> int:
+    async def kill(self, patience: float) -> None:
+        """Kill what is left of its session and wait for its end, at most so many seconds."""
+        self.started.signal(signal.SIGKILL)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self.ended.wait()
+
+    def end(self, mourning: float = _MOURNING) -> int:
         """End what is left of its session, release everything and return its status, negative for a signal.
 
-        Waits without the loop: a second cancellation, when the daemon ends, must not leave anything behind.
+        Waits without the loop, `mourning` seconds at most: a second cancellation, when the daemon ends, must not leave
+        anything behind.
         """
         process = self.started.process
         self.started.signal(signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_MOURNING)
+            process.wait(mourning)
         self._listen()
         for descriptor in (self.started.hear, self.started.end):
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
         return -signal.SIGKILL if process.returncode is None else process.returncode
+
+    def _ended(self) -> None:
+        self._loop.remove_reader(self.started.end)
+        self.ended.set()
+        self.over.set()
 
     def _listen(self) -> None:
         try:

@@ -104,6 +104,39 @@ def test_a_pulled_cable_is_recorded_with_reason_duration_and_bytes(lab: Lab, sta
     with_servers(lab, story)
 
 
+def test_a_device_that_is_made_anew_with_another_address_is_one_story(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    """As a PPP session that ends, and the next one."""
+    daemon = start_daemon(lab, quick(lab))
+    provider = lab.topology.uplink(1).provider
+    lab.router.run(["ping", "-c", "5", "-i", "0.05", "-s", "1000", "-I", "wan1", "100.64.1.1"], check=False)
+    wait_for(lambda: daemon.uplink(1).rx_bytes > 5000)
+    lab.router.ip(["link delete wan1"])
+    wait_for(has(daemon, "isp1", "missing"))
+    lab.router.ip([f"link add wan1 type veth peer name wan netns {provider}"])
+    lab.provider(1).ip(["addr add 100.64.1.1/24 dev wan", "addr add 2001:db8:64:1::1/64 dev wan nodad"])
+    lab.provider(1).ip(["link set wan up"])
+    lab.router.ip(["addr add 100.64.1.77/24 dev wan1", "addr add 2001:db8:64:1::77/64 dev wan1 nodad"])
+    lab.router.ip(["link set wan1 up"])
+    lab.router.ip(["route add default via 100.64.1.1 dev wan1 metric 101"])
+    lab.router.run(["ip", "-6", "route", "add", "default", "via", "2001:db8:64:1::1", "dev", "wan1", "metric", "101"])
+
+    async def story() -> None:
+        await until(has(daemon, "isp1", "up"), timeout=20.0)
+
+    with_servers(lab, story)
+    found, *rest = entries(daemon, "isp1")
+    gone, back = rest[0], rest[-1]
+    assert (gone.previous_state, gone.previous_address) == ("up", "100.64.1.2")
+    assert "missing" in [entry.state for entry in rest]
+    assert back.address == "100.64.1.77"
+    assert {entry.previous_address for entry in rest} <= {"100.64.1.2", "100.64.1.77"}
+    assert all(entry.rx_bytes is not None and 0 <= entry.rx_bytes < 10**6 for entry in rest)
+    for before, after in pairwise([found, *rest]):
+        assert (before.state, before.address) == (after.previous_state, after.previous_address)
+
+
 def test_what_happened_while_no_daemon_ran_is_found_by_the_next_one(
     lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
 ) -> None:
@@ -118,7 +151,17 @@ def test_what_happened_while_no_daemon_ran_is_found_by_the_next_one(
     assert found.rx_bytes is not None
     (same,) = entries(daemon, "isp3", after=str(first[-1].id))
     assert (same.event, same.previous_state, same.state) == ("found", "up", "up")
-    assert [e.id for e in entries(daemon)] == [*range(1, 7)]
+    lab.cut(3)
+    wait_for(has(daemon, "isp3", "down"))
+    lost = entries(daemon, "isp3")[-1]
+    # It was up all the while, as far as anybody knows.
+    assert lost.lasted_s is not None
+    assert same.lasted_s is not None
+    assert lost.lasted_s > same.lasted_s
+    assert lost.rx_bytes is not None
+    assert same.rx_bytes is not None
+    assert lost.rx_bytes >= same.rx_bytes
+    assert [e.id for e in entries(daemon)] == [*range(1, 8)]
 
 
 def test_a_daemon_that_is_killed_loses_no_more_than_the_last_seconds(

@@ -57,9 +57,15 @@ def test_every_entry_begins_where_the_last_one_of_its_uplink_ended(
             assert after.at >= before.at
             assert after.lasted is not None
             assert after.lasted >= 0.0
-        states = [change for change in chain if change.what is not What.ADDRESS]
-        for before, after in pairwise(states):
-            assert after.lasted == after.at - before.at
+        began = chain[0].at
+        for change in chain[1:]:
+            assert change.before is not None
+            assert change.after is not None
+            if change.what is not What.ADDRESS:
+                assert change.lasted == change.at - began
+            if (change.before.state, change.before.families) != (change.after.state, change.after.families):
+                began = change.at
+            assert change.after.since == began
         assert chain[-1].after == sim.state.done.standings[name]
         # Whatever the story, the journal ends as the log does.
         logged, _ = sim.state.done.logged.states[name]

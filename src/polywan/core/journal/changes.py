@@ -123,10 +123,16 @@ def _changes(known: Standings, seen: Standings, now: float, *, first: bool) -> I
 
 
 def _found(before: Standing | None, seen: Standing, now: float) -> Change:
-    """A daemon begins a new count with what it finds, also when it is what the one before has left."""
-    kept = before is not None and same_ends(before.ends, seen.ends)
-    after = replace(seen, since=now, ends_since=before.ends_since if kept and before else now)
-    lasted = None if before is None else max(0.0, now - before.since)
+    """What a daemon finds as the one before has left it has lasted all the while, as far as anybody knows."""
+    if before is None:
+        after = replace(seen, since=now, ends_since=now)
+        return Change(what=What.FOUND, at=now, before=None, after=after, reason=seen.reason, lasted=None)
+    same = (before.state, before.families) == (seen.state, seen.families)
+    # The clock may have been set back since: nothing has lasted from the future on.
+    since = min(before.since, now) if same else now
+    ends_since = min(before.ends_since, now) if same_ends(before.ends, seen.ends) else now
+    after = replace(seen, since=since, ends_since=ends_since)
+    lasted = max(0.0, now - before.since)
     return Change(what=What.FOUND, at=now, before=before, after=after, reason=seen.reason, lasted=lasted)
 
 

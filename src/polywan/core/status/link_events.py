@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from polywan.api.events import LinkEvent
-from polywan.core.journal.changes import Change, Standing, What, same_ends
+from polywan.core.journal.changes import Change, Standing, What
 from polywan.core.journal.ends import NO_ENDS, Ends
 from polywan.core.net import Family
 from polywan.core.status.tally import Bytes
@@ -23,13 +23,12 @@ MOST_REASON: Final = 500
 
 def spans_of(change: Change) -> tuple[str, tuple[str, ...]]:
     """Return the span that a change ends, and all those that begin with it."""
-    if change.what is What.ADDRESS:
-        return ENDS_SPAN, (ENDS_SPAN,)
     if change.what is What.RENAMED:
         return "", ()
-    before, after = change.before, change.after
-    moved = before is None or after is None or not same_ends(before.ends, after.ends)
-    return STATE_SPAN, (STATE_SPAN, ENDS_SPAN) if moved else (STATE_SPAN,)
+    since, ends_since = (change.after.since, change.after.ends_since) if change.after else (change.at, change.at)
+    begun = {STATE_SPAN: since, ENDS_SPAN: ends_since}
+    ended = ENDS_SPAN if change.what is What.ADDRESS else STATE_SPAN
+    return ended, tuple(span for span, at in begun.items() if at == change.at)
 
 
 def link_event(number: int, change: Change, unix: float, moved: Bytes | None) -> LinkEvent:

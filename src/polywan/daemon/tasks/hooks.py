@@ -150,16 +150,19 @@ class HookRunner:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self, line: str) -> None:
-        while waiting := self._queues.get(line):
-            call = waiting.popleft()
+        while self._queues.get(line):
             async with self._room:
-                await self._carry_out(call)
+                if waiting := self._queues.get(line):
+                    await self._carry_out(waiting.popleft())
         self._queues.pop(line, None)
         del self._workers[line]
 
     async def _carry_out(self, call: _Call) -> None:
         began = asyncio.get_running_loop().time()
-        problem = await self._run(call)
+        try:
+            problem = await self._run(call)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a hook, the daemon goes on
+            problem = f"{printable(call.command[0])}: {type(error).__name__}: {printable(str(error))}"
         took = asyncio.get_running_loop().time() - began
         if self._ending:
             log.info("hook.ended: %s was ended after %.1f s: the daemon ends", call.name, took)
@@ -198,8 +201,12 @@ class HookRunner:
             late = True
         finally:
             self._children.discard(child)
-            status = child.end()
-            words.close()
+            try:
+                await child.kill(GRACE)
+            finally:
+                # What the kernel holds back even now ends later: the loop does not wait for it.
+                status = child.end(0.0)
+                words.close()
         if late:
             return f"{program} did not end within {call.timeout:g} s and was killed"
         if child.total > TALKATIVE:

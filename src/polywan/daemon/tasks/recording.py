@@ -236,7 +236,11 @@ class Recorder:
 
     async def _done(self, work: Callable[[], T], *, patient: bool = False) -> T:
         """Have the journal's thread do something; where its disk hangs, give up soon, or be `patient` and say so."""
-        future = asyncio.wrap_future(self._thread.submit(work))
+        try:
+            future = asyncio.wrap_future(self._thread.submit(work))
+        except RuntimeError as error:
+            # Such as at the limit of threads.
+            raise JournalError(str(error)) from error
         try:
             async with asyncio.timeout(DISK_TIMEOUT):
                 return await asyncio.shield(future)

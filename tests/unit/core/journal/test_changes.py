@@ -168,6 +168,18 @@ def test_the_next_daemon_records_what_became_of_what_the_last_one_left() -> None
     assert {c.standing.uplink: c.lasted for c in found}["gone"] == 100.0
 
 
+def test_what_is_found_as_it_was_left_goes_on() -> None:
+    daemon = running()
+    before = {n: replace(one, since=-50.0, ends_since=-90.0) for n, one in daemon.state.done.standings.items()}
+    later = Engine(config(2), world(2, [Family.V4]), None, State(done=Done(standings=before)))
+    assert [c.lasted for c in changes(later.effects)] == [50.0, 50.0]
+    later.now = 7.0
+    (lost,) = changes(later.carrier(1, carrier=False))
+    assert lost.lasted == 57.0
+    assert lost.after is not None
+    assert lost.after.ends_since == -90.0
+
+
 def test_a_clock_that_was_set_back_gives_no_negative_duration() -> None:
     daemon = running()
     inherited = {name: replace(one, since=5e9, ends_since=5e9) for name, one in daemon.state.done.standings.items()}
