@@ -97,9 +97,7 @@ class Journal:
 
     def load(self) -> Loaded:
         """Return what the daemon before has left; errors as `append`."""
-        found = self._tried(_load)
-        self._shift = 0
-        return found
+        return self._tried(_load)
 
     def append(self, entries: Sequence[tuple[float, LinkEvent]], standings: Collection[StoredStanding]) -> None:
         """Add entries with their times (Unix seconds), remember all standings, and drop the oldest entries.
@@ -112,7 +110,7 @@ class Journal:
 
         def work(database: sqlite3.Connection) -> None:
             if self._shift is None:
-                # What could not be read at the start may have entries of the same numbers.
+                # What could not be read at the start, or not in time, may have entries of the same numbers.
                 self._shift = max(0, _last(database) - min((entry.id for _, entry in entries), default=0) + 1)
             _append(database, entries, standings, self._shift)
 

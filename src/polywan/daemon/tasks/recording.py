@@ -37,7 +37,7 @@ log = logging.getLogger("polywan")
 T = TypeVar("T")
 
 MOST_UNSAVED: Final = 1000
-"""Changes that wait for a disk that takes nothing, and that are answered without a disk: half a megabyte."""
+"""Changes that wait for a disk that takes nothing, and that are answered without a disk: two megabytes."""
 
 DISK_TIMEOUT: Final = 2.0
 """Seconds that a start, a stop or a question waits for the disk."""
@@ -153,7 +153,7 @@ class Recorder:
     async def close(self) -> None:
         """Enter and write what there is, as far as the disk takes it soon."""
         await self._enter()
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, JournalError):
             async with asyncio.timeout(DISK_TIMEOUT):
                 if self._unsaved:
                     await self._save()
