@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. The tools come from .venv, which any of scripts/lab, `make check` and
 # `make test-netns` makes.
 .DEFAULT_GOAL := help
-.PHONY: help fmt lint type imports test test-netns test-vm chaos chaos-vm check bench bench-smoke bench-vm lab golden docs clean
+.PHONY: help fmt lint type imports test test-netns test-vm kernel chaos chaos-vm check bench bench-smoke bench-vm lab golden docs clean
 
 BIN := .venv/bin
 
@@ -22,13 +22,16 @@ imports: ## check who imports whom
 	$(BIN)/lint-imports
 
 test: ## run the tests that need no network: unit, golden, scenario, property, contract
-	$(BIN)/pytest -m "not netns" --numprocesses auto
+	$(BIN)/pytest -m "not netns and not guest" --numprocesses auto
 
 test-netns: ## run the tests that send real packets, in private namespaces
 	@scripts/test netns
 
-test-vm: ## run those that need another kernel than this one, in a guest
+test-vm: ## run those that need another kernel than this one, in a guest (make kernel makes one)
 	@scripts/test vm
+
+kernel: ## build a kernel for guests, some 6 minutes; see docs/design/guest.md
+	@$(BIN)/python -I scripts/vm --build
 
 chaos: ## accidents under load, drawn from a seed: make chaos [SEED=7] [SECONDS=120]; see docs/design/chaos.md
 	@scripts/test chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
@@ -60,4 +63,4 @@ docs: ## write docs/config.md from the descriptions in the code
 
 clean: ## remove what was made, but for .venv
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
-	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").is_file())
 PAGE = ROOT / "docs/design/words.md"
-FILES = sorted(p for folder in ("src", "tests", "bench") for p in (ROOT / folder).rglob("*.py"))
+FILES = sorted(p for folder in ("src", "tests", "bench", "scripts") for p in (ROOT / folder).rglob("*.py"))
 OURS = {"polywan", *(p.stem for p in FILES), *(p.parent.name for p in FILES)}
 SAME_EVERYWHERE = {"DAY", "HEADINGS", "TABLE_LOCAL", "WITH_PORTS"}
 """Constants that are written differently and mean the same."""

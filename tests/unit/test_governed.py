@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "src").rglob("*.py"))]
-ROOMS = [path for path in sorted((ROOT / "src").rglob("*")) if path.is_dir() and list(path.glob("*.py"))]
+PLACES = (ROOT / "src", ROOT / "scripts")
+SOURCES = [path.relative_to(ROOT).as_posix() for place in PLACES for path in sorted(place.rglob("*.py"))]
+ROOMS = [path for place in PLACES for path in sorted(place.rglob("*")) if path.is_dir() and list(path.glob("*.py"))]
 MOST = 15
 """Modules that a room may have. The verbs are a list rather than a room: one module for each."""
 
@@ -21,7 +22,7 @@ def named() -> list[tuple[str, str]]:
     for page in sorted((ROOT / "docs/design").glob("*.md")):
         said = re.search(r"^Governs: (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
         if said:
-            found += [(page.stem, path) for path in re.findall(r"`(src/[^`]+)`", said[1])]
+            found += [(page.stem, path) for path in re.findall(r"`((?:src|scripts)/[^`]+)`", said[1])]
     return found
 
 

@@ -17,6 +17,7 @@ from polywan.core.errors import PolywanError
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
+TOOLS = [*sorted((ROOT / "bench").glob("*.py")), *sorted((ROOT / "scripts").rglob("*.py"))]
 
 MODULE, FUNCTION = 400, 40
 """Lines from which on a module, and a function without its docstring, asks to be split."""
@@ -31,7 +32,7 @@ LONG = {
 
 
 def functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    for path in [*SOURCES, *sorted((ROOT / "bench").glob("*.py"))]:
+    for path in [*SOURCES, *TOOLS]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield path, node

@@ -1,0 +1,89 @@
+"""Debian's kernel for QEMU: fetched, and unpacked into the cache."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from guest import cache
+from guest.debian import TOOLS as FETCHING
+from guest.debian import Archive
+from guest.errors import GuestError
+from guest.processes import require, run
+
+QEMU: Final = "qemu-system-x86_64"
+TOOLS: Final = {QEMU: "qemu-system-x86", "depmod": "kmod"}
+META: Final = "linux-image-amd64"
+"""Depends on the release's kernel. The one for clouds has neither PPP nor 9p."""
+PARTS: Final = ("linux-image-", "linux-modules-")
+"""How packages begin that a kernel is made of; newer releases have its modules in a package of their own."""
+BUSYBOX: Final = "busybox-static"
+SPACE: Final = 700
+"""Megabytes that it takes in the cache at the most."""
+
+
+def modules(version: str, root: Path = cache.STOCK) -> Path:
+    """Return the directory of a kernel's modules."""
+    return root / "lib" / "modules" / version
+
+
+def image(version: str, root: Path = cache.STOCK) -> Path:
+    """Return a kernel's image."""
+    return root / "boot" / f"vmlinuz-{version}"
+
+
+def busybox(root: Path = cache.STOCK) -> Path:
+    """Return the static program that prepares the guest's files."""
+    return next(path for path in (root / "bin/busybox", root / "usr/bin/busybox") if path.exists())
+
+
+def version(root: Path = cache.STOCK) -> str | None:
+    """Return the version of the kernel in a directory; None when there is none."""
+    images = sorted((root / "boot").glob("vmlinuz-*"))
+    return images[-1].name.removeprefix("vmlinuz-") if images else None
+
+
+def packages(meta: str, needed: Callable[[str], list[str]]) -> list[str]:
+    """Return the packages that a kernel is made of.
+
+    Args:
+        meta: the package that depends on the kernel of the release.
+        needed: returns the packages that one depends on.
+    """
+    found: list[str] = []
+    waiting = [meta]
+    while waiting:
+        for package in needed(waiting.pop()):
+            if package.startswith(PARTS) and package not in found:
+                found.append(package)
+                waiting.append(package)
+    return found
+
+
+def fetch(say: Callable[[str], None]) -> None:
+    """Put Debian's kernel into the cache.
+
+    Args:
+        say: reports progress.
+
+    Raises:
+        GuestError: a program is missing, the mirror cannot be reached, or the cache cannot be written.
+    """
+    require(TOOLS | FETCHING, "a guest by QEMU")
+    with cache.workshop(SPACE) as work:
+        say("[1/2] fetching Debian's kernel, about 70 MB")
+        archive = Archive(work / "apt")
+        root = work / "root"
+        for package in [*packages(META, archive.needed), BUSYBOX]:
+            say(f"      {package} {archive.unpack(package, root)}")
+        say("[2/2] reading what its modules need")
+        if not (root / "lib").exists():
+            (root / "lib").symlink_to("usr/lib")
+        found = version(root)
+        if found is None:
+            raise GuestError(f"{META} brought no kernel")
+        run(["depmod", "--basedir", root, found])
+        shutil.rmtree(cache.STOCK, ignore_errors=True)
+        root.rename(cache.STOCK)
