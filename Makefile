@@ -30,7 +30,7 @@ test-netns: ## run the tests that send real packets, in private namespaces
 test-vm: ## run those that need another kernel than this one, in a guest (make kernel makes one)
 	@scripts/test vm
 
-kernel: ## build a kernel for guests, some 6 minutes; see docs/design/guest.md
+kernel: ## build a kernel for guests, some 7 minutes; see docs/design/guest.md
 	@$(BIN)/python -I scripts/vm --build
 
 chaos: ## accidents under load, drawn from a seed: make chaos [SEED=7] [SECONDS=120]; see docs/design/chaos.md

@@ -18,7 +18,7 @@ Backend = Literal["uml", "qemu"]
 BACKENDS: tuple[Backend, ...] = ("uml", "qemu")
 
 NONE = (
-    "there is no kernel for a guest; `scripts/vm --build` makes one in some 6 minutes, "
+    "there is no kernel for a guest; `scripts/vm --build` makes one in some 7 minutes, "
     "`scripts/vm --backend qemu --build` fetches Debian's, which is slower"
 )
 NO_STOCK = "there is no Debian kernel in the cache for QEMU; `scripts/vm --backend qemu --build` fetches it"

@@ -1,4 +1,5 @@
 # What a guest shows of itself, for test_guest.py; $1 is a directory that it writes through to, $2 a file below /tmp.
+# shellcheck shell=sh
 echo "directory $(pwd)"
 echo "user $(id -u)"
 echo "variable $POLYWAN_WORD"

@@ -10,7 +10,7 @@ from guest.cache import digest
 
 from support.guest import HIDEABLE, Checkout
 
-BUILD = "there is no kernel for a guest; `scripts/vm --build` makes one in some 6 minutes, "
+BUILD = "there is no kernel for a guest; `scripts/vm --build` makes one in some 7 minutes, "
 CHANGED = "scripts/guest/kernel.config has changed since the last `scripts/vm --build`"
 
 
