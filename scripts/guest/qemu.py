@@ -67,7 +67,7 @@ def exported(path: Path, tag: str, *more: str) -> list[str]:
 
 def boot(share: Path, image: Path, request: Request) -> subprocess.Popen[bytes]:
     """Start the guest."""
-    version = image.name.removeprefix("vmlinuz-")
+    version = stock.version_of(image)
     (share / "modules").write_text(str(stock.modules(version).parent.resolve()))
     first = share / "first.cpio"
     first.write_bytes(first_files(version))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,8 @@ META: Final = "linux-image-amd64"
 PARTS: Final = ("linux-image-", "linux-modules-")
 """How packages begin that a kernel is made of; newer releases have its modules in a package of their own."""
 BUSYBOX: Final = "busybox-static"
+XZ: Final = b"\xfd7zXZ\0"
+ELF: Final = b"\x7fELF"
 SPACE: Final = 700
 """Megabytes that it takes in the cache at the most."""
 
@@ -30,8 +34,29 @@ def modules(version: str, root: Path = cache.STOCK) -> Path:
 
 
 def image(version: str, root: Path = cache.STOCK) -> Path:
-    """Return a kernel's image."""
-    return root / "boot" / f"vmlinuz-{version}"
+    """Return a kernel's image: unpacked, if it could be."""
+    unpacked = root / "boot" / f"vmlinux-{version}"
+    return unpacked if unpacked.exists() else root / "boot" / f"vmlinuz-{version}"
+
+
+def version_of(image: Path) -> str:
+    """Return the version of the kernel in an image."""
+    return image.name.partition("-")[2]
+
+
+def unpack(packed: bytes) -> bytes | None:
+    """Return the kernel in an image that unpacks itself; None if it is not packed by xz.
+
+    Not to have it unpacked by a processor in software saves a third of the time until a guest is there.
+    """
+    place = packed.find(XZ)
+    while place >= 0:
+        with suppress(lzma.LZMAError):
+            found = lzma.LZMADecompressor().decompress(packed[place:])
+            if found.startswith(ELF):
+                return found
+        place = packed.find(XZ, place + 1)
+    return None
 
 
 def busybox(root: Path = cache.STOCK) -> Path:
@@ -42,7 +67,7 @@ def busybox(root: Path = cache.STOCK) -> Path:
 def version(root: Path = cache.STOCK) -> str | None:
     """Return the version of the kernel in a directory; None when there is none."""
     images = sorted((root / "boot").glob("vmlinuz-*"))
-    return images[-1].name.removeprefix("vmlinuz-") if images else None
+    return version_of(images[-1]) if images else None
 
 
 def packages(meta: str, needed: Callable[[str], list[str]]) -> list[str]:
@@ -78,12 +103,14 @@ def fetch(say: Callable[[str], None]) -> None:
         root = work / "root"
         for package in [*packages(META, archive.needed), BUSYBOX]:
             say(f"      {package} {archive.unpack(package, root)}")
-        say("[2/2] reading what its modules need")
+        say("[2/2] unpacking it, and reading what its modules need")
         if not (root / "lib").exists():
             (root / "lib").symlink_to("usr/lib")
         found = version(root)
         if found is None:
             raise GuestError(f"{META} brought no kernel")
         run(["depmod", "--basedir", root, found])
+        if kernel := unpack(image(found, root).read_bytes()):
+            (root / "boot" / f"vmlinux-{found}").write_bytes(kernel)
         shutil.rmtree(cache.STOCK, ignore_errors=True)
         root.rename(cache.STOCK)

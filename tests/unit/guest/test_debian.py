@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 from pathlib import Path
 
 from guest.debian import mirrors, own_settings, sources
-from guest.stock import packages
+from guest.stock import image, packages, unpack, version, version_of
 
 
 def test_mirrors_are_those_of_this_systems_release() -> None:
@@ -54,3 +55,23 @@ def test_a_kernel_is_made_of_its_image_and_the_package_of_its_modules() -> None:
         "linux-image-7.3-amd64",
         "linux-modules-7.3-amd64",
     ]
+
+
+def test_a_kernel_is_found_in_an_image_that_unpacks_itself() -> None:
+    kernel = b"\x7fELF and so on"
+    other = lzma.compress(b"another part")
+    assert unpack(b"code" + other + b"\xfd7zXZ\0 by chance" + lzma.compress(kernel) + b"rest") == kernel
+    assert unpack(b"code" + other) is None
+
+
+def test_an_unpacked_image_is_taken_before_a_packed_one(tmp_path: Path) -> None:
+    boot = tmp_path / "boot"
+    boot.mkdir()
+    assert version(tmp_path) is None
+    (boot / "vmlinuz-6.1.0-1-amd64").touch()
+    found = version(tmp_path)
+    assert found == "6.1.0-1-amd64"
+    assert image(found, tmp_path) == boot / "vmlinuz-6.1.0-1-amd64"
+    (boot / "vmlinux-6.1.0-1-amd64").touch()
+    assert image(found, tmp_path) == boot / "vmlinux-6.1.0-1-amd64"
+    assert version_of(image(found, tmp_path)) == found
