@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -46,6 +47,7 @@ class World(Protocol):
     def set_carrier(self, link: str, *, carrier: bool) -> None: ...
     def remove_link(self, link: str) -> None: ...
     def add_address(self, link: str, address: str) -> None: ...
+    def remove_address(self, link: str, address: str) -> None: ...
     def add_link(self, name: str) -> None: ...
     def add_default(self, default: DefaultRoute) -> None: ...
     def add_foreign_route(self, to: IPNetwork, link: str, table: int = TABLE_MAIN) -> None: ...
@@ -75,6 +77,8 @@ class FakeWorld:
             ],
             sysctls={RP_FILTER: "0"},
         )
+        self._indexes = count(77)
+        self.kernel.new_device = {"ipv4/ignore_routes_with_linkdown": "0"}
 
     def set_up(self, link: str, *, up: bool) -> None:
         self.kernel.set_link(replace(self.kernel.links[link], up=up, carrier=up))
@@ -86,10 +90,13 @@ class FakeWorld:
         self.kernel.remove_link(link)
 
     def add_link(self, name: str) -> None:
-        self.kernel.set_link(Link(index=77, name=name, up=False, carrier=False))
+        self.kernel.set_link(Link(index=next(self._indexes), name=name, up=False, carrier=False))
 
     def add_address(self, link: str, address: str) -> None:
         self.kernel.add_address(Address(link, ip_interface(address)))
+
+    def remove_address(self, link: str, address: str) -> None:
+        self.kernel.remove_address(Address(link, ip_interface(address)))
 
     def add_default(self, default: DefaultRoute) -> None:
         self.kernel.add_default(default)
@@ -202,6 +209,9 @@ class LinuxWorld:
 
     def add_address(self, link: str, address: str) -> None:
         self._ip(f"addr add {address} dev {link}")
+
+    def remove_address(self, link: str, address: str) -> None:
+        self._ip(f"addr del {address} dev {link}")
 
     def add_default(self, default: DefaultRoute) -> None:
         via = f"via {default.via}" if default.via else ""

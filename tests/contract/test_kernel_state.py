@@ -300,6 +300,30 @@ def test_a_link_that_goes_down_loses_its_routes(world: World, family: Family) ->
     assert routes(world) == {default(family, 2)}
 
 
+def test_the_last_ipv4_address_of_a_link_takes_its_ipv4_routes_along(world: World) -> None:
+    apply(world, *(PutRoute(default(family, number)) for family in FAMILIES for number in (1, 2)))
+    world.add_address("up1", "198.51.100.2/24")
+    world.remove_address("up1", "100.64.1.2/24")
+    assert default(Family.V4) in routes(world)
+    world.remove_address("up1", "198.51.100.2/24")
+    assert routes(world) == {default(Family.V4, 2), default(Family.V6), default(Family.V6, 2)}
+
+
+def test_a_device_that_is_made_anew_is_another_and_begins_with_its_own_settings(world: World) -> None:
+    setting = "net/ipv4/conf/new0/ignore_routes_with_linkdown"
+    world.add_link("new0")
+    before = world.kernel.read([setting])
+    apply(world, SetSysctl(Sysctl(setting, "1"), "0"))
+    written = world.kernel.read([setting])
+    world.remove_link("new0")
+    assert world.kernel.read([setting]).sysctls == {}
+    world.add_link("new0")
+    after = world.kernel.read([setting])
+    assert [seen.sysctls for seen in (before, written, after)] == [{setting: "0"}, {setting: "1"}, {setting: "0"}]
+    indexes = [seen.devices["new0"] for seen in (before, written, after)]
+    assert indexes[0] == indexes[1] != indexes[2] == world.kernel.observe().links["new0"].index
+
+
 def test_this_machine_lacks_nothing(world: World) -> None:
     assert world.kernel.missing() == []
 

@@ -104,7 +104,8 @@ class LinuxKernel:
     def read(self, sysctls: Sequence[str]) -> ActualState:
         """Read what is ours; see `Kernel.read`."""
         ours = self._route.ours()
-        settings = self._route.settings() if sysctls else {}
+        found = self._route.settings() if sysctls else None
+        settings = found.values if found is not None else {}
         values = {path: value if (value := settings.get(path)) is not None else sysctl.read(path) for path in sysctls}
         return ActualState(
             nexthops=ours.nexthops,
@@ -113,6 +114,7 @@ class LinuxKernel:
             nft=self._nft.list_table(),
             chains=foreign_chains.dropping(),
             sysctls={path: value for path, value in values.items() if value is not None},
+            devices=found.indexes if found is not None else {},
         )
 
     def apply(self, plan: Plan) -> ApplyReport:

@@ -177,8 +177,7 @@ def _judge(state: State, known: _Known, now: float, *, after_read: bool) -> _Out
     world = World(observed=observed, reach=chosen.reach, sysctls=actual.sysctls, retired=frozenset(chosen.retired))
     desired = compile_state(config, world, choice.selection, state.known.lookups)
     plan = diff(desired, actual, whole=after_read and refusals.replaces(state.done.retries.stuck))
-    new = drift.remade(state.done.repairs.devices, observed) if after_read else frozenset()
-    foreign = drift.by_others(plan, state.known.memory.originals, new)
+    foreign = drift.by_others(plan, state.done.repairs, actual, state.known.lost, state.done.retries.undone)
     decision = replace(
         chosen,
         desired=desired,
@@ -239,10 +238,11 @@ def _holds(state: State, made: _Outcome) -> Iterator[Hold]:
 
 def _adopted(state: State, known: _Known, made: _Outcome, memory: Memory, now: float, *, after_read: bool) -> State:
     """Return the state once everything that was decided is done."""
-    config, observed, actual = known
+    config, _, actual = known
     decision, probes = made.decision, made.choice.probes
     saved = made.account is memory.outages
     repaired = made.foreign if made.tampered else ()
+    repairs = drift.after(state.done.repairs, repaired, now) if after_read else state.done.repairs
     return replace(
         state,
         known=replace(
@@ -261,7 +261,7 @@ def _adopted(state: State, known: _Known, made: _Outcome, memory: Memory, now: f
         done=replace(
             state.done,
             generation=state.done.generation + bool(made.plan),
-            repairs=drift.after(state.done.repairs, observed, repaired, now) if after_read else state.done.repairs,
+            repairs=drift.written(repairs, made.desired.sysctls, actual, made.plan, all_seen=after_read),
             retries=_retries(state, made, after_read=after_read),
         ),
         agenda=_agenda(state, config, probes, now, saved=saved),
@@ -284,9 +284,12 @@ def _agenda(
 
 
 def _retries(state: State, made: _Outcome, *, after_read: bool) -> refusals.Retries:
-    """Refusals count until a read finds the table as it should be."""
+    """Refusals count until a read finds the table as it should be, and an operation until none is wanted."""
+    retries = state.done.retries
+    if not after_read:
+        return retries
     changed = any(isinstance(op, NftBatch) for op in made.plan.ops)
-    return state.done.retries if changed or not after_read else replace(state.done.retries, stuck=0)
+    return replace(retries, stuck=retries.stuck if changed else 0, undone=retries.undone & frozenset(made.plan.ops))
 
 
 def _follow(

@@ -172,7 +172,8 @@ def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, t
             return agenda.read_soon(replace(state, done=replace(state.done, repairs=repairs)), now), (), False
         case EventsLost():
             note = Log(Level.WARNING, "events.lost", "the kernel dropped notifications; reading everything again")
-            return agenda.read_soon(state, now), (note,), False
+            repairs = replace(state.done.repairs, unheard=True)
+            return agenda.read_soon(replace(state, done=replace(state.done, repairs=repairs)), now), (note,), False
         case _:
             assert_never(event)
 

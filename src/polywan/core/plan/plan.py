@@ -41,6 +41,7 @@ class ActualState:
         rules: policy rules with our protocol number.
         nft: our table, or None when it does not exist.
         sysctls: present values of the settings that were asked for; absent when the file does not exist.
+        devices: index of each device at the moment when its settings were read: two of one name are two objects.
         chains: chains of others that may drop what is forwarded.
     """
 
@@ -49,6 +50,7 @@ class ActualState:
     rules: frozenset[IpRule] = frozenset()
     nft: NftState | None = None
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    devices: Mapping[str, int] = field(default_factory=dict)
     chains: tuple[ForwardChain, ...] = ()
 
 

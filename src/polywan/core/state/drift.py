@@ -1,4 +1,8 @@
-"""Differences that somebody else made: which operations of a plan put one right, and for how long people are told."""
+"""Drift: what another program changed of what polywan wrote, on the very object that it was written on.
+
+A device that was made anew is another object, under whatever name. What the kernel dropped by itself, with a device,
+an address or a link that went down, no program has changed either, and neither what it has refused to take.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,23 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
-from polywan.core.plan.plan import AddRule, DelRoute, DelRule, Op, Plan, PutRoute, SetSysctl, headline
+from polywan.core.evolve import replace
+from polywan.core.net import Family
+from polywan.core.plan.plan import (
+    ActualState,
+    AddRule,
+    DelRoute,
+    DelRule,
+    Op,
+    Plan,
+    PutNexthop,
+    PutRoute,
+    SetSysctl,
+    headline,
+)
 from polywan.core.resolved import Resolved
+from polywan.core.routing.sysctls import Sysctl
 from polywan.core.state.effects import Level, Log
-from polywan.core.world.observed import Observed
 
 REPAIRS: Final = 5
 """Repairs within `WINDOW` seconds that are made at once; more of them is a fight with another program."""
@@ -39,13 +56,15 @@ class Repairs:
 
     Attributes:
         times: of recent repairs, monotonic seconds.
-        devices: index of every device at the last read; one that was made anew has another.
+        written: settings that had our value when they were last seen or written, each with the index of its device.
+        unheard: notifications were lost since the last read: a link may have been down, or without an address.
         mended: what the last repair put right.
         culprit: who touched our things, as far as the kernel told, until the next repair names them.
     """
 
     times: tuple[float, ...] = ()
-    devices: Mapping[str, int] = field(default_factory=dict)
+    written: Mapping[str, int] = field(default_factory=dict)
+    unheard: bool = False
     mended: tuple[Mended, ...] = ()
     culprit: str = ""
 
@@ -56,12 +75,32 @@ def pause(repairs: Repairs, now: float) -> float:
     return max(0.0, recent[-1] + REPAIR_PAUSE - now) if len(recent) >= REPAIRS else 0.0
 
 
-def after(repairs: Repairs, observed: Observed, repaired: Iterable[Op], now: float) -> Repairs:
+def after(repairs: Repairs, repaired: Iterable[Op], now: float) -> Repairs:
     """Return what is known after a read, once what it showed was `repaired`, if anything."""
     mended = tuple(Mended(now, headline(op), device_of(op)) for op in repaired)
     times = (*_recent(repairs, now), *([now] if mended else ()))
-    indexes = {name: link.index for name, link in observed.links.items()}
-    return Repairs(times=times, devices=indexes, mended=mended or repairs.mended)
+    return Repairs(times=times, written=repairs.written, mended=mended or repairs.mended)
+
+
+def written(repairs: Repairs, desired: Iterable[Sysctl], actual: ActualState, plan: Plan, *, all_seen: bool) -> Repairs:
+    """Return what is known of settings, once a plan is carried out.
+
+    Args:
+        repairs: what was known.
+        desired: all that are wanted.
+        actual: what the kernel held when the plan was made.
+        plan: what is written.
+        all_seen: the kernel was just read, so that what is wanted and not in the plan is there.
+    """
+    if all_seen:
+        return replace(repairs, written={s.path: _object(s, actual) for s in desired if s.path in actual.sysctls})
+    new = {op.sysctl.path: _object(op.sysctl, actual) for op in plan.ops if isinstance(op, SetSysctl)}
+    return replace(repairs, written={**repairs.written, **new}) if new else repairs
+
+
+def _object(sysctl: Sysctl, actual: ActualState) -> int:
+    """Return the index of the device that a setting was read from; 0 for what belongs to none."""
+    return actual.devices.get(device_of_setting(sysctl) or "", 0)
 
 
 def repair_log(ops: Sequence[Op], culprit: str) -> Log:
@@ -74,27 +113,34 @@ def _recent(repairs: Repairs, now: float) -> tuple[float, ...]:
     return tuple(at for at in repairs.times if now - at < WINDOW)
 
 
-def by_others(plan: Plan, originals: Collection[str], new: Collection[str]) -> tuple[Op, ...]:
-    """Return the operations that undo what somebody else did.
-
-    A setting's first write is none of them, and neither are the settings of a device that was just made: nobody has
-    changed those, the kernel began with its defaults.
+def by_others(
+    plan: Plan, repairs: Repairs, actual: ActualState, lost: Collection[tuple[str, Family]], undone: Collection[Op]
+) -> tuple[Op, ...]:
+    """Return the operations that undo what another program did.
 
     Args:
         plan: what has to be done, though nothing was decided anew.
-        originals: paths of the settings that were written before.
-        new: devices that are not the ones of the read before.
+        repairs: what was known before the read.
+        actual: what the read found.
+        lost: links that lost an address since the read before, each with the family.
+        undone: operations that the kernel has refused.
     """
-    return tuple(
-        op
-        for op in plan.ops
-        if not isinstance(op, SetSysctl) or (op.sysctl.path in originals and device_of(op) not in new)
-    )
+    return tuple(op for op in plan.ops if op not in undone and _by_others(op, repairs, actual, lost))
 
 
-def remade(known: Mapping[str, int], observed: Observed) -> frozenset[str]:
-    """Return the devices that were made since their indexes were `known`."""
-    return frozenset(name for name, link in observed.links.items() if known.get(name) != link.index)
+def _by_others(op: Op, repairs: Repairs, actual: ActualState, lost: Collection[tuple[str, Family]]) -> bool:
+    match op:
+        case SetSysctl(sysctl):
+            return repairs.written.get(sysctl.path) == _object(sysctl, actual)
+        case PutRoute(route):
+            # With the last address of IPv4 go all routes by that link, and with any address those that prefer it.
+            whole = route.source is not None or route.nexthop is not None
+            fell = any(route.family is family and (whole or route.link == link) for link, family in lost)
+            return not (fell or repairs.unheard)
+        case PutNexthop():
+            return not (lost or repairs.unheard)
+        case _:
+            return True
 
 
 def shown(known: Iterable[Mended], config: Resolved | None, now: float) -> Iterator[str]:
@@ -108,13 +154,18 @@ def shown(known: Iterable[Mended], config: Resolved | None, now: float) -> Itera
 def device_of(op: Op) -> str | None:
     """Return the device that an operation is about, None when it is about none in particular."""
     match op:
-        case SetSysctl():
-            parts = op.sysctl.path.split("/")
-            one = len(parts) == 5 and parts[2] in {"conf", "neigh"} and parts[3] not in {"all", "default"}
-            return parts[3] if one else None
+        case SetSysctl(sysctl):
+            return device_of_setting(sysctl)
         case PutRoute() | DelRoute():
             return op.route.link
         case AddRule() | DelRule():
             return op.rule.oif
         case _:
             return None
+
+
+def device_of_setting(sysctl: Sysctl) -> str | None:
+    """Return the device that a setting belongs to, None when it is the box's."""
+    parts = sysctl.path.split("/")
+    one = len(parts) == 5 and parts[2] in {"conf", "neigh"} and parts[3] not in {"all", "default"}
+    return parts[3] if one else None

@@ -12,7 +12,7 @@ from errno import ENOENT
 from typing import Final
 
 from polywan.core.evolve import replace
-from polywan.core.plan.plan import ApplyReport, Failure, PutNexthop, PutRoute, headline
+from polywan.core.plan.plan import ApplyReport, Failure, Op, PutNexthop, PutRoute, headline
 from polywan.core.state.effects import Level, Log
 
 MOST_REFUSALS: Final = 2
@@ -35,6 +35,7 @@ class Retries:
         tries: plans in a row with a refusal, of those that were made after a read.
         stale: a plan was refused, and nobody has read since: what is known is not what is there.
         stuck: nft transactions that were refused since a read last found our table as it should be.
+        undone: operations that were refused and have not succeeded since: nobody else has taken what was never there.
     """
 
     applied: ApplyReport | None = None
@@ -42,6 +43,7 @@ class Retries:
     tries: int = 0
     stale: bool = False
     stuck: int = 0
+    undone: frozenset[Op] = frozenset()
 
 
 def reported(before: Retries, report: ApplyReport) -> tuple[Retries, float | None, tuple[Log, ...]]:
@@ -50,6 +52,8 @@ def reported(before: Retries, report: ApplyReport) -> tuple[Retries, float | Non
     Returns:
         What is known now; seconds until the next try, None when nothing was refused; what people are told.
     """
+    undone = (before.undone - frozenset(report.plan.ops)) | {failure.op for failure in report.failures}
+    before = before if undone == before.undone else replace(before, undone=undone)
     if not report.failures:
         return replace(before, applied=report, refused={}, tries=0, stale=False), None, ()
     failures = {f"{headline(f.op)}: {f.message}": f for f in report.failures}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import assert_never
 
 from polywan.core.errors import KernelError
-from polywan.core.net import Family, IPAddress, IPNetwork, TableId, family_of
+from polywan.core.net import FAMILIES, Family, IPAddress, IPNetwork, TableId, family_of
 from polywan.core.plan.plan import (
     ActualState,
     AddRule,
@@ -28,7 +28,6 @@ from polywan.core.plan.plan import (
 )
 from polywan.core.routing.nexthops import Nexthop, NexthopId, NexthopObject
 from polywan.core.routing.routes import IpRule, Route
-from polywan.core.routing.sysctls import Sysctl
 from polywan.core.ruleset.model import NftState
 from polywan.core.state.events import (
     EventsLost,
@@ -47,10 +46,11 @@ from polywan.kernel.fake.listener import Listener
 from polywan.kernel.fake.nexthops import FakeNexthops, refusal
 from polywan.kernel.fake.nft import FakeHeld, transact
 from polywan.kernel.fake.routing import Tables, answer, lost, named
+from polywan.kernel.fake.settings import FakeSettings
 from polywan.kernel.fake.tracker import FakeTracker
 
 
-class FakeKernel(FakeHeld, FakeTracker):
+class FakeKernel(FakeHeld, FakeSettings, FakeTracker):
     """Behaves like Linux where the contract tests look; tests change the world by its further methods.
 
     Attributes:
@@ -119,6 +119,7 @@ class FakeKernel(FakeHeld, FakeTracker):
             rules=frozenset(self.rules),
             nft=self.nft,
             sysctls={path: self.sysctls[path] for path in sysctls if path in self.sysctls},
+            devices={link.name: link.index for link in self.links.values()} if sysctls else {},
             chains=tuple(self.chains),
         )
 
@@ -246,6 +247,8 @@ class FakeKernel(FakeHeld, FakeTracker):
 
         Without carrier already it loses its nexthops, all without a word.
         """
+        if link.index != (self.links[link.name].index if link.name in self.links else None):
+            self.begin_settings(link.name)
         self.links[link.name] = link
         self.emit(LinkChanged(link))
         if not link.usable:
@@ -256,6 +259,7 @@ class FakeKernel(FakeHeld, FakeTracker):
     def remove_link(self, name: str) -> None:
         """Remove a link with its addresses and routes."""
         del self.links[name]
+        self.end_settings(name)
         self.addresses = [a for a in self.addresses if a.link != name]
         self.emit(LinkRemoved(name))
         self._drop_nexthops(self.nexthops.of_link(name))
@@ -268,12 +272,13 @@ class FakeKernel(FakeHeld, FakeTracker):
         if any(r.family is Family.V6 for r in lost):
             self.emit(OwnStateChanged("route"))
 
-    def _drop_routes(self, link: str) -> None:
-        lost = [r for r in self.routes.values() if r.link == link]
-        gone = [d for d in self.defaults if d.link == link]
-        self.routes = {key: r for key, r in self.routes.items() if r.link != link}
-        self.defaults = [d for d in self.defaults if d.link != link]
-        self.wide = [(to, device) for to, device in self.wide if device != link]
+    def _drop_routes(self, link: str, *families: Family) -> None:
+        families = families or FAMILIES
+        lost = [r for r in self.routes.values() if r.link == link and r.family in families]
+        gone = [d for d in self.defaults if d.link == link and d.family in families]
+        self.routes = {key: r for key, r in self.routes.items() if r not in lost}
+        self.defaults = [d for d in self.defaults if d not in gone]
+        self.wide = [(to, device) for to, device in self.wide if device != link or family_of(to) not in families]
         if any(r.family is Family.V6 for r in lost):
             self.emit(OwnStateChanged("route"))
         if any(d.family is Family.V6 for d in gone):
@@ -285,10 +290,15 @@ class FakeKernel(FakeHeld, FakeTracker):
         self.emit(ForeignStateChanged("address"))
 
     def remove_address(self, address: Address) -> None:
-        """Take an address away; IPv4 routes that prefer it as their source go with it, silently."""
+        """Take an address away; IPv4 routes that prefer it as their source go with it, silently.
+
+        With its last address of IPv4, a link loses all routes of IPv4, as silently.
+        """
         self.addresses.remove(address)
         if family_of(address.ip) is Family.V4:
             self.routes = {key: r for key, r in self.routes.items() if r.source != address.ip.ip}
+            if not any(a.link == address.link and family_of(a.ip) is Family.V4 for a in self.addresses):
+                self._drop_routes(address.link, Family.V4)
         self.emit(lost(address))
 
     def set_router(self, hop: NextHop, mac: str) -> None:
@@ -365,10 +375,6 @@ class FakeKernel(FakeHeld, FakeTracker):
         """
         self.nft = transact(self.nft, text)
         self.emit(OwnStateChanged("table", by))
-
-    def tamper_sysctl(self, sysctl: Sysctl) -> None:
-        """Change a setting behind our back; the kernel tells nobody."""
-        self.sysctls[sysctl.path] = sysctl.value
 
     def lose_events(self) -> None:
         """Let every listener know that notifications were dropped."""

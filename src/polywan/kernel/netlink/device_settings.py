@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from polywan.core.net import Family
 from polywan.kernel.netlink.socket import AF, first, text, walk
 
-_LINK_SIZE: Final = 16  # struct ifinfomsg
+_LINK: Final = struct.Struct("=4xi8x")  # struct ifinfomsg: the index is its third field
 _IFLA_IFNAME, _IFLA_AF_SPEC = 3, 26
 _VALUE: Final = struct.Struct("=i")
 
@@ -26,20 +27,33 @@ _CONF: Final[Mapping[int, tuple[int, tuple[tuple[str, int], ...]]]] = {
 }
 
 
-def decode_settings(bodies: Iterable[bytes]) -> dict[str, str]:
-    """Decode RTM_NEWLINK into the settings of devices, by their paths below /proc/sys; what makes no sense is left out.
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """Values by their paths below /proc/sys, and the index of each device at that moment, by its name."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    indexes: Mapping[str, int] = field(default_factory=dict)
+
+
+def decode_settings(bodies: Iterable[bytes]) -> DeviceSettings:
+    """Decode RTM_NEWLINK into the settings of devices; what makes no sense is left out.
 
     Devices without IPv6 have no settings of it.
     """
-    return {path: value for body in bodies for path, value in _of(body)}
+    values: dict[str, str] = {}
+    indexes: dict[str, int] = {}
+    for body in bodies:
+        # The name comes among the first attributes of a link, and the settings among the last of many.
+        if name := text(first(body, _LINK.size, _IFLA_IFNAME)):
+            indexes[name] = _LINK.unpack_from(body)[0]
+            values.update(_of(body, name))
+    return DeviceSettings(values, indexes)
 
 
-def _of(body: bytes) -> list[tuple[str, str]]:
-    # The name comes among the first attributes of a link, and these arrays among the last of many.
-    name = text(first(body, _LINK_SIZE, _IFLA_IFNAME))
-    spec = first(body, _LINK_SIZE, _IFLA_AF_SPEC)
+def _of(body: bytes, name: str) -> list[tuple[str, str]]:
+    spec = first(body, _LINK.size, _IFLA_AF_SPEC)
     result: list[tuple[str, str]] = []
-    for af, start, end in walk(spec, 0, len(spec)) if name else ():
+    for af, start, end in walk(spec, 0, len(spec)):
         if af not in _CONF:
             continue
         kind, settings = _CONF[af]

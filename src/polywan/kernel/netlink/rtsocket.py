@@ -34,7 +34,7 @@ from polywan.kernel.netlink import nexthops as nh
 from polywan.kernel.netlink import policy_rules as rules
 from polywan.kernel.netlink import route_query as asking
 from polywan.kernel.netlink import rtnetlink as rt
-from polywan.kernel.netlink.device_settings import decode_settings
+from polywan.kernel.netlink.device_settings import DeviceSettings, decode_settings
 from polywan.kernel.netlink.kept_routes import KeptRoutes, Memo, Names, Routes
 from polywan.kernel.netlink.socket import ROUTE, Message, NetlinkSocket, Refusal, Request
 from polywan.kernel.nft.libnftables import Nftables
@@ -83,8 +83,8 @@ class RouteSocket:
         found = self._links_read.decode(self._dump(rt.GETLINK, rt.get_links()), rt.decode_link)
         return [link for link in found if link is not None]
 
-    def settings(self) -> Mapping[str, str]:
-        """Return settings of devices, by their paths below /proc/sys."""
+    def settings(self) -> DeviceSettings:
+        """Return settings of devices, each with the index of its device."""
         return decode_settings(m.body for m in self._dump(rt.GETLINK, rt.get_links()))
 
     def addresses(self, names: Mapping[int, str]) -> tuple[Address, ...]:

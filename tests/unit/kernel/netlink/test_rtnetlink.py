@@ -10,7 +10,7 @@ import pytest
 from polywan.core.world.observed import Address, Link
 from polywan.kernel.netlink import policy_rules
 from polywan.kernel.netlink import rtnetlink as rt
-from polywan.kernel.netlink.device_settings import decode_settings
+from polywan.kernel.netlink.device_settings import DeviceSettings, decode_settings
 from polywan.kernel.netlink.socket import attribute, attributes, first, number, text
 
 LINK = struct.Struct("=BxHiII")
@@ -135,7 +135,6 @@ def test_settings_that_are_not_whole_are_left_out() -> None:
     spec = attribute(2 | 0x8000, attribute(1, values)) + attribute(10 | 0x8000, attribute(2, values))
     body = link_body(UP) + attribute(26 | 0x8000, spec)
     prefix = "net/{}/conf/wan1/{}".format
-    assert decode_settings([body, b"", b"nonsense"]) == {
-        prefix("ipv4", "rp_filter"): "7",
-        prefix("ipv6", "accept_ra"): "3",
-    }
+    assert decode_settings([body, b"", b"nonsense"]) == DeviceSettings(
+        values={prefix("ipv4", "rp_filter"): "7", prefix("ipv6", "accept_ra"): "3"}, indexes={"wan1": 7}
+    )
