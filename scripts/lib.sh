@@ -36,6 +36,29 @@ set_up() {
     )
 }
 
+# offer TOOL...: install what only some tests want. Where that is not possible they are skipped, and say why.
+offer() {
+    lacking=
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null 2>&1 || lacking="$lacking $tool"
+    done
+    if [ -z "$lacking" ]; then return; fi
+    if [ "$(id -u)" != 0 ] && ! sudo -n true >/dev/null 2>&1; then
+        say "some tests are skipped for want of$lacking"
+        return
+    fi
+    (
+        exec 9<"$root/pyproject.toml"
+        ! command -v flock >/dev/null 2>&1 || flock 9
+        manager=$(package_manager)
+        # One by one: a system that has one of them need not have the others.
+        for tool in $lacking; do
+            packages=$(package_of "$tool")
+            (get_packages) || say "some tests are skipped for want of $tool"
+        done
+    )
+}
+
 # What the environment was made from: this folder, this Python, this list of dependencies.
 wanted_stamp() {
     "$venv/bin/python" -I -c 'import sys; print("%d.%d" % sys.version_info[:2], sys.argv[1])' "$root" 2>/dev/null &&
@@ -110,6 +133,12 @@ package_of() {
     *:conntrack) echo conntrack-tools ;;
     apt-get:ping | none:ping) echo iputils-ping ;;
     *:ping) echo iputils ;;
+    *:pppd) echo ppp ;;
+    apt-get:pppoe-server | none:pppoe-server) echo pppoe ;;
+    *:pppoe-server) echo rp-pppoe ;;
+    apt-get:dnsmasq | none:dnsmasq) echo dnsmasq-base ;;
+    apt-get:dhclient | none:dhclient) echo isc-dhcp-client ;;
+    apt-get:dhcpcd | none:dhcpcd) echo dhcpcd-base ;;
     apt-get:libnftables | none:libnftables) echo libnftables1 ;;
     pacman:libnftables | apk:libnftables) echo nftables ;;
     dnf:libnftables) echo nftables-libs ;;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -27,6 +28,7 @@ from support.netns import BuildLab, StartDaemon, WaitFor
 T = TypeVar("T")
 HERE = Path(__file__).parent
 HINT = "run make test-netns"
+_AF_PPPOX, _PX_PROTO_OE = 24, 0  # linux/socket.h, linux/if_pppox.h
 
 
 def _link(kind: str) -> Callable[[], bool]:
@@ -90,8 +92,18 @@ def _control_groups() -> bool:
     return True
 
 
-def _tool(name: str) -> Callable[[], bool]:
-    return lambda: shutil.which(name) is not None
+def _tool(*names: str) -> Callable[[], bool]:
+    return lambda: all(shutil.which(name) for name in names)
+
+
+def _ppp() -> bool:
+    """Ask for the kernel's part: pppd opens the one, and makes the socket."""
+    try:
+        os.close(os.open("/dev/ppp", os.O_RDWR))
+        socket.socket(_AF_PPPOX, socket.SOCK_STREAM, _PX_PROTO_OE).close()
+    except OSError:
+        return False
+    return True
 
 
 FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
@@ -109,6 +121,9 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "flowtable": (_flowtable, "this kernel has no flowtable (CONFIG_NFT_FLOW_OFFLOAD)"),
     "netem": (_qdisc("netem"), "this kernel has no netem"),
     "fq_codel": (_qdisc("fq_codel"), "this kernel has no fq_codel"),
+    "ppp": (_ppp, "this kernel has no PPP over Ethernet (CONFIG_PPPOE) that this user can use"),
+    "pppd": (_tool("pppd"), "pppd is absent (package ppp)"),
+    "pppoe-server": (_tool("pppoe-server", "pppoe"), "pppoe-server is absent (package pppoe)"),
     "ping": (_tool("ping"), "ping is absent (package iputils-ping)"),
     "conntrack": (_tool("conntrack"), "conntrack is absent (package conntrack)"),
     "tcpdump": (_tool("tcpdump"), "tcpdump is absent (package tcpdump)"),

@@ -17,25 +17,13 @@ from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import open_connections, shares
 from support.lan_clients import as_clients, ask_from
 from support.netns import with_servers
+from support.recipes import file_of, with_lab_targets
 
 if TYPE_CHECKING:
     from support.netns import BuildLab, StartDaemon, WaitFor
 
 ROOT = Path(__file__).parents[2]
 V4 = SERVERS[Family.V4][0]
-
-
-def file_of(page: str) -> str:
-    """Return the configuration that a page shows."""
-    found = re.search(r"```toml\n(.*?)```", (ROOT / "docs/recipes" / page).read_text("utf-8"), re.DOTALL)
-    assert found, f"{page} shows no file"
-    return found[1]
-
-
-def with_lab_targets(toml: str, lab: Lab) -> str:
-    """Add what only the lab needs: health targets that exist there, and a short hold-down."""
-    targets = ", ".join(f'"{a}"' for family in lab.topology.families for a in SERVERS[family])
-    return f'{toml}\n[health]\ntargets = [{targets}]\nhold_down = "1s"\n'
 
 
 def rename(lab: Lab, names: Mapping[str, str]) -> None:
