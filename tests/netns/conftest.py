@@ -112,6 +112,7 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "wireguard": (_link("wireguard"), "this kernel has no WireGuard"),
     "gre": (_link("gre local 192.0.2.1 remote 192.0.2.2"), "this kernel has no GRE tunnels"),
     "esp": (_esp, "this kernel has no ESP (CONFIG_INET_ESP), so no IPsec"),
+    "bond": (_link("bond"), "this kernel has no bonds"),
     "bridge": (_link("bridge"), "this kernel has no bridges"),
     "bridge netfilter": (
         lambda: Path("/proc/sys/net/bridge").is_dir(),
@@ -129,6 +130,9 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "tcpdump": (_tool("tcpdump"), "tcpdump is absent (package tcpdump)"),
     "iptables-nft": (_tool("iptables-nft"), "iptables-nft is absent (package iptables)"),
     "dnsmasq": (_tool("dnsmasq"), "dnsmasq is absent (package dnsmasq-base)"),
+    "udhcpc": (_tool("udhcpc"), "udhcpc is absent (package udhcpc)"),
+    "dhclient": (_tool("dhclient"), "dhclient is absent (package isc-dhcp-client)"),
+    "dhcpcd": (_tool("dhcpcd"), "dhcpcd is absent (package dhcpcd-base)"),
 }
 """What `@pytest.mark.needs(NAME)` may ask for: how to find out, and why a test is skipped without it."""
 

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +17,8 @@ from polywan.core.net import Family
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.topology import LAN_CLIENT, LAN_ROUTER, SERVERS
-from polywan.lab.traffic import Opened, connect, error_name, open_connections, shares
+from polywan.lab.traffic import connect, open_connections, shares
+from support.connections import answers, endings
 from support.lan_clients import as_clients, ask_from
 from support.netns import until, with_servers
 from support.pppoe import UP_SCRIPT, Pppoe, configuration, device, dialled
@@ -60,28 +61,6 @@ async def gone(session: Pppoe, number: int, index: int | None) -> None:
 async def share_out(lab: Lab, number: int) -> Counter[int]:
     with closing(await open_connections(lab, number, SERVER)) as opened:
         return shares(a.uplink for a in opened.attempts)
-
-
-async def endings(opened: Opened, uplink: int) -> Counter[str]:
-    """Read from the idle connections of an uplink until they end, and count how."""
-    loop = asyncio.get_running_loop()
-
-    async def ending(index: int) -> str:
-        try:
-            async with asyncio.timeout(FREED):
-                return "closed" if not await loop.sock_recv(opened.connections[index].sock, 1) else "data"
-        except OSError as error:
-            return error_name(error)
-
-    mine = [index for index, c in enumerate(opened.connections) if c.attempt.uplink == uplink]
-    return Counter(await asyncio.gather(*map(ending, mine)))
-
-
-async def answers(opened: Opened, uplinks: Iterable[int]) -> int:
-    """Return how many connections of these uplinks go on."""
-    wanted = set(uplinks)
-    heard = [await c.ask("still there?") for c in opened.connections if c.attempt.uplink in wanted]
-    return heard.count("still there?")
 
 
 def repairs(daemon: DaemonProcess) -> list[str]:
@@ -133,7 +112,7 @@ def test_a_session_that_is_dialled_again_frees_its_connections_and_shares_as_bef
                 task = asyncio.create_task(asyncio.to_thread(dial, session, 2))
                 await state(daemon, 2, "missing") if dial is not cable else await task
                 await gone(session, 2, index)
-                assert await endings(opened, 2) == {"ECONNRESET": 10}
+                assert await endings(opened, 2, FREED) == {"ECONNRESET": 10}
                 await task
                 await until(lambda: session.address(2) is not None, AGAIN, 0.02)
                 assert (session.address(2) != before) is moved
@@ -209,7 +188,7 @@ def test_of_twenty_sessions_five_are_dialled_again_at_once_and_the_others_never_
                     session.move(number)
                 await asyncio.to_thread(session.hang_up, *again)
                 for number in again:
-                    assert await endings(opened, number) == {"ECONNRESET": 3}
+                    assert await endings(opened, number, FREED) == {"ECONNRESET": 3}
                 session.dial(*again)
                 await asyncio.to_thread(session.wait, *again)
                 await serving(daemon, *all_of_them)
