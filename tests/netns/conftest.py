@@ -133,6 +133,15 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "udhcpc": (_tool("udhcpc"), "udhcpc is absent (package udhcpc)"),
     "dhclient": (_tool("dhclient"), "dhclient is absent (package isc-dhcp-client)"),
     "dhcpcd": (_tool("dhcpcd"), "dhcpcd is absent (package dhcpcd-base)"),
+    "ifupdown": (_tool("ifup"), "ifup is absent (package ifupdown)"),
+    "NetworkManager": (
+        _tool("NetworkManager", "dbus-daemon"),
+        "NetworkManager is absent (package network-manager)",
+    ),
+    "systemd-networkd": (
+        lambda: Path("/lib/systemd/systemd-networkd").exists(),
+        "systemd-networkd is absent (package systemd)",
+    ),
 }
 """What `@pytest.mark.needs(NAME)` may ask for: how to find out, and why a test is skipped without it."""
 
