@@ -23,11 +23,15 @@ SERVER: Final = SERVERS[Family.V4][0]
 SET_UP: Final = 30.0
 """Seconds within which a program has set up its device, and the uplink serves."""
 
+NEEDS: Final = {"systemd-networkd": ("root",), "NetworkManager": ("root",)}
+
 KEEPS: Final = {"systemd-networkd": True, "NetworkManager": True, "ifupdown": False}
 """Whether a program's restart leaves its addresses and routes in place."""
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.needs(kind)) for kind in MANAGERS])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.needs(kind, *NEEDS.get(kind, ()))) for kind in MANAGERS]
+)
 def test_an_uplink_outlives_the_restart_of_the_program_that_manages_its_device(
     lab_of: BuildLab, start_daemon: StartDaemon, kind: str
 ) -> None:

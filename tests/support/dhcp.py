@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +36,9 @@ class Provider:
     def serve(self, *words: str) -> None:
         """Start it with these options, in the place of the one before."""
         self.stop()
-        common = "--keep-in-foreground --conf-file=/dev/null --port=0 --interface=wan --pid-file= --user=root --no-ping"
+        common = (
+            "--keep-in-foreground --conf-file=/dev/null --port=0 --interface=wan --pid-file= --user= --group= --no-ping"
+        )
         files = f"--log-dhcp --log-facility={self._log} --dhcp-leasefile={self._leases}"
         self._process = self.namespace.start(["dnsmasq", *common.split(), *files.split(), *words])
 
@@ -102,7 +104,8 @@ def own_etc() -> None:
     """Give this sandbox copies of what clients write below /etc and /var/lib: a resolver, leases."""
     if _ETC.exists():
         return
-    shutil.copytree("/etc", _ETC, symlinks=True, ignore_dangling_symlinks=True, copy_function=_copy)
+    with suppress(shutil.Error):  # Not everything may be read.
+        shutil.copytree("/etc", _ETC, symlinks=True, ignore_dangling_symlinks=True)
     resolver = _ETC / "resolv.conf"
     resolver.unlink(missing_ok=True)
     resolver.write_text("", "utf-8")
@@ -110,11 +113,3 @@ def own_etc() -> None:
     for place in ("/var/lib/dhcp", "/var/lib/dhcpcd"):
         if Path(place).is_dir():
             subprocess.run(["mount", "-t", "tmpfs", "dhcp", place], check=True)
-
-
-def _copy(source: str, target: str) -> str:
-    """Copy what may be read."""
-    try:
-        return str(shutil.copy2(source, target))
-    except PermissionError:
-        return target
