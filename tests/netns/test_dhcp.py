@@ -56,7 +56,7 @@ def provider(two: Lab) -> Iterator[Provider]:
     provider = Provider(two, 1)
     provider.lease(HOST, ROUTER)
     yield provider
-    provider.stop()
+    provider.close()
 
 
 async def has(daemon: DaemonProcess, address: str, router: str) -> None:
@@ -87,9 +87,9 @@ def test_renewals_without_a_change_write_nothing(
         async def story() -> None:
             await has(daemon, HOST, ROUTER)
             generation, granted = daemon.status().generation, provider.granted
-            for number in (1, 2):
-                renew(process, kind)
-                await until(partial(has_granted, provider, granted + number), LEASED, 0.05)
+            renew(process, kind)
+            # udhcpc begins anew when it is asked again before it is done; the others renew by themselves.
+            await until(partial(has_granted, provider, granted + (1 if kind == "udhcpc" else 2)), LEASED, 0.05)
             # What a renewal changes is read within a moment.
             await asyncio.sleep(0.5)
             assert daemon.status().generation == generation
@@ -161,7 +161,7 @@ def advertised(lab_of: BuildLab) -> Iterator[Lab]:
     provider = Provider(lab, 1)
     provider.advertise()
     yield lab
-    provider.stop()
+    provider.close()
 
 
 async def opened_from(lab: Lab, stack: ExitStack) -> tuple[IPv6Address, Connection]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from ipaddress import IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -19,6 +21,7 @@ from polywan.lab.network import Lab
 from polywan.lab.topology import LAN_CLIENT, LAN_ROUTER, SERVERS
 from polywan.lab.traffic import connect, open_connections, shares
 from support.connections import answers, endings
+from support.dhcp import Provider
 from support.lan_clients import as_clients, ask_from
 from support.netns import until, with_servers
 from support.pppoe import UP_SCRIPT, Pppoe, configuration, device, dialled
@@ -298,4 +301,52 @@ def test_with_or_without_a_script_of_pppd_the_kernel_ends_up_the_same(
             assert daemon.uplink(2).interface == device(2)
 
         with_servers(three, story)
+        assert repairs(daemon) == []
+
+
+BOTH: Final = """
+[uplinks.isp2]
+interface = "wan2"
+[policies.default]
+tiers = [["isp1"], ["isp2"]]
+"""
+
+
+@pytest.mark.needs("dnsmasq")
+def test_a_session_has_another_prefix_by_advertisement_when_it_is_dialled_again(
+    lab_of: BuildLab, start_daemon: StartDaemon
+) -> None:
+    lab = lab_of(2)
+    far, static = lab.provider(1), lab.topology.uplink(1).addresses[Family.V6]
+    lab.router.ip([f"address del {static.own} dev wan1", f"route del default via {static.gateway} dev wan1"])
+    prefixes = [IPv6Network(f"2001:db8:{turn}:1::/64") for turn in ("aaaa", "bbbb")]
+    lab.server.ip([f"route add {prefix} via 2001:db8:ff:1::1 dev x1" for prefix in prefixes])
+    advertiser = Provider(lab, 1)
+
+    def advertise(prefix: IPv6Network) -> None:
+        shown = json.loads(far.run(["ip", "-json", "link", "show", "type", "ppp"]).stdout)
+        (end,) = (found["ifname"] for found in shown if found)
+        far.ip([f"address add {prefix[1]}/64 dev {end} nodad"])
+        advertiser.advertise(end)
+
+    with dialled(lab, (1,), ("nodefaultroute", "+ipv6")) as session, closing(advertiser):
+        daemon = start_daemon(lab, configuration((1,), BOTH))
+
+        async def serves_by(prefix: IPv6Network) -> None:
+            advertise(prefix)
+            await until(lambda: IPv6Address(daemon.uplink(1).address6 or "::") in prefix, AGAIN, 0.05)
+            await serving(daemon, 1)
+            attempt, connection = await connect(lab, SERVERS[Family.V6][0], namespace=lab.router)
+            assert connection is not None
+            with closing(connection):
+                # The server saw an address that is not the other uplink's.
+                assert attempt.uplink is None
+
+        async def story() -> None:
+            await serves_by(prefixes[0])
+            await asyncio.to_thread(another_process, session, 1)
+            await asyncio.to_thread(session.wait, 1)
+            await serves_by(prefixes[1])
+
+        with_servers(lab, story)
         assert repairs(daemon) == []

@@ -35,7 +35,7 @@ class Provider:
 
     def serve(self, *words: str) -> None:
         """Start it with these options, in the place of the one before."""
-        self.stop()
+        self.close()
         common = (
             "--keep-in-foreground --conf-file=/dev/null --port=0 --interface=wan --pid-file= --user= --group= --no-ping"
         )
@@ -58,11 +58,11 @@ class Provider:
             f"--dhcp-option-force=59,{RENEWAL * 2}",
         )
 
-    def advertise(self, *words: str) -> None:
-        """Advertise the prefix of every address of the cable, without DHCP."""
-        self.serve("--enable-ra", "--dhcp-range=::,constructor:wan,ra-only,64,10m", *words)
+    def advertise(self, device: str = "wan") -> None:
+        """Advertise the prefix of every address of a device, without DHCP."""
+        self.serve("--enable-ra", f"--interface={device}", f"--dhcp-range=::,constructor:{device},ra-only,64,10m")
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End it."""
         if self._process is not None:
             self._process.kill()
