@@ -50,7 +50,9 @@ class Plane:
     def read(self) -> ReadDone:
         """Read everything."""
         observed = self.kernel.observe()
-        return ReadDone(observed, self.kernel.read(engine.sysctl_paths(self.state, observed)))
+        return ReadDone(
+            observed, self.kernel.read(engine.sysctl_paths(self.state, observed), engine.queue_kinds(self.state))
+        )
 
     def back_to(self, before: State) -> None:
         """Undo a change: the state is a value, so the kernel is led back to what the old one wanted."""

@@ -30,8 +30,8 @@ settings.register_profile(
 settings.load_profile("polywan")
 
 INSIDE = os.environ.get("POLYWAN_NETNS") == "1"
-EXCUSES = re.compile(r"kernel lacks|tool missing|this kernel has no|\S+ is absent \(package ")
-"""How a skip begins that names what this machine cannot offer."""
+EXCUSES = re.compile(r"kernel lacks|tool missing|this kernel has no|this kernel has cake|\S+ is absent \(package ")
+"""How a skip begins that names what this machine cannot offer, be it a lack."""
 NEWBORN = frozenset(
     ["lo", "tunl0", "gre0", "gretap0", "erspan0", "sit0", "ip6tnl0", "ip6gre0", "ip_vti0", "ip6_vti0", "teql0"]
 )

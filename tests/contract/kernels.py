@@ -58,6 +58,8 @@ class World(Protocol):
     def delete_nexthop(self, ident: NexthopId) -> None: ...
     def delete_rule(self, rule: IpRule) -> None: ...
     def delete_route(self, route: Route) -> None: ...
+    def add_queue(self, link: str, *, root: str | None = None, ingress: str | None = None) -> None: ...
+    def delete_ifb(self, ifb: str) -> None: ...
     def flush_ruleset(self) -> None: ...
     def held(self) -> bool: ...
     def set_rp_filter(self, value: str) -> None: ...
@@ -124,6 +126,12 @@ class FakeWorld:
 
     def delete_route(self, route: Route) -> None:
         self.kernel.tamper_delete_route(route)
+
+    def add_queue(self, link: str, *, root: str | None = None, ingress: str | None = None) -> None:
+        self.kernel.tamper_queues(link, root=f"{root} 8001:" if root else root, ingress=ingress)
+
+    def delete_ifb(self, ifb: str) -> None:
+        self.kernel.tamper_delete_ifb(ifb)
 
     def held(self) -> bool:
         return bool(self.kernel.held)
@@ -244,6 +252,14 @@ class LinuxWorld:
 
     def delete_route(self, route: Route) -> None:
         self._ip(f"-{route.family} route del default table {route.table} metric {route.metric}")
+
+    def add_queue(self, link: str, *, root: str | None = None, ingress: str | None = None) -> None:
+        words = ["del", "root"] if root == "" else ["add", f"root {root}" if root else ingress or ""]
+        verb, what = words
+        subprocess.run(["tc", "qdisc", verb, "dev", link, *what.split()], check=True, capture_output=True)
+
+    def delete_ifb(self, ifb: str) -> None:
+        self._ip(f"link del {ifb}")
 
     def held(self) -> bool:
         return (

@@ -57,6 +57,20 @@ def _qdisc(kind: str) -> Callable[[], bool]:
     return probe
 
 
+def _shaping() -> bool:
+    """Ask for all that shaping needs, in a namespace of its own."""
+    spare = Namespace("feature")
+    spare.create()
+    words = "tc filter add dev probe0 ingress matchall action mirred egress redirect dev probe0"
+    try:
+        made = spare.run(["ip", "link", "add", "probe0", "type", "ifb"], check=False).returncode == 0
+        disciplines = ["root cake", "root fq_codel", "root prio", "root sfq", "root htb", "ingress"]
+        found = [f"tc qdisc replace dev probe0 {one}".split() for one in disciplines]
+        return made and all(spare.run(one, check=False).returncode == 0 for one in [*found, words.split()])
+    finally:
+        spare.delete()
+
+
 def _esp() -> bool:
     """Ask for a security association, in a namespace of its own."""
     spare = Namespace("feature")
@@ -125,6 +139,8 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "ppp": (_ppp, "this kernel has no PPP over Ethernet (CONFIG_PPPOE) that this user can use"),
     "pppd": (_tool("pppd"), "pppd is absent (package ppp)"),
     "pppoe-server": (_tool("pppoe-server", "pppoe"), "pppoe-server is absent (package pppoe)"),
+    "shaping": (_shaping, "kernel lacks cake, fq_codel, prio, sfq, htb, ifb, matchall or mirred"),
+    "no cake": (lambda: not _qdisc("cake")(), "this kernel has cake"),
     "ping": (_tool("ping"), "ping is absent (package iputils-ping)"),
     "conntrack": (_tool("conntrack"), "conntrack is absent (package conntrack)"),
     "tcpdump": (_tool("tcpdump"), "tcpdump is absent (package tcpdump)"),
@@ -153,7 +169,6 @@ _found: dict[str, bool] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "kernel: needs a kernel that few machines have; scripts/vm runs it in a guest")
     config.addinivalue_line(
         "markers", "needs(*names): kernel features or tools of FEATURES without which it is skipped"
     )

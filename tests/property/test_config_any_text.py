@@ -15,6 +15,9 @@ EVERY_CONDITION = """\
 interface = "eth1"
 nat6 = "prefix"
 prefix6 = "2001:db8:a::/56"
+weight = 2
+bandwidth = {down = "50Mbit", up = 1e7}
+shaping = {algorithm = "cake", share = "90%", link = "docsis"}
 [uplinks.lte]
 interface = "wwan0"
 nat = "none"

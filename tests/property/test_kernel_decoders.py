@@ -41,6 +41,8 @@ from polywan.kernel.netlink import rtnetlink as rt
 from polywan.kernel.netlink.socket import Message, attribute, messages, refusal
 from polywan.kernel.nft import affinity_maps, elements, established, filter_rules, libnftables
 from polywan.kernel.notifications import Translator
+from polywan.kernel.tc import messages as tc
+from polywan.kernel.tc import options
 
 NAMES = {index: f"wan{index}" for index in range(256)}
 u32s = st.integers(1, 2**32 - 2)
@@ -137,6 +139,13 @@ def elements_of(kind: int, body: bytes) -> object:
     return dict(elements.decode(body, kind))
 
 
+def shaped(body: bytes) -> None:
+    if (shown := tc.decode(body)) is not None:
+        for kind in ("cake", "htb", "u32", "matchall"):
+            tc.part_of(shown._replace(kind=kind))
+            tc.redirected_to(shown._replace(kind=kind))
+
+
 DECODERS: list[Callable[[bytes], object]] = [
     rt.decode_link,
     lambda body: list(filter_rules.elements_in(body)),
@@ -162,6 +171,9 @@ DECODERS: list[Callable[[bytes], object]] = [
     lambda body: list(affinity_maps.decode(body, "affinity_4_default", Family.V4, "default")),
     answered,
     lambda body: refusal(Message(2, 0x300, 0, 0, body)),
+    tc.decode_link,
+    shaped,
+    *(partial(options.decode, kind) for kind in ("cake", "htb", "class", "fq_codel", "prio", "sfq", "u32", "netem")),
 ]
 
 

@@ -203,7 +203,9 @@ class Sim(Simulation):
                 assert name in self.cuts, f"cut: {self.cuts}"
             case ("settled",):
                 assert self.state.decision.desired is not None
-                actual = self.kernel.read(engine.sysctl_paths(self.state, self.kernel.observe()))
+                actual = self.kernel.read(
+                    engine.sysctl_paths(self.state, self.kernel.observe()), engine.queue_kinds(self.state)
+                )
                 assert not plan.diff(self.state.decision.desired, actual)
                 assert self.kernel.unconsumed_failures() == 0
             case _:

@@ -80,6 +80,29 @@ class OutageStatus(Document):
     reason: str
 
 
+class ShapingStatus(Document):
+    """The queue of an uplink in one direction, as the kernel was last read: at most 10 s ago.
+
+    Attributes:
+        direction: "down" or "up".
+        device: whose queue it is: the uplink's, or the ifb device that incoming packets pass.
+        rate_bps: bits per second that it lets pass.
+        active: it is there; else `reason` says why not.
+        sent_bytes, dropped: since the queue was made; `dropped` packets.
+        backlog_bytes: what waited.
+    """
+
+    direction: str
+    algorithm: str
+    device: str
+    rate_bps: int
+    active: bool
+    reason: str
+    sent_bytes: int
+    dropped: int
+    backlog_bytes: int
+
+
 class UplinkStatus(Document):
     """One uplink. Where its families differ, the better of the two, but `loss` and `layers` of the worse.
 
@@ -102,6 +125,7 @@ class UplinkStatus(Document):
         last_outage_s: seconds that the last outage took which is over.
         outages: the last ones, newest first.
         unanswered: share of its new connections without an answer, 0..1; None when there were none lately.
+        shaping: each direction; empty for an uplink that is not shaped.
     """
 
     name: str
@@ -144,6 +168,7 @@ class UplinkStatus(Document):
     outages: tuple[OutageStatus, ...]
     unanswered: float | None
     counted: bool = True
+    shaping: tuple[ShapingStatus, ...] = ()
 
 
 class Member(Document):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from polywan.api.status import FamilyStatus, LayerStatus, PolicyStatus, TargetStatus, UplinkStatus
+from polywan.api.status import FamilyStatus, LayerStatus, PolicyStatus, ShapingStatus, TargetStatus, UplinkStatus
 from polywan.cli.overview import FAMILY_TITLES, drain_note, phrase_of, reason, volume, word
 from polywan.cli.units import age, milliseconds, rate, size
 from polywan.core.words import counted, lasted
@@ -46,8 +46,21 @@ def _summary(uplink: UplinkStatus, policies: Sequence[PolicyStatus]) -> Iterator
         yield "now", f"not known: other uplinks have {uplink.interface}, too"
     for line in volume(uplink):
         yield "probes", line.split(": ", 2)[2]
+    for queue in uplink.shaping:
+        yield "shaping", _queue(queue)
     yield from _outages(uplink)
     yield "in kernel", f"mark {uplink.mark:#x}, table {uplink.table}, weight {uplink.weight}"
+
+
+def _queue(queue: ShapingStatus) -> str:
+    """Return what is known of the queue of one direction."""
+    if not queue.active:
+        return f"{queue.direction}: off: {queue.reason}"
+    counted_bytes = f"{size(queue.sent_bytes)} sent, {size(queue.backlog_bytes)} waiting"
+    return (
+        f"{queue.direction}: {queue.algorithm} at {rate(queue.rate_bps)}, {counted_bytes}, "
+        f"{counted(queue.dropped, 'packet')} dropped"
+    )
 
 
 def _shares(policy: PolicyStatus, name: str) -> str:

@@ -320,7 +320,7 @@ class Daemon:
                 if self._halted:
                     return
                 paths = engine.sysctl_paths(self.state, observed)
-                actual = await asyncio.to_thread(self._kernel.read, paths)
+                actual = await asyncio.to_thread(self._kernel.read, paths, engine.queue_kinds(self.state))
             except PolywanError as error:
                 log.error("read.failed: %s", error)
                 return

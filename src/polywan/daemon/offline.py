@@ -29,6 +29,7 @@ from polywan.core.world.foreign_chains import ForwardChain
 from polywan.core.world.foreign_routing import ForeignRule
 from polywan.core.world.lookups import NOTHING, Lookups
 from polywan.core.world.observed import Observed
+from polywan.core.world.queues import Queues
 from polywan.daemon import store
 from polywan.daemon.api import why
 from polywan.daemon.lookups import leases
@@ -65,6 +66,7 @@ class Recording:
     rules: tuple[IpRule, ...] = ()
     foreign_rules: tuple[IpRule, ...] = ()
     chains: tuple[ForwardChain, ...] = ()
+    queues: Queues | None = None
     sysctls: dict[str, str]
     nft: NftRecord | None = None
 
@@ -84,6 +86,7 @@ class Recording:
             nft=nft,
             sysctls=self.sysctls,
             chains=self.chains,
+            queues=self.queues,
         )
 
     def world(self) -> Observed:
@@ -126,6 +129,7 @@ def recording(observed: Observed, actual: ActualState, lookups: Lookups = NOTHIN
         routes=tuple(actual.routes),
         rules=tuple(actual.rules),
         chains=actual.chains,
+        queues=actual.queues,
         sysctls=dict(actual.sysctls),
         nft=nft,
     )
@@ -227,7 +231,7 @@ def _read(config: Config) -> tuple[Observed, ActualState]:
         resolved = resolve(config, {})
         observed = leases.observe(kernel, resolved)
         state = State(known=Known(config=resolved, observed=observed))
-        return observed, kernel.read(engine.sysctl_paths(state, observed))
+        return observed, kernel.read(engine.sysctl_paths(state, observed), engine.queue_kinds(state))
     finally:
         kernel.close()
 

@@ -47,7 +47,7 @@ def remove(kernel: Kernel, state_dir: Path, known: Memory | None = None) -> Remo
     if warning:
         log.warning("state.unreadable: %s", warning)
     sysctls = [Sysctl(path, value) for path, value in memory.originals.items()]
-    actual = kernel.read([s.path for s in sysctls])
+    actual = kernel.read([s.path for s in sysctls], frozenset())
     lost = store.lost(state_dir) if known is None else memory.unsure
     unrestored = _unrestored(kernel, actual, memory) if lost else []
     plan = removal(actual, sysctls)
@@ -86,14 +86,15 @@ def _forget(state_dir: Path) -> list[str]:
 
 def _ours(kernel: Kernel) -> bool:
     try:
-        return _any_of_ours(kernel.read([]))
+        return _any_of_ours(kernel.read([], frozenset()))
     except KernelError:
         # Whoever reads next says so.
         return False
 
 
 def _any_of_ours(actual: ActualState) -> bool:
-    return bool(actual.nft or actual.routes or actual.rules)
+    shaped = actual.queues is not None and actual.queues.ours
+    return bool(actual.nft or actual.routes or actual.rules or shaped)
 
 
 def _unrestored(kernel: Kernel, actual: ActualState, memory: Memory) -> list[str]:

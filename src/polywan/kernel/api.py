@@ -81,8 +81,14 @@ class Kernel(Protocol):
         """
         ...
 
-    def read(self, sysctls: Sequence[str]) -> ActualState:
+    def read(self, sysctls: Sequence[str], kinds: frozenset[str] | None = None) -> ActualState:
         """Read what is ours, and the named settings that exist.
+
+        Args:
+            sysctls: paths of settings.
+            kinds: of queueing disciplines, devices and actions that shaping needs: returned are those that the kernel
+                lacks, and what is at the devices. While some are asked for, `watch` tells of changes there. With None
+                nothing of that is read.
 
         Raises:
             KernelError: the kernel refused to show them.

@@ -20,8 +20,9 @@ from polywan.core.state.events import (
 from polywan.core.world.observed import Link
 from polywan.core.world.shared_device import NextHop
 from polywan.kernel.netlink.foreign_routing import TableKey
+from polywan.kernel.netlink.own_port import own_netfilter_port
 from polywan.kernel.netlink.socket import NETFILTER, ROUTE, Message, NetlinkSocket, messages
-from polywan.kernel.notifications import Translator, own_netfilter_port
+from polywan.kernel.notifications import Translator
 
 # Multicast groups (linux/rtnetlink.h, linux/netfilter/nfnetlink.h).
 _ROUTE_GROUPS: Final = (
@@ -38,6 +39,7 @@ _ROUTE_GROUPS: Final = (
 )
 _NEIGHBOURS: Final = 3
 _NFTABLES_GROUPS: Final = (7,)
+_QUEUE_GROUPS: Final = (4,)  # TC
 
 _READS: Final = 64
 """Datagrams read before others get their turn on the loop."""
@@ -75,6 +77,7 @@ class NetlinkWatch:
         self._translator = Translator(own_port, own_netfilter_port, links(), touch)
         self._missed = False
         self._released = False
+        self._queues = False
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.ended.add_done_callback(lambda _: self._release())
         for source in (self._route, self._nft):
@@ -93,6 +96,13 @@ class NetlinkWatch:
             with suppress(OSError):  # closed meanwhile
                 (self._route.subscribe if hops else self._route.unsubscribe)((_NEIGHBOURS,))
         self._translator.hops = hops
+
+    def hear_queues(self, *, wanted: bool) -> None:
+        """Tell of queueing disciplines, too, or no more; may be called from any thread."""
+        if wanted is not self._queues:
+            self._queues = wanted
+            with suppress(OSError):  # closed meanwhile
+                (self._route.subscribe if wanted else self._route.unsubscribe)(_QUEUE_GROUPS)
 
     def know_macs(self, macs: Mapping[NextHop, str]) -> None:
         """Take note of what these routers' hardware addresses are; may be called from any thread."""

@@ -29,6 +29,7 @@ from polywan.core.plan.plan import (
     SetSysctl,
 )
 from polywan.core.ruleset.model import NftTable, held_texts
+from polywan.core.shaping.changes import ShapingOp
 from polywan.core.state.events import KernelEvent, NewConnections
 from polywan.core.trace.route_query import RouteAnswer, RouteQuery
 from polywan.core.world.affinity import AffinityEntry
@@ -101,7 +102,7 @@ class LinuxKernel:
             routers=self._route.routers(hops),
         )
 
-    def read(self, sysctls: Sequence[str]) -> ActualState:
+    def read(self, sysctls: Sequence[str], kinds: frozenset[str] | None = None) -> ActualState:
         """Read what is ours; see `Kernel.read`."""
         ours = self._route.ours()
         found = self._route.settings() if sysctls else None
@@ -115,6 +116,7 @@ class LinuxKernel:
             chains=foreign_chains.dropping(),
             sysctls={path: value for path, value in values.items() if value is not None},
             devices=found.indexes if found is not None else {},
+            queues=self._route.queues(kinds),
         )
 
     def apply(self, plan: Plan) -> ApplyReport:
@@ -162,6 +164,8 @@ class LinuxKernel:
 
     def _do(self, op: Op, remainder: Callable[[NftBatch], str]) -> Failure | None:
         try:
+            if isinstance(op, ShapingOp):
+                return self._route.shape(op)
             if isinstance(op, SetSysctl):
                 sysctl.write(op.sysctl.path, op.sysctl.value)
             elif isinstance(op, NftBatch):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import struct
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -28,7 +25,8 @@ from polywan.kernel.netlink import nexthops as nh
 from polywan.kernel.netlink import policy_rules
 from polywan.kernel.netlink import rtnetlink as rt
 from polywan.kernel.netlink.foreign_routing import TableKey, table_of
-from polywan.kernel.netlink.socket import NETFILTER, Message, attributes, text
+from polywan.kernel.netlink.socket import Message, attributes, text
+from polywan.kernel.tc import messages as tc
 
 _NETCONF, _IFINDEX = 4, 1  # struct netconfmsg, NETCONFA_IFINDEX (linux/netconf.h)
 _NEWNETCONF: Final = 80
@@ -45,30 +43,6 @@ _NFPROTO_INET: Final = 1
 _TABLE_NAME: Final = 1  # the first attribute of every nftables object names its table
 _PROC_PID, _PROC_NAME = 2, 3
 _OUR_TABLE: Final = TABLE.split()[1].encode() + b"\0"
-
-
-def own_netfilter_port(port: int) -> bool:
-    """Tell whether one of this process's nfnetlink sockets has the port id.
-
-    libnftables keeps its socket to itself, and the pid that the kernel reports is a thread's, in the
-    outermost pid namespace: only the port id in the message's header always tells.
-    """
-    with suppress(OSError):
-        return any(_netfilter_port(int(fd)) == port for fd in os.listdir("/proc/self/fd"))
-    return False
-
-
-def _netfilter_port(fd: int) -> int | None:
-    try:
-        if not os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
-            return None
-        copy = socket.socket(fileno=os.dup(fd))
-    except OSError:
-        return None
-    with copy:
-        if copy.family != socket.AF_NETLINK or copy.proto != NETFILTER:
-            return None
-        return int(copy.getsockname()[0])
 
 
 class Translator:
@@ -135,8 +109,16 @@ class Translator:
                 if message.port != self._own_port:
                     self._touch(None)
                 return [] if ours is None else self._touched("nexthop", message, ours=ours)
+            case kind if kind in tc.NOTIFICATIONS:
+                return self._queues(message)
             case _:
                 return []
+
+    def _queues(self, message: Message) -> list[KernelEvent]:
+        shown = tc.decode(message.body)
+        if shown is None or message.port == self._own_port:
+            return []
+        return [OwnStateChanged("qdisc") if shown.ours else ForeignStateChanged("qdisc", self._name(shown.ifindex))]
 
     def _route(self, message: Message) -> list[KernelEvent]:
         ours = rt.touched_route(message.body)
@@ -196,7 +178,8 @@ class Translator:
     def _link(self, message: Message) -> list[KernelEvent]:
         link = rt.decode_link(message.body)
         if link is None:
-            return []
+            broken = tc.broken_ifb(message.body, removed=message.kind == rt.DELLINK)
+            return self._touched("qdisc", message, ours=True) if broken else []
         before = self._links.get(link.index)
         self._touch(link.index)
         if message.kind == rt.DELLINK:

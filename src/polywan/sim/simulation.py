@@ -202,7 +202,8 @@ class Simulation:
         """Read, and again if somebody wrote meanwhile: what was read then is worthless."""
         config = self.state.known.config
         observed = self.kernel.observe(next_hops(config) if config is not None else ())
-        done = ReadDone(observed, self.kernel.read(engine.sysctl_paths(self.state, observed)))
+        paths, kinds = engine.sysctl_paths(self.state, observed), engine.queue_kinds(self.state)
+        done = ReadDone(observed, self.kernel.read(paths, kinds))
         self._queue.put(self.now + READ_TIME, partial(self._have_read, done, attempt, self._writes, self._notices))
 
     def _have_read(self, done: ReadDone, attempt: int, writes: int, notices: int) -> None:

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from polywan.api.status import DrainStatus, Status, UplinkStatus
+from polywan.api.status import DrainStatus, ShapingStatus, Status, UplinkStatus
 from polywan.cli import status as verb
 from polywan.cli.fitting import shortened, terminal_width
 from polywan.cli.oneuplink import text as in_full
@@ -247,3 +247,32 @@ def test_the_width_is_what_columns_says(monkeypatch: pytest.MonkeyPatch, said: s
 def test_every_width_and_name_makes_a_table_of_whole_lines(columns: int, name: str) -> None:
     shown = lines(status(uplink(name, share=1.0)), columns)
     assert (len(shown), max(map(len, shown)) <= columns) == (2, True)
+
+
+def test_each_direction_that_is_shaped_has_a_line_with_its_rate_or_why_it_is_off() -> None:
+    queue = ShapingStatus(
+        direction="down",
+        algorithm="cake",
+        device="pw-ifb1",
+        rate_bps=47_500_000,
+        active=True,
+        reason="",
+        sent_bytes=312_400_000,
+        dropped=1,
+        backlog_bytes=12_300,
+    )
+    off = ShapingStatus(
+        direction="up",
+        algorithm="cake",
+        device="ppp0",
+        rate_bps=9_500_000,
+        active=False,
+        reason="another program's fq_codel 77: is there",
+        sent_bytes=0,
+        dropped=0,
+        backlog_bytes=0,
+    )
+    shown = in_full(uplink("dsl", shaping=(queue, off)), []).splitlines()
+    assert "  shaping     down: cake at 47.5 Mb/s, 312.4 MB sent, 12.3 kB waiting, 1 packet dropped" in shown
+    assert "  shaping     up: off: another program's fq_codel 77: is there" in shown
+    assert "shaping" not in in_full(uplink("dsl"), [])

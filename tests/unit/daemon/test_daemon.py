@@ -139,8 +139,8 @@ def test_what_was_read_before_a_decision_of_our_own_is_not_taken_for_the_work_of
         loop, read = asyncio.get_running_loop(), kernel.read
         asked: list[Sequence[str]] = []
 
-        def then_somebody_asks(sysctls: Sequence[str]) -> ActualState:
-            actual = read(sysctls)
+        def then_somebody_asks(sysctls: Sequence[str], kinds: frozenset[str] | None = None) -> ActualState:
+            actual = read(sysctls, kinds)
             if not asked:
                 asked.append(sysctls)
                 loop.call_soon_threadsafe(daemon.post, ConfigLoaded(config(3, [1, 2, 1])))

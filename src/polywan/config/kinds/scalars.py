@@ -262,23 +262,25 @@ class Rate(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Percent(Kind):
-    """A share, as a percentage or a number from 0 to 1."""
+    """A share, as a percentage or a number from `least` to 1."""
+
+    least: float = 0.0
 
     def _expected(self) -> str:
-        return 'a share such as "20%" or 0.2'
+        return 'a share such as "20%" or 0.2' if not self.least else f'a share from "{self.least:.0%}" to "100%"'
 
     def _schema(self) -> dict[str, Any]:
         text = {"type": "string", "pattern": f"^{_PERCENT.pattern}$"}
-        return {"anyOf": [text, {"type": "number", "minimum": 0, "maximum": 1}]}
+        return {"anyOf": [text, {"type": "number", "minimum": self.least, "maximum": 1}]}
 
     def _parse(self, raw: object) -> float:
         if isinstance(raw, str) and (found := _PERCENT.fullmatch(raw.strip())):
             value = float(found[1]) / 100
         elif isinstance(raw, int | float) and not isinstance(raw, bool):
-            value = float(raw) if 0 <= raw <= 1 else -1.0
+            value = float(raw) if self.least <= raw <= 1 else -1.0
         else:
             raise self.refusal(raw)
-        if not 0 <= value <= 1:
+        if not self.least <= value <= 1:
             raise self.refusal(raw, "a plain number is a share: 0.2 is 20%" if not isinstance(raw, str) else "")
         return value
 

@@ -9,6 +9,7 @@ from polywan.config.faults import ConfigFault, Path, shown, suggest
 from polywan.config.kinds.scalars import span
 from polywan.config.loading.check_devices import check_devices, check_multipath
 from polywan.config.loading.check_rules import check_rules
+from polywan.config.loading.check_shaping import check_shaped_devices, check_shaping
 from polywan.config.loading.parts import Parts
 from polywan.config.model.config import GlobalSettings, merged_health
 from polywan.config.model.numbering import DIRECT, MOST_NUMBERS, ONLY, capacity, marked
@@ -58,6 +59,8 @@ def check(parts: Parts) -> Iterator[ConfigFault]:
         if uplink:
             yield from _families(("uplinks", name), uplink)
             yield from _nat6(("uplinks", name), uplink)
+            yield from check_shaping(("uplinks", name), uplink)
+    yield from check_shaped_devices(parts.uplinks)
     yield from _quorums(parts)
     yield from _recoveries(parts)
     yield from _lacking(parts)

@@ -13,6 +13,7 @@ from polywan.config.kinds.addresses import AddressValue, BothWays, Device, IPAdd
 from polywan.config.kinds.matches import DomainName
 from polywan.config.kinds.scalars import Duration, Flag, Kind, OneOf, Percent, Rate, Url, Whole, rejection
 from polywan.config.model.base import Command, FamilyField, Model, Seconds, Weight
+from polywan.config.model.shaping import Shaping
 
 ProbeMethod: TypeAlias = Literal["icmp", "tcp"]
 CheckName: TypeAlias = Literal["dns", "http", "large", "script"]
@@ -340,6 +341,11 @@ class Uplink(Model):
     enabled: Annotated[bool, Flag()] = Field(
         default=True,
         description="False takes the uplink out of service but keeps its settings and its mark. Default true.",
+    )
+    shaping: Shaping | None = Field(
+        default=None,
+        description="Queues of this uplink, such as `shaping = {}` with `bandwidth`. Default: none, since only you "
+        "know the bandwidth; the queues that are there stay.",
     )
     health: HealthOverrides = Field(
         default=HealthOverrides(),

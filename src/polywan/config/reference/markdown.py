@@ -18,6 +18,7 @@ from polywan.config.model.config import Config, GlobalSettings
 from polywan.config.model.hooks import Hooks
 from polywan.config.model.introspect import expected_in, keys_of
 from polywan.config.model.policy import Affinity, Member, Policy
+from polywan.config.model.shaping import Shaping
 from polywan.config.model.steering_rule import Match, SteeringRule
 from polywan.config.model.uplink import Bandwidth, HealthOverrides, HealthSettings, Snat, Uplink
 
@@ -28,6 +29,7 @@ _SECTIONS: Final[tuple[tuple[str, type[Model]], ...]] = (
     ("[uplinks.NAME]", Uplink),
     ("[uplinks.NAME] bandwidth", Bandwidth),
     ("[uplinks.NAME] nat", Snat),
+    ("[uplinks.NAME.shaping]", Shaping),
     ("[uplinks.NAME.health]", HealthOverrides),
     ("[health]", HealthSettings),
     ("[policies.NAME]", Policy),

@@ -25,6 +25,7 @@ from polywan.core.resolved import Resolved
 from polywan.core.ruleset.fast_path import FAST_TABLE, fast_path, obstacle
 from polywan.core.ruleset.model import NftTable, in_force, state_of
 from polywan.core.ruleset.second_table import KEEP_TABLE, keep
+from polywan.core.shaping.changes import ShapingOp, assumed
 from polywan.core.state import drift, outages, refusals, retired_marks
 from polywan.core.state.agenda import Agenda
 from polywan.core.state.effects import (
@@ -174,7 +175,7 @@ def _judge(state: State, known: _Known, now: float, *, after_read: bool) -> _Out
     cautions = before.cautions
     if after_read or not state.ready:
         cautions = tuple(cautious.cautions(config, observed, actual, chosen.reach, cautions))
-    world = World(observed=observed, reach=chosen.reach, sysctls=actual.sysctls, retired=frozenset(chosen.retired))
+    world = _world(known, chosen)
     desired = compile_state(config, world, choice.selection, state.known.lookups)
     plan = diff(desired, actual, whole=after_read and refusals.replaces(state.done.retries.stuck))
     foreign = drift.by_others(plan, state.done.repairs, actual, state.known.lost, state.done.retries.undone)
@@ -200,6 +201,13 @@ def _judge(state: State, known: _Known, now: float, *, after_read: bool) -> _Out
         plan=plan,
         foreign=foreign,
         tampered=after_read and desired == before.desired and not state.done.retries.refused and bool(foreign),
+    )
+
+
+def _world(known: _Known, chosen: Decision) -> World:
+    retired, actual = frozenset(chosen.retired), known.actual
+    return World(
+        observed=known.observed, reach=chosen.reach, sysctls=actual.sysctls, retired=retired, queues=actual.queues
     )
 
 
@@ -230,7 +238,7 @@ def _written(state: State, made: _Outcome, memory: Memory) -> Iterator[Effect]:
 def _holds(state: State, made: _Outcome) -> Iterator[Hold]:
     before, after = state.decision.held, made.decision.held
     # Whatever is written of routing, repairs too: what is on the fast path asks for its way only when it is told to.
-    routed = any(not isinstance(op, SetSysctl | NftBatch) for op in made.plan.ops)
+    routed = any(not isinstance(op, SetSysctl | NftBatch | ShapingOp) for op in made.plan.ops)
     for name in dict.fromkeys((*after, *before)):
         if before.get(name) != after.get(name) or (routed and name == FAST_TABLE):
             yield Hold(name, after.get(name))
@@ -370,6 +378,7 @@ def _assume(desired: DesiredState, actual: ActualState) -> ActualState:
         rules=desired.rules,
         nft=state_of(desired.nft),
         sysctls={**actual.sysctls, **{s.path: s.value for s in desired.sysctls if s.path in actual.sysctls}},
+        queues=assumed(desired.shapers, actual.queues),
     )
 
 

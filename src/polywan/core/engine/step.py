@@ -36,6 +36,7 @@ from polywan.core.health.rounds import Health, ProbeState
 from polywan.core.plan.cautions import READ_SETTINGS
 from polywan.core.plan.plan import ApplyReport
 from polywan.core.routing.sysctls import ALL_RP_FILTER, EVENTS, build_sysctls
+from polywan.core.shaping.shapers import kinds_of
 from polywan.core.state import refusals, relevance, rerouting
 from polywan.core.state.effects import Effect, Level, Log, SaveMemory
 from polywan.core.state.events import (
@@ -304,3 +305,16 @@ def sysctl_paths(state: State, observed: Observed | None) -> tuple[str, ...]:
         return ()
     wanted = (sysctl.path for sysctl in build_sysctls(state.known.config, observed, state.decision.reach, {}))
     return tuple(dict.fromkeys((*wanted, ALL_RP_FILTER, EVENTS, *READ_SETTINGS)))
+
+
+def queue_kinds(state: State) -> frozenset[str] | None:
+    """Return what shaping needs of the kernel; None when nobody has to look at queues.
+
+    Without shaping they are read as long as something of ours may be there: by the first read, and until what a reload
+    no longer wants is gone.
+    """
+    if state.known.config is None:
+        return None
+    kinds, actual = kinds_of(state.known.config), state.known.actual
+    ours = actual is not None and actual.queues is not None and (actual.queues.ours or state.done.retries.refused)
+    return kinds if kinds or not state.ready or ours else None

@@ -15,6 +15,7 @@ from polywan.core.routing.second_lock import locks
 from polywan.core.routing.sysctls import build_sysctls
 from polywan.core.ruleset.inputs import RulesetInput
 from polywan.core.ruleset.table import build
+from polywan.core.shaping.shapers import build_shapers
 from polywan.core.world.lookups import Lookups
 from polywan.core.world.world import World
 
@@ -55,4 +56,5 @@ def compile_state(config: Resolved, world: World, selection: Selection, lookups:
         rules=build_rules(uplinks, policies, families, config.layout, priority, fallback, ahead, locks(config)),
         nft=table,
         sysctls=build_sysctls(config, observed, reach, world.sysctls),
+        shapers=build_shapers(config, observed, world.queues),
     )

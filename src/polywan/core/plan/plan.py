@@ -12,7 +12,10 @@ from polywan.core.routing.nexthops import Nexthop, NexthopGroup, NexthopObject
 from polywan.core.routing.routes import IpRule, Route
 from polywan.core.routing.sysctls import Sysctl
 from polywan.core.ruleset.model import NftState, NftTable, change_text, delete_text, in_force, new_texts, replace_text
+from polywan.core.shaping.changes import ShapingOp, changes, describe_shaping, removal_of, step_of
+from polywan.core.shaping.shapers import NONE_WANTED, Shapers
 from polywan.core.world.foreign_chains import ForwardChain
+from polywan.core.world.queues import Queues
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,7 @@ class DesiredState:
     nft: NftTable
     sysctls: tuple[Sysctl, ...] = ()
     dormant: frozenset[Route] = frozenset()
+    shapers: Shapers = NONE_WANTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,7 @@ class ActualState:
         sysctls: present values of the settings that were asked for; absent when the file does not exist.
         devices: index of each device at the moment when its settings were read: two of one name are two objects.
         chains: chains of others that may drop what is forwarded.
+        queues: queueing disciplines, ours and those of others; None when nobody has looked.
     """
 
     nexthops: frozenset[NexthopObject] = frozenset()
@@ -52,6 +57,7 @@ class ActualState:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, int] = field(default_factory=dict)
     chains: tuple[ForwardChain, ...] = ()
+    queues: Queues | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,7 @@ class NftBatch:
     inert: int = 0
 
 
-Op: TypeAlias = SetSysctl | PutNexthop | DelNexthop | PutRoute | DelRoute | AddRule | DelRule | NftBatch
+Op: TypeAlias = SetSysctl | PutNexthop | DelNexthop | PutRoute | DelRoute | AddRule | DelRule | NftBatch | ShapingOp
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +177,10 @@ def phase(op: Op) -> int:
 
     Nexthops exist before groups of them, groups before routes by them, routes before rules point at them and rules
     before marks are given out; what is no longer wanted goes in the reverse order. After any prefix of a plan every
-    mark that is given out finds its route.
+    mark that is given out finds its route. Queues come last: nothing waits for them.
     """
+    if isinstance(op, ShapingOp):
+        return 10 + step_of(op)
     match op:
         case SetSysctl():
             return 0
@@ -219,7 +227,7 @@ def diff(desired: DesiredState, actual: ActualState, *, whole: bool = False) -> 
         ops += [AddRule(r) for r in new]
         twins = {anywhere(r) for r in new if r.goto is not None}
         ops += [DelRule(r, early=anywhere(r) in twins) for r in actual.rules - desired.rules]
-    return ordered([*ops, *_table(desired.nft, actual.nft, whole=whole)])
+    return ordered([*ops, *_table(desired.nft, actual.nft, whole=whole), *changes(desired.shapers, actual.queues)])
 
 
 def _table(desired: NftTable, actual: NftState | None, *, whole: bool) -> Iterator[NftBatch]:
@@ -257,7 +265,7 @@ def removal(actual: ActualState, sysctls: Iterable[Sysctl]) -> Plan:
     ops += [DelNexthop(n) for n in actual.nexthops]
     if actual.nft is not None:
         ops.append(NftBatch(delete_text()))
-    plan = ordered(ops)
+    plan = ordered([*ops, *removal_of(actual.queues)])
     restore = [SetSysctl(s, actual.sysctls[s.path]) for s in sysctls if actual.sysctls.get(s.path, s.value) != s.value]
     return Plan((*plan.ops, *restore))
 
@@ -273,6 +281,8 @@ def ordered(ops: Iterable[Op]) -> Plan:
 
 
 def _rank(op: Op) -> tuple[object, ...]:
+    if isinstance(op, ShapingOp):
+        return (op.device,)
     match op:
         case SetSysctl(sysctl):
             return (sysctl.path,)
@@ -310,7 +320,9 @@ class _Unlike:
 
 
 def describe(op: Op) -> str:
-    """One line for a person: the operation in the words of ip(8), nft(8) and sysctl(8)."""
+    """One line for a person: the operation in the words of ip(8), nft(8), tc(8) and sysctl(8)."""
+    if isinstance(op, ShapingOp):
+        return describe_shaping(op)
     match op:
         case SetSysctl(sysctl, old):
             return f"sysctl {sysctl.path.replace('/', '.')} = {sysctl.value} (was {old})"

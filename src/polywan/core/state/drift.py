@@ -27,7 +27,9 @@ from polywan.core.plan.plan import (
 )
 from polywan.core.resolved import Resolved
 from polywan.core.routing.sysctls import Sysctl
+from polywan.core.shaping.changes import PutRedirect, PutTree
 from polywan.core.state.effects import Level, Log
+from polywan.core.world.queues import IFB_PREFIX
 
 REPAIRS: Final = 5
 """Repairs within `WINDOW` seconds that are made at once; more of them is a fight with another program."""
@@ -160,6 +162,8 @@ def device_of(op: Op) -> str | None:
             return op.route.link
         case AddRule() | DelRule():
             return op.rule.oif
+        case PutTree() | PutRedirect():
+            return op.device if not op.device.startswith(IFB_PREFIX) else None
         case _:
             return None
 

@@ -38,7 +38,8 @@ class ForeignStateChanged:
     """Something of others changed: read again, or nearly.
 
     Attributes:
-        what: "address", "route", "rule", "nexthop", "setting"; of nftables "chain", "filter" (rules) or "elements".
+        what: "address", "route", "rule", "nexthop", "setting", "qdisc"; of nftables "chain", "filter" (rules) or
+            "elements".
         link: the one device that the change is about, where it is about one; no difference between two changes.
     """
 
@@ -59,7 +60,7 @@ class OwnStateChanged:
     """Another program changed something that carries our stamp.
 
     Attributes:
-        what: "rule", "route", "nexthop" or "table".
+        what: "rule", "route", "nexthop", "table" or "qdisc".
         by: the program's name and pid where the kernel tells, otherwise empty.
     """
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from polywan.core.evolve import replace
 from polywan.core.plan.plan import ApplyReport, Failure, Op, PutNexthop, PutRoute, headline
+from polywan.core.shaping.changes import PutRedirect, PutTree
 from polywan.core.state.effects import Level, Log
 
 MOST_REFUSALS: Final = 2
@@ -81,7 +82,7 @@ def _log_of(failure: Failure, text: str, times: int, *, first: bool) -> Iterator
     That first time may only mean that somebody was faster: a link that went down and took routes and next hops with
     it, another program that took what the operation refers to.
     """
-    raced = failure.errno == ENOENT or isinstance(failure.op, PutNexthop | PutRoute)
+    raced = failure.errno == ENOENT or isinstance(failure.op, PutNexthop | PutRoute | PutTree | PutRedirect)
     patience = 1 if raced and first else 0
     if times == 1 + patience:
         yield Log(Level.ERROR, "apply.refused", text)

@@ -23,7 +23,8 @@ def foreign(state: State, event: Event) -> bool:
     if observed is None or config is None:
         return False
     match event:
-        case ForeignStateChanged("filter" | "elements"):
+        # A program that sets the rate of its queue many times a second must not have all read as often.
+        case ForeignStateChanged("filter" | "elements" | "qdisc"):
             return True
         case LinkChanged(link):
             name, kind, index = link.name, link.kind, link.index

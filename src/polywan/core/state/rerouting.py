@@ -38,8 +38,8 @@ def heard(state: State, event: KernelEvent, now: float) -> State:
     match event:
         case ForeignStateChanged(what) if what in _DECIDES:
             pass
-        # Of our main table only what it holds is told: what is on the fast path does not meet it.
-        case OwnStateChanged(what) if what != "table":
+        # Of our main table only what it holds is told: what is on the fast path does not meet it. It meets queues.
+        case OwnStateChanged(what) if what not in {"table", "qdisc"}:
             pass
         case AddressLost() | EventsLost():
             pass

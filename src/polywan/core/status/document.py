@@ -30,6 +30,7 @@ from polywan.core.resolved import Resolved
 from polywan.core.state import drift
 from polywan.core.state.state import State
 from polywan.core.status import uplink_detail
+from polywan.core.status.shaping import shaping
 from polywan.core.status.times import iso
 from polywan.core.world.paths import NoPath
 from polywan.core.world.prefixes6 import side_of
@@ -163,6 +164,7 @@ def _uplink(
         last_outage_s=round(ended.lasted, 1) if ended and ended.lasted is not None else None,
         outages=uplink_detail.last_outages(state, name),
         unanswered=passive.unanswered(state, name, now),
+        shaping=tuple(shaping(state, config, name)),
     )
 
 

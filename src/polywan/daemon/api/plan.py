@@ -47,8 +47,9 @@ async def plan(daemon: Daemon, kernel: Kernel, asked: WhatToPlan) -> Planned:
     observed = await asyncio.to_thread(kernel.observe)
     try:
         resolved = resolve(config, before.known.memory.ids)
-        paths = engine.sysctl_paths(replace(daemon.state, known=replace(daemon.state.known, config=resolved)), observed)
-        read = ReadDone(observed, await asyncio.to_thread(kernel.read, paths))
+        meant = replace(daemon.state, known=replace(daemon.state.known, config=resolved))
+        paths, kinds = engine.sysctl_paths(meant, observed), engine.queue_kinds(meant)
+        read = ReadDone(observed, await asyncio.to_thread(kernel.read, paths, kinds))
         found, after = rehearse(daemon.state, config, lookups, read, asyncio.get_running_loop().time())
     except CapacityError as error:
         raise ConfigError([Problem("config", "global.mark_mask", str(error))]) from error

@@ -29,6 +29,7 @@ from polywan.core.plan.plan import (
 from polywan.core.routing.nexthops import Nexthop, NexthopId, NexthopObject
 from polywan.core.routing.routes import IpRule, Route
 from polywan.core.ruleset.model import NftState
+from polywan.core.shaping.changes import ShapingOp
 from polywan.core.state.events import (
     EventsLost,
     ForeignStateChanged,
@@ -45,12 +46,13 @@ from polywan.core.world.shared_device import NextHop
 from polywan.kernel.fake.listener import Listener
 from polywan.kernel.fake.nexthops import FakeNexthops, refusal
 from polywan.kernel.fake.nft import FakeHeld, transact
+from polywan.kernel.fake.queues import FakeQueues
 from polywan.kernel.fake.routing import Tables, answer, lost, named
 from polywan.kernel.fake.settings import FakeSettings
 from polywan.kernel.fake.tracker import FakeTracker
 
 
-class FakeKernel(FakeHeld, FakeSettings, FakeTracker):
+class FakeKernel(FakeHeld, FakeQueues, FakeSettings, FakeTracker):
     """Behaves like Linux where the contract tests look; tests change the world by its further methods.
 
     Attributes:
@@ -111,7 +113,7 @@ class FakeKernel(FakeHeld, FakeSettings, FakeTracker):
             routers=tuple(router for router in self.routers if NextHop(router.link, router.via) in hops),
         )
 
-    def read(self, sysctls: Sequence[str]) -> ActualState:
+    def read(self, sysctls: Sequence[str], kinds: frozenset[str] | None = None) -> ActualState:
         """Return what is ours; see `Kernel.read`."""
         return ActualState(
             nexthops=frozenset(self.nexthops.objects.values()),
@@ -121,6 +123,7 @@ class FakeKernel(FakeHeld, FakeSettings, FakeTracker):
             sysctls={path: self.sysctls[path] for path in sysctls if path in self.sysctls},
             devices={link.name: link.index for link in self.links.values()} if sysctls else {},
             chains=tuple(self.chains),
+            queues=None if kinds is None else self.queues_of(self.links, kinds),
         )
 
     def apply(self, plan: Plan) -> ApplyReport:
@@ -141,6 +144,9 @@ class FakeKernel(FakeHeld, FakeSettings, FakeTracker):
         return None
 
     def _carry_out(self, op: Op) -> None:
+        if isinstance(op, ShapingOp):
+            self.shape(op, self.links)
+            return
         match op:
             case SetSysctl(sysctl):
                 if sysctl.path not in self.sysctls:
@@ -261,6 +267,7 @@ class FakeKernel(FakeHeld, FakeSettings, FakeTracker):
         del self.links[name]
         self.end_settings(name)
         self.addresses = [a for a in self.addresses if a.link != name]
+        self.lose_queues(name)
         self.emit(LinkRemoved(name))
         self._drop_nexthops(self.nexthops.of_link(name))
         self._drop_routes(name)

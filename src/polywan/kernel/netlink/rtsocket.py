@@ -21,10 +21,12 @@ from polywan.core.net import FAMILIES, TABLE_MAIN, UNBOUND_SOURCE, Family, IPAdd
 from polywan.core.plan.plan import AddRule, DelNexthop, DelRoute, DelRule, Failure, PutNexthop, PutRoute
 from polywan.core.routing.nexthops import Nexthop, NexthopObject
 from polywan.core.routing.routes import IpRule, Route
+from polywan.core.shaping.changes import ShapingOp
 from polywan.core.state.events import KernelEvent
 from polywan.core.trace.route_query import RouteAnswer, RouteQuery
 from polywan.core.world.foreign_routing import ForeignRule
 from polywan.core.world.observed import Address, Link, Router
+from polywan.core.world.queues import Queues
 from polywan.core.world.shared_device import NextHop
 from polywan.kernel import requirements
 from polywan.kernel.events import NetlinkWatch
@@ -38,6 +40,7 @@ from polywan.kernel.netlink.device_settings import DeviceSettings, decode_settin
 from polywan.kernel.netlink.kept_routes import KeptRoutes, Memo, Names, Routes
 from polywan.kernel.netlink.socket import ROUTE, Message, NetlinkSocket, Refusal, Request
 from polywan.kernel.nft.libnftables import Nftables
+from polywan.kernel.tc.control import TrafficControl
 
 RoutingOp: TypeAlias = PutNexthop | DelNexthop | PutRoute | DelRoute | AddRule | DelRule
 
@@ -64,6 +67,7 @@ class RouteSocket:
 
     def __init__(self) -> None:
         self._netlink = NetlinkSocket(ROUTE)
+        self._traffic_control = TrafficControl(self._netlink)
         self._lock = threading.Lock()
         self._watches: list[NetlinkWatch] = []
         self._tables = foreign.Tables()
@@ -195,6 +199,24 @@ class RouteSocket:
             for op, refusal in zip(ops, refusals, strict=True)
             if refusal is not None and not _as_wanted(op, refusal)
         ]
+
+    def queues(self, kinds: frozenset[str] | None) -> Queues | None:
+        """Return the queues of all devices, and hear of them as long as kinds are asked for; see `Kernel.read`."""
+        for watch in self._watches:
+            watch.hear_queues(wanted=bool(kinds))
+        if kinds is None:
+            return None
+        with self._lock:
+            return self._traffic_control.read(kinds)
+
+    def shape(self, op: ShapingOp) -> Failure | None:
+        """Carry out one operation on queues. Never raises."""
+        try:
+            with self._lock:
+                refusal = self._traffic_control.carry_out(op, _Indices().of)
+        except KernelError as e:
+            return Failure(op, e.errno, str(e))
+        return None if refusal is None else Failure(op, refusal.errno, refusal.text)
 
     def ask(self, query: RouteQuery) -> RouteAnswer:
         """Ask the kernel's routing; see `Kernel.ask`."""

@@ -126,3 +126,16 @@ def test_the_device_that_an_uplink_belongs_to_matters() -> None:
 @pytest.mark.parametrize("kind", ["bridge", "dummy"])
 def test_bridges_and_dummies_matter_whenever_they_appear(kind: str) -> None:
     assert not relevance.foreign(started(with_devices(0)).state, LinkChanged(replace(veth(0), kind=kind)))
+
+
+def test_a_program_that_sets_the_rate_of_its_queue_all_the_time_costs_a_read_a_second() -> None:
+    daemon = started(world(2))
+    reads = 0
+    for _ in range(30):
+        daemon.now += 0.1
+        reads += sum(isinstance(effect, Read) for effect in daemon.feed(ForeignStateChanged("qdisc", "wan1")))
+        if any(isinstance(effect, Read) for effect in daemon.effects):
+            daemon.effects.clear()
+            assert daemon.state.known.actual is not None
+            daemon.feed(ReadDone(world(2), daemon.state.known.actual))
+    assert 2 <= reads <= 4

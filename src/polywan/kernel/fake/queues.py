@@ -1,0 +1,114 @@
+"""Queueing disciplines in memory, with Linux's way of keeping others' from being replaced."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import assert_never
+
+from polywan.core.shaping.changes import DelIfb, DelRedirect, DelTree, PutIfb, PutRedirect, PutTree, ShapingOp
+from polywan.core.state.events import ForeignStateChanged, KernelEvent, OwnStateChanged
+from polywan.core.world.observed import Link
+from polywan.core.world.queues import ROOT, DeviceQueues, Part, Queues
+from polywan.kernel.fake.nexthops import refusal
+
+
+class FakeQueues:
+    """The queues of one kernel.
+
+    Attributes:
+        lacks: kinds that this kernel does not have.
+        ifbs: our devices, and whether they are up.
+        queues: of devices at which anything is, by name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lacks: frozenset[str] = frozenset()
+        self.ifbs: dict[str, bool] = {}
+        self.queues: dict[str, DeviceQueues] = {}
+
+    def emit(self, event: KernelEvent) -> None:
+        """Let every listener receive the event."""
+        raise NotImplementedError
+
+    def queues_of(self, links: Mapping[str, Link], kinds: frozenset[str]) -> Queues:
+        """Return what is at these devices and at ours."""
+        indexes = {name: link.index for name, link in links.items()} | dict.fromkeys(self.ifbs, 0)
+        nothing = DeviceQueues(index=0)
+        devices = {name: replace(self.queues.get(name, nothing), index=index) for name, index in indexes.items()}
+        return Queues(devices=devices, ifbs=dict(self.ifbs), lacking=kinds & self.lacks)
+
+    def shape(self, op: ShapingOp, links: Mapping[str, Link]) -> None:
+        """Carry out one operation.
+
+        Raises:
+            KernelError: there is no such device or kind, or something of others is in the way.
+        """
+        known = self.queues.get(op.device, DeviceQueues(index=0))
+        there = op.device in links or op.device in self.ifbs
+        match op:
+            case PutIfb(device, at_hand):
+                self._check("ifb", taken=there and not at_hand)
+                self.ifbs[device] = True
+            case DelIfb(device):
+                self.ifbs.pop(device, None)
+                self.lose_queues(device)
+            case PutTree(device, parts):
+                self._check(*(_kind(part) for part in parts), there=there, taken=bool(known.foreign_root))
+                self.queues[device] = replace(known, tree=_put(known.tree, parts))
+            case DelTree(device):
+                self.queues[device] = replace(known, tree=frozenset())
+            case PutRedirect(device, to):
+                taken = bool(known.foreign_ingress) or known.redirect is not None
+                self._check("ingress", "mirred", there=there and to in self.ifbs, taken=taken)
+                self.queues[device] = replace(known, redirect=to)
+            case DelRedirect(device):
+                self.queues[device] = replace(known, redirect=None)
+            case _:
+                assert_never(op)
+
+    def _check(self, *kinds: str, there: bool = True, taken: bool) -> None:
+        if not there:
+            raise refusal(errno.ENODEV)
+        if self.lacks & set(kinds):
+            raise refusal(errno.ENOENT)
+        if taken:
+            raise refusal(errno.EEXIST)
+
+    def lose_queues(self, device: str) -> None:
+        """Forget what is at a device that is gone; what was sent to it goes nowhere."""
+        self.queues.pop(device, None)
+        self.queues = {n: replace(q, redirect="") if q.redirect == device else q for n, q in self.queues.items()}
+
+    def tamper_queues(self, device: str, *, root: str | None = None, ingress: str | None = None) -> None:
+        """Do what tc(8) does to a device: put this root or ingress there, or with an empty name the default."""
+        known = self.queues.get(device, DeviceQueues(index=0))
+        if root is not None:
+            known = replace(known, tree=frozenset(), foreign_root=root)
+        if ingress is not None:
+            known = replace(known, redirect=None, foreign_ingress=ingress)
+        self.queues[device] = known
+        self.emit(OwnStateChanged("qdisc"))
+        self.emit(ForeignStateChanged("qdisc", device))
+
+    def tamper_delete_ifb(self, device: str) -> None:
+        """Remove one of our devices behind our back."""
+        del self.ifbs[device]
+        self.lose_queues(device)
+        self.emit(OwnStateChanged("qdisc"))
+
+
+def _put(tree: frozenset[Part], parts: tuple[Part, ...]) -> frozenset[Part]:
+    places = {part.place for part in parts}
+    result = frozenset(part for part in tree if part.place not in places) | frozenset(parts)
+    handles = {part.handle for part in result}
+    # What belongs to nothing has no place to be.
+    if any(part.parent not in handles | {ROOT} and part.kind != "sfq" for part in result):
+        raise refusal(errno.ENOENT)
+    return result
+
+
+def _kind(part: Part) -> str:
+    return "htb" if part.kind == "class" else part.kind

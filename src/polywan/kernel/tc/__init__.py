@@ -1,0 +1,1 @@
+"""How are queueing disciplines written, and read back?"""

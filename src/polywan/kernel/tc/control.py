@@ -1,0 +1,147 @@
+"""Everything that is asked of the kernel's traffic control, in core types, over the socket of whoever owns it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, assert_never
+
+from polywan.core.shaping.changes import DelIfb, DelRedirect, DelTree, PutIfb, PutRedirect, PutTree, ShapingOp
+from polywan.core.shaping.trees import handle_text
+from polywan.core.world.queues import STAMP, DeviceQueues, Part, QueueCounters, Queues
+from polywan.kernel.netlink import rtnetlink as rt
+from polywan.kernel.netlink.socket import NetlinkSocket, Refusal, Request
+from polywan.kernel.tc import messages as tc
+
+ASK_AGAIN: Final = 60.0
+"""Seconds after which the kernel is asked again for what it lacked: somebody may have installed a module."""
+
+_UNKNOWN: Final = frozenset({errno.ENOENT, errno.EOPNOTSUPP})
+"""Refusals of a question that mean: there is no such kind."""
+
+_GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
+"""Refusals of a removal that mean: it is not there, or another program's is."""
+
+_NO_DEVICE: Final = Refusal(errno.ENODEV, os.strerror(errno.ENODEV))
+
+
+class TrafficControl:
+    """Queueing disciplines of all devices. Whoever calls holds the lock of the socket.
+
+    Every method raises `KernelError` when the socket itself fails or the kernel does not answer.
+    """
+
+    def __init__(self, netlink: NetlinkSocket, clock: Callable[[], float] = time.monotonic) -> None:
+        self._netlink = netlink
+        self._clock = clock
+        self._known: dict[str, tuple[bool, float]] = {}
+
+    def read(self, kinds: Iterable[str]) -> Queues:
+        """Return what is at the devices, and which of these kinds the kernel lacks."""
+        lacking = frozenset(kind for kind in kinds if not self._has(kind))
+        links = [link for m in self._netlink.snapshot(rt.GETLINK, rt.get_links()) if (link := tc.decode_link(m.body))]
+        shown: defaultdict[int, list[tc.Shown]] = defaultdict(list)
+        for one in self._shown(tc.GETQDISC, tc.everything()):
+            shown[one.ifindex].append(one)
+        names = {link.ifindex: link.name for link in links}
+        return Queues(
+            devices={link.name: self._device(link, shown[link.ifindex], names) for link in links},
+            ifbs={link.name: link.up for link in links if link.up is not None},
+            lacking=lacking,
+        )
+
+    def _shown(self, kind: int, body: bytes) -> Iterator[tc.Shown]:
+        found = (tc.decode(m.body) for m in self._netlink.snapshot(kind, body))
+        return (one for one in found if one is not None)
+
+    def _device(self, link: tc.IfbLink, shown: Iterable[tc.Shown], names: dict[int, str]) -> DeviceQueues:
+        shown = list(shown)
+        root = next((one for one in shown if one.root), None)
+        ours = root is not None and (root.ours or link.up is not None)
+        incoming = next((one for one in shown if one.parent == tc.INGRESS), None)
+        stamped = incoming is not None and incoming.block == tc.block_of_index(link.ifindex)
+        return DeviceQueues(
+            index=link.ifindex,
+            tree=frozenset(self._tree(link.ifindex, shown)) if ours else frozenset(),
+            foreign_root="" if root is None or ours else f"{root.kind} {handle_text(root.handle)}",
+            redirect=self._redirect(link.ifindex, names) if stamped else None,
+            foreign_ingress="" if incoming is None or stamped else incoming.kind,
+            counters=root.counters if root is not None and ours else QueueCounters(),
+        )
+
+    def _tree(self, index: int, shown: Iterable[tc.Shown]) -> Iterator[Part]:
+        parts = [one for one in shown if one.handle and one.parent != tc.INGRESS]
+        yield from map(tc.part_of, parts)
+        if any(one.kind == "htb" for one in parts):
+            # Of disciplines with a queue for each connection, these are classes as well.
+            classes = self._shown(tc.GETCLASS, tc.everything(index))
+            yield from (tc.part_of(one) for one in classes if one.kind == "htb")
+        for bands in (one.handle for one in parts if one.kind == "prio"):
+            filters = self._shown(tc.GETFILTER, tc.everything(index, bands))
+            yield from (tc.part_of(one) for one in filters if not tc.hash_table(one))
+
+    def _redirect(self, index: int, names: dict[int, str]) -> str:
+        filters = list(self._shown(tc.GETFILTER, tc.filters_of_block(tc.block_of_index(index))))
+        found = {names.get(to, "") for one in filters if (to := tc.redirected_to(one))}
+        return found.pop() if len(found) == 1 and not any(_other(one) for one in filters) else ""
+
+    def _has(self, kind: str) -> bool:
+        """Ask for a kind in a way that changes nothing; the kernel loads its module, where there is one."""
+        found, at = self._known.get(kind, (False, float("-inf")))
+        if found or self._clock() - at < ASK_AGAIN:
+            return found
+        (refusal,) = self._netlink.batch([tc.question(kind, socket.if_nametoindex("lo"))])
+        found = refusal is None or refusal.errno not in _UNKNOWN
+        self._known[kind] = found, self._clock()
+        return found
+
+    def carry_out(self, op: ShapingOp, index_of: Callable[[str], int | None]) -> Refusal | None:
+        """Carry out one operation; return what the kernel says against it."""
+        if isinstance(op, PutIfb):
+            return self._put_ifb(op)
+        index = index_of(op.device)
+        if index is None:
+            return _NO_DEVICE if isinstance(op, PutTree | PutRedirect) else None
+        match op:
+            case DelIfb():
+                return self._removed(tc.del_ifb(index))
+            case PutTree(_, parts):
+                return self._first([tc.put_part(part, index) for part in parts])
+            case DelTree(_, any_root):
+                return self._removed(tc.del_root(index, 0 if any_root else STAMP << 16))
+            case PutRedirect(_, to):
+                return self._put_redirect(index, index_of(to))
+            case DelRedirect():
+                return self._removed(tc.del_ingress(index))
+            case _:
+                assert_never(op)
+
+    def _put_ifb(self, op: PutIfb) -> Refusal | None:
+        # Without the first request the second would make a device of others ours.
+        refusal = None if op.there else self._first([tc.put_ifb(op.device)])
+        return self._first([tc.stamp_ifb(op.device)]) if refusal is None else refusal
+
+    def _put_redirect(self, index: int, to: int | None) -> Refusal | None:
+        if to is None:
+            return _NO_DEVICE
+        if (refusal := self._first([tc.put_ingress(index)])) is not None:
+            return refusal
+        if (refusal := self._first([tc.put_redirect(index, to)])) is not None:
+            self._first([tc.del_ingress(index)])
+        return refusal
+
+    def _first(self, requests: list[Request]) -> Refusal | None:
+        return next((refusal for refusal in self._netlink.batch(requests) if refusal is not None), None)
+
+    def _removed(self, request: Request) -> Refusal | None:
+        refusal = self._first([request])
+        return None if refusal is None or refusal.errno in _GONE else refusal
+
+
+def _other(shown: tc.Shown) -> bool:
+    """True for a filter that does something else; the kernel also shows each priority by itself, without a handle."""
+    return bool(shown.handle) and not tc.redirected_to(shown)
