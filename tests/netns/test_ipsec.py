@@ -157,8 +157,6 @@ def test_a_connection_survives_its_tunnels_move_to_another_uplink(
     assert counted["wan2"] > 0
 
 
-# The packet in the tunnel has the mark of the one that carried it, and is taken for marked by another program.
-@pytest.mark.xfail(reason="ESP's mark stays on the packet that it carried, so all of them leave by ESP's uplink")
 def test_what_came_out_of_a_tunnel_and_goes_on_to_the_internet_is_balanced_and_translated(
     lab_of: BuildLab, start_daemon: StartDaemon
 ) -> None:
