@@ -10,10 +10,18 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
+
+from polywan.threads import Threads
+
+if sys.version_info < (3, 11, 4):
+    # Such a CPython holds its lock from vfork to exec: a program on a disk that hangs would stop all threads.
+    subprocess._USE_VFORK = False  # type: ignore[misc]  # noqa: SLF001 - CPython names this switch for such cases
 
 TALKATIVE: Final = 1 << 20
 """Bytes of words after which a program is taken for broken: reading them takes the loop's time."""
@@ -29,7 +37,7 @@ _MOURNING: Final = 0.05
 
 
 class Started:
-    """A program that was started. Making one may wait for a disk, so a thread may do it; then `Child` is for the loop.
+    """A program that was started. Making one may wait for a disk, so a thread does it (`start`); then `Child` has it.
 
     Args:
         command: program and arguments.
@@ -85,6 +93,28 @@ class Started:
                     fields = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()
                     found += int(fields[2]) == self.process.pid and fields[0] != b"Z"
         return found
+
+
+async def start(command: Sequence[str], environment: Mapping[str, str], threads: Threads) -> Started:
+    """Start a program in one of these threads, since its file may be on a disk that hangs.
+
+    One that starts after nobody waits for it any more is killed at once.
+
+    Raises:
+        OSError, ValueError: as `Started`.
+        RuntimeError: no thread can be started.
+    """
+    future = threads.submit(lambda: Started(command, environment))
+    try:
+        return await asyncio.wrap_future(future)
+    except BaseException:
+        future.add_done_callback(_discarded)
+        raise
+
+
+def _discarded(future: Future[Started]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().discard()
 
 
 class Child:

@@ -1,6 +1,6 @@
 """The journal's file: entries in SQLite, bounded, and what the next daemon has to know of each uplink.
 
-All methods may wait for a disk, so they belong into one thread of their own. What is in the way of the file, is
+All methods may wait for a disk, so they belong beside the loop, one at a time. What is in the way of the file, is
 damaged, or is of another version, is set aside; a disk that takes nothing is an error that passes.
 """
 
@@ -152,7 +152,7 @@ class Journal:
             self._check(JOURNAL_FILE)
             if os.path.lexists(f"{self._path}-journal"):
                 self._check(f"{JOURNAL_FILE}-journal")
-            self._database = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None)
+            self._database = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
             (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if version not in (0, VERSION) or (tables and not version):

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from polywan.child import TALKATIVE, Child, Started, manner
+from polywan.child import TALKATIVE, Child, manner, start
 from polywan.core.health.layers import CheckOrder
 from polywan.probe.check import CheckAttempt, CheckFailedError, explained, shown
+from polywan.threads import Threads
 
 KEPT_OUTPUT: Final = 4096
 """Bytes kept of what it says: the end, as its last line is shown."""
+
+_THREADS: Final = Threads(4, "script")
+"""In which programs are started: a disk that hangs takes these, and not all that a machine has."""
 
 
 def environment(order: CheckOrder) -> dict[str, str]:
@@ -32,7 +36,7 @@ async def check_script(attempt: CheckAttempt) -> str:
     if not order.command:
         raise CheckFailedError("no program")
     program = shown(order.command[0])
-    attempt.pending = f"{program}: did not end within {order.timeout:g} s"
+    attempt.pending = f"{program}: did not start within {order.timeout:g} s"
     said = b""
 
     def take(data: bytes) -> None:
@@ -40,9 +44,11 @@ async def check_script(attempt: CheckAttempt) -> str:
         said = (said + data)[-KEPT_OUTPUT:]
 
     try:
-        child = Child(Started(order.command, environment(order)), take)
+        started = await start(order.command, environment(order), _THREADS)
     except OSError as error:
         raise CheckFailedError(f"{program} cannot be run: {explained(error)}") from error
+    attempt.pending = f"{program}: did not end within {order.timeout:g} s"
+    child = Child(started, take)
     try:
         await child.over.wait()
     finally:

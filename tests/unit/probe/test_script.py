@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from polywan.core.net import Family
 from polywan.probe.check import MAX_TEXT
 from polywan.probe.prober import NetProber
 from polywan.probe.script import environment
+from support.hung_file import hung
 from support.probe_orders import check_order, inspect, reported
 
 
@@ -196,3 +198,23 @@ def test_the_loop_goes_on_while_a_program_runs() -> None:
 def test_a_program_starts_with_the_usual_signals() -> None:
     ignored = run(shell("grep SigIgn /proc/$$/status")).detail.split()[1]
     assert not int(ignored, 16) >> (signal.SIGPIPE - 1) & 1
+
+
+def test_a_program_on_a_disk_that_hangs_holds_up_nobody_and_is_killed_when_it_starts_at_last(tmp_path: Path) -> None:
+    async def main() -> tuple[float, list[CheckResult]]:
+        inspection = asyncio.create_task(inspect(NetProber(), script(path, timeout=0.5)))
+        worst, last = 0.0, time.monotonic()
+        while not inspection.done():
+            await asyncio.sleep(0.01)
+            worst, last = max(worst, time.monotonic() - last), time.monotonic()
+        return worst, await inspection
+
+    started = tmp_path / "started"
+    with hung(tmp_path / "check", f'#!/bin/sh\necho $$ > "{started}"\nexec sleep 300\n') as path:
+        worst, (found,) = asyncio.run(main())
+    assert worst < 0.4
+    assert found.detail == f"{path}: did not start within 0.5 s"
+    for thread in threading.enumerate():
+        if thread.name == "script":
+            thread.join(5)
+    assert not started.exists() or ends(int(started.read_text() or "0"))

@@ -11,16 +11,16 @@ import logging
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
 from polywan.api.events import LinkEvent
-from polywan.child import TALKATIVE, Child, Started, manner
+from polywan.child import TALKATIVE, Child, manner, start
 from polywan.core.journal.hooks import ALL_DOWN, ANY_UP
 from polywan.core.state.state import State
 from polywan.core.status.link_events import variables
 from polywan.core.words import counted, printable
+from polywan.threads import Threads
 
 log = logging.getLogger("polywan")
 
@@ -67,20 +67,20 @@ class HookRunner:
         self._queues: dict[str, deque[_Call]] = {}
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._children: set[Child] = set()
-        self._problems: dict[str, str] = {}
+        self._problems: dict[str, tuple[tuple[str, ...], str]] = {}
         self._room = asyncio.Semaphore(MOST_RUNNING)
-        self._threads = ThreadPoolExecutor(2, "hooks")
+        self._threads = Threads(2, "hooks")
         self._failed: asyncio.Future[None] | None = None
         self._ending = False
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Which hooks have failed the last time, for people."""
+        """Which hooks have failed the last time, for people; not those that the file has replaced since."""
         wanted = self._state().known.config
         return tuple(
             f"hook {hook} fails: {text}"
-            for hook, text in self._problems.items()
-            if wanted is not None and wanted.file.hooks.command(hook)
+            for hook, (command, text) in self._problems.items()
+            if wanted is not None and wanted.file.hooks.command(hook) == command
         )
 
     @property
@@ -147,7 +147,6 @@ class HookRunner:
             for task in workers:
                 task.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self, line: str) -> None:
         while self._queues.get(line):
@@ -169,12 +168,12 @@ class HookRunner:
             return
         log.debug("hook: %s took %.3f s", call.name, took)
         if not problem:
-            if self._problems.pop(call.hook, ""):
+            if self._problems.pop(call.hook, None):
                 log.info("hook.recovered: %s ran without a fault", call.name)
-        elif problem != self._problems.get(call.hook):
+        elif (call.command, problem) != self._problems.get(call.hook):
             # A hook that fails each time in the same way is told once; `status` shows it as long as it does.
             log.warning("hook.failed: %s: %s", call.name, problem)
-            self._problems[call.hook] = problem
+            self._problems[call.hook] = call.command, problem
 
     async def _run(self, call: _Call) -> str:
         """Run a program to its end; return what is wrong with it, for people, and nothing when all is well."""
@@ -182,7 +181,7 @@ class HookRunner:
         deadline = asyncio.get_running_loop().time() + call.timeout
         try:
             async with asyncio.timeout_at(deadline):
-                started = await self._started(call)
+                started = await start(call.command, call.environment, self._threads)
         except TimeoutError:
             return f"{program} did not start within {call.timeout:g} s"
         except (OSError, ValueError) as error:
@@ -196,7 +195,7 @@ class HookRunner:
             async with asyncio.timeout_at(deadline):
                 await child.over.wait()
             if child.total <= TALKATIVE:
-                companions = await asyncio.get_running_loop().run_in_executor(self._threads, started.companions)
+                companions = await asyncio.wrap_future(self._threads.submit(started.companions))
         except TimeoutError:
             late = True
         finally:
@@ -214,20 +213,6 @@ class HookRunner:
         if status != 0:
             return f"{program}: {manner(status)}"
         return f"{program} left programs running in its background, which were killed" if companions else ""
-
-    async def _started(self, call: _Call) -> Started:
-        future: Future[Started] = self._threads.submit(Started, call.command, call.environment)
-        try:
-            return await asyncio.wrap_future(future)
-        except BaseException:
-            # Whoever is started by a disk that answers at last is not waited for any more.
-            future.add_done_callback(_discarded)
-            raise
-
-
-def _discarded(future: Future[Started]) -> None:
-    if not future.cancelled() and future.exception() is None:
-        future.result().discard()
 
 
 class _Words:

@@ -11,7 +11,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from typing import Final, TypeVar
@@ -31,6 +30,7 @@ from polywan.daemon.journal import EventQuery, Journal, JournalError
 from polywan.daemon.loop import Daemon
 from polywan.daemon.tasks.hooks import HookRunner
 from polywan.kernel import counters
+from polywan.threads import Threads
 
 log = logging.getLogger("polywan")
 
@@ -64,7 +64,7 @@ class Recorder:
         self._daemon: Daemon | None = None
         self._hooks: HookRunner | None = None
         self.on_entry: Callable[[LinkEvent, tuple[str, ...], tuple[str, ...]], None] = lambda *_: None
-        self._thread = ThreadPoolExecutor(1, "journal")
+        self._thread = Threads(1, "journal")
         self._changes: deque[tuple[Change, ...]] = deque()
         self._news = asyncio.Event()
         self._arrival = asyncio.Event()
@@ -158,7 +158,6 @@ class Recorder:
                 if self._unsaved:
                     await self._save()
                 await self._done(self._journal.close)
-        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def events(self, wanted: EventQuery) -> list[LinkEvent]:
         """Return entries, oldest first: from the disk, or without one what this daemon remembers."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from polywan import child
 from polywan.api.codec import decode
 from polywan.api.events import LinkEvent
 from polywan.child import Started
@@ -332,7 +333,7 @@ def test_a_disk_that_hangs_while_a_hook_is_started_holds_up_nothing_and_leaves_n
             super().__init__(command, environment)
             made.append(self.process)
 
-    monkeypatch.setattr(module, "Started", Slow)
+    monkeypatch.setattr(child, "Started", Slow)
 
     async def story(runner: HookRunner) -> None:
         runner.call(entry(), ["down"], [])
@@ -386,7 +387,7 @@ def test_calls_from_before_it_runs_are_made_then(tmp_path: Path) -> None:
     assert (tmp_path / "said").read_text() == "up\n"
 
 
-def test_a_hook_that_left_the_file_is_no_trouble_any_more() -> None:
+def test_a_hook_that_the_file_does_not_name_any_more_is_no_trouble() -> None:
     known = [state(down="false")]
 
     async def story() -> None:
@@ -396,6 +397,8 @@ def test_a_hook_that_left_the_file_is_no_trouble_any_more() -> None:
         runner.call(entry(), ["down"], [])
         await idle(runner)
         assert [*runner.troubles] == ["hook down fails: false: exit status 1"]
+        known[0] = state(down="true")
+        assert [*runner.troubles] == []
         known[0] = state()
         assert [*runner.troubles] == []
         task.cancel()
