@@ -8,11 +8,18 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polywan.core.evolve import replace
 from polywan.core.journal.changes import Change, What
+from polywan.core.net import Family
 from polywan.core.policy.uplink_state import SERVING
+from polywan.core.state.effects import Effect, Record
+from polywan.core.state.events import ReadDone, Tick
+from polywan.core.state.state import Done, Known, State
 from polywan.core.status.link_events import ENDS_SPAN, STATE_SPAN, link_event, spans_of
 from polywan.core.status.rates import Counters, Sample
 from polywan.core.status.tally import Tally, taken
+from polywan.core.world.observed import Observed
+from support.engine_world import Engine, config, link, world
 from support.examples import examples
 from support.timeline import Sim
 
@@ -146,3 +153,50 @@ def test_documents_say_what_changes_say(steps: list[tuple[tuple[str, ...], float
         assert chains.get(entry.uplink, (None,) * 7) == before
         chains[entry.uplink] = now
         assert spans_of(change)[0] == (ENDS_SPAN if entry.event == "address" else STATE_SPAN)
+
+
+SEEN = st.tuples(st.booleans(), st.booleans(), st.booleans())
+"""Of an uplink at a start: whether it has a carrier, addresses, and routes."""
+
+
+def as_at_a_start(seen: list[tuple[bool, bool, bool]], families: list[Family]) -> Observed:
+    found = world(len(seen), families)
+    for number, (carrier, addressed, routed) in enumerate(seen, 1):
+        found = found.with_link(link(number, carrier=carrier))
+        found = replace(
+            found,
+            addresses=tuple(a for a in found.addresses if a.link != f"wan{number}" or addressed),
+            defaults=tuple(d for d in found.defaults if d.link != f"wan{number}" or (addressed and routed)),
+        )
+    return found
+
+
+@given(st.lists(SEEN, min_size=1, max_size=3), st.sampled_from([[Family.V4], [*Family]]), st.booleans(), st.booleans())
+@settings(max_examples=examples(50), deadline=None)
+def test_an_address_that_comes_after_the_start_and_is_as_before_is_no_news(
+    seen: list[tuple[bool, bool, bool]], families: list[Family], booted: bool, past: bool
+) -> None:
+    whole = world(len(seen), families)
+    before = Engine(config(len(seen)), whole).state
+    known = State(known=Known(memory=before.known.memory), done=Done(standings=before.done.standings if past else {}))
+    daemon = Engine(config(len(seen)), as_at_a_start(seen, families), None if booted else before.known.actual, known)
+    effects = [*daemon.effects]
+    for change in recorded(effects):
+        if "address" in change.hooks:
+            assert change.after is not None
+            assert any(ends.address for ends in change.after.ends.values())
+            assert not past
+    assert daemon.state.known.actual is not None
+    for second in range(1, 40):
+        daemon.now = float(second)
+        later = daemon.feed(ReadDone(whole, daemon.state.known.actual) if second == 5 else Tick())
+        if past:
+            assert [c for c in recorded(later) if c.what is What.ADDRESS or "address" in c.hooks] == []
+    if past:
+        for name, standing in daemon.state.done.standings.items():
+            assert standing.ends == before.done.standings[name].ends
+            assert standing.ends_since == before.done.standings[name].ends_since
+
+
+def recorded(effects: list[Effect]) -> list[Change]:
+    return [change for effect in effects if isinstance(effect, Record) for change in effect.changes]

@@ -187,6 +187,8 @@ class _Writer:
             if path == self._old.decision.reach.get(key) and waiting not in self._old.done.logged.waits:
                 continue
             ends, known = ends_of(self._new, key), self._ends.get(key)
+            if known is None and not self._old.ready:
+                ends = self._found_ends(key, ends)
             if ends is None or ends == known:
                 continue
             if known is None and not self._old.ready:
@@ -196,6 +198,18 @@ class _Writer:
                 self._ends[key] = ends
                 if text:
                     yield Log(Level.INFO, "uplink.address", f"{key[0]}: {text}")
+
+    def _found_ends(self, key: UplinkFamily, ends: Ends | None) -> Ends | None:
+        """Return what a new daemon takes for told: after a boot an address comes later, and is then the one before."""
+        name, family = key
+        before, config = self._old.done.standings.get(name), self._new.known.config
+        known = before.ends.get(family) if before else None
+        if before is None or known is None or config is None or config.uplinks[name].interface != before.interface:
+            return ends
+        if ends is None or ends.address is None:
+            return known
+        without = Ends(known.address, None)
+        return known if ends == without and self._new.decision.views[name].state in OUT else ends
 
     def _same_ends(self) -> bool:
         """True when nothing was read that could have changed them: a link's flags decide while others wait for it."""

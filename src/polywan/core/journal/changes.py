@@ -110,13 +110,15 @@ def _changes(known: Standings, seen: Standings, now: float, *, first: bool) -> I
         before = known.get(name)
         if before is None or first:
             yield _found(before, standing, now)
-        elif before is standing:
             continue
-        elif before.uplink != name:
+        if before.uplink != name:
             after = replace(before, uplink=name)
             reason = f"called {before.uplink} before"
             yield Change(what=What.RENAMED, at=now, before=before, after=after, reason=reason, lasted=None)
-        elif (before.state, before.families) != (standing.state, standing.families):
+            before = after
+        if before is standing:
+            continue
+        if (before.state, before.families) != (standing.state, standing.families):
             yield _changed_state(before, standing, now)
         elif not same_ends(before.ends, standing.ends):
             yield _changed_ends(before, standing, now)

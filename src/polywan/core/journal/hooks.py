@@ -51,9 +51,18 @@ def _own(change: Change, lost: Collection[str] | None) -> list[str]:
         hooks += ["down"] if lost is None or change.after.uplink in lost else []
     elif was not in (now, None) and now not in OUT:
         hooks.append("disabled")
-    if not same_ends(change.before.ends if change.before else {}, change.after.ends):
+    if _other_ends(change):
         hooks.append("address")
     return hooks
+
+
+def _other_ends(change: Change) -> bool:
+    before, after = change.before.ends if change.before else {}, change.after.ends if change.after else {}
+    if change.what is What.FOUND:
+        # An address that is not there yet at a start is no other one.
+        after = {family: ends for family, ends in after.items() if ends.address is not None}
+        before = {family: ends for family, ends in before.items() if family in after}
+    return not same_ends(before, after)
 
 
 def _serves(standing: Standing | None) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
+import pytest
+
 from polywan.config import Config
-from polywan.core.journal.changes import Change, What
+from polywan.core.journal.changes import Change, What, follow
 from polywan.core.journal.ends import Ends
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy.uplink_state import UplinkState
@@ -138,6 +140,33 @@ def test_a_name_that_changes_and_an_uplink_that_leaves_the_file_are_recorded() -
     found = changes(daemon.feed(ConfigLoaded(Config.model_validate(file))))
     assert sorted(brief(found)) == [("one", "renamed", UP, UP), ("u3", "removed", UP, None)]
     assert hooks(found) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "then", "called"),
+    [
+        ({"enabled": False}, ("one", "state", UP, UplinkState.DISABLED), ["one disabled"]),
+        ({"families": ["ipv4"]}, ("one", "state", UP, UP), ["one address"]),
+    ],
+)
+def test_what_else_becomes_of_an_uplink_that_is_renamed_is_recorded_after_that(
+    setting: dict[str, object], then: tuple[object, ...], called: list[str]
+) -> None:
+    daemon = Engine(config(2), world(2))
+    file = config(2).model_dump(by_alias=True, exclude_unset=True)
+    file["uplinks"] = {"one": file["uplinks"]["u1"] | setting, "u2": file["uplinks"]["u2"]}
+    found = changes(daemon.feed(ConfigLoaded(Config.model_validate(file))))
+    assert brief(found) == [("one", "renamed", UP, UP), then]
+    assert found[1].before == found[0].after
+    assert hooks(found) == called
+    assert daemon.state.done.standings["one"] == found[1].after
+
+
+def test_a_new_name_is_recorded_while_something_else_is_not_told_yet() -> None:
+    known = running(1).state.done.standings["u1"]
+    after, found = follow({"one": known}, {"one": known}, 5.0, first=False)
+    assert [(c.what, c.standing.uplink) for c in found] == [(What.RENAMED, "one")]
+    assert after["one"].uplink == "one"
 
 
 def test_names_that_are_exchanged_are_recorded_for_both() -> None:
