@@ -54,6 +54,7 @@ class Events(Document):
         events: the entries, oldest first.
         last: the number up to which all that was asked for is here: ask for what is `after` it.
         more: there is more behind that already.
+        journal: whose numbers these are: send it back with `after`, as another daemon may count from elsewhere.
         problem: why the journal is not on disk, or not all of it, for people; empty when it is.
     """
 
@@ -61,4 +62,5 @@ class Events(Document):
     events: tuple[LinkEvent, ...]
     last: int
     more: bool
+    journal: str = ""
     problem: str

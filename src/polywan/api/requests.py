@@ -46,13 +46,14 @@ class OfEvents(Document):
     Attributes:
         uplink: of this uplink only.
         since: from that time on: "2h" for two hours ago, or a moment in ISO 8601, local without an offset.
-        after: behind the entry of that number.
+        after: behind the entry of that number; `journal`: of the answer which has told that number.
         wait: seconds to wait for one when there is none; needs `after`.
     """
 
     uplink: str | None = None
     since: str | None = None
     after: str | None = None
+    journal: str | None = None
     wait: str | None = None
 
 

@@ -55,29 +55,30 @@ def command(uplink: str | None, since: str | None, follow: bool, as_json: bool, 
     document = client.ask(calls.JOURNAL, OfEvents(uplink=uplink, since=since))
     events, last = [*document.events], document.last
     while document.more:
-        document = client.ask(calls.JOURNAL, OfEvents(uplink=uplink, after=str(last)))
+        more = OfEvents(uplink=uplink, since=since, after=str(last), journal=document.journal)
+        document = client.ask(calls.JOURNAL, more)
         events, last = [*events, *document.events], document.last
     if document.problem:
         click.echo(f"the journal is not complete: {document.problem}", err=True)
     if as_json and not follow:
-        whole = Events(schema=document.schema, events=tuple(events), last=last, more=False, problem=document.problem)
-        click.echo(json.dumps(encode(whole), indent=2))
+        click.echo(json.dumps({**encode(document), "events": [encode(event) for event in events]}, indent=2))
         return
     width = max((len(event.uplink) for event in events), default=8)
     for event in events:
         click.echo(_line(event, width, as_json=as_json))
     if not events and not follow:
         click.echo("nothing has happened" if since is None else "nothing has happened since then", err=True)
-    for event in _following(directory, uplink, last) if follow else ():
+    for event in _following(directory, uplink, document) if follow else ():
         click.echo(_line(event, width, as_json=as_json))
 
 
-def _following(directory: Path, uplink: str | None, last: int) -> Iterator[LinkEvent]:
+def _following(directory: Path, uplink: str | None, document: Events) -> Iterator[LinkEvent]:
     """Yield changes as they happen; a daemon that ends is waited for."""
     client, away = Client(directory, WAIT + 10.0), False
     while True:
         try:
-            document = client.ask(calls.JOURNAL, OfEvents(uplink=uplink, after=str(last), wait=str(WAIT)))
+            after, journal = str(document.last), document.journal
+            document = client.ask(calls.JOURNAL, OfEvents(uplink=uplink, after=after, journal=journal, wait=str(WAIT)))
         except ControlError as error:
             if error.status not in (0, 503):
                 raise
@@ -86,7 +87,7 @@ def _following(directory: Path, uplink: str | None, last: int) -> Iterator[LinkE
             away = True
             time.sleep(AGAIN)
             continue
-        away, last = False, document.last
+        away = False
         yield from document.events
 
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
+from math import isfinite
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final, NamedTuple, TypeVar
 
 from polywan import files
@@ -23,7 +27,8 @@ from polywan.core.status.stored_standing import StoredStanding
 T = TypeVar("T")
 
 JOURNAL_FILE: Final = "events.db"
-FILE_ASIDE: Final = "events.db.aside"
+ASIDE: Final = ".aside"
+FILE_ASIDE: Final = JOURNAL_FILE + ASIDE
 
 VERSION: Final = 1
 """Of the tables; SQLite's user_version."""
@@ -43,6 +48,9 @@ _SCHEMA: Final = (
     "CREATE TABLE standings (uplink TEXT PRIMARY KEY, document TEXT)",
     f"PRAGMA user_version = {VERSION}",
 )
+
+HIGHEST: Final = 1 << 53
+"""The highest number of an entry: up to here JSON's numbers are whole, and a thousand changes a second come to less."""
 
 _NOT_OURS: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """Error codes of a file that does not hold what it should; all others are the disk's, and may pass."""
@@ -87,12 +95,13 @@ class Journal:
 
     Attributes:
         notices: what was set aside, for people; whoever tells it takes it from here.
+        name: tells this file from others, of which it goes on with the numbers or not (SQLite's application_id).
     """
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / JOURNAL_FILE
         self._database: sqlite3.Connection | None = None
-        self._shift: int | None = None
+        self.name = 1 + secrets.randbelow((1 << 31) - 1)
         self.notices: list[str] = []
 
     def load(self) -> Loaded:
@@ -107,18 +116,11 @@ class Journal:
         Raises:
             JournalError: the disk is full, or cannot be written.
         """
-
-        def work(database: sqlite3.Connection) -> None:
-            if self._shift is None:
-                # What could not be read at the start, or not in time, may have entries of the same numbers.
-                self._shift = max(0, _last(database) - min((entry.id for _, entry in entries), default=0) + 1)
-            _append(database, entries, standings, self._shift)
-
-        self._tried(work)
+        self._tried(lambda database: _append(database, entries, standings))
 
     def read(self, wanted: EventQuery) -> list[LinkEvent]:
         """Return entries, oldest first; errors as `append`."""
-        return self._tried(lambda database: _read(database, wanted, self._shift or 0))
+        return self._tried(lambda database: _read(database, wanted))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -134,12 +136,13 @@ class Journal:
             self.close()
             if isinstance(error, sqlite3.Error) and _code(error) not in _NOT_OURS:
                 raise JournalError(f"{self._path} cannot be used: {error}") from error
-            self._set_aside(error.strerror if isinstance(error, OSError) and error.strerror else str(error))
-        except OSError as error:
+            self._set_aside(self._path, error)
+        except _UNFIT as error:
+            self.close()
             raise self._failed(error) from error
         try:
             return work(self._opened())
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, *_UNFIT) as error:
             self.close()
             raise self._failed(error) from error
 
@@ -150,43 +153,64 @@ class Journal:
     def _opened(self) -> sqlite3.Connection:
         if self._database is None:
             self._check(JOURNAL_FILE)
-            if os.path.lexists(f"{self._path}-journal"):
-                self._check(f"{JOURNAL_FILE}-journal")
+            self._check_other(f"{JOURNAL_FILE}-journal")
             self._database = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+            # Only whoever has changed the file has written other texts into it.
+            self._database.text_factory = lambda data: data.decode(errors="replace")
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
             (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if version not in (0, VERSION) or (tables and not version):
                 raise files.ForeignError(errno.EPROTO, f"is of another version ({version})", str(self._path))
             if not version:
                 with _transaction(self._database):
-                    for statement in _SCHEMA:
+                    for statement in (*_SCHEMA, f"PRAGMA application_id = {self.name}"):
                         self._database.execute(statement)
+            (self.name,) = self._database.execute("PRAGMA application_id").fetchone()
         return self._database
+
+    def _check_other(self, name: str) -> None:
+        """Move away what SQLite would take for its own beside the file, and is not."""
+        path = self._path.with_name(name)
+        if not os.path.lexists(path):
+            return
+        try:
+            self._check(name)
+        except (files.IrregularError, files.ForeignError, IsADirectoryError) as error:
+            self._set_aside(path, error)
 
     def _check(self, name: str) -> None:
         """Make sure that a name leads to a file of ours, and to no other: SQLite would follow any link."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             descriptor = files.open_own(self._path.parent, name, os.O_RDWR | os.O_CREAT)
-        except PermissionError as error:
-            if isinstance(error, files.ForeignError):
-                raise
-            descriptor = files.open_own(self._path.parent, name)
         except OSError as error:
-            if error.errno != errno.EROFS:
+            if isinstance(error, files.ForeignError) or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
             descriptor = files.open_own(self._path.parent, name)
         os.close(descriptor)
 
-    def _set_aside(self, why: str) -> None:
-        aside = self._path.with_name(FILE_ASIDE)
+    def _set_aside(self, path: Path, cause: Exception) -> None:
+        why = _as_said(cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause))
+        aside = path.with_name(path.name + ASIDE)
         try:
-            self._path.replace(aside)
-            # It belongs to what was set aside, and SQLite would play it back into the new file.
-            Path(f"{self._path}-journal").unlink(missing_ok=True)
+            status = path.lstat()
+            if empty := S_ISREG(status.st_mode) and not status.st_size:
+                # Nothing is lost with it, but what was set aside before would be.
+                path.unlink()
+            else:
+                path.replace(aside)
+            if path == self._path:
+                # It belongs to what was set aside, and SQLite would play it back into the new file.
+                Path(f"{path}-journal").unlink(missing_ok=True)
         except OSError as error:
             raise self._failed(error) from error
-        self.notices.append(f"{self._path} {_as_said(why)}: it is now {aside}, and a new journal begins")
+        begins = ", and a new journal begins" if path == self._path else ""
+        now = "it was empty, and is gone" if empty else f"it is now {aside}"
+        self.notices.append(f"{path} {why}: {now}{begins}")
+
+
+_UNFIT: Final = (OSError, OverflowError, UnicodeError)
+"""Errors of a place that cannot be used, and of values that SQLite does not take."""
 
 
 def _as_said(why: str) -> str:
@@ -221,18 +245,19 @@ def _load(database: sqlite3.Connection) -> Loaded:
 
 def _last(database: sqlite3.Connection) -> int:
     (last,) = database.execute("SELECT max(id) FROM entries").fetchone()
-    return int(last or 0)
+    if last is not None and last > HIGHEST:
+        raise files.ForeignError(errno.EPROTO, "has a number that polywan does not reach", JOURNAL_FILE)
+    return max(0, last or 0)
 
 
 def _append(
     database: sqlite3.Connection,
     entries: Sequence[tuple[float, LinkEvent]],
     standings: Collection[StoredStanding],
-    shift: int,
 ) -> None:
     with _transaction(database):
         for unix, entry in entries:
-            row = {**encode(entry), "id": entry.id + shift}
+            row = encode(entry)
             database.execute(_INSERT, (unix, *(row.get(name) for name in _COLUMNS)))
         database.execute("DELETE FROM entries WHERE id <= ?", (_last(database) - MOST_ENTRIES,))
         database.execute("DELETE FROM standings")
@@ -240,7 +265,7 @@ def _append(
         database.executemany("INSERT OR REPLACE INTO standings VALUES (?, ?)", documents)
 
 
-def _read(database: sqlite3.Connection, wanted: EventQuery, shift: int) -> list[LinkEvent]:
+def _read(database: sqlite3.Connection, wanted: EventQuery) -> list[LinkEvent]:
     order = "DESC" if wanted.newest else "ASC"
     statement = (
         f"SELECT {_LISTED} FROM entries WHERE (:uplink IS NULL OR uplink = :uplink) "  # noqa: S608 - names of our own
@@ -249,12 +274,14 @@ def _read(database: sqlite3.Connection, wanted: EventQuery, shift: int) -> list[
     values = {
         "uplink": wanted.uplink,
         "since": -1.0 if wanted.since is None else wanted.since,
-        "after": -1 if wanted.after is None else wanted.after + shift,
+        "after": -1 if wanted.after is None else wanted.after,
         "most": wanted.most,
     }
     found = []
     for row in database.execute(statement, values):
-        with suppress(DocumentError):
-            entry = dict(zip(_COLUMNS, row, strict=True))
-            found.append(decode(LinkEvent, {**entry, "id": entry["id"] - shift}))
+        with suppress(DocumentError, ValueError, OverflowError):
+            entry = decode(LinkEvent, dict(zip(_COLUMNS, row, strict=True)))
+            datetime.fromisoformat(entry.time).astimezone()
+            if entry.lasted_s is None or isfinite(entry.lasted_s):
+                found.append(entry)
     return found[::-1] if wanted.newest else found

@@ -13,6 +13,7 @@ import pytest
 
 from polywan.api.codec import decode, encode
 from polywan.api.events import LinkEvent
+from polywan.cli.events import text
 from polywan.core.journal.changes import Standing
 from polywan.core.journal.ends import Ends
 from polywan.core.net import Family
@@ -88,22 +89,6 @@ def test_what_was_added_already_is_not_added_again(tmp_path: Path) -> None:
     add(file, 1, 2)
     add(file, 1, 2, 3)
     assert numbers(file) == [1, 2, 3]
-
-
-@pytest.mark.parametrize("late", [False, True])
-def test_a_file_that_could_not_be_read_at_first_keeps_what_it_has(tmp_path: Path, late: bool) -> None:
-    before = Journal(tmp_path)
-    before.load()
-    add(before, 1, 2, 3)
-    before.close()
-    blind = Journal(tmp_path)
-    if late:
-        # Nobody waited for the answer of a disk that took its time.
-        blind.load()
-    add(blind, 1, 2)
-    assert numbers(blind, ALL._replace(after=0)) == [1, 2]
-    with closing(sqlite3.connect(tmp_path / journal.JOURNAL_FILE)) as database:
-        assert database.execute("SELECT count(*) FROM entries").fetchone() == (5,)
 
 
 WRITER = """
@@ -283,3 +268,98 @@ def test_a_mark_beyond_what_was_counted_is_unknown() -> None:
     count = restored_count(kept, "boot")
     assert count is not None
     assert count.since("state") is None
+
+
+def tampered(tmp_path: Path, statement: str) -> Journal:
+    """A file of two entries that somebody has changed."""
+    before = Journal(tmp_path)
+    before.append([(1000.0 + n, entry(n)) for n in (1, 2)], [stored(STANDING, COUNT, "boot", 0.0)])
+    before.close()
+    with closing(sqlite3.connect(tmp_path / journal.JOURNAL_FILE)) as database:
+        database.execute(statement)
+        database.commit()
+    return Journal(tmp_path)
+
+
+@pytest.mark.parametrize("number", [(1 << 53) + 1, (1 << 63) - 1])
+def test_a_file_whose_numbers_have_come_to_an_end_is_set_aside(tmp_path: Path, number: int) -> None:
+    file = tampered(tmp_path, f"INSERT INTO entries (id) VALUES ({number})")
+    assert file.load() == ([], 0)
+    assert "has a number that polywan does not reach: it is now" in file.notices[0]
+    add(file, 1)
+    assert numbers(file) == [1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "reason = CAST(x'ff41' AS TEXT)",
+        "time = 'soon'",
+        "time = '0001-01-01'",
+        "lasted_s = 9e999",
+        "lasted_s = 'long'",
+        "rx_bytes = 1.5",
+        "uplink = x'00ff'",
+    ],
+)
+def test_a_row_that_makes_no_sense_keeps_no_other_one_from_being_read(tmp_path: Path, change: str) -> None:
+    file = tampered(tmp_path, f"UPDATE entries SET {change} WHERE id = 1")
+    assert numbers(file)[-1] == 2
+    for found in file.read(ALL):
+        assert text(found, 5).isprintable()
+
+
+@pytest.mark.parametrize("values", [{"id": 1 << 64}, {"reason": "\ud800"}])
+def test_a_value_that_the_file_does_not_take_is_an_error_in_words(tmp_path: Path, values: dict[str, object]) -> None:
+    bad = decode(LinkEvent, {**encode(entry(1)), **values})
+    with pytest.raises(JournalError, match="cannot be used"):
+        Journal(tmp_path).append([(1000.0, bad)], [])
+
+
+@pytest.mark.parametrize("key", ["uplink", "interface", "address", "gateway6"])
+def test_a_name_or_address_that_cannot_be_printed_is_as_if_it_were_not_there(key: str) -> None:
+    with pytest.raises(ValueError, match="a text is no name"):
+        restored(inherited(**{key: "u\ud8001"}), 0.0)
+
+
+@pytest.mark.parametrize("what", ["directory", "link"])
+def test_only_what_is_wrong_is_moved_and_what_was_set_aside_stays(tmp_path: Path, what: str) -> None:
+    before = Journal(tmp_path)
+    add(before, 1, 2)
+    before.close()
+    (tmp_path / journal.FILE_ASIDE).write_text("of an earlier accident")
+    other = tmp_path / f"{journal.JOURNAL_FILE}-journal"
+    if what == "directory":
+        other.mkdir()
+    else:
+        other.symlink_to("/etc/passwd")
+    file = Journal(tmp_path)
+    assert numbers(file) == [1, 2]
+    (notice,) = file.notices
+    assert notice.startswith(f"{other} is ")
+    assert notice.endswith(f": it is now {other}.aside")
+    assert (tmp_path / journal.FILE_ASIDE).read_text() == "of an earlier accident"
+
+
+def test_an_empty_file_replaces_nothing_that_was_set_aside(tmp_path: Path) -> None:
+    (tmp_path / journal.FILE_ASIDE).write_text("of an earlier accident")
+    (tmp_path / journal.JOURNAL_FILE).touch()
+    (tmp_path / "other").hardlink_to(tmp_path / journal.JOURNAL_FILE)
+    file = Journal(tmp_path)
+    add(file, 1)
+    assert numbers(file) == [1]
+    assert (tmp_path / journal.FILE_ASIDE).read_text() == "of an earlier accident"
+    assert "it was empty, and is gone, and a new journal begins" in file.notices[0]
+
+
+def test_a_file_keeps_its_name_and_gives_it_to_the_one_that_follows_it(tmp_path: Path) -> None:
+    first = Journal(tmp_path)
+    add(first, 1)
+    first.close()
+    (tmp_path / journal.JOURNAL_FILE).write_bytes(b"x" * 5000)
+    add(first, 2)
+    assert len(first.notices) == 1
+    then = Journal(tmp_path)
+    assert then.name != first.name
+    then.load()
+    assert then.name == first.name

@@ -94,6 +94,9 @@ def restored(found: StoredStanding, offset: float) -> Standing:
     """
     if not (isfinite(found.since) and isfinite(found.ends_since)):
         raise ValueError("a time is no number")
+    texts = (found.uplink, found.interface, found.address, found.gateway, found.address6, found.gateway6)
+    if not all(text is None or text.isprintable() for text in texts):
+        raise ValueError("a text is no name or address")
     families = {Family.V4: found.ipv4, Family.V6: found.ipv6}
     ends = {Family.V4: Ends(found.address, found.gateway), Family.V6: Ends(found.address6, found.gateway6)}
     return Standing(

@@ -22,7 +22,7 @@ from polywan.core.errors import ControlError
 from polywan.core.state.state import State
 from polywan.daemon.api.http import Written
 from polywan.daemon.api.unknown import unknown
-from polywan.daemon.journal import EventQuery
+from polywan.daemon.journal import HIGHEST, EventQuery
 from polywan.daemon.tasks.recording import Recorder
 
 SCHEMA: Final = 1
@@ -38,7 +38,7 @@ _MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.+Z-]{2,30})?"
 """What Python reads as a moment may be much stranger."""
 
 _LONGEST_AGO: Final = 36500 * 86400.0
-_MOST_DIGITS: Final = 15
+_MOST_DIGITS: Final = len(str(HIGHEST))
 
 
 class Journalled:
@@ -64,23 +64,27 @@ class Journalled:
         after, wait = _whole("after", asked.after, None), _whole("wait", asked.wait, LONGEST_WAIT)
         since = None if asked.since is None else since_of(asked.since, time.time())
         wanted = EventQuery(uplink=asked.uplink, since=since, after=after, most=MOST_AT_ONCE + 1)
-        document = await self._events(wanted)
+        document = await self._events(wanted, asked.journal)
         if wait and after is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     while not document.events and not self._stop.is_set():
                         await self._arrival(document.last)
-                        wanted = wanted._replace(after=document.last)
-                        document = await self._events(wanted)
+                        document = await self._events(wanted._replace(after=document.last), document.journal)
         if asked.uplink is not None and not document.events and after is None:
             config = self._state().known.config
             if config is None or asked.uplink not in config.uplinks:
                 raise unknown("uplink", asked.uplink, config.uplinks if config else ())
         return Written(await asyncio.to_thread(lambda: [json.dumps(encode(document)).encode()]))
 
-    async def _events(self, wanted: EventQuery) -> Events:
-        last = max(self._recorder.last, wanted.after or 0)
-        found = await self._recorder.events(wanted)
+    async def _events(self, wanted: EventQuery, journal: str | None) -> Events:
+        recorder = self._recorder
+        if wanted.after is not None:
+            wanted = wanted._replace(after=recorder.position(wanted.after, journal))
+        last, counted_by = recorder.last, recorder.name
+        found = await recorder.events(wanted)
+        # A file that can be read at last may have changed the numbers.
+        last = recorder.position(last, counted_by)
         more = len(found) > MOST_AT_ONCE
         if more:
             found = found[1:] if wanted.newest else found[:MOST_AT_ONCE]
@@ -90,7 +94,8 @@ class Journalled:
             events=tuple(found),
             last=found[-1].id if more else max(last, found[-1].id if found else 0),
             more=more,
-            problem=self._recorder.problem,
+            journal=recorder.name,
+            problem=recorder.problem,
         )
 
     async def _arrival(self, after: int) -> None:

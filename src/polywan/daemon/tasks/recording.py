@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable
@@ -45,6 +46,10 @@ DISK_TIMEOUT: Final = 2.0
 RETRY: Final = 10.0
 """Seconds until the next try to write what could not be written."""
 
+CLOCK_SET: Final = 5.0
+"""Seconds by which the clock on the wall is set that make what is on disk wrong: as on a machine without one of its own
+that hears the time from a server."""
+
 
 class Recorder:
     """Keeps the journal.
@@ -73,9 +78,13 @@ class Recorder:
         self._waiting = asyncio.Event()
         self._dropped = 0
         self._standings: dict[str, Standing] = {}
+        self._saved_offset = self._offset
         self._tally: Tally = {}
         self._before: dict[str, Count] | None = None
         self._boot = counters.boot()
+        self._loaded = False
+        self._run = secrets.token_hex(4)
+        self._start = 0
         self._last = 0
         self.problem = ""
 
@@ -92,7 +101,7 @@ class Recorder:
         """Return what the daemon before has recorded; nothing of it where the file cannot be read soon."""
         found: list[StoredStanding] = []
         try:
-            found, self._last = await self._done(self._journal.load)
+            found = await self._take_up()
         except (JournalError, TimeoutError) as error:
             self._failed(error)
         self._before = {one.interface: count for one in found if (count := restored_count(one, self._boot)) is not None}
@@ -100,6 +109,46 @@ class Recorder:
             with suppress(ValueError, OverflowError):
                 self._standings[one.uplink] = restored(one, self._offset)
         return dict(self._standings)
+
+    async def _take_up(self, *, patient: bool = False) -> list[StoredStanding]:
+        """Go on behind the last number of the file, also where it could not be read before this daemon's first entries.
+
+        Returns:
+            What the daemon before has left.
+        """
+        found, start = await self._done(self._journal.load, patient=patient)
+        if self._loaded:
+            # A question and a try to write have both waited for it.
+            return found
+        self._start, self._loaded = start, True
+        self._last += self._start
+        self._recent = deque((self._moved(entry) for entry in self._recent), maxlen=MOST_UNSAVED)
+        self._unsaved = deque((unix, self._moved(entry)) for unix, entry in self._unsaved)
+        self._arrival.set()
+        self._arrival = asyncio.Event()
+        return found
+
+    def _moved(self, entry: LinkEvent) -> LinkEvent:
+        values = {name: getattr(entry, name) for name in LinkEvent.__fields__}
+        return LinkEvent(**{**values, "id": entry.id + self._start})
+
+    @property
+    def name(self) -> str:
+        """Whose numbers those of entries are now: the file's, as this daemon goes on with them."""
+        return f"{self._journal.name:08x}.{self._run}" if self._loaded else f".{self._run}"
+
+    def position(self, number: int, name: str | None) -> int:
+        """Return behind which number there is all that comes behind an entry that `name` has numbered.
+
+        A daemon before may have told of entries that never reached the disk; another file may have been here.
+        """
+        if name is not None and name != self.name:
+            file, _, run = name.partition(".")
+            if run == self._run:
+                number += self._start
+            else:
+                number = min(number, self._start) if file == self.name.partition(".")[0] else self._start
+        return number if number <= self._last else self._start
 
     @property
     def _offset(self) -> float:
@@ -129,8 +178,13 @@ class Recorder:
         if self._before is not None:
             self._tally = resumed(self._before, sample)
             self._before = None
-        devices = [uplink.interface for uplink in known.config.uplinks.values()]
-        self._tally = taken(self._tally, sample, devices)
+        uplinks = known.config.uplinks
+        shared = {uplinks[name].interface for name in known.config.sharing}
+        # One that has just left the file is looked at once more, for its last entry.
+        devices = {*(uplink.interface for uplink in uplinks.values()), *(s.interface for s in self._standings.values())}
+        self._tally = taken(self._tally, sample, devices - shared)
+        if abs(self._offset - self._saved_offset) > CLOCK_SET:
+            self._waiting.set()
 
     async def run(self) -> None:
         """Enter changes as they come, until cancelled."""
@@ -144,34 +198,40 @@ class Recorder:
         while True:
             await self._waiting.wait()
             await asyncio.sleep(WRITTEN)
-            while self._unsaved:
-                await self._save()
+            self._waiting.clear()
+            await self._save()
+            while self._unsaved or self.problem:
                 if self.problem:
                     await asyncio.sleep(RETRY)
-            self._waiting.clear()
+                await self._save()
 
     async def close(self) -> None:
         """Enter and write what there is, as far as the disk takes it soon."""
         await self._enter()
         with suppress(TimeoutError, JournalError):
             async with asyncio.timeout(DISK_TIMEOUT):
-                if self._unsaved:
-                    await self._save()
+                await self._save()
                 await self._done(self._journal.close)
 
     async def events(self, wanted: EventQuery) -> list[LinkEvent]:
         """Return entries, oldest first: from the disk, or without one what this daemon remembers."""
+        since = "" if wanted.since is None else iso(wanted.since)
         if wanted.after is not None and self._recent and wanted.after >= self._recent[0].id - 1:
-            return [*islice((e for e in self._recent if e.id > wanted.after and _fits(e, wanted)), wanted.most)]
-        waiting = [entry for _, entry in self._unsaved]
+            return [*islice((e for e in self._recent if _fits(e, wanted, since)), wanted.most)]
         try:
+            if not self._loaded:
+                name = self.name
+                await self._take_up()
+                after = None if wanted.after is None else self.position(wanted.after, name)
+                wanted = wanted._replace(after=after)
+            waiting = [entry for _, entry in self._unsaved]
             found = await self._done(lambda: self._journal.read(wanted))
+            self._worked()
         except (JournalError, TimeoutError) as error:
             self._failed(error)
             found, waiting = [], [*self._recent]
         known = found[-1].id if found else 0
-        since = "" if wanted.since is None else iso(wanted.since)
-        found += [e for e in waiting if e.id > known and _fits(e, wanted) and e.time >= since]
+        found += [e for e in waiting if e.id > known and _fits(e, wanted, since)]
         return found[-wanted.most :] if wanted.newest else found[: wanted.most]
 
     async def arrival(self, after: int) -> None:
@@ -200,12 +260,11 @@ class Recorder:
     def _enter_one(self, change: Change) -> None:
         device, unix = change.standing.interface, change.at + self._offset
         ended, begun = spans_of(change)
-        # A device that has just left the file is not looked at any more.
         count = self._tally.get(device)
         moved = count.since(ended) if count else None
         self._last += 1
         entry = link_event(self._last, change, unix, moved)
-        if count is not None:
+        if count is not None and change.after is not None:
             self._tally = {**self._tally, device: count.marked(begun)}
         self._recent.append(entry)
         self._unsaved.append((unix, entry))
@@ -216,18 +275,37 @@ class Recorder:
         self.on_entry(entry, change.hooks, serving)
 
     async def _save(self) -> None:
-        entries = [*self._unsaved]
-        offset, nothing = self._offset, Count(now=None)
-        standings = [
-            stored(one, self._tally.get(one.interface, nothing), self._boot, offset) for one in self._standings.values()
-        ]
+        """Write what waits, and how each uplink is.
+
+        Until something happens and the devices were looked at, what the file says of both is better: then only see
+        whether it can be used.
+        """
         try:
-            await self._done(lambda: self._journal.append(entries, standings), patient=True)
+            if not self._loaded:
+                await self._take_up(patient=True)
+            entries, standings = [*self._unsaved], self._to_leave()
+            if entries or (standings and not self._before):
+                await self._done(lambda: self._journal.append(entries, standings), patient=True)
+            else:
+                await self._done(self._journal.load, patient=True)
         except (JournalError, TimeoutError) as error:
             self._failed(error)
             return
-        while self._unsaved and self._unsaved[0][1].id <= entries[-1][1].id:
+        while entries and self._unsaved and self._unsaved[0][1].id <= entries[-1][1].id:
             self._unsaved.popleft()
+        self._worked(saved=True)
+
+    def _to_leave(self) -> list[StoredStanding]:
+        """Return what the next daemon has to know."""
+        self._saved_offset, nothing = self._offset, Count(now=None)
+        return [
+            stored(one, self._tally.get(one.interface, nothing), self._boot, self._saved_offset)
+            for one in self._standings.values()
+        ]
+
+    def _worked(self, *, saved: bool = False) -> None:
+        if self._unsaved and not saved:
+            return
         if self.problem:
             lost = f"; {counted(self._dropped, 'change')} could not be kept" if self._dropped else ""
             log.info("journal.written: the journal is on disk again%s", lost)
@@ -258,7 +336,12 @@ class Recorder:
             kept = f"the last {MOST_UNSAVED} changes stay in memory until it can"
             log.error("journal.unwritable: the journal cannot be kept: %s; %s", text, kept)
         self.problem = text
+        self._waiting.set()
 
 
-def _fits(entry: LinkEvent, wanted: EventQuery) -> bool:
-    return wanted.uplink in (None, entry.uplink)
+def _fits(entry: LinkEvent, wanted: EventQuery, since: str) -> bool:
+    return (
+        wanted.uplink in (None, entry.uplink)
+        and (wanted.after is None or entry.id > wanted.after)
+        and entry.time >= since
+    )

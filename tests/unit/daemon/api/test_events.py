@@ -151,3 +151,50 @@ def test_a_name_that_no_uplink_has_or_had_is_refused(tmp_path: Path) -> None:
         assert len((await ask(uplink="gone")).events) == 1
 
     play(tmp_path, story)
+
+
+def test_whoever_follows_over_restarts_misses_nothing_and_sees_nothing_twice(tmp_path: Path) -> None:
+    followed: dict[str, str] = {"after": "0"}
+    seen: list[int] = []
+
+    async def follow(ask: Ask) -> None:
+        answer = await ask(**followed, wait="1")
+        seen.extend(e.id for e in answer.events)
+        followed.update(after=str(answer.last), journal=answer.journal)
+
+    async def first(recorder: Recorder, ask: Ask, stop: asyncio.Event) -> None:
+        recorder.record(tuple(change("a") for _ in range(3)))
+        await recorder.arrival(2)
+        await follow(ask)
+
+    async def next_one(recorder: Recorder, ask: Ask, stop: asyncio.Event) -> None:
+        recorder.record((change("a"), change("a")))
+        await recorder.arrival(recorder.last)
+        await follow(ask)
+
+    play(tmp_path, first)
+    play(tmp_path, next_one)
+    assert seen == [1, 2, 3, 4, 5]
+    # The next one finds another file: its entries are new, whatever their numbers are.
+    (tmp_path / "events.db").unlink()
+    play(tmp_path, next_one)
+    assert seen[5:] == [1, 2]
+
+
+def test_a_number_that_nothing_has_reached_is_answered_with_what_this_daemon_knows(tmp_path: Path) -> None:
+    async def story(recorder: Recorder, ask: Ask, stop: asyncio.Event) -> None:
+        recorder.record((change("a"),))
+        await recorder.arrival(0)
+        answer = await ask(after="5000", wait="30")
+        assert ([e.id for e in answer.events], answer.last) == ([1], 1)
+
+    play(tmp_path, story)
+
+
+def test_a_time_holds_for_what_follows_the_first_part_too(tmp_path: Path) -> None:
+    async def story(recorder: Recorder, ask: Ask, stop: asyncio.Event) -> None:
+        recorder.record((change("a"),))
+        await recorder.arrival(0)
+        assert (await ask(after="0", since="2099-01-01")).events == ()
+
+    play(tmp_path, story)
