@@ -51,7 +51,7 @@ class Hooks(Model):
     )
     timeout: Annotated[Seconds, Duration(1, 600)] = Field(
         default=30.0,
-        description="Time that one call may take; then the program and everything that it started are killed. Default "
+        description="Time that one call may take; then it and its process group are killed. Default "
         "30s: a mail over the remaining uplink takes seconds, and what hangs must not hold up the calls behind it.",
     )
 
