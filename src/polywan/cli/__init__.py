@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from io import TextIOWrapper
 
 import click
 
@@ -86,6 +87,10 @@ def main() -> None:
     """Run the command and turn every error into a message and an exit code."""
     from polywan.core.errors import PolywanError
 
+    output = sys.stdout
+    if isinstance(output, TextIOWrapper) and output.errors == "strict":
+        # A terminal that has no arrow shows a question mark.
+        output.reconfigure(errors="replace")
     try:
         code = group.main(prog_name="polywan", standalone_mode=False)
         sys.stdout.flush()
@@ -99,6 +104,12 @@ def main() -> None:
         click.echo(str(error), err=True)
         sys.exit(exit_code(error))
     except BrokenPipeError:
+        _drop_output()
+        sys.exit(0)
+    except SystemExit:
+        # When nobody reads on, as in `polywan events | head`, click ends like this and changes the output.
+        if sys.stdout is output:
+            raise
         _drop_output()
         sys.exit(0)
     except Exception as error:

@@ -162,3 +162,33 @@ def test_a_name_without_an_address_is_wrong_use(monkeypatch: pytest.MonkeyPatch)
     answers(monkeypatch)
     with pytest.raises(click.UsageError, match="cannot be looked up"):
         resolved("example.com", "-")
+
+
+SAYS = """
+import sys
+import click
+from polywan import cli
+@click.command(name="events")
+def command():
+    for _ in range(2):
+        click.echo("up → down")
+cli.group.get_command = lambda *_: command
+sys.argv = ["polywan", "events"]
+cli.main()
+"""
+
+
+def test_a_reader_that_has_enough_in_the_middle_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", SAYS]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_terminal_without_arrows_shows_something_else() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-c", SAYS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (0, "up ? down\n" * 2)
