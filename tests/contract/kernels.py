@@ -59,6 +59,7 @@ class World(Protocol):
     def delete_rule(self, rule: IpRule) -> None: ...
     def delete_route(self, route: Route) -> None: ...
     def add_queue(self, link: str, *, root: str | None = None, ingress: str | None = None) -> None: ...
+    def add_ingress_chain(self, link: str) -> None: ...
     def delete_ifb(self, ifb: str) -> None: ...
     def flush_ruleset(self) -> None: ...
     def held(self) -> bool: ...
@@ -129,6 +130,9 @@ class FakeWorld:
 
     def add_queue(self, link: str, *, root: str | None = None, ingress: str | None = None) -> None:
         self.kernel.tamper_queues(link, root=f"{root} 8001:" if root else root, ingress=ingress)
+
+    def add_ingress_chain(self, link: str) -> None:
+        self.kernel.tamper_ingress_chain(link, "chain filter of table netdev guard")
 
     def delete_ifb(self, ifb: str) -> None:
         self.kernel.tamper_delete_ifb(ifb)
@@ -257,6 +261,11 @@ class LinuxWorld:
         words = ["del", "root"] if root == "" else ["add", f"root {root}" if root else ingress or ""]
         verb, what = words
         subprocess.run(["tc", "qdisc", verb, "dev", link, *what.split()], check=True, capture_output=True)
+
+    def add_ingress_chain(self, link: str) -> None:
+        chain = f"chain filter {{ type filter hook ingress device {link} priority 0; }}"
+        text = f"table netdev guard {{ {chain}\n }}"
+        subprocess.run(["nft", "-f", "-"], input=text, check=True, capture_output=True, text=True)
 
     def delete_ifb(self, ifb: str) -> None:
         self._ip(f"link del {ifb}")

@@ -112,6 +112,13 @@ def test_an_ingress_of_others_is_neither_replaced_nor_removed(world: World, kind
     assert at(world).foreign_ingress == kind
 
 
+def test_a_chain_of_others_at_the_hook_ingress_is_seen_and_told(world: World) -> None:
+    assert at(world).ingress_chain == ""
+    assert ForeignStateChanged("chain") in events_of(world, lambda: world.add_ingress_chain("up1"))
+    assert at(world).ingress_chain == "chain filter of table netdev guard"
+    assert at(world, "up2").ingress_chain == ""
+
+
 def test_what_is_gone_already_counts_as_removed_and_what_has_no_device_is_refused(world: World) -> None:
     apply(world, DelRedirect("up1"), DelTree("up1"), DelIfb(IFB), DelTree("gone0"), DelRedirect("gone0"))
     assert refusals(world, PutTree("gone0", shapers().trees["up1"])) == [errno.ENODEV]

@@ -222,6 +222,47 @@ def test_what_others_have_there_stays_and_is_named(
     assert root_of(lab.router, "wan1") == ("fq_codel", "78:")
 
 
+GUARD: Final = """
+table netdev guard {
+    chain filter {
+        type filter hook ingress device "wan1" priority 0;
+        meta l4proto { icmp, icmpv6 } counter drop
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("first", ["the chain", "the daemon"])
+def test_a_filter_of_others_at_the_device_keeps_seeing_what_comes_in(
+    lab_of: BuildLab, start_daemon: StartDaemon, wait_for: WaitFor, first: str
+) -> None:
+    lab = lab_of(1)
+    if first == "the chain":
+        lab.router.nft(GUARD)
+    daemon = start_daemon(lab, configuration(lab, bandwidth("6Mbit", "2Mbit")), may_complain=True)
+    if first == "the daemon":
+        assert is_shaped(lab)
+        lab.router.nft(GUARD)
+
+    def warned() -> bool:
+        return "another program's chain filter of table netdev guard" in "\n".join(daemon.status().warnings)
+
+    def dropped() -> int:
+        return int(lab.router.run(["nft", "list", "ruleset", "netdev"]).stdout.partition("packets ")[2].split()[0])
+
+    wait_for(lambda: warned() and leads_to(lab, "wan1") == "", REPAIRED)
+    assert root_of(lab.router, "wan1") == ("cake", ROOT)
+    assert "pw-ifb1" not in lab.router.run(["ip", "link"]).stdout
+    before = dropped()
+    assert lab.router.run(["ping", "-c", "2", "-W", "1", "-I", "wan1", "100.64.1.1"], check=False).returncode != 0
+    after = dropped()
+    assert after >= before + 2
+    lab.router.run(["nft", "delete", "table", "netdev", "guard"])
+    wait_for(lambda: is_shaped(lab), REPAIRED)
+    assert not warned()
+    assert not [line.text for line in daemon.log if "drift.repaired" in line.text]
+
+
 def test_down_leaves_what_was_there_before(lab_of: BuildLab, start_daemon: StartDaemon) -> None:
     lab = lab_of(2)
     lab.router.run(["tc", "qdisc", "add", "dev", "wan2", "root", "handle", "77:", "fq_codel"])

@@ -108,15 +108,16 @@ class LinuxKernel:
         found = self._route.settings() if sysctls else None
         settings = found.values if found is not None else {}
         values = {path: value if (value := settings.get(path)) is not None else sysctl.read(path) for path in sysctls}
+        chains = foreign_chains.read()
         return ActualState(
             nexthops=ours.nexthops,
             routes=ours.routes,
             rules=ours.rules,
             nft=self._nft.list_table(),
-            chains=foreign_chains.dropping(),
+            chains=foreign_chains.dropping(chains),
             sysctls={path: value for path, value in values.items() if value is not None},
             devices=found.indexes if found is not None else {},
-            queues=self._route.queues(kinds),
+            queues=self._route.queues(kinds, foreign_chains.at_ingress(chains)),
         )
 
     def apply(self, plan: Plan) -> ApplyReport:

@@ -117,12 +117,22 @@ def obstacle(uplink: Uplink, shaping: Shaping, queues: Queues, direction: Direct
     if lacking := sorted((kinds | (INCOMING if direction is Direction.DOWN else kinds)) & queues.lacking):
         parts = [f"{kind} ({_OPTIONS[kind]})" for kind in lacking]
         return f"this kernel has no {listed(parts)}; load {'it' if len(lacking) == 1 else 'them'}{other}"
-    there = "" if known is None else known.foreign_root if direction is Direction.UP else known.foreign_ingress
-    if not there:
+    if known is None:
         return ""
-    place = "root" if direction is Direction.UP else there
+    if direction is Direction.DOWN and known.ingress_chain:
+        return (
+            f"another program's {known.ingress_chain} (nftables) looks at it, and would see none of it any more; move "
+            "its rules to a chain of family inet at the hook prerouting, or remove shaping"
+        )
+    there, place = (
+        (known.foreign_root, "root") if direction is Direction.UP else (known.foreign_ingress, known.foreign_ingress)
+    )
+    return _stays(there, uplink.interface, place) if there else ""
+
+
+def _stays(there: str, device: str, place: str) -> str:
     return (
-        f"another program's {there} is there, and stays; remove it (tc qdisc del dev {uplink.interface} {place}), "
+        f"another program's {there} is there, and stays; remove it (tc qdisc del dev {device} {place}), "
         "or remove shaping"
     )
 

@@ -29,6 +29,27 @@ class ForwardChain:
         return self.family in ("inet", "ip" if family is Family.V4 else "ip6")
 
 
+class IngressChain(NamedTuple):
+    """A base chain of another program at the hook ingress: it sees what comes in by devices before anything else.
+
+    Attributes:
+        family: "netdev" or "inet".
+        devices: their names; one that ends with ``*`` stands for all that begin so.
+    """
+
+    family: str
+    table: str
+    name: str
+    devices: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"chain {self.name} of table {self.family} {self.table}"
+
+    def meets(self, device: str) -> bool:
+        """True when what comes in by the device passes here."""
+        return any(device == name or (name[-1:] == "*" and device.startswith(name[:-1])) for name in self.devices)
+
+
 def may_drop(chains: Iterable[ForwardChain], family: Family) -> tuple[ForwardChain, ...]:
     """Return the chains that drop a forwarded packet of the family unless a rule of theirs accepts it.
 

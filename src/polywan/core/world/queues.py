@@ -64,6 +64,7 @@ class DeviceQueues:
         redirect: the device to which our ingress discipline sends all packets; empty when it sends them nowhere, None
             when there is none.
         foreign_ingress: another program's, "ingress" or "clsact"; empty for ours and for none.
+        ingress_chain: another program's nftables chain at the hook ingress, in words; empty for none.
         counters: of our root.
     """
 
@@ -72,6 +73,7 @@ class DeviceQueues:
     foreign_root: str = ""
     redirect: str | None = None
     foreign_ingress: str = ""
+    ingress_chain: str = ""
     counters: QueueCounters = field(default=QueueCounters(), compare=False)
 
 

@@ -93,6 +93,11 @@ class FakeQueues:
         self.emit(OwnStateChanged("qdisc"))
         self.emit(ForeignStateChanged("qdisc", device))
 
+    def tamper_ingress_chain(self, device: str, chain: str) -> None:
+        """Do what nft(8) does: put a chain at the hook ingress of a device, or with empty words remove it."""
+        self.queues[device] = replace(self.queues.get(device, DeviceQueues(index=0)), ingress_chain=chain)
+        self.emit(ForeignStateChanged("chain"))
+
     def tamper_delete_ifb(self, device: str) -> None:
         """Remove one of our devices behind our back."""
         del self.ifbs[device]

@@ -24,6 +24,7 @@ from polywan.core.routing.routes import IpRule, Route
 from polywan.core.shaping.changes import ShapingOp
 from polywan.core.state.events import KernelEvent
 from polywan.core.trace.route_query import RouteAnswer, RouteQuery
+from polywan.core.world.foreign_chains import IngressChain
 from polywan.core.world.foreign_routing import ForeignRule
 from polywan.core.world.observed import Address, Link, Router
 from polywan.core.world.queues import Queues
@@ -200,14 +201,14 @@ class RouteSocket:
             if refusal is not None and not _as_wanted(op, refusal)
         ]
 
-    def queues(self, kinds: frozenset[str] | None) -> Queues | None:
+    def queues(self, kinds: frozenset[str] | None, chains: Collection[IngressChain]) -> Queues | None:
         """Return the queues of all devices, and hear of them as long as kinds are asked for; see `Kernel.read`."""
         for watch in self._watches:
             watch.hear_queues(wanted=bool(kinds))
         if kinds is None:
             return None
         with self._lock:
-            return self._traffic_control.read(kinds)
+            return self._traffic_control.read(kinds, chains)
 
     def shape(self, op: ShapingOp) -> Failure | None:
         """Carry out one operation on queues. Never raises."""

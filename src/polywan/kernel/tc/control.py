@@ -7,11 +7,13 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Final, assert_never
 
 from polywan.core.shaping.changes import DelIfb, DelRedirect, DelTree, PutIfb, PutRedirect, PutTree, ShapingOp
 from polywan.core.shaping.trees import handle_text
+from polywan.core.world.foreign_chains import IngressChain
 from polywan.core.world.queues import STAMP, DeviceQueues, Part, QueueCounters, Queues
 from polywan.kernel.netlink import rtnetlink as rt
 from polywan.kernel.netlink.socket import NetlinkSocket, Refusal, Request
@@ -40,8 +42,8 @@ class TrafficControl:
         self._clock = clock
         self._known: dict[str, tuple[bool, float]] = {}
 
-    def read(self, kinds: Iterable[str]) -> Queues:
-        """Return what is at the devices, and which of these kinds the kernel lacks."""
+    def read(self, kinds: Iterable[str], chains: Collection[IngressChain] = ()) -> Queues:
+        """Return what is at the devices, these chains of others among it, and which of these kinds the kernel lacks."""
         lacking = frozenset(kind for kind in kinds if not self._has(kind))
         links = [link for m in self._netlink.snapshot(rt.GETLINK, rt.get_links()) if (link := tc.decode_link(m.body))]
         shown: defaultdict[int, list[tc.Shown]] = defaultdict(list)
@@ -49,7 +51,13 @@ class TrafficControl:
             shown[one.ifindex].append(one)
         names = {link.ifindex: link.name for link in links}
         return Queues(
-            devices={link.name: self._device(link, shown[link.ifindex], names) for link in links},
+            devices={
+                link.name: replace(
+                    self._device(link, shown[link.ifindex], names),
+                    ingress_chain=next((str(chain) for chain in chains if chain.meets(link.name)), ""),
+                )
+                for link in links
+            },
             ifbs={link.name: link.up for link in links if link.up is not None},
             lacking=lacking,
         )

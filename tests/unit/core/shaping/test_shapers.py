@@ -10,7 +10,7 @@ from polywan.core.engine import step as engine
 from polywan.core.plan.plan import Plan, describe, removal
 from polywan.core.shaping.changes import DelIfb, DelRedirect, DelTree, PutIfb, PutRedirect, PutTree, ShapingOp
 from polywan.core.state.effects import Log
-from polywan.core.state.events import ConfigLoaded, LinkChanged, LinkRemoved, OwnStateChanged
+from polywan.core.state.events import ConfigLoaded, ForeignStateChanged, LinkChanged, LinkRemoved, OwnStateChanged
 from polywan.core.status.document import document
 from polywan.daemon.offline import dump, parse, recording
 from support.engine_world import link
@@ -112,6 +112,24 @@ def test_what_others_have_there_stays_and_is_named(root: str | None, ingress: st
     assert bool(kernel.queues["wan1"].tree) is (root is None)
     assert (kernel.queues["wan1"].redirect is None) is (ingress is not None)
     assert bool(kernel.ifbs) is (ingress is None)
+
+
+def test_what_others_filter_as_it_comes_in_is_not_taken_from_them() -> None:
+    box = Box(config(1, {1: {}}), kernel_of(1))
+    assert shaped(box, "wan1", "pw-ifb1")
+    box.daemon.effects.clear()
+    box.kernel.tamper_ingress_chain("wan1", "chain filter of table netdev guard")
+    assert ops(box.feed(ForeignStateChanged("chain"))) == [DelRedirect, DelIfb]
+    (text,) = warnings(box)
+    assert text == (
+        "uplink u1: what comes in by wan1 is not shaped: another program's chain filter of table netdev guard "
+        "(nftables) looks at it, and would see none of it any more; move its rules to a chain of family inet at the "
+        "hook prerouting, or remove shaping"
+    )
+    assert not [e for e in box.daemon.effects if isinstance(e, Log) and e.event == "drift.repaired"]
+    box.kernel.tamper_ingress_chain("wan1", "")
+    box.feed(ForeignStateChanged("chain"))
+    assert shaped(box, "wan1", "pw-ifb1")
 
 
 def test_what_others_put_there_later_is_not_fought_and_what_is_deleted_comes_back() -> None:
