@@ -58,7 +58,10 @@ class World(Protocol):
     def delete_nexthop(self, ident: NexthopId) -> None: ...
     def delete_rule(self, rule: IpRule) -> None: ...
     def delete_route(self, route: Route) -> None: ...
-    def add_queue(self, link: str, *, root: str | None = None, ingress: str | None = None) -> None: ...
+    def add_queue(
+        self, link: str, *, root: str | None = None, handle: str = "8001:", ingress: str | None = None
+    ) -> None: ...
+    def rename_ifb(self, ifb: str, name: str) -> None: ...
     def add_ingress_chain(self, link: str) -> None: ...
     def delete_ifb(self, ifb: str) -> None: ...
     def flush_ruleset(self) -> None: ...
@@ -128,8 +131,13 @@ class FakeWorld:
     def delete_route(self, route: Route) -> None:
         self.kernel.tamper_delete_route(route)
 
-    def add_queue(self, link: str, *, root: str | None = None, ingress: str | None = None) -> None:
-        self.kernel.tamper_queues(link, root=f"{root} 8001:" if root else root, ingress=ingress)
+    def add_queue(
+        self, link: str, *, root: str | None = None, handle: str = "8001:", ingress: str | None = None
+    ) -> None:
+        self.kernel.tamper_queues(link, root=f"{root} {handle}" if root else root, ingress=ingress)
+
+    def rename_ifb(self, ifb: str, name: str) -> None:
+        self.kernel.tamper_rename_ifb(ifb, name)
 
     def add_ingress_chain(self, link: str) -> None:
         self.kernel.tamper_ingress_chain(link, "chain filter of table netdev guard")
@@ -257,8 +265,14 @@ class LinuxWorld:
     def delete_route(self, route: Route) -> None:
         self._ip(f"-{route.family} route del default table {route.table} metric {route.metric}")
 
-    def add_queue(self, link: str, *, root: str | None = None, ingress: str | None = None) -> None:
-        words = ["del", "root"] if root == "" else ["add", f"root {root}" if root else ingress or ""]
+    def rename_ifb(self, ifb: str, name: str) -> None:
+        self._ip(f"link set {ifb} down")
+        self._ip(f"link set {ifb} name {name} up")
+
+    def add_queue(
+        self, link: str, *, root: str | None = None, handle: str = "8001:", ingress: str | None = None
+    ) -> None:
+        words = ["del", "root"] if root == "" else ["add", f"root handle {handle} {root}" if root else ingress or ""]
         verb, what = words
         subprocess.run(["tc", "qdisc", verb, "dev", link, *what.split()], check=True, capture_output=True)
 

@@ -112,6 +112,56 @@ def test_an_ingress_of_others_is_neither_replaced_nor_removed(world: World, kind
     assert at(world).foreign_ingress == kind
 
 
+@pytest.mark.parametrize("handle", ["6000:", "6005:"])
+def test_a_root_of_others_with_a_handle_of_ours_is_theirs(world: World, handle: str) -> None:
+    world.add_queue("up1", root="fq_codel", handle=handle)
+    assert at(world).foreign_root == f"fq_codel {handle}"
+    assert not read(world).ours
+    assert world.kernel.apply(removal(world.kernel.read((), ALL), ())).done == 0
+
+
+def test_a_device_that_was_made_anew_keeps_what_others_have_put_there(world: World) -> None:
+    world.add_queue("up1", ingress="ingress")
+    apply(world, DelRedirect("up1", at(world).index + 1000))
+    assert at(world).foreign_ingress == "ingress"
+
+
+def test_a_clsact_of_others_is_not_taken_for_our_ingress(world: World) -> None:
+    world.add_queue("up1", ingress="clsact")
+    apply(world, DelRedirect("up1", at(world).index))
+    assert at(world).foreign_ingress == "clsact"
+
+
+def test_a_device_of_others_with_the_name_of_an_ifb_gets_nothing(world: World) -> None:
+    world.add_link(IFB)
+    assert read(world).ifbs == {}
+    assert IFB in world.kernel.observe().links
+    parts = shapers().trees[IFB]
+    assert refusals(world, PutIfb(IFB), PutTree(IFB, parts), PutRedirect("up1", IFB)) == [errno.EEXIST] * 3
+    apply(world, DelIfb(IFB))
+    queues = read(world)
+    assert not queues.devices[IFB].tree
+    assert queues.devices["up1"].redirect is None
+
+
+def test_an_ifb_of_ours_is_known_by_whatever_name(world: World) -> None:
+    shape(world, shapers())
+    world.rename_ifb(IFB, "other0")
+    assert read(world).ifbs == {"other0": True}
+    assert at(world).redirect == "other0"
+    shape(world, shapers())
+    assert settled(world, shapers())
+    world.rename_ifb(IFB, "other0")
+    apply(world, *removal(world.kernel.read((), ALL), ()).ops)
+    assert not read(world).ours
+    assert "other0" not in read(world).devices
+
+
+def test_an_ifb_is_ours_as_soon_as_it_is_there(world: World) -> None:
+    apply(world, PutIfb(IFB))
+    assert read(world).ifbs == {IFB: True}
+
+
 def test_a_chain_of_others_at_the_hook_ingress_is_seen_and_told(world: World) -> None:
     assert at(world).ingress_chain == ""
     assert ForeignStateChanged("chain") in events_of(world, lambda: world.add_ingress_chain("up1"))
@@ -120,7 +170,9 @@ def test_a_chain_of_others_at_the_hook_ingress_is_seen_and_told(world: World) ->
 
 
 def test_what_is_gone_already_counts_as_removed_and_what_has_no_device_is_refused(world: World) -> None:
-    apply(world, DelRedirect("up1"), DelTree("up1"), DelIfb(IFB), DelTree("gone0"), DelRedirect("gone0"))
+    index = at(world).index
+    apply(world, DelRedirect("up1", index), DelTree("up1", index), DelIfb(IFB))
+    apply(world, DelTree("gone0", 7), DelRedirect("gone0", 7))
     assert refusals(world, PutTree("gone0", shapers().trees["up1"])) == [errno.ENODEV]
     assert refusals(world, PutRedirect("up1", IFB)) == [errno.ENODEV]
 

@@ -222,6 +222,39 @@ def test_what_others_have_there_stays_and_is_named(
     assert root_of(lab.router, "wan1") == ("fq_codel", "78:")
 
 
+def test_a_device_that_others_have_taken_over_is_left_and_named(
+    lab_of: BuildLab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    lab = lab_of(1)
+    daemon = start_daemon(lab, configuration(lab, bandwidth("6Mbit", "2Mbit")), may_complain=True)
+    # Its alias may be anything.
+    lab.router.run(["ip", "link", "set", "pw-ifb1", "alias", "mine"])
+    assert is_shaped(lab)
+    lab.router.run(["ip", "link", "set", "pw-ifb1", "group", "default"])
+    wait_for(lambda: "another program's device pw-ifb1 is there" in "\n".join(daemon.status().warnings), REPAIRED)
+    wait_for(lambda: leads_to(lab, "wan1") == "", REPAIRED)
+    assert [(q.direction, q.active) for q in daemon.uplink(1).shaping] == [("down", False), ("up", True)]
+    assert lab.router.run(["ping", "-c", "1", "-W", "2", "-I", "wan1", "100.64.1.1"], check=False).returncode == 0
+    lab.router.run(["ip", "link", "del", "pw-ifb1"])
+    wait_for(lambda: is_shaped(lab), REPAIRED)
+    assert not [line.text for line in daemon.log if "apply.refused" in line.text]
+
+
+@pytest.mark.parametrize("handle", ["6000:", "6005:"])
+def test_a_handle_like_ours_at_a_device_of_others_is_not_fought(
+    lab_of: BuildLab, start_daemon: StartDaemon, handle: str
+) -> None:
+    lab = lab_of(1)
+    lab.router.run(["tc", "qdisc", "add", "dev", "lan0", "root", "handle", handle, "fq_codel"])
+    daemon = start_daemon(lab, configuration(lab, bandwidth("6Mbit", "2Mbit")))
+    assert is_shaped(lab)
+    assert root_of(lab.router, "lan0") == ("fq_codel", handle)
+    assert planned(lab, daemon).stdout.strip() == "nothing to change"
+    assert daemon.down().failed == ()
+    assert root_of(lab.router, "lan0") == ("fq_codel", handle)
+    assert not [line.text for line in daemon.log if "drift.repaired" in line.text or "state.unreadable" in line.text]
+
+
 GUARD: Final = """
 table netdev guard {
     chain filter {

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from polywan.config.faults import ConfigFault, Path, shown
+from polywan.config.model.shaping import IFB_PREFIX
 from polywan.config.model.uplink import Uplink
 
 
 def check_shaping(path: Path, uplink: Uplink) -> Iterator[ConfigFault]:
-    """Yield what an uplink's shaping lacks, and what has no effect in it."""
+    """Yield what an uplink's shaping lacks, what has no effect in it, and a device whose name belongs to shaping."""
+    if uplink.interface.startswith(IFB_PREFIX):
+        yield ConfigFault(
+            (*path, "interface"),
+            f"{shown(uplink.interface)} cannot be an uplink: polywan gives such names to devices that it makes itself",
+            "name the device that leads to the provider",
+        )
     if uplink.shaping is None:
         return
     if uplink.bandwidth is None:

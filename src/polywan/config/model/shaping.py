@@ -14,6 +14,9 @@ LinkLayer: TypeAlias = Literal[
     "ethernet", "docsis", "pppoe-ptm", "bridged-ptm", "pppoe-llcsnap", "bridged-llcsnap", "raw"
 ]
 
+IFB_PREFIX: Final = "pw-ifb"
+"""Beginning of the names of our ifb devices, which packets that come in by an uplink pass."""
+
 DEFAULT_LINK: Final = "ethernet"
 """What an uplink's `link` is when nobody sets it."""
 

@@ -41,9 +41,15 @@ class PutTree:
 
 @dataclass(frozen=True, slots=True)
 class DelTree:
-    """Remove our root from a device; the kernel puts its default there. `any_root`: of an ifb of ours, any root."""
+    """Remove our root from a device; the kernel puts its default there.
+
+    Attributes:
+        index: of the device that was looked at; another one of its name is left alone.
+        any_root: whatever root it is, of an ifb of ours.
+    """
 
     device: str
+    index: int
     any_root: bool = False
 
 
@@ -57,9 +63,10 @@ class PutRedirect:
 
 @dataclass(frozen=True, slots=True)
 class DelRedirect:
-    """Stop that."""
+    """Stop that; another device of that name is left alone."""
 
     device: str
+    index: int
 
 
 ShapingOp: TypeAlias = PutIfb | DelIfb | PutTree | DelTree | PutRedirect | DelRedirect
@@ -98,15 +105,14 @@ def _operations(desired: Shapers, actual: Queues) -> Iterator[ShapingOp]:
     for device, known in actual.devices.items():
         wanted = desired.redirects.get(device)
         if known.redirect is not None and known.redirect != wanted:
-            yield DelRedirect(device)
+            yield DelRedirect(device, known.index)
         if known.tree and device not in desired.trees and device not in actual.ifbs:
-            yield DelTree(device)
+            yield DelTree(device, known.index)
     for ifb in sorted(desired.ifbs):
         if not actual.ifbs.get(ifb, False):
             yield PutIfb(ifb, there=ifb in actual.ifbs)
     for device, parts in desired.trees.items():
-        there = actual.devices.get(device)
-        yield from _tree(device, parts, frozenset() if there is None else there.tree, ifb=device in desired.ifbs)
+        yield from _tree(device, parts, actual.devices.get(device, _NEW), ifb=device in desired.ifbs)
     for device, to in desired.redirects.items():
         there = actual.devices.get(device)
         if there is None or there.redirect != to:
@@ -114,13 +120,17 @@ def _operations(desired: Shapers, actual: Queues) -> Iterator[ShapingOp]:
     yield from (DelIfb(ifb) for ifb in sorted(actual.ifbs) if ifb not in desired.ifbs)
 
 
-def _tree(device: str, wanted: tuple[Part, ...], there: frozenset[Part], *, ifb: bool) -> Iterator[DelTree | PutTree]:
+_NEW: Final = DeviceQueues(index=0)
+
+
+def _tree(device: str, wanted: tuple[Part, ...], known: DeviceQueues, *, ifb: bool) -> Iterator[DelTree | PutTree]:
+    there = known.tree
     if there == _set(Same(wanted)):
         return
     places = {part.place: part for part in wanted}
     changed = [part for part in there if part not in wanted]
     if any(part.place not in places or part.kind not in _CHANGEABLE for part in changed):
-        yield DelTree(device, any_root=ifb)
+        yield DelTree(device, known.index, any_root=ifb)
         yield PutTree(device, wanted)
     else:
         yield PutTree(device, tuple(part for part in wanted if part not in there))
@@ -161,7 +171,7 @@ def describe_shaping(op: ShapingOp) -> str:
             return f"- link  {device} type ifb"
         case PutTree(device, parts):
             return "\n".join(f"+ {words(device, part)}" for part in parts)
-        case DelTree(device, any_root):
+        case DelTree(device, _, any_root):
             return f"- qdisc dev {device} root" + ("" if any_root else f" handle {handle_text(STAMP << 16)}")
         case PutRedirect(device, to):
             return f"+ qdisc dev {device} ingress, all packets to {to}"

@@ -8,13 +8,13 @@ from functools import lru_cache
 from typing import Final
 
 from polywan.config import Uplink
-from polywan.config.model.shaping import Shaping
+from polywan.config.model.shaping import IFB_PREFIX, Shaping
 from polywan.core.identity import Same
 from polywan.core.resolved import Resolved
 from polywan.core.shaping.trees import Direction, tree, wanted_kinds
 from polywan.core.words import listed
 from polywan.core.world.observed import Observed
-from polywan.core.world.queues import IFB_PREFIX, DeviceQueues, Part, Queues
+from polywan.core.world.queues import DeviceQueues, Part, Queues
 
 INCOMING: Final = frozenset({"ifb", "ingress", "mirred"})
 """What incoming packets need beside a tree: a device that they leave by, and what sends them there."""
@@ -89,10 +89,11 @@ def _built(file: Same[Resolved], there: Same[Queues], indexes: tuple[int | None,
         known, ifb = _known(uplink, index, queues), ifb_of(config, name)
         if uplink.bandwidth is None:
             continue
-        if known is not None and not obstacle(uplink, shaping, queues, Direction.UP):
+        if known is not None and not obstacle(uplink, shaping, queues, Direction.UP, ifb):
             trees[uplink.interface] = tree(shaping, uplink.bandwidth.up, Direction.UP)
         # It stays while its uplink is away: a new device of the uplink finds it there.
-        if (known is not None or ifb in queues.ifbs) and not obstacle(uplink, shaping, queues, Direction.DOWN):
+        blocked = obstacle(uplink, shaping, queues, Direction.DOWN, ifb)
+        if (known is not None or ifb in queues.ifbs) and not blocked:
             ifbs.add(ifb)
             trees[ifb] = tree(shaping, uplink.bandwidth.down, Direction.DOWN)
             redirects |= {uplink.interface: ifb} if known is not None else {}
@@ -109,38 +110,37 @@ def _known(uplink: Uplink, index: int | None, queues: Queues) -> DeviceQueues | 
     return known if known is not None and known.index == index else None
 
 
-def obstacle(uplink: Uplink, shaping: Shaping, queues: Queues, direction: Direction) -> str:
+def obstacle(uplink: Uplink, shaping: Shaping, queues: Queues, direction: Direction, ifb: str) -> str:
     """Say why packets of one direction are not shaped, and what to do; empty when nothing is in the way."""
     known = queues.devices.get(uplink.interface)
     kinds = wanted_kinds(shaping)
     other = ", or choose another algorithm" if kinds & queues.lacking else ""
-    if lacking := sorted((kinds | (INCOMING if direction is Direction.DOWN else kinds)) & queues.lacking):
+    needed = kinds | INCOMING if direction is Direction.DOWN else kinds
+    if lacking := sorted(needed & queues.lacking):
         parts = [f"{kind} ({_OPTIONS[kind]})" for kind in lacking]
         return f"this kernel has no {listed(parts)}; load {'it' if len(lacking) == 1 else 'them'}{other}"
-    if known is None:
-        return ""
-    if direction is Direction.DOWN and known.ingress_chain:
+    if direction is Direction.UP:
+        root = known.foreign_root if known is not None else ""
+        return _stays(root, f"tc qdisc del dev {uplink.interface} root") if root else ""
+    if ifb in queues.devices and ifb not in queues.ifbs:
+        return _stays(f"device {ifb}", f"ip link del {ifb}")
+    if known is not None and known.ingress_chain:
         return (
             f"another program's {known.ingress_chain} (nftables) looks at it, and would see none of it any more; move "
             "its rules to a chain of family inet at the hook prerouting, or remove shaping"
         )
-    there, place = (
-        (known.foreign_root, "root") if direction is Direction.UP else (known.foreign_ingress, known.foreign_ingress)
-    )
-    return _stays(there, uplink.interface, place) if there else ""
+    kind = known.foreign_ingress if known is not None else ""
+    return _stays(kind, f"tc qdisc del dev {uplink.interface} {kind}") if kind else ""
 
 
-def _stays(there: str, device: str, place: str) -> str:
-    return (
-        f"another program's {there} is there, and stays; remove it (tc qdisc del dev {device} {place}), "
-        "or remove shaping"
-    )
+def _stays(there: str, remedy: str) -> str:
+    return f"another program's {there} is there, and stays; remove it ({remedy}), or remove shaping"
 
 
 def obstacles(config: Resolved, queues: Queues | None) -> Iterator[str]:
     """Yield one sentence for each direction of each uplink that cannot be shaped."""
     for name, (uplink, shaping) in shaped(config).items() if queues is not None else ():
         for direction in Direction:
-            if queues is not None and (reason := obstacle(uplink, shaping, queues, direction)):
+            if queues is not None and (reason := obstacle(uplink, shaping, queues, direction, ifb_of(config, name))):
                 what = "leaves" if direction is Direction.UP else "comes in"
                 yield f"uplink {name}: what {what} by {uplink.interface} is not shaped: {reason}"

@@ -13,6 +13,9 @@ from polywan.core.world.queues import ROOT, STAMP, Part
 MOST_TREES: Final = 1024
 """Trees that are kept once they are made: more than two for each uplink that there may be."""
 
+HTB_OPTIONS: Final = (("default", 1),)
+"""All goes to the one class."""
+
 MTU: Final = 1514
 """Bytes of a full packet with its Ethernet header."""
 
@@ -76,7 +79,7 @@ def tree(shaping: Shaping, bandwidth: int, direction: Direction) -> tuple[Part, 
         return (_cake(shaping.link or DEFAULT_LINK, rate, direction),)
     leaves = _fq_codel(rate) if shaping.algorithm == "fq_codel" else tuple(_prio())
     return (
-        Part("htb", _handle(0), ROOT, (("default", 1),)),
+        Part("htb", _handle(0), ROOT, HTB_OPTIONS),
         Part("class", _handle(0, 1), _handle(0), (("rate", rate),)),
         *leaves,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
+from polywan.config.model.shaping import IFB_PREFIX
 from polywan.core.evolve import replace
 from polywan.core.net import Family
 from polywan.core.plan.plan import (
@@ -29,7 +30,6 @@ from polywan.core.resolved import Resolved
 from polywan.core.routing.sysctls import Sysctl
 from polywan.core.shaping.changes import PutRedirect, PutTree
 from polywan.core.state.effects import Level, Log
-from polywan.core.world.queues import IFB_PREFIX
 
 REPAIRS: Final = 5
 """Repairs within `WINDOW` seconds that are made at once; more of them is a fight with another program."""

@@ -27,9 +27,11 @@ def shaping(state: State, config: Resolved, name: str) -> Iterator[ShapingStatus
         ifb = ifb_of(config, name)
         device = uplink.interface if direction is Direction.UP else ifb
         known = queues.devices.get(device, _NOT_SEEN)
-        leads = direction is Direction.UP or queues.devices.get(uplink.interface, _NOT_SEEN).redirect == ifb
+        leads = direction is Direction.UP or (
+            ifb in queues.ifbs and queues.devices.get(uplink.interface, _NOT_SEEN).redirect == ifb
+        )
         active = device in trees and known.tree == frozenset(trees[device]) and leads
-        reason = obstacle(uplink, settings, queues, direction)
+        reason = obstacle(uplink, settings, queues, direction, ifb)
         if not active and not reason:
             reason = "the queue is not there yet" if uplink.interface in queues.devices else "there is no such device"
         yield ShapingStatus(

@@ -15,11 +15,8 @@ tc(8) shows ``6000:``. What the kernel makes by itself has 0, what it numbers fo
 ROOT: Final = 0xFFFF_FFFF
 """Parent of a device's root queueing discipline."""
 
-IFB_PREFIX: Final = "pw-ifb"
-"""Beginning of the names of our ifb devices, which packets that come in by an uplink pass."""
-
-IFB_ALIAS: Final = "polywan"
-"""Alias of our ifb devices, their stamp (ip-link(8))."""
+IFB_GROUP: Final = STAMP << 16
+"""Group of our ifb devices (ip-link(8)), their stamp: of a device, the kernel takes it in the request that makes it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import assert_never
 
+from polywan.config.model.shaping import IFB_PREFIX
 from polywan.core.shaping.changes import DelIfb, DelRedirect, DelTree, PutIfb, PutRedirect, PutTree, ShapingOp
 from polywan.core.state.events import ForeignStateChanged, KernelEvent, OwnStateChanged
 from polywan.core.world.observed import Link
@@ -48,26 +49,33 @@ class FakeQueues:
         """
         known = self.queues.get(op.device, DeviceQueues(index=0))
         there = op.device in links or op.device in self.ifbs
+        if isinstance(op, DelTree | DelRedirect) and op.index != self._index(op.device, links):
+            return
+        if op.device.startswith(IFB_PREFIX) and op.device in links and isinstance(op, PutTree):
+            raise refusal(errno.EEXIST)
         match op:
             case PutIfb(device, at_hand):
-                self._check("ifb", taken=there and not at_hand)
+                self._check("ifb", there=there or not at_hand, taken=there and not at_hand)
                 self.ifbs[device] = True
             case DelIfb(device):
-                self.ifbs.pop(device, None)
-                self.lose_queues(device)
+                if self.ifbs.pop(device, None) is not None:
+                    self.lose_queues(device)
             case PutTree(device, parts):
                 self._check(*(_kind(part) for part in parts), there=there, taken=bool(known.foreign_root))
                 self.queues[device] = replace(known, tree=_put(known.tree, parts))
             case DelTree(device):
                 self.queues[device] = replace(known, tree=frozenset())
             case PutRedirect(device, to):
-                taken = bool(known.foreign_ingress) or known.redirect is not None
-                self._check("ingress", "mirred", there=there and to in self.ifbs, taken=taken)
+                taken = bool(known.foreign_ingress) or known.redirect is not None or to in links
+                self._check("ingress", "mirred", there=there and (to in self.ifbs or to in links), taken=taken)
                 self.queues[device] = replace(known, redirect=to)
             case DelRedirect(device):
                 self.queues[device] = replace(known, redirect=None)
             case _:
                 assert_never(op)
+
+    def _index(self, device: str, links: Mapping[str, Link]) -> int | None:
+        return links[device].index if device in links else 0 if device in self.ifbs else None
 
     def _check(self, *kinds: str, there: bool = True, taken: bool) -> None:
         if not there:
@@ -102,6 +110,12 @@ class FakeQueues:
         """Remove one of our devices behind our back."""
         del self.ifbs[device]
         self.lose_queues(device)
+        self.emit(OwnStateChanged("qdisc"))
+
+    def tamper_rename_ifb(self, device: str, name: str) -> None:
+        """Give one of our devices another name; what is sent to it follows."""
+        self.ifbs[name], self.queues[name] = self.ifbs.pop(device), self.queues.pop(device, DeviceQueues(index=0))
+        self.queues = {n: replace(q, redirect=name) if q.redirect == device else q for n, q in self.queues.items()}
         self.emit(OwnStateChanged("qdisc"))
 
 

@@ -14,7 +14,7 @@ from polywan.core.net import PROTOCOL, Family, IPAddress, IPNetwork, TableId
 from polywan.core.routing.nexthops import NexthopId
 from polywan.core.routing.routes import Route
 from polywan.core.world.observed import WIDE, Address, DefaultRoute, Link, WideRoute, is_wide
-from polywan.core.world.queues import IFB_ALIAS, IFB_PREFIX
+from polywan.core.world.queues import IFB_GROUP
 from polywan.kernel.netlink.socket import (
     AF,
     CREATE,
@@ -54,7 +54,7 @@ _BYTES: Final = struct.Struct("=16xQQ")
 _IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x8, 0x10, 0x80, 0x10000
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_STATS64 = 10, 18, 23
-_IFLA_EXT_MASK, _SKIP_STATISTICS, _IFLA_IFALIAS = 29, 1 << 3, 20
+_IFLA_EXT_MASK, _SKIP_STATISTICS, _IFLA_GROUP = 29, 1 << 3, 27
 _INFO_KIND, _INFO_SLAVE_KIND = 1, 4
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_UNUSABLE: Final = 0x40 | 0x08  # tentative: not yet ours; dadfailed: somebody else's
@@ -166,8 +166,9 @@ def decode_link(body: bytes) -> Link | None:
 
 def is_own_ifb(found: Mapping[int, bytes]) -> bool:
     """Tell by a link's attributes whether it is one that we made for shaping; no decision is about such a link."""
-    # Few links have an alias.
-    return text(found.get(_IFLA_IFALIAS, b"")) == IFB_ALIAS and text(found[_IFLA_IFNAME]).startswith(IFB_PREFIX)
+    if u32(found.get(_IFLA_GROUP, b"")) != IFB_GROUP:
+        return False
+    return text(attributes(found.get(_IFLA_LINKINFO, b"")).get(_INFO_KIND, b"")) == "ifb"
 
 
 def decode_address(body: bytes, names: Mapping[int, str]) -> Address | None:

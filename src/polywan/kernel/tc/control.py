@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Final, assert_never
 
+from polywan.config.model.shaping import IFB_PREFIX
 from polywan.core.shaping.changes import DelIfb, DelRedirect, DelTree, PutIfb, PutRedirect, PutTree, ShapingOp
 from polywan.core.shaping.trees import handle_text
 from polywan.core.world.foreign_chains import IngressChain
@@ -26,8 +27,9 @@ _UNKNOWN: Final = frozenset({errno.ENOENT, errno.EOPNOTSUPP})
 """Refusals of a question that mean: there is no such kind."""
 
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
-"""Refusals of a removal that mean: it is not there, or another program's is."""
+"""Refusals of the removal of an ingress that mean: it is not there, or a clsact of others is."""
 
+_TAKEN: Final = Refusal(errno.EEXIST, os.strerror(errno.EEXIST))
 _NO_DEVICE: Final = Refusal(errno.ENODEV, os.strerror(errno.ENODEV))
 
 
@@ -69,7 +71,7 @@ class TrafficControl:
     def _device(self, link: tc.IfbLink, shown: Iterable[tc.Shown], names: dict[int, str]) -> DeviceQueues:
         shown = list(shown)
         root = next((one for one in shown if one.root), None)
-        ours = root is not None and (root.ours or link.up is not None)
+        ours = root is not None and (root.our_root or link.up is not None)
         incoming = next((one for one in shown if one.parent == tc.INGRESS), None)
         stamped = incoming is not None and incoming.block == tc.block_of_index(link.ifindex)
         return DeviceQueues(
@@ -109,33 +111,50 @@ class TrafficControl:
 
     def carry_out(self, op: ShapingOp, index_of: Callable[[str], int | None]) -> Refusal | None:
         """Carry out one operation; return what the kernel says against it."""
-        if isinstance(op, PutIfb):
-            return self._put_ifb(op)
         index = index_of(op.device)
-        if index is None:
-            return _NO_DEVICE if isinstance(op, PutTree | PutRedirect) else None
+        if isinstance(op, PutIfb) and not op.there:
+            return self._first([tc.put_ifb(op.device)])
+        if index is None or (isinstance(op, DelTree | DelRedirect) and op.index != index):
+            return None if isinstance(op, DelIfb | DelTree | DelRedirect) else _NO_DEVICE
+        # Since the read, a device of others may have taken the place of ours.
+        if _at_ifb(op) and not self._is_ours(index):
+            return None if isinstance(op, DelIfb | DelTree) else _TAKEN
         match op:
+            case PutIfb():
+                return self._first([tc.set_up(index)])
             case DelIfb():
-                return self._removed(tc.del_ifb(index))
+                return self._first([tc.del_ifb(index)])
             case PutTree(_, parts):
                 return self._first([tc.put_part(part, index) for part in parts])
-            case DelTree(_, any_root):
-                return self._removed(tc.del_root(index, 0 if any_root else STAMP << 16))
+            case DelTree(_, _, any_root):
+                return self._del_tree(index, any_root=any_root)
             case PutRedirect(_, to):
                 return self._put_redirect(index, index_of(to))
             case DelRedirect():
-                return self._removed(tc.del_ingress(index))
+                refusal = self._first([tc.del_ingress(index)])
+                return None if refusal is None or refusal.errno in _GONE else refusal
             case _:
                 assert_never(op)
 
-    def _put_ifb(self, op: PutIfb) -> Refusal | None:
-        # Without the first request the second would make a device of others ours.
-        refusal = None if op.there else self._first([tc.put_ifb(op.device)])
-        return self._first([tc.stamp_ifb(op.device)]) if refusal is None else refusal
+    def _is_ours(self, index: int) -> bool:
+        """Ask whether a device is one of our ifb devices."""
+        reply = self._netlink.query(rt.GETLINK, tc.get_link(index))
+        link = None if isinstance(reply, Refusal) else tc.decode_link(reply.body)
+        return link is not None and link.up is not None
+
+    def _del_tree(self, index: int, *, any_root: bool) -> Refusal | None:
+        refusal = self._first([tc.del_root(index, 0 if any_root else STAMP << 16)])
+        if refusal is None or refusal.errno == errno.ENOENT:
+            return None
+        # The kernel says the same of its default, which has no handle, and of another program's root.
+        there = any(one.root and one.ifindex == index for one in self._shown(tc.GETQDISC, tc.everything()))
+        return refusal if there else None
 
     def _put_redirect(self, index: int, to: int | None) -> Refusal | None:
         if to is None:
             return _NO_DEVICE
+        if not self._is_ours(to):
+            return _TAKEN
         if (refusal := self._first([tc.put_ingress(index)])) is not None:
             return refusal
         if (refusal := self._first([tc.put_redirect(index, to)])) is not None:
@@ -145,11 +164,14 @@ class TrafficControl:
     def _first(self, requests: list[Request]) -> Refusal | None:
         return next((refusal for refusal in self._netlink.batch(requests) if refusal is not None), None)
 
-    def _removed(self, request: Request) -> Refusal | None:
-        refusal = self._first([request])
-        return None if refusal is None or refusal.errno in _GONE else refusal
-
 
 def _other(shown: tc.Shown) -> bool:
     """True for a filter that does something else; the kernel also shows each priority by itself, without a handle."""
     return bool(shown.handle) and not tc.redirected_to(shown)
+
+
+def _at_ifb(op: ShapingOp) -> bool:
+    """True for an operation that is right at an ifb device of ours only."""
+    if isinstance(op, DelTree):
+        return op.any_root
+    return isinstance(op, PutIfb | DelIfb) or (isinstance(op, PutTree) and op.device.startswith(IFB_PREFIX))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from polywan.core.world.queues import IFB_ALIAS, IFB_PREFIX, ROOT, STAMP, Part, QueueCounters
+from polywan.config.model.shaping import IFB_PREFIX
+from polywan.core.shaping.trees import HTB_OPTIONS
+from polywan.core.world.queues import IFB_GROUP, ROOT, STAMP, Part, QueueCounters
 from polywan.kernel.netlink import rtnetlink as rt
 from polywan.kernel.netlink.socket import (
     CREATE,
@@ -68,7 +70,7 @@ _SENSELESS: Final = {
 }
 
 _IFF_UP: Final = 1
-_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_ALIAS, _IFLA_TX_QUEUES = 3, 18, 20, 31
+_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_GROUP, _IFLA_TX_QUEUES = 3, 18, 27, 31
 _INFO_KIND: Final = 1
 _MOST_QUEUES: Final = 4096
 
@@ -99,10 +101,19 @@ class Shown(NamedTuple):
     @property
     def ours(self) -> bool:
         """True for what carries our stamp."""
+        if self.root and not self.handle & 0xFFFF:
+            return self.our_root
         block = self.block or (self.parent if self.ifindex == _ANY_BLOCK else 0)
         return block_of_index(0) <= block < block_of_index(_MOST_INDEX) or any(
             STAMP <= major < STAMP + 16 for major in (self.handle >> 16, self.parent >> 16)
         )
+
+    @property
+    def our_root(self) -> bool:
+        """True for a root that we put there: others may have numbered theirs alike, but not one of these kinds."""
+        if self.handle != STAMP << 16:
+            return False
+        return self.kind == "cake" or (self.kind == "htb" and part_of(self).options == HTB_OPTIONS)
 
 
 class IfbLink(NamedTuple):
@@ -212,8 +223,9 @@ def put_ingress(index: int) -> Request:
 
 
 def del_ingress(index: int) -> Request:
-    """Request that removes a device's ingress discipline, and its filters with it."""
-    return Request(DELQDISC, 0, _TC.pack(0, 0, index, _INGRESS_HANDLE, INGRESS, 0))
+    """Request that removes a device's ingress discipline, and its filters with it; refused where a clsact is."""
+    body = _TC.pack(0, 0, index, _INGRESS_HANDLE, INGRESS, 0) + attribute(_TCA_KIND, b"ingress\0")
+    return Request(DELQDISC, 0, body)
 
 
 def put_redirect(index: int, to: int) -> Request:
@@ -241,15 +253,19 @@ def redirected_to(shown: Shown) -> int:
 
 
 def put_ifb(name: str) -> Request:
-    """Request for a new ifb device; refused where the name is taken."""
-    body = _LINK.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
-    return Request(rt.NEWLINK, CREATE | EXCL, body + _ifb_kind())
-
-
-def stamp_ifb(name: str) -> Request:
-    """Request that makes an ifb device ours, and sets it up; the kernel takes no alias for a device that is new."""
+    """Request for a new ifb device that is up and ours from the start; refused where the name is taken."""
     body = _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
-    return Request(rt.NEWLINK, 0, body + attribute(_IFLA_ALIAS, IFB_ALIAS.encode()))
+    return Request(rt.NEWLINK, CREATE | EXCL, body + number(_IFLA_GROUP, IFB_GROUP) + _ifb_kind())
+
+
+def get_link(index: int) -> bytes:
+    """Body of a request for one device."""
+    return _LINK.pack(0, 0, index, 0, 0)
+
+
+def set_up(index: int) -> Request:
+    """Request that sets a device up."""
+    return Request(rt.NEWLINK, 0, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP))
 
 
 def del_ifb(index: int) -> Request:

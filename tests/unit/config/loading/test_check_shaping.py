@@ -65,6 +65,12 @@ def test_what_the_line_adds_needs_the_algorithm_that_counts_it(algorithm: str) -
     assert message == f'has no effect with algorithm "{algorithm}": only "cake" counts what the line adds'
 
 
+def test_a_device_that_shaping_makes_is_no_uplink() -> None:
+    ((line, key, message, _),) = found('[uplinks.dsl]\ninterface = "pw-ifb1"\n')
+    assert (line, key) == (2, "uplinks.dsl.interface")
+    assert message == '"pw-ifb1" cannot be an uplink: polywan gives such names to devices that it makes itself'
+
+
 def test_a_device_that_several_uplinks_share_cannot_be_shaped() -> None:
     other = DSL.replace("dsl", "lte")
     problems = found(DSL + BANDWIDTH + "shaping = {}\n" + other)

@@ -114,6 +114,22 @@ def test_what_others_have_there_stays_and_is_named(root: str | None, ingress: st
     assert bool(kernel.ifbs) is (ingress is None)
 
 
+def test_a_device_of_others_with_the_name_of_our_ifb_gets_no_traffic() -> None:
+    kernel = kernel_of(1)
+    kernel.set_link(replace(link(7), name="pw-ifb1", index=77))
+    box = Box(config(1, {1: {}}), kernel)
+    (text,) = warnings(box)
+    assert text == (
+        "uplink u1: what comes in by wan1 is not shaped: another program's device pw-ifb1 is there, and stays; "
+        "remove it (ip link del pw-ifb1), or remove shaping"
+    )
+    assert "pw-ifb1" not in kernel.queues
+    assert kernel.queues["wan1"].redirect is None
+    assert not box.daemon.state.done.retries.refused
+    (uplink,) = document(box.daemon.state, "0", 0.0, 0.0, {}).uplinks
+    assert [q.active for q in uplink.shaping] == [False, True]
+
+
 def test_what_others_filter_as_it_comes_in_is_not_taken_from_them() -> None:
     box = Box(config(1, {1: {}}), kernel_of(1))
     assert shaped(box, "wan1", "pw-ifb1")
