@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+from typing import Final, get_args
 
 import pytest
 
 from contract.kernels import World, apply, events_of, refusals
-from polywan.config.model.shaping import Shaping, ShapingAlgorithm
+from polywan.config.model.shaping import LinkLayer, Shaping, ShapingAlgorithm
 from polywan.core.plan.plan import ordered, removal
 from polywan.core.shaping.changes import DelIfb, DelRedirect, DelTree, PutIfb, PutRedirect, PutTree, changes
 from polywan.core.shaping.shapers import Shapers
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.kernel
 
 ALL = frozenset({"cake", "htb", "fq_codel", "prio", "sfq", "ifb", "ingress", "mirred"})
 IFB = "pw-ifb1"
+LINKS: Final = get_args(LinkLayer)
 ALGORITHMS: list[ShapingAlgorithm] = ["cake", "fq_codel", "prio"]
 
 
@@ -195,24 +197,36 @@ def test_an_ifb_that_goes_leaves_a_redirect_to_nowhere(world: World) -> None:
     assert settled(world, shapers())
 
 
-def test_changes_of_others_are_told_as_long_as_somebody_shapes(world: World) -> None:
+@pytest.mark.parametrize("wanted", [True, False])
+def test_changes_of_others_are_told_to_whoever_wants_to_hear_whoever_reads(world: World, wanted: bool) -> None:
     shape(world, shapers())
 
-    def while_asked() -> None:
+    def change() -> None:
+        world.kernel.hear_queues(wanted=True)
+        world.kernel.hear_queues(wanted=wanted)
+        world.kernel.read(())
         read(world)
         world.add_queue("up2", root="fq_codel")
-        world.add_queue("up1", root="")
         world.kernel.read(())
+        world.add_queue("up1", root="")
 
-    found: list[KernelEvent] = events_of(world, while_asked)
-    assert ForeignStateChanged("qdisc") in found
-    assert OwnStateChanged("qdisc") in found
+    found: list[KernelEvent] = events_of(world, change)
+    assert (ForeignStateChanged("qdisc") in found) is wanted
+    assert (OwnStateChanged("qdisc") in found) is wanted
 
 
 def test_what_we_put_there_ourselves_is_not_told(world: World) -> None:
     def ours() -> None:
-        read(world)
+        world.kernel.hear_queues(wanted=True)
         shape(world, shapers())
         shape(world, shapers("prio"))
 
     assert [event for event in events_of(world, ours) if isinstance(event, OwnStateChanged)] == []
+
+
+@pytest.mark.parametrize("after", LINKS)
+def test_a_line_of_another_kind_leaves_nothing_of_the_one_before(world: World, after: LinkLayer) -> None:
+    for link in ("pppoe-llcsnap", after):
+        wanted = Shapers(trees={"up1": tree(Shaping(link=link), 10_000_000, Direction.UP)})
+        shape(world, wanted)
+        assert settled(world, wanted)

@@ -222,6 +222,24 @@ def test_what_others_have_there_stays_and_is_named(
     assert root_of(lab.router, "wan1") == ("fq_codel", "78:")
 
 
+def test_a_plan_for_another_file_leaves_the_daemon_hearing(lab_of: BuildLab, start_daemon: StartDaemon) -> None:
+    lab = lab_of(1)
+    file = configuration(lab, bandwidth("6Mbit", "2Mbit"))
+    daemon = start_daemon(lab, file)
+    daemon.config.write_text(configuration(lab, ""))
+    assert "- qdisc dev wan1 root handle 6000:" in planned(lab, daemon).stdout
+    daemon.config.write_text(file)
+
+    async def story() -> None:
+        since = len(daemon.log)
+        lab.router.run(["tc", "qdisc", "del", "dev", "wan1", "root"])
+        repaired = await asyncio.to_thread(daemon.wait_log, lambda text: "drift.repaired" in text, REPAIRED, since)
+        assert repaired is not None
+        await until(lambda: is_shaped(lab))
+
+    with_servers(lab, story)
+
+
 def test_a_device_that_others_have_taken_over_is_left_and_named(
     lab_of: BuildLab, start_daemon: StartDaemon, wait_for: WaitFor
 ) -> None:

@@ -69,3 +69,22 @@ def test_an_ingress_whose_filter_is_refused_does_not_stay(lab_of: BuildLab) -> N
             kernel.close()
     assert kinds(lab.router, "wan1") == before
     assert "pw-ifb" not in lab.router.run(["ip", "link"]).stdout
+
+
+def test_what_others_have_at_the_loopback_device_is_no_answer_to_what_the_kernel_has(lab_of: BuildLab) -> None:
+    lab = lab_of(1)
+    lab.router.run(["tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "pfifo"])
+    with lab.router.entered():
+        kernel = LinuxKernel()
+        try:
+
+            def lacking() -> frozenset[str]:
+                queues = kernel.read((), frozenset({"cake"})).queues
+                assert queues is not None
+                return queues.lacking
+
+            assert lacking() == frozenset()
+            lab.router.run(["tc", "qdisc", "del", "dev", "lo", "root"])
+            assert lacking() == {"cake"}
+        finally:
+            kernel.close()

@@ -320,7 +320,9 @@ class Daemon:
                 if self._halted:
                     return
                 paths = engine.sysctl_paths(self.state, observed)
-                actual = await asyncio.to_thread(self._kernel.read, paths, engine.queue_kinds(self.state))
+                kinds = engine.queue_kinds(self.state)
+                self._kernel.hear_queues(wanted=bool(kinds))
+                actual = await asyncio.to_thread(self._kernel.read, paths, kinds)
             except PolywanError as error:
                 log.error("read.failed: %s", error)
                 return

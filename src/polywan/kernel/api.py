@@ -87,13 +87,16 @@ class Kernel(Protocol):
         Args:
             sysctls: paths of settings.
             kinds: of queueing disciplines, devices and actions that shaping needs: returned are those that the kernel
-                lacks, and what is at the devices. While some are asked for, `watch` tells of changes there. With None
-                nothing of that is read.
+                lacks, and what is at the devices. With None nothing of that is read.
 
         Raises:
             KernelError: the kernel refused to show them.
             MissingFeature: libnftables is not there.
         """
+        ...
+
+    def hear_queues(self, *, wanted: bool) -> None:
+        """Have `watch` tell of changes of queueing disciplines as well, or no more; at first it does not."""
         ...
 
     def counters(self) -> Mapping[str, tuple[int, int]]:

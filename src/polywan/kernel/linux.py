@@ -120,6 +120,10 @@ class LinuxKernel:
             queues=self._route.queues(kinds, foreign_chains.at_ingress(chains)),
         )
 
+    def hear_queues(self, *, wanted: bool) -> None:
+        """Hear of queueing disciplines, or no more; see `Kernel.hear_queues`."""
+        self._route.hear_queues(wanted=wanted)
+
     def apply(self, plan: Plan) -> ApplyReport:
         """Carry out the plan; neighbouring nexthops, routes and rules share a batch. See `Kernel.apply`."""
         start = perf_counter()

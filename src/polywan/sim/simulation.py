@@ -203,6 +203,7 @@ class Simulation:
         config = self.state.known.config
         observed = self.kernel.observe(next_hops(config) if config is not None else ())
         paths, kinds = engine.sysctl_paths(self.state, observed), engine.queue_kinds(self.state)
+        self.kernel.hear_queues(wanted=bool(kinds))
         done = ReadDone(observed, self.kernel.read(paths, kinds))
         self._queue.put(self.now + READ_TIME, partial(self._have_read, done, attempt, self._writes, self._notices))
 

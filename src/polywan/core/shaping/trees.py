@@ -39,7 +39,7 @@ _LAYERS: Final[Mapping[LinkLayer, tuple[tuple[str, int], ...]]] = {
     "bridged-ptm": (("overhead", 22), ("cells", PTM), ("mpu", 0)),
     "pppoe-llcsnap": (("overhead", 40), ("cells", ATM), ("mpu", 0)),
     "bridged-llcsnap": (("overhead", 32), ("cells", ATM), ("mpu", 0)),
-    "raw": (("raw", 1), ("cells", NO_CELLS), ("mpu", 0)),
+    "raw": (("raw", 1), ("overhead", 0), ("cells", NO_CELLS), ("mpu", 0)),
 }
 
 BANDS: Final = 3

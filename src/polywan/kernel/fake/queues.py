@@ -22,6 +22,7 @@ class FakeQueues:
         lacks: kinds that this kernel does not have.
         ifbs: our devices, and whether they are up.
         queues: of devices at which anything is, by name.
+        hears_queues: listeners are told of changes there.
     """
 
     def __init__(self) -> None:
@@ -29,10 +30,15 @@ class FakeQueues:
         self.lacks: frozenset[str] = frozenset()
         self.ifbs: dict[str, bool] = {}
         self.queues: dict[str, DeviceQueues] = {}
+        self.hears_queues = False
 
     def emit(self, event: KernelEvent) -> None:
         """Let every listener receive the event."""
         raise NotImplementedError
+
+    def hear_queues(self, *, wanted: bool) -> None:
+        """Tell of changes, or no more; see `Kernel.hear_queues`."""
+        self.hears_queues = wanted
 
     def queues_of(self, links: Mapping[str, Link], kinds: frozenset[str]) -> Queues:
         """Return what is at these devices and at ours."""
@@ -98,8 +104,9 @@ class FakeQueues:
         if ingress is not None:
             known = replace(known, redirect=None, foreign_ingress=ingress)
         self.queues[device] = known
-        self.emit(OwnStateChanged("qdisc"))
-        self.emit(ForeignStateChanged("qdisc", device))
+        if self.hears_queues:
+            self.emit(OwnStateChanged("qdisc"))
+            self.emit(ForeignStateChanged("qdisc", device))
 
     def tamper_ingress_chain(self, device: str, chain: str) -> None:
         """Do what nft(8) does: put a chain at the hook ingress of a device, or with empty words remove it."""

@@ -71,6 +71,7 @@ class RouteSocket:
         self._traffic_control = TrafficControl(self._netlink)
         self._lock = threading.Lock()
         self._watches: list[NetlinkWatch] = []
+        self._hears_queues = False
         self._tables = foreign.Tables()
         self._watched: frozenset[foreign.TableKey] = frozenset()
         self._hops: frozenset[NextHop] = frozenset()
@@ -202,13 +203,17 @@ class RouteSocket:
         ]
 
     def queues(self, kinds: frozenset[str] | None, chains: Collection[IngressChain]) -> Queues | None:
-        """Return the queues of all devices, and hear of them as long as kinds are asked for; see `Kernel.read`."""
-        for watch in self._watches:
-            watch.hear_queues(wanted=bool(kinds))
+        """Return the queues of all devices; see `Kernel.read`."""
         if kinds is None:
             return None
         with self._lock:
             return self._traffic_control.read(kinds, chains)
+
+    def hear_queues(self, *, wanted: bool) -> None:
+        """Hear of queueing disciplines, or no more; see `Kernel.hear_queues`."""
+        self._hears_queues = wanted
+        for watch in self._watches:
+            watch.hear_queues(wanted=wanted)
 
     def shape(self, op: ShapingOp) -> Failure | None:
         """Carry out one operation on queues. Never raises."""
@@ -234,6 +239,7 @@ class RouteSocket:
         watch = NetlinkWatch(self._netlink.port, self.links, self._routes_kept.touch, tell)
         watch.know_tables(self._watched)
         watch.know_hops(self._hops)
+        watch.hear_queues(wanted=self._hears_queues)
         self._watches.append(watch)
         return watch.ended
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -25,6 +24,8 @@ ASK_AGAIN: Final = 60.0
 
 _UNKNOWN: Final = frozenset({errno.ENOENT, errno.EOPNOTSUPP})
 """Refusals of a question that mean: there is no such kind."""
+_SENSELESS: Final = frozenset({errno.EINVAL, errno.ERANGE})
+"""Those that mean: there is, and it makes no sense of the question."""
 
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
 """Refusals of the removal of an ingress that mean: it is not there, or a clsact of others is."""
@@ -104,8 +105,11 @@ class TrafficControl:
         found, at = self._known.get(kind, (False, float("-inf")))
         if found or self._clock() - at < ASK_AGAIN:
             return found
-        (refusal,) = self._netlink.batch([tc.question(kind, socket.if_nametoindex("lo"))])
-        found = refusal is None or refusal.errno not in _UNKNOWN
+        (refusal,) = self._netlink.batch([tc.question(kind)])
+        if refusal is None or refusal.errno not in _UNKNOWN | _SENSELESS:
+            # Something of others is in the way of the question. Whoever needs the kind will be told.
+            return True
+        found = refusal.errno in _SENSELESS
         self._known[kind] = found, self._clock()
         return found
 

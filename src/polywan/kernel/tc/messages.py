@@ -44,6 +44,8 @@ _TCA_KIND, _TCA_OPTIONS, _TCA_STATS2, _TCA_BLOCK = 1, 2, 7, 13
 _STATS_BASIC, _STATS_QUEUE = 1, 3
 _BYTES: Final = struct.Struct("=Q")
 _QUEUE: Final = struct.Struct("=IIIII")  # struct gnet_stats_queue
+_LOOPBACK: Final = 1
+"""Number of the device lo, in every network namespace."""
 _INGRESS_HANDLE: Final = 0xFFFF_0000
 _ANY_BLOCK: Final = -1  # TCM_IFINDEX_MAGIC_BLOCK: the parent is the number of a block
 
@@ -273,12 +275,11 @@ def del_ifb(index: int) -> Request:
     return Request(rt.DELLINK, 0, _LINK.pack(0, 0, index, 0, 0))
 
 
-def question(kind: str, loopback: int) -> Request:
+def question(kind: str) -> Request:
     """Request that the kernel refuses in any case, for lack of sense or of what is asked for.
 
     Args:
         kind: of a queueing discipline, of a device ("ifb") or of an action ("mirred").
-        loopback: number of that device.
     """
     if kind == "ifb":
         body = _LINK.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, f"{IFB_PREFIX}?".encode() + b"\0")
@@ -288,9 +289,9 @@ def question(kind: str, loopback: int) -> Request:
         return Request(NEWACTION, CREATE | EXCL, struct.pack("=BxH", 0, 0) + attribute(1 | NESTED, action))
     name = attribute(_TCA_KIND, kind.encode() + b"\0")
     if kind == "ingress":
-        head = _TC.pack(0, 0, loopback, _INGRESS_HANDLE, INGRESS, 0)
+        head = _TC.pack(0, 0, _LOOPBACK, _INGRESS_HANDLE, INGRESS, 0)
         return Request(NEWQDISC, CREATE | EXCL, head + name + number(_TCA_BLOCK, 0))
-    head = _TC.pack(0, 0, loopback, STAMP << 16, ROOT, 0)
+    head = _TC.pack(0, 0, _LOOPBACK, STAMP << 16, ROOT, 0)
     return Request(NEWQDISC, CREATE | EXCL, head + name + attribute(_TCA_OPTIONS, _SENSELESS[kind]))
 
 

@@ -86,12 +86,11 @@ def decode(kind: str, payload: bytes) -> tuple[tuple[str, int], ...]:
 
 def _cake(payload: bytes) -> dict[str, int]:
     found = attributes(payload)
-    raw = _CAKE_RAW in found
-    numbers = {n: u32(found[kind]) for n, kind in _CAKE.items() if kind in found and not (raw and n == "overhead")}
+    numbers = {n: u32(found[kind]) for n, kind in _CAKE.items() if kind in found}
     rate = {"bandwidth": 8 * _u64(found.get(_CAKE_RATE, b""))}
     # In the order in which a tree has them.
     order = ("diffserv", "hosts", "nat", "raw", "overhead", "cells", "mpu", "ingress")
-    known = rate | numbers | ({"raw": 1} if raw else {})
+    known = rate | numbers | ({"raw": 1} if _CAKE_RAW in found else {})
     return {name: known[name] for name in ("bandwidth", *order) if name in known}
 
 
