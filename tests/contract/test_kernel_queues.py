@@ -18,7 +18,7 @@ from polywan.core.world.queues import DeviceQueues, Queues
 
 pytestmark = pytest.mark.kernel
 
-ALL = frozenset({"cake", "htb", "fq_codel", "prio", "sfq", "ifb", "ingress", "mirred"})
+ALL = frozenset({"cake", "htb", "fq_codel", "prio", "ifb", "ingress", "mirred"})
 IFB = "pw-ifb1"
 LINKS: Final = get_args(LinkLayer)
 ALGORITHMS: list[ShapingAlgorithm] = ["cake", "fq_codel", "prio"]

@@ -64,7 +64,7 @@ def _shaping() -> bool:
     words = "tc filter add dev probe0 ingress matchall action mirred egress redirect dev probe0"
     try:
         made = spare.run(["ip", "link", "add", "probe0", "type", "ifb"], check=False).returncode == 0
-        disciplines = ["root cake", "root fq_codel", "root prio", "root sfq", "root htb", "ingress"]
+        disciplines = ["root cake", "root fq_codel", "root prio", "root htb", "ingress"]
         found = [f"tc qdisc replace dev probe0 {one}".split() for one in disciplines]
         return made and all(spare.run(one, check=False).returncode == 0 for one in [*found, words.split()])
     finally:
@@ -139,7 +139,7 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "ppp": (_ppp, "this kernel has no PPP over Ethernet (CONFIG_PPPOE) that this user can use"),
     "pppd": (_tool("pppd"), "pppd is absent (package ppp)"),
     "pppoe-server": (_tool("pppoe-server", "pppoe"), "pppoe-server is absent (package pppoe)"),
-    "shaping": (_shaping, "kernel lacks cake, fq_codel, prio, sfq, htb, ifb, matchall or mirred"),
+    "shaping": (_shaping, "kernel lacks cake, fq_codel, prio, htb, ifb, matchall or mirred"),
     "no cake": (lambda: not _qdisc("cake")(), "this kernel has cake"),
     "ping": (_tool("ping"), "ping is absent (package iputils-ping)"),
     "conntrack": (_tool("conntrack"), "conntrack is absent (package conntrack)"),

@@ -41,8 +41,8 @@ REPAIRED: Final = 2.0
 """Seconds within which what is gone is there again."""
 
 ROOTS: Final = {"cake": "cake", "fq_codel": "htb", "prio": "htb"}
-LINE: Final = 4_000_000
-"""Bits a second of a line whose modem has a long queue."""
+MBIT: Final = 1_000_000
+"""Bits a second."""
 
 
 COUNTING: Final = """
@@ -77,29 +77,41 @@ def test_each_direction_has_its_rate(lab_of: BuildLab, start_daemon: StartDaemon
 
 
 @pytest.mark.needs("ping")
-@pytest.mark.parametrize("where", ["provider up", "provider down"])
+@pytest.mark.parametrize(
+    ("where", "algorithm", "speed"),
+    [
+        ("provider up", "cake", 4),
+        ("provider down", "cake", 4),
+        ("provider up", "cake", 1),
+        ("provider up", "fq_codel", 1),
+        ("provider up", "prio", 1),
+        ("provider down", "prio", 4),
+    ],
+)
 def test_a_line_under_load_answers_several_times_sooner(
-    lab_of: BuildLab, start_daemon: StartDaemon, where: Where
+    lab_of: BuildLab, start_daemon: StartDaemon, where: Where, algorithm: str, speed: int
 ) -> None:
     lab = lab_of(1)
-    narrow(lab, 1, Queue(where, 1.0), LINE)
+    line = speed * MBIT
+    narrow(lab, 1, Queue(where, 1.0), line)
     load: Load = "tcp up" if where == "provider up" else "tcp down"
     device = "wan1" if where == "provider up" else "lan0"
     lines = configuration(lab, "")
-    shaped = configuration(lab, bandwidth("4Mbit", "4Mbit"))
+    shaped = configuration(lab, bandwidth(f"{speed}Mbit", f"{speed}Mbit", algorithm))
     daemon = start_daemon(lab, lines, may_complain=True)
 
     async def story() -> None:
-        async with loaded(lab, load, [1], LINE):
+        async with loaded(lab, load, [1], line):
             await asyncio.sleep(3.0)
             before, full = await asyncio.gather(round_trip(lab), rate(lab.router, device, 3.0))
         daemon.config.write_text(shaped)
         daemon.reload()
-        await until(lambda: is_shaped(lab))
-        async with loaded(lab, load, [1], LINE):
+        await until(lambda: is_shaped(lab, kind=ROOTS[algorithm]))
+        async with loaded(lab, load, [1], line):
             await asyncio.sleep(3.0)
             after, used = await asyncio.gather(round_trip(lab), rate(lab.router, device, 3.0))
-        print(f"{where}: {1000 * before:.0f} ms without, {1000 * after:.0f} ms with shaping, {used / full:.0%} used")
+        shown = f"{1000 * before:.0f} ms without, {1000 * after:.0f} ms with shaping, {used / full:.0%} used"
+        print(f"{where}, {algorithm} at {speed} Mbit/s: {shown}")
         assert after < before / 3
         assert used > full / 2
 

@@ -52,7 +52,9 @@ def test_each_algorithm_names_its_own_discipline(lab_of: BuildLab, start_daemon:
     lab = lab_of(1)
     daemon = start_daemon(lab, configuration(lab, bandwidth("6Mbit", "2Mbit", "prio")), may_complain=True)
     warnings = "\n".join(daemon.status().warnings)
-    assert "what leaves by wan1 is not shaped: this kernel has no prio (CONFIG_NET_SCH_PRIO" in warnings
+    assert "what leaves by wan1 is not shaped: this kernel has no " in warnings
+    assert "prio (CONFIG_NET_SCH_PRIO, module sch_prio)" in warnings
+    assert "cake (" not in warnings
 
 
 def test_an_ingress_whose_filter_is_refused_does_not_stay(lab_of: BuildLab) -> None:

@@ -173,7 +173,7 @@ DECODERS: list[Callable[[bytes], object]] = [
     lambda body: refusal(Message(2, 0x300, 0, 0, body)),
     tc.decode_link,
     shaped,
-    *(partial(options.decode, kind) for kind in ("cake", "htb", "class", "fq_codel", "prio", "sfq", "u32", "netem")),
+    *(partial(options.decode, kind) for kind in ("cake", "htb", "class", "fq_codel", "prio", "u32", "netem")),
 ]
 
 

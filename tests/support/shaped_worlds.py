@@ -14,7 +14,7 @@ from polywan.kernel.fake.kernel import FakeKernel
 from support.engine_world import Engine, world
 from support.engine_world import config as plain
 
-ALL = frozenset({"cake", "htb", "fq_codel", "prio", "sfq", "ifb", "ingress", "mirred"})
+ALL = frozenset({"cake", "htb", "fq_codel", "prio", "ifb", "ingress", "mirred"})
 """Whatever shaping may ask a kernel for."""
 
 

@@ -113,7 +113,10 @@ def _fault(detail: ErrorDetails, model: type[Model], raw: object, base: Path) ->
             table = model_at(model, place[:-1])
             return ConfigFault(path, "unknown key", suggest(str(place[-1]), keys_of(table)) if table else "")
         case _:
-            return ConfigFault(path, f"expected a table, got {shown(detail['input'])}")
+            table = model_at(model, place) if detail["input"] is True else None
+            whole = table is not None and not any(field.is_required() for field in keys_of(table).values())
+            hint = f"write {path[-1]} = {{}} for the defaults" if whole else ""
+            return ConfigFault(path, f"expected a table, got {shown(detail['input'])}", hint)
 
 
 def _visible(raw: Any, location: Path) -> Path:

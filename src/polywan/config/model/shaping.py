@@ -27,8 +27,8 @@ class Shaping(Model):
     algorithm: Annotated[ShapingAlgorithm, OneOf(get_args(ShapingAlgorithm))] = Field(
         default="cake",
         description='What shares the link: "cake" (first among hosts, then among their connections), "fq_codel" '
-        '(among connections, behind htb) or "prio" (three bands by DSCP, each shared by sfq, behind htb). Default '
-        '"cake": it knows the hosts behind NAT, and what a packet takes on the wire.',
+        '(among connections, behind htb) or "prio" (three bands by DSCP, each with its own fq_codel, behind htb). '
+        'Default "cake": it knows the hosts behind NAT, and what a packet takes on the wire.',
     )
     share: Annotated[float, Percent(least=0.5)] = Field(
         default=0.95,

@@ -16,7 +16,7 @@ from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPAddress, IPNetwork,
 from polywan.core.plan.plan import ActualState
 from polywan.core.resolved import Resolved
 from polywan.core.routing.sysctls import wants_forwarding
-from polywan.core.shaping.shapers import obstacles
+from polywan.core.shaping.shapers import obstacles, shared_rates
 from polywan.core.world.foreign_chains import may_drop
 from polywan.core.world.leases import warning_of
 from polywan.core.world.observed import Link, Observed
@@ -75,6 +75,7 @@ def cautions(
         yield from _no_router(config, observed, reachable)
     yield from _carriers(config, observed)
     yield from obstacles(config, actual.queues)
+    yield from shared_rates(config, observed)
 
 
 def _elsewhere(config: Resolved, observed: Observed, family: Family) -> Iterator[str]:

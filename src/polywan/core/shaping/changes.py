@@ -12,7 +12,7 @@ from polywan.core.shaping.shapers import NONE_WANTED, Shapers
 from polywan.core.shaping.trees import MOST_TREES, handle_text, words
 from polywan.core.world.queues import STAMP, DeviceQueues, Part, Queues
 
-_CHANGEABLE: Final = frozenset({"cake", "class", "fq_codel", "prio", "sfq"})
+_CHANGEABLE: Final = frozenset({"cake", "class", "fq_codel", "prio"})
 """Kinds whose options the kernel changes in place, without a packet lost; others are made anew with their tree."""
 
 

@@ -24,7 +24,6 @@ _OPTIONS: Final = {
     "fq_codel": "CONFIG_NET_SCH_FQ_CODEL, module sch_fq_codel",
     "htb": "CONFIG_NET_SCH_HTB, module sch_htb",
     "prio": "CONFIG_NET_SCH_PRIO, module sch_prio",
-    "sfq": "CONFIG_NET_SCH_SFQ, module sch_sfq",
     "ifb": "CONFIG_IFB, module ifb",
     "ingress": "CONFIG_NET_SCH_INGRESS, module sch_ingress",
     "mirred": "CONFIG_NET_ACT_MIRRED, module act_mirred",
@@ -144,3 +143,17 @@ def obstacles(config: Resolved, queues: Queues | None) -> Iterator[str]:
             if queues is not None and (reason := obstacle(uplink, shaping, queues, direction, ifb_of(config, name))):
                 what = "leaves" if direction is Direction.UP else "comes in"
                 yield f"uplink {name}: what {what} by {uplink.interface} is not shaped: {reason}"
+
+
+def shared_rates(config: Resolved, observed: Observed) -> Iterator[str]:
+    """Yield one sentence for each device that is shaped and carries other devices, whose packets share its rate."""
+    for name, (uplink, _) in shaped(config).items():
+        if (link := observed.links.get(uplink.interface)) is None:
+            continue
+        carried = sorted(other.name for other in observed.links.values() if other.up and other.parent == link.index)
+        carried += ["a PPPoE session"] if link.name in observed.sessions else []
+        if carried:
+            yield (
+                f"uplink {name}: {link.name} also carries {listed(carried)}, and all of it shares the rate of {name}; "
+                "shape the devices that lead to the providers, and not one that carries others"
+            )

@@ -47,9 +47,6 @@ MIDDLE_BAND: Final = 0x1111_1111_1111_1111
 """A priority map (tc-prio(8)) by which everything goes to the second band: filters know better than the kernel's
 priorities, which only forwarded IPv4 packets get, and none on the fast path."""
 
-PERTURB: Final = 20
-"""Seconds after which sfq hashes anew, so that two connections that share a queue do so for a moment only."""
-
 DSCP_PLACES: Final = {0x0800: 18, 0x86DD: 22}
 """EtherType of each family, and how far the DSCP is from the end of the first 32 bits of its header."""
 
@@ -77,7 +74,7 @@ def tree(shaping: Shaping, bandwidth: int, direction: Direction) -> tuple[Part, 
     rate = rate_of(shaping, bandwidth)
     if shaping.algorithm == "cake":
         return (_cake(shaping.link or DEFAULT_LINK, rate, direction),)
-    leaves = _fq_codel(rate) if shaping.algorithm == "fq_codel" else tuple(_prio())
+    leaves = (_fq_codel(1, _handle(0, 1), rate),) if shaping.algorithm == "fq_codel" else tuple(_prio(rate))
     return (
         Part("htb", _handle(0), ROOT, HTB_OPTIONS),
         Part("class", _handle(0, 1), _handle(0), (("rate", rate),)),
@@ -92,7 +89,7 @@ def rate_of(shaping: Shaping, bandwidth: int) -> int:
 
 def wanted_kinds(shaping: Shaping) -> frozenset[str]:
     """Return what the kernel must have for it, by the names that it asks modules for."""
-    kinds = {"cake": {"cake"}, "fq_codel": {"htb", "fq_codel"}, "prio": {"htb", "prio", "sfq"}}
+    kinds = {"cake": {"cake"}, "fq_codel": {"htb", "fq_codel"}, "prio": {"htb", "prio", "fq_codel"}}
     return frozenset(kinds[shaping.algorithm])
 
 
@@ -114,17 +111,17 @@ def _cake(link: LinkLayer, rate: int, direction: Direction) -> Part:
     return Part("cake", _handle(0), ROOT, options)
 
 
-def _fq_codel(rate: int) -> tuple[Part, ...]:
+def _fq_codel(number: int, parent: int, rate: int) -> Part:
     # A packet that takes longer than the target by itself would always count as having waited.
     target = max(5, -(-MTU * 8 * 1500 // rate))
-    return (Part("fq_codel", _handle(1), _handle(0, 1), (("target", target), ("interval", 95 + target))),)
+    return Part("fq_codel", _handle(number), parent, (("target", target), ("interval", 95 + target)))
 
 
-def _prio() -> Iterator[Part]:
+def _prio(rate: int) -> Iterator[Part]:
     bands = _handle(1)
     yield Part("prio", bands, _handle(0, 1), (("bands", BANDS), ("priomap", MIDDLE_BAND)))
     for band in range(1, BANDS + 1):
-        yield Part("sfq", _handle(1 + band), bands | band, (("perturb", PERTURB),))
+        yield _fq_codel(1 + band, bands | band, rate)
     for protocol, shift in DSCP_PLACES.items():
         for number, (value, mask, band) in enumerate(_BY_DSCP, 1):
             match = (("value", value << shift), ("mask", mask << shift), ("class", bands | band))
@@ -160,7 +157,7 @@ def _options(part: Part) -> Iterator[str]:
         case "prio":
             yield f"bands {found['bands']} priomap {' '.join(format(found['priomap'], '016x'))}"
         case kind:
-            yield from (f"{name} {value}" for name, value in part.options if kind in {"htb", "sfq"})
+            yield from (f"{name} {value}" for name, value in part.options if kind == "htb")
 
 
 def handle_text(handle: int) -> str:

@@ -9,6 +9,7 @@ from typing import assert_never
 
 from polywan.config.model.shaping import IFB_PREFIX
 from polywan.core.shaping.changes import DelIfb, DelRedirect, DelTree, PutIfb, PutRedirect, PutTree, ShapingOp
+from polywan.core.shaping.trees import BANDS
 from polywan.core.state.events import ForeignStateChanged, KernelEvent, OwnStateChanged
 from polywan.core.world.observed import Link
 from polywan.core.world.queues import ROOT, DeviceQueues, Part, Queues
@@ -129,9 +130,11 @@ class FakeQueues:
 def _put(tree: frozenset[Part], parts: tuple[Part, ...]) -> frozenset[Part]:
     places = {part.place for part in parts}
     result = frozenset(part for part in tree if part.place not in places) | frozenset(parts)
-    handles = {part.handle for part in result}
+    handles = {part.handle for part in result} | {
+        part.handle | band for part in result if part.kind == "prio" for band in range(1, BANDS + 1)
+    }
     # What belongs to nothing has no place to be.
-    if any(part.parent not in handles | {ROOT} and part.kind != "sfq" for part in result):
+    if any(part.parent not in handles | {ROOT} for part in result):
         raise refusal(errno.ENOENT)
     return result
 

@@ -68,7 +68,7 @@ _SENSELESS: Final = {
     # A number, or a structure, that is too short.
     **dict.fromkeys(("htb", "fq_codel"), attribute(1, b"\0")),
     "cake": attribute(2, b"\0"),
-    **dict.fromkeys(("prio", "sfq"), b"\0"),
+    "prio": b"\0",
 }
 
 _IFF_UP: Final = 1

@@ -32,7 +32,6 @@ _BURST: Final = 0.001
 
 _CODEL_TARGET, _CODEL_INTERVAL = 1, 3
 _PRIO: Final = struct.Struct("=I16s")  # struct tc_prio_qopt
-_SFQ: Final = struct.Struct("=IiIII")  # struct tc_sfq_qopt
 _U32_CLASS, _U32_SELECTOR = 1, 5
 _SELECTOR: Final = struct.Struct(">BBBBHHhhI")  # struct tc_u32_sel
 _KEY: Final = struct.Struct(">II")
@@ -57,8 +56,6 @@ def encode(kind: str, options: Options) -> bytes:
         case "prio":
             bands = options["priomap"].to_bytes(8, "big").hex()
             return _PRIO.pack(options["bands"], bytes(int(band, 16) for band in bands))
-        case "sfq":
-            return _SFQ.pack(0, options["perturb"], 0, 0, 0)
         case "u32":
             selector = _SELECTOR.pack(_TERMINAL, 0, 1, 0, 0, 0, 0, 0, 0)
             key = _KEY.pack(options["mask"], options["value"]) + _KEY_PLACE.pack(0, 0)
@@ -125,10 +122,6 @@ def _prio(payload: bytes) -> dict[str, int]:
     return {"bands": bands, "priomap": int("".join(f"{band:x}" for band in priomap), 16)}
 
 
-def _sfq(payload: bytes) -> dict[str, int]:
-    return {"perturb": _SFQ.unpack_from(payload)[1]} if len(payload) >= _SFQ.size else {}
-
-
 def _u32(payload: bytes) -> dict[str, int]:
     found = attributes(payload)
     selector = found.get(_U32_SELECTOR, b"")
@@ -150,6 +143,5 @@ _READERS: Final[Mapping[str, Callable[[bytes], dict[str, int]]]] = {
     "class": _class,
     "fq_codel": _fq_codel,
     "prio": _prio,
-    "sfq": _sfq,
     "u32": _u32,
 }

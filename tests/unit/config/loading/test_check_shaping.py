@@ -18,6 +18,12 @@ def test_an_empty_table_shapes_with_the_defaults() -> None:
     assert (shaping.algorithm, shaping.share, shaping.link) == ("cake", 0.95, None)
 
 
+@pytest.mark.parametrize(("value", "hint"), [("true", "write shaping = {} for the defaults"), ('"cake"', "")])
+def test_shaping_that_is_no_table_is_refused_with_what_would_be_right(value: str, hint: str) -> None:
+    ((line, key, message, shown_hint),) = found(DSL + BANDWIDTH + f"shaping = {value}\n")
+    assert (line, key, message, shown_hint) == (4, "uplinks.dsl.shaping", f"expected a table, got {value}", hint)
+
+
 def test_shaping_without_a_bandwidth_is_refused_where_it_is_asked_for() -> None:
     assert found(DSL + "shaping = {}\n") == [
         (

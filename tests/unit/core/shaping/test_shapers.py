@@ -8,7 +8,9 @@ import pytest
 
 from polywan.core.engine import step as engine
 from polywan.core.plan.plan import Plan, describe, removal
+from polywan.core.resolved import resolve
 from polywan.core.shaping.changes import DelIfb, DelRedirect, DelTree, PutIfb, PutRedirect, PutTree, ShapingOp
+from polywan.core.shaping.shapers import shared_rates
 from polywan.core.state.effects import Log
 from polywan.core.state.events import ConfigLoaded, ForeignStateChanged, LinkChanged, LinkRemoved, OwnStateChanged
 from polywan.core.status.document import document
@@ -114,6 +116,26 @@ def test_what_others_have_there_stays_and_is_named(root: str | None, ingress: st
     assert bool(kernel.ifbs) is (ingress is None)
 
 
+@pytest.mark.parametrize("shapings", [{}, {1: {}}])
+def test_a_shaped_device_that_carries_others_is_named(shapings: dict[int, dict[str, str]]) -> None:
+    kernel = kernel_of(1)
+    kernel.set_link(replace(link(7), name="wan1.7", index=77, kind="vlan", parent=link(1).index))
+    kernel.set_link(replace(link(8), name="wan1.8", index=78, kind="vlan", parent=link(1).index, up=False))
+    box = Box(config(1, shapings), kernel)
+    found = [text for text in box.daemon.state.decision.warnings if "also carries" in text]
+    wanted = (
+        "uplink u1: wan1 also carries wan1.7, and all of it shares the rate of u1; shape the devices that lead to the "
+        "providers, and not one that carries others"
+    )
+    assert found == ([wanted] if shapings else [])
+
+
+def test_a_shaped_device_that_carries_pppoe_is_named() -> None:
+    observed = replace(kernel_of(1).observe(), sessions=frozenset({"wan1"}))
+    (text,) = shared_rates(resolve(config(1, {1: {}}), {}), observed)
+    assert text.startswith("uplink u1: wan1 also carries a PPPoE session, and all of it shares the rate of u1;")
+
+
 def test_a_device_of_others_with_the_name_of_our_ifb_gets_no_traffic() -> None:
     kernel = kernel_of(1)
     kernel.set_link(replace(link(7), name="pw-ifb1", index=77))
@@ -171,7 +193,7 @@ def test_what_others_put_there_later_is_not_fought_and_what_is_deleted_comes_bac
         ({"cake"}, ["what leaves by wan1", "what comes in by wan1"]),
         ({"ifb"}, ["what comes in by wan1"]),
         ({"mirred", "ingress"}, ["what comes in by wan1"]),
-        ({"sfq"}, []),
+        ({"prio"}, []),
     ],
 )
 def test_what_the_kernel_lacks_is_named_by_direction(lacks: set[str], texts: list[str]) -> None:

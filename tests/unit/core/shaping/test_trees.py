@@ -53,9 +53,9 @@ def test_prio_has_three_bands_by_dscp_for_both_families() -> None:
     found = text_of("prio")
     assert found[2:6] == [
         "qdisc dev ppp0 parent 6000:1 handle 6001: prio bands 3 priomap 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1",
-        "qdisc dev ppp0 parent 6001:1 handle 6002: sfq perturb 20",
-        "qdisc dev ppp0 parent 6001:2 handle 6003: sfq perturb 20",
-        "qdisc dev ppp0 parent 6001:3 handle 6004: sfq perturb 20",
+        "qdisc dev ppp0 parent 6001:1 handle 6002: fq_codel target 5ms interval 100ms",
+        "qdisc dev ppp0 parent 6001:2 handle 6003: fq_codel target 5ms interval 100ms",
+        "qdisc dev ppp0 parent 6001:3 handle 6004: fq_codel target 5ms interval 100ms",
     ]
     filters = [text.split("protocol ")[1] for text in found[6:]]
     assert [f.split()[0] for f in filters] == ["ip"] * 6 + ["ipv6"] * 6
@@ -70,9 +70,10 @@ def test_every_part_has_a_place_of_its_own_below_the_one_root(algorithm: Shaping
     assert [part.handle for part in parts if part.parent == ROOT] == [STAMP << 16]
     before: set[int] = set()
     for part in parts:
-        if part.kind not in {"sfq", "u32"}:
+        if part.kind != "u32":
             assert part.parent in before | {ROOT}
         before.add(part.handle)
+        before |= {part.handle | band for band in (1, 2, 3)} if part.kind == "prio" else set()
 
 
 @pytest.mark.parametrize(
