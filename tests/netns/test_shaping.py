@@ -172,6 +172,27 @@ def test_a_device_that_is_made_anew_is_shaped_again(lab_of: BuildLab, start_daem
     assert not [line.text for line in daemon.log if "drift.repaired" in line.text]
 
 
+def test_what_a_script_puts_at_a_new_device_stays(lab_of: BuildLab, start_daemon: StartDaemon) -> None:
+    lab = lab_of(2, trunk=True)
+    daemon = start_daemon(lab, configuration(lab, bandwidth("6Mbit", "2Mbit")), may_complain=True)
+    put = 0
+
+    async def story() -> None:
+        nonlocal put
+        for _ in range(4):
+            await until(lambda: is_shaped(lab))
+            lab.router.ip(recipe.remake(lab.topology.uplink(1)))
+            if lab.router.run(["tc", "qdisc", "add", "dev", "wan1", "clsact"], check=False).returncode:
+                continue  # polywan was first
+            put += 1
+            await until(lambda: "another program's clsact is there" in "\n".join(daemon.status().warnings))
+            assert ("clsact", "ffff:") in kinds(lab.router, "wan1")
+            lab.router.run(["tc", "qdisc", "del", "dev", "wan1", "clsact"])
+
+    with_servers(lab, story)
+    assert put
+
+
 TAMPERINGS: Final = {
     "the root is deleted": "tc qdisc del dev wan1 root",
     "the ingress is deleted": "tc qdisc del dev wan1 ingress",
