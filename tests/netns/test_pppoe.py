@@ -113,7 +113,9 @@ def test_a_session_that_is_dialled_again_frees_its_connections_and_shares_as_bef
                 if moved:
                     session.move(2)
                 task = asyncio.create_task(asyncio.to_thread(dial, session, 2))
-                await state(daemon, 2, "missing") if dial is not cable else await task
+                if dial is cable:
+                    await task
+                # It may be dialled again within milliseconds: no state of the daemon says that for sure.
                 await gone(session, 2, index)
                 assert await endings(opened, 2, FREED) == {"ECONNRESET": 10}
                 await task
@@ -325,7 +327,8 @@ def test_a_session_has_another_prefix_by_advertisement_when_it_is_dialled_again(
 
     def advertise(prefix: IPv6Network) -> None:
         shown = json.loads(far.run(["ip", "-json", "link", "show", "type", "ppp"]).stdout)
-        (end,) = (found["ifname"] for found in shown if found)
+        # The provider's end of the session before may be there still.
+        end = max((found for found in shown if found), key=lambda found: found["ifindex"])["ifname"]
         far.ip([f"address add {prefix[1]}/64 dev {end} nodad"])
         advertiser.advertise(end)
 
