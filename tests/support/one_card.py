@@ -59,5 +59,7 @@ def card_configuration(lab: Lab, weights: tuple[int, ...], families: tuple[Famil
         if Family.V6 in families and Family.V6 in uplink.addresses:
             six = uplink.addresses[Family.V6]
             keys += [f'gateway6 = "{six.gateway}"', f'source = "{six.own.ip}"']
+        if Family.V4 not in families:
+            keys.append('families = ["ipv6"]')
         text = text.replace(f'interface = "{uplink.interface}"', "\n".join(keys))
     return text

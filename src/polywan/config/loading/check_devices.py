@@ -55,8 +55,8 @@ def _shared(together: Mapping[str, Uplink]) -> Iterator[ConfigFault]:
 
 
 def _nameless(name: str, uplink: Uplink, other: str) -> Iterator[ConfigFault]:
-    """A family that is asked for, or all of them, without a gateway."""
-    asked = uplink.families or (() if _gateways(uplink) else ("ipv4",))
+    """A family that is asked for without a gateway; IPv4 is, unless the file says otherwise."""
+    asked = uplink.families or ("ipv4",)
     for family in asked:
         if family not in _gateways(uplink):
             key = _KEYS[family]

@@ -278,7 +278,8 @@ class Uplink(Model):
     gateway: Annotated[Literal["auto"] | IPv4Address, AddressValue(4, ("auto",))] = Field(
         default="auto",
         description='IPv4 next hop. Default "auto": taken from the default route that DHCP, pppd or you put into '
-        "the main table; links with a peer (PPP) need none. Needed where another uplink has the same interface.",
+        "the main table; links with a peer (PPP) need none. Needed where another uplink has the same "
+        'interface, unless `families` is ["ipv6"].',
     )
     gateway6: Annotated[Literal["auto"] | IPv6Address, AddressValue(6, ("auto",))] = Field(
         default="auto",

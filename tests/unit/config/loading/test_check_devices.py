@@ -35,6 +35,12 @@ def test_without_a_gateway_the_error_says_that_it_is_needed_and_whose_device_it_
     assert [key for key, _ in found("", "")] == ["uplinks.fibre.gateway", "uplinks.dsl.gateway"]
 
 
+def test_a_gateway_of_ipv6_alone_is_no_reason_to_do_without_ipv4_unsaid() -> None:
+    six = 'gateway6 = "fe80::1"\nprefix6 = "2001:db8:a::/56"'
+    assert [key for key, _ in found('gateway = "192.168.1.1"', six)] == ["uplinks.dsl.gateway"]
+    assert found('gateway = "192.168.1.1"', f'families = ["ipv6"]\n{six}') == []
+
+
 def test_each_family_that_is_asked_for_needs_its_gateway() -> None:
     both = 'families = ["ipv4", "ipv6"]\n'
     assert [key for key, _ in found('gateway = "192.168.1.1"', f'{both}gateway = "192.168.1.2"')] == [
@@ -56,8 +62,9 @@ def test_the_same_gateway_needs_different_sources() -> None:
     ("key", "right"), [('prefix6 = "2001:db8:b::/56"', True), ('source = "2001:db8:b::5"', True), ("", False)]
 )
 def test_in_ipv6_the_file_says_whose_addresses_are_whose(key: str, right: bool) -> None:
-    one = 'gateway6 = "fe80::1"\nprefix6 = "2001:db8:a::/56"'
-    problems = found(one, f'gateway6 = "fe80::2"\n{key}')
+    six = 'families = ["ipv6"]\n'
+    one = f'{six}gateway6 = "fe80::1"\nprefix6 = "2001:db8:a::/56"'
+    problems = found(one, f'{six}gateway6 = "fe80::2"\n{key}')
     assert [where for where, _ in problems] == ([] if right else ["uplinks.dsl.gateway6"])
 
 
