@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from polywan.core.net import FAMILIES, Family
+from polywan.core.net import FAMILIES, Family, IPAddress
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.servers import ECHO_PORT, SOCKET_FAMILY, Servers
@@ -38,6 +38,28 @@ def card(lab: Lab) -> Iterator[Lab]:
 def spoofed(lab: Lab) -> dict[int, int]:
     """What each provider has seen of sources that are another one's."""
     return {number: seen.spoofed for number, seen in lab.all_seen().items()}
+
+
+async def seen_by_server(namespace: Namespace, family: Family, source: IPAddress | str = "") -> str:
+    """Connect once, from that address of the namespace if one is named; return whose address the server saw."""
+    with closing(namespace.socket(SOCKET_FAMILY[family], socket.SOCK_STREAM)) as sock:
+        if source:
+            sock.bind((str(source), 0))
+        async with asyncio.timeout(5):
+            await asyncio.get_running_loop().sock_connect(sock, (str(SERVERS[family][0]), ECHO_PORT))
+            return await read_line(sock)
+
+
+def one_and_two(lab: Lab) -> tuple[str, IPAddress, IPAddress]:
+    """Give the first uplink a second address of its provider; return a file with an uplink for each, and the two."""
+    isp = lab.topology.uplink(1)
+    gateway, own = isp.addresses[Family.V4].gateway, isp.addresses[Family.V4].own
+    second = own.ip + 5
+    lab.router.ip([f"address add {second}/24 dev {isp.interface}"])
+    text = card_configuration(lab, (1, 1, 1), (Family.V4,))
+    keys = f'interface = "{isp.interface}"\ngateway = "{gateway}"\n'
+    uplinks = f'[uplinks.one]\n{keys}source = "{own.ip}"\n[uplinks.two]\n{keys}source = "{second}"\n'
+    return text[: text.index("[uplinks.isp1]")] + uplinks, own.ip, second
 
 
 @both
@@ -196,11 +218,8 @@ def test_a_socket_that_is_bound_to_the_card_leaves_by_it(card: Lab, start_daemon
             connection.close()
         # Bound to an address, it leaves by that one's modem.
         for uplink in card.topology.uplinks:
-            with closing(card.router.socket(SOCKET_FAMILY[family], socket.SOCK_STREAM)) as sock:
-                sock.bind((str(uplink.addresses[family].own.ip), 0))
-                async with asyncio.timeout(5):
-                    await asyncio.get_running_loop().sock_connect(sock, (str(SERVERS[family][0]), ECHO_PORT))
-                    assert await read_line(sock) == str(uplink.addresses[family].own.ip)
+            own = uplink.addresses[family].own.ip
+            assert await seen_by_server(card.router, family, own) == str(own)
         assert spoofed(card) == {1: 0, 2: 0, 3: 0}
 
     with_servers(card, story)
@@ -259,38 +278,19 @@ def test_why_names_the_modem_and_the_kernel_agrees(card: Lab, start_daemon: Star
 
 
 def test_two_addresses_of_one_provider_are_two_uplinks(lab: Lab, start_daemon: StartDaemon) -> None:
-    isp = lab.topology.uplink(1)
-    gateway, own = isp.addresses[Family.V4].gateway, isp.addresses[Family.V4].own
-    second = own.ip + 5
-    lab.router.ip([f"address add {second}/24 dev {isp.interface}"])
-    text = card_configuration(lab, (1, 1, 1), (Family.V4,))
-    keys = f'interface = "{isp.interface}"\ngateway = "{gateway}"\n'
-    text = text[: text.index("[uplinks.isp1]")] + (
-        f'[uplinks.one]\n{keys}source = "{own.ip}"\n[uplinks.two]\n{keys}source = "{second}"\n'
-        f'[uplinks.isp2]\ninterface = "{lab.topology.uplink(2).interface}"\n'
-    )
-    start_daemon(lab, text)
-
-    async def seen_by_server(namespace: Namespace) -> str:
-        with closing(namespace.socket(socket.AF_INET, socket.SOCK_STREAM)) as sock:
-            async with asyncio.timeout(5):
-                await asyncio.get_running_loop().sock_connect(sock, (str(SERVERS[Family.V4][0]), ECHO_PORT))
-                return await read_line(sock)
+    text, own, second = one_and_two(lab)
+    start_daemon(lab, f'{text}[uplinks.isp2]\ninterface = "{lab.topology.uplink(2).interface}"\n')
 
     async def story() -> None:
         other = str(lab.topology.uplink(2).addresses[Family.V4].own.ip)
         for namespace in (lab.client, lab.router):
-            seen = Counter([await seen_by_server(namespace) for _ in range(30)])
-            assert seen == {str(own.ip): 10, str(second): 10, other: 10}, namespace.name
-        for address in (own.ip, second):
-            with closing(lab.router.socket(socket.AF_INET, socket.SOCK_STREAM)) as sock:
-                sock.bind((str(address), 0))
-                async with asyncio.timeout(5):
-                    await asyncio.get_running_loop().sock_connect(sock, (str(SERVERS[Family.V4][0]), ECHO_PORT))
-                    assert await read_line(sock) == str(address)
+            seen = Counter([await seen_by_server(namespace, Family.V4) for _ in range(30)])
+            assert seen == {str(own): 10, str(second): 10, other: 10}, namespace.name
+        for address in (own, second):
+            assert await seen_by_server(lab.router, Family.V4, address) == str(address)
         box = Servers()
         await box.listen(lab.router, Family.V4, ECHO_PORT)
-        for address in (own.ip, second):
+        for address in (own, second):
             attempt, connection = await connect(lab, address, namespace=lab.server)
             assert connection is not None, (address, attempt.error)
             connection.close()
@@ -302,15 +302,7 @@ def test_two_addresses_of_one_provider_are_two_uplinks(lab: Lab, start_daemon: S
 def test_a_client_limited_to_one_of_two_addresses_never_leaves_by_the_other(
     lab: Lab, start_daemon: StartDaemon
 ) -> None:
-    isp = lab.topology.uplink(1)
-    gateway, own = isp.addresses[Family.V4].gateway, isp.addresses[Family.V4].own
-    second = own.ip + 5
-    lab.router.ip([f"address add {second}/24 dev {isp.interface}"])
-    text = card_configuration(lab, (1, 1, 1), (Family.V4,))
-    keys = f'interface = "{isp.interface}"\ngateway = "{gateway}"\n'
-    text = text[: text.index("[uplinks.isp1]")] + (
-        f'[uplinks.one]\n{keys}source = "{own.ip}"\n[uplinks.two]\n{keys}source = "{second}"\n'
-    )
+    text, _, _ = one_and_two(lab)
     rule = '[[rules]]\nfrom = "{}"\nuplink = "{}"\n{}'
     daemon = start_daemon(lab, text + rule.format(LAN_CLIENT[Family.V4].ip, "one", ""))
 
@@ -377,11 +369,7 @@ def test_an_address_that_goes_takes_its_own_modem_and_no_other(
         healthy = [connection for connection in opened.connections if connection.attempt.uplink != 1]
         assert [await connection.ask("hello") for connection in healthy] == ["hello"] * 8
         second = card.topology.uplink(2).addresses[family].own.ip
-        with closing(card.router.socket(SOCKET_FAMILY[family], socket.SOCK_STREAM)) as sock:
-            sock.bind((str(second), 0))
-            async with asyncio.timeout(5):
-                await asyncio.get_running_loop().sock_connect(sock, (str(SERVERS[family][0]), ECHO_PORT))
-                assert await read_line(sock) == str(second)
+        assert await seen_by_server(card.router, family, second) == str(second)
         again = await open_connections(card, 12, SERVERS[family][0])
         assert shares(a.uplink for a in again.attempts) == {2: 6, 3: 6}
         assert spoofed(card) == {1: 0, 2: 0, 3: 0}
