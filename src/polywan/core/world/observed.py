@@ -204,15 +204,11 @@ class Observed:
 
         The kernel passes over routes by an uplink without carrier (ignore_routes_with_linkdown).
         """
-        return _main_default_links(Same(self), family)
+        return frozenset(d.link for d in _best_defaults(Same(self), family))
 
     def best_defaults(self, family: Family) -> tuple[DefaultRoute, ...]:
         """Main's default routes by which unmarked traffic leaves: those of `main_default_links`."""
-        links = self.main_default_links(family)
-        main = [d for d in self.defaults if d.family is family and d.table == TABLE_MAIN and d.source is None]
-        usable = [d for d in main if d.link in links]
-        best = min((d.metric for d in usable), default=None)
-        return tuple(d for d in usable if d.metric == best)
+        return _best_defaults(Same(self), family)
 
     def with_link(self, link: Link) -> Observed:
         """Return a copy in which the link is as given.
@@ -282,7 +278,7 @@ def _ipv4_of(addresses: Same[Mapping[tuple[str, Family], tuple[IPInterface, ...]
 
 
 @lru_cache(maxsize=4)  # a decision asks a dozen times
-def _main_default_links(same: Same[Observed], family: Family) -> frozenset[str]:
+def _best_defaults(same: Same[Observed], family: Family) -> tuple[DefaultRoute, ...]:
     observed = same.value
     usable = {name for name, link in observed.links.items() if link.usable}
     main = [
@@ -291,4 +287,4 @@ def _main_default_links(same: Same[Observed], family: Family) -> frozenset[str]:
         if d.family is family and d.table == TABLE_MAIN and d.source is None and d.link in usable
     ]
     best = min((d.metric for d in main), default=None)
-    return frozenset(d.link for d in main if d.metric == best)
+    return tuple(d for d in main if d.metric == best)
