@@ -1,0 +1,1 @@
+"""What the rules of other programs say: nftables and both iptables as values of one kind."""
