@@ -14,6 +14,7 @@ from polywan.cli.suggesting import Suggesting
 VERBS = {
     "lab": "try polywan without hardware: providers, failures and real traffic in private namespaces",
     "check": "check the configuration",
+    "doctor": "find what is wrong with this machine, and how to fix it",
     "plan": "show what would change in the kernel",
     "run": "run the daemon in the foreground",
     "reload": "put a changed configuration in force",

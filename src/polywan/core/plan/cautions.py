@@ -6,20 +6,20 @@ conflicts (`conflicts.py`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv6Network, collapse_addresses
 from typing import Final
 
 from polywan.config import Uplink
 from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPAddress, IPNetwork, family_of
+from polywan.core.plan.lans import lans
 from polywan.core.plan.plan import ActualState
 from polywan.core.resolved import Resolved
 from polywan.core.routing.sysctls import wants_forwarding
 from polywan.core.shaping.shapers import obstacles, shared_rates
 from polywan.core.world.foreign_chains import may_drop
 from polywan.core.world.leases import warning_of
-from polywan.core.world.observed import Link, Observed
+from polywan.core.world.observed import Observed
 from polywan.core.world.paths import NoPath, Path, Reach, UplinkFamily, lease_of
 
 FORWARDING: Final = {Family.V4: "net/ipv4/ip_forward", Family.V6: "net/ipv6/conf/all/forwarding"}
@@ -35,11 +35,6 @@ FULL_TABLE: Final = (0.9, 0.8)
 
 _UNICAST6: Final = IPv6Network("2000::/3")
 """All of the IPv6 Internet."""
-
-_INNER: Final = re.compile(
-    r"docker\d+|br-[0-9a-f]{12}|(virbr|lxcbr|lxdbr|incusbr|podman|cni|nerdctl)\d+|cni-.*|kube-.*"
-)
-"""Bridges of containers and virtual machines: who makes them sees to forwarding and to the chains for them."""
 
 _TUNNELS: Final = frozenset(
     ["wireguard", "tun", "ipip", "sit", "gre", "ip6tnl", "ip6gre", "vti", "vti6", "xfrm", "amneziawg"]
@@ -134,11 +129,12 @@ def _not_forwarded(
 ) -> Iterator[str]:
     """A LAN is behind this box, and its packets end here."""
     wanted, asked = wants_forwarding(config), config.global_.forwarding
+    devices = {uplink.interface for uplink in config.uplinks.values()}
     chains: dict[object, str] = {}
     silent = False
     for family in FAMILIES:
-        lans = _lans(config, observed, family)
-        if not lans or not any(f is family and isinstance(path, Path) for (_, f), path in reachable.items()):
+        behind = [str(lan) for lan in lans(observed, devices, family)]
+        if not behind or not any(f is family and isinstance(path, Path) for (_, f), path in reachable.items()):
             continue
         off = actual.sysctls.get(FORWARDING[family]) == "0"
         if not wanted and off:
@@ -146,35 +142,17 @@ def _not_forwarded(
                 silent = True
                 word = "forwarding is off" if family is Family.V4 else "IPv6 forwarding is off"
                 yield (
-                    f"{word}: packets from {_listed(lans)} cannot leave by the uplinks; "
+                    f"{word}: packets from {_listed(behind)} cannot leave by the uplinks; "
                     "set global.forwarding = true if this box routes for them, otherwise false"
                 )
             continue
         for chain in may_drop(actual.chains, family):
-            chains[chain] = _listed(lans)
-    for dropping, behind in chains.items():
+            chains[chain] = _listed(behind)
+    for dropping, arriving in chains.items():
         yield (
-            f"{dropping} has policy drop and may drop packets that arrive on {behind}: "
+            f"{dropping} has policy drop and may drop packets that arrive on {arriving}: "
             "make sure that it accepts them on every uplink"
         )
-
-
-def _lans(config: Resolved, observed: Observed, family: Family) -> list[str]:
-    """Links with hosts behind them: an address in a network with room for others, and no way to the Internet."""
-    devices = {uplink.interface for uplink in config.uplinks.values()}
-    return [
-        f"{link.name} ({network})"
-        for link in sorted(observed.links.values(), key=lambda link: link.index)
-        if link.usable and link.name not in {"lo", *devices} and not link.point_to_point and not link.master
-        if not observed.defaults_of(link.name, family) and not _INNER.fullmatch(link.name)
-        if (network := _network_with_hosts(link, observed, family)) is not None
-    ]
-
-
-def _network_with_hosts(link: Link, observed: Observed, family: Family) -> IPNetwork | None:
-    longest = 30 if family is Family.V4 else 64
-    networks = (a.network for a in observed.addresses_of(link.name, family))
-    return next((network for network in networks if network.prefixlen <= longest), None)
 
 
 def _full(sysctls: Mapping[str, str], before: Collection[str]) -> Iterator[str]:

@@ -1,0 +1,37 @@
+"""A network is behind this box, and the kernel does not forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from polywan.api.doctor import Finding, Fix, Step
+from polywan.core.net import FAMILIES, Family
+from polywan.core.plan.cautions import FORWARDING
+from polywan.doctor.box import Box
+
+
+def check(box: Box) -> Iterator[Finding]:
+    """Find families with a network behind and a way out, that are not forwarded."""
+    if box.config is not None and box.config.global_.forwarding is False:
+        return
+    for family in FAMILIES:
+        behind, path = box.inside(family), FORWARDING[family]
+        if behind and box.sending(family) and box.setting(path) == 0:
+            yield _finding(box, family, " and ".join(map(str, behind)))
+
+
+def _finding(box: Box, family: Family, behind: str) -> Finding:
+    name = FORWARDING[family].replace("/", ".")
+    keep = Step(path="/etc/sysctl.d/90-uplinks.conf", text=f"{name} = 1\n", append=True)
+    steps = (Step(command=("sysctl", "-q", "-w", f"{name}=1")), keep)
+    how = f"set {name} to 1"
+    if box.config is not None:
+        how += ", or `global.forwarding = true` in the file, which does it while polywan runs"
+    return Finding(
+        check="forwarding-off",
+        severity="fault",
+        what=f"IPv{family} forwarding is off, and there is a network behind this box: {behind}",
+        evidence=(f"{name} = 0",),
+        consequence="packets of its hosts end here: this box uses its links, and they do not",
+        fix=Fix(how=f"{how}; `global.forwarding = false` says that this box does not route for them", steps=steps),
+    )

@@ -1,0 +1,46 @@
+"""Table main has no default route: what has no mark, and everything that asks for a way back, finds none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from polywan.api.doctor import Finding, Fix, Step
+from polywan.core.net import FAMILIES, TABLE_MAIN, Family
+from polywan.doctor.box import Box
+from polywan.doctor.facts.egress import Egress
+
+
+def check(box: Box) -> Iterator[Finding]:
+    """Find families that leave by some link, while main leads nowhere."""
+    for family in FAMILIES:
+        egresses = [egress for egress in box.sending(family) if egress.table != TABLE_MAIN]
+        if egresses and not box.observed.main_default_links(family) and not _parts(box, family):
+            yield _finding(family, egresses)
+
+
+def _parts(box: Box, family: Family) -> bool:
+    return any(part.table == TABLE_MAIN and part.to.version == family for part in box.observed.parts)
+
+
+def _finding(family: Family, egresses: list[Egress]) -> Finding:
+    option = () if family is Family.V4 else ("-6",)
+    shown = " ".join(("ip", *option, "route show default"))
+    others = ", ".join(dict.fromkeys(f"table {egress.table} by {egress.device}" for egress in egresses))
+    return Finding(
+        check="no-default",
+        severity="fault",
+        what=f"table main has no IPv{family} default route",
+        evidence=(f"`{shown}` prints nothing", f"other tables have one: {others}"),
+        consequence="connections that no rule marks fail with `Network is unreachable`, and loose reverse-path "
+        "filtering drops every answer, since no route leads back",
+        fix=_fix(egresses[0], option),
+    )
+
+
+def _fix(egress: Egress, option: tuple[str, ...]) -> Fix:
+    via = () if egress.via is None else ("via", str(egress.via))
+    command = ("ip", *option, "route", "add", "default", *via, "dev", egress.device, "metric", "1000")
+    return Fix(
+        how=f"add a default route by {egress.device} with a high metric, and have whatever sets up the link do so",
+        steps=(Step(command=command),),
+    )

@@ -1,0 +1,112 @@
+"""Read a whole machine: everything at once, each thing within its time, and what cannot be read is said."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from polywan.core.errors import PolywanError
+from polywan.core.net import FAMILIES
+from polywan.core.plan.lans import lans
+from polywan.core.world.observed import Observed
+from polywan.doctor.box import Box
+from polywan.doctor.checks import CHECKS
+from polywan.doctor.facts.egress import egresses
+from polywan.doctor.reading import firewall as filters
+from polywan.doctor.reading import line, machine, network, scripts
+from polywan.doctor.reading import polywan as own
+from polywan.threads import Threads
+
+LIMIT: Final = 5.0
+"""Seconds after which something counts as not readable."""
+
+_THREADS: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where polywan keeps its files; `root` is where those of the system are looked for.
+
+    Attributes:
+        runtime_dir: None for that of the daemon of this network namespace.
+    """
+
+    config: Path
+    state_dir: Path
+    runtime_dir: Path | None = None
+    root: Path = Path("/")
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What was read so far, by attribute of `Box`, and what could not be."""
+
+    threads: Threads = field(default_factory=lambda: Threads(_THREADS, "doctor"))
+    found: dict[str, Any] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+
+    async def read(self, wanted: Mapping[str, Callable[[], Any] | Awaitable[Any]]) -> None:
+        """Read everything that is wanted at the same time."""
+        await asyncio.gather(*(self._one(name, how) for name, how in wanted.items()))
+
+    async def _one(self, name: str, how: Callable[[], Any] | Awaitable[Any]) -> None:
+        try:
+            async with asyncio.timeout(LIMIT):
+                waiting = asyncio.wrap_future(self.threads.submit(how)) if callable(how) else how
+                self.found[name] = await waiting
+        except TimeoutError:
+            self.unread[name] = f"it did not come within {LIMIT:.0f} s"
+        except (PolywanError, OSError) as error:
+            self.unread[name] = str(error)
+
+
+async def read_box(places: Places) -> Box:
+    """Return the machine; nothing is changed, and what cannot be read is in `unread`."""
+    reading = _Reading()
+    await reading.read(
+        {
+            "observed": network.observed,
+            "routes": network.routes,
+            "file": lambda: own.file(places.config),
+            "status": lambda: own.status(places.runtime_dir),
+            "counters": network.counters,
+            "half_open": network.half_open,
+            "firewall": filters.read,
+            "scripts": lambda: scripts.read(places.root),
+            "machine": lambda: machine.read(places),
+            "events": lambda: tuple(own.events(places.runtime_dir)),
+        }
+    )
+    file = reading.found.pop("file", own.File())
+    firewall, unreadable = reading.found.pop("firewall", (None, ()))
+    if firewall is not None:
+        reading.found["firewall"] = firewall
+    if unreadable:
+        reading.unread["firewall"] = "; ".join(unreadable)
+    box = _completed(Box(**reading.found, config=file.config, config_faults=file.faults), places)
+    later = _Reading(threads=reading.threads, unread=reading.unread)
+    await later.read(
+        {
+            "settings": lambda: network.settings(box.observed),
+            "answers": lambda: network.answers(chain.from_iterable(check.asks(box) for check in CHECKS)),
+            "line": line.ask(box),
+            "conflicts": lambda: own.conflicts(file.config, places.state_dir) if file.config else (),
+        }
+    )
+    return replace(box, **later.found, unread=later.unread)
+
+
+def _completed(box: Box, places: Places) -> Box:
+    """Add what follows from the rest."""
+    seen: Observed = box.observed
+    known = egresses(seen, box.config, box.status)
+    devices = {egress.device for egress in known}
+    if box.config is not None:
+        devices |= {uplink.interface for uplink in box.config.uplinks.values()}
+    behind = chain.from_iterable(lans(seen, devices, family, tunnels=True) for family in FAMILIES)
+    return replace(box, egresses=known, lans=tuple(behind), config_path=str(places.config), now=time.time())

@@ -1,0 +1,82 @@
+"""Read what polywan itself knows: its file, a running daemon, and the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from polywan import presence
+from polywan.api import calls
+from polywan.api.events import LinkEvent
+from polywan.api.requests import Nothing, OfEvents
+from polywan.api.status import Status
+from polywan.client import Client
+from polywan.client import runtime_dir as resolve
+from polywan.config import Config, load_with_warnings
+from polywan.core.errors import ConfigError, ControlError
+
+DAY: Final = 86400.0
+_PATIENCE: Final = 4.0
+
+
+class File(NamedTuple):
+    """The configuration: None with what is wrong with it; nothing is wrong with a file that is not there."""
+
+    config: Config | None = None
+    faults: tuple[str, ...] = ()
+
+
+def file(path: Path) -> File:
+    """Return the configuration."""
+    if not path.exists():
+        return File()
+    try:
+        return File(load_with_warnings(path).config)
+    except ConfigError as error:
+        return File(faults=tuple(map(str, error.problems)) or (str(error),))
+
+
+def _client(chosen: Path | None) -> Client | None:
+    here = presence.found()
+    if here is None and chosen is None:
+        return None
+    return Client(here.runtime_dir if here and not chosen else resolve(chosen), _PATIENCE)
+
+
+def status(chosen: Path | None) -> Status | None:
+    """Return what the daemon of this network namespace says; None when none runs.
+
+    Raises:
+        ControlError: it runs and does not answer, or refuses.
+    """
+    client = _client(chosen)
+    try:
+        return client.ask(calls.STATUS, Nothing()) if client else None
+    except ControlError as error:
+        if presence.found() is None and error.status == 0:
+            return None
+        raise
+
+
+def events(chosen: Path | None) -> Sequence[LinkEvent]:
+    """Return what became of the uplinks during the last day; nothing without a daemon.
+
+    Raises:
+        ControlError: as `status`.
+    """
+    client = _client(chosen) if presence.found() is not None or chosen is not None else None
+    if client is None:
+        return ()
+    return client.ask(calls.JOURNAL, OfEvents(since=f"{DAY / 3600:.0f}h")).events
+
+
+def conflicts(config: Config, state_dir: Path) -> tuple[str, ...]:
+    """Return what a first decision warns of.
+
+    Raises:
+        PolywanError: the kernel cannot be read.
+    """
+    from polywan.daemon import offline
+
+    return offline.plan(config, state_dir, None)[1]

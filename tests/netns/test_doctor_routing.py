@@ -1,0 +1,62 @@
+"""Doctor on routers whose packets do not find their egress: the fault is named without any traffic, and mended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from polywan.core.net import FAMILIES, Family
+from polywan.lab.network import Lab
+from support.doctor import doctor, mend, of, only
+
+if TYPE_CHECKING:
+    from support.netns import BuildLab
+
+HAND_MADE = ["route add default via 100.64.2.1 dev wan2 table 202", "rule add fwmark 2 lookup 202"]
+"""A second line by hand: its mark leads to its table, main's default leaves by the first."""
+
+
+def test_strict_filtering_that_ignores_marks_is_found_without_traffic_and_mended(lab_of: BuildLab) -> None:
+    router = lab_of(2, families=(Family.V4,)).router
+    router.run(["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.wan2.rp_filter=1"])
+    router.ip(["route del default via 100.64.2.1", *HAND_MADE])
+
+    finding = only(doctor(router), "strict-rp-filter")
+
+    assert "wan2" in finding.what
+    assert "wan1" not in finding.what
+    mend(router, finding)
+    assert of(doctor(router), "strict-rp-filter") == []
+
+
+def test_a_main_table_without_default_is_found_and_mended_in_each_family(lab_of: BuildLab) -> None:
+    router = lab_of(1).router
+    for family in FAMILIES:
+        router.run(["ip", f"-{family}", "route", "flush", "default"])
+        router.run(["ip", f"-{family}", "route", "add", "default", "dev", "wan1", "table", "201"])
+        router.run(["ip", f"-{family}", "rule", "add", "fwmark", "1", "lookup", "201"])
+
+    findings = of(doctor(router), "no-default")
+
+    assert [f"IPv{family}" in finding.what for family, finding in zip(FAMILIES, findings, strict=True)] == [True, True]
+    for finding in findings:
+        mend(router, finding)
+    assert of(doctor(router), "no-default") == []
+
+
+def test_forwarding_that_is_off_is_found_and_mended_in_each_family(lab_of: BuildLab) -> None:
+    router = lab_of(1).router
+    router.run(["sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0"])
+
+    findings = of(doctor(router), "forwarding-off")
+
+    assert len(findings) == 2
+    for finding in findings:
+        assert "lan0 (" in finding.what
+        mend(router, finding)
+    assert of(doctor(router), "forwarding-off") == []
+
+
+def test_a_healthy_router_has_no_finding(lab: Lab) -> None:
+    lab.router.run(["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])
+
+    assert doctor(lab.router).findings == ()
