@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ FOUND: Final = 6
 
 
 @click.command(name="doctor")
+@click.argument("checks", metavar="[CHECK]...", nargs=-1)
 @click.option("--fix", is_flag=True, help="Show the fixes as a plan, ask, carry them out, and look again.")
 @click.option("-y", "--yes", is_flag=True, help="With --fix: do not ask.")
 @click.option("-v", "--verbose", is_flag=True, help="Also name the checks that found nothing.")
@@ -33,6 +35,7 @@ FOUND: Final = 6
 @click.pass_context
 def command(
     ctx: click.Context,
+    checks: tuple[str, ...],
     fix: bool,
     yes: bool,
     verbose: bool,
@@ -46,6 +49,8 @@ def command(
     Works with a daemon, without one, and before there is a configuration. Changes nothing without --fix, sends to
     routers and health targets only, and takes a few seconds. What is checked: docs/guide/doctor.md.
 
+    With CHECK, only these checks are made.
+
     Exits with 6 when something is wrong or will be, 0 when at most notes were found.
 
     \b
@@ -53,28 +58,36 @@ def command(
       polywan doctor
       polywan doctor --json | jq '.findings[] | {check, what}'
       polywan doctor --fix
+      polywan doctor strict-rp-filter forward-drop
     """
     if yes and not fix:
         raise click.UsageError("--yes goes with --fix")
     if fix and as_json and not yes:
         raise click.UsageError("--fix asks, so that --json needs --yes as well")
-    found = _look(config_path, state_dir, runtime_dir)
+    look = partial(_look, checks, config_path, state_dir, runtime_dir)
+    found = look()
     if fix and _mended(found, yes=yes):
-        found = _look(config_path, state_dir, runtime_dir)
+        found = look()
     click.echo(json.dumps(encode(found), indent=2) if as_json else text(found, verbose=verbose))
     ctx.exit(0 if found.healthy else FOUND)
 
 
-def _look(config: Path, state_dir: Path, runtime_dir: Path | None) -> Diagnosis:
+def _look(wanted: tuple[str, ...], config: Path, state_dir: Path, runtime_dir: Path | None) -> Diagnosis:
+    from polywan.config.faults import shown, suggest
     from polywan.doctor.checks import CHECKS
     from polywan.doctor.examine import examine
     from polywan.doctor.reading.collect import Places, read_box
 
+    names = [check.name for check in CHECKS]
+    for name in wanted:
+        if name not in names:
+            raise click.UsageError(f"there is no check {shown(name)}; {suggest(name, names)}")
+    chosen = [check for check in CHECKS if not wanted or check.name in wanted]
     if sys.stderr.isatty():
         click.echo("looking, which takes up to 10 s ...", err=True)
     began = time.monotonic()
     box = asyncio.run(read_box(Places(config=config, state_dir=state_dir, runtime_dir=runtime_dir)))
-    return examine(box, CHECKS, time.monotonic() - began)
+    return examine(box, chosen, time.monotonic() - began)
 
 
 def text(found: Diagnosis, *, verbose: bool = False) -> str:

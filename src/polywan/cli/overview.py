@@ -172,6 +172,9 @@ def _notes(status: Status) -> Iterator[str]:
         if uplink.metered:
             yield from volume(uplink)
     drift = status.drift
+    if status.warnings:
+        # Warnings are what the daemon knows without looking for it: nothing is searched for the sake of this line.
+        yield "run `polywan doctor`: it shows the evidence, and how to fix it"
     yield from (f"repaired: {line}" for line in drift[:MOST_REPAIRS])
     if len(drift) > MOST_REPAIRS:
         yield f"repaired: {len(drift) - MOST_REPAIRS} more (polywan status --json)"

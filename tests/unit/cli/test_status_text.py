@@ -34,6 +34,11 @@ def test_when_all_is_well_there_is_a_line_for_each_uplink_and_nothing_else() -> 
         assert word in shown[1]
 
 
+def test_a_warning_leads_to_the_doctor_and_no_warning_does_not() -> None:
+    assert "polywan doctor" in lines(status(uplink("fibre"), warnings=("look here",)), 80)[-1]
+    assert "doctor" not in "".join(lines(status(uplink("fibre", "down")), 80))
+
+
 def test_what_is_wrong_comes_first_with_one_line_each_the_worst_before_the_others() -> None:
     degraded = uplink("lte", "degraded", families={"ipv4": family("degraded", "loss 50 %")})
     down = uplink("dsl", "down", families={"ipv4": family("down", "no carrier"), "ipv6": family("down", "no carrier")})
