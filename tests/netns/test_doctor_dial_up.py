@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -14,9 +15,9 @@ from polywan.core.net import Family
 from polywan.lab.network import Lab
 from polywan.lab.topology import SERVERS
 from polywan.lab.traffic import open_connections, shares
-from support.doctor import doctor, of, only
+from support.doctor import doctor, mend, of, only
 from support.netns import with_servers
-from support.pppoe import VPN, dialled
+from support.pppoe import VPN, Pppoe, dialled
 
 if TYPE_CHECKING:
     from support.netns import BuildLab
@@ -51,6 +52,37 @@ def box(lab_of: BuildLab) -> Lab:
     for number in (1, 2):
         lab.router.run(["ip", "route", "flush", "default", "dev", f"wan{number}"])
     return lab
+
+
+def test_a_table_that_a_redial_empties_is_found(box: Lab) -> None:
+    with dialled(box, (1, 2), ("nodefaultroute", "persist")) as session:
+        for line in RECIPE:
+            box.router.run(line.split())
+        assert of(doctor(box.router, "emptied-table"), "emptied-table") == []
+
+        index = session.index(2)
+        session.lose(2)
+        wait_for_another(session, index)
+
+        assert "mark 0x2 are sent to table 201" in only(doctor(box.router, "emptied-table"), "emptied-table").what
+
+
+def test_a_multipath_default_over_sessions_is_in_danger_until_it_is_mended(box: Lab) -> None:
+    with dialled(box, (1, 2)) as session:
+        box.router.ip(["route del default", "route add default nexthop dev ppp0 weight 1 nexthop dev ppp1 weight 1"])
+
+        mend(box.router, only(doctor(box.router, "lost-multipath"), "lost-multipath"))
+
+        assert of(doctor(box.router, "lost-multipath"), "lost-multipath") == []
+        session.hang_up(1)
+        assert "dev ppp1" in box.router.run(["ip", "route", "show", "default"]).stdout
+
+
+def wait_for_another(session: Pppoe, index: int | None) -> None:
+    """Wait until the session was dialled again: its device is another one."""
+    while session.index(2) in (index, None) or session.address(2) is None:
+        # Nothing can be awaited across processes and network namespaces.
+        time.sleep(0.02)
 
 
 def test_answers_that_a_strict_filter_drops_are_found_without_traffic_and_let_in(box: Lab) -> None:

@@ -18,6 +18,7 @@ from polywan.core.trace.route_query import RouteAnswer, RouteQuery
 from polywan.core.world.observed import Observed
 from polywan.doctor.facts.egress import Egress
 from polywan.doctor.facts.line import LineFacts
+from polywan.doctor.facts.locks import Lock
 from polywan.doctor.facts.machine import MachineFacts
 from polywan.doctor.facts.routes import TableRoute
 
@@ -55,6 +56,7 @@ class Box:
         half_open: by mark.
         events: of the last day, from the journal.
         scripts: text of files that set up networks, by path.
+        locks: files that scripts speak of, and that are there.
         line: what the lines answered.
         machine: the rest of the box: files, units, tools, clock.
         now: Unix seconds.
@@ -77,6 +79,7 @@ class Box:
     half_open: tuple[HalfOpen, ...] = ()
     events: tuple[LinkEvent, ...] = ()
     scripts: Mapping[str, str] = field(default_factory=dict)
+    locks: tuple[Lock, ...] = ()
     line: LineFacts = field(default_factory=LineFacts)
     machine: MachineFacts = field(default_factory=MachineFacts)
     now: float = 0.0

@@ -94,6 +94,7 @@ async def read_box(places: Places) -> Box:
         {
             "settings": lambda: network.settings(box.observed),
             "answers": lambda: network.answers(chain.from_iterable(check.asks(box) for check in CHECKS)),
+            "locks": lambda: scripts.locks(places.root, box.scripts),
             "line": line.ask(box),
             "conflicts": lambda: own.conflicts(file.config, places.state_dir) if file.config else (),
         }

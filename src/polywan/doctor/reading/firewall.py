@@ -9,14 +9,18 @@ from polywan.core.errors import PolywanError
 from polywan.core.firewall import iptables, nftables
 from polywan.core.firewall.model import Firewall, Program, Table
 from polywan.core.net import FAMILIES, Family
+from polywan.core.ruleset.fast_path import FAST_TABLE
+from polywan.core.ruleset.model import TABLE
+from polywan.core.ruleset.second_table import KEEP_TABLE
 from polywan.doctor.reading.programs import listing, output
 
+OURS: Final = (TABLE, KEEP_TABLE, FAST_TABLE)
 _NAMES: Final = {Family.V4: Path("/proc/net/ip_tables_names"), Family.V6: Path("/proc/net/ip6_tables_names")}
 """Where the kernel names the tables of the older iptables."""
 
 
 def read() -> tuple[Firewall, tuple[str, ...]]:
-    """Return the rules, and what could not be read, for people.
+    """Return the rules of others, and what could not be read, for people.
 
     Raises:
         PolywanError: nft cannot be asked.
@@ -34,7 +38,8 @@ def read() -> tuple[Firewall, tuple[str, ...]]:
     legacy: list[Table] = []
     for family in filter(_has_legacy, FAMILIES):
         legacy += _saved("legacy", family, "iptables-legacy", unread)
-    return Firewall((*nftables.replaced(known, better), *legacy)), tuple(unread)
+    found = (*nftables.replaced(known, better), *legacy)
+    return Firewall(tuple(table for table in found if f"{table.family} {table.name}" not in OURS)), tuple(unread)
 
 
 def _saved(kind: str, family: Family, program: Program, unread: list[str]) -> tuple[Table, ...]:
