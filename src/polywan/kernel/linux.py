@@ -55,15 +55,19 @@ LOUD: Final = 1 << 14
 class LinuxKernel:
     """The kernel of the calling thread's network namespace.
 
+    Args:
+        trials: find out what the kernel can do by transactions of nft that come to nothing, which loads modules;
+            without them it counts as having no flowtable.
+
     Raises:
         KernelError: no netlink socket could be opened.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, trials: bool = True) -> None:
         self._route = RouteSocket()
         self._nft = Nftables()
         self._clients = AffinityMaps()
-        self._flowtable: bool | None = None
+        self._flowtable: bool | None = None if trials else False
         self._watchers = filter_rules.Watchers(foreign_chains.OURS)
         self._vanished = ForgottenConnections()
         self._listener = NewConnectionListener(self._vanished)

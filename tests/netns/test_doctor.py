@@ -1,0 +1,53 @@
+"""Doctor beside a running daemon, without privileges, and on boxes with many links."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from polywan.lab.network import Lab
+from polywan.lab.scenario import configuration
+from support.doctor import doctor
+
+if TYPE_CHECKING:
+    from support.netns import BuildLab, StartDaemon, WaitFor
+
+
+def test_a_box_that_polywan_balances_has_no_finding(lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (3, 2, 1)))
+    wait_for(lambda: all(uplink.state == "up" for uplink in daemon.status().uplinks), 10.0, "all uplinks serve")
+
+    found = doctor(lab.router, "--runtime-dir", str(daemon.runtime), config=daemon.config, state=daemon.state)
+
+    assert found.findings == ()
+    assert found.not_checked == ()
+
+
+def test_nothing_is_changed_by_looking(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (3, 2, 1)))
+    shown = ("ip rule", "ip -6 rule", "ip route show table all", "nft -s list ruleset")
+    before = [lab.router.run(words.split()).stdout for words in shown]
+
+    doctor(lab.router, "--runtime-dir", str(daemon.runtime), config=daemon.config, state=daemon.state)
+
+    assert [lab.router.run(words.split()).stdout for words in shown] == before
+
+
+@pytest.mark.needs("root")
+def test_an_ordinary_user_is_told_what_was_not_checked(lab: Lab) -> None:
+    argv = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-m", "polywan"]
+    done = lab.router.run([*argv, "doctor", "--json", "--config", "/nonexistent"], check=False)
+
+    found = json.loads(done.stdout)
+    assert "forward-drop" in [each["check"] for each in found["not_checked"]]
+    assert "no-default" in found["checked"]
+    assert "Traceback" not in done.stderr
+
+
+def test_fifty_three_links_take_no_longer_than_a_look_may(lab_of: BuildLab) -> None:
+    lab = lab_of(53)
+
+    assert doctor(lab.router).seconds < 5.0
