@@ -11,6 +11,9 @@ from support.doctor import doctor, mend, of, only
 if TYPE_CHECKING:
     from support.netns import BuildLab
 
+NAT = 'table inet theirs { chain post { type nat hook postrouting priority 100; oifname "wan*" masquerade; }; }'
+"""This box routes for the networks behind it."""
+
 HAND_MADE = ["route add default via 100.64.2.1 dev wan2 table 202", "rule add fwmark 2 lookup 202"]
 """A second line by hand: its mark leads to its table, main's default leaves by the first."""
 
@@ -46,6 +49,7 @@ def test_a_main_table_without_default_is_found_and_mended_in_each_family(lab_of:
 def test_forwarding_that_is_off_is_found_and_mended_in_each_family(lab_of: BuildLab) -> None:
     router = lab_of(1).router
     router.run(["sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0"])
+    router.nft(NAT)
 
     findings = of(doctor(router), "forwarding-off")
 
@@ -56,7 +60,24 @@ def test_forwarding_that_is_off_is_found_and_mended_in_each_family(lab_of: Build
     assert of(doctor(router), "forwarding-off") == []
 
 
+def test_a_card_for_which_nobody_routes_is_no_network_behind_the_box(lab_of: BuildLab) -> None:
+    router = lab_of(1).router
+    router.run(["sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0"])
+    router.nft("table inet theirs { chain forward { type filter hook forward priority 0; policy drop; }; }")
+
+    assert doctor(router).findings == ()
+
+
+def test_a_line_that_only_waits_behind_a_better_one_may_have_a_strict_filter(lab_of: BuildLab) -> None:
+    router = lab_of(2, families=(Family.V4,)).router
+    router.run(["sysctl", "-qw", "net.ipv4.conf.wan2.rp_filter=1"])
+    router.ip(["route del default via 100.64.2.1", "route add default via 100.64.2.1 dev wan2 metric 500"])
+
+    assert doctor(router).findings == ()
+
+
 def test_a_healthy_router_has_no_finding(lab: Lab) -> None:
     lab.router.run(["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])
+    lab.router.nft(NAT)
 
     assert doctor(lab.router).findings == ()

@@ -155,6 +155,7 @@ def test_packets_end_where_the_walk_says(box: Lab, load: Callable[[Lab, random.R
 def test_a_firewall_that_drops_one_pair_of_devices_is_named_with_its_rule(lab_of: BuildLab) -> None:
     lab = lab_of(2, families=(Family.V4,))
     lab.router.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    lab.router.run(["iptables-nft", "-t", "nat", "-A", "POSTROUTING", "-s", "192.168.15.0/24", "-j", "MASQUERADE"])
     established = "-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT"
     for words in ("-P FORWARD DROP", established, "-A FORWARD -i lan0 -o wan1 -j ACCEPT"):
         lab.router.run(["iptables-nft", *words.split()])
@@ -170,6 +171,9 @@ def test_a_firewall_of_nft_that_drops_is_named_and_its_fix_works(lab_of: BuildLa
     lab = lab_of(1, families=(Family.V4,))
     lab.router.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
     lab.router.nft(DROPPING)
+    lab.router.nft(
+        'table ip nat { chain post { type nat hook postrouting priority 100; oifname "wan1" masquerade; }; }'
+    )
 
     finding = only(doctor(lab.router), "forward-drop")
 

@@ -30,6 +30,10 @@ class Egress(NamedTuple):
     via: IPAddress | None = None
     ours: bool = False
 
+    def in_use(self, observed: Observed) -> bool:
+        """True when connections leave this way now: not by a default of main that only waits behind a better one."""
+        return bool(self.mark) or self.table != TABLE_MAIN or self.device in observed.main_default_links(self.family)
+
 
 def egresses(observed: Observed, config: Config | None, status: Status | None) -> tuple[Egress, ...]:
     """Return those of a running polywan, and those of others: by main's defaults, or by tables and rules."""

@@ -50,15 +50,22 @@ def choices(box: Box) -> Iterator[Choice]:
     for table in box.firewall.tables:
         for chain in table.chains:
             for number, rule in enumerate(chain.rules, 1):
-                if chooses(rule):
+                if chooses(rule, table) and not _once(table, chain):
                     yield Choice(table, chain, rule, number)
 
 
-def chooses(rule: Rule) -> bool:
-    """Tell whether a rule gives some connections or packets a mark, and others none or another one."""
+def chooses(rule: Rule, table: Table) -> bool:
+    """Tell whether a rule gives some packets a mark, by itself or by its chain, and others none or another one."""
     drawn = any(isinstance(match, Statistic) for match in rule.matches)
-    marks = any(isinstance(action, SetMark) and action.value for action in rule.actions)
+    below = (each for chain in table.chains if chain.name == rule.target for each in chain.rules)
+    actions = (action for each in (rule, *below) for action in each.actions)
+    marks = any(isinstance(action, SetMark) and action.value for action in actions)
     return (drawn and marks) or any(isinstance(action, Choose) for action in rule.actions)
+
+
+def _once(table: Table, chain: Chain) -> bool:
+    """True for chains that only the first packet of a connection meets."""
+    return chain.kind == "nat" or (table.program != "nftables" and table.name == "nat")
 
 
 def guarded(choice: Choice) -> bool:

@@ -9,7 +9,7 @@ from polywan.doctor.checks.routing import forward_drop, forwarding_off, no_defau
 
 ROUTING: Final[tuple[Check, ...]] = (
     Check("strict-rp-filter", strict_rp_filter.check, ("observed", "settings", "answers"), strict_rp_filter.questions),
-    Check("no-default", no_default.check, ("observed",)),
+    Check("no-default", no_default.check, ("observed", "answers"), no_default.questions),
     Check("forwarding-off", forwarding_off.check, ("observed", "settings")),
     Check("forward-drop", forward_drop.check, ("observed", "firewall")),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from polywan.api.doctor import Finding, Fix
 from polywan.core.firewall.walk import Outcome, Passing, outcome
@@ -10,6 +11,7 @@ from polywan.core.net import FAMILIES, Family
 from polywan.core.plan.cautions import FORWARDING
 from polywan.core.plan.lans import Lan
 from polywan.doctor.box import REMOTE, Box
+from polywan.doctor.checks.routing.routed import routes_for
 from polywan.doctor.facts.egress import Egress
 
 
@@ -18,12 +20,12 @@ def check(box: Box) -> Iterator[Finding]:
     for family in FAMILIES:
         if box.setting(FORWARDING[family]) != 1:
             continue
-        for lan in box.inside(family):
+        for lan in filter(partial(routes_for, box), box.inside(family)):
             egresses = {egress.device: egress for egress in box.sending(family)}
             outcomes = {device: _outcome(box, lan, egress, family) for device, egress in egresses.items()}
             dropped = {device: found for device, found in outcomes.items() if found.verdict in ("drop", "reject")}
             if dropped:
-                yield _finding(lan, dropped, [device for device in outcomes if device not in dropped], family)
+                yield _finding(box, lan, dropped, [device for device in outcomes if device not in dropped], family)
 
 
 def _outcome(box: Box, lan: Lan, egress: Egress, family: Family) -> Outcome:
@@ -44,16 +46,19 @@ def _outcome(box: Box, lan: Lan, egress: Egress, family: Family) -> Outcome:
     )
 
 
-def _finding(lan: Lan, dropped: dict[str, Outcome], passed: list[str], family: Family) -> Finding:
+def _finding(box: Box, lan: Lan, dropped: dict[str, Outcome], passed: list[str], family: Family) -> Finding:
     devices = " and ".join(dropped)
     evidence = tuple(dict.fromkeys(f"{device}: {found.text}" for device, found in dropped.items()))
-    beside = f", and those by {' and '.join(passed)} pass" if passed else ""
+    used = [egress.device for egress in box.sending(family) if egress.in_use(box.observed)]
+    beside = f", and those by {' and '.join(passed)} pass: every second page does not load" if passed else ""
+    fails = f"connections that are given {devices} fail{beside}"
+    later = f"nothing loads once {devices} takes over"
     return Finding(
         check="forward-drop",
         severity="fault",
         what=f"the firewall drops new connections from {lan} to {devices} (IPv{family})",
         evidence=evidence,
-        consequence=f"connections that are given {devices} fail{beside}: every second page does not load",
+        consequence=fails if any(device in used for device in dropped) else later,
         fix=Fix(how=_how(lan.device, dropped)),
     )
 

@@ -8,14 +8,13 @@ from polywan.api.doctor import Finding, Fix, Step
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan.cautions import FORWARDING
 from polywan.doctor.box import Box
+from polywan.doctor.checks.routing.routed import routes_for
 
 
 def check(box: Box) -> Iterator[Finding]:
     """Find families with a network behind and a way out, that are not forwarded."""
-    if box.config is not None and box.config.global_.forwarding is False:
-        return
     for family in FAMILIES:
-        behind, path = box.inside(family), FORWARDING[family]
+        behind, path = [lan for lan in box.inside(family) if routes_for(box, lan)], FORWARDING[family]
         if behind and box.sending(family) and box.setting(path) == 0:
             yield _finding(box, family, " and ".join(map(str, behind)))
 

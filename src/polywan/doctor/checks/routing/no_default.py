@@ -6,14 +6,27 @@ from collections.abc import Iterator
 
 from polywan.api.doctor import Finding, Fix, Step
 from polywan.core.net import FAMILIES, TABLE_MAIN, Family
-from polywan.doctor.box import Box
+from polywan.core.trace.route_query import RouteQuery
+from polywan.doctor.box import REMOTE, Box
 from polywan.doctor.facts.egress import Egress
+
+
+def questions(_: Box) -> Iterator[RouteQuery]:
+    """Ask where packets without a mark go."""
+    return map(_question, FAMILIES)
+
+
+def _question(family: Family) -> RouteQuery:
+    return RouteQuery(family=family, destination=REMOTE[family])
 
 
 def check(box: Box) -> Iterator[Finding]:
     """Find families that leave by some link, while main leads nowhere."""
     for family in FAMILIES:
         egresses = [egress for egress in box.sending(family) if egress.table != TABLE_MAIN]
+        answer = box.answers.get(_question(family))
+        if answer is not None and answer.kind == "unicast":  # some rule without a condition leads to a table
+            continue
         if egresses and not box.observed.main_default_links(family) and not _parts(box, family):
             yield _finding(family, egresses)
 

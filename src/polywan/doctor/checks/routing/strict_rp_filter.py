@@ -40,6 +40,8 @@ def questions(box: Box) -> Iterator[RouteQuery]:
 
 def _asked(box: Box) -> Iterator[_Asked]:
     for egress in box.sending(Family.V4):
+        if not egress.in_use(box.observed):
+            continue
         lan = next(iter(box.inside(Family.V4)), None)
         if lan is not None:
             client = next((host for host in lan.network.hosts() if host != lan.own.ip), None)
