@@ -108,7 +108,7 @@ def test_answers_that_a_strict_filter_drops_are_found_without_traffic_and_let_in
                 assert shares(attempt.uplink for attempt in opened.attempts) == Counter({1: 10, 2: 10})
 
         with_servers(box, fails)
-        mended = doctor(box.router, "strict-rp-filter", "--fix", "--yes")
-        assert of(mended, "strict-rp-filter") == []
+        mended = doctor(box.router, "strict-rp-filter", "nth-per-packet", "--fix", "--yes")
+        assert mended.findings == ()
         assert "rp_filter = 2" in Path("/etc/sysctl.d/90-uplinks.conf").read_text("ascii")
         with_servers(box, works)

@@ -31,7 +31,12 @@ from polywan.doctor.facts.egress import Egress
 from polywan.doctor.facts.locks import Lock
 from polywan.doctor.facts.routes import Hop, TableRoute
 
-NTH = "-A PREROUTING -m state --state NEW -m statistic --mode nth --every {} --packet {} {}-j CONNMARK --set-mark {}"
+NTH = (
+    "-A PREROUTING -m state --state NEW {2}-m statistic --mode nth --every {0} --packet {1} -j CONNMARK --set-mark {3}"
+)
+LATE = (
+    "-A PREROUTING -m state --state NEW -m statistic --mode nth --every {0} --packet {1} {2}-j CONNMARK --set-mark {3}"
+)
 UNMARKED = "-m connmark --mark 0 "
 LAN = Lan("lan0", IPv4Network("192.168.15.0/24"), IPv4Interface("192.168.15.1/24"))
 VPN = Lan("tun0", IPv4Network("10.8.8.0/24"), IPv4Interface("10.8.8.1/24"))
@@ -89,6 +94,7 @@ class TestLastWriterWins:
         [
             ([(2, 0, "", 1), (2, 1, "", 2)], {1: 0.5, 2: 0.5}),
             ([(2, 0, UNMARKED, 1), (2, 0, UNMARKED, 2)], {1: 0.5, 2: 0.25, 0: 0.25}),
+            ([(2, 0, UNMARKED, 1), (2, 1, UNMARKED, 2)], {1: 0.5, 2: 0.25, 0: 0.25}),
             ([(3, 0, "", 1), (2, 0, "", 2), (1, 0, "", 3)], {3: 1.0}),
             ([(3, 0, UNMARKED, 1), (2, 0, UNMARKED, 2), (1, 0, UNMARKED, 3)], {1: 1 / 3, 2: 1 / 3, 3: 1 / 3}),
         ],
@@ -99,6 +105,11 @@ class TestLastWriterWins:
         box = Box(firewall=rules(*(NTH.format(*line) for line in lines)))
 
         assert last_writer_wins.shares(list(choices(box))) == pytest.approx(wanted)
+
+    def test_a_condition_behind_the_statistic_does_not_keep_it_from_counting(self) -> None:
+        box = Box(firewall=rules(*(LATE.format(2, number, UNMARKED, number + 1) for number in (0, 1))))
+
+        assert last_writer_wins.shares(list(choices(box))) == pytest.approx({1: 0.5, 2: 0.5})
 
     def test_a_ladder_that_overwrites_is_found_and_one_that_does_not_is_fine(self) -> None:
         ladder = [(3, 0, 1), (2, 0, 2), (1, 0, 3)]

@@ -38,14 +38,17 @@ from polywan.core.firewall.model import (
 )
 from polywan.core.net import PROTOCOL_NAMES, PROTOCOLS, Family
 
-_HOOKS: Final[dict[str, Hook]] = {
+HOOKS: Final[dict[str, Hook]] = {
     "PREROUTING": "prerouting",
     "INPUT": "input",
     "FORWARD": "forward",
     "OUTPUT": "output",
     "POSTROUTING": "postrouting",
 }
-_PRIORITIES: Final = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
+"""The base chains."""
+
+PRIORITIES: Final = {"raw": -300, "mangle": -150, "nat": 100, "filter": 0, "security": 50}
+"""Of the base chains of each table; those of nat before routing have -100."""
 _VERDICTS: Final[dict[str, Verdict]] = {
     "ACCEPT": "accept",
     "DROP": "drop",
@@ -92,14 +95,14 @@ def parse(text: str, family: Family, program: Program) -> tuple[Table, ...]:
 
 
 def _chain(table: str, name: str, policy: str, rules: list[Rule]) -> Chain:
-    hook = _HOOKS.get(name) if policy != "-" else None
+    hook = HOOKS.get(name) if policy != "-" else None
     if hook is None:
         return Chain(name, rules=tuple(rules))
     if table == "nat":
-        priority = -100 if hook in ("prerouting", "output") else 100
+        priority = -100 if hook in ("prerouting", "output") else PRIORITIES[table]
         return Chain(name, "nat", hook, priority, "drop" if policy == "DROP" else "accept", tuple(rules))
     kind: Final = "route" if table == "mangle" and hook == "output" else "filter"
-    priority = _PRIORITIES.get(table, 0)
+    priority = PRIORITIES.get(table, 0)
     return Chain(name, kind, hook, priority, "drop" if policy == "DROP" else "accept", tuple(rules))
 
 
@@ -110,10 +113,12 @@ def _rule(text: str, packets: str | None, size: str | None, family: Family) -> R
         words = text.split()
     options = list(_options(words[2:]))
     target = next(((name, value) for name, value, _ in options if name in ("-j", "-g")), ("", ""))
+    before = _before_target(options)
     matches: list[Match] = []
-    for name, value, invert in _before_target(options):
-        matches += filter(None, [_match(name, value, invert, family)])
-    matches = _with_statistic(matches, options)
+    for name, value, invert in before:
+        # In their order: what stands behind a statistic does not keep it from counting.
+        matches += filter(None, [_statistic(before) if name == "--mode" else _match(name, value, invert, family)])
+    matches = [_of_connection(match) if _compares_connection(before, match) else match for match in matches]
     actions, verdict, chain = _outcome_of(target, _after_target(options))
     return Rule(
         text,
@@ -259,19 +264,17 @@ def _number(text: str) -> int | None:
     return found if 0 <= found <= ALL_MARK_BITS else None
 
 
-def _with_statistic(matches: list[Match], options: list[_Option]) -> list[Match]:
-    """Put together what is spread over several options: whose mark is compared, and one packet of several."""
+def _statistic(options: list[_Option]) -> Match:
+    """Put together what is spread over several options."""
     words = {name: (value, invert) for name, value, invert in options}
-    found = [_of_connection(match) if _compares_connection(options, match) else match for match in matches]
     mode, every, packet = (words.get(name, ("", False))[0] for name in ("--mode", "--every", "--packet"))
     if mode == "nth" and every.isdecimal() and int(every) > 0:
         turn = int(packet) if packet.isdecimal() else 0
-        found.append(Statistic("nth", int(every), turn, 1 / int(every), words["--every"][1]))
-    elif mode == "random" and (part := _part(words.get("--probability", ("", False))[0])) is not None:
-        found.append(Statistic("random", probability=part, invert=words["--probability"][1]))
-    elif "--mode" in words:
-        found.append(Other("-m statistic"))
-    return found
+        return Statistic("nth", int(every), turn, 1 / int(every), words["--every"][1])
+    part, invert = words.get("--probability", ("", False))
+    if mode == "random" and (drawn := _part(part)) is not None:
+        return Statistic("random", probability=drawn, invert=invert)
+    return Other("-m statistic")
 
 
 def _part(text: str) -> float | None:

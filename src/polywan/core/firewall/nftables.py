@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from polywan.core.firewall.iptables import HOOKS, PRIORITIES
 from polywan.core.firewall.model import (
     Action,
     ActionOther,
@@ -71,7 +72,16 @@ def parse(listing: object, printed: Texts | None = None) -> tuple[Table, ...]:
 def replaced(tables: Iterable[Table], known: Iterable[Table]) -> tuple[Table, ...]:
     """Return the tables, with those of iptables as iptables-save(8) shows them, where it does."""
     better = {(table.family, table.name): table for table in known}
-    return tuple(better.get((table.family, table.name), table) if table.opaque else table for table in tables)
+    return tuple(
+        better.get((table.family, table.name), table) if table.opaque or of_iptables(table) else table
+        for table in tables
+    )
+
+
+def of_iptables(table: Table) -> bool:
+    """Tell whether iptables has made a table, by the names of its chains."""
+    named = {chain.name for chain in table.chains if chain.hook}
+    return table.family in ("ip", "ip6") and table.name in PRIORITIES and bool(named) and named <= HOOKS.keys()
 
 
 class _Reader:

@@ -33,8 +33,11 @@ def read() -> tuple[Firewall, tuple[str, ...]]:
     better: list[Table] = []
     for family in FAMILIES:
         name = "ip" if family is Family.V4 else "ip6"
-        if any(table.opaque and table.family == name for table in known):
+        mine = [table for table in known if table.family == name]
+        if any(table.opaque for table in mine):
             better += _saved("nft", family, "iptables", unread)
+        elif any(nftables.of_iptables(table) for table in mine):
+            better += _saved("nft", family, "iptables", [])
     legacy: list[Table] = []
     for family in filter(_has_legacy, FAMILIES):
         legacy += _saved("legacy", family, "iptables-legacy", unread)

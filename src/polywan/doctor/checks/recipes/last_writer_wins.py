@@ -48,17 +48,25 @@ def shares(rules: Sequence[Choice]) -> dict[int, float]:
     for _ in range(total):
         mark = 0
         for number, choice in enumerate(rules):
-            if not all(_holds(match, mark) for match in choice.rule.matches if isinstance(match, MarkIs)):
-                continue
-            turn = _turn_of(choice)
-            mine = reached[number] % turn.every == turn.packet
-            reached[number] += 1
-            if mine is not turn.invert:
+            if _takes(choice, mark, reached, number):
                 mark = _value(choice)
                 if choice.rule.verdict in ("accept", "return", "drop"):
                     break
         count[mark] = count.get(mark, 0) + 1
     return {mark: number / total for mark, number in count.items()}
+
+
+def _takes(choice: Choice, mark: int, reached: list[int], number: int) -> bool:
+    """Ask the conditions in their order: a statistic counts what the ones before it let pass."""
+    for match in choice.rule.matches:
+        if isinstance(match, MarkIs) and not _holds(match, mark):
+            return False
+        if isinstance(match, Statistic):
+            mine = reached[number] % match.every == match.packet
+            reached[number] += 1
+            if mine is match.invert:
+                return False
+    return True
 
 
 def _holds(match: MarkIs, mark: int) -> bool:

@@ -112,13 +112,12 @@ def _finding(box: Box, dropped: dict[str, list[_Asked]]) -> Finding:
         for half in box.half_open
         if half.mark in {a.egress.mark for asked in dropped.values() for a in asked}
     ]
-    several = "s" if len(devices) > 1 else ""
     return Finding(
         check="strict-rp-filter",
         severity="fault",
         what=f"strict reverse-path filtering drops what comes back by {_listed(devices)}",
         evidence=tuple(evidence),
-        consequence=f"connections by the{'se' if several else ''} link{several} hang at the first answer: "
+        consequence=f"connections by {_listed(devices)} hang at the first answer: "
         "the server shows SYN_RECV and the client nothing",
         fix=_fix(box),
     )
