@@ -1,4 +1,4 @@
-"""What the daemon answers, as JSON Schema, and its calls: a change of these is a change for every program that asks.
+"""What the daemon and `doctor` answer, as JSON Schema, and its calls: a change of these is a change for every program that asks.
 
 ``pytest tests/golden --update-golden`` writes them anew; read the difference before you commit it: a key may be added,
 with a default, and nothing else.
@@ -12,11 +12,12 @@ import pytest
 
 from polywan.api.calls import CALLS
 from polywan.api.codec import schema
+from polywan.api.doctor import Diagnosis
 from polywan.api.document import Document
 from polywan.api.requests import Refusal, WhatToPlan
 
 FOLDER = Path(__file__).parent / "schemas"
-KINDS: list[type[Document]] = [*(call.answer for call in CALLS), Refusal, WhatToPlan]
+KINDS: list[type[Document]] = [*(call.answer for call in CALLS), Refusal, WhatToPlan, Diagnosis]
 DOCUMENTS = {kind.__name__: kind for kind in KINDS}
 
 
