@@ -1,4 +1,4 @@
-"""What the daemon and `doctor` answer, as JSON Schema, and its calls: a change of these is a change for every program that asks.
+"""What the daemon and `doctor` answer, as JSON Schema, and calls: a change of these changes every program that asks.
 
 ``pytest tests/golden --update-golden`` writes them anew; read the difference before you commit it: a key may be added,
 with a default, and nothing else.

@@ -46,6 +46,13 @@ def test_a_main_table_without_default_is_found_and_mended_in_each_family(lab_of:
     assert of(doctor(router), "no-default") == []
 
 
+def test_a_box_without_any_way_out_is_told_so(lab_of: BuildLab) -> None:
+    router = lab_of(1).router
+    router.run(["ip", "link", "set", "wan1", "down"])
+
+    assert "no link of this box" in only(doctor(router), "no-default").what
+
+
 def test_forwarding_that_is_off_is_found_and_mended_in_each_family(lab_of: BuildLab) -> None:
     router = lab_of(1).router
     router.run(["sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0"])

@@ -52,10 +52,11 @@ def test_notes_leave_a_machine_healthy() -> None:
     assert not examine(Box(), [finds("warning")], 0.0).healthy
 
 
-def test_an_empty_machine_has_no_finding() -> None:
+def test_of_a_machine_without_any_link_only_that_is_said() -> None:
     found = examine(Box(), CHECKS, 0.0)
 
-    assert (found.findings, found.not_checked) == ((), ())
+    assert [each.check for each in found.findings] == ["no-default"]
+    assert found.not_checked == ()
 
 
 def test_no_two_checks_have_one_name() -> None:

@@ -21,14 +21,36 @@ def _question(family: Family) -> RouteQuery:
 
 
 def check(box: Box) -> Iterator[Finding]:
-    """Find families that leave by some link, while main leads nowhere."""
+    """Find families that leave by some link, while main leads nowhere; or that nothing leaves at all."""
+    up = [link.name for link in box.observed.links.values() if link.usable and link.name != "lo"]
+    if not box.egresses and not box.observed.leading and not any(_reached(box, family) for family in FAMILIES):
+        yield _nothing(up)
+        return
     for family in FAMILIES:
         egresses = [egress for egress in box.sending(family) if egress.table != TABLE_MAIN]
-        answer = box.answers.get(_question(family))
-        if answer is not None and answer.kind == "unicast":  # some rule without a condition leads to a table
+        if _reached(box, family):  # some rule without a condition leads to a table
             continue
         if egresses and not box.observed.main_default_links(family) and not _parts(box, family):
             yield _finding(family, egresses)
+
+
+def _reached(box: Box, family: Family) -> bool:
+    answer = box.answers.get(_question(family))
+    return answer is not None and answer.kind == "unicast"
+
+
+def _nothing(up: list[str]) -> Finding:
+    return Finding(
+        check="no-default",
+        severity="fault",
+        what="no link of this box leads to the Internet",
+        evidence=(
+            "`ip route show default` and `ip -6 route show default` print nothing, and no rule leads to another table",
+            f"links that are up: {', '.join(up) or 'none'}",
+        ),
+        consequence="nothing on the Internet can be reached",
+        fix=Fix(how="bring up a link, and let its DHCP client, pppd or `ip route add default` give it a default route"),
+    )
 
 
 def _parts(box: Box, family: Family) -> bool:
