@@ -139,6 +139,8 @@ package_of() {
     apt-get:dnsmasq | none:dnsmasq) echo dnsmasq-base ;;
     apt-get:dhclient | none:dhclient) echo isc-dhcp-client ;;
     apt-get:dhcpcd | none:dhcpcd) echo dhcpcd-base ;;
+    dnf:iptables-nft-restore | pacman:iptables-nft-restore) echo iptables-nft ;;
+    *:iptables-nft-restore) echo iptables ;;
     apt-get:libnftables | none:libnftables) echo libnftables1 ;;
     pacman:libnftables | apk:libnftables) echo nftables ;;
     dnf:libnftables) echo nftables-libs ;;

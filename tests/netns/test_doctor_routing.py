@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from polywan.core.net import FAMILIES, Family
 from polywan.lab.network import Lab
 from support.doctor import doctor, mend, of, only
@@ -16,6 +18,13 @@ NAT = 'table inet theirs { chain post { type nat hook postrouting priority 100; 
 
 HAND_MADE = ["route add default via 100.64.2.1 dev wan2 table 202", "rule add fwmark 2 lookup 202"]
 """A second line by hand: its mark leads to its table, main's default leaves by the first."""
+
+DROPPING = """table inet filter {
+  chain forward {
+    type filter hook forward priority 0;
+    oifname "wan1" drop
+  }
+}"""
 
 
 def test_strict_filtering_that_ignores_marks_is_found_without_traffic_and_mended(lab_of: BuildLab) -> None:
@@ -88,3 +97,35 @@ def test_a_healthy_router_has_no_finding(lab: Lab) -> None:
     lab.router.nft(NAT)
 
     assert doctor(lab.router).findings == ()
+
+
+@pytest.mark.needs("iptables-nft")
+def test_a_firewall_that_drops_one_pair_of_devices_is_named_with_its_rule(lab_of: BuildLab) -> None:
+    lab = lab_of(2, families=(Family.V4,))
+    lab.router.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    lab.router.run(["iptables-nft", "-t", "nat", "-A", "POSTROUTING", "-s", "192.168.15.0/24", "-j", "MASQUERADE"])
+    established = "-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT"
+    for words in ("-P FORWARD DROP", established, "-A FORWARD -i lan0 -o wan1 -j ACCEPT"):
+        lab.router.run(["iptables-nft", *words.split()])
+
+    finding = only(doctor(lab.router), "forward-drop")
+
+    assert "to wan2" in finding.what
+    assert "the policy of chain FORWARD" in finding.evidence[0]
+    assert "iptables -I FORWARD -i lan0 -o wan2 -j ACCEPT" in (finding.fix.how if finding.fix else "")
+
+
+def test_a_firewall_of_nft_that_drops_is_named_and_its_fix_works(lab_of: BuildLab) -> None:
+    lab = lab_of(1, families=(Family.V4,))
+    lab.router.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    lab.router.nft(DROPPING)
+    lab.router.nft(
+        'table ip nat { chain post { type nat hook postrouting priority 100; oifname "wan1" masquerade; }; }'
+    )
+
+    finding = only(doctor(lab.router), "forward-drop")
+
+    assert 'oifname "wan1" drop' in finding.evidence[0]
+    assert finding.fix is not None
+    lab.router.nft(finding.fix.how.partition("nft ")[2])
+    assert of(doctor(lab.router), "forward-drop") == []

@@ -16,6 +16,8 @@ clients that keep their uplink;
 - `kernel/netlink/ipsec.py`: whether packets that leave are encrypted (xfrm);
 - `requirements.py`: what the machine lacks.
 
+`firewall.py` reads the rules of other programs by libnftables, and by iptables-save(8).
+
 Behind them are the transport and the attributes (`kernel/netlink/socket.py`), sockets that stay open
 (`kernel/netlink/lending.py`), encoders and decoders of messages
 (`kernel/netlink/rtnetlink.py`, `kernel/netlink/policy_rules.py`, `kernel/netlink/nexthops.py`,

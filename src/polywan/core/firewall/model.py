@@ -99,6 +99,19 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
+class TcpFlags:
+    """Of these flags of a TCP header, exactly `set_flags` are set (iptables' ``--tcp-flags`` and ``--syn``).
+
+    Attributes:
+        examined, set_flags: names as nft(8) writes them: "fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr".
+    """
+
+    examined: frozenset[str]
+    set_flags: frozenset[str]
+    invert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Statistic:
     """One of several packets: hand-made balancing (iptables' ``statistic``, nft's ``numgen … mod``).
 
@@ -123,7 +136,7 @@ class Other:
     text: str
 
 
-Match: TypeAlias = Device | Prefix | State | Direction | MarkIs | Protocol | Port | Statistic | Other
+Match: TypeAlias = Device | Prefix | State | Direction | MarkIs | Protocol | Port | TcpFlags | Statistic | Other
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +199,14 @@ class Offload:
 
 @dataclass(frozen=True, slots=True)
 class ActionOther:
-    """Something else that is done with the packet: logged, limited, changed. A counter is no action."""
+    """Something else that is done with the packet: it is logged, copied, changed. A counter is no action.
+
+    Attributes:
+        harmless: known to change no mark and to let the packet go on to the next rule.
+    """
 
     text: str
+    harmless: bool = True
 
 
 Action: TypeAlias = SetMark | Restore | Save | Choose | Translate | Offload | ActionOther

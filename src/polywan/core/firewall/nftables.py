@@ -1,228 +1,120 @@
-"""Read what ``nft --json list ruleset`` prints (libnftables-json(5)); what is not known of it is said to be so."""
+"""What ``nft -j list ruleset`` prints (libnftables-json(5)), as tables."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final, Literal, NamedTuple, get_args
 
-from polywan.core.firewall.iptables import HOOKS, PRIORITIES
-from polywan.core.firewall.model import (
-    Action,
-    ActionOther,
-    Chain,
-    Flowtable,
-    Match,
-    Offload,
-    Other,
-    Rule,
-    Table,
-    Translate,
-    Verdict,
-)
-from polywan.core.firewall.nft_actions import compact, written
-from polywan.core.firewall.nft_matches import known
+from polywan.core.firewall.model import Chain, Flowtable, Hook, Rule, Table, TableFamily
+from polywan.core.firewall.nftables_match import Elements
+from polywan.core.firewall.nftables_rule import rules_of
 
-Texts = Mapping[tuple[str, str, int], str]
-"""Rules as ``nft --handle list ruleset`` prints them, by family, table and handle."""
+_Key = tuple[str, str]
 
-_VERDICTS: Final[dict[str, Verdict]] = {
-    "accept": "accept",
-    "drop": "drop",
-    "reject": "reject",
-    "return": "return",
-    "jump": "jump",
-    "goto": "goto",
-    "queue": "queue",
-}
-_TRANSLATIONS: Final = ("masquerade", "snat", "dnat", "redirect", "tproxy")
-_TABLE_LINE: Final = re.compile(r"table (\S+) (\S+) \{")
-_RULE_LINE: Final = re.compile(r"\s*(.*?) # handle (\d+)")
-_COUNTER: Final = re.compile(r"counter packets \d+ bytes \d+ ?")
-_MOST: Final = 4096
-"""Elements of a set that are looked at; a larger one is not known."""
+_FAMILIES: Final[Mapping[str, TableFamily]] = {family: family for family in get_args(TableFamily)}
+_HOOKS: Final[Mapping[str, Hook]] = {hook: hook for hook in get_args(Hook)}
+_KINDS: Final[Mapping[str, Literal["filter", "nat", "route"]]] = {"filter": "filter", "nat": "nat", "route": "route"}
+_MOST_NESTED: Final = 50
+"""Levels of an expression; a rule of nft has a few."""
 
 
-def texts(listing: str) -> Texts:
-    """Return the rules of ``nft --handle list ruleset`` as they are printed, without counters."""
-    found: dict[tuple[str, str, int], str] = {}
-    family, table = "", ""
-    for line in listing.splitlines():
-        if match := _TABLE_LINE.match(line):
-            family, table = match[1], match[2]
-        elif match := _RULE_LINE.fullmatch(line):
-            found[family, table, int(match[2])] = _COUNTER.sub("", match[1]).strip()
-    return found
+class _Parts(NamedTuple):
+    """What belongs to one table."""
+
+    chains: dict[str, Chain]
+    rules: dict[str, list[Mapping[str, object]]]
+    sets: dict[str, list[object]]
+    flowtables: list[Flowtable]
 
 
-def parse(listing: object, printed: Texts | None = None) -> tuple[Table, ...]:
-    """Return the tables of a listing; what makes no sense is compared out.
+def parse(listing: Mapping[str, object]) -> tuple[Table, ...]:
+    """Parse the JSON of ``list ruleset`` of nft 1.0.6 or newer.
 
-    Args:
-        listing: the JSON.
-        printed: the rules as people know them.
+    Never raises. What makes no sense is left out, or is a rule with `Other` as its condition.
     """
-    items = listing.get("nftables") if isinstance(listing, Mapping) else None
-    entries = [entry for entry in items if isinstance(entry, Mapping)] if isinstance(items, list) else []
-    reader = _Reader(entries, printed or {})
-    return tuple(reader.table(entry["table"]) for entry in entries if isinstance(entry.get("table"), Mapping))
+    tables: dict[_Key, _Parts] = {}
+    for kind, item in _items(listing.get("nftables")):
+        family, name = str(item.get("family")), item.get("name")
+        if not isinstance(name, str) and kind != "rule":
+            continue
+        table = str(name if kind == "table" else item.get("table"))
+        if family in _FAMILIES and kind in ("table", "chain", "rule", "set", "map", "flowtable"):
+            _add(tables.setdefault((family, table), _Parts({}, {}, {}, [])), kind, str(name), item)
+    return tuple(_table(*key, parts) for key, parts in tables.items())
 
 
-def replaced(tables: Iterable[Table], known: Iterable[Table]) -> tuple[Table, ...]:
-    """Return the tables, with those of iptables as iptables-save(8) shows them, where it does."""
-    better = {(table.family, table.name): table for table in known}
-    return tuple(
-        better.get((table.family, table.name), table) if table.opaque or of_iptables(table) else table
-        for table in tables
-    )
+def replaced(tables: Iterable[Table], of_iptables: Iterable[Table]) -> tuple[Table, ...]:
+    """Return the tables of nft, those that it cannot show as iptables-save(8) does.
+
+    An opaque table that iptables-save has not shown stays: its rules have conditions that are not known.
+    """
+    known = {(table.family, table.name): table for table in of_iptables}
+    return tuple(known.get((table.family, table.name), table) if table.opaque else table for table in tables)
 
 
-def of_iptables(table: Table) -> bool:
-    """Tell whether iptables has made a table, by the names of its chains."""
-    named = {chain.name for chain in table.chains if chain.hook}
-    return table.family in ("ip", "ip6") and table.name in PRIORITIES and bool(named) and named <= HOOKS.keys()
+def _items(listing: object) -> Iterator[tuple[str, Mapping[str, object]]]:
+    for entry in listing if isinstance(listing, list) else ():
+        if isinstance(entry, dict):
+            for kind, item in entry.items():
+                if isinstance(item, dict):
+                    yield str(kind), item
 
 
-class _Reader:
-    """Knows the sets that rules refer to."""
-
-    def __init__(self, entries: list[Mapping[str, Any]], printed: Texts) -> None:
-        self._entries = entries
-        self._printed = printed
-        self._sets: dict[tuple[str, str, str], Any] = {}
-        for kind in ("set", "map"):
-            for each in self._of(kind):
-                key = (str(each.get("family")), str(each.get("table")), str(each.get("name")))
-                self._sets[key] = each.get("elem", [])
-
-    def _of(self, kind: str) -> Iterator[Mapping[str, Any]]:
-        return (entry[kind] for entry in self._entries if isinstance(entry.get(kind), Mapping))
-
-    def table(self, about: Mapping[str, Any]) -> Table:
-        family, name = str(about.get("family")), str(about.get("name"))
-        mine = [each for each in self._of("rule") if (each.get("family"), each.get("table")) == (family, name)]
-        chains = tuple(
-            self._chain(each, [rule for rule in mine if rule.get("chain") == each.get("name")])
-            for each in self._of("chain")
-            if (each.get("family"), each.get("table")) == (family, name)
-        )
-        tables = tuple(
-            Flowtable(str(each.get("name")), tuple(map(str, _listed(each.get("dev")))))
-            for each in self._of("flowtable")
-            if (each.get("family"), each.get("table")) == (family, name)
-        )
-        opaque = any("xt" in part for rule in mine for part in _expressions(rule))
-        return Table("nftables", family, name, chains, tables, opaque)  # type: ignore[arg-type]  # as the kernel has it
-
-    def _chain(self, about: Mapping[str, Any], rules: list[Mapping[str, Any]]) -> Chain:
-        name = str(about.get("name"))
-        made = tuple(rule for each in rules for rule in self._rules(each))
-        if "hook" not in about:
-            return Chain(name, rules=made)
-        policy, priority = about.get("policy", "accept"), about.get("prio", 0)
-        return Chain(
-            name,
-            about.get("type", "filter"),
-            about["hook"],
-            priority if isinstance(priority, int) else 0,
-            "drop" if policy == "drop" else "accept",
-            made,
-            tuple(map(str, _listed(about.get("dev")))),
-        )
-
-    def _rules(self, about: Mapping[str, Any]) -> Iterator[Rule]:
-        """Yield a rule, or one for each verdict of a map."""
-        key = (str(about.get("family")), str(about.get("table")), about.get("handle", 0))
-        text = self._printed.get(key) or _shown(about)
-        place = (key[0], key[1])
-        rule = Rule(text)
-        for part in _expressions(about):
-            for name, value in part.items():
-                if name == "vmap" and isinstance(value, Mapping):
-                    branches = list(self._branches(value, place))
-                    yield from (_continued(rule, match, verdict) for match, verdict in branches)
-                    return
-                rule = self._with(rule, name, value, place)
-        yield rule
-
-    def _with(self, rule: Rule, name: str, value: Any, place: tuple[str, str]) -> Rule:
-        if name == "match" and isinstance(value, Mapping):
-            return replace(rule, matches=(*rule.matches, self._match(value, place)))
-        if name == "counter":
-            count = value if isinstance(value, Mapping) else {}
-            return replace(rule, packets=_count(count, "packets"), bytes=_count(count, "bytes"))
-        if name in _VERDICTS:
-            target = str(value.get("target", "")) if isinstance(value, Mapping) and name in ("jump", "goto") else ""
-            return replace(rule, verdict=_VERDICTS[name], target=target)
-        if name in ("limit", "xt", "quota", "connlimit", "ct count"):
-            return replace(rule, matches=(*rule.matches, Other(name)))
-        if name in _TRANSLATIONS:
-            made: Action = Translate(name, compact({name: value}))  # type: ignore[arg-type]  # of `_TRANSLATIONS`
-            return replace(rule, actions=(*rule.actions, made), verdict="" if name == "tproxy" else "accept")
-        if name == "flow":
-            table = str(value.get("flowtable", "")) if isinstance(value, Mapping) else ""
-            return replace(rule, actions=(*rule.actions, Offload(table.removeprefix("@"))))
-        if name == "mangle" and isinstance(value, Mapping):
-            return replace(rule, actions=(*rule.actions, written(value)))
-        return replace(rule, actions=(*rule.actions, ActionOther(name)))
-
-    def _branches(self, about: Mapping[str, Any], place: tuple[str, str]) -> Iterator[tuple[Match, Mapping[str, Any]]]:
-        pairs = self._resolved(about.get("data"), place)
-        for pair in pairs if pairs is not None else ():
-            if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], Mapping):
-                yield self._match({"op": "==", "left": about.get("key"), "right": pair[0]}, place), pair[1]
-        if pairs is None:
-            yield Other(compact(about.get("key"))), {"accept": None}
-
-    def _match(self, about: Mapping[str, Any], place: tuple[str, str]) -> Match:
-        invert = about.get("op") == "!="
-        compared, right = about.get("left"), about.get("right")
-        values = self._resolved(right, place)
-        if about.get("op") not in ("==", "!=", "in", None) or values is None or not isinstance(compared, Mapping):
-            return Other(compact(about))
-        try:
-            return known(compared, values, invert=invert) or Other(compact(about))
-        except (ValueError, TypeError, KeyError, IndexError):
-            return Other(compact(about))
-
-    def _resolved(self, value: Any, place: tuple[str, str]) -> list[Any] | None:
-        """Return the values that one stands for: a set's elements; None when they are not known."""
-        if isinstance(value, str) and value.startswith("@"):
-            value = {"set": self._sets.get((*place, value[1:]), [])}
-        if isinstance(value, Mapping) and "set" in value:
-            value = value["set"]
-        found = [_element(each) for each in value] if isinstance(value, list) else [value]
-        return found if len(found) <= _MOST else None
+def _add(parts: _Parts, kind: str, name: str, item: Mapping[str, object]) -> None:
+    elements = item.get("elem")
+    devices = _names(item.get("dev"))
+    if kind == "chain":
+        parts.chains[name] = _chain(name, item, devices)
+    elif kind == "rule":
+        parts.rules.setdefault(str(item.get("chain")), []).append(item)
+    elif kind in ("set", "map"):
+        parts.sets[name] = elements if isinstance(elements, list) else []
+    elif kind == "flowtable":
+        parts.flowtables.append(Flowtable(name, devices))
 
 
-def _element(each: Any) -> Any:
-    """Return an element without its time-out and counter."""
-    if isinstance(each, Mapping) and isinstance(each.get("elem"), Mapping):
-        return each["elem"].get("val")
-    if isinstance(each, list) and len(each) == 2:
-        return [_element(each[0]), each[1]]
-    return each
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else (value,) if isinstance(value, str) else ()
 
 
-def _continued(rule: Rule, match: Match, verdict: Mapping[str, Any]) -> Rule:
-    name, value = next(iter(verdict.items()), ("", None))
-    target = str(value.get("target", "")) if isinstance(value, Mapping) else ""
-    return replace(rule, matches=(*rule.matches, match), verdict=_VERDICTS.get(name, ""), target=target)
+def _chain(name: str, item: Mapping[str, object], devices: tuple[str, ...]) -> Chain:
+    hook, priority, policy = _HOOKS.get(str(item.get("hook"))), item.get("prio"), item.get("policy")
+    if hook is None:
+        return Chain(name)
+    kind = _KINDS.get(str(item.get("type")), "filter")
+    number = priority if isinstance(priority, int) else 0
+    return Chain(name, kind, hook, number, "drop" if policy == "drop" else "accept", (), devices)
 
 
-def _expressions(about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [part for part in _listed(about.get("expr")) if isinstance(part, Mapping)]
+def _table(family: str, name: str, parts: _Parts) -> Table:
+    filled = {text for rules in parts.rules.values() for rule in rules for text in _filled(rule.get("expr"))}
+    known: Elements = {name: elements for name, elements in parts.sets.items() if name not in filled}
+    opaque = False
+    chains = []
+    for chain in parts.chains.values():
+        rules: list[Rule] = []
+        for item in parts.rules.get(chain.name, ()):
+            expressions, comment = item.get("expr"), item.get("comment")
+            expressions = expressions if isinstance(expressions, list) else []
+            opaque = opaque or any(isinstance(e, dict) and "xt" in e for e in expressions)
+            if any(_too_deep(e) for e in expressions):
+                expressions = ["..."]
+            rules += rules_of(expressions, known, comment if isinstance(comment, str) else "")
+        chains.append(replace(chain, rules=tuple(rules)))
+    return Table("nftables", _FAMILIES[family], name, tuple(chains), tuple(parts.flowtables), opaque)
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
+def _filled(expressions: object) -> Iterator[str]:
+    """Yield the sets that packets fill: what is in them changes all the time."""
+    for expression in expressions if isinstance(expressions, list) else ():
+        match expression:
+            case {"set": {"set": str(name)}} | {"map": {"map": str(name)}}:
+                yield name.removeprefix("@")
 
 
-def _count(about: Mapping[str, Any], name: str) -> int:
-    value = about.get(name, 0)
-    return value if isinstance(value, int) else 0
-
-
-def _shown(about: Mapping[str, Any]) -> str:
-    return f"rule {about.get('handle', '?')}: {compact(_expressions(about))}"
+def _too_deep(value: object, level: int = 0) -> bool:
+    if level > _MOST_NESTED:
+        return True
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(_too_deep(item, level + 1) for item in inner)

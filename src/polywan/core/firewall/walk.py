@@ -1,51 +1,26 @@
-"""What rules of other programs do with the first packet of a connection."""
+"""What rules do with a packet: through all base chains of a hook, along every way that it may take."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
-from polywan.core.firewall.model import (
-    Chain,
-    ConnectionState,
-    Device,
-    Direction,
-    Firewall,
-    Hook,
-    MarkIs,
-    Match,
-    Port,
-    Prefix,
-    Protocol,
-    Rule,
-    State,
-    Table,
-)
-from polywan.core.net import Family, IPAddress
+from polywan.core.firewall.model import ActionOther, Chain, Firewall, Hook, Rule, Table
+from polywan.core.firewall.passing import Changed, Passing, joined, meets
 
+__all__ = ["Outcome", "Passing", "outcome"]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passing:
-    """The first packet of a connection on its way through the box. None stands for "not known", with any value.
+_MOST_STEPS: Final = 100_000
+"""Rules that are looked at, each as often as chains lead there; what has more is not followed to its end."""
 
-    Attributes:
-        protocol: its name in `net.PROTOCOLS`, or its number in decimal.
-        port: the destination's.
-        mark, ct_mark: of packet and connection, when the first chain of the hook sees it.
-    """
+_DEEPEST: Final = 32
+"""Chains within chains; the kernel takes 16 (NFT_JUMP_STACK_SIZE)."""
 
-    family: Family
-    in_device: str | None = None
-    out_device: str | None = None
-    source: IPAddress | None = None
-    destination: IPAddress | None = None
-    protocol: str | None = None
-    source_port: int | None = None
-    port: int | None = None
-    mark: int | None = 0
-    ct_mark: int | None = 0
-    state: ConnectionState = "new"
+_TRACKING: Final = -200
+"""Priority of connection tracking at prerouting and output (NF_IP_PRI_CONNTRACK)."""
+
+_End: TypeAlias = Literal["accept", "drop", "reject", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,120 +41,132 @@ class Outcome:
     text: str
 
 
-def outcome(firewall: Firewall, packet: Passing, hook: Hook = "forward") -> Outcome:
-    """Send a packet through all base chains of a hook, in the order of their priorities.
-
-    "drop" and "reject" are said only when every packet that fits the question meets them, "accept" likewise: what may
-    be dropped, or what a rule that is not known may accept before, is "unknown". Marks are those of the question
-    throughout: rules that write them at this hook are not followed.
-    """
-    hooked = [(t, c) for t in firewall.tables if t.meets(packet.family) for c in t.chains if c.hook == hook]
-    doubt: Outcome | None = None
-    last = Outcome("accept", None, None, None, f"no chain at the hook {hook} looks at it")
-    for table, chain in sorted(hooked, key=lambda pair: pair[1].priority):
-        found = _at(table, chain, packet)
-        if found.verdict in ("drop", "reject"):
-            return found
-        doubt = doubt or (found if found.verdict == "unknown" else None)
-        last = found
-    return doubt or last
-
-
-class _End(NamedTuple):
-    """How a chain ends for the packet: the verdict ("" when it falls out of it), and where; `sure` or only perhaps."""
-
-    verdict: str
+class _Place(NamedTuple):
+    table: Table
     chain: Chain
     rule: Rule | None
 
-
-def _at(table: Table, chain: Chain, packet: Passing) -> Outcome:
-    chains = {each.name: each for each in table.chains}
-    ends = _walked(chain, chains, packet, frozenset())
-    final = ends[-1]
-    sure = [_verdict(end, chain) for end in ends]
-    if len(set(sure)) == 1:
-        rule = final.rule if final.verdict else None
-        where = final.chain if final.verdict else chain
-        return Outcome(sure[0], table, where, rule, _text(table, where, rule, sure[0]))  # type: ignore[arg-type]
-    first = ends[0]
-    return Outcome("unknown", table, first.chain, first.rule, _text(table, first.chain, first.rule, "may decide"))
+    def __str__(self) -> str:
+        where = f"chain {self.chain.name} of {self.table}"
+        return f"the policy of {where}" if self.rule is None else f'rule "{self.rule.text}" in {where}'
 
 
-def _verdict(end: _End, base: Chain) -> str:
-    verdict = end.verdict or base.policy or "accept"
-    return "unknown" if verdict == "queue" else verdict
+def outcome(firewall: Firewall, packet: Passing, hook: Hook = "forward") -> Outcome:
+    """Send a packet through all base chains of a hook, in the order of their priorities.
+
+    A chain that accepts ends its own way only; one that drops or rejects ends the packet's.
+    "drop" and "reject" are said only when no packet that fits the question passes (the first of them, when it may meet
+    either), and "accept" only when all of them pass.
+    """
+    hooked = [(t, c) for t in firewall.tables if t.meets(packet.family) for c in t.chains if _sees(c, hook, packet)]
+    changed: Changed | None = Changed(packet.mark, packet.ct_mark)
+    last: _Place | None = None
+    doubtful: _Place | None = None
+    lost: list[tuple[_End, _Place]] = []
+    for table, chain in sorted(hooked, key=lambda place: place[1].priority):
+        if changed is None:
+            break
+        walk = _Walk(packet, table, tracked=hook not in ("prerouting", "output") or chain.priority > _TRACKING)
+        changed = walk.base(chain, changed)
+        lost += [end for end in walk.ends if end[0] != "accept"]
+        last = walk.ends[-1][1]
+        if lost and doubtful is None:
+            doubtful = walk.ends[0][1]
+    if last is None:
+        return Outcome("accept", None, None, None, f"no chain is at the hook {hook}")
+    if not lost:
+        return Outcome("accept", last.table, last.chain, last.rule, f"{last} accepts it")
+    verdict, place = lost[0]
+    if doubtful is not None and (changed is not None or any(end == "unknown" for end, _ in lost)):
+        return Outcome("unknown", doubtful.table, doubtful.chain, doubtful.rule, f"{doubtful} may decide")
+    return Outcome(verdict, place.table, place.chain, place.rule, f"{place} {verdict}s it")
 
 
-def _text(table: Table, chain: Chain, rule: Rule | None, verdict: str) -> str:
-    where = f"chain {chain.name} of {table}"
-    if table.program != "nftables":
-        where = f"chain {chain.name} of iptables' table {table.name}"
-    return f"{where}: {rule.text}" if rule is not None else f"{where}: policy {verdict}"
+def _sees(chain: Chain, hook: Hook, packet: Passing) -> bool:
+    """Chains of the kind nat see first packets only."""
+    return chain.hook == hook and (chain.kind != "nat" or packet.state in ("new", "related"))
 
 
-def _walked(chain: Chain, chains: Mapping[str, Chain], packet: Passing, above: frozenset[str]) -> list[_End]:
-    """Return every way in which the packet may leave a chain, in the order of the rules; the last one is sure."""
-    if chain.name in above:
-        return [_End("", chain, None)]
-    ends: list[_End] = []
-    for rule in chain.rules:
-        matched = _matches(rule, packet)
-        if matched is False or not rule.verdict:
-            continue
-        beyond = _beyond(rule, chain, chains, packet, above | {chain.name})
-        ends += [end for end in beyond if end.verdict or rule.verdict in ("return", "goto")]
-        if matched and (rule.verdict in ("return", "goto") or all(end.verdict for end in beyond)):
-            return ends
-    return [*ends, _End("", chain, None)]
+class _Walk:
+    """The way through one base chain, and the chains that it leads to.
 
+    Attributes:
+        ends: where the way of a packet may end, in the order of the rules.
+    """
 
-def _beyond(
-    rule: Rule, chain: Chain, chains: Mapping[str, Chain], packet: Passing, above: frozenset[str]
-) -> list[_End]:
-    if rule.verdict == "return":
-        return [_End("", chain, rule)]
-    if rule.verdict in ("jump", "goto"):
-        target = chains.get(rule.target)
-        return _walked(target, chains, packet, above) if target is not None else [_End("", chain, rule)]
-    return [_End(rule.verdict, chain, rule)]
+    def __init__(self, packet: Passing, table: Table, *, tracked: bool) -> None:
+        self.ends: list[tuple[_End, _Place]] = []
+        self._accepted: Changed | None = None
+        self._packet, self._table, self._tracked = packet, table, tracked
+        self._chains: Mapping[str, Chain] = {chain.name: chain for chain in table.chains}
+        self._steps = 0
 
+    def base(self, chain: Chain, changed: Changed) -> Changed | None:
+        """Return what goes on to the next base chain; None when no packet does."""
+        passed = self._chain(chain, changed, 0)
+        if passed is not None:
+            place = _Place(self._table, chain, None)
+            if chain.policy == "drop":
+                self.ends.append(("drop", place))
+            else:
+                self._accept(passed, place)
+        return self._accepted
 
-def _matches(rule: Rule, packet: Passing) -> bool | None:
-    """Tell whether the packet matches every condition; None when that is not known."""
-    found = [_match(match, packet) for match in rule.matches]
-    return False if False in found else None if None in found else True
+    def _accept(self, changed: Changed, place: _Place) -> None:
+        self._accepted = joined(self._accepted, changed)
+        self.ends.append(("accept", place))
 
+    def _chain(self, chain: Chain, changed: Changed, depth: int) -> Changed | None:
+        """Return what comes back from a chain; None when no packet does."""
+        current: Changed | None = changed
+        returned: Changed | None = None
+        for rule in chain.rules:
+            if current is None:
+                break
+            self._steps += 1
+            met = self._met(rule, current)
+            if met is False:
+                continue
+            place = _Place(self._table, chain, rule)
+            if self._steps > _MOST_STEPS or depth > _DEEPEST:
+                self.ends.append(("unknown", place))
+                return current
+            after = current.after(rule.actions)
+            if any(isinstance(action, ActionOther) and not action.harmless for action in rule.actions):
+                self.ends.append(("unknown", place))
+            following, back = self._verdict(rule, place, after, depth)
+            returned = joined(returned, back)
+            current = following if met else joined(current, following)
+        return joined(returned, current)
 
-def _match(match: Match, packet: Passing) -> bool | None:
-    if isinstance(match, Device):
-        name = packet.in_device if match.end == "in" else packet.out_device
-        return None if name is None else any(_named(name, each) for each in match.names) is not match.invert
-    if isinstance(match, Prefix):
-        return _within(match, packet)
-    if isinstance(match, State):
-        return (packet.state in match.states) is not match.invert
-    if isinstance(match, Direction):
-        return (match.direction == "original") is not match.invert
-    if isinstance(match, MarkIs):
-        mark = packet.mark if match.of == "packet" else packet.ct_mark
-        return None if mark is None else (mark & match.mask == match.value) is not match.invert
-    if isinstance(match, Protocol):
-        return None if packet.protocol is None else (packet.protocol in match.names) is not match.invert
-    if isinstance(match, Port):
-        port = packet.source_port if match.end == "source" else packet.port
-        return None if port is None else any(low <= port <= high for low, high in match.ranges) is not match.invert
-    return None
+    def _verdict(self, rule: Rule, place: _Place, after: Changed, depth: int) -> tuple[Changed | None, Changed | None]:
+        """Return what goes on to the next rule, and what goes back to the chain that led here."""
+        match rule.verdict:
+            case "accept":
+                self._accept(after, place)
+            case "drop" | "reject":
+                self.ends.append((rule.verdict, place))
+            case "queue":
+                self.ends.append(("unknown", place))
+                return after, None
+            case "return":
+                return None, after
+            case "jump" | "goto":
+                chain = self._chains.get(rule.target)
+                if chain is None:
+                    self.ends.append(("unknown", place))
+                    return after, None
+                back = self._chain(chain, after, depth + 1)
+                return (back, None) if rule.verdict == "jump" else (None, back)
+            case "":
+                return after, None
+        return None, None
 
-
-def _named(name: str, pattern: str) -> bool:
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
-
-
-def _within(match: Prefix, packet: Passing) -> bool | None:
-    if any(network.version != packet.family for network in match.networks):
-        return False
-    if any(network.prefixlen == 0 for network in match.networks):
-        return not match.invert
-    ip = packet.source if match.end == "source" else packet.destination
-    return None if ip is None else any(ip in network for network in match.networks) is not match.invert
+    def _met(self, rule: Rule, changed: Changed) -> bool | None:
+        found: bool | None = True
+        for match in rule.matches:
+            met = meets(self._packet, changed, match, tracked=self._tracked)
+            if met is False:
+                return False
+            found = found and met
+        return found
