@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import tempfile
 from pathlib import Path
 from stat import S_ISDIR, S_ISFIFO, S_ISREG, S_ISSOCK
 from typing import BinaryIO, Final
@@ -119,6 +120,30 @@ def open_own(folder: Path, name: str, flags: int = os.O_RDONLY, mode: int = 0o60
         return descriptor
     finally:
         os.close(within)
+
+
+def create(path: Path, text: str) -> None:
+    """Write a file that is not there yet, and its directories, readable by everybody; whole or not at all.
+
+    Raises:
+        FileExistsError: something has that name already; it stays as it is.
+        OSError: the directory cannot be made or written.
+    """
+    folder = path.parent
+    for missing in reversed([above for above in (folder, *folder.parents) if not above.exists()]):
+        missing.mkdir()
+        missing.chmod(0o755)
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, 0o644)
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        # Unlike a renaming, this fails where there is a file.
+        path.hardlink_to(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def own_socket(path: Path) -> int:

@@ -13,6 +13,7 @@ from polywan.cli.suggesting import Suggesting
 
 VERBS = {
     "lab": "try polywan without hardware: providers, failures and real traffic in private namespaces",
+    "init": "find the uplinks and write the configuration",
     "check": "check the configuration",
     "doctor": "find what is wrong with this machine, and how to fix it",
     "plan": "show what would change in the kernel",
@@ -79,6 +80,7 @@ def group() -> None:
     \b
     Examples:
       polywan lab                    see it work, without hardware or root
+      polywan init                   find the uplinks, write /etc/polywan/polywan.toml
       polywan check                  check /etc/polywan/polywan.toml
       polywan status                 what every uplink does right now
     """

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from polywan.config.errors import ConfigError, Problem
-    from polywan.config.loading.loader import Loaded, file_texts, load, load_text, load_texts, load_with_warnings
+    from polywan.config.loading.loader import (
+        Loaded,
+        file_texts,
+        load,
+        load_as_if,
+        load_text,
+        load_texts,
+        load_with_warnings,
+    )
     from polywan.config.model.config import (
         Affinity,
         Bandwidth,
@@ -37,6 +45,7 @@ _HOME = {
     "Problem": "errors",
     "file_texts": "loading.loader",
     "load": "loading.loader",
+    "load_as_if": "loading.loader",
     "load_text": "loading.loader",
     "load_texts": "loading.loader",
     "load_with_warnings": "loading.loader",
@@ -64,6 +73,7 @@ __all__ = [
     "Window",
     "file_texts",
     "load",
+    "load_as_if",
     "load_text",
     "load_texts",
     "load_with_warnings",

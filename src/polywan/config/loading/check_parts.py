@@ -12,7 +12,7 @@ from polywan.config.loading.check_rules import check_rules
 from polywan.config.loading.check_shaping import check_shaped_devices, check_shaping
 from polywan.config.loading.parts import Parts
 from polywan.config.model.config import GlobalSettings, merged_health
-from polywan.config.model.numbering import DIRECT, MOST_NUMBERS, ONLY, capacity, marked
+from polywan.config.model.numbering import DIRECT, MOST_NUMBERS, ONLY, capacity, marked, widened
 from polywan.config.model.policy import Affinity, Algorithm, Policy
 from polywan.config.model.uplink import HealthSettings, Snat, Uplink
 
@@ -292,7 +292,7 @@ def _room(settings: GlobalSettings, parts: Parts) -> Iterator[ConfigFault]:
 def _more_room(mask: int, wanted: int) -> str:
     if wanted > MOST_NUMBERS:
         return f"{MOST_NUMBERS} is the maximum, whatever the mask"
-    wider = _widened(mask, wanted)
+    wider = widened(mask, wanted)
     return f"mark_mask = {wider:#x} has room for {capacity(wider)}, if no other program uses the added bits"
 
 
@@ -304,16 +304,6 @@ def _tables(settings: GlobalSettings) -> Iterator[ConfigFault]:
             f"tables {tables.start} to {tables.stop - 1} would include the system's own, 253 to 255",
             "use a number above 255, such as 6000",
         )
-
-
-def _widened(mask: int, wanted: int) -> int:
-    """Add bits to the mask until there is room: below it first, since 0x4000 and 0x8000 are kube-proxy's."""
-    lowest = (mask & -mask).bit_length() - 1
-    for bit in [*range(lowest - 1, -1, -1), *range(lowest + 1, 32)]:
-        if capacity(mask) >= wanted:
-            break
-        mask |= 1 << bit
-    return mask
 
 
 def _spoken(family: str) -> str:

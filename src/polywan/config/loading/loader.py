@@ -93,15 +93,26 @@ def load_texts(texts: Mapping[str, str]) -> Loaded:
     return _loaded_texts(texts, [])
 
 
+def load_as_if(path: FilePath, text: str) -> Loaded:
+    """Read a configuration as `load_with_warnings` would if the file had this text; the ``conf.d`` beside it counts.
+
+    Raises:
+        ConfigError: with every problem that was found.
+    """
+    problems: list[Problem] = []
+    return _loaded_texts(_texts(path, problems, main=text), problems)
+
+
 def _refuse(problems: Sequence[Problem]) -> None:
     if problems:
         raise (UnreadableError if all(p.hint == _NOT_ALLOWED for p in problems) else ConfigError)(problems)
 
 
-def _texts(path: FilePath, problems: list[Problem]) -> dict[str, str]:
-    every = (path, *_drop_ins(path.parent / "conf.d", problems))
+def _texts(path: FilePath, problems: list[Problem], main: str | None = None) -> dict[str, str]:
     # Only the file that somebody names may be a pipe, as `<(…)` of a shell.
-    texts = {str(file): _file_text(file, problems, pipes=file is path) for file in every}
+    texts = {str(path): _file_text(path, problems, pipes=True) if main is None else main}
+    for file in _drop_ins(path.parent / "conf.d", problems):
+        texts[str(file)] = _file_text(file, problems, pipes=False)
     return {name: text for name, text in texts.items() if text is not None}
 
 

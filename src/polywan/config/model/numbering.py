@@ -33,6 +33,16 @@ def capacity(mask: int) -> int:
     return min((1 << mask.bit_count()) - 2, MOST_NUMBERS)
 
 
+def widened(mask: int, wanted: int) -> int:
+    """Return the mask with bits added until there is room: below it first, since 0x4000 and 0x8000 are kube-proxy's."""
+    lowest = (mask & -mask).bit_length() - 1
+    for bit in [*range(lowest - 1, -1, -1), *range(lowest + 1, 32)]:
+        if capacity(mask) >= wanted:
+            break
+        mask |= 1 << bit
+    return mask
+
+
 def policy_name(rule: SteeringRule) -> str:
     """Return the name of the policy that a rule without an action sends its connections to."""
     base = rule.policy or (DIRECT + rule.uplink if rule.uplink is not None else "")

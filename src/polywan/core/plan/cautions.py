@@ -11,6 +11,7 @@ from ipaddress import IPv6Network, collapse_addresses
 from typing import Final
 
 from polywan.config import Uplink
+from polywan.core.detection.kinds import TUNNELS
 from polywan.core.net import FAMILIES, TABLE_MAIN, Family, IPAddress, IPNetwork, family_of
 from polywan.core.plan.lans import lans
 from polywan.core.plan.plan import ActualState
@@ -35,11 +36,6 @@ FULL_TABLE: Final = (0.9, 0.8)
 
 _UNICAST6: Final = IPv6Network("2000::/3")
 """All of the IPv6 Internet."""
-
-_TUNNELS: Final = frozenset(
-    ["wireguard", "tun", "ipip", "sit", "gre", "ip6tnl", "ip6gre", "vti", "vti6", "xfrm", "amneziawg"]
-)
-"""Kinds of links without neighbours that send by other links."""
 
 
 def cautions(
@@ -236,7 +232,7 @@ def _carriers(config: Resolved, observed: Observed) -> Iterator[str]:
 
 def _is_tunnel(uplink: Uplink, observed: Observed) -> bool:
     link = observed.links.get(uplink.interface)
-    return link is not None and link.point_to_point and link.kind in _TUNNELS
+    return link is not None and link.point_to_point and link.kind in TUNNELS
 
 
 def unusable(config: Resolved, observed: Observed, reachable: Mapping[UplinkFamily, Reach]) -> Iterator[str]:

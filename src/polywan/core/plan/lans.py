@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from polywan.core.detection.kinds import address_with_hosts, is_of_containers
 from polywan.core.net import Family, IPInterface, IPNetwork
-from polywan.core.world.observed import Link, Observed
-
-_INNER: Final = re.compile(
-    r"docker\d+|br-[0-9a-f]{12}|(virbr|lxcbr|lxdbr|incusbr|podman|cni|nerdctl)\d+|cni-.*|kube-.*"
-)
-"""Bridges of containers and virtual machines: who makes them sees to forwarding and to the chains for them."""
-
-_LONGEST: Final = {Family.V4: 30, Family.V6: 64}
-"""Longest prefix of a network that has room for hosts."""
+from polywan.core.world.observed import Observed
 
 
 class Lan(NamedTuple):
@@ -41,13 +33,7 @@ def lans(observed: Observed, uplinks: Collection[str], family: Family, *, tunnel
     for link in sorted(observed.links.values(), key=lambda link: link.index):
         if not link.usable or link.name in {"lo", *uplinks} or link.master or (link.point_to_point and not tunnels):
             continue
-        if observed.defaults_of(link.name, family) or is_inner(link):
+        if observed.defaults_of(link.name, family) or is_of_containers(link):
             continue
-        own = (ip for ip in observed.addresses_of(link.name, family) if ip.network.prefixlen <= _LONGEST[family])
-        if (first := next(own, None)) is not None:
-            yield Lan(link.name, first.network, first)
-
-
-def is_inner(link: Link) -> bool:
-    """Tell whether it is a bridge of containers or virtual machines, by its name."""
-    return _INNER.fullmatch(link.name) is not None
+        if (own := address_with_hosts(link, observed, family)) is not None:
+            yield Lan(link.name, own.network, own)

@@ -1,10 +1,10 @@
-"""Find the lease of an uplink whose router nobody else tells of, in the files of DHCP clients."""
+"""Find the leases of links in the files of DHCP clients: routers that nobody else may tell of."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from os import SEEK_END
 from pathlib import Path
@@ -39,17 +39,26 @@ def observe(kernel: Kernel, config: Resolved) -> Observed:
 
 def added(observed: Observed, config: Config, root: Path = LEASE_ROOT) -> Observed:
     """Return the world with the leases of uplinks that have an IPv4 address and no other sign of a router."""
-    found = {}
+    wanted = []
     for uplink in config.uplinks.values():
         link = observed.links.get(uplink.interface)
         if link is None or link.point_to_point or uplink.gateway != "auto":
             continue
-        own = [ip.ip for ip in observed.addresses_of(link.name, Family.V4)]
-        if not own or observed.defaults_of(link.name, Family.V4):
-            continue
-        if (lease := leases.valid(_of(link, root), link.name, own, time.time())) is not None:
-            found[link.name] = lease
+        if not observed.defaults_of(link.name, Family.V4):
+            wanted.append(link)
+    found = of_links(wanted, observed, root)
     return replace(observed, leases=found) if found else observed
+
+
+def of_links(links: Iterable[Link], observed: Observed, root: Path = LEASE_ROOT) -> dict[str, Lease]:
+    """Return the leases of these links that hold for an address that they have, by name."""
+    found = {}
+    for link in links:
+        own = [ip.ip for ip in observed.addresses_of(link.name, Family.V4)]
+        lease = leases.valid(_of(link, root), link.name, own, time.time()) if own else None
+        if lease is not None:
+            found[link.name] = lease
+    return found
 
 
 def _of(link: Link, root: Path) -> Iterator[Lease]:
