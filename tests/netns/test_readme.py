@@ -29,14 +29,18 @@ ROOT = Path(__file__).parents[2]
 RESOLVERS = ("1.1.1.1", "8.8.8.8", "9.9.9.9")
 """Whom the daemon asks by default."""
 
+WHOLE = 180
+"""Seconds that all three commands may take."""
+
 FRESH = ("/etc", "/opt", "/usr/local", "/usr/lib", "/var/lib")
 """What the commands write to: each is covered, so that the machine stays as it is."""
 
 STAND_INS = {
-    "apt-get": 'echo "apt-get $*" >> "$HOME/asked"\n',
+    "apt-get": 'echo "apt-get $* was not to be called" >&2\nexit 1\n',
     "systemd-sysusers": 'grep -q "^u polywan " /usr/lib/sysusers.d/polywan.conf\n',
     # What systemd does: the command of the unit, found by its name.
     "systemctl": (
+        'if [ "$1" = daemon-reload ]; then exit 0; fi\n'
         'test "$*" = "enable --now polywan"\n'
         "command=$(sed -n 's/^ExecStart=//p' /etc/systemd/system/polywan.service)\n"
         'env -i PATH=/usr/local/bin:/usr/bin:/bin PYTHONPATH="$PYTHONPATH" $command > "$HOME/log" 2>&1 &\n'
@@ -61,6 +65,16 @@ def rename(lab: Lab, uplink: LabUplink, device: str) -> None:
     lab.router.ip(re.sub(rf"\bdev {uplink.interface}\b", f"dev {device}", line) for line in bring_up(uplink))
 
 
+ENTER = """\
+polywan() {
+    case $1 in
+    init) printf '\\n\\n\\n' | python3 -c 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)' polywan "$@" ;;
+    *) command polywan "$@" ;;
+    esac
+}"""
+"""Questions are answered at a terminal, by pressing Enter."""
+
+
 def script(home: Path) -> str:
     """The README's commands over a machine that is covered, kept running until it is ended."""
     covers = []
@@ -78,7 +92,11 @@ def script(home: Path) -> str:
             "rm -rf /opt/polywan /etc/polywan /var/lib/polywan /usr/local/bin/polywan",
             "mkdir -p /etc/systemd/system /usr/lib/sysusers.d /run/polywan",
             "mount -t tmpfs tmpfs /run/polywan",
+            ENTER,
+            "date +%s > $HOME/began",
             block(),
+            "date +%s > $HOME/ended",
+            "polywan status",
             f"touch {home}/done",
             "wait",
             "sleep infinity",
@@ -135,20 +153,22 @@ def test_the_readme_typed_as_it_stands_balances_the_lan(lab_of: BuildLab, wait_f
         if not (home / "covered").exists():
             pytest.skip(f"folders cannot be covered here: {said()}")
         assert (home / "done").exists(), said()
-        assert (home / "asked").read_text() == "apt-get update\napt-get install -y python3-venv nftables\n"
+        began, ended = (int((home / name).read_text()) for name in ("began", "ended"))
+        assert ended - began < WHOLE
 
         async def story() -> None:
             opened = await open_connections(lab, 40, SERVERS[Family.V4][0])
             opened.close()
-            assert shares(a.uplink for a in opened.attempts) == {1: 30, 2: 10}, said()
+            assert shares(a.uplink for a in opened.attempts) == {1: 20, 2: 20}, said()
 
         with_servers(lab, story)
-        assert {"fibre", "dsl", "lte"} <= {line.split()[0] for line in said().splitlines() if line}
+        assert {"eth1", "eth2"} <= {line.split()[0] for line in said().splitlines() if line}
     finally:
         os.killpg(typed.pid, signal.SIGKILL)
         typed.wait()
 
 
-def test_what_is_to_be_typed_fits_one_screen() -> None:
-    assert block().count("\n") <= 24
-    assert max(map(len, block().splitlines())) <= 110
+def test_three_commands_are_to_be_typed() -> None:
+    lines = block().splitlines()
+    assert [line.split()[0] for line in lines] == ["./scripts/install", "polywan", "systemctl"]
+    assert max(map(len, lines)) <= 110
