@@ -149,6 +149,10 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "udhcpc": (_tool("udhcpc"), "udhcpc is absent (package udhcpc)"),
     "dhclient": (_tool("dhclient"), "dhclient is absent (package isc-dhcp-client)"),
     "dhcpcd": (_tool("dhcpcd"), "dhcpcd is absent (package dhcpcd-base)"),
+    "uml": (
+        lambda: "User Mode Linux" in Path("/proc/cpuinfo").read_text("ascii"),
+        "this kernel has no settings that a test may change: it is the machine's own",
+    ),
     "root": (
         lambda: Path("/proc/self/uid_map").read_text("ascii").split() == ["0", "0", "4294967295"],
         "this kernel has no other users in namespaces of an ordinary one (run as root)",

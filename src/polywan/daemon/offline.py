@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from polywan.api.why import Explanation
 from polywan.config import Config, load_with_warnings
 from polywan.core.engine import step as engine
 from polywan.core.errors import NotPermitted, PolywanError
+from polywan.core.plan.cautions import of_the_box
 from polywan.core.plan.plan import ActualState, Plan
 from polywan.core.resolved import resolve
 from polywan.core.routing.nexthops import Nexthop, NexthopGroup
@@ -180,6 +181,26 @@ def plan(config: Config, state_dir: Path, observed: Path | None) -> tuple[Plan, 
     state, effects, warning = _first_decision(config, state_dir, observed)
     plans = [effect.plan for effect in effects if isinstance(effect, Apply)]
     return (plans[0] if plans else Plan()), tuple(filter(None, (warning, *state.decision.warnings)))
+
+
+def own_warnings(config: Config, state_dir: Path, said: Collection[str] | None) -> tuple[str, ...]:
+    """Return what polywan itself warns of, but for what `polywan doctor` finds by checks of its own.
+
+    Args:
+        config: the file.
+        state_dir: where the daemon keeps its memory.
+        said: the warnings of a running daemon; None for those of a first decision.
+
+    Raises:
+        PolywanError: the kernel cannot be read.
+    """
+    state, _, _ = _first_decision(config, state_dir, None)
+    warnings = state.decision.warnings if said is None else said
+    known = state.known
+    if known.config is None or known.observed is None or known.actual is None:
+        return tuple(warnings)
+    covered = {*of_the_box(known.config, known.observed, known.actual, state.decision.reach, warnings)}
+    return tuple(text for text in warnings if text not in covered)
 
 
 def explain(config_path: Path, state_dir: Path, observed: Path, words: Mapping[str, str]) -> Explanation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from polywan.api.doctor import Finding
 from polywan.api.events import LinkEvent
@@ -45,7 +45,10 @@ class Box:
         observed: links, addresses, defaults and policy rules of others.
         config, config_path: the file, where there is a good one; `config_faults`: what is wrong with it.
         status: what a running daemon says; None without one.
-        conflicts: what polywan says of rules and settings of others, and what of the file cannot work here.
+        in_force: the configuration that the running daemon works by, as JSON has it; None without one.
+        conflicts: what polywan itself warns of, but for what there are checks for; of the file on this box, or of the
+            running daemon.
+        lacking: what the kernel and the system lack of what polywan needs; of a box that has a file.
         egresses: by which links, tables and marks connections leave.
         lans: networks behind this box.
         routes: default routes and connected routes of every table.
@@ -68,7 +71,9 @@ class Box:
     config_path: str = ""
     config_faults: tuple[str, ...] = ()
     status: Status | None = None
+    in_force: Mapping[str, Any] | None = None
     conflicts: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
     egresses: tuple[Egress, ...] = ()
     lans: tuple[Lan, ...] = ()
     routes: tuple[TableRoute, ...] = ()

@@ -57,8 +57,7 @@ def cautions(
     for family in FAMILIES:
         if any(f is family and isinstance(path, Path) for (_, f), path in reachable.items()):
             yield from _elsewhere(config, observed, family)
-    yield from _not_forwarded(config, observed, actual, reachable)
-    yield from _full(actual.sysctls, before)
+    yield from of_the_box(config, observed, actual, reachable, before)
     yield from _leased(config, observed)
     yield from _gateways(config, observed)
     # While a link is being set up it has no router for a moment: a box that does not forward is not told.
@@ -67,6 +66,21 @@ def cautions(
     yield from _carriers(config, observed)
     yield from obstacles(config, actual.queues)
     yield from shared_rates(config, observed)
+
+
+def of_the_box(
+    config: Resolved,
+    observed: Observed,
+    actual: ActualState,
+    reachable: Mapping[UplinkFamily, Reach],
+    before: Collection[str] = (),
+) -> Iterator[str]:
+    """Yield those about the box whoever set it up: what `polywan doctor` has checks of its own for, with evidence.
+
+    The arguments are those of `cautions`, which has these sentences too.
+    """
+    yield from _not_forwarded(config, observed, actual, reachable)
+    yield from _full(actual.sysctls, before)
 
 
 def _elsewhere(config: Resolved, observed: Observed, family: Family) -> Iterator[str]:

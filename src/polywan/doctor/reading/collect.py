@@ -80,6 +80,7 @@ async def read_box(places: Places) -> Box:
             "scripts": lambda: scripts.read(places.root),
             "machine": lambda: machine.read(places),
             "events": lambda: tuple(own.events(places.runtime_dir)),
+            "in_force": lambda: own.in_force(places.runtime_dir),
         }
     )
     file = reading.found.pop("file", own.File())
@@ -96,7 +97,8 @@ async def read_box(places: Places) -> Box:
             "answers": lambda: network.answers(chain.from_iterable(check.asks(box) for check in CHECKS)),
             "locks": lambda: scripts.locks(places.root, box.scripts),
             "line": line.ask(box),
-            "conflicts": lambda: own.conflicts(file.config, places.state_dir) if file.config else (),
+            "conflicts": lambda: own.conflicts(file.config, places.state_dir, box.status),
+            "lacking": lambda: own.lacking(file.config) if file.config else (),
         }
     )
     return replace(box, **later.found, unread=later.unread)

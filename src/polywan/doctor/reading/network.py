@@ -69,6 +69,7 @@ def settings(observed: Observed) -> Mapping[str, str]:
     """Return the settings below /proc/sys that checks look at."""
     devices = ("all", "default", *observed.links)
     paths = [f"net/ipv4/conf/{device}/{name}" for device in devices for name in _PER_DEVICE]
+    paths += [f"net/ipv6/conf/{device}/accept_ra" for device in devices]
     known = ((path, sysctl.read(path)) for path in (*_SETTINGS, *paths))
     return {path: value for path, value in known if value is not None}
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from polywan import presence
 from polywan.api import calls
 from polywan.api.events import LinkEvent
-from polywan.api.requests import Nothing, OfEvents
+from polywan.api.requests import Nothing, OfEvents, What
 from polywan.api.status import Status
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
 from polywan.config import Config, load_with_warnings
-from polywan.core.errors import ConfigError, ControlError
+from polywan.core.errors import ConfigError, ControlError, NotPermitted
+from polywan.core.routing.sysctls import wants_multipath
+from polywan.kernel.linux import LinuxKernel
 
 DAY: Final = 86400.0
 _PATIENCE: Final = 4.0
@@ -71,12 +74,44 @@ def events(chosen: Path | None) -> Sequence[LinkEvent]:
     return client.ask(calls.JOURNAL, OfEvents(since=f"{DAY / 3600:.0f}h")).events
 
 
-def conflicts(config: Config, state_dir: Path) -> tuple[str, ...]:
-    """Return what a first decision warns of.
+def in_force(chosen: Path | None) -> Mapping[str, Any] | None:
+    """Return the configuration that a running daemon works by, as JSON has it; None without one.
+
+    Raises:
+        ControlError: as `status`.
+    """
+    client = _client(chosen) if presence.found() is not None else None
+    if client is None:
+        return None
+    text = client.ask(calls.SHOW, What(what="config")).text
+    return json.loads(text) if text else None
+
+
+def conflicts(config: Config | None, state_dir: Path, running: Status | None) -> tuple[str, ...]:
+    """Return what polywan warns of: a running daemon, or a first decision; but for what checks find by themselves.
 
     Raises:
         PolywanError: the kernel cannot be read.
     """
     from polywan.daemon import offline
 
-    return offline.plan(config, state_dir, None)[1]
+    if config is None:
+        return running.warnings if running is not None else ()
+    return offline.own_warnings(config, state_dir, running.warnings if running is not None else None)
+
+
+def lacking(config: Config) -> tuple[str, ...]:
+    """Return what the kernel and the system lack of what polywan needs; its modules are loaded, as by polywan itself.
+
+    Raises:
+        NotPermitted: this user may not ask.
+        PolywanError: a question failed in a way that does not tell.
+    """
+    kernel = LinuxKernel()
+    try:
+        missing = kernel.missing(multipath=wants_multipath(config))
+    finally:
+        kernel.close()
+    if any("CAP_NET_ADMIN" in text for text in missing):
+        raise NotPermitted("what the kernel lacks is shown to root only")
+    return tuple(missing)
