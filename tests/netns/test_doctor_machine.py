@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from polywan.api.doctor import Finding
+from polywan.api import calls
+from polywan.api.codec import decode
+from polywan.api.doctor import Diagnosis, Finding
+from polywan.api.requests import What
 from polywan.core.net import Family
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
@@ -21,7 +27,8 @@ from support.dhcp import own_etc
 from support.doctor import doctor, of, only
 
 if TYPE_CHECKING:
-    from support.netns import BuildLab, StartDaemon
+    from polywan.lab.daemon import DaemonProcess
+    from support.netns import BuildLab, StartDaemon, WaitFor
 
 TRACKING = Path("/proc/sys/net/netfilter")
 MOST = 300_000
@@ -202,16 +209,75 @@ def test_what_the_daemon_warns_of_is_repeated_but_for_what_other_checks_find(
     assert of(found, "forwarding-off") != []
 
 
-def test_zones_that_differ_are_found_by_rules_with_time(lab: Lab, start_daemon: StartDaemon, write: Write) -> None:
+def test_zones_that_differ_are_found_by_rules_with_time_and_the_daemon_follows_a_new_zone(
+    lab: Lab, start_daemon: StartDaemon, write: Write, wait_for: WaitFor
+) -> None:
     text = configuration(lab.topology, (1, 1, 1)) + '[[rules]]\nuplink = "isp1"\ntime = "mon-fri 08:00-18:00"\n'
     daemon = start_daemon(lab, text)
-    lead_to(write("/etc/localtime", ""), "/usr/share/zoneinfo/Europe/Berlin")
+    zone = write("/etc/localtime", "")
+    lead_to(zone, "/usr/share/zoneinfo/Asia/Tokyo")
+    wait_for(lambda: hours(daemon)[0] == (24 - 1) * 3600, what="the hours of Tokyo")
+    lead_to(zone, "/usr/share/zoneinfo/Europe/Berlin")
     write("/etc/timezone", "Europe/Berlin\n")
     assert of(doctor(lab.router, config=daemon.config, state=daemon.state), "time-zone") == []
 
     write("/etc/timezone", "America/Lima\n")
     finding = only(doctor(lab.router, config=daemon.config, state=daemon.state), "time-zone")
     assert "the time zone is Europe/Berlin, and /etc/timezone says America/Lima" in finding.what
+
+
+def hours(daemon: DaemonProcess) -> list[int]:
+    """Seconds of the UTC day at which spans of rules begin, the last ones first."""
+    text = daemon.client.ask(calls.SHOW, What(what="nft")).text
+    return sorted((int(begin) for begin in re.findall(r"meta hour \{ (\d+)-", text)), reverse=True)
+
+
+LIBNFTABLES_AWAY = """
+mount --bind /dev/null "$(ldconfig -p | sed -n 's/.*libnftables.so.1.* => //p' | head -n 1)" || exit
+"""
+PPPD_AWAY = """
+[ ! -e /usr/sbin/pppd ] || { touch /run/nothing && mount --bind /run/nothing /usr/sbin/pppd; } || exit
+"""
+CLOCK_OF_LATER = """
+mount -t tmpfs later /var/lib && mkdir -p /var/lib/systemd/timesync || exit
+touch -d '+3 days' /var/lib/systemd/timesync/clock || exit
+"""
+
+
+def doctor_where(place: Namespace, script: str, config: Path) -> Diagnosis:
+    """Return what doctor finds once a script has changed what only it sees."""
+    argv = [sys.executable, "-m", "polywan", "doctor", "--json", "--config", str(config)]
+    done = place.run(["unshare", "--mount", "sh", "-c", f'{script}exec "$@"', "sh", *argv], check=False)
+    assert done.returncode == 6, done.stderr
+    return decode(Diagnosis, json.loads(done.stdout))
+
+
+@pytest.fixture
+def dialled(tmp_path: Path) -> Path:
+    """A file with an uplink that is dialled."""
+    file = tmp_path / "polywan.toml"
+    file.write_text('[uplinks.dsl]\ninterface = "ppp0"\n', encoding="utf-8")
+    return file
+
+
+def test_a_library_that_is_not_there_is_found_with_its_packages(lab: Lab, dialled: Path) -> None:
+    finding = of(doctor_where(lab.router, LIBNFTABLES_AWAY, dialled), "missing-feature")[0]
+
+    assert finding.severity == "fault"
+    assert "libnftables1" in finding.evidence[0]
+
+
+def test_pppd_that_is_not_there_is_found_where_an_uplink_is_dialled(lab: Lab, dialled: Path) -> None:
+    finding = of(doctor_where(lab.router, PPPD_AWAY, dialled), "missing-feature")[0]
+
+    assert finding.what == "ppp0 is not there, and pppd(8) is not installed"
+
+
+def test_a_clock_behind_what_a_time_service_has_confirmed_is_found(lab: Lab, dialled: Path) -> None:
+    finding = only(doctor_where(lab.router, CLOCK_OF_LATER, dialled), "clock-unset")
+
+    assert finding.severity == "fault"
+    assert "/var/lib/systemd/timesync/clock" in finding.evidence[0]
 
 
 def sized() -> int:

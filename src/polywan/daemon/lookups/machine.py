@@ -58,6 +58,8 @@ class Local:
 
 def look(wanted: References, before: Local, mounts: Path = groups.MOUNTS) -> Local:
     """Look at everything that is wanted; files that did not change are not read."""
+    # The C library looks at /etc/localtime when it is told to, and otherwise once in a process's life.
+    time.tzset()
     now = time.time()
     return Local(
         lists={path: look_at(path, before.lists.get(path, ListState()), now) for path in wanted.lists},

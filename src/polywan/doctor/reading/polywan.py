@@ -15,7 +15,7 @@ from polywan.api.status import Status
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
 from polywan.config import Config, load_with_warnings
-from polywan.core.errors import ConfigError, ControlError, NotPermitted
+from polywan.core.errors import ConfigError, ControlError, MissingFeature, NotPermitted
 from polywan.core.routing.sysctls import wants_multipath
 from polywan.kernel.linux import LinuxKernel
 
@@ -107,7 +107,10 @@ def lacking(config: Config) -> tuple[str, ...]:
         NotPermitted: this user may not ask.
         PolywanError: a question failed in a way that does not tell.
     """
-    kernel = LinuxKernel()
+    try:
+        kernel = LinuxKernel()
+    except MissingFeature as error:
+        return (str(error),)
     try:
         missing = kernel.missing(multipath=wants_multipath(config))
     finally:

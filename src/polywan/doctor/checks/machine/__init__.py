@@ -20,7 +20,7 @@ from polywan.doctor.checks.machine import (
 
 MACHINE: Final[tuple[Check, ...]] = (
     Check("config-faults", config_faults.check),
-    Check("missing-feature", missing_feature.check, ("lacking", "observed", "machine")),
+    Check("missing-feature", missing_feature.check, ("lacking", "machine")),
     Check("conntrack-full", conntrack_full.check, ("settings", "machine")),
     Check("conntrack-buckets", conntrack_buckets.check, ("settings", "machine")),
     Check("sysctl-undone", sysctl_undone.check, ("observed", "settings", "machine")),

@@ -23,7 +23,8 @@ def check(box: Box) -> Iterator[Finding]:
     if box.config is None:
         return
     dialled = [u.interface for u in box.config.uplinks.values() if u.interface.startswith("ppp")]
-    absent = [device for device in dialled if device not in box.observed.links]
+    # Without links nothing was read of them.
+    absent = [device for device in dialled if box.observed.links and device not in box.observed.links]
     if absent and "pppd" in box.machine.absent:
         yield _pppd(absent)
     if useful := [tool for tool in _USEFUL if tool in box.machine.absent]:
@@ -54,7 +55,7 @@ def _pppd(devices: list[str]) -> Finding:
         what=f"{' and '.join(devices)} {'is' if len(devices) == 1 else 'are'} not there, and pppd(8) is not installed",
         evidence=("`pppd` is not found", *(f"`ip link show dev {device}` finds no device" for device in devices)),
         consequence="these uplinks cannot be dialled, and stay `missing`",
-        fix=Fix(how="install the package ppp, and for PPPoE on Debian also pppoe"),
+        fix=Fix(how="install the package ppp, which also brings the plugin for PPPoE"),
     )
 
 

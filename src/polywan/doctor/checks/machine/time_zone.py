@@ -49,10 +49,7 @@ def _of_files(local: str, named: str, which: str) -> Finding:
         what=f"the time zone is {local}, and /etc/timezone says {named}",
         evidence=(f"/etc/localtime leads to {local}, which counts", f"/etc/timezone says {named}"),
         consequence=f"{which} with `time` counts in {local}",
-        fix=Fix(
-            how=f"if {named} is meant: timedatectl set-timezone {named}, and restart polywan, which keeps the zone "
-            "that it started with; otherwise correct /etc/timezone"
-        ),
+        fix=Fix(how=f"if {named} is meant: timedatectl set-timezone {named}; otherwise correct /etc/timezone"),
     )
 
 
@@ -63,5 +60,5 @@ def _of_utc(local: str, which: str) -> Finding:
         what=f"the time zone is {local}, and {which} depends on the time of day",
         evidence=(f"/etc/localtime leads to {local}",),
         consequence="hours in `time` are those of UTC, in summer and winter",
-        fix=Fix(how="if local time is meant: timedatectl set-timezone REGION/CITY, and restart polywan"),
+        fix=Fix(how="if local time is meant: timedatectl set-timezone REGION/CITY"),
     )
