@@ -172,6 +172,10 @@ def test_a_changed_file_and_another_file_are_found(lab: Lab, start_daemon: Start
     daemon.reload()
     assert of(doctor(lab.router, config=daemon.config, state=daemon.state), "two-configurations") == []
 
+    link = daemon.config.with_name("link.toml")
+    link.symlink_to(daemon.config)
+    assert of(doctor(lab.router, config=link, state=daemon.state), "two-configurations") == []
+
     other = daemon.config.with_name("other.toml")
     other.write_text(text, encoding="utf-8")
     found = only(doctor(lab.router, config=other, state=daemon.state), "two-configurations")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from polywan.core.net import TABLE_MAIN, Family
 from polywan.core.plan.lans import Lan
@@ -73,6 +75,41 @@ def test_files_are_read_in_the_order_of_their_names_and_those_of_etc_hide_the_pa
 
     assert with_systemd == ["own", "packaged", "run", ""]
     assert without == [*with_systemd, "last"]
+
+
+@pytest.mark.parametrize(("word", "applied"), [("yes", True), ("no", False)])
+def test_what_ufw_applies_comes_last_where_it_is_on(tmp_path: Path, word: str, *, applied: bool) -> None:
+    write(tmp_path, "etc/ufw/ufw.conf", f"# ENABLED=yes\nENABLED={word}\n")
+    write(tmp_path, "etc/ufw/sysctl.conf", "net/ipv4/conf/all/rp_filter=1\n")
+    write(tmp_path, "etc/sysctl.d/99-own.conf", "net.ipv4.conf.all.rp_filter = 2\n")
+
+    line = decisive(boot_settings(tmp_path, systemd=True), "net/ipv4/conf/all/rp_filter")
+
+    assert line is not None
+    assert (line.value, line.file.path) == (
+        ("1", "/etc/ufw/sysctl.conf") if applied else ("2", "/etc/sysctl.d/99-own.conf")
+    )
+
+
+KEYS = st.sampled_from(["net.ipv4.ip_forward", "net.ipv4.conf.wan2.rp_filter", "net/ipv4/conf/wan2/rp_filter"])
+
+
+@given(st.lists(st.tuples(KEYS, st.integers(0, 2)), max_size=8), st.integers(0, 8))
+def test_of_lines_that_name_a_setting_the_last_counts_however_they_are_spread_over_files(
+    lines: list[tuple[str, int]], cut: int
+) -> None:
+    texts = [f"{key} = {value}\n" for key, value in lines]
+    files = [SettingsFile("/a", "".join(texts[:cut])), SettingsFile("/b", "".join(texts[cut:]))]
+    last = {key.replace(".", "/"): str(value) for key, value in lines}
+
+    line = decisive(files, WAN2)
+
+    assert (line.value if line is not None else None) == last.get(WAN2)
+
+
+@given(st.text())
+def test_no_text_is_too_odd(text: str) -> None:
+    decisive([SettingsFile("/etc/sysctl.d/odd.conf", text)], WAN2)
 
 
 LAN = Lan("lan0", ip_interface("10.0.0.1/24").network, ip_interface("10.0.0.1/24"))

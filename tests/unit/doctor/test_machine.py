@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,14 +16,15 @@ from polywan.core.plan.cautions import TRACKING_COUNT, TRACKING_LIMIT
 from polywan.doctor.box import Box
 from polywan.doctor.checks.machine import MACHINE
 from polywan.doctor.checks.machine.keep import SETTINGS_FILE
-from polywan.doctor.facts.machine import Clock, MachineFacts, Process, Unit
+from polywan.doctor.facts.machine import Clock, MachineFacts, Process, Unit, config_of
+from polywan.doctor.reading.machine import tracking
 from support.engine_world import config, world
 
 BUCKETS = "net/netfilter/nf_conntrack_buckets"
 FILE = "/etc/polywan/polywan.toml"
 NOW = datetime(2027, 3, 1, tzinfo=UTC).timestamp()
 ENABLED = Unit("/usr/lib/systemd/system/polywan.service", enabled=True, masked=False)
-SERVICE = Process(7, ("python3", "/usr/bin/polywan", "run"), "/", "/system.slice/polywan.service")
+SERVICE = Process(7, ("python3", "/usr/bin/polywan", "run"), "/system.slice/polywan.service")
 
 
 def box_of(machine: Mapping[str, Any] | None = None, **fields: Any) -> Box:
@@ -58,6 +59,13 @@ def test_a_table_that_was_full_is_a_note_with_the_counter_that_shows_it() -> Non
     assert finding.severity == "note"
     assert "drop = 2, early_drop = 3" in finding.evidence[1]
     assert "insert_failed" not in finding.evidence[1]
+
+
+def test_counters_of_tracking_are_sums_over_processors_of_hexadecimal_numbers() -> None:
+    text = "entries  found early_drop\n0000000a 00000001 0000000f\n0000000a 00000000 00000001\n"
+
+    assert tracking(text) == {"found": 1, "early_drop": 16}
+    assert tracking("") == {}
 
 
 @pytest.mark.parametrize("box", [tracked(10, 0), box_of(), tracked(10, 100, tracking={"drop": 5, "insert_failed": 2})])
@@ -252,29 +260,28 @@ def test_a_daemon_is_not_started_with_a_bad_file() -> None:
     assert finding.fix.steps == ()
 
 
-def with_arguments(*words: str) -> Callable[[], dict[str, Any]]:
-    return lambda: {"daemon": SERVICE._replace(arguments=("python3", "polywan", *words), directory="/root")}
-
-
 @pytest.mark.parametrize(
-    ("words", "other"),
+    ("words", "file"),
     [
-        (("run",), None),
-        (("run", "--config", FILE), None),
-        (("run", "-c", "../etc/polywan/polywan.toml"), None),
-        (("-c", "from multiprocessing"), None),
+        (("run",), FILE),
+        (("run", "--config", "/srv/wan.toml"), "/srv/wan.toml"),
+        (("run", "-c", "wan.toml", "--verbose"), "wan.toml"),
         (("run", "--config=/srv/wan.toml"), "/srv/wan.toml"),
-        (("run", "--config", "wan.toml"), "/root/wan.toml"),
+        (("-c", "from multiprocessing"), None),
+        ((), None),
     ],
 )
-def test_a_daemon_with_another_file_is_found(words: tuple[str, ...], other: str | None) -> None:
-    findings = found(box_of(with_arguments(*words)(), config=config(1)), "two-configurations")
-    assert [other in finding.what for finding in findings if other] == ([True] if other else [])
-    assert bool(findings) is bool(other)
+def test_a_daemons_file_is_among_its_arguments(words: tuple[str, ...], file: str | None) -> None:
+    assert config_of(("python3", "/usr/bin/polywan", *words)) == file
 
 
-def test_another_file_is_all_there_is_where_the_usual_one_is_not() -> None:
-    assert found(box_of(with_arguments("run", "--config", "/srv/wan.toml")()), "two-configurations") == []
+@pytest.mark.parametrize(("used", "other"), [(None, False), (FILE, False), ("/srv/wan.toml", True)])
+def test_a_daemon_with_another_file_is_found(used: str | None, *, other: bool) -> None:
+    machine = {"daemon": SERVICE._replace(config=used), "config": FILE}
+    findings = found(box_of(machine, config=config(1)), "two-configurations")
+    assert [finding.what for finding in findings] == [f"the daemon uses {used}, not {FILE}"] * other
+    # Where the usual file is not there, the other one is all there is.
+    assert found(box_of(machine), "two-configurations") == []
 
 
 def shown(configuration: Config) -> Any:

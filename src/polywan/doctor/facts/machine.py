@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from polywan.doctor.facts.boot_settings import SettingsFile
 
@@ -38,16 +38,31 @@ class Process(NamedTuple):
 
     Attributes:
         arguments: as it was started.
-        directory: its working directory.
         group: its control group, as /proc/PID/cgroup has it.
         zone: its TZ; None when it has none, or may not be seen.
+        config: its file, where links lead; None when that is not known.
     """
 
     pid: int
     arguments: tuple[str, ...]
-    directory: str
     group: str
     zone: str | None = None
+    config: str | None = None
+
+
+_OPTIONS: Final = ("--config", "-c")
+_DEFAULT: Final = "/etc/polywan/polywan.toml"
+
+
+def config_of(arguments: Sequence[str]) -> str | None:
+    """Return the file that a daemon was started with; None when these are not the arguments of `polywan run`."""
+    if "run" not in arguments:
+        return None
+    for word, following in zip(arguments, (*arguments[1:], ""), strict=True):
+        name, assigned, value = word.partition("=")
+        if name in _OPTIONS:
+            return value if assigned else following
+    return _DEFAULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +79,7 @@ class MachineFacts:
         systemd: it runs this box.
         unit: of polywan.
         daemon: that of this network namespace; `elsewhere`: process ids of those of other ones.
+        config: the file at hand, where links lead.
         unread_files: files of conf.d that polywan does not read, and their texts.
     """
 
@@ -78,4 +94,5 @@ class MachineFacts:
     unit: Unit | None = None
     daemon: Process | None = None
     elsewhere: tuple[int, ...] = ()
+    config: str = ""
     unread_files: Mapping[str, str] = field(default_factory=dict)

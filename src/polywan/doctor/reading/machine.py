@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from polywan import presence
 from polywan.child import CLEAN
 from polywan.doctor.facts.boot_settings import SettingsFile
-from polywan.doctor.facts.machine import Clock, MachineFacts, Process, Unit
+from polywan.doctor.facts.machine import Clock, MachineFacts, Process, Unit, config_of
 from polywan.kernel import clock
 from polywan.kernel.sysctl import SYSCTL_ROOT
 
@@ -46,6 +47,7 @@ def read(places: Places) -> MachineFacts:
         unit=unit(root) if systemd else None,
         daemon=_daemon(),
         elsewhere=tuple(_elsewhere()),
+        config=os.path.realpath(places.config),
         unread_files=_unread_files(places.config.parent / "conf.d"),
     )
 
@@ -62,14 +64,20 @@ def tracking(text: str) -> Mapping[str, int]:
 
 
 def boot_settings(root: Path, *, systemd: bool) -> Iterator[SettingsFile]:
-    """Yield the files of sysctl.d(5) in order; without systemd, sysctl(8) reads /etc/sysctl.conf last."""
+    """Yield the files of sysctl.d(5) in order; without systemd, sysctl(8) reads /etc/sysctl.conf last.
+
+    After all of them ufw(8), if it is on, applies a file of its own, which in Ubuntu asks for strict filtering.
+    """
     files: dict[str, Path] = {}
     for folder in _SETTINGS:
         for file in _entries(root / folder):
             if file.name.endswith(".conf"):
                 files.setdefault(file.name, file)
     ordered = [file for _, file in sorted(files.items())]
-    for file in ordered if systemd else [*ordered, root / "etc/sysctl.conf"]:
+    last = [] if systemd else [root / "etc/sysctl.conf"]
+    if re.search(r"^ENABLED=[\"']?yes", _text(root / "etc/ufw/ufw.conf"), re.MULTILINE):
+        last.append(root / "etc/ufw/sysctl.conf")
+    for file in [*ordered, *last]:
         yield SettingsFile(f"/{file.relative_to(root)}", _text(file))
 
 
@@ -139,12 +147,16 @@ def _daemon() -> Process | None:
         return None
     folder = Path(f"/proc/{found.pid}")
     environment = _zero_ended(folder / "environ")
+    arguments, directory = _zero_ended(folder / "cmdline"), _link(folder / "cwd")
+    named = config_of(arguments)
+    # A relative name means nothing without the folder.
+    known = named is not None and (directory or named.startswith("/"))
     return Process(
         pid=found.pid,
-        arguments=_zero_ended(folder / "cmdline"),
-        directory=_link(folder / "cwd"),
+        arguments=arguments,
         group=_text(folder / "cgroup").strip().rpartition(":")[2],
         zone=next((word[3:] for word in environment if word.startswith("TZ=")), None),
+        config=os.path.realpath(os.path.join(directory, named or "")) if known else None,
     )
 
 

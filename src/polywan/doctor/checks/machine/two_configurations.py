@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from json import dumps
-from posixpath import join, normpath
 from typing import Final
 
 from polywan.api.doctor import Finding, Fix, Step
@@ -13,8 +12,6 @@ from polywan.core.words import counted
 from polywan.doctor.box import Box
 from polywan.doctor.facts.machine import Process
 
-_OPTIONS: Final = ("--config", "-c")
-_DEFAULT: Final = "/etc/polywan/polywan.toml"
 _MOST: Final = 5
 _OURS: Final = re.compile(r"^\s*(\[uplinks\.|\[policies\.|\[\[rules\]\]|\[global\]|\[health\])", re.MULTILINE)
 _PUT_ASIDE: Final = re.compile(r"(~|[.-](bak|orig|old|save|disabled|off|sample|example|(dpkg|rpm|ucf)[-a-z]*))$")
@@ -23,10 +20,9 @@ _PUT_ASIDE: Final = re.compile(r"(~|[.-](bak|orig|old|save|disabled|off|sample|e
 def check(box: Box) -> Iterator[Finding]:
     """Compare the daemon's file with the one at hand, and both with what is in force."""
     daemon = box.machine.daemon
-    used = _file_of(daemon) if daemon is not None else None
-    if daemon is not None and used is not None and used != normpath(box.config_path):
+    if daemon is not None and daemon.config is not None and daemon.config != box.machine.config:
         if box.config is not None or box.config_faults:
-            yield _other_file(box, daemon, used)
+            yield _other_file(box, daemon, daemon.config)
     elif box.config is not None and box.in_force is not None:
         differences = list(_differences(box.in_force, box.config.model_dump(mode="json", by_alias=True)))
         if differences:
@@ -34,18 +30,6 @@ def check(box: Box) -> Iterator[Finding]:
     for path, text in box.machine.unread_files.items():
         if _OURS.search(text) and not _PUT_ASIDE.search(path):
             yield _unread(path)
-
-
-def _file_of(daemon: Process) -> str | None:
-    """Return the file that a daemon was started with; None when its arguments are not those of `polywan run`."""
-    words = daemon.arguments
-    if "run" not in words:
-        return None
-    for word, following in zip(words, (*words[1:], ""), strict=True):
-        name, assigned, value = word.partition("=")
-        if name in _OPTIONS:
-            return normpath(join(daemon.directory, value if assigned else following))
-    return _DEFAULT
 
 
 def _other_file(box: Box, daemon: Process, used: str) -> Finding:
