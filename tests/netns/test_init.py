@@ -187,6 +187,14 @@ def test_nothing_in_the_kernel_is_touched(two: Lab, file: Path) -> None:
     assert state() == before
 
 
+def test_looking_needs_no_privileges_and_complains_of_nothing(two: Lab) -> None:
+    without = ["setpriv", "--bounding-set=-net_admin,-net_raw", "--inh-caps=-net_admin,-net_raw"]
+    done = two.router.run([*without, sys.executable, "-m", "polywan", "init", "--print"], check=False)
+    assert done.returncode == 0
+    assert "[uplinks.wan1]" in done.stdout
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["lan0", "wan1", "wan2", "no"]
+
+
 def test_from_init_to_balanced_traffic(two: Lab, file: Path, start_daemon: StartDaemon) -> None:
     """The whole way with what `init` writes; only the targets are the lab's, since there is no Internet here."""
     began = time.monotonic()

@@ -83,7 +83,12 @@ def _nftables(nft: Nftables) -> Iterator[str]:
 
 
 def has_flowtable(nft: Nftables) -> bool:
-    """True when the kernel has flowtables, with counters (Linux 5.7), and tables that belong to a socket (5.12)."""
+    """True when the kernel has flowtables, with counters (Linux 5.7), and tables that belong to a socket (5.12).
+
+    False for who may not ask: libnftables would tell the terminal so by itself.
+    """
+    if not has_net_admin():
+        return False
     chain = Chain((NftRule("flow add @flows", "check"),), Hook("filter", "forward", 300))
     table = NftTable(chains={"check": chain}, flowtables={"flows": NftFlowtable(("lo",), 10)})
     try:
