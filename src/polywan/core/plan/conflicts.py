@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from polywan.core.marks import FALLBACK, FIRST_SPECIFIC, FIRST_TCP, PAST
 from polywan.core.net import FAMILIES, TABLE_MAIN
@@ -18,12 +19,36 @@ from polywan.core.world.observed import Observed
 PRIORITY_BAND = PAST
 """Width of the priority band that polywan uses, counted from `global.priority`."""
 
-MASKS = (0x3F00_0000, 0x3F00, 0xFF00, 0x3F_0000, 0x3F)
+MASKS: Final = (0x3F00_0000, 0x3F00, 0xFF00, 0x3F_0000, 0x3F)
 """Mark masks to propose, in this order; Kubernetes, Tailscale and Calico take bits 14 to 19 and 16 to 31."""
 
 
 _LATE = (FIRST_SPECIFIC, FIRST_TCP, FALLBACK)
 """Priorities of ours outside of the band."""
+
+
+Kind: TypeAlias = Literal["pinned", "elsewhere", "among", "mark", "first"]
+"""What a policy rule of others does to polywan: it leads to one uplink whether that works or not, or elsewhere; it is
+among our rules; its marks cannot be told from ours; it precedes all that we can add."""
+
+
+class RuleConflict(NamedTuple):
+    """A policy rule of others that is in our way.
+
+    Attributes:
+        text: what it does, for people.
+        advice: what to change; empty when it may be meant so.
+        priority: the one that the rule should have; 0 when another one does not help.
+    """
+
+    kind: Kind
+    rule: ForeignRule
+    text: str
+    advice: str = ""
+    priority: int = 0
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (self.text, self.advice)))
 
 
 def conflicts(config: Resolved, actual: ActualState, observed: Observed, marks: Collection[int]) -> Iterator[str]:
@@ -33,29 +58,44 @@ def conflicts(config: Resolved, actual: ActualState, observed: Observed, marks: 
             f"{EVENTS.replace('/', '.')} is 0: only probes notice silence under load, and idle connections of "
             "a device that goes down are not released; set it to 1 or 2"
         )
-    for rule in observed.rules:
-        taken = _takes(config, observed, rule)
-        yield from filter(None, (taken or _in_our_place(config, rule), _by_mark(config, observed.rules, rule, marks)))
-    yield from _ahead_of_all(config, observed.rules)
+    yield from (str(conflict) for conflict in rule_conflicts(config, observed, marks))
     yield from _unread(observed)
 
 
-def _takes(config: Resolved, observed: Observed, rule: ForeignRule) -> str:
+def rule_conflicts(config: Resolved, observed: Observed, marks: Collection[int]) -> Iterator[RuleConflict]:
+    """Yield the policy rules of others that are in our way; `marks` are ours that are in use."""
+    for rule in observed.rules:
+        taken = _takes(config, observed, rule) or _in_our_place(config, rule)
+        yield from filter(None, (taken, _by_mark(config, observed.rules, rule, marks)))
+    yield from _ahead_of_all(config, observed.rules)
+
+
+def _takes(config: Resolved, observed: Observed, rule: ForeignRule) -> RuleConflict | None:
     """Say that a rule of others takes so much that polywan has nothing left to balance, or to fail over."""
     late = rule.priority >= MAIN_RULE and observed.main_default_links(rule.family)
     by_mark = rule.mark is not None and not rule.invert
     if late or by_mark or rule.to is not None or rule.unknown:
-        return ""
+        return None
     links = everything(rule, observed.tables)
+    if _bound(observed, rule, links):
+        return None
     by = " and ".join(links)
     text = f"policy rule `{rule.text()}` of another program sends"
     uplinks = ([f'"{name}"' for name, u in config.uplinks.items() if u.interface == link] for link in links)
     if ours := next(filter(None, uplinks), None):
         wanted = f"delete it, and give polywan a rule with `uplink = {' or '.join(ours)}`"
-        return f"{text} {_what(rule)} always by {by}, with no failover: {wanted}"
+        return RuleConflict("pinned", rule, f"{text} {_what(rule)} always by {by}, with no failover", wanted)
     if links and _broad(config, rule):
-        return f"{text} {_what(rule)} by {by}, so polywan does not balance it"
-    return ""
+        return RuleConflict("elsewhere", rule, f"{text} {_what(rule)} by {by}, so polywan does not balance it")
+    return None
+
+
+def _bound(observed: Observed, rule: ForeignRule, links: Collection[str]) -> bool:
+    """True when a rule leads by the link whose address it is about: a socket with that source has chosen it already."""
+    from_ = rule.from_
+    if from_ is None or rule.invert or from_.num_addresses != 1:
+        return False
+    return any(a.ip.ip == from_.network_address and a.link in links for a in observed.addresses)
 
 
 def _broad(config: Resolved, rule: ForeignRule) -> bool:
@@ -92,47 +132,51 @@ def _what(rule: ForeignRule) -> str:
     return found if rule.from_ is None else f"{found} from {rule.from_}"
 
 
-def _in_our_place(config: Resolved, rule: ForeignRule) -> str:
+def _in_our_place(config: Resolved, rule: ForeignRule) -> RuleConflict | None:
     low = config.global_.priority
+    text = f"another program's policy rule is among those of polywan: {rule.text()}"
     if low <= rule.priority <= low + PRIORITY_BAND:
-        return (
-            f"another program's policy rule is among those of polywan: {rule.text()}; "
-            f"set global.priority to the start of a free band of {PRIORITY_BAND + 1} (now {low})"
-        )
+        wanted = f"set global.priority to the start of a free band of {PRIORITY_BAND + 1} (now {low})"
+        return RuleConflict("among", rule, text, wanted)
     # What leads to main's specific routes does as ours there.
     specific = rule.table == TABLE_MAIN and rule.suppress_prefixlength is not None
     if rule.priority in _LATE and not specific:
-        return (
-            f"another program's policy rule is among those of polywan: {rule.text()}; "
-            f"give it a priority other than {', '.join(map(str, _LATE))}"
-        )
-    return ""
+        wanted = f"give it a priority other than {', '.join(map(str, _LATE))}"
+        return RuleConflict("among", rule, text, wanted, min(_LATE) - 1)
+    return None
 
 
-def _by_mark(config: Resolved, rules: Iterable[ForeignRule], rule: ForeignRule, marks: Collection[int]) -> str:
+def _by_mark(
+    config: Resolved, rules: Iterable[ForeignRule], rule: ForeignRule, marks: Collection[int]
+) -> RuleConflict | None:
     """Say that a rule compares marks in a way that cannot be told apart from ours."""
     mask = config.global_.mark_mask
     if rule.mark is None:
-        return ""
+        return None
     value, compared = rule.mark
     # Whole words with bits of ours are known from the rules, and put back after routing.
     if value not in (*marks, mask) if compared == WHOLE else not compared & mask:
-        return ""
-    free = _free_mask(rules)
+        return None
+    free = free_mask(rule.mark for rule in rules if rule.mark is not None)
     advice = f"set global.mark_mask = {free:#x}" if free else "no common mask is free: choose one yourself"
-    return f"another program uses mark bits of polywan ({mask:#x}): {rule.text()}; {advice}"
+    text = f"another program uses mark bits of polywan ({mask:#x}): {rule.text()}"
+    return RuleConflict("mark", rule, text, advice)
 
 
-def _free_mask(rules: Iterable[ForeignRule]) -> int | None:
-    """Return a mask that shares no bit with what others compare; better one whose bits no word of theirs has."""
-    compared = [rule.mark for rule in rules if rule.mark is not None]
-    parts = [mask for _, mask in compared if mask != WHOLE]
-    words = [value for value, mask in compared if mask == WHOLE]
+def free_mask(marks: Iterable[tuple[int, int]]) -> int | None:
+    """Return a mask for polywan that shares no bit with marks of others; None when no common one is free.
+
+    Args:
+        marks: value and mask of each. Of one that counts as a whole, the bits that it has are in use.
+    """
+    known = tuple(marks)
+    parts = [mask for _, mask in known if mask != WHOLE]
+    words = [value for value, mask in known if mask == WHOLE]
     free = [m for m in MASKS if not any(m & part for part in parts)]
     return next((m for m in free if not any(m & word for word in words)), None)
 
 
-def _ahead_of_all(config: Resolved, rules: Iterable[ForeignRule]) -> Iterator[str]:
+def _ahead_of_all(config: Resolved, rules: Iterable[ForeignRule]) -> Iterator[RuleConflict]:
     """Tell of rules that marked packets cannot be led past, and that would take them."""
     rules = tuple(rules)
     for family in FAMILIES:
@@ -144,10 +188,11 @@ def _ahead_of_all(config: Resolved, rules: Iterable[ForeignRule]) -> Iterator[st
             main = rule.table == TABLE_MAIN and rule.suppress_prefixlength is None
             marked = rule.mark is not None and rule.mark[1] & config.global_.mark_mask
             if rule.priority <= floor and rule.table != TABLE_LOCAL and (main or marked):
-                yield (
+                text = (
                     f"policy rule `{rule.text()}` of another program precedes all that polywan can add, and takes "
-                    f"connections that have an uplink: give it a priority above {floor + 1}"
+                    "connections that have an uplink"
                 )
+                yield RuleConflict("first", rule, text, f"give it a priority above {floor + 1}", floor + 2)
 
 
 def _unread(observed: Observed) -> Iterator[str]:

@@ -101,6 +101,13 @@ def test_a_rule_that_leads_to_one_uplink_is_named_with_what_to_do_instead(leadin
     assert 'give polywan a rule with `uplink = "u2"`' in text
 
 
+def test_a_rule_for_the_address_of_the_link_that_it_leads_to_is_not_warned_of() -> None:
+    own, other = (world(2).addresses_of(link, Family.V4)[0].ip for link in ("wan2", "wan1"))
+    assert warnings(rule(table=201, from_=ip_network(own))) == []
+    (text,) = warnings(rule(table=201, from_=ip_network(other)))
+    assert "always by wan2" in text
+
+
 @pytest.mark.parametrize("priority", [6000, 6500, 6899, FIRST_SPECIFIC, FIRST_TCP, FALLBACK])
 def test_a_rule_among_ours_is_named(priority: int) -> None:
     (text,) = warnings(rule(priority, table=202))
