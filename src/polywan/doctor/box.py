@@ -20,6 +20,7 @@ from polywan.doctor.facts.egress import Egress
 from polywan.doctor.facts.line import LineFacts
 from polywan.doctor.facts.locks import Lock
 from polywan.doctor.facts.machine import MachineFacts
+from polywan.doctor.facts.programs import ProgramFacts
 from polywan.doctor.facts.routes import TableRoute
 
 REMOTE: Final[Mapping[Family, IPAddress]] = {
@@ -61,6 +62,7 @@ class Box:
         scripts: text of files that set up networks, by path.
         locks: files that scripts speak of, and that are there.
         line: what the lines answered.
+        programs: other programs, their files and units.
         machine: the rest of the box: files, units, tools, clock.
         now: Unix seconds.
         unread: what could not be read, by name of the attribute, and why.
@@ -86,6 +88,7 @@ class Box:
     scripts: Mapping[str, str] = field(default_factory=dict)
     locks: tuple[Lock, ...] = ()
     line: LineFacts = field(default_factory=LineFacts)
+    programs: ProgramFacts = field(default_factory=ProgramFacts)
     machine: MachineFacts = field(default_factory=MachineFacts)
     now: float = 0.0
     unread: Mapping[str, str] = field(default_factory=dict)

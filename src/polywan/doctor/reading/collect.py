@@ -17,8 +17,8 @@ from polywan.core.world.observed import Observed
 from polywan.doctor.box import Box
 from polywan.doctor.checks import CHECKS
 from polywan.doctor.facts.egress import egresses
+from polywan.doctor.reading import files, line, machine, network, scripts
 from polywan.doctor.reading import firewall as filters
-from polywan.doctor.reading import line, machine, network, scripts
 from polywan.doctor.reading import polywan as own
 from polywan.threads import Threads
 
@@ -78,6 +78,7 @@ async def read_box(places: Places) -> Box:
             "half_open": network.half_open,
             "firewall": filters.read,
             "scripts": lambda: scripts.read(places.root),
+            "programs": lambda: files.programs(places.root),
             "machine": lambda: machine.read(places),
             "events": lambda: tuple(own.events(places.runtime_dir)),
             "in_force": lambda: own.in_force(places.runtime_dir),
