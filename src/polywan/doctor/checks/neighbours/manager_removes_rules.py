@@ -1,7 +1,7 @@
-"""systemd-networkd removes policy rules and routes of other programs when it starts.
+"""systemd-networkd removes policy rules and routes of other programs when it sets up a link.
 
-It does so unless ManageForeignRoutingPolicyRules and ManageForeignRoutes are off (networkd.conf(5)), as soon as it sets
-up any link. Rules with the protocols `kernel` and `static` are the kernel's and its own.
+It does so unless ManageForeignRoutingPolicyRules and ManageForeignRoutes are off (networkd.conf(5)): when it starts,
+and also for a link that appears later. Rules of the protocol `kernel` stay, and its own have `static`.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def check(box: Box) -> Iterator[Finding]:
     yield Finding(
         check="manager-removes-rules",
         severity="warning" if rules else "note",
-        what=f"systemd-networkd removes policy rules and routes of other programs when it starts ({listed(devices)})",
+        what=f"systemd-networkd removes rules and routes of other programs when it sets up a link ({listed(devices)})",
         evidence=(*evidence, *(f"ip rule: {rule.text()}" for rule in rules[:_MOST])),
-        consequence=f"an update or a restart of it removes {counted(len(rules), 'policy rule')} for good"
+        consequence=f"a restart of it, or a device that is plugged in, removes {counted(len(rules), 'rule')} for good"
         if rules
-        else "polywan has its own back within 2 s, and `drift.repaired` is in its log each time",
+        else "polywan has its own back within 2 s (`drift.repaired` in its log)",
         fix=Fix(
             how=f"tell it in {_DROP_IN} to leave them alone; it reads that when it starts the next time",
             steps=(Step(path=_DROP_IN, text=_TEXT, append=True),),

@@ -78,7 +78,9 @@ def _overlaps(box: Box) -> Iterator[_Overlap]:
 
 
 def _how(box: Box) -> str:
-    others = [(use.value, use.mask) for use in mark_uses(box.firewall) if use.value]
+    # Chains that compare packets' marks see none of our bits.
+    uses = (use for use in mark_uses(box.firewall) if use.writes or use.of == "connection")
+    others = [(use.value, use.mask) for use in uses]
     free = free_mask([*others, *(rule.mark for rule in box.observed.rules if rule.mark is not None)])
     if free is None:
         return "no common mask is free: set global.mark_mask to bits that none of these rules has"
