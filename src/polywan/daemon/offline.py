@@ -17,6 +17,7 @@ from polywan.config import Config, load_with_warnings
 from polywan.core.engine import step as engine
 from polywan.core.errors import NotPermitted, PolywanError
 from polywan.core.plan.cautions import of_the_box
+from polywan.core.plan.conflicts import rule_conflicts
 from polywan.core.plan.plan import ActualState, Plan
 from polywan.core.resolved import resolve
 from polywan.core.routing.nexthops import Nexthop, NexthopGroup
@@ -199,7 +200,9 @@ def own_warnings(config: Config, state_dir: Path, said: Collection[str] | None) 
     known = state.known
     if known.config is None or known.observed is None or known.actual is None:
         return tuple(warnings)
-    covered = {*of_the_box(known.config, known.observed, known.actual, state.decision.reach, warnings)}
+    rules = rule_conflicts(known.config, known.observed, known.config.marks)
+    box = of_the_box(known.config, known.observed, known.actual, state.decision.reach, warnings)
+    covered = {*box, *map(str, rules)}
     return tuple(text for text in warnings if text not in covered)
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from polywan.core.detection.kinds import TUNNELS
 from polywan.core.net import Family
 from polywan.doctor.box import Box
-
-TUNNELS: Final = ("wireguard", "tun", "ipip", "sit", "gre", "ip6tnl", "ip6gre", "vti", "xfrm")
-"""Kinds of devices whose packets leave by another link of the box."""
 
 
 def lines(box: Box, family: Family | None = None) -> frozenset[str]:
