@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from polywan.api.doctor import Finding, Fix, Step
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan.cautions import FORWARDING
+from polywan.core.plan.lans import Lan
 from polywan.doctor.box import Box
 from polywan.doctor.checks.routing.routed import routes_for
 
@@ -14,12 +15,17 @@ from polywan.doctor.checks.routing.routed import routes_for
 def check(box: Box) -> Iterator[Finding]:
     """Find families with a network behind and a way out, that are not forwarded."""
     for family in FAMILIES:
-        behind, path = [lan for lan in box.inside(family) if routes_for(box, lan)], FORWARDING[family]
+        behind, path = [lan for lan in box.inside(family) if _asks(box, lan)], FORWARDING[family]
         if behind and box.sending(family) and box.setting(path) == 0:
-            yield _finding(box, family, " and ".join(map(str, behind)))
+            yield _finding(box, family, behind)
 
 
-def _finding(box: Box, family: Family, behind: str) -> Finding:
+def _asks(box: Box, lan: Lan) -> bool:
+    """True when the box routes for a network, or when it may: the file leaves it open, and the daemon warns of it."""
+    return routes_for(box, lan) or (box.config is not None and box.config.global_.forwarding == "auto")
+
+
+def _finding(box: Box, family: Family, behind: list[Lan]) -> Finding:
     name = FORWARDING[family].replace("/", ".")
     keep = Step(path="/etc/sysctl.d/90-uplinks.conf", text=f"{name} = 1\n", append=True)
     steps = (Step(command=("sysctl", "-q", "-w", f"{name}=1")), keep)
@@ -28,8 +34,8 @@ def _finding(box: Box, family: Family, behind: str) -> Finding:
         how += ", or `global.forwarding = true` in the file, which does it while polywan runs"
     return Finding(
         check="forwarding-off",
-        severity="fault",
-        what=f"IPv{family} forwarding is off, and there is a network behind this box: {behind}",
+        severity="fault" if any(routes_for(box, lan) for lan in behind) else "warning",
+        what=f"IPv{family} forwarding is off, and there is a network behind this box: {' and '.join(map(str, behind))}",
         evidence=(f"{name} = 0",),
         consequence="packets of its hosts end here: this box uses its links, and they do not",
         fix=Fix(how=f"{how}; `global.forwarding = false` says that this box does not route for them", steps=steps),
