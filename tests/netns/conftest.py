@@ -120,10 +120,17 @@ def _ppp() -> bool:
     return True
 
 
+def _tap() -> bool:
+    """Ask for the device that makes them."""
+    return os.access("/dev/net/tun", os.R_OK | os.W_OK)
+
+
 FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "dummy": (_link("dummy"), "this kernel has no dummy devices"),
     "vrf": (_link("vrf table 10"), "this kernel has no VRF"),
     "wireguard": (_link("wireguard"), "this kernel has no WireGuard"),
+    "tap": (_tap, "this kernel has no tap devices that this user can make (CONFIG_TUN)"),
+    "ethtool": (_tool("ethtool"), "ethtool is absent (package ethtool)"),
     "gre": (_link("gre local 192.0.2.1 remote 192.0.2.2"), "this kernel has no GRE tunnels"),
     "esp": (_esp, "this kernel has no ESP (CONFIG_INET_ESP), so no IPsec"),
     "bond": (_link("bond"), "this kernel has no bonds"),

@@ -12,7 +12,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
@@ -207,6 +207,25 @@ class Journal:
         begins = ", and a new journal begins" if path == self._path else ""
         now = "it was empty, and is gone" if empty else f"it is now {aside}"
         self.notices.append(f"{path} {why}: {now}{begins}")
+
+
+def recorded(state_dir: Path, wanted: EventQuery) -> list[LinkEvent]:
+    """Return entries of a file, oldest first, without writing anything; none where there is no such file.
+
+    Raises:
+        JournalError: it cannot be read.
+    """
+    path = state_dir / JOURNAL_FILE
+    try:
+        os.close(files.open_own(state_dir, JOURNAL_FILE))
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY)) as database:
+            database.text_factory = lambda data: data.decode(errors="replace")
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            return _read(database, wanted) if version == VERSION else []
+    except FileNotFoundError:
+        return []
+    except (sqlite3.Error, *_UNFIT) as error:
+        raise JournalError(f"{path} cannot be read: {error}") from error
 
 
 _UNFIT: Final = (OSError, OverflowError, UnicodeError)

@@ -65,7 +65,8 @@ class Box:
         programs: other programs, their files and units.
         machine: the rest of the box: files, units, tools, clock.
         now: Unix seconds.
-        unread: what could not be read, by name of the attribute, and why.
+        unread: what could not be read, by name of the attribute, and why; `line.gateways` and the like stand for what
+            of `line` is not known.
     """
 
     observed: Observed = field(default_factory=lambda: Observed(links={}))

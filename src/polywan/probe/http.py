@@ -33,6 +33,10 @@ _NETWORK_AUTHENTICATION_REQUIRED: Final = 511
 """A portal that says so itself (RFC 6585, 6)."""
 
 
+OTHER_STATUS: Final = " instead of "
+"""In the detail of a page that was answered with another status than wanted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A URL in parts."""

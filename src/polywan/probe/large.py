@@ -33,6 +33,10 @@ _FROM_PATH: Final = {Family.V4: 2, Family.V6: 3}
 """Origin of an error that arrived as ICMP or ICMPv6; 1 would be our own interface's."""
 
 
+PATH_ALLOWS: Final = "bytes: the path allows "
+"""In the detail of a packet that a router has called too large: whoever sends learns of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Echo:
     """A request, and how its answer and complaints about it are known."""

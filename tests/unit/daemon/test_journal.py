@@ -22,7 +22,7 @@ from polywan.core.status.rates import Counters
 from polywan.core.status.stored_standing import StoredStanding, restored, restored_count, stored
 from polywan.core.status.tally import Bytes, Count
 from polywan.daemon import journal
-from polywan.daemon.journal import EventQuery, Journal, JournalError
+from polywan.daemon.journal import EventQuery, Journal, JournalError, recorded
 
 ALL = EventQuery(uplink=None, since=None, after=0, most=1000)
 
@@ -218,6 +218,37 @@ def test_a_link_is_never_followed(tmp_path: Path) -> None:
     add(file, 1)
     assert secret.read_text() == "secret"
     assert "is a symbolic link" in file.notices[0]
+
+
+def test_what_was_recorded_is_read_without_writing_anything(tmp_path: Path) -> None:
+    assert recorded(tmp_path / "nowhere", ALL) == []
+    assert recorded(tmp_path, ALL) == []
+    assert [*tmp_path.iterdir()] == []
+    file = Journal(tmp_path)
+    add(file, 1, 2, 3)
+    before = (tmp_path / journal.JOURNAL_FILE).read_bytes()
+
+    assert [e.id for e in recorded(tmp_path, EventQuery(None, 1002.0, None, 1000))] == [2, 3]
+
+    file.close()
+    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == {journal.JOURNAL_FILE: before}
+
+
+@pytest.mark.parametrize(
+    "content", [b"no database, but as long as the header of one: " + bytes(100), b"SQLite format 3"]
+)
+def test_a_record_that_is_none_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / journal.JOURNAL_FILE).write_bytes(content)
+    with pytest.raises(JournalError, match=r"events\.db cannot be read: "):
+        recorded(tmp_path, ALL)
+    assert (tmp_path / journal.JOURNAL_FILE).read_bytes() == content
+
+
+def test_a_record_behind_a_link_is_not_read(tmp_path: Path) -> None:
+    add(Journal(tmp_path / "real"), 1)
+    (tmp_path / journal.JOURNAL_FILE).symlink_to(tmp_path / "real" / journal.JOURNAL_FILE)
+    with pytest.raises(JournalError, match="symbolic link"):
+        recorded(tmp_path, ALL)
 
 
 def test_a_place_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:

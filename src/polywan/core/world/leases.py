@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Address
 from typing import Final
@@ -26,6 +26,7 @@ class Lease:
         link: name of the device; empty where the file does not tell.
         expires: Unix seconds; None where the file does not tell, as of a client that removes it in time.
         program: who wrote it: "dhclient", "dhcpcd", "systemd-networkd" or "NetworkManager".
+        resolvers: that the server named.
     """
 
     link: str
@@ -33,6 +34,7 @@ class Lease:
     router: IPv4Address
     expires: float | None
     program: str
+    resolvers: tuple[IPv4Address, ...] = field(default=(), compare=False)
 
 
 LARGEST_LEASES: Final = 1 << 20
@@ -60,7 +62,14 @@ def _block(block: str) -> Lease | None:
     if address is None or routers is None:
         return None
     link = found.get("interface", "").strip().strip('"')
-    return Lease(link=link, address=address, router=routers, expires=_time(found.get("expire", "")), program="dhclient")
+    return Lease(
+        link=link,
+        address=address,
+        router=routers,
+        expires=_time(found.get("expire", "")),
+        program="dhclient",
+        resolvers=_addresses(found.get("domain-name-servers", "").split(",")),
+    )
 
 
 def _time(words: str) -> float | None:
@@ -78,7 +87,7 @@ def _time(words: str) -> float | None:
 
 _FIXED: Final = 240
 _COOKIE: Final = b"\x63\x82\x53\x63"
-_ROUTER, _SECONDS, _ROUTES = 3, 51, 121
+_ROUTER, _RESOLVERS, _SECONDS, _ROUTES = 3, 6, 51, 121
 
 
 def dhcpcd(message: bytes, link: str, written: float) -> list[Lease]:
@@ -101,7 +110,16 @@ def dhcpcd(message: bytes, link: str, written: float) -> list[Lease]:
         return []
     (lasts,) = struct.unpack("!I", seconds)
     expires = None if lasts == 0xFFFF_FFFF else written + lasts
-    return [Lease(link=link, address=IPv4Address(message[16:20]), router=router, expires=expires, program="dhcpcd")]
+    named = options.get(_RESOLVERS, b"")
+    lease = Lease(
+        link=link,
+        address=IPv4Address(message[16:20]),
+        router=router,
+        expires=expires,
+        program="dhcpcd",
+        resolvers=tuple(IPv4Address(named[at : at + 4]) for at in range(0, len(named) // 4 * 4, 4)),
+    )
+    return [lease]
 
 
 def _options(data: bytes) -> dict[int, bytes]:
@@ -130,7 +148,8 @@ def key_values(text: str, link: str, program: str) -> list[Lease]:
         router = _first(gateway for target, _, gateway in pairs if target == "0.0.0.0/0")
     if address is None or router is None:
         return []
-    return [Lease(link=link, address=address, router=router, expires=None, program=program)]
+    resolvers = _addresses(found.get("DNS", "").split())
+    return [Lease(link=link, address=address, router=router, expires=None, program=program, resolvers=resolvers)]
 
 
 def _numbers(words: str) -> bytes:
@@ -150,7 +169,11 @@ def _default_in(routes: bytes) -> IPv4Address | None:
 
 
 def _first(words: Iterable[str]) -> IPv4Address | None:
-    return next((a for word in words if (a := _address(word)) is not None and not a.is_unspecified), None)
+    return next(iter(_addresses(words)), None)
+
+
+def _addresses(words: Iterable[str]) -> tuple[IPv4Address, ...]:
+    return tuple(a for word in words if (a := _address(word)) is not None and not a.is_unspecified)
 
 
 def _address(word: str) -> IPv4Address | None:

@@ -27,6 +27,7 @@ class TableRoute(NamedTuple):
         protocol: who made it, as "kernel", "static", "dhcp"; "200" is polywan's.
         nexthop_id: of a nexthop object (ip-nexthop(8)), 0 for none.
         hops: several for a multipath route.
+        mtu: what packets by it may have at most; 0 for what the device has.
     """
 
     family: Family
@@ -39,6 +40,7 @@ class TableRoute(NamedTuple):
     source: str
     nexthop_id: int
     hops: tuple[Hop, ...]
+    mtu: int = 0
 
     @property
     def default(self) -> bool:
@@ -71,7 +73,13 @@ def _route(entry: Mapping[str, object], family: Family) -> TableRoute:
         source=str(entry.get("prefsrc", "")),
         nexthop_id=_number(entry.get("nhid")),
         hops=tuple(_hop(hop) for hop in listed if hop.get("dev")),
+        mtu=_mtu(entry.get("metrics")),
     )
+
+
+def _mtu(metrics: object) -> int:
+    known = [each for each in metrics if isinstance(each, Mapping)] if isinstance(metrics, list) else []
+    return next((_number(each["mtu"]) for each in known if "mtu" in each), 0)
 
 
 def _hop(entry: Mapping[str, object]) -> Hop:

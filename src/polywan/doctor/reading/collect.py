@@ -80,7 +80,7 @@ async def read_box(places: Places) -> Box:
             "scripts": lambda: scripts.read(places.root),
             "programs": lambda: files.programs(places.root),
             "machine": lambda: machine.read(places),
-            "events": lambda: tuple(own.events(places.runtime_dir)),
+            "events": lambda: tuple(own.events(places.runtime_dir, places.state_dir)),
             "in_force": lambda: own.in_force(places.runtime_dir),
         }
     )
@@ -97,11 +97,13 @@ async def read_box(places: Places) -> Box:
             "settings": lambda: network.settings(box.observed),
             "answers": lambda: network.answers(chain.from_iterable(check.asks(box) for check in CHECKS)),
             "locks": lambda: scripts.locks(places.root, box.scripts),
-            "line": line.ask(box),
+            "line": line.ask(box, places.root),
             "conflicts": lambda: own.conflicts(file.config, places.state_dir, box.status),
             "lacking": lambda: own.lacking(file.config) if file.config else (),
         }
     )
+    if "line" in later.found:
+        later.unread.update(line.unread(later.found["line"]))
     return replace(box, **later.found, unread=later.unread)
 
 

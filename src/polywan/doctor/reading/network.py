@@ -18,7 +18,8 @@ from polywan.doctor.reading.programs import listing
 from polywan.kernel import sysctl
 from polywan.kernel.linux import LinuxKernel
 
-_PER_DEVICE: Final = ("rp_filter", "src_valid_mark", "accept_local", "forwarding")
+_LINKS: Final = ("arp_ignore", "arp_announce", "ignore_routes_with_linkdown")
+_PER_DEVICE: Final = ("rp_filter", "src_valid_mark", "accept_local", "forwarding", *_LINKS)
 _SETTINGS: Final = (
     "net/ipv4/ip_forward",
     "net/ipv6/conf/all/forwarding",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,12 +16,13 @@ from polywan.api.status import Status
 from polywan.client import Client
 from polywan.client import runtime_dir as resolve
 from polywan.config import Config, load_with_warnings
-from polywan.core.errors import ConfigError, ControlError, MissingFeature, NotPermitted
+from polywan.core.errors import ConfigError, ControlError, MissingFeature, NotPermitted, PolywanError
 from polywan.core.routing.sysctls import wants_multipath
 from polywan.kernel.linux import LinuxKernel
 
 DAY: Final = 86400.0
 _PATIENCE: Final = 4.0
+_MOST_EVENTS: Final = 1000
 
 
 class File(NamedTuple):
@@ -62,16 +64,26 @@ def status(chosen: Path | None) -> Status | None:
         raise
 
 
-def events(chosen: Path | None) -> Sequence[LinkEvent]:
-    """Return what became of the uplinks during the last day; nothing without a daemon.
+def events(chosen: Path | None, state_dir: Path) -> Sequence[LinkEvent]:
+    """Return what became of the uplinks during the last day; without a daemon, what the last one has recorded.
 
     Raises:
         ControlError: as `status`.
+        PolywanError: no daemon runs, and its file cannot be read.
     """
     client = _client(chosen) if presence.found() is not None or chosen is not None else None
     if client is None:
-        return ()
+        return _recorded(state_dir)
     return client.ask(calls.JOURNAL, OfEvents(since=f"{DAY / 3600:.0f}h")).events
+
+
+def _recorded(state_dir: Path) -> Sequence[LinkEvent]:
+    from polywan.daemon.journal import EventQuery, JournalError, recorded
+
+    try:
+        return recorded(state_dir, EventQuery(None, time.time() - DAY, None, _MOST_EVENTS))
+    except JournalError as error:
+        raise PolywanError(str(error)) from error
 
 
 def in_force(chosen: Path | None) -> Mapping[str, Any] | None:
