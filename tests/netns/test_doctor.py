@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +25,16 @@ def test_a_box_that_polywan_balances_has_no_finding(lab: Lab, start_daemon: Star
 
     assert found.findings == ()
     assert found.not_checked == ()
+
+
+def test_after_init_only_the_start_of_the_daemon_is_missing(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "polywan.toml"
+    lab.router.sysctl({"ipv4/ip_forward": 0, "ipv6/conf/all/forwarding": 0})
+    lab.router.run(
+        [sys.executable, "-m", "polywan", "init", "--yes", "--config", str(file), "--state-dir", str(tmp_path)]
+    )
+
+    assert {finding.check for finding in doctor(lab.router, config=file).findings} == {"not-at-boot"}
 
 
 def test_nothing_is_changed_by_looking(lab: Lab, start_daemon: StartDaemon) -> None:

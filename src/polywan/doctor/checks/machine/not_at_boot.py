@@ -37,7 +37,7 @@ def _not_running(box: Box) -> Finding:
         severity="warning",
         what=f"{box.config_path} is there, and no daemon of polywan runs in this network namespace",
         evidence=("`polywan status` finds none", *elsewhere),
-        consequence="what a former daemon set up goes on as it was: a link that fails is not noticed",
+        consequence="a link that fails is not noticed; what a former daemon has set up goes on as it was",
         fix=Fix(how=how, steps=(Step(command=("systemctl", "start", "polywan")),) if start else ()),
     )
 

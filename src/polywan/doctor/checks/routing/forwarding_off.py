@@ -14,6 +14,8 @@ from polywan.doctor.checks.routing.routed import routes_for
 
 def check(box: Box) -> Iterator[Finding]:
     """Find families with a network behind and a way out, that are not forwarded."""
+    if box.config is not None and isinstance(box.config.global_.forwarding, bool):
+        return  # polywan sets it, or is not to
     for family in FAMILIES:
         behind, path = [lan for lan in box.inside(family) if _asks(box, lan)], FORWARDING[family]
         if behind and box.sending(family) and box.setting(path) == 0:
@@ -28,15 +30,16 @@ def _asks(box: Box, lan: Lan) -> bool:
 def _finding(box: Box, family: Family, behind: list[Lan]) -> Finding:
     name = FORWARDING[family].replace("/", ".")
     keep = Step(path="/etc/sysctl.d/90-uplinks.conf", text=f"{name} = 1\n", append=True)
-    steps = (Step(command=("sysctl", "-q", "-w", f"{name}=1")), keep)
+    steps: tuple[Step, ...] = (Step(command=("sysctl", "-q", "-w", f"{name}=1")), keep)
     how = f"set {name} to 1"
     if box.config is not None:
-        how += ", or `global.forwarding = true` in the file, which does it while polywan runs"
+        how = "write `global.forwarding = true` into the file if this box routes for them, otherwise `false`"
+        steps = ()
     return Finding(
         check="forwarding-off",
         severity="fault" if any(routes_for(box, lan) for lan in behind) else "warning",
         what=f"IPv{family} forwarding is off, and there is a network behind this box: {' and '.join(map(str, behind))}",
         evidence=(f"{name} = 0",),
         consequence="packets of its hosts end here: this box uses its links, and they do not",
-        fix=Fix(how=f"{how}; `global.forwarding = false` says that this box does not route for them", steps=steps),
+        fix=Fix(how=how, steps=steps),
     )
