@@ -108,6 +108,15 @@ class Pppoe:
                 # Nothing can be awaited across processes and network namespaces.
                 time.sleep(0.02)
 
+    def wait_for_another(self, number: int, index: int | None) -> None:
+        """Wait until a session has its address on another device than the one with this index."""
+        deadline = time.monotonic() + _DIALLED
+        while self.index(number) in (None, index):
+            assert time.monotonic() < deadline, self._log(number).read_text("utf-8")
+            # Nothing can be awaited across processes and network namespaces.
+            time.sleep(0.02)
+        self.wait(number)
+
     def close(self) -> None:
         """End everything that was started, sessions first: a concentrator takes its own along."""
         for process in (*self._clients.values(), *self._servers.values()):

@@ -48,17 +48,23 @@ class TableRoute(NamedTuple):
         return self.to.prefixlen == 0
 
 
-def parse(listing: object, family: Family) -> Iterator[TableRoute]:
-    """Yield the routes of a listing; what makes no sense is left out."""
+def parse(listing: object, family: Family, scope: str = "") -> Iterator[TableRoute]:
+    """Yield the routes of a listing; what makes no sense is left out.
+
+    Args:
+        listing: what ip(8) prints.
+        family: of the routes.
+        scope: what the listing was asked for; ip(8) then prints none.
+    """
     for entry in listing if isinstance(listing, list) else ():
         if isinstance(entry, Mapping):
             try:
-                yield _route(entry, family)
+                yield _route(entry, family, scope)
             except (ValueError, TypeError, AttributeError):
                 continue
 
 
-def _route(entry: Mapping[str, object], family: Family) -> TableRoute:
+def _route(entry: Mapping[str, object], family: Family, scope: str) -> TableRoute:
     to = str(entry.get("dst", ""))
     hops = entry.get("nexthops")
     listed = [hop for hop in hops if isinstance(hop, Mapping)] if isinstance(hops, list) else [entry]
@@ -68,7 +74,7 @@ def _route(entry: Mapping[str, object], family: Family) -> TableRoute:
         to=family.default if to == "default" else ip_network(to),
         kind=str(entry.get("type", "unicast")),
         protocol=str(entry.get("protocol", "")),
-        scope=str(entry.get("scope", "")),
+        scope=str(entry.get("scope", scope)),
         metric=_number(entry.get("metric")),
         source=str(entry.get("prefsrc", "")),
         nexthop_id=_number(entry.get("nhid")),

@@ -17,7 +17,7 @@ from polywan.core.world.observed import Observed
 from polywan.doctor.box import Box
 from polywan.doctor.checks import CHECKS
 from polywan.doctor.facts.egress import egresses
-from polywan.doctor.reading import files, line, machine, network, scripts
+from polywan.doctor.reading import files, line, locks, machine, network, scripts
 from polywan.doctor.reading import firewall as filters
 from polywan.doctor.reading import polywan as own
 from polywan.threads import Threads
@@ -96,7 +96,7 @@ async def read_box(places: Places) -> Box:
         {
             "settings": lambda: network.settings(box.observed),
             "answers": lambda: network.answers(chain.from_iterable(check.asks(box) for check in CHECKS)),
-            "locks": lambda: scripts.locks(places.root, box.scripts),
+            "locks": lambda: locks.read(box.scripts, places.root),
             "line": line.ask(box, places.root),
             "conflicts": lambda: own.conflicts(file.config, places.state_dir, box.status),
             "lacking": lambda: own.lacking(file.config) if file.config else (),

@@ -60,9 +60,7 @@ def routes() -> tuple[TableRoute, ...]:
     for family in FAMILIES:
         start = ["ip", "-json", "-details", f"-{family}", "route", "show", "table", "all"]
         found += parse(listing([*start, "default"], "iproute2"), family)
-        # With this filter ip(8) does not print what it has filtered by.
-        connected = parse(listing([*start, "scope", "link"], "iproute2"), family)
-        found += (route._replace(scope="link") for route in connected)
+        found += parse(listing([*start, "scope", "link"], "iproute2"), family, "link")
     return tuple(dict.fromkeys(found))
 
 

@@ -1,90 +1,71 @@
-"""Read the files by which administrators and programs set up networks, and the lock files that they speak of."""
+"""Read the files by which administrators and programs set up networks."""
 
 from __future__ import annotations
 
-import re
+import os
+import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from polywan.doctor.facts.locks import Lock
-from polywan.files import content
+from polywan.doctor.facts.scripts import TABLE_NAMES
+
+MOST_FILES: Final = 400
+MOST_BYTES: Final = 1 << 16
+"""Of one file; what is longer is a program, and is left out."""
 
 _PLACES: Final = (
-    "etc/ppp/ip-up*",
-    "etc/ppp/ip-down*",
-    "etc/ppp/ip-*.d/*",
-    "etc/ppp/ipv6-*.d/*",
+    *(f"etc/ppp/{name}" for name in ("ip-*", "ipv6-*", "ip-*.d/*", "ipv6-*.d/*")),
+    "etc/rc.local",
+    "etc/rc.d/rc.local",
     "etc/network/interfaces",
     "etc/network/interfaces.d/*",
     "etc/network/if-*.d/*",
     "etc/NetworkManager/dispatcher.d/*",
+    "etc/NetworkManager/dispatcher.d/*.d/*",
     "etc/networkd-dispatcher/*.d/*",
     "etc/dhcp/dhclient-*-hooks.d/*",
-    "etc/rc.local",
-    "etc/rc.d/rc.local",
-    "etc/sysconfig/network-scripts/*",
+    "etc/dhcpcd.*",
     "etc/openvpn/*.sh",
+    "etc/openvpn/*/*.sh",
+    "etc/sysconfig/network-scripts/*",
+    "etc/local.d/*",
+    "etc/crontab",
+    "etc/cron.d/*",
+    "var/spool/cron/crontabs/root",
+    "usr/local/bin/*",
     "usr/local/sbin/*",
+    *TABLE_NAMES,
+    "etc/iproute2/rt_tables.d/*.conf",
 )
-_MOST_FILES: Final = 300
-_MOST_BYTES: Final = 1 << 16
-_LOCK: Final = re.compile(r"(?:/var)?/(?:lock|run|tmp)/[^\s\"';|&)]*")
-_LOCKISH: Final = re.compile(r"lock|lck|if-up|if-down")
-_WAITS: Final = re.compile(r"\b(while|until|lockfile)\b")
 
 
 def read(root: Path) -> Mapping[str, str]:
-    """Return their texts by path, as seen from the root; programs are left out."""
+    """Return their texts by path, as seen from the root; regular files only, and none that is long."""
     found: dict[str, str] = {}
-    for place in _PLACES:
-        for path in sorted(root.glob(place)):
-            if len(found) >= _MOST_FILES:
-                return found
-            try:
-                data = content(path, _MOST_BYTES)
-            except OSError:
-                continue
-            if b"\0" not in data:
-                found[f"/{path.relative_to(root)}"] = data.decode("utf-8", "replace")
+    for path in islice(_files(root), MOST_FILES):
+        with suppress(OSError):
+            if (text := _text(path)) is not None:
+                found[f"/{path.relative_to(root)}"] = text
     return found
 
 
-def locks(root: Path, scripts: Mapping[str, str]) -> tuple[Lock, ...]:
-    """Return the lock files that scripts speak of and that are there."""
-    held = _held()
-    found: dict[str, Lock] = {}
-    for script, text in scripts.items():
-        for number, line in enumerate(text.splitlines(), 1):
-            for path in _named(root, line.partition("#")[0]):
-                shown = f"/{path.relative_to(root)}"
-                try:
-                    status = path.stat()
-                except OSError:
-                    continue
-                waited = bool(_WAITS.search(line))
-                lock = Lock(shown, f"{script}:{number}", line.strip(), status.st_mtime, status.st_ino in held, waited)
-                if shown not in found or waited:
-                    found[shown] = lock
-    return tuple(found.values())
+def _files(root: Path) -> Iterator[Path]:
+    for place in _PLACES:
+        with suppress(OSError):
+            yield from sorted(root.glob(place))
 
 
-def _named(root: Path, line: str) -> Iterator[Path]:
-    """Yield the files that a line speaks of; a variable in a name stands for anything."""
-    for match in _LOCK.findall(line):
-        if not _LOCKISH.search(match.rpartition("/")[2]):
-            continue
-        pattern = re.sub(r"\$\{?\w+\}?", "*", re.sub(r"([*?\[])", "", match)).lstrip("/")
-        if pattern.strip("*/") and ".." not in pattern:
-            yield from (path for path in root.glob(pattern) if path.is_file())
-
-
-def _held() -> frozenset[int]:
-    """Return the inodes of files on which somebody has a lock (proc(5))."""
+def _text(path: Path) -> str | None:
+    # O_NONBLOCK: a pipe in one of these places must not hold us up.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
-        lines = Path("/proc/locks").read_text("ascii", "replace").splitlines()
-    except OSError:
-        return frozenset()
-    fields = (word for line in lines for word in line.split() if word.count(":") == 2)
-    inodes = (field.rpartition(":")[2] for field in fields)
-    return frozenset(int(inode) for inode in inodes if inode.isdecimal())
+        known = os.fstat(descriptor)
+        if not stat.S_ISREG(known.st_mode) or known.st_size > MOST_BYTES:
+            return None
+        content = os.read(descriptor, MOST_BYTES)
+    finally:
+        os.close(descriptor)
+    return None if b"\0" in content else content.decode("utf-8", "replace")

@@ -18,22 +18,20 @@ from polywan.doctor.checks.recipes import (
     stale_lock,
 )
 
-_RULES: Final = ("observed", "firewall")
-
 RECIPES: Final[tuple[Check, ...]] = (
-    Check("nth-per-packet", nth_per_packet.check, _RULES),
+    Check("nth-per-packet", nth_per_packet.check, ("observed", "firewall")),
+    Check("last-writer-wins", last_writer_wins.check, ("observed", "firewall")),
     Check(
         "restore-without-direction",
         restore_without_direction.check,
-        (*_RULES, "answers"),
+        ("observed", "firewall", "answers", "settings"),
         restore_without_direction.questions,
     ),
-    Check("last-writer-wins", last_writer_wins.check, _RULES),
-    Check("emptied-table", emptied_table.check, (*_RULES, "routes")),
-    Check("lost-multipath", lost_multipath.check, ("observed", "routes", "scripts")),
+    Check("emptied-table", emptied_table.check, ("observed", "routes", "firewall")),
+    Check("lost-multipath", lost_multipath.check, ("observed", "routes")),
     Check("hash-policy", hash_policy.check, ("routes", "settings")),
     Check("equalize", equalize.check, ("scripts",)),
-    Check("stale-copied-table", stale_copied_table.check, ("observed", "routes")),
-    Check("stale-lock", stale_lock.check, ("scripts", "locks")),
-    Check("bare-masquerade", bare_masquerade.check, _RULES),
+    Check("stale-copied-table", stale_copied_table.check, ("observed", "routes", "scripts")),
+    Check("stale-lock", stale_lock.check, ("locks",)),
+    Check("bare-masquerade", bare_masquerade.check, ("observed", "firewall")),
 )

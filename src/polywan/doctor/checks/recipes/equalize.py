@@ -1,4 +1,4 @@
-"""A script asks for `equalize`, which no kernel since Linux 2.6.23 has: nothing is balanced by packets."""
+"""A script asks for `equalize`: no kernel since 2.6.23 spreads packets so, and ip(8) now refuses the whole command."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Final
 
 from polywan.api.doctor import Finding, Fix
 from polywan.doctor.box import Box
+from polywan.doctor.facts.scripts import lines
 
-_LINE: Final = re.compile(r"\broute\b.*\bequalize\b")
+_WORD: Final = re.compile(r"\bip\b.*\b(?:ro|route)\b.*\sequalize\b")
 
 
 def check(box: Box) -> Iterator[Finding]:
-    """Find lines that ask for it."""
-    found = [
-        f"{path}:{number}: {line.strip()}"
-        for path, text in box.scripts.items()
-        for number, line in enumerate(text.splitlines(), 1)
-        if _LINE.search(line.partition("#")[0])
-    ]
+    """Find the word in routes of scripts."""
+    found = [line for line in lines(box.scripts) if _WORD.search(line.text)]
     if found:
         yield Finding(
             check="equalize",
             severity="warning",
-            what="a script asks the kernel for `equalize`, which it does not have any more",
-            evidence=tuple(found),
-            consequence="the route chooses once for each pair of addresses, not for each packet",
-            fix=Fix(how='remove the word; `algorithm = "per-packet"` of polywan does what it did'),
+            what=f"{found[0].path} asks for a route with `equalize`, which no longer exists",
+            evidence=tuple(map(str, found)),
+            consequence="ip refuses the command, and the route is missing after the next boot or dial; "
+            "older versions of ip accept the word, and the kernel ignores it",
+            fix=Fix(
+                how="delete the word: each connection then stays on one line; "
+                "net.ipv4.fib_multipath_hash_policy = 1 spreads connections to one server, too"
+            ),
         )

@@ -1,97 +1,116 @@
-"""A multipath default by devices that come and go: the kernel removes all of it with the first device that goes."""
+"""A multipath default that is gone, or sends connections into a line that is down.
+
+The kernel deletes the whole multipath route with any one of its devices, and a redial does not bring it back. Nexthop
+objects (ip-nexthop(8)) keep it.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final
 
 from polywan.api.doctor import Finding, Fix, Step
+from polywan.core.net import FAMILIES, PROTOCOL, Family
+from polywan.core.words import listed
 from polywan.doctor.box import Box
-from polywan.doctor.facts.routes import Hop, TableRoute
+from polywan.doctor.facts.routes import TableRoute
+from polywan.doctor.facts.scripts import ScriptRoute, default_routes
 
-_PASSING: Final = frozenset({"ppp", "tun", "wireguard"})
-"""Kinds of devices that are made anew for each session."""
-
-_FIRST: Final = 101
-"""Number of the first nexthop object in the fix."""
-
-_LINE: Final = re.compile(r"\broute\b.*\bdefault\b.*\bnexthop\b.*\bdev\s+(\S+).*\bnexthop\b.*\bdev\s+(\S+)")
+_IDS: Final = 9000
+"""Nexthop objects of the fix begin behind this number, where those of others hardly are."""
 
 
 def check(box: Box) -> Iterator[Finding]:
-    """Find defaults over sessions that are in danger, and those that scripts made and that are gone."""
-    found = [route for route in box.routes if route.default and len(route.hops) > 1 and not route.nexthop_id]
-    for route in found:
-        passing = [hop.device for hop in route.hops if _passes(box, hop.device)]
-        if passing:
-            yield _endangered(route, passing)
-    if not any(len(route.hops) > 1 for route in box.routes if route.default):
-        yield from _gone(box)
+    """Find lost and half-dead multipath defaults; while polywan runs, defaults of main are few on purpose."""
+    if box.status is not None:
+        return
+    for family in FAMILIES:
+        own = [route for route in box.routes if route.family is family and route.default and route.table == "main"]
+        for route in own:
+            if route.protocol != str(PROTOCOL) and len(route.hops) > 1 and not all(hop.alive for hop in route.hops):
+                yield _half(box, route)
+        scripted = [r for r in default_routes(box.scripts) if r.family is family and _is_lost(box, r, own)]
+        if scripted:
+            yield _lost(box, scripted[0], own)
 
 
-def _passes(box: Box, device: str) -> bool:
+def _is_lost(box: Box, scripted: ScriptRoute, own: list[TableRoute]) -> bool:
+    devices = {hop.device for hop in scripted.hops if hop.device}
+    up = [device for device in devices if _up(box, device)]
+    there = any(len(route.hops) > 1 and devices & {hop.device for hop in route.hops} for route in own)
+    by_object = any(route.nexthop_id and devices & {hop.device for hop in route.hops} for route in own)
+    return not scripted.table and len(devices) > 1 and bool(up) and not there and not by_object
+
+
+def _up(box: Box, device: str) -> bool:
     link = box.observed.links.get(device)
-    return link is not None and (link.kind in _PASSING or device.startswith("ppp"))
+    return link is not None and link.usable
 
 
-def _endangered(route: TableRoute, passing: list[str]) -> Finding:
-    listed = " ".join(f"nexthop dev {hop.device} weight {hop.weight}" for hop in route.hops)
+def _half(box: Box, route: TableRoute) -> Finding:
+    dead = [hop.device for hop in route.hops if not hop.alive]
+    used = [d for d in dead if box.observed.links.get(d) is not None and box.observed.links[d].up and _blind(box, d)]
+    option = "" if route.family is Family.V4 else "-6 "
+    shown = ", ".join(f"{hop.device} {'up' if hop.alive else 'down'}" for hop in route.hops)
+    name = f"net.ipv{route.family}.conf.all.ignore_routes_with_linkdown"
+    consequence = (
+        f"connections that are given {listed(used)} fail"
+        if used
+        else f"connections use the other line{'s' if len(route.hops) - len(dead) > 1 else ''} alone"
+    )
+    steps = [Step(command=("sysctl", "-q", "-w", f"{name.replace('.all.', f'.{d}.')}=1")) for d in used]
+    keep = Step(path="/etc/sysctl.d/90-uplinks.conf", text=f"{name} = 1\n", append=True)
+    how = f"bring {listed(dead)} up again" + ("; let the kernel pass over lines without carrier" if used else "")
     return Finding(
         check="lost-multipath",
-        severity="warning",
-        what=f"the default route over {' and '.join(hop.device for hop in route.hops)} will go as a whole when "
-        f"{' or '.join(passing)} ends",
-        evidence=(f"ip -{route.family} route show table {route.table}: default {listed}",),
-        consequence="when one session ends, nothing has a default route any more, although the other sessions are up",
-        fix=Fix(how="use nexthop objects: they stay when one of them goes", steps=_objects(route)),
+        severity="fault" if used else "warning",
+        what=f"the IPv{route.family} multipath default has {listed(dead)} among its lines, and it is down",
+        evidence=(f"`ip {option}route show default`: {shown}",),
+        consequence=consequence,
+        fix=Fix(how=how, steps=(*steps, keep) if used else ()),
     )
 
 
-def _objects(route: TableRoute) -> tuple[Step, ...]:
-    ip = ("ip", f"-{route.family}")
+def _blind(box: Box, device: str) -> bool:
+    """Tell whether the kernel sends by the device without carrier."""
+    return box.setting(f"net/ipv4/conf/{device}/ignore_routes_with_linkdown") == 0
 
-    def made(number: int, hop: Hop) -> Step:
-        via = ("via", hop.via) if hop.via else ()
-        return Step(command=(*ip, "nexthop", "replace", "id", str(number), *via, "dev", hop.device))
 
-    numbers = range(_FIRST, _FIRST + len(route.hops))
-    group = "/".join(f"{number},{hop.weight}" for number, hop in zip(numbers, route.hops, strict=True))
-    whole = ("ip", "nexthop", "replace", "id", str(_FIRST - 1), "group", group)
-    metric = ("metric", str(route.metric)) if route.metric else ()
-    used = (
-        *ip,
-        "route",
-        "replace",
-        "default",
-        "nhid",
-        str(_FIRST - 1),
-        *metric,
-        "table",
-        route.table,
-    )
-    return (
-        *(made(number, hop) for number, hop in zip(numbers, route.hops, strict=True)),
-        Step(command=whole),
-        Step(command=used),
+def _lost(box: Box, scripted: ScriptRoute, own: list[TableRoute]) -> Finding:
+    devices = [hop.device for hop in scripted.hops]
+    option = "" if scripted.family is Family.V4 else "-6 "
+    now = " and ".join(f"{hop.device}" for route in own for hop in route.hops)
+    evidence = [str(scripted.line), f"`ip {option}route show default`: " + (f"by {now}" if now else "nothing")]
+    carried = f"all connections use {now}" if now else "nothing reaches the Internet by main, though a line is up"
+    return Finding(
+        check="lost-multipath",
+        severity="warning" if now else "fault",
+        what=f"the multipath default by {listed(devices)} that {scripted.line.path} adds is gone",
+        evidence=tuple(evidence),
+        consequence=f"{carried}: the kernel deletes the whole route with any one of its devices, "
+        "and a redial does not bring it back",
+        fix=_fix(box, scripted, option, has_default=bool(now)),
     )
 
 
-def _gone(box: Box) -> Iterator[Finding]:
-    for path, text in box.scripts.items():
-        for number, line in enumerate(text.splitlines(), 1):
-            match = _LINE.search(line.partition("#")[0])
-            if match is None:
-                continue
-            yield Finding(
-                check="lost-multipath",
-                severity="fault",
-                what=f"the multipath default route that {path} makes is gone",
-                evidence=(f"{path}:{number}: {line.strip()}", "ip route show default: no route has several next hops"),
-                consequence="all connections use one link, or none",
-                fix=Fix(
-                    how="run the line again, and after each redial; nexthop objects (ip-nexthop(8)) would stay when "
-                    "one link goes"
-                ),
-            )
-            return
+def _fix(box: Box, scripted: ScriptRoute, option: str, *, has_default: bool) -> Fix:
+    up = [hop for hop in scripted.hops if _up(box, hop.device)]
+    ids = [str(_IDS + number) for number in range(1, len(up) + 1)]
+    family = tuple(option.split())
+    start = ("ip", *family, "nexthop", "add", "id")
+    lines = [
+        (*start, number, *(("via", hop.via) if hop.via else ()), "dev", hop.device)
+        for number, hop in zip(ids, up, strict=True)
+    ]
+    lines += [
+        ("ip", "nexthop", "add", "id", str(_IDS), "group", "/".join(ids)),
+        ("ip", *family, "route", "replace" if has_default else "add", "default", "nhid", str(_IDS)),
+    ]
+    direct = all(hop.via or box.observed.links[hop.device].point_to_point for hop in up)
+    how = (
+        "make the route of nexthop objects, which outlive a device, and have the hook of each line (/etc/ppp/ip-up.d/ "
+        "for pppd) replace its object and the group; polywan does all of that"
+    )
+    if has_default or not direct:
+        return Fix(how=f"{how}: {'; '.join(' '.join(line) for line in lines)}")
+    return Fix(how=how, steps=tuple(Step(command=line) for line in lines))

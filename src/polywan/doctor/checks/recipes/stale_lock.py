@@ -1,4 +1,4 @@
-"""A lock file of a script that ended without removing it: the next script waits for it for ever."""
+"""A lock file that a script left behind: the scripts that wait for it never go on."""
 
 from __future__ import annotations
 
@@ -6,27 +6,36 @@ from collections.abc import Iterator
 from typing import Final
 
 from polywan.api.doctor import Finding, Fix, Step
-from polywan.core.words import lasted
+from polywan.core.words import lasted, listed
 from polywan.doctor.box import Box
+from polywan.doctor.facts.locks import Lock
 
-OLD: Final = 300.0
-"""Seconds after which no script of a link is still at work."""
+_AT_WORK: Final = 60.0
+"""Seconds that a script may take."""
 
 
 def check(box: Box) -> Iterator[Finding]:
-    """Find lock files that scripts speak of, that are old, and that no process holds."""
+    """Find locks that no process holds and that are older than a script runs, or than the system."""
     for lock in box.locks:
-        age = box.now - lock.since
-        if lock.held or age < OLD:
-            continue
-        yield Finding(
-            check="stale-lock",
-            severity="fault" if lock.waited_for else "warning",
-            what=f"lock file {lock.path} was left behind by a script",
-            evidence=(f"{lock.script}: {lock.line}", f"it is {lasted(age)} old, and no process has a lock on it"),
-            consequence="the script waits for it for ever, or does nothing: routes are not put back after a redial",
-            fix=Fix(
-                how="remove it, and use flock(1) in the script: the kernel releases such a lock when the script ends",
-                steps=(Step(command=("rm", "-f", lock.path)),),
-            ),
-        )
+        if not lock.held and (lock.before_boot or lock.age > _AT_WORK):
+            yield _finding(lock)
+
+
+def _finding(lock: Lock) -> Finding:
+    since = "is from before the system started" if lock.before_boot else f"is {lasted(lock.age)} old"
+    waits = lock.name.where.path
+    return Finding(
+        check="stale-lock",
+        severity="fault",
+        what=f"the lock file {lock.path} was left behind, and {waits} waits for it",
+        evidence=(
+            f"{lock.path} {since}, and neither {listed(lock.name.makers)} nor a process that has it open runs",
+            str(lock.name.where),
+        ),
+        consequence="the next time that a line goes up or down, the script hangs or gives up, "
+        "and routes stay as they were",
+        fix=Fix(
+            how="remove it; flock(1) makes locks that end with their process: `exec 9> FILE; flock 9` in the script",
+            steps=(Step(command=(*(("rmdir",) if lock.folder else ("rm", "-f")), lock.path)),),
+        ),
+    )
