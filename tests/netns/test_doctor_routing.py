@@ -13,7 +13,7 @@ from support.doctor import doctor, mend, of, only
 if TYPE_CHECKING:
     from support.netns import BuildLab
 
-NAT = 'table inet theirs { chain post { type nat hook postrouting priority 100; oifname "wan*" masquerade; }; }'
+NAT = "table ip theirs { chain post { type nat hook postrouting priority 100; ip saddr 192.168.15.0/24 masquerade; }; }"
 """This box routes for the networks behind it."""
 
 HAND_MADE = ["route add default via 100.64.2.1 dev wan2 table 202", "rule add fwmark 2 lookup 202"]

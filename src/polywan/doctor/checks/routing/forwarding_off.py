@@ -24,7 +24,7 @@ def check(box: Box) -> Iterator[Finding]:
 
 def _asks(box: Box, lan: Lan) -> bool:
     """True when the box routes for a network, or when it may: the file leaves it open, and the daemon warns of it."""
-    return routes_for(box, lan) or (box.config is not None and box.config.global_.forwarding == "auto")
+    return routes_for(box, lan, named=True) or (box.config is not None and box.config.global_.forwarding == "auto")
 
 
 def _finding(box: Box, family: Family, behind: list[Lan]) -> Finding:
@@ -37,7 +37,7 @@ def _finding(box: Box, family: Family, behind: list[Lan]) -> Finding:
         steps = ()
     return Finding(
         check="forwarding-off",
-        severity="fault" if any(routes_for(box, lan) for lan in behind) else "warning",
+        severity="fault" if any(routes_for(box, lan, named=True) for lan in behind) else "warning",
         what=f"IPv{family} forwarding is off, and there is a network behind this box: {' and '.join(map(str, behind))}",
         evidence=(f"{name} = 0",),
         consequence="packets of its hosts end here: this box uses its links, and they do not",
