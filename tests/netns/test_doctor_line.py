@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -55,6 +57,10 @@ def diagnosis(lab: Lab, places: Places) -> Diagnosis:
     return examine(box, LINE, 0.0)
 
 
+def names() -> list[str]:
+    return [check.name for check in LINE]
+
+
 @pytest.mark.parametrize("daemon", [False, True], ids=["by hand", "polywan"])
 def test_lines_that_are_well_have_no_finding(
     lab_of: BuildLab, start_daemon: StartDaemon, tmp_path: Path, daemon: bool
@@ -66,11 +72,39 @@ def test_lines_that_are_well_have_no_finding(
     if daemon:
         words = ("--runtime-dir", str(start_daemon(lab, config.read_text("utf-8")).runtime))
 
-    found = doctor(lab.router, *words, config=config)
+    found = doctor(lab.router, *words, *names(), config=config)
 
-    assert {check.name for check in LINE} <= {*found.checked}
-    assert [finding for finding in found.findings if finding.check in {check.name for check in LINE}] == []
+    assert found.findings == ()
+    assert [*found.checked] == names()
     assert found.seconds < 5
+
+
+@pytest.mark.kernel
+@pytest.mark.needs("ppp", "pppd", "pppoe-server")
+def test_dialled_lines_that_are_well_have_no_finding(lab_of: BuildLab, tmp_path: Path) -> None:
+    lab = lab_of(2, families=V4)
+    config = tmp_path / "polywan.toml"
+    lines = [f'[uplinks.dsl{n}]\ninterface = "ppp{n - 1}"\n' for n in (1, 2)]
+    config.write_text(with_lab_targets("".join(lines), lab), encoding="utf-8")
+    with dialled(lab, (1, 2)):
+        for number in (0, 1):
+            lab.router.ip([f"route add default dev ppp{number} metric {100 + number}"])
+
+        found = doctor(lab.router, *names(), config=config)
+
+    assert found.findings == ()
+
+
+@pytest.mark.needs("root")
+def test_without_privileges_it_says_which_lines_it_could_not_ask(lab: Lab) -> None:
+    user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-m", "polywan"]
+    done = lab.router.run([*user, "doctor", "--json", "--config", "/nonexistent", *names()], check=False)
+
+    skipped = {each["check"]: each["reason"] for each in json.loads(done.stdout)["not_checked"]}
+
+    assert "grant CAP_NET_RAW" in skipped["gateway-silent"]
+    assert "grant CAP_NET_RAW" in skipped["mtu-black-hole"]
+    assert "link-errors" not in skipped
 
 
 def test_a_gateway_that_does_not_answer_is_named_in_both_families(lab_of: BuildLab, tmp_path: Path) -> None:
@@ -239,6 +273,8 @@ def test_ipv6_addresses_whose_packets_leave_by_another_line_are_named_and_mended
 
 def test_two_lines_on_one_segment_answer_for_each_other_until_told_otherwise(lab_of: BuildLab) -> None:
     router = lab_of(2, families=V4, twins=True).router
+    assert of(doctor(router), "same-network-twins") == []
+    router.ip(["route add default via 100.64.1.1 dev wan2 table 202", "rule add fwmark 2 lookup 202"])
 
     finding = only(doctor(router), "same-network-twins")
 

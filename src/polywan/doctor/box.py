@@ -12,7 +12,7 @@ from polywan.api.events import LinkEvent
 from polywan.api.status import Status
 from polywan.config import Config
 from polywan.core.firewall.model import Firewall
-from polywan.core.net import Family, IPAddress
+from polywan.core.net import TABLE_MAIN, Family, IPAddress
 from polywan.core.plan.lans import Lan
 from polywan.core.trace.route_query import RouteAnswer, RouteQuery
 from polywan.core.world.observed import Observed
@@ -102,6 +102,11 @@ class Box:
     def sending(self, family: Family) -> tuple[Egress, ...]:
         """Those of a family."""
         return tuple(egress for egress in self.egresses if egress.family is family)
+
+    def in_use(self, family: Family) -> tuple[Egress, ...]:
+        """Those of a family that serve at the same time; one for which main has a worse default stands by."""
+        best = self.observed.main_default_links(family)
+        return tuple(e for e in self.sending(family) if e.table != TABLE_MAIN or e.device in best)
 
     def inside(self, family: Family) -> tuple[Lan, ...]:
         """The networks of a family behind this box."""

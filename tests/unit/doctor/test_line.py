@@ -398,7 +398,7 @@ def test_lines_of_one_prefix_and_local_addresses_may_cross() -> None:
 
 
 def twins(**settings: str) -> Box:
-    observed = world(2, [V4])
+    observed = even(world(2, [V4]))
     addresses = tuple(Address(f"wan{n}", ip_interface(f"192.168.1.{n + 1}/24")) for n in (1, 2))
     known = {"net/ipv4/conf/all/arp_ignore": "0", "net/ipv4/conf/all/arp_announce": "0"}
     known |= {f"net/ipv4/conf/all/{name}": value for name, value in settings.items()}
@@ -422,6 +422,8 @@ def test_twins_that_are_set_up_or_not_known_to_be_any_are_well() -> None:
     same = routers("02:00:01", "02:00:01")
     assert found("same-network-twins", replace(twins(arp_ignore="1", arp_announce="2"), line=same)) == []
     assert found("same-network-twins", twins()) == []
+    spare = replace(twins(), observed=replace(twins().observed, defaults=world(2, [V4]).defaults), line=same)
+    assert found("same-network-twins", spare) == []
     assert found("same-network-twins", replace(twins(), line=same, status=documents.status())) == []
     assert found("same-network-twins", box_of(world(2), line=same)) == []
 

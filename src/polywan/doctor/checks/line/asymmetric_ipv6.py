@@ -50,10 +50,8 @@ def _own(box: Box) -> Iterator[_Own]:
     """Yield the addresses of lines that are in use at the same time."""
     if box.status is not None:
         return
-    best = box.observed.main_default_links(Family.V6)
     # What a mark leads to is left out: its answers may have the mark of their connection, which no question has.
-    unmarked = [egress for egress in box.sending(Family.V6) if not egress.mark]
-    used = {e.device: e for e in unmarked if e.table != TABLE_MAIN or e.device in best}
+    used = {egress.device: egress for egress in box.in_use(Family.V6) if not egress.mark}
     if len(used) < 2:
         return
     for device, egress in used.items():

@@ -1,6 +1,7 @@
 """Two lines are in the same IPv4 network, which Linux does not tell apart by itself.
 
-On one segment each device answers ARP for the addresses of both, so that packets arrive by the wrong one. On two
+On one segment each device answers ARP for the addresses of both, so that packets arrive by the wrong one. That matters
+where both are in use; a cable and a radio link to the same router are common, and one of them stands by. On two
 segments nothing answers wrongly, but only one of the two is reached without naming the device.
 """
 
@@ -22,13 +23,15 @@ def check(box: Box) -> Iterator[Finding]:
     if box.status is not None:
         return
     devices = dict.fromkeys(egress.device for egress in box.sending(Family.V4) if _resolves(box, egress.device))
+    used = {egress.device for egress in box.in_use(Family.V4)}
     for one, other in combinations(devices, 2):
         network = _shared(box, one, other)
         if network is None:
             continue
-        if (mac := _same_router(box, one, other)) and not all(_set_up(box, device) for device in (one, other)):
-            yield _one_segment(box, one, other, network, mac)
-        elif not mac and _differ(box, one, other):
+        if mac := _same_router(box, one, other):
+            if {one, other} <= used and not (_set_up(box, one) and _set_up(box, other)):
+                yield _one_segment(box, one, other, network, mac)
+        elif _differ(box, one, other):
             yield _two_segments(one, other, network)
 
 
@@ -47,7 +50,8 @@ def _shared(box: Box, one: str, other: str) -> IPNetwork | None:
 
 
 def _macs(box: Box, device: str) -> dict[str, str]:
-    return {str(a.gateway): a.mac for a in box.line.gateways if a.egress.device == device and a.mac}
+    known = (answer for answer in box.line.gateways if answer.egress.family is Family.V4 and answer.mac)
+    return {str(answer.gateway): answer.mac for answer in known if answer.egress.device == device}
 
 
 def _same_router(box: Box, one: str, other: str) -> str:
