@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import subprocess
@@ -160,11 +161,16 @@ def scripts() -> Iterator[Path]:
         subprocess.run(["umount", str(SCRIPTS)], check=True)
 
 
+PORTS: Final = itertools.count(20_000)
+"""Of clients: one that is used again would be the same connection still."""
+
+
 def send_datagrams(lab: Lab, flows: int, each: int) -> None:
     """Send datagrams that stay without an answer."""
     with ExitStack() as stack, lab.client.entered():
         for _ in range(flows):
             sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.bind(("", next(PORTS)))
             for _ in range(each):
                 sock.sendto(b"?", ("203.0.113.99", 9))
 
