@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from polywan.kernel.netlink.lending import netfilter
+from polywan.kernel.nft import filter_rules
+from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
 from support.doctor import doctor
@@ -45,6 +48,24 @@ def test_nothing_is_changed_by_looking(lab: Lab, start_daemon: StartDaemon) -> N
     doctor(lab.router, "--runtime-dir", str(daemon.runtime), config=daemon.config, state=daemon.state)
 
     assert [lab.router.run(words.split()).stdout for words in shown] == before
+
+
+def changes(place: Namespace) -> int:
+    """Return the number of transactions that the packet filter has seen."""
+    with place.entered(), netfilter() as netlink:
+        return filter_rules._generation(netlink)
+
+
+def test_nothing_is_written_into_the_packet_filter_beside_a_daemon(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (3, 2, 1)))
+    wait_for(lambda: all(uplink.state == "up" for uplink in daemon.status().uplinks), 10.0, "all uplinks serve")
+    before = changes(lab.router)
+
+    doctor(lab.router, "--runtime-dir", str(daemon.runtime), config=daemon.config, state=daemon.state)
+
+    assert changes(lab.router) == before
 
 
 @pytest.mark.needs("root")

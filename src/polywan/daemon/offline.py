@@ -195,7 +195,7 @@ def own_warnings(config: Config, state_dir: Path, said: Collection[str] | None) 
     Raises:
         PolywanError: the kernel cannot be read.
     """
-    state, _, _ = _first_decision(config, state_dir, None)
+    state, _, _ = _first_decision(config, state_dir, None, trials=False)
     warnings = state.decision.warnings if said is None else said
     known = state.known
     if known.config is None or known.observed is None or known.actual is None:
@@ -219,8 +219,13 @@ def explain(config_path: Path, state_dir: Path, observed: Path, words: Mapping[s
     return why.recorded(state, words, int(time.time()))
 
 
-def _first_decision(config: Config, state_dir: Path, observed: Path | None) -> tuple[State, tuple[Effect, ...], str]:
-    """Decide as the daemon does when it starts; the last value is a warning about its memory."""
+def _first_decision(
+    config: Config, state_dir: Path, observed: Path | None, *, trials: bool = True
+) -> tuple[State, tuple[Effect, ...], str]:
+    """Decide as the daemon does when it starts; the last value is a warning about its memory.
+
+    Without `trials`, what the kernel can do is not found out: nothing at all is written into it.
+    """
     if observed is not None:
         try:
             recording = parse(observed.read_bytes(), str(observed))
@@ -229,7 +234,7 @@ def _first_decision(config: Config, state_dir: Path, observed: Path | None) -> t
         world, actual = recording.world(), recording.actual()
         lookups = _recorded(recording.lookups, asyncio.run(look_once(config, None)))
     else:
-        world, actual = _read(config)
+        world, actual = _read(config, trials=trials)
         lookups = asyncio.run(look_once(config, SystemResolver()))
     memory, warning = store.load(state_dir)
     state, _ = engine.step(State(known=Known(memory=memory)), ConfigLoaded(config, lookups=lookups), 0.0)
@@ -249,8 +254,8 @@ def _recorded(there: Lookups, here: Lookups) -> Lookups:
     return replace(there, lists={**here.lists, **there.lists}, problems=(*there.problems, *missing))
 
 
-def _read(config: Config) -> tuple[Observed, ActualState]:
-    kernel = _kernel(multipath=wants_multipath(config))
+def _read(config: Config, *, trials: bool = True) -> tuple[Observed, ActualState]:
+    kernel = _kernel(multipath=wants_multipath(config)) if trials else LinuxKernel(trials=False)
     try:
         resolved = resolve(config, {})
         observed = leases.observe(kernel, resolved)

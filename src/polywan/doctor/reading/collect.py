@@ -99,7 +99,8 @@ async def read_box(places: Places) -> Box:
             "locks": lambda: locks.read(box.scripts, places.root),
             "line": line.ask(box, places.root),
             "conflicts": lambda: own.conflicts(file.config, places.state_dir, box.status),
-            "lacking": lambda: own.lacking(file.config) if file.config else (),
+            # A running daemon has found out already.
+            "lacking": lambda: own.lacking(file.config) if file.config and box.status is None else (),
         }
     )
     if "line" in later.found:
