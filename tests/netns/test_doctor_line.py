@@ -271,10 +271,12 @@ def test_ipv6_addresses_whose_packets_leave_by_another_line_are_named_and_mended
     assert of(doctor(router), "asymmetric-ipv6") == []
 
 
-def test_two_lines_on_one_segment_answer_for_each_other_until_told_otherwise(lab_of: BuildLab) -> None:
+@pytest.mark.parametrize("device", ["wan2", "wan2.7"], ids=["a card", "a VLAN's name"])
+def test_two_lines_on_one_segment_answer_for_each_other_until_told_otherwise(lab_of: BuildLab, device: str) -> None:
     router = lab_of(2, families=V4, twins=True).router
     assert of(doctor(router), "same-network-twins") == []
-    router.ip(["route add default via 100.64.1.1 dev wan2 table 202", "rule add fwmark 2 lookup 202"])
+    router.ip(["link set wan2 down", f"link set wan2 name {device}", f"link set {device} up"])
+    router.ip([f"route add default via 100.64.1.1 dev {device} table 202", "rule add fwmark 2 lookup 202"])
 
     finding = only(doctor(router), "same-network-twins")
 

@@ -30,6 +30,11 @@ REMOTE: Final[Mapping[Family, IPAddress]] = {
 """An address on the Internet for questions to the kernel's routing; nothing is sent there."""
 
 
+def ignoring(family: Family, device: str) -> str:
+    """Return the setting (ip-sysctl) by which routes over a device without carrier are passed over."""
+    return f"net/ipv{family}/conf/{device}/ignore_routes_with_linkdown"
+
+
 class HalfOpen(NamedTuple):
     """Connections whose SYN was answered while the client never spoke again (SYN_RECV), of one mark."""
 
@@ -49,7 +54,7 @@ class Box:
         in_force: the configuration that the running daemon works by, as JSON has it; None without one.
         conflicts: what polywan itself warns of, but for what there are checks for; of the file on this box, or of the
             running daemon.
-        lacking: what the kernel and the system lack of what polywan needs; of a box that has a file.
+        lacking: what the kernel and the system lack of what polywan needs; of a box that has a file and no daemon.
         egresses: by which links, tables and marks connections leave.
         lans: networks behind this box.
         routes: default routes and connected routes of every table.
@@ -107,6 +112,11 @@ class Box:
         """Those of a family that serve at the same time; one for which main has a worse default stands by."""
         best = self.observed.main_default_links(family)
         return tuple(e for e in self.sending(family) if e.table != TABLE_MAIN or e.device in best)
+
+    def passes_over(self, family: Family, device: str) -> bool:
+        """True when the kernel does not use routes by a device without carrier: either setting is enough."""
+        own = self.setting(ignoring(family, device))
+        return own != 0 or self.setting(ignoring(family, "all")) == 1
 
     def inside(self, family: Family) -> tuple[Lan, ...]:
         """The networks of a family behind this box."""

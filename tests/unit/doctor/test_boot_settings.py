@@ -15,8 +15,8 @@ from polywan.core.net import TABLE_MAIN, Family
 from polywan.core.plan.lans import Lan
 from polywan.core.world.observed import DefaultRoute, Observed
 from polywan.doctor.box import Box
+from polywan.doctor.checks.keep import SETTINGS_FILE
 from polywan.doctor.checks.machine import sysctl_undone
-from polywan.doctor.checks.machine.keep import SETTINGS_FILE
 from polywan.doctor.facts.boot_settings import SettingsFile, decisive
 from polywan.doctor.facts.egress import Egress
 from polywan.doctor.facts.machine import MachineFacts

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from polywan.doctor.reading.files import LONGEST, programs
+from polywan.doctor.reading.files import programs
+from polywan.doctor.reading.texts import LONGEST
 
 
 def made(root: Path, name: str, text: str | bytes) -> Path:
@@ -50,15 +51,15 @@ def test_links_that_networkd_has_set_up_are_known_by_index(tmp_path: Path) -> No
 def test_units_and_rule_files_are_found_and_no_binary_or_long_or_hanging_file_is_read_whole(tmp_path: Path) -> None:
     made(tmp_path, "etc/systemd/system/sysinit.target.wants/nftables.service", "")
     made(tmp_path, "etc/nftables.conf", "flush ruleset\n")
-    made(tmp_path, "etc/cron.d/binary", b"\x7fELF\0")
-    made(tmp_path, "etc/cron.d/long", "x" * (LONGEST + 1))
-    os.mkfifo(tmp_path / "etc/cron.d/pipe")
-    os.symlink("nowhere", tmp_path / "etc/cron.d/gone")
+    made(tmp_path, "etc/nftables.d/binary.nft", b"\x7fELF\0")
+    made(tmp_path, "etc/nftables.d/long.nft", "x" * (LONGEST + 1))
+    os.mkfifo(tmp_path / "etc/nftables.d/pipe.nft")
+    os.symlink("nowhere", tmp_path / "etc/nftables.d/gone.nft")
 
     found = programs(tmp_path)
 
     assert found.enabled == {"nftables.service"}
     assert {path: len(text) for path, text in found.files.items()} == {
         "/etc/nftables.conf": len("flush ruleset\n"),
-        "/etc/cron.d/long": LONGEST,
+        "/etc/nftables.d/long.nft": LONGEST,
     }

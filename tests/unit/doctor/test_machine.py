@@ -14,8 +14,8 @@ from polywan.api.doctor import Finding
 from polywan.config import Config
 from polywan.core.plan.cautions import TRACKING_COUNT, TRACKING_LIMIT
 from polywan.doctor.box import Box
+from polywan.doctor.checks.keep import SETTINGS_FILE
 from polywan.doctor.checks.machine import MACHINE
-from polywan.doctor.checks.machine.keep import SETTINGS_FILE
 from polywan.doctor.facts.machine import Clock, MachineFacts, Process, Unit, config_of
 from polywan.doctor.reading.machine import tracking
 from support.engine_world import config, world

@@ -18,6 +18,7 @@ from polywan.core.plan.plan import ActualState
 from polywan.core.resolved import Resolved
 from polywan.core.routing.sysctls import wants_forwarding
 from polywan.core.shaping.shapers import obstacles, shared_rates
+from polywan.core.words import listed
 from polywan.core.world.foreign_chains import may_drop
 from polywan.core.world.leases import warning_of
 from polywan.core.world.observed import Observed
@@ -94,7 +95,7 @@ def _elsewhere(config: Resolved, observed: Observed, family: Family) -> Iterator
     ]
     if parts:
         whole = _is_whole({part.to for part in parts}, family)
-        routes = _listed(sorted({str(part.to) for part in parts}))
+        routes = listed(sorted({str(part.to) for part in parts}))
         many = "s" if len({part.to for part in parts}) > 1 else ""
         leave = f"main's route{many} {routes} leave{'' if many else 's'} by"
         what = "nothing" if whole else "not everything"
@@ -116,7 +117,7 @@ def _sentence(what: str, family: Family, leave: str, links: Collection[str], cur
         if len(links) == 1
         else "which are not uplinks; configure them as such"
     )
-    return f"{what} is balanced in IPv{family}: {leave} {_listed(sorted(links))}, {which}, or {cure}"
+    return f"{what} is balanced in IPv{family}: {leave} {listed(sorted(links))}, {which}, or {cure}"
 
 
 def _is_whole(parts: Collection[IPNetwork], family: Family) -> bool:
@@ -127,11 +128,6 @@ def _is_whole(parts: Collection[IPNetwork], family: Family) -> bool:
 
 def _within(inner: IPNetwork, outer: IPNetwork) -> bool:
     return inner.version == outer.version and inner.network_address in outer and inner.prefixlen >= outer.prefixlen
-
-
-def _listed(words: Collection[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _not_forwarded(
@@ -152,12 +148,12 @@ def _not_forwarded(
                 silent = True
                 word = "forwarding is off" if family is Family.V4 else "IPv6 forwarding is off"
                 yield (
-                    f"{word}: packets from {_listed(behind)} cannot leave by the uplinks; "
+                    f"{word}: packets from {listed(behind)} cannot leave by the uplinks; "
                     "set global.forwarding = true if this box routes for them, otherwise false"
                 )
             continue
         for chain in may_drop(actual.chains, family):
-            chains[chain] = _listed(behind)
+            chains[chain] = listed(behind)
     for dropping, arriving in chains.items():
         yield (
             f"{dropping} has policy drop and may drop packets that arrive on {arriving}: "
@@ -198,7 +194,7 @@ def _gateways(config: Resolved, observed: Observed) -> Iterator[str]:
                 continue
             yield (
                 f"uplink {name}: {key} {via} is outside {link.name}'s network{'s' if len(networks) > 1 else ''} "
-                f"{_listed([str(n) for n in networks])}: correct only if the provider says so"
+                f"{listed([str(n) for n in networks])}: correct only if the provider says so"
             )
 
 
@@ -240,7 +236,7 @@ def _carriers(config: Resolved, observed: Observed) -> Iterator[str]:
                 device = config.uplinks[name].interface
                 yield (
                     f"uplink {name}: {device} is a tunnel, and shares tier {number} of policy {policy} with "
-                    f"{_listed(others)}: its own packets may be sent into it; give it a tier or a policy of its own"
+                    f"{listed(others)}: its own packets may be sent into it; give it a tier or a policy of its own"
                 )
 
 

@@ -55,14 +55,10 @@ def of_links(links: Iterable[Link], observed: Observed, root: Path = LEASE_ROOT)
     found = {}
     for link in links:
         own = [ip.ip for ip in observed.addresses_of(link.name, Family.V4)]
-        if own and (lease := held(link, own, root)) is not None:
+        lease = leases.valid(_of(link, root), link.name, own, time.time()) if own else None
+        if lease is not None:
             found[link.name] = lease
     return found
-
-
-def held(link: Link, own: Iterable[object], root: Path = LEASE_ROOT) -> Lease | None:
-    """Return the lease by which a link has one of its addresses `own`; None when no file tells of one."""
-    return leases.valid(_of(link, root), link.name, own, time.time())
 
 
 def _of(link: Link, root: Path) -> Iterator[Lease]:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from polywan.api.status import Status
 from polywan.config import Config
 from polywan.core.net import TABLE_MAIN, Family, IPAddress
-from polywan.core.world.foreign_routing import WHOLE
 from polywan.core.world.observed import Observed
 
 
@@ -29,10 +28,6 @@ class Egress(NamedTuple):
     mark: int = 0
     via: IPAddress | None = None
     ours: bool = False
-
-    def in_use(self, observed: Observed) -> bool:
-        """True when connections leave this way now: not by a default of main that only waits behind a better one."""
-        return bool(self.mark) or self.table != TABLE_MAIN or self.device in observed.main_default_links(self.family)
 
 
 def egresses(observed: Observed, config: Config | None, status: Status | None) -> tuple[Egress, ...]:
@@ -57,9 +52,10 @@ def _of_daemon(status: Status | None) -> Iterator[Egress]:
 def _of_others(observed: Observed, names: dict[str, str]) -> Iterator[Egress]:
     marks: dict[tuple[Family, int], int] = {}
     for rule in observed.rules:
-        if rule.mark is not None and rule.table is not None and not rule.invert:
+        # Main is where packets go that have no mark.
+        if rule.mark is not None and rule.table not in (None, TABLE_MAIN) and not rule.invert:
             value, mask = rule.mark
-            marks.setdefault((rule.family, rule.table), value & mask if mask != WHOLE else value)
+            marks.setdefault((rule.family, rule.table), value & mask)
     for default in observed.defaults:
         if default.source is not None or not _carries(observed, default.link):
             continue

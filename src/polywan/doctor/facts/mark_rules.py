@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from polywan.api.doctor import Step
 from polywan.core.firewall.iptables import split_words
-from polywan.core.firewall.model import MarkIs, SetMark, Statistic
+from polywan.core.firewall.model import MarkIs, SetMark, Statistic, Table
 from polywan.core.net import PROTOCOL, Family
 from polywan.doctor.box import Box
 from polywan.doctor.facts.marking import Place
@@ -24,12 +24,12 @@ def led(box: Box, family: Family, mark: int) -> bool:
     return False
 
 
-def tool(place: Place) -> str:
-    """Return the program by whose words the rule is written; empty for nft(8)."""
-    if place.table.program == "nftables":
+def program_of(table: Table) -> str:
+    """Return the program by whose words the rules of a table are written; empty for nft(8)."""
+    if table.program == "nftables":
         return ""
-    name = "ip6tables" if place.table.family == "ip6" else "iptables"
-    return f"{name}-legacy" if place.table.program == "iptables-legacy" else name
+    name = "ip6tables" if table.family == "ip6" else "iptables"
+    return f"{name}-legacy" if table.program == "iptables-legacy" else name
 
 
 def written_anew(places: Sequence[Place]) -> tuple[Step, ...]:
@@ -48,7 +48,7 @@ def written_anew(places: Sequence[Place]) -> tuple[Step, ...]:
     old: list[Step] = []
     for number, place in enumerate(places):
         before, after = _words(place), [*_rewritten(place, len(places) - number)]
-        start = (tool(place), "-t", place.table.name)
+        start = (program_of(place.table), "-t", place.table.name)
         if before != after:
             new.append(Step(command=(*start, "-I", place.chain.name, str(place.number + len(new)), *after)))
             old.append(Step(command=(*start, "-D", place.chain.name, *before)))
@@ -60,7 +60,7 @@ def _alike(places: Sequence[Place]) -> bool:
     plain = all(len(p.rule.actions) == 1 and isinstance(p.rule.actions[0], SetMark) for p in places)
     drawn = all(sum(isinstance(m, Statistic) for m in p.rule.matches) == 1 for p in places)
     values = {(a.value, a.of, a.mask) for p in places for a in p.rule.actions if isinstance(a, SetMark)}
-    return len(chains) == 1 and bool(tool(places[0])) and plain and drawn and len(values) == len(places)
+    return len(chains) == 1 and bool(program_of(places[0].table)) and plain and drawn and len(values) == len(places)
 
 
 def _words(place: Place) -> list[str]:

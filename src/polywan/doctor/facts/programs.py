@@ -34,7 +34,7 @@ class ProgramFacts:
         enabled: units that start with the machine.
         managed: indexes of the links that systemd-networkd has set up.
         networkd: its files, by path, in the order in which they count.
-        files: rule files, hooks and cron jobs, by path.
+        files: rule files of nft(8), by path.
     """
 
     running: frozenset[str] = frozenset()

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from polywan.doctor.facts.programs import ProgramFacts
+from polywan.doctor.reading.texts import text
 
 MOST_FILES: Final = 400
-LONGEST: Final = 262_144
-"""Bytes of a file that are read."""
-
 _MOST_PROCESSES: Final = 20_000
 
 _FOLDERS: Final = ("etc/systemd", "run/systemd", "usr/local/lib/systemd", "usr/lib/systemd", "lib/systemd")
@@ -24,24 +22,8 @@ _FILES: Final = (
     "etc/sysconfig/nftables.conf",
     "etc/nftables/*.nft",
     "etc/nftables.d/*.nft",
-    "etc/rc.local",
-    "etc/crontab",
-    "etc/cron.d/*",
-    "etc/cron.hourly/*",
-    "etc/cron.daily/*",
-    "var/spool/cron/crontabs/*",
-    "var/spool/cron/*",
-    "etc/ppp/ip-up",
-    "etc/ppp/ip-up.local",
-    "etc/ppp/ip-up.d/*",
-    "etc/network/interfaces",
-    "etc/network/interfaces.d/*",
-    "etc/network/if-up.d/*",
-    "etc/NetworkManager/dispatcher.d/*",
-    "etc/networkd-dispatcher/*/*",
-    "etc/dhcp/dhclient-exit-hooks.d/*",
 )
-"""Rule files, hooks and cron jobs."""
+"""Rule files of nft(8)."""
 
 
 def programs(root: Path, proc: Path = Path("/proc")) -> ProgramFacts:
@@ -79,7 +61,7 @@ def _same_network(proc: Path, process: str) -> bool:
 def _managed(root: Path) -> Iterator[int]:
     """Yield the links that systemd-networkd has set up, as networkctl(1) knows them."""
     for file in islice(root.glob("run/systemd/netif/links/*"), MOST_FILES):
-        if file.name.isdecimal() and "ADMIN_STATE=configur" in _text(file):
+        if file.name.isdecimal() and "ADMIN_STATE=configur" in text(file):
             yield int(file.name)
 
 
@@ -96,17 +78,5 @@ def _networkd(root: Path) -> Iterator[Path]:
 
 def _texts(root: Path, files: Iterable[Path]) -> Mapping[str, str]:
     """Return the texts by the paths that they have below the root."""
-    found = {str(Path("/") / file.relative_to(root)): _text(file) for file in islice(files, MOST_FILES)}
-    return {path: text for path, text in found.items() if text}
-
-
-def _text(file: Path) -> str:
-    """Return the beginning of a file; nothing of one that is no plain text file."""
-    try:
-        if not file.is_file():
-            return ""
-        with file.open("rb") as opened:
-            start = opened.read(LONGEST)
-    except OSError:
-        return ""
-    return "" if b"\0" in start else start.decode("utf-8", "replace")
+    found = {str(Path("/") / file.relative_to(root)): text(file) for file in islice(files, MOST_FILES)}
+    return {path: words for path, words in found.items() if words}

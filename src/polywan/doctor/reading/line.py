@@ -45,7 +45,7 @@ Denied = dict[str, str]
 
 async def ask(box: Box, root: Path = Path("/")) -> LineFacts:
     """Return what the lines answer, within 4 s; files of DHCP clients and others are looked for below `root`."""
-    asked = [egress for egress in box.egresses if _in_use(box, egress)][:MOST_EGRESSES]
+    asked = [egress for egress in box.egresses if _may_be_asked(box, egress)][:MOST_EGRESSES]
     denied: Denied = {}
     devices = {egress.device for egress in box.egresses}
     gateways, pages, sizes, lookups, (counted, later), modes = await asyncio.gather(
@@ -68,7 +68,7 @@ async def ask(box: Box, root: Path = Path("/")) -> LineFacts:
     )
 
 
-def _in_use(box: Box, egress: Egress) -> bool:
+def _may_be_asked(box: Box, egress: Egress) -> bool:
     """Tell whether it may be asked: its device has a carrier, and nobody has switched it off."""
     link = box.observed.links.get(egress.device)
     if link is None or not link.usable:

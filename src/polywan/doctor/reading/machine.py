@@ -15,6 +15,8 @@ from polywan import presence
 from polywan.child import CLEAN
 from polywan.doctor.facts.boot_settings import SettingsFile
 from polywan.doctor.facts.machine import Clock, MachineFacts, Process, Unit, config_of
+from polywan.doctor.reading.texts import LONGEST, text
+from polywan.files import content
 from polywan.kernel import clock
 from polywan.kernel.sysctl import SYSCTL_ROOT
 
@@ -26,7 +28,6 @@ TOOLS: Final = ("ip", "nft", "conntrack", "pppd")
 _SETTINGS: Final = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d")
 _UNITS: Final = ("etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system")
 _UNIT: Final = "polywan.service"
-_LARGEST: Final = 1 << 18
 _TRACKING: Final = Path("/proc/net/stat/nf_conntrack")
 
 
@@ -36,7 +37,7 @@ def read(places: Places) -> MachineFacts:
     release = os.uname().release
     systemd = (root / "run/systemd/system").is_dir()
     return MachineFacts(
-        tracking=tracking(_text(_TRACKING)),
+        tracking=tracking(text(_TRACKING)),
         tracking_fixed=_fixed(),
         boot=tuple(boot_settings(root, systemd=systemd)),
         clock=_clock(root),
@@ -52,9 +53,9 @@ def read(places: Places) -> MachineFacts:
     )
 
 
-def tracking(text: str) -> Mapping[str, int]:
+def tracking(listing: str) -> Mapping[str, int]:
     """Return the sums of all lines, one for each CPU, whose numbers are hexadecimal; `entries` is no sum."""
-    heading, *lines = text.splitlines() or [""]
+    heading, *lines = listing.splitlines() or [""]
     found: Counter[str] = Counter()
     for line in lines:
         for name, number in zip(heading.split(), line.split(), strict=False):
@@ -75,10 +76,10 @@ def boot_settings(root: Path, *, systemd: bool) -> Iterator[SettingsFile]:
                 files.setdefault(file.name, file)
     ordered = [file for _, file in sorted(files.items())]
     last = [] if systemd else [root / "etc/sysctl.conf"]
-    if re.search(r"^ENABLED=[\"']?yes", _text(root / "etc/ufw/ufw.conf"), re.MULTILINE):
+    if re.search(r"^ENABLED=[\"']?yes", text(root / "etc/ufw/ufw.conf"), re.MULTILINE):
         last.append(root / "etc/ufw/sysctl.conf")
     for file in [*ordered, *last]:
-        yield SettingsFile(f"/{file.relative_to(root)}", _text(file))
+        yield SettingsFile(f"/{file.relative_to(root)}", text(file))
 
 
 def unit(root: Path) -> Unit | None:
@@ -103,17 +104,6 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _text(file: Path) -> str:
-    """Return a file's text; nothing of what is no file, such as a device in the place of one."""
-    try:
-        if not file.is_file():
-            return ""
-        with file.open("rb") as opened:
-            return opened.read(_LARGEST).decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
 def _fixed() -> bool:
     """Tell whether the kernel shows the size without letting anybody set it, as in a network namespace of its own."""
     try:
@@ -132,7 +122,7 @@ def _clock(root: Path) -> Clock:
         confirmed = (root / "var/lib/systemd/timesync/clock").stat().st_mtime
     except OSError:
         confirmed = 0.0
-    return Clock(clock.synchronised(), confirmed, zone, _text(root / "etc/timezone").strip())
+    return Clock(clock.synchronised(), confirmed, zone, text(root / "etc/timezone").strip())
 
 
 def _has_modules(root: Path, release: str) -> bool:
@@ -154,7 +144,7 @@ def _daemon() -> Process | None:
     return Process(
         pid=found.pid,
         arguments=arguments,
-        group=_text(folder / "cgroup").strip().rpartition(":")[2],
+        group=text(folder / "cgroup").strip().rpartition(":")[2],
         zone=next((word[3:] for word in environment if word.startswith("TZ=")), None),
         config=os.path.realpath(os.path.join(directory, named or "")) if known else None,
     )
@@ -174,7 +164,11 @@ def _elsewhere() -> Iterator[int]:
 
 
 def _zero_ended(file: Path) -> tuple[str, ...]:
-    return tuple(_text(file).rstrip("\0").split("\0"))
+    try:
+        words = content(file, LONGEST)
+    except OSError:
+        return ("",)
+    return tuple(words.decode("utf-8", "replace").rstrip("\0").split("\0"))
 
 
 def _link(path: Path) -> str:
@@ -187,7 +181,7 @@ def _link(path: Path) -> str:
 def _unread_files(folder: Path) -> Mapping[str, str]:
     hidden = (".",)
     return {
-        str(file): _text(file)
+        str(file): text(file)
         for file in _entries(folder)
         if not file.name.endswith(".toml") and not file.name.startswith(hidden)
     }

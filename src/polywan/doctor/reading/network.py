@@ -19,6 +19,7 @@ from polywan.kernel import sysctl
 from polywan.kernel.linux import LinuxKernel
 
 _LINKS: Final = ("arp_ignore", "arp_announce", "ignore_routes_with_linkdown")
+_PER_DEVICE6: Final = ("accept_ra", "ignore_routes_with_linkdown")
 _PER_DEVICE: Final = ("rp_filter", "src_valid_mark", "accept_local", "forwarding", *_LINKS)
 _SETTINGS: Final = (
     "net/ipv4/ip_forward",
@@ -68,7 +69,7 @@ def settings(observed: Observed) -> Mapping[str, str]:
     """Return the settings below /proc/sys that checks look at."""
     devices = ("all", "default", *observed.links)
     paths = [f"net/ipv4/conf/{device}/{name}" for device in devices for name in _PER_DEVICE]
-    paths += [f"net/ipv6/conf/{device}/accept_ra" for device in devices]
+    paths += [f"net/ipv6/conf/{device}/{name}" for device in devices for name in _PER_DEVICE6]
     known = ((path, sysctl.read(path)) for path in (*_SETTINGS, *paths))
     return {path: value for path, value in known if value is not None}
 

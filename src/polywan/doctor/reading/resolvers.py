@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from polywan import files
-from polywan.core.net import Family, IPAddress
+from polywan.core.net import IPAddress
 from polywan.core.world.observed import Link, Observed
 from polywan.daemon.lookups import leases
 from polywan.doctor.facts.line import Resolver
 from polywan.doctor.facts.resolvers import nameservers, owned, value_of
+from polywan.doctor.reading.texts import text
 
 _LARGEST: Final = 65536
 _RESOLV: Final = "etc/resolv.conf"
@@ -32,29 +32,30 @@ def read(observed: Observed, devices: set[str], root: Path) -> tuple[Resolver, .
     dialled = [link.name for link in links if link.kind == "ppp"]
     if len(dialled) == 1:
         # pppd has one file for all of its links (usepeerdns).
-        named += [Resolver(address, dialled[0], f"/{_PPP}") for address in nameservers(_text(root, _PPP))]
+        named += [Resolver(address, dialled[0], f"/{_PPP}") for address in nameservers(text(root / _PPP, _LARGEST))]
     return owned(_used(root), named)
 
 
 def _used(root: Path) -> tuple[IPAddress, ...]:
-    found = nameservers(_text(root, _RESOLV))
+    found = nameservers(text(root / _RESOLV, _LARGEST))
     if any(str(address) in _RESOLVED for address in found):
         return ()
     if found and all(address.is_loopback for address in found):
-        return nameservers(_text(root, _DNSMASQ))
+        return nameservers(text(root / _DNSMASQ, _LARGEST))
     return found
 
 
 def _of(link: Link, observed: Observed, root: Path) -> Iterator[Resolver]:
-    own = [ip.ip for ip in observed.addresses_of(link.name, Family.V4)]
-    if (lease := leases.held(link, own, root)) is not None:
+    if (lease := leases.of_links([link], observed, root).get(link.name)) is not None:
         yield from (Resolver(address, link.name, f"the lease of {lease.program}") for address in lease.resolvers)
     for folder, key in _BY_INDEX:
         path = f"{folder}/{link.index}"
-        yield from (Resolver(address, link.name, f"/{path}") for address in value_of(_text(root, path), key))
+        yield from (Resolver(address, link.name, f"/{path}") for address in value_of(text(root / path, _LARGEST), key))
     for folder in _BY_NAME:
         for path in _beginning(root, folder, f"{link.name}."):
-            yield from (Resolver(address, link.name, f"/{path}") for address in nameservers(_text(root, path)))
+            yield from (
+                Resolver(address, link.name, f"/{path}") for address in nameservers(text(root / path, _LARGEST))
+            )
 
 
 def _beginning(root: Path, folder: str, start: str) -> list[str]:
@@ -62,10 +63,3 @@ def _beginning(root: Path, folder: str, start: str) -> list[str]:
         return sorted(f"{folder}/{file.name}" for file in (root / folder).iterdir() if file.name.startswith(start))
     except OSError:
         return []
-
-
-def _text(root: Path, path: str) -> str:
-    try:
-        return files.content(root / path, _LARGEST).decode("utf-8", "replace")
-    except OSError:
-        return ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from polywan.doctor.facts.scripts import TABLE_NAMES
+from polywan.doctor.reading.texts import text
 
 MOST_FILES: Final = 400
 MOST_BYTES: Final = 1 << 16
@@ -34,7 +33,10 @@ _PLACES: Final = (
     "etc/local.d/*",
     "etc/crontab",
     "etc/cron.d/*",
-    "var/spool/cron/crontabs/root",
+    "etc/cron.hourly/*",
+    "etc/cron.daily/*",
+    "var/spool/cron/crontabs/*",
+    "var/spool/cron/*",
     "usr/local/bin/*",
     "usr/local/sbin/*",
     *TABLE_NAMES,
@@ -46,9 +48,9 @@ def read(root: Path) -> Mapping[str, str]:
     """Return their texts by path, as seen from the root; regular files only, and none that is long."""
     found: dict[str, str] = {}
     for path in islice(_files(root), MOST_FILES):
-        with suppress(OSError):
-            if (text := _text(path)) is not None:
-                found[f"/{path.relative_to(root)}"] = text
+        words = text(path, MOST_BYTES + 1)
+        if words and len(words.encode()) <= MOST_BYTES:
+            found[f"/{path.relative_to(root)}"] = words
     return found
 
 
@@ -56,16 +58,3 @@ def _files(root: Path) -> Iterator[Path]:
     for place in _PLACES:
         with suppress(OSError):
             yield from sorted(root.glob(place))
-
-
-def _text(path: Path) -> str | None:
-    # O_NONBLOCK: a pipe in one of these places must not hold us up.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    try:
-        known = os.fstat(descriptor)
-        if not stat.S_ISREG(known.st_mode) or known.st_size > MOST_BYTES:
-            return None
-        content = os.read(descriptor, MOST_BYTES)
-    finally:
-        os.close(descriptor)
-    return None if b"\0" in content else content.decode("utf-8", "replace")

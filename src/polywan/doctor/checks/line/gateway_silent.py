@@ -12,7 +12,8 @@ from typing import Final
 from polywan.api.doctor import Finding, Fix
 from polywan.core.net import FAMILIES, TABLE_MAIN
 from polywan.core.words import listed
-from polywan.doctor.box import Box
+from polywan.doctor.box import Box, ignoring
+from polywan.doctor.checks.keep import name_of
 from polywan.doctor.facts.line import GatewayAnswer
 
 _WITHOUT_QUESTION: Final = frozenset({"PERMANENT", "NOARP"})
@@ -84,8 +85,8 @@ def _without_carrier(box: Box) -> Iterator[Finding]:
 def _routes(box: Box, device: str) -> Iterator[str]:
     """Yield main's default routes by a dead device that the kernel chooses nevertheless."""
     for family in FAMILIES:
-        ignored = f"net/ipv{family:d}/conf/{device}/ignore_routes_with_linkdown"
         main = [d for d in box.observed.defaults if d.family is family and d.table == TABLE_MAIN and d.source is None]
         best = min((d.metric for d in main), default=0)
-        if box.setting(ignored) == 0 and any(d.link == device and d.metric == best for d in main):
-            yield f"main's best IPv{family} default route leads by {device}, and {ignored.replace('/', '.')} = 0"
+        if not box.passes_over(family, device) and any(d.link == device and d.metric == best for d in main):
+            name = name_of(ignoring(family, device))
+            yield f"main's best IPv{family} default route leads by {device}, and {name} = 0"

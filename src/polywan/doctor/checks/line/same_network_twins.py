@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Final
 
-from polywan.api.doctor import Finding, Fix, Step
+from polywan.api.doctor import Finding, Fix
 from polywan.core.net import Family, IPNetwork
 from polywan.doctor.box import Box
+from polywan.doctor.checks.keep import name_of, set_and_keep
 
 _NAMES: Final = {"arp_ignore": 1, "arp_announce": 2}
 
@@ -71,15 +72,20 @@ def _set_up(box: Box, device: str) -> bool:
 
 
 def _value(box: Box, device: str, name: str) -> int:
-    return max(box.setting(f"net/ipv4/conf/{each}/{name}") or 0 for each in ("all", device))
+    return max(box.setting(_path(each, name)) or 0 for each in ("all", device))
+
+
+def _path(device: str, name: str) -> str:
+    return f"net/ipv4/conf/{device}/{name}"
 
 
 def _one_segment(box: Box, one: str, other: str, network: IPNetwork, mac: str) -> Finding:
-    wanted = [f"net.ipv4.conf.{device}.{name}={value}" for device in (one, other) for name, value in _NAMES.items()]
-    lines = "".join(f"{each.replace('=', ' = ')}\n" for each in wanted)
-    steps = [Step(command=("sysctl", "-q", "-w", each)) for each in wanted]
-    keep = Step(path="/etc/sysctl.d/90-uplinks.conf", text=lines, append=True)
-    values = [f"net.ipv4.conf.{d}.{name} is {_value(box, d, name)} in effect" for d in (one, other) for name in _NAMES]
+    wanted = {_path(device, name): str(value) for device in (one, other) for name, value in _NAMES.items()}
+    values = [
+        f"{name_of(_path(device, name))} is {_value(box, device, name)} in effect"
+        for device in (one, other)
+        for name in _NAMES
+    ]
     return Finding(
         check="same-network-twins",
         severity="warning",
@@ -87,7 +93,7 @@ def _one_segment(box: Box, one: str, other: str, network: IPNetwork, mac: str) -
         evidence=(f"both reach the same gateway, {mac}", *values),
         consequence=f"what is sent to {other} may arrive by {one}: its rate is that of one line, and strict filters "
         "drop its packets",
-        fix=Fix(how="have each device answer ARP for its own addresses only", steps=(*steps, keep)),
+        fix=Fix(how="have each device answer ARP for its own addresses only", steps=set_and_keep(wanted)),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from polywan.api.doctor import Finding, Fix
 from polywan.core.plan.cautions import TRACKING_COUNT, TRACKING_LIMIT
 from polywan.doctor.box import Box
-from polywan.doctor.checks.machine.keep import TRACKING_AT_BOOT, set_and_keep
+from polywan.doctor.checks.keep import TRACKING_AT_BOOT, set_and_keep
 
 _BUCKETS: Final = "net/netfilter/nf_conntrack_buckets"
 _NAME: Final = _BUCKETS.replace("/", ".")
@@ -60,4 +60,4 @@ def _fix(box: Box, most: int) -> Fix:
     how = f"set {_NAME} to {most}, one for each entry ({most * 8 // 2**20} MiB)"
     if box.machine.tracking_fixed:
         return Fix(how=f"{how}; only the host of this container or network namespace can do so")
-    return Fix(how=how, steps=(*set_and_keep({_NAME: str(most)}), TRACKING_AT_BOOT))
+    return Fix(how=how, steps=(*set_and_keep({_BUCKETS: str(most)}), TRACKING_AT_BOOT))

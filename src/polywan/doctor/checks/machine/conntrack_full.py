@@ -9,7 +9,7 @@ from polywan.api.doctor import Finding, Fix
 from polywan.core.plan.cautions import FULL_TABLE, TRACKING_COUNT, TRACKING_LIMIT
 from polywan.core.words import counted
 from polywan.doctor.box import Box
-from polywan.doctor.checks.machine.keep import TRACKING_AT_BOOT, set_and_keep
+from polywan.doctor.checks.keep import TRACKING_AT_BOOT, set_and_keep
 
 _BYTES: Final = 320
 """Memory of one entry on a 64 bit kernel (/proc/slabinfo, nf_conntrack)."""
@@ -66,4 +66,4 @@ def _fix(box: Box, most: int, hint: str) -> Fix:
     how = f"raise {_LIMIT_NAME} to {wanted} ({wanted * _BYTES // 2**20} MiB when full); {hint}"
     if box.machine.tracking_fixed:
         return Fix(how=f"{how}; only the host of this container or network namespace can do so")
-    return Fix(how=how, steps=(*set_and_keep({_LIMIT_NAME: str(wanted)}), TRACKING_AT_BOOT))
+    return Fix(how=how, steps=(*set_and_keep({TRACKING_LIMIT: str(wanted)}), TRACKING_AT_BOOT))

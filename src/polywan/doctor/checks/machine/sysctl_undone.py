@@ -16,7 +16,7 @@ from polywan.core.resolved import resolve
 from polywan.core.routing.sysctls import EVENTS, wants_forwarding
 from polywan.core.words import listed
 from polywan.doctor.box import Box
-from polywan.doctor.checks.machine.keep import SETTINGS_FILE, written
+from polywan.doctor.checks.keep import SETTINGS_FILE, name_of, written
 from polywan.doctor.facts.boot_settings import Line, SettingsFile, decisive
 
 _STRICT: Final = 1
@@ -73,8 +73,8 @@ def _forwarding(box: Box) -> Iterator[_Undone]:
             behind = listed([str(lan) for lan in box.inside(family)])
             yield _Undone(
                 line,
-                f"{_swapped(path)} = {box.setting(path)} now",
-                {_swapped(path): "1"},
+                f"{name_of(path)} = {box.setting(path)} now",
+                {name_of(path): "1"},
                 f"after a restart packets from {behind} end here (IPv{family})",
                 own,
             )
@@ -148,8 +148,8 @@ def _advertisements(box: Box) -> Iterator[_Undone]:
         if value == _IGNORED or (value == 1 and forwards):
             yield _Undone(
                 line,
-                f"{_swapped(path)} = {box.setting(path)} now",
-                {_swapped(path): "2"},
+                f"{name_of(path)} = {box.setting(path)} now",
+                {name_of(path): "2"},
                 f"after a restart {device} gets no IPv6 default route from its router's advertisements",
                 polywan=_runs(box) and value == 1 and _is_uplink(box, device),
             )
@@ -179,8 +179,8 @@ def _events(box: Box) -> Iterator[_Undone]:
     if box.config is not None and line is not None and _number(line) == 0 and box.setting(EVENTS):
         yield _Undone(
             line,
-            f"{_swapped(EVENTS)} = {box.setting(EVENTS)} now",
-            {_swapped(EVENTS): "2"},
+            f"{name_of(EVENTS)} = {box.setting(EVENTS)} now",
+            {name_of(EVENTS): "2"},
             "after a restart only probes notice a link that is silent under load, "
             "and idle connections of a dead link are not released",
             polywan=False,
@@ -193,7 +193,7 @@ def _is_uplink(box: Box, device: str) -> bool:
 
 def _finding(box: Box, undone: _Undone) -> Finding:
     line = undone.line
-    setting = f"{_swapped(line.pattern)} = {line.value}"
+    setting = f"{name_of(line.pattern)} = {line.value}"
     if undone.polywan:
         consequence = "polywan sets it again each time; without polywan, " + undone.consequence
     else:
@@ -220,10 +220,5 @@ def _fix(box: Box, undone: _Undone) -> Fix:
 
 
 def _last(files: list[SettingsFile], own: SettingsFile, name: str) -> bool:
-    found = decisive(files, _swapped(name))
+    found = decisive(files, name_of(name))
     return found is not None and found.file is own
-
-
-def _swapped(name: str) -> str:
-    """Return a name with slashes for one with dots, and the other way round."""
-    return name.translate(str.maketrans("./", "/."))

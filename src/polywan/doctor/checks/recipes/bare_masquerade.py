@@ -13,7 +13,7 @@ from polywan.core.net import FAMILIES, TABLE_MAIN, Family
 from polywan.core.plan.lans import Lan
 from polywan.doctor.box import Box
 from polywan.doctor.facts.clients import Client, host_of
-from polywan.doctor.facts.mark_rules import tool
+from polywan.doctor.facts.mark_rules import program_of
 from polywan.doctor.facts.marking import FORWARD_HOOKS, Place, Turns, marked
 
 
@@ -93,7 +93,7 @@ def _finding(pairs: list[_Between]) -> Finding:
 
 def _exemptions(pairs: list[_Between]) -> Iterator[tuple[str, ...]]:
     place = pairs[0].place
-    program = tool(place)
+    program = program_of(place.table)
     if program:
         start = (program, "-t", place.table.name, "-I", place.chain.name, str(place.number))
         for pair in pairs:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from polywan.api.doctor import Finding, Fix, Step
+from polywan.api.doctor import Finding, Fix
 from polywan.core.net import FAMILIES, Family
 from polywan.core.words import listed
 from polywan.doctor.box import Box
+from polywan.doctor.checks.keep import name_of, set_and_keep
 from polywan.doctor.facts.routes import TableRoute
 
 SETTING: Final = {
@@ -33,9 +34,8 @@ def _several(route: TableRoute) -> bool:
 
 
 def _finding(routes: list[TableRoute], family: Family) -> Finding:
-    name = SETTING[family].replace("/", ".")
+    name = name_of(SETTING[family])
     devices = listed([hop.device for hop in routes[0].hops])
-    keep = Step(path="/etc/sysctl.d/90-uplinks.conf", text=f"{name} = 1\n", append=True)
     return Finding(
         check="hash-policy",
         severity="warning",
@@ -45,7 +45,7 @@ def _finding(routes: list[TableRoute], family: Family) -> Finding:
         "parts is no faster, and a test with one server sees one line only",
         fix=Fix(
             how=f"let ports count, too: set {name} to 1",
-            steps=(Step(command=("sysctl", "-q", "-w", f"{name}=1")), keep),
+            steps=set_and_keep({SETTING[family]: "1"}),
         ),
     )
 

@@ -12,7 +12,8 @@ from typing import Final
 from polywan.api.doctor import Finding, Fix, Step
 from polywan.core.net import FAMILIES, PROTOCOL, Family
 from polywan.core.words import listed
-from polywan.doctor.box import Box
+from polywan.doctor.box import Box, ignoring
+from polywan.doctor.checks.keep import set_and_keep
 from polywan.doctor.facts.routes import TableRoute
 from polywan.doctor.facts.scripts import ScriptRoute, default_routes
 
@@ -49,17 +50,15 @@ def _up(box: Box, device: str) -> bool:
 
 def _half(box: Box, route: TableRoute) -> Finding:
     dead = [hop.device for hop in route.hops if not hop.alive]
-    used = [d for d in dead if box.observed.links.get(d) is not None and box.observed.links[d].up and _blind(box, d)]
+    links = box.observed.links
+    used = [d for d in dead if d in links and links[d].up and not box.passes_over(route.family, d)]
     option = "" if route.family is Family.V4 else "-6 "
     shown = ", ".join(f"{hop.device} {'up' if hop.alive else 'down'}" for hop in route.hops)
-    name = f"net.ipv{route.family}.conf.all.ignore_routes_with_linkdown"
     consequence = (
         f"connections that are given {listed(used)} fail"
         if used
         else f"connections use the other line{'s' if len(route.hops) - len(dead) > 1 else ''} alone"
     )
-    steps = [Step(command=("sysctl", "-q", "-w", f"{name.replace('.all.', f'.{d}.')}=1")) for d in used]
-    keep = Step(path="/etc/sysctl.d/90-uplinks.conf", text=f"{name} = 1\n", append=True)
     how = f"bring {listed(dead)} up again" + ("; let the kernel pass over lines without carrier" if used else "")
     return Finding(
         check="lost-multipath",
@@ -67,13 +66,8 @@ def _half(box: Box, route: TableRoute) -> Finding:
         what=f"the IPv{route.family} multipath default has {listed(dead)} among its lines, and it is down",
         evidence=(f"`ip {option}route show default`: {shown}",),
         consequence=consequence,
-        fix=Fix(how=how, steps=(*steps, keep) if used else ()),
+        fix=Fix(how=how, steps=set_and_keep({ignoring(route.family, "all"): "1"}) if used else ()),
     )
-
-
-def _blind(box: Box, device: str) -> bool:
-    """Tell whether the kernel sends by the device without carrier."""
-    return box.setting(f"net/ipv4/conf/{device}/ignore_routes_with_linkdown") == 0
 
 
 def _lost(box: Box, scripted: ScriptRoute, own: list[TableRoute]) -> Finding:

@@ -15,7 +15,7 @@ from polywan.core.firewall.passing import Passing
 from polywan.core.words import counted
 from polywan.doctor.box import Box
 from polywan.doctor.facts.clients import Client, connections
-from polywan.doctor.facts.mark_rules import led, tool, written_anew
+from polywan.doctor.facts.mark_rules import led, program_of, written_anew
 from polywan.doctor.facts.marking import Marked, Place, Turns, again, marked, writes_marks
 
 _TRIES: Final = 64
@@ -122,7 +122,7 @@ def _fix(found: _Changing) -> Fix:
             "what those before it left over: one of all, one of the rest, and the rest; change the script, too",
             steps=steps,
         )
-    if not tool(found.places[0]):
+    if not program_of(found.places[0].table):
         return Fix(how="put `ct mark 0` before `numgen`, save the mark (`ct mark set meta mark`), and restore it first")
     if writes_ct and found.new:
         return Fix(

@@ -10,9 +10,12 @@ from polywan.core.firewall.walk import Outcome, Passing, outcome
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan.cautions import FORWARDING
 from polywan.core.plan.lans import Lan
+from polywan.core.words import listed
 from polywan.doctor.box import REMOTE, Box
 from polywan.doctor.checks.routing.routed import routes_for
+from polywan.doctor.facts.clients import host_of
 from polywan.doctor.facts.egress import Egress
+from polywan.doctor.facts.mark_rules import program_of
 
 
 def check(box: Box) -> Iterator[Finding]:
@@ -29,14 +32,13 @@ def check(box: Box) -> Iterator[Finding]:
 
 
 def _outcome(box: Box, lan: Lan, egress: Egress, family: Family) -> Outcome:
-    client = next((host for host in lan.network.hosts() if host != lan.own.ip), None)
     return outcome(
         box.firewall,
         Passing(
             family=family,
             in_device=lan.device,
             out_device=egress.device,
-            source=client,
+            source=host_of(lan),
             destination=REMOTE[family],
             protocol="tcp",
             port=443,
@@ -47,10 +49,10 @@ def _outcome(box: Box, lan: Lan, egress: Egress, family: Family) -> Outcome:
 
 
 def _finding(box: Box, lan: Lan, dropped: dict[str, Outcome], passed: list[str], family: Family) -> Finding:
-    devices = " and ".join(dropped)
+    devices = listed(list(dropped))
     evidence = tuple(dict.fromkeys(f"{device}: {found.text}" for device, found in dropped.items()))
-    used = [egress.device for egress in box.sending(family) if egress.in_use(box.observed)]
-    beside = f", and those by {' and '.join(passed)} pass: every second page does not load" if passed else ""
+    used = [egress.device for egress in box.in_use(family)]
+    beside = f", and those by {listed(passed)} pass: every second page does not load" if passed else ""
     fails = f"connections that are given {devices} fail{beside}"
     later = f"nothing loads once {devices} takes over"
     return Finding(
@@ -66,9 +68,8 @@ def _finding(box: Box, lan: Lan, dropped: dict[str, Outcome], passed: list[str],
 def _how(inside: str, dropped: dict[str, Outcome]) -> str:
     device, found = next(iter(dropped.items()))
     table, chain = found.table, found.chain
-    if table is not None and table.program != "nftables":
-        tool = "ip6tables" if table.family == "ip6" else "iptables"
-        command = f"{tool} -I FORWARD -i {inside} -o {device} -j ACCEPT"
+    if table is not None and (program := program_of(table)):
+        command = f"{program} -I FORWARD -i {inside} -o {device} -j ACCEPT"
     elif table is not None and chain is not None:
         rule = f'iifname "{inside}" oifname "{device}" accept'
         command = f"nft insert rule {table.family} {table.name} {chain.name} {rule}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from polywan.api.doctor import Finding, Fix, Step
+from polywan.api.doctor import Finding, Fix
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan.cautions import FORWARDING
 from polywan.core.plan.lans import Lan
 from polywan.doctor.box import Box
+from polywan.doctor.checks.keep import name_of, set_and_keep
 from polywan.doctor.checks.routing.routed import routes_for
 
 
@@ -28,18 +29,15 @@ def _asks(box: Box, lan: Lan) -> bool:
 
 
 def _finding(box: Box, family: Family, behind: list[Lan]) -> Finding:
-    name = FORWARDING[family].replace("/", ".")
-    keep = Step(path="/etc/sysctl.d/90-uplinks.conf", text=f"{name} = 1\n", append=True)
-    steps: tuple[Step, ...] = (Step(command=("sysctl", "-q", "-w", f"{name}=1")), keep)
-    how = f"set {name} to 1"
+    name = name_of(FORWARDING[family])
+    fix = Fix(how=f"set {name} to 1", steps=set_and_keep({FORWARDING[family]: "1"}))
     if box.config is not None:
-        how = "write `global.forwarding = true` into the file if this box routes for them, otherwise `false`"
-        steps = ()
+        fix = Fix(how="write `global.forwarding = true` into the file if this box routes for them, otherwise `false`")
     return Finding(
         check="forwarding-off",
         severity="fault" if any(routes_for(box, lan, named=True) for lan in behind) else "warning",
         what=f"IPv{family} forwarding is off, and there is a network behind this box: {' and '.join(map(str, behind))}",
         evidence=(f"{name} = 0",),
         consequence="packets of its hosts end here: this box uses its links, and they do not",
-        fix=Fix(how=how, steps=steps),
+        fix=fix,
     )

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from polywan.api.doctor import Finding, Fix, Step
-from polywan.core.net import Family, IPAddress
+from polywan.api.doctor import Finding, Fix
+from polywan.core.net import TABLE_MAIN, Family, IPAddress
 from polywan.core.trace.route_query import RouteQuery
-from polywan.core.words import counted
+from polywan.core.words import counted, listed
 from polywan.doctor.box import REMOTE, Box
+from polywan.doctor.checks.keep import name_of, set_and_keep
+from polywan.doctor.facts.clients import host_of
 from polywan.doctor.facts.egress import Egress
 
 COUNTER = "TcpExtIPReversePathFilter"
@@ -39,12 +41,10 @@ def questions(box: Box) -> Iterator[RouteQuery]:
 
 
 def _asked(box: Box) -> Iterator[_Asked]:
-    for egress in box.sending(Family.V4):
-        if not egress.in_use(box.observed):
-            continue
+    for egress in box.in_use(Family.V4):
         lan = next(iter(box.inside(Family.V4)), None)
         if lan is not None:
-            client = next((host for host in lan.network.hosts() if host != lan.own.ip), None)
+            client = host_of(lan)
             if client is not None:
                 yield _question(box, egress, client, f"{client} ({lan.device})", egress.mark)
         for own in box.observed.addresses_of(egress.device, Family.V4)[:1]:
@@ -84,7 +84,11 @@ def check(box: Box) -> Iterator[Finding]:
 
 
 def _effective(box: Box, device: str) -> int:
-    return max(box.setting(f"net/ipv4/conf/{name}/rp_filter") or 0 for name in ("all", device))
+    return max(box.setting(_path(name)) or 0 for name in ("all", device))
+
+
+def _path(device: str) -> str:
+    return f"net/ipv4/conf/{device}/rp_filter"
 
 
 def _finding(box: Box, dropped: dict[str, list[_Asked]]) -> Finding:
@@ -97,7 +101,7 @@ def _finding(box: Box, dropped: dict[str, list[_Asked]]) -> Finding:
         for a in asked[:1]
     ]
     evidence += [
-        f"net.ipv4.conf.{device}.rp_filter counts as 1 (all = {box.setting('net/ipv4/conf/all/rp_filter')}), "
+        f"{name_of(_path(device))} counts as 1 (all = {box.setting(_path('all'))}), "
         f"src_valid_mark = {max(box.setting(f'net/ipv4/conf/{n}/src_valid_mark') or 0 for n in ('all', device))}"
         for device in devices
     ]
@@ -115,28 +119,20 @@ def _finding(box: Box, dropped: dict[str, list[_Asked]]) -> Finding:
     return Finding(
         check="strict-rp-filter",
         severity="fault",
-        what=f"strict reverse-path filtering drops what comes back by {_listed(devices)}",
+        what=f"strict reverse-path filtering drops what comes back by {listed(devices)}",
         evidence=tuple(evidence),
-        consequence=f"connections by {_listed(devices)} hang at the first answer: "
+        consequence=f"connections by {listed(devices)} hang at the first answer: "
         "the server shows SYN_RECV and the client nothing",
         fix=_fix(box),
     )
 
 
 def _fix(box: Box) -> Fix:
-    wanted = {"net.ipv4.conf.all.src_valid_mark": "1", "net.ipv4.conf.all.rp_filter": "2"}
-    lines = "".join(f"{key} = {value}\n" for key, value in wanted.items())
-    set_now = tuple(Step(command=("sysctl", "-q", "-w", f"{key}={value}")) for key, value in wanted.items())
-    keep = Step(path="/etc/sysctl.d/90-uplinks.conf", text=lines, append=True)
+    wanted = {"net/ipv4/conf/all/src_valid_mark": "1", "net/ipv4/conf/all/rp_filter": "2"}
     how = (
         "let the filter look at marks (src_valid_mark = 1), and accept every source that has some route "
         "(rp_filter = 2): the highest of `all` and the device counts, so that it also holds for links that come later"
     )
-    if not any(d.table == 254 and d.family is Family.V4 for d in box.observed.defaults):
+    if not any(d.table == TABLE_MAIN and d.family is Family.V4 for d in box.observed.defaults):
         how += "; main also needs a default route, or loose filtering has no route to find"
-    return Fix(how=how, steps=(*set_now, keep))
-
-
-def _listed(words: list[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
+    return Fix(how=how, steps=set_and_keep(wanted))
