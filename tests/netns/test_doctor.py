@@ -14,7 +14,7 @@ from polywan.kernel.nft import filter_rules
 from polywan.lab.namespaces import Namespace
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
-from support.doctor import doctor
+from support.doctor import doctor, only, printed
 
 if TYPE_CHECKING:
     from support.netns import BuildLab, StartDaemon, WaitFor
@@ -28,6 +28,27 @@ def test_a_box_that_polywan_balances_has_no_finding(lab: Lab, start_daemon: Star
 
     assert found.findings == ()
     assert found.not_checked == ()
+
+
+def test_a_cable_that_is_pulled_is_named_with_the_daemons_reason(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (3, 2, 1)))
+    lab.cut(2)
+    wait_for(lambda: daemon.uplink(2).state == "down", 5.0, "the loss is noticed")
+
+    found = doctor(lab.router, "--runtime-dir", str(daemon.runtime), config=daemon.config, state=daemon.state)
+
+    finding = only(found, "uplink-down")
+    assert (finding.severity, "isp2 (wan2) is down: no carrier" in finding.what) == ("fault", True)
+
+
+def test_nothing_but_findings_reaches_the_terminal(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (3, 2, 1)))
+
+    done = printed(lab.router, "--config", str(daemon.config), "--state-dir", str(daemon.state))
+
+    assert done.stderr == ""
 
 
 def test_after_init_only_the_start_of_the_daemon_is_missing(lab: Lab, tmp_path: Path) -> None:

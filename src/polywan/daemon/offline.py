@@ -184,26 +184,29 @@ def plan(config: Config, state_dir: Path, observed: Path | None) -> tuple[Plan, 
     return (plans[0] if plans else Plan()), tuple(filter(None, (warning, *state.decision.warnings)))
 
 
-def own_warnings(config: Config, state_dir: Path, said: Collection[str] | None) -> tuple[str, ...]:
+def own_warnings(config: Config, state_dir: Path, said: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what polywan itself warns of, but for what `polywan doctor` finds by checks of its own.
 
     Args:
         config: the file.
         state_dir: where the daemon keeps its memory.
-        said: the warnings of a running daemon; None for those of a first decision.
+        said: the warnings of a running daemon, if there is one.
+
+    Returns:
+        Those of a first decision, each of which ends with advice, and those that only the running daemon has.
 
     Raises:
         PolywanError: the kernel cannot be read.
     """
     state, _, _ = _first_decision(config, state_dir, None, trials=False)
-    warnings = state.decision.warnings if said is None else said
-    known = state.known
+    known, first = state.known, state.decision.warnings
     if known.config is None or known.observed is None or known.actual is None:
-        return tuple(warnings)
+        return first, tuple(text for text in said if text not in first)
     rules = rule_conflicts(known.config, known.observed, known.config.marks)
-    box = of_the_box(known.config, known.observed, known.actual, state.decision.reach, warnings)
+    box = of_the_box(known.config, known.observed, known.actual, state.decision.reach, (*first, *said))
     covered = {*box, *map(str, rules)}
-    return tuple(text for text in warnings if text not in covered)
+    standing = tuple(text for text in first if text not in covered)
+    return standing, tuple(text for text in said if text not in covered and text not in standing)
 
 
 def explain(config_path: Path, state_dir: Path, observed: Path, words: Mapping[str, str]) -> Explanation:

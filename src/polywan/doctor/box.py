@@ -35,6 +35,18 @@ def ignoring(family: Family, device: str) -> str:
     return f"net/ipv{family}/conf/{device}/ignore_routes_with_linkdown"
 
 
+class OwnWarnings(NamedTuple):
+    """What polywan warns of.
+
+    Attributes:
+        standing: of the file on this box, each with advice behind its last semicolon.
+        passing: what only a running daemon knows.
+    """
+
+    standing: tuple[str, ...] = ()
+    passing: tuple[str, ...] = ()
+
+
 class HalfOpen(NamedTuple):
     """Connections whose SYN was answered while the client never spoke again (SYN_RECV), of one mark."""
 
@@ -52,8 +64,7 @@ class Box:
         config, config_path: the file, where there is a good one; `config_faults`: what is wrong with it.
         status: what a running daemon says; None without one.
         in_force: the configuration that the running daemon works by, as JSON has it; None without one.
-        conflicts: what polywan itself warns of, but for what there are checks for; of the file on this box, or of the
-            running daemon.
+        warnings: what polywan itself warns of, but for what there are checks for.
         lacking: what the kernel and the system lack of what polywan needs; of a box that has a file and no daemon.
         egresses: by which links, tables and marks connections leave.
         lans: networks behind this box.
@@ -80,7 +91,7 @@ class Box:
     config_faults: tuple[str, ...] = ()
     status: Status | None = None
     in_force: Mapping[str, Any] | None = None
-    conflicts: tuple[str, ...] = ()
+    warnings: OwnWarnings = field(default_factory=OwnWarnings)
     lacking: tuple[str, ...] = ()
     egresses: tuple[Egress, ...] = ()
     lans: tuple[Lan, ...] = ()

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-import subprocess
-import time
+import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from polywan.child import CLEAN, manner
-from polywan.core.errors import KernelError, MissingFeature
+from polywan.core.errors import PolywanError
 from polywan.core.firewall.iptables import parse as parse_iptables
 from polywan.core.firewall.model import Firewall, Program, Table
 from polywan.core.firewall.nftables import parse as parse_nftables
 from polywan.core.firewall.nftables import replaced
 from polywan.core.net import FAMILIES, Family
-from polywan.kernel.nft.libnftables import Nftables
+from polywan.kernel.programs import output
 
-_TIMEOUT: Final = 4.0
-"""Seconds for all that a program prints."""
-
-_MOST_BYTES: Final = 16 << 20
-"""Of one program: some 150 000 rules."""
-
-_PIECE: Final = 65536
 _PROGRAMS: Final = {Family.V4: "iptables", Family.V6: "ip6tables"}
-
-
-class _Unreadable(Exception):  # noqa: N818 - a sentence about what cannot be read
-    """A program has not printed its rules; the text says why."""
 
 
 @dataclass(slots=True)
@@ -41,14 +25,12 @@ class Machine:
     """Where rules are read from; tests name other places.
 
     Attributes:
-        listing: returns what ``nft -j list ruleset`` prints.
-        run: runs a program and returns what it prints.
+        run: runs a program of a package and returns what it prints.
         net: the files of the thread's network namespace; those of the process may be another's.
         proc: proc(5).
     """
 
-    listing: Callable[[], object] = field(default_factory=lambda: _listing)
-    run: Callable[[Sequence[str]], str] = field(default_factory=lambda: _printed)
+    run: Callable[[Sequence[str], str], str] = output
     net: Path = Path("/proc/thread-self/net")
     proc: Path = Path("/proc")
 
@@ -63,13 +45,7 @@ def read_firewall(machine: Machine | None = None) -> tuple[Firewall, tuple[str, 
     problems: list[str] = []
     tables: tuple[Table, ...] = ()
     if _nftables_is_there(machine.proc):
-        try:
-            listing = machine.listing()
-            tables = parse_nftables(listing if isinstance(listing, dict) else {})
-        except MissingFeature as error:
-            problems.append(f"the rules of nftables cannot be read: {error} is missing")
-        except KernelError as error:
-            problems.append(f"the rules of nftables cannot be read: {error}")
+        tables = _listed(machine, problems)
     for family in FAMILIES:
         shown: tuple[Table, ...] = ()
         if any(table.opaque and table.family == family.header for table in tables):
@@ -80,12 +56,15 @@ def read_firewall(machine: Machine | None = None) -> tuple[Firewall, tuple[str, 
     return Firewall(tables), tuple(problems)
 
 
-def _listing() -> object:
-    nftables = Nftables()
+def _listed(machine: Machine, problems: list[str]) -> tuple[Table, ...]:
+    """Ask nft(8), not its library: that complains to the terminal of statements for which it has no JSON."""
     try:
-        return nftables.ruleset()
-    finally:
-        nftables.close()
+        return parse_nftables(json.loads(machine.run(("nft", "--json", "list", "ruleset"), "nftables")))
+    except PolywanError as error:
+        problems.append(f"the rules of nftables cannot be read: {error}")
+    except ValueError as error:
+        problems.append(f"the rules of nftables cannot be read: its JSON makes no sense ({error})")
+    return ()
 
 
 def _nftables_is_there(proc: Path) -> bool:
@@ -116,62 +95,7 @@ def _saved(machine: Machine, family: Family, program: Program, problems: list[st
     kind = "nft" if program == "iptables" else "legacy"
     name = f"{_PROGRAMS[family]}-{kind}-save"
     try:
-        return parse_iptables(machine.run((name, "-c")), family, program)
-    except _Unreadable as error:
+        return parse_iptables(machine.run((name, "-c"), "iptables"), family, program)
+    except PolywanError as error:
         problems.append(f"the rules of {_PROGRAMS[family]}-{kind} cannot be read: {error}")
         return ()
-
-
-def _printed(command: Sequence[str]) -> str:
-    """Return what a program prints.
-
-    Raises:
-        _Unreadable: it is missing, fails, needs too long or prints too much.
-    """
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env=dict(CLEAN),
-            start_new_session=True,
-        )
-    except FileNotFoundError:
-        raise _Unreadable(f"{command[0]} is not installed (package iptables)") from None
-    except OSError as error:
-        raise _Unreadable(f"{command[0]}: {error.strerror}") from error
-    try:
-        output = _read(process, command[0])
-        status = process.wait(_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise _Unreadable(f"{command[0]} did not end within {_TIMEOUT:g} s") from None
-    finally:
-        with suppress(ProcessLookupError, PermissionError):
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-    if status != 0:
-        raise _Unreadable(f"{command[0]} failed: {manner(status)}")
-    return output.decode("utf-8", "replace")
-
-
-def _read(process: subprocess.Popen[bytes], name: str) -> bytes:
-    output = bytearray()
-    if process.stdout is None:
-        return b""
-    end = time.monotonic() + _TIMEOUT
-    poll = select.poll()
-    poll.register(process.stdout, select.POLLIN)
-    while (remaining := end - time.monotonic()) > 0:
-        if poll.poll(remaining * 1000):
-            piece = os.read(process.stdout.fileno(), _PIECE)
-            if not piece:
-                return bytes(output)
-            output += piece
-            if len(output) > _MOST_BYTES:
-                raise _Unreadable(f"{name} prints more than {_MOST_BYTES >> 20} MiB")
-    raise _Unreadable(f"{name} did not end within {_TIMEOUT:g} s")

@@ -13,7 +13,7 @@ import pytest
 from polywan.api.doctor import Finding
 from polywan.config import Config
 from polywan.core.plan.cautions import TRACKING_COUNT, TRACKING_LIMIT
-from polywan.doctor.box import Box
+from polywan.doctor.box import Box, OwnWarnings
 from polywan.doctor.checks.keep import SETTINGS_FILE
 from polywan.doctor.checks.machine import MACHINE
 from polywan.doctor.facts.machine import Clock, MachineFacts, Process, Unit, config_of
@@ -117,8 +117,8 @@ def test_a_file_with_mistakes_is_a_fault_with_all_of_them() -> None:
 
 
 def test_own_warnings_have_their_advice_as_fix() -> None:
-    said = ("uplink u1: it has no router; set its gateway", "target 192.0.2.1 answers through no uplink: not counted")
-    first, second = found(box_of(conflicts=said), "polywan-warnings")
+    said = ("uplink u1: it has no router; set its gateway", "all uplinks failed at once; keeping the last choice")
+    first, second = found(box_of(warnings=OwnWarnings(said[:1], said[1:])), "polywan-warnings")
 
     assert first.fix is not None
     assert (first.what, first.fix.how) == ("uplink u1: it has no router", "set its gateway")

@@ -145,7 +145,7 @@ def test_scripts_are_regular_files_that_are_not_long(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "good").write_text("ip route\n", "utf-8")
     (folder / "linked").symlink_to("good")
-    (folder / "long").write_text("#" * (scripts.MOST_BYTES + 1), "utf-8")
+    (folder / "long").write_text("#" * (scripts.LONGEST_SCRIPT + 1), "utf-8")
     (folder / "program").write_bytes(b"\x7fELF\0")
     (folder / "folder").mkdir()
     os.mkfifo(folder / "pipe")

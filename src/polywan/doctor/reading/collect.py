@@ -98,7 +98,7 @@ async def read_box(places: Places) -> Box:
             "answers": lambda: network.answers(chain.from_iterable(check.asks(box) for check in CHECKS)),
             "locks": lambda: locks.read(box.scripts, places.root),
             "line": line.ask(box, places.root),
-            "conflicts": lambda: own.conflicts(file.config, places.state_dir, box.status),
+            "warnings": lambda: own.warnings(file.config, places.state_dir, box.status),
             # A running daemon has found out already.
             "lacking": lambda: own.lacking(file.config) if file.config and box.status is None else (),
         }

@@ -21,7 +21,7 @@ from polywan.doctor.facts.line import GatewayAnswer, LineFacts, PageAnswer, Path
 from polywan.doctor.facts.port import PortCounters
 from polywan.doctor.reading import network, port, resolvers
 from polywan.doctor.reading.path_size import measure
-from polywan.doctor.reading.programs import listing
+from polywan.kernel.programs import listing
 from polywan.probe.check import CheckOutcome, carry_out
 from polywan.probe.dns import check_dns
 from polywan.probe.http import OTHER_STATUS, check_http

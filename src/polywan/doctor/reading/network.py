@@ -14,9 +14,9 @@ from polywan.core.trace.route_query import RouteAnswer, RouteQuery
 from polywan.core.world.observed import Observed
 from polywan.doctor.box import HalfOpen
 from polywan.doctor.facts.routes import TableRoute, parse
-from polywan.doctor.reading.programs import listing
 from polywan.kernel import sysctl
 from polywan.kernel.linux import LinuxKernel
+from polywan.kernel.programs import listing
 
 _LINKS: Final = ("arp_ignore", "arp_announce", "ignore_routes_with_linkdown")
 _PER_DEVICE6: Final = ("accept_ra", "ignore_routes_with_linkdown")

@@ -18,6 +18,7 @@ from polywan.client import runtime_dir as resolve
 from polywan.config import Config, load_with_warnings
 from polywan.core.errors import ConfigError, ControlError, MissingFeature, NotPermitted, PolywanError
 from polywan.core.routing.sysctls import wants_multipath
+from polywan.doctor.box import OwnWarnings
 from polywan.kernel.linux import LinuxKernel
 
 DAY: Final = 86400.0
@@ -99,17 +100,16 @@ def in_force(chosen: Path | None) -> Mapping[str, Any] | None:
     return json.loads(text) if text else None
 
 
-def conflicts(config: Config | None, state_dir: Path, running: Status | None) -> tuple[str, ...]:
-    """Return what polywan warns of: a running daemon, or a first decision; but for what checks find by themselves.
+def warnings(config: Config | None, state_dir: Path, running: Status | None) -> OwnWarnings:
+    """Return what polywan itself warns of, but for what checks find by themselves.
 
     Raises:
         PolywanError: the kernel cannot be read.
     """
     from polywan.daemon import offline
 
-    if config is None:
-        return running.warnings if running is not None else ()
-    return offline.own_warnings(config, state_dir, running.warnings if running is not None else None)
+    said = running.warnings if running is not None else ()
+    return OwnWarnings(*offline.own_warnings(config, state_dir, said)) if config else OwnWarnings(passing=said)
 
 
 def lacking(config: Config) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from polywan.doctor.facts import port
 from polywan.doctor.facts.port import PortCounters, PortMode
-from polywan.doctor.reading.programs import listing
+from polywan.kernel.programs import listing
 
 _SIOCETHTOOL: Final = 0x8946
 

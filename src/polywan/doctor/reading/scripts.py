@@ -12,7 +12,7 @@ from polywan.doctor.facts.scripts import TABLE_NAMES
 from polywan.doctor.reading.texts import text
 
 MOST_FILES: Final = 400
-MOST_BYTES: Final = 1 << 16
+LONGEST_SCRIPT: Final = 1 << 16
 """Of one file; what is longer is a program, and is left out."""
 
 _PLACES: Final = (
@@ -48,8 +48,8 @@ def read(root: Path) -> Mapping[str, str]:
     """Return their texts by path, as seen from the root; regular files only, and none that is long."""
     found: dict[str, str] = {}
     for path in islice(_files(root), MOST_FILES):
-        words = text(path, MOST_BYTES + 1)
-        if words and len(words.encode()) <= MOST_BYTES:
+        words = text(path, LONGEST_SCRIPT + 1)
+        if words and len(words.encode()) <= LONGEST_SCRIPT:
             found[f"/{path.relative_to(root)}"] = words
     return found
 

@@ -90,20 +90,6 @@ class Nftables:
             maps={n: others[n].maps[n] if n in others else known.get(n, {}) for n in outline.maps},
         )
 
-    def ruleset(self) -> Mapping[str, object]:
-        """Read all tables, those of other programs too, as libnftables-json(5) has them.
-
-        Raises:
-            KernelError: the kernel refused, or the answer makes no sense.
-        """
-        with self._lock:
-            answer = self._command("list ruleset", _JSON)
-        try:
-            listing = json.loads(answer or "{}")
-        except ValueError as e:
-            raise KernelError("nft", errno.EBADMSG, f"its JSON makes no sense ({e})") from e
-        return listing if isinstance(listing, dict) else {}
-
     def _elements(self, kind: str, name: str) -> NftState:
         return decode(json.loads(self._command(f"list {kind} {TABLE} {name}", _JSON | _NUMERIC)))
 

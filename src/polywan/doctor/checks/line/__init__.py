@@ -15,9 +15,11 @@ from polywan.doctor.checks.line import (
     link_errors,
     mtu_black_hole,
     same_network_twins,
+    uplink_down,
 )
 
 LINE: Final[tuple[Check, ...]] = (
+    Check("uplink-down", uplink_down.check, ("status",)),
     Check("gateway-silent", gateway_silent.check, ("observed", "line", "line.gateways", "line.sizes")),
     Check("captive-portal", captive_portal.check, ("observed", "line", "line.pages")),
     Check("mtu-black-hole", mtu_black_hole.check, ("observed", "line", "line.sizes", "routes", "firewall")),

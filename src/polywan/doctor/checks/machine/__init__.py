@@ -28,5 +28,5 @@ MACHINE: Final[tuple[Check, ...]] = (
     Check("two-configurations", two_configurations.check, ("machine", "in_force")),
     Check("clock-unset", clock_unset.check, ("machine",)),
     Check("time-zone", time_zone.check, ("machine",)),
-    Check("polywan-warnings", own_warnings.check, ("conflicts",)),
+    Check("polywan-warnings", own_warnings.check, ("warnings",)),
 )
