@@ -29,7 +29,8 @@ DROPPING = """table inet filter {
 
 def test_strict_filtering_that_ignores_marks_is_found_without_traffic_and_mended(lab_of: BuildLab) -> None:
     router = lab_of(2, families=(Family.V4,)).router
-    router.run(["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.wan2.rp_filter=1"])
+    router.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    router.run(["sysctl", "-qw", "net.ipv4.conf.wan1.rp_filter=1", "net.ipv4.conf.wan2.rp_filter=1"])
     router.ip(["route del default via 100.64.2.1", *HAND_MADE])
 
     finding = only(doctor(router), "strict-rp-filter")
@@ -76,9 +77,10 @@ def test_forwarding_that_is_off_is_found_and_mended_in_each_family(lab_of: Build
     assert of(doctor(router), "forwarding-off") == []
 
 
-def test_a_card_for_which_nobody_routes_is_no_network_behind_the_box(lab_of: BuildLab) -> None:
+@pytest.mark.parametrize("forwarding", [0, 1])
+def test_a_card_for_which_nobody_routes_is_no_network_behind_the_box(lab_of: BuildLab, forwarding: int) -> None:
     router = lab_of(1).router
-    router.run(["sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0"])
+    router.sysctl({"ipv4/ip_forward": forwarding, "ipv6/conf/all/forwarding": forwarding})
     router.nft("table inet theirs { chain forward { type filter hook forward priority 0; policy drop; }; }")
 
     assert doctor(router).findings == ()
