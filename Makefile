@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. The tools come from .venv, which any of scripts/lab, `make check` and
 # `make test-netns` makes.
 .DEFAULT_GOAL := help
-.PHONY: help fmt lint type imports test test-netns test-vm kernel chaos chaos-vm check bench bench-smoke bench-vm lab golden docs clean
+.PHONY: help fmt lint type imports test test-netns test-vm kernel chaos chaos-vm check bench bench-smoke bench-vm lab golden docs lock audit clean
 
 BIN := .venv/bin
 
@@ -58,8 +58,15 @@ lab: ## try polywan without hardware
 golden: ## write the golden files anew; read the difference before you commit it
 	$(BIN)/pytest tests/golden --update-golden
 
-docs: ## write docs/config.md from the descriptions in the code
+docs: ## write docs/config.md from the descriptions in the code, and docs/licences.md from the installed packages
 	$(BIN)/python -m polywan.config.reference.markdown docs/config.md
+	$(BIN)/python scripts/supply/licences.py
+
+lock: ## renew the lock files in packaging/; see docs/design/supply.md
+	@scripts/lock
+
+audit: ## look for known vulnerabilities in the locked packages
+	@scripts/audit
 
 clean: ## remove what was made, but for .venv
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -59,10 +59,10 @@ offer() {
     )
 }
 
-# What the environment was made from: this folder, this Python, this list of dependencies.
+# What the environment was made from: this folder, this Python, these packages.
 wanted_stamp() {
     "$venv/bin/python" -I -c 'import sys; print("%d.%d" % sys.version_info[:2], sys.argv[1])' "$root" 2>/dev/null &&
-        cksum <"$root/pyproject.toml"
+        cat "$root/pyproject.toml" "$root/packaging"/requirements*.txt | cksum
 }
 
 is_ready() {
@@ -215,12 +215,33 @@ install_venv() {
         say "making $venv with $("$python" -V 2>&1)"
         "$python" -m venv --clear "$venv" >&2
     fi
-    what=.
-    if [ "$extra" = dev ]; then what='.[dev]'; fi
+    locks='requirements requirements-build'
+    if [ "$extra" = dev ]; then locks=requirements-dev; fi
     say "installing polywan and what it needs into $venv"
-    (cd "$root" && PIP_USER=0 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$what" >&2) ||
-        die "pip could not install the Python packages (see above); run this again once the network is there"
+    # shellcheck disable=SC2086 # a list of names
+    install_locked "$venv" $locks
+    pip_in "$venv" install --no-deps --no-build-isolation -e "$root"
     wanted_stamp >"$venv/.polywan-$extra"
+}
+
+# install_locked ENVIRONMENT LOCK...: what these files of packaging/ name, each file of a package by its hash.
+install_locked() {
+    environment=$1
+    shift
+    for lock in "$@"; do
+        set -- "$@" -r "$root/packaging/$lock.txt"
+        shift
+    done
+    # Nothing is built on the way: that would fetch tools that no lock names.
+    pip_in "$environment" install --require-hashes --only-binary :all: "$@"
+}
+
+# pip_in ENVIRONMENT ARGUMENT...: the environment's own pip, or the end.
+pip_in() {
+    environment=$1
+    shift
+    PIP_USER=0 "$environment/bin/python" -m pip --quiet --disable-pip-version-check "$@" >&2 ||
+        die "pip could not install the Python packages (see above); run this again once the network is there"
 }
 
 # An environment that works and that nobody has moved can be brought up to date; any other is made anew.
@@ -244,5 +265,6 @@ give_back() {
     owner=$(owner_of "$root")
     if [ "$owner" = 0 ]; then return; fi
     find "$root" -user 0 \( -path "$root/.venv*" -o -path "$root/.*_cache*" -o -path "$root/.hypothesis*" \
+        -o -path "$root/build*" \
         -o -path '*/__pycache__*' \) -exec chown -h "$owner" {} +
 }

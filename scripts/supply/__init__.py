@@ -1,0 +1,1 @@
+"""What polywan takes from others: its Python packages, their known vulnerabilities and their licences."""
