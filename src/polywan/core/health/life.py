@@ -212,7 +212,8 @@ def counters(flows: Iterable[Flow], watched: Collection[Watched], inside: Inside
     """Return what connections of uplinks in doubt have received from beyond their gateways, and sent there.
 
     Left out is what proves nothing: what nobody counted, connections with the link's own network, TCP that is not
-    open, and what does not tell which of its ends is outside.
+    open, and what does not tell which of its ends is outside. Of connections from outside only TCP has received
+    anything: its handshake shows that the client has the address that it sends from.
     """
     by_mark = {(w.mark, w.family): w for w in watched}
     found: dict[tuple[object, ...], tuple[tuple[str, Family], int, int]] = {}
@@ -230,7 +231,9 @@ def counters(flows: Iterable[Flow], watched: Collection[Watched], inside: Inside
 def _counted(flow: Flow, watched: Watched, inside: Inside) -> tuple[int, int]:
     client, destination = ip_address(flow.client), ip_address(flow.destination)
     if inside.has(destination):
-        outer, received, sent = client, flow.bytes_up, flow.bytes_down
+        # Anybody in the provider's network can send a datagram in the name of a client beyond the gateway.
+        proven = flow.protocol == PROTOCOLS["tcp"]
+        outer, received, sent = client, flow.bytes_up if proven else 0, flow.bytes_down
     elif inside.has(client) or flow.reply_destination != flow.client:
         outer, received, sent = destination, flow.bytes_down, flow.bytes_up
     else:

@@ -73,6 +73,13 @@ def test_of_a_connection_from_outside_what_the_client_sends_counts() -> None:
     assert received(incoming) == [700]
 
 
+@pytest.mark.parametrize("protocol", [1, 17, 47, 50])
+def test_what_comes_from_outside_in_a_name_that_nobody_has_to_prove_is_no_sign_of_life(protocol: int) -> None:
+    incoming = UPLOAD._replace(client="198.51.100.7", destination="100.64.1.2", bytes_up=700, bytes_down=0)
+    assert received(incoming._replace(protocol=protocol, state="ASSURED")) == []
+    assert received(UPLOAD._replace(protocol=protocol, state="ASSURED")) == [5_000]
+
+
 def test_a_connection_whose_outer_end_is_not_known_proves_nothing() -> None:
     routed = UPLOAD._replace(client="10.9.9.9", reply_destination="10.9.9.9")
     assert received(routed) == []
