@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -13,10 +17,14 @@ from polywan.api import calls
 from polywan.api.requests import Nothing
 from polywan.client import Client
 from polywan.core.errors import BusyError, ControlError, PolywanError
+from polywan.daemon.journal import JOURNAL_FILE, Journal, JournalError
 from polywan.daemon.rundir import LOCK_FILE, locked
 from polywan.files import SOCKET
+from polywan.kernel.privilege import files_of
 
 SECRET = "root:$6$secret\n"
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
 
 @pytest.fixture
@@ -25,6 +33,14 @@ def precious(tmp_path: Path) -> Path:
     file = tmp_path / "precious"
     file.write_text(SECRET)
     return file
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A directory that every user can reach, unlike pytest's own."""
+    with TemporaryDirectory(prefix="polywan-border-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def held(directory: Path) -> str:
@@ -69,7 +85,7 @@ def test_a_lock_that_is_a_folder_is_refused(run: Path) -> None:
     assert "cannot use the runtime directory" in held(run)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@as_root
 def test_a_lock_of_another_user_than_its_directory_is_refused_and_not_touched(run: Path) -> None:
     (run / LOCK_FILE).write_text(SECRET)
     os.chown(run / LOCK_FILE, 4242, 4242)
@@ -155,6 +171,73 @@ def test_the_temporary_file_of_the_memory_follows_no_link(tmp_path: Path, precio
     store.forget(state)
     assert precious.exists()
     assert not (state / store.FILE).is_symlink()
+
+
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+
+
+def hot_journal(names: Path) -> bytes:
+    """Return a journal that SQLite plays back, and that names a file to be removed afterwards (a super-journal)."""
+    size, name = 4096, str(names).encode()
+    head = (JOURNAL_MAGIC + struct.pack(">5I", 0, 1, 2, 512, size)).ljust(512, b"\0")
+    return (
+        head
+        + struct.pack(">I", (1 << 30) // size + 1)
+        + name
+        + struct.pack(">2I", len(name), sum(name))
+        + JOURNAL_MAGIC
+    )
+
+
+@as_root
+def test_the_journal_of_another_user_makes_root_remove_nothing(reachable: Path) -> None:
+    state, roots = reachable / "state", reachable / "roots"
+    roots.mkdir(mode=0o755)
+    (roots / "precious").write_text(SECRET)
+    state.mkdir()
+    Journal(state).load()
+    (state / f"{JOURNAL_FILE}-journal").write_bytes(hot_journal(roots / "precious"))
+    for path in (state, *state.iterdir()):
+        os.chown(path, 4242, 4242)
+    # SQLite as that user may not remove it, so there is no journal until the file beside it is gone.
+    with pytest.raises(JournalError, match="cannot be used"):
+        Journal(state).load()
+    assert (roots / "precious").read_text() == SECRET
+
+
+def test_sqlite_would_remove_what_such_a_journal_names(tmp_path: Path) -> None:
+    """Otherwise the test above shows nothing."""
+    (tmp_path / "precious").write_text(SECRET)
+    Journal(tmp_path).load()
+    (tmp_path / f"{JOURNAL_FILE}-journal").write_bytes(hot_journal(tmp_path / "precious"))
+    Journal(tmp_path).load()
+    assert not (tmp_path / "precious").exists()
+
+
+@as_root
+def test_root_leaves_a_journal_that_the_directorys_owner_can_go_on_with(reachable: Path) -> None:
+    (reachable / JOURNAL_FILE).write_bytes(b"")
+    os.chown(reachable, 4242, 4343)
+    journal = Journal(reachable)
+    journal.load()
+    journal.close()
+    found = (reachable / JOURNAL_FILE).stat()
+    assert (found.st_uid, found.st_gid) == (4242, 4343)
+    assert found.st_size > 0
+
+
+@as_root
+def test_root_acts_as_another_user_in_this_thread_and_for_a_while_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(os.getpid).result()
+        with files_of(4242, 4343):
+            with pytest.raises(PermissionError):
+                os.listdir(tmp_path)
+            assert other.submit(os.listdir, tmp_path).result() == []
+    with pytest.raises(PermissionError, match="root cannot act as user 4294967295"), files_of(0xFFFF_FFFF, 0):
+        pass
+    assert os.listdir(tmp_path) == []
 
 
 def test_opening_is_refused_without_leaving_a_descriptor(run: Path, precious: Path) -> None:

@@ -2,6 +2,9 @@
 
 All methods may wait for a disk, so they belong beside the loop, one at a time. What is in the way of the file, is
 damaged, or is of another version, is set aside; a disk that takes nothing is an error that passes.
+
+Root works here with the rights of the directory's owner: SQLite believes what is beside its file, such as a journal
+that names another file to be removed (super-journal, "Atomic commit in SQLite").
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from polywan import files
 from polywan.api.codec import DocumentError, decode, encode
 from polywan.api.events import LinkEvent
 from polywan.core.status.stored_standing import StoredStanding
+from polywan.kernel.privilege import files_of
 
 T = TypeVar("T")
 
@@ -125,11 +129,32 @@ class Journal:
     def close(self) -> None:
         """Let go of the file."""
         if self._database is not None:
-            with suppress(sqlite3.Error):
+            with suppress(sqlite3.Error, OSError), _as_owner_of(self._path.parent):
                 self._database.close()
         self._database = None
 
     def _tried(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._database is None:
+            self._give_away()
+        try:
+            with _as_owner_of(self._path.parent):
+                return self._carried_out(work)
+        except PermissionError as error:
+            raise self._failed(error) from error
+
+    def _give_away(self) -> None:
+        """Give the directory's owner what root made there once, so that either of them can go on with it."""
+        for name in (JOURNAL_FILE, f"{JOURNAL_FILE}-journal"):
+            with suppress(OSError):
+                owner = self._path.parent.stat()
+                descriptor = files.open_own(self._path.parent, name)
+                try:
+                    if os.geteuid() == 0 != owner.st_uid and os.fstat(descriptor).st_uid == 0:
+                        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+                finally:
+                    os.close(descriptor)
+
+    def _carried_out(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return work(self._opened())
         except (sqlite3.Error, files.IrregularError, files.ForeignError, IsADirectoryError) as error:
@@ -184,10 +209,15 @@ class Journal:
         try:
             descriptor = files.open_own(self._path.parent, name, os.O_RDWR | os.O_CREAT)
         except OSError as error:
+            if isinstance(error, PermissionError) and (why := self._foreign(name)):
+                raise files.ForeignError(errno.EPERM, why, str(self._path.with_name(name))) from error
             if isinstance(error, files.ForeignError) or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
             descriptor = files.open_own(self._path.parent, name)
         os.close(descriptor)
+
+    def _foreign(self, name: str) -> str:
+        return files.foreign(self._path.with_name(name).lstat(), self._path.parent.stat())
 
     def _set_aside(self, path: Path, cause: Exception) -> None:
         why = _as_said(cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause))
@@ -218,7 +248,8 @@ def recorded(state_dir: Path, wanted: EventQuery) -> list[LinkEvent]:
     path = state_dir / JOURNAL_FILE
     try:
         os.close(files.open_own(state_dir, JOURNAL_FILE))
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY)) as database:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with _as_owner_of(state_dir), closing(sqlite3.connect(uri, uri=True, timeout=_BUSY)) as database:
             database.text_factory = lambda data: data.decode(errors="replace")
             (version,) = database.execute("PRAGMA user_version").fetchone()
             return _read(database, wanted) if version == VERSION else []
@@ -226,6 +257,18 @@ def recorded(state_dir: Path, wanted: EventQuery) -> list[LinkEvent]:
         return []
     except (sqlite3.Error, *_UNFIT) as error:
         raise JournalError(f"{path} cannot be read: {error}") from error
+
+
+@contextmanager
+def _as_owner_of(directory: Path) -> Iterator[None]:
+    try:
+        owner = directory.stat()
+    except OSError:
+        # It will be made, by us.
+        yield
+        return
+    with files_of(owner.st_uid, owner.st_gid):
+        yield
 
 
 _UNFIT: Final = (OSError, OverflowError, UnicodeError)
