@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface
+from shlex import quote
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from polywan.config.kinds.addresses import Device as DeviceName
@@ -293,7 +294,7 @@ def _bare(link: Link, world: _World) -> Seen:
     if vlans:
         return _no(link, f"carries {listed(vlans)}")
     if not link.up:
-        return _no(link, "is down", f"ip link set {link.name} up")
+        return _no(link, "is down", f"ip link set {quote(link.name)} up")
     if not link.carrier:
         return _no(link, "has no carrier: is a cable plugged in?")
     return _no(link, "has no address", "if it is an uplink, let a DHCP client run on it, then run init again")

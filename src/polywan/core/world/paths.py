@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Network
+from shlex import quote
 from typing import Final, NamedTuple, TypeAlias
 
 from polywan.config import Uplink
@@ -241,7 +242,7 @@ def membership(link: Link, observed: Observed) -> str:
     for member in (link, *masters):
         if member.member_of == "vrf":
             vrf = next((m.name for m in masters if m.index == member.master), "a VRF")
-            cure = f"ip link set {member.name} nomaster"
+            cure = f"ip link set {quote(member.name)} nomaster"
             return f"{member.name} belongs to VRF {vrf}: links in a VRF are not supported; {cure}"
     # A virtual switch has one master for all of its bridges, which says nothing about which one.
     if link.member_of == "openvswitch":

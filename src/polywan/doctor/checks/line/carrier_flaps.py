@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 from typing import Final
 
 from polywan.api.doctor import Finding, Fix
@@ -33,6 +34,7 @@ def _lost_its_link(event: LinkEvent) -> bool:
 
 def _finding(uplink: str, events: list[LinkEvent]) -> Finding:
     device = events[-1].interface
+    typed = quote(device)
     lasted = [event.lasted_s for event in events if event.lasted_s is not None]
     evidence = [f"`polywan events {uplink}`: {event.time}: {event.reason}" for event in events[-_SHOWN:]]
     if lasted:
@@ -45,6 +47,6 @@ def _finding(uplink: str, events: list[LinkEvent]) -> Finding:
         consequence=f"each time the connections by {uplink} break, and it serves again only after its hold-down",
         fix=Fix(
             how=f"exchange the cable of {device}, and see that the modem does not lose power; where `ethtool "
-            f"--show-eee {device}` shows power saving, try without it (`ethtool --set-eee {device} eee off`)"
+            f"--show-eee {typed}` shows power saving, try without it (`ethtool --set-eee {typed} eee off`)"
         ),
     )

@@ -7,6 +7,7 @@ answer none, and their administrators set a permanent entry.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 from typing import Final
 
 from polywan.api.doctor import Finding, Fix
@@ -42,7 +43,7 @@ def _silent(device: str, answers: list[GatewayAnswer]) -> Finding:
     for answer in answers:
         evidence.append(f"{answer.detail} by {device}")
         if answer.state in _UNKNOWN:
-            evidence.append(f"`ip neighbour show {answer.gateway} dev {device}`: {answer.state}")
+            evidence.append(f"`ip neighbour show {answer.gateway} dev {quote(device)}`: {answer.state}")
     evidence.append(f"no health target answers by {device} either")
     gateways = listed(list(dict.fromkeys(str(answer.gateway) for answer in answers)))
     several = len(answers) > 1
@@ -69,7 +70,7 @@ def _without_carrier(box: Box) -> Iterator[Finding]:
         if link.usable or not (written or routes):
             continue
         state = "has no carrier" if link.up else "is administratively down"
-        evidence = [f"`ip link show {link.name}`: {'NO-CARRIER' if link.up else 'state DOWN'}"]
+        evidence = [f"`ip link show {quote(link.name)}`: {'NO-CARRIER' if link.up else 'state DOWN'}"]
         yield Finding(
             check="gateway-silent",
             severity="warning",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
 from polywan.api.doctor import Finding, Fix
 from polywan.core.words import counted
@@ -33,9 +34,9 @@ def _devices(box: Box) -> list[str]:
 
 def _errors(device: str, before: PortCounters, after: PortCounters | None) -> Finding:
     more = (after.rx_errors + after.tx_errors - before.rx_errors - before.tx_errors) if after is not None else 0
-    bad = [f"{key} {number}" for key, number in before.errors.items() if number]
+    bad = ", ".join(f"{key} {number}" for key, number in before.errors.items() if number)
     evidence = [
-        f"`ip -s -s link show {device}`: {', '.join(bad)}, of {before.received} packets received and {before.sent} sent"
+        f"`ip -s -s link show {quote(device)}`: {bad}, of {before.received} packets received and {before.sent} sent"
     ]
     if more > 0:
         evidence.append(f"{counted(more, 'error')} more within 2 s")
@@ -57,7 +58,7 @@ def _mode(device: str, mode: PortMode) -> Iterator[Finding]:
         yield _agreed(
             device,
             f"{device} runs half duplex at {mode.speed} Mbit/s",
-            f"`ethtool {device}`: Speed: {mode.speed}Mb/s, Duplex: Half",
+            f"`ethtool {quote(device)}`: Speed: {mode.speed}Mb/s, Duplex: Half",
             "one end sends while the other does, and under load packets are lost in collisions",
             "let both ends negotiate (`ethtool -s {} autoneg on`); one that is set by hand needs the other set alike",
         )
@@ -65,7 +66,7 @@ def _mode(device: str, mode: PortMode) -> Iterator[Finding]:
         yield _agreed(
             device,
             f"{device} runs at {mode.speed} Mbit/s, although both ends offered {best}",
-            f"`ethtool {device}`: Speed: {mode.speed}Mb/s, and {best} is among the advertised modes of both",
+            f"`ethtool {quote(device)}`: Speed: {mode.speed}Mb/s, and {best} is among the advertised modes of both",
             f"the line cannot be faster than {mode.speed} Mbit/s: a pair of wires in the cable is broken as a rule",
             "exchange the cable of {}, then use another port",
         )
@@ -78,5 +79,5 @@ def _agreed(device: str, what: str, evidence: str, consequence: str, how: str) -
         what=what,
         evidence=(evidence,),
         consequence=consequence,
-        fix=Fix(how=how.format(device)),
+        fix=Fix(how=how.format(quote(device))),
     )

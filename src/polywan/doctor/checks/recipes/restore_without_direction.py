@@ -6,6 +6,7 @@ The answer then leaves by the uplink that it came by. A table that has the netwo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 from typing import Final, NamedTuple
 
 from polywan.api.doctor import Finding, Fix, Step
@@ -148,6 +149,6 @@ def _asked(lost: _Lost) -> str:
     query, answer = lost.query, lost.answer
     where = f"leads by {answer.link}" if answer.link is not None else f"is {answer.kind}"
     return (
-        f"ip route get {query.destination} from {query.source} iif {query.in_interface} mark {query.mark:#x} {where}, "
-        f"not by {lost.lan.device}"
+        f"ip route get {query.destination} from {query.source} iif {quote(query.in_interface or '')} "
+        f"mark {query.mark:#x} {where}, not by {lost.lan.device}"
     )

@@ -9,6 +9,7 @@ mark M` makes the same check: it fails with EXDEV, or since Linux 7 with EINVAL.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 from typing import NamedTuple
 
 from polywan.api.doctor import Finding, Fix
@@ -94,7 +95,7 @@ def _path(device: str) -> str:
 def _finding(box: Box, dropped: dict[str, list[_Asked]]) -> Finding:
     devices = list(dropped)
     evidence = [
-        f"ip route get {a.far.destination} from {a.far.source} iif {device}"
+        f"ip route get {a.far.destination} from {a.far.source} iif {quote(device)}"
         + (f" mark {a.far.mark:#x}" if a.far.mark else "")
         + f" fails: an answer to {a.inside} is dropped"
         for device, asked in dropped.items()
