@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. The tools come from .venv, which any of scripts/lab, `make check` and
 # `make test-netns` makes.
 .DEFAULT_GOAL := help
-.PHONY: help fmt lint type imports test test-netns test-vm kernel chaos chaos-vm check bench bench-smoke bench-vm lab golden docs lock audit clean
+.PHONY: help fmt lint type imports test test-netns test-vm kernel chaos chaos-vm check bench bench-smoke bench-vm lab golden state-files docs lock audit clean
 
 BIN := .venv/bin
 
@@ -57,6 +57,9 @@ lab: ## try polywan without hardware
 
 golden: ## write the golden files anew; read the difference before you commit it
 	$(BIN)/pytest tests/golden --update-golden
+
+state-files: ## write the files that this version keeps between two starts; once before each release
+	PYTHONPATH=tests $(BIN)/python -m support.state_files
 
 docs: ## write docs/config.md from the descriptions in the code, and docs/licences.md from the installed packages
 	$(BIN)/python -m polywan.config.reference.markdown docs/config.md

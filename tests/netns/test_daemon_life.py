@@ -476,6 +476,32 @@ def test_a_bad_file_at_the_start_is_refused_with_every_problem(lab: Lab, start_d
         start_daemon(lab, "[uplinks.a]\ninterface = 1\nwheight = 2\n", may_complain=True)
 
 
+def test_after_a_downgrade_the_daemon_refuses_and_what_the_newer_one_left_goes_on(
+    lab: Lab, start_daemon: StartDaemon
+) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    daemon.stop()
+    file = daemon.state / "memory.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "version": 2}))
+    before, content = kernel(lab), file.read_bytes()
+    with pytest.raises(
+        LabError, match=r"ended with 1:(.*\n)*.*memory.json was written by a newer polywan \(version 2;"
+    ):
+        daemon.start()
+    places = ["--runtime-dir", str(daemon.runtime), "--state-dir", str(daemon.state)]
+    plan = lab.router.run(
+        [sys.executable, "-m", "polywan", "plan", "--config", str(daemon.config), *places], check=False
+    )
+    assert (plan.returncode, plan.stdout) == (1, "")
+    assert "install the newer polywan again" in plan.stderr
+    assert (kernel(lab), file.read_bytes()) == (before, content)
+    down = lab.router.run([sys.executable, "-m", "polywan", "down", *places], check=False)
+    assert down.returncode == 1
+    assert "net.ipv4.conf.all.accept_local = 1" in down.stderr
+    assert "table inet polywan" not in kernel(lab)["nft list ruleset"]
+    assert file.read_bytes() == content
+
+
 def test_an_uplink_whose_cable_is_out_at_the_start_is_complete_once_it_is_plugged_in(
     lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
 ) -> None:

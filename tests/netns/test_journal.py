@@ -15,8 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from polywan.api import calls
 from polywan.api.events import Events, LinkEvent
 from polywan.api.requests import OfEvents
@@ -214,27 +212,41 @@ def test_a_full_disk_stops_nothing_and_what_happened_meanwhile_is_caught_up(
         daemon.stop()
 
 
-@pytest.mark.parametrize("kind", ["torn", "newer"])
 def test_a_file_that_is_none_is_set_aside_in_one_sentence(
-    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor, kind: str
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
 ) -> None:
     daemon = start_daemon(lab, quick(lab))
     wait_for(on_disk(daemon, ("isp3", "up")))
     daemon.stop()
     path = daemon.state / JOURNAL_FILE
-    match kind:
-        case "torn":
-            content = path.read_bytes()
-            path.write_bytes(content[:100] + os.urandom(len(content) // 2))
-        case _:
-            with closing(sqlite3.connect(path)) as database:
-                database.execute("PRAGMA user_version = 77")
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + os.urandom(len(content) // 2))
     daemon.start()
     said = [line.text for line in daemon.log if "journal." in line.text]
     assert len(said) == 1
     assert "events.db.aside, and a new journal begins" in said[0]
     lab.cut(1)
     wait_for(on_disk(daemon, ("isp1", "down")), timeout=10.0)
+
+
+def test_a_file_of_a_newer_polywan_is_not_touched_and_the_journal_begins_once_it_is_moved_away(
+    lab: Lab, start_daemon: StartDaemon, wait_for: WaitFor
+) -> None:
+    daemon = start_daemon(lab, quick(lab), may_complain=True)
+    wait_for(on_disk(daemon, ("isp3", "up")))
+    daemon.stop()
+    path = daemon.state / JOURNAL_FILE
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 77")
+    content = path.read_bytes()
+    daemon.start()
+    lab.cut(1)
+    wait_for(has(daemon, "isp1", "down"))
+    wait_for(lambda: any("written by a newer polywan (version 77" in text for text in daemon.status().warnings))
+    assert [each.name for each in daemon.state.iterdir() if each.name.startswith(JOURNAL_FILE)] == [JOURNAL_FILE]
+    assert path.read_bytes() == content
+    path.rename(daemon.state / "kept.db")
+    wait_for(on_disk(daemon, ("isp1", "down")), timeout=20.0)
 
 
 def test_a_directory_that_cannot_be_written_is_read_all_the_same(

@@ -59,7 +59,7 @@ def command(ctx: click.Context, runtime_dir: Path | None, state_dir: Path, as_js
         for text in report.failed:
             click.echo(f"refused by the kernel: {text}", err=True)
         if report.unrestored:
-            click.echo("left as they are, because memory.json, which had their old values, is lost:", err=True)
+            click.echo("left as they are, because their old values, which memory.json had, are unknown:", err=True)
             for text in report.unrestored:
                 click.echo(f"  {text}", err=True)
         for text in report.problems:

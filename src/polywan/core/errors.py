@@ -11,6 +11,7 @@
     ├── CapacityError   more uplinks than the mark mask has room for            (exit 3)
     ├── ListError       a file of prefixes cannot be read                       (never ends a program)
     ├── BusyError       another daemon runs here already                        (exit 1)
+    ├── NewerError      a newer polywan has written a file of the state         (exit 1)
     ├── ControlError    the daemon cannot be reached or refused                 (exit 4 or 1)
     ├── QuestionError   `why` was asked about a packet that cannot exist        (exit 2)
     └── LabError        the lab cannot be built, or something in it failed      (exit 1)
@@ -27,6 +28,7 @@ __all__ = [
     "ControlError",
     "KernelError",
     "MissingFeature",
+    "NewerError",
     "NotPermitted",
     "PolywanError",
     "Problem",
@@ -62,6 +64,10 @@ class CapacityError(PolywanError):
 
 class BusyError(PolywanError):
     """Another daemon runs in this network namespace, or holds this runtime directory."""
+
+
+class NewerError(PolywanError):
+    """A newer polywan has written a file of the state; the text says what to do, and the file stays as it is."""
 
 
 class ControlError(PolywanError):

@@ -1,7 +1,7 @@
 """The journal's file: entries in SQLite, bounded, and what the next daemon has to know of each uplink.
 
-All methods may wait for a disk, so they belong beside the loop, one at a time. What is in the way of the file, is
-damaged, or is of another version, is set aside; a disk that takes nothing is an error that passes.
+All methods may wait for a disk, so they belong beside the loop, one at a time. What is in the way of the file, or is
+damaged, is set aside; a file of a newer polywan stays as it is; a disk that takes nothing is an error that passes.
 
 Root works here with the rights of the directory's owner: SQLite believes what is beside its file, such as a journal
 that names another file to be removed (super-journal, "Atomic commit in SQLite").
@@ -14,9 +14,11 @@ import json
 import os
 import secrets
 import sqlite3
+import struct
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
+from itertools import chain
 from math import isfinite
 from pathlib import Path
 from stat import S_ISREG
@@ -26,6 +28,7 @@ from polywan import files
 from polywan.api.codec import DocumentError, decode, encode
 from polywan.api.events import LinkEvent
 from polywan.core.status.stored_standing import StoredStanding
+from polywan.core.versions import newer
 from polywan.kernel.privilege import files_of
 
 T = TypeVar("T")
@@ -33,9 +36,6 @@ T = TypeVar("T")
 JOURNAL_FILE: Final = "events.db"
 ASIDE: Final = ".aside"
 FILE_ASIDE: Final = JOURNAL_FILE + ASIDE
-
-VERSION: Final = 1
-"""Of the tables; SQLite's user_version."""
 
 MOST_ENTRIES: Final = 20_000
 """Entries that are kept: 6 MB as a rule, 15 MB with the longest reasons. Fifty a day fill that in a year; an uplink
@@ -47,11 +47,22 @@ _TYPES: Final = {"id": "INTEGER PRIMARY KEY", "lasted_s": "REAL", "rx_bytes": "I
 _LISTED: Final = ", ".join(_COLUMNS)
 _INSERT: Final = f"INSERT OR IGNORE INTO entries (unix, {_LISTED}) VALUES ({', '.join('?' * (1 + len(_COLUMNS)))})"  # noqa: S608 - names of our own
 
-_SCHEMA: Final = (
-    f"CREATE TABLE entries (unix REAL, {', '.join(f'{name} {_TYPES.get(name, _TEXT)}' for name in _COLUMNS)})",
-    "CREATE TABLE standings (uplink TEXT PRIMARY KEY, document TEXT)",
-    f"PRAGMA user_version = {VERSION}",
+_MIGRATIONS: Final = (
+    (
+        f"CREATE TABLE entries (unix REAL, {', '.join(f'{name} {_TYPES.get(name, _TEXT)}' for name in _COLUMNS)})",
+        "CREATE TABLE standings (uplink TEXT PRIMARY KEY, document TEXT)",
+    ),
 )
+"""Statements that make each version of the tables of the one before; the first make them. A new version is a further
+one, with a file in tests/data/state; the columns of a version that was released are written out then."""
+
+VERSION: Final = len(_MIGRATIONS)
+"""Of the tables; SQLite's user_version."""
+
+_HEADER: Final = struct.Struct(">16s44xi")
+"""Of an SQLite file: its first words, and user_version (sqlite.org/fileformat2.html)."""
+
+_MAGIC: Final = b"SQLite format 3\0"
 
 HIGHEST: Final = 1 << 53
 """The highest number of an entry: up to here JSON's numbers are whole, and a thousand changes a second come to less."""
@@ -178,18 +189,18 @@ class Journal:
     def _opened(self) -> sqlite3.Connection:
         if self._database is None:
             self._check(JOURNAL_FILE)
+            _refuse_newer(self._path)
             self._check_other(f"{JOURNAL_FILE}-journal")
             self._database = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
             # Only whoever has changed the file has written other texts into it.
             self._database.text_factory = lambda data: data.decode(errors="replace")
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
             (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if version not in (0, VERSION) or (tables and not version):
+            if version < 0 or (tables and not version):
                 raise files.ForeignError(errno.EPROTO, f"is of another version ({version})", str(self._path))
             if not version:
-                with _transaction(self._database):
-                    for statement in (*_SCHEMA, f"PRAGMA application_id = {self.name}"):
-                        self._database.execute(statement)
+                self._database.execute(f"PRAGMA application_id = {self.name}")
+            migrate(self._database, version, _MIGRATIONS)
             (self.name,) = self._database.execute("PRAGMA application_id").fetchone()
         return self._database
 
@@ -248,6 +259,7 @@ def recorded(state_dir: Path, wanted: EventQuery) -> list[LinkEvent]:
     path = state_dir / JOURNAL_FILE
     try:
         os.close(files.open_own(state_dir, JOURNAL_FILE))
+        _refuse_newer(path)
         uri = f"{path.absolute().as_uri()}?mode=ro"
         with _as_owner_of(state_dir), closing(sqlite3.connect(uri, uri=True, timeout=_BUSY)) as database:
             database.text_factory = lambda data: data.decode(errors="replace")
@@ -269,6 +281,28 @@ def _as_owner_of(directory: Path) -> Iterator[None]:
         return
     with files_of(owner.st_uid, owner.st_gid):
         yield
+
+
+def migrate(database: sqlite3.Connection, version: int, migrations: Sequence[Sequence[str]]) -> None:
+    """Bring tables of an older version up to the last one, whole or not at all."""
+    if version < len(migrations):
+        with _transaction(database):
+            for statement in chain.from_iterable(migrations[version:]):
+                database.execute(statement)
+            database.execute(f"PRAGMA user_version = {len(migrations)}")
+
+
+def _refuse_newer(path: Path) -> None:
+    """Look at the version without SQLite, which might change a file of a newer polywan as soon as it opens it.
+
+    Raises:
+        JournalError: a newer polywan has written it.
+    """
+    with files.open_regular(path) as file:
+        header = file.read(_HEADER.size)
+    magic, version = _HEADER.unpack(header) if len(header) == _HEADER.size else (b"", 0)
+    if magic == _MAGIC and version > VERSION:
+        raise JournalError(newer(str(path), version, VERSION, "the changes in it are not shown"))
 
 
 _UNFIT: Final = (OSError, OverflowError, UnicodeError)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from polywan.api.running import Removed
-from polywan.core.errors import KernelError, PolywanError
+from polywan.core.errors import KernelError, NewerError, PolywanError
 from polywan.core.plan.plan import ActualState, removal
 from polywan.core.routing.sysctls import Sysctl, usual
 from polywan.core.ruleset.fast_path import FAST_TABLE
@@ -21,7 +21,11 @@ log = logging.getLogger("polywan")
 
 
 def recalled(kernel: Kernel, state_dir: Path) -> Memory:
-    """Return what a daemon that starts here remembers; it knows whether what settings were before is lost."""
+    """Return what a daemon that starts here remembers; it knows whether what settings were before is lost.
+
+    Raises:
+        NewerError: a newer polywan has written it.
+    """
     memory, warning = store.load(state_dir)
     unsure = store.found(state_dir) and store.lost(state_dir)
     if not store.found(state_dir) and _ours(kernel):
@@ -43,22 +47,33 @@ def remove(kernel: Kernel, state_dir: Path, known: Memory | None = None) -> Remo
     Raises:
         KernelError: the kernel cannot be read.
     """
-    memory, warning = (known, "") if known is not None else store.load(state_dir)
-    if warning:
-        log.warning("state.unreadable: %s", warning)
+    memory, lost, kept = (known, known.unsure, "") if known is not None else _from_file(state_dir)
     sysctls = [Sysctl(path, value) for path, value in memory.originals.items()]
     actual = kernel.read([s.path for s in sysctls], frozenset())
-    lost = store.lost(state_dir) if known is None else memory.unsure
     unrestored = _unrestored(kernel, actual, memory) if lost else []
     plan = removal(actual, sysctls)
     problems = _let_go(kernel)
     report = kernel.apply(plan)
-    problems += [] if report.failures else _forget(state_dir)
+    if kept:
+        problems.append(kept)
+    elif not report.failures:
+        problems += _forget(state_dir)
     log.info("down: %d of %s", report.done, counted(len(plan.ops), "operation"))
     if unrestored:
         log.warning("down: left as they are, because their old values are unknown: %s", ", ".join(unrestored))
     failed = tuple(f.message for f in report.failures)
     return Removed(removed=report.done, failed=failed, unrestored=tuple(unrestored), problems=tuple(problems))
+
+
+def _from_file(state_dir: Path) -> tuple[Memory, bool, str]:
+    """Return what the file says, whether old values of settings are lost, and why the file stays; empty if it goes."""
+    try:
+        memory, warning = store.load(state_dir)
+    except NewerError as error:
+        return Memory(), True, str(error)
+    if warning:
+        log.warning("state.unreadable: %s", warning)
+    return memory, store.lost(state_dir), ""
 
 
 def _let_go(kernel: Kernel) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from polywan import files
 from polywan.core.state.memory import Memory
-from polywan.core.state.remembered import remembered
+from polywan.core.state.remembered import MIGRATIONS, remembered
+from polywan.core.versions import VERSION_KEY, upgraded
 
 FILE = "memory.json"
 LARGEST_MEMORY: Final = 4 << 20
@@ -32,13 +33,17 @@ _COSTS: Final = {
 
 
 def load(state_dir: Path) -> tuple[Memory, str]:
-    """Return what was remembered, and a warning when not all of it could be understood or believed."""
+    """Return what was remembered, and a warning when not all of it could be understood or believed.
+
+    Raises:
+        NewerError: a newer polywan has written the file.
+    """
     memory, warning, _ = _load(state_dir)
     return memory, warning
 
 
 def lost(state_dir: Path) -> bool:
-    """True when what kernel settings were before is not known, or not of all of them."""
+    """True when what kernel settings were before is not known, or not of all of them; errors as `load`."""
     memory, _, sure = _load(state_dir)
     return memory.unsure or not sure
 
@@ -52,7 +57,8 @@ def _load(state_dir: Path) -> tuple[Memory, str, bool]:
     """Return what was remembered, a warning, and whether the file knows what settings were before."""
     path = state_dir / FILE
     try:
-        memory, senseless = remembered(json.loads(_content(state_dir)))
+        document = upgraded(json.loads(_content(state_dir)), MIGRATIONS, str(path), LOST)
+        memory, senseless = remembered(document)
     except FileNotFoundError:
         return Memory(), "", False
     except RecursionError:
@@ -105,6 +111,7 @@ def forget(state_dir: Path) -> None:
 
 def _encode(memory: Memory) -> dict[str, Any]:
     return {
+        VERSION_KEY: len(MIGRATIONS),
         "mask": memory.mask,
         "ids": dict(memory.ids),
         "devices": dict(memory.devices),

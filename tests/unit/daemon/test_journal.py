@@ -179,7 +179,7 @@ def test_the_place_is_taken_by_something_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("PRAGMA user_version = 2", "is of another version (2)"),
+        ("PRAGMA user_version = -2", "is of another version (-2)"),
         ("PRAGMA user_version = 0", "is of another version (0)"),
         ("DROP TABLE standings", "is damaged (no such table: standings)"),
     ],
@@ -193,6 +193,60 @@ def test_tables_of_another_program_or_version_are_set_aside(tmp_path: Path, stat
     file = Journal(tmp_path)
     assert file.load() == ([], 0)
     assert said in file.notices[0]
+
+
+def newer_file(folder: Path) -> bytes:
+    """A journal as a newer polywan leaves it: another version, and SQLite's other way of writing."""
+    before = Journal(folder)
+    before.load()
+    add(before, 1)
+    before.close()
+    path = folder / journal.JOURNAL_FILE
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute(f"PRAGMA user_version = {journal.VERSION + 1}")
+    return path.read_bytes()
+
+
+def test_a_file_of_a_newer_polywan_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    content = newer_file(tmp_path)
+    file = Journal(tmp_path)
+    for use in (file.load, lambda: add(file, 2), lambda: numbers(file), lambda: recorded(tmp_path, ALL)):
+        with pytest.raises(JournalError, match=r"written by a newer polywan \(version 2; .* up to version 1\)"):
+            use()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {journal.JOURNAL_FILE: content}
+    assert file.notices == []
+
+
+def test_once_a_newer_file_is_moved_away_the_journal_begins(tmp_path: Path) -> None:
+    newer_file(tmp_path)
+    file = Journal(tmp_path)
+    with pytest.raises(JournalError):
+        file.load()
+    (tmp_path / journal.JOURNAL_FILE).rename(tmp_path / "kept.db")
+    add(file, 1)
+    assert numbers(file) == [1]
+
+
+MADE_UP = (("CREATE TABLE t (a)",), ("ALTER TABLE t ADD COLUMN b",), ("INSERT INTO t VALUES (1, 2)",))
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_an_older_file_is_brought_up_version_by_version(version: int) -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        journal.migrate(database, 0, MADE_UP[:version])
+        journal.migrate(database, version, MADE_UP)
+        assert database.execute("SELECT * FROM t").fetchall() == [(1, 2)]
+        assert database.execute("PRAGMA user_version").fetchone() == (3,)
+
+
+def test_a_migration_that_fails_leaves_the_file_of_the_version_that_it_was(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as database:
+        journal.migrate(database, 0, MADE_UP[:1])
+        with pytest.raises(sqlite3.Error):
+            journal.migrate(database, 1, (*MADE_UP[:2], ("INSERT INTO nothing VALUES (1)",)))
+        assert database.execute("SELECT sql FROM sqlite_master").fetchall() == [("CREATE TABLE t (a)",)]
+        assert database.execute("PRAGMA user_version").fetchone() == (1,)
 
 
 def test_a_page_that_is_torn_later_is_noticed_then(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from polywan.config import Config
+from polywan.core.errors import NewerError
 from polywan.core.net import Family
 from polywan.core.state.memory import Memory
 from polywan.daemon import store
-from polywan.daemon.removing import remove
+from polywan.daemon.removing import recalled, remove
 from polywan.kernel.fake.kernel import FakeKernel
 from support.daemons import kernel_of
 from support.engine_world import Engine, config, world
@@ -37,6 +38,36 @@ def test_a_damaged_file_is_ignored_and_said_so(tmp_path: Path, text: str) -> Non
 def test_a_file_of_an_older_version_is_understood(tmp_path: Path) -> None:
     (tmp_path / store.FILE).write_text('{"ids": {"fibre": 1}, "gateways": [], "originals": {}}')
     assert store.load(tmp_path) == (Memory(ids={"fibre": 1}), "")
+
+
+NEWER = '{"version": 2, "ids": {"fibre": {"mark": 1}}, "of the future": []}'
+
+
+def test_a_file_of_a_newer_polywan_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / store.FILE
+    path.write_text(NEWER)
+    for ask in (store.load, store.lost, lambda folder: recalled(FakeKernel(), folder)):
+        with pytest.raises(NewerError) as refused:
+            ask(tmp_path)
+        assert str(refused.value) == (
+            f"{path} was written by a newer polywan (version 2; this polywan reads up to version 1): install the newer "
+            f"polywan again, or move the file away; without it, {store.LOST}. The file was not changed"
+        )
+    assert path.read_text() == NEWER
+
+
+def test_down_removes_all_but_a_file_of_a_newer_polywan(tmp_path: Path) -> None:
+    (tmp_path / store.FILE).write_text(NEWER)
+    kernel = kernel_of(2)
+    for plan in Engine(config(2), world(2)).plans():
+        kernel.apply(plan.plan)
+    kernel.sysctls["net/ipv4/conf/all/accept_local"] = "1"
+    done = remove(kernel, tmp_path)
+    assert (kernel.nft, list(kernel.rules), list(kernel.routes)) == (None, [], [])
+    assert "net.ipv4.conf.all.accept_local = 1" in done.unrestored
+    (problem,) = done.problems
+    assert "was written by a newer polywan" in problem
+    assert (tmp_path / store.FILE).read_text() == NEWER
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from polywan.core.policy.operator import Order, Verb
 from polywan.core.routing.sysctls import restorable
 from polywan.core.state.memory import Memory
 from polywan.core.state.outages import KEPT_OUTAGES, History, Outage
+from polywan.core.versions import Migration
 from polywan.core.world.paths import UplinkFamily
 
 _K = TypeVar("_K")
@@ -30,6 +31,15 @@ _DEVICE: Final = Device()
 _SENSELESS: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 
 
+def _with_later_keys(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Version 0 was written before there were versions; keys were added to it one by one."""
+    return {"devices": {}, "orders": {}, "leaving": [], "outages": {}, "unsure": False, **document}
+
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (_with_later_keys,)
+"""For `versions.upgraded`: a new version of the document is a further one, with files in tests/data/state."""
+
+
 class Remembered(NamedTuple):
     """What could be believed, and the parts of the document of which something was not."""
 
@@ -37,25 +47,18 @@ class Remembered(NamedTuple):
     senseless: tuple[str, ...]
 
 
-def remembered(document: object) -> Remembered:
-    """Return what a document holds.
-
-    Raises:
-        ValueError: it is of another kind altogether.
-    """
-    if not isinstance(document, Mapping):
-        raise ValueError("expected an object")  # noqa: TRY004 - the document is wrong, not the program
+def remembered(document: Mapping[str, Any]) -> Remembered:
+    """Return what a document of our version holds."""
     found = _Document(document)
     memory = Memory(
         mask=found.value("mask", _mask),
         ids=_unique(found),
         gateways=found.rows("gateways", _gateway),
         originals=found.table("originals", _original),
-        # Files of older versions have none of these.
-        devices=found.table("devices", _device, needed=False),
-        orders=found.table("orders", _order, needed=False),
-        drains=found.rows("leaving", _drain, needed=False),
-        outages=found.table("outages", _history, needed=False),
+        devices=found.table("devices", _device),
+        orders=found.table("orders", _order),
+        drains=found.rows("leaving", _drain),
+        outages=found.table("outages", _history),
         unsure=found.value("unsure", _flag) or False,
     )
     return Remembered(memory, tuple(dict.fromkeys(found.senseless)))
@@ -76,8 +79,8 @@ class _Document:
             self.senseless.append(key)
             return None
 
-    def table(self, key: str, read: Callable[[str, Any], _V], *, needed: bool = True) -> dict[str, _V]:
-        raw = self._document.get(key, None if needed else {})
+    def table(self, key: str, read: Callable[[str, Any], _V]) -> dict[str, _V]:
+        raw = self._document.get(key)
         if not isinstance(raw, Mapping):
             self.senseless.append(key)
             return {}
@@ -89,8 +92,8 @@ class _Document:
                 self.senseless.append(key)
         return found
 
-    def rows(self, key: str, read: Callable[[Any], tuple[_K, _V]], *, needed: bool = True) -> dict[_K, _V]:
-        raw = self._document.get(key, None if needed else [])
+    def rows(self, key: str, read: Callable[[Any], tuple[_K, _V]]) -> dict[_K, _V]:
+        raw = self._document.get(key)
         if not isinstance(raw, list):
             self.senseless.append(key)
             return {}

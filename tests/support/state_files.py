@@ -1,0 +1,70 @@
+"""Write the files that this version keeps between two starts: `make state-files`, once before each release.
+
+They are kept in tests/data/state for ever: each later version has to understand them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from polywan import __version__
+from polywan.api.codec import decode
+from polywan.api.events import LinkEvent
+from polywan.core.journal.changes import Standing
+from polywan.core.journal.ends import Ends
+from polywan.core.net import Family
+from polywan.core.policy.uplink_state import UplinkState
+from polywan.core.status.rates import Counters
+from polywan.core.status.stored_standing import stored
+from polywan.core.status.tally import Bytes, Count
+from polywan.daemon import store
+from polywan.daemon.journal import Journal
+from support.memories import MEMORY
+
+FOLDER: Final = Path(__file__).parents[1] / "data/state"
+
+STANDING: Final = Standing(
+    uplink="fibre",
+    interface="wan1",
+    state=UplinkState.UP,
+    reason="all targets answer",
+    families={Family.V4: True},
+    ends={Family.V4: Ends("192.0.2.2", "192.0.2.1")},
+    since=100.0,
+    ends_since=50.0,
+)
+COUNT: Final = Count(now=Counters(5, 1000, 100), earlier=Bytes(7, 8), marks={"state": Bytes(9, 10), "ends": None})
+
+
+def entries() -> list[tuple[float, LinkEvent]]:
+    """Two changes of an uplink."""
+    nothing = dict.fromkeys(LinkEvent.__fields__)
+    lost = {
+        "id": 1,
+        "time": "2026-11-30T08:00:00.000+00:00",
+        "uplink": "fibre",
+        "interface": "wan1",
+        "event": "state",
+        "state": "down",
+        "reason": "no carrier",
+        "lasted_s": 12.5,
+    }
+    back = {**lost, "id": 2, "time": "2026-11-30T08:01:00.000+00:00", "state": "up", "reason": "all targets answer"}
+    return [(1_795_852_800.0 + 60 * n, decode(LinkEvent, {**nothing, **one})) for n, one in enumerate((lost, back))]
+
+
+def main() -> None:
+    """Write the folder of this version; its files are replaced."""
+    folder = FOLDER / __version__
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        file.unlink()
+    store.save(folder, MEMORY)
+    journal = Journal(folder)
+    journal.append(entries(), [stored(STANDING, COUNT, "boot", 0.0)])
+    journal.close()
+
+
+if __name__ == "__main__":
+    main()
