@@ -29,11 +29,13 @@ AS_THE_SERVICE = [
 """Runs a program as packaging/polywan.service does: with its user, capabilities and nothing to gain."""
 
 
-def as_the_service(namespace: Namespace, arguments: Sequence[str]) -> subprocess.Popen[str]:
-    """Start `polywan` as the service's user (a `Spawn` of lab/daemon.py)."""
+def as_the_service(
+    namespace: Namespace, arguments: Sequence[str], *, behind: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """Start `polywan` as the service's user (a `Spawn` of lab/daemon.py), as the last words of the command `behind`."""
     # `umask` is the unit's; the shell is gone before the daemon starts.
     shell = ["sh", "-c", 'umask 0027; exec "$@"', "sh"]
-    argv = [*shell, *AS_THE_SERVICE, sys.executable, "-m", "polywan", *arguments]
+    argv = [*behind, *shell, *AS_THE_SERVICE, sys.executable, "-m", "polywan", *arguments]
     return namespace.start(argv, stderr=subprocess.PIPE, environment={"PYTHONUNBUFFERED": "1"})
 
 

@@ -1,6 +1,7 @@
 """Who runs in this network namespace, as the kernel tells."""
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -43,3 +44,21 @@ def test_a_program_that_cannot_change_networking_is_no_daemon(tmp_path: Path, mo
         rights = int(next(line for line in status.splitlines() if line.startswith("CapEff")).split()[1], 16)
         assert (found() is not None) is bool(rights >> 12 & 1)
         sleeper.kill()
+
+
+@pytest.mark.parametrize(("owner", "believed"), [(0, True), (None, True), (4242, False)])
+@pytest.mark.parametrize("pid", [1, 9999999])
+def test_a_name_is_believed_by_whose_it_is_and_not_by_the_process_that_it_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid: int, owner: int | None, believed: bool
+) -> None:
+    names(tmp_path, monkeypatch, f"@polywan:{pid}:/run/polywan")
+    monkeypatch.setattr(presence, "_owner", lambda _: owner)
+    status = Path(f"/proc/{pid}/status")
+    able = not status.exists() or "CapEff:\t0000000000000000" not in status.read_text()
+    assert (found() is not None) is (believed and able)
+
+
+def test_the_kernel_tells_whose_a_socket_is() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mine:
+        assert presence._owner(os.fstat(mine.fileno()).st_ino) in (os.geteuid(), None)
+    assert presence._owner(4294967295) is None
