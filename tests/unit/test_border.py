@@ -1,4 +1,4 @@
-"""What crosses between the daemon's user and root: each file and socket that SECURITY.md lists under that name."""
+"""What crosses between the daemon's user and root: files and sockets, as SECURITY.md lists them."""
 
 from __future__ import annotations
 
