@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import BaseModel
 
 from polywan.config import Config, SteeringRule, Uplink
+from polywan.core.words import counted
 from polywan.core.world.shared_device import inherited, places
 
 _LONGEST = 8
@@ -73,7 +74,7 @@ def _policies(before: Config, after: Config) -> Iterator[str]:
 
 def _rules(before: tuple[SteeringRule, ...], after: tuple[SteeringRule, ...]) -> Iterator[str]:
     if len(before) != len(after):
-        yield f"{len(after)} rules instead of {len(before)}"
+        yield f"{counted(len(after), 'rule')} instead of {len(before)}"
         return
     different = [str(place) for place, (a, b) in enumerate(zip(before, after, strict=True), 1) if a != b]
     if different:

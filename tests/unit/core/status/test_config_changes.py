@@ -57,6 +57,11 @@ def test_every_difference_is_named(after: str, lines: tuple[str, ...]) -> None:
     assert changes(load_text(BEFORE), load_text(after)) == lines
 
 
+def test_one_rule_is_counted_as_one() -> None:
+    after = load_text(BEFORE)
+    assert changes(load_text(BEFORE.partition("[[rules]]")[0]), after) == ("1 rule instead of 0",)
+
+
 def test_names_that_are_exchanged_are_told_as_such() -> None:
     after = rewritten(('"wan1"', '"x"'), ('"wan2"', '"wan1"'), ('"x"', '"wan2"'))
     assert changes(load_text(BEFORE), load_text(after)) == ("lte is now called fibre", "fibre is now called lte")
