@@ -103,7 +103,7 @@ def test_a_large_list_that_is_replaced_holds_nothing_up(
     write(path, many(25_000, Family.V4) + f"{second}\n")
     wait_for(lambda: now_taken(lab, second) == ELSEWHERE, 10.0, "the new contents are in force")
     assert now_taken(lab, first) == 1
-    assert daemon.wait_log(lambda text: "staged 1 set " in text, 5.0)
+    assert daemon.wait_log(lambda text: "preloaded 1 set " in text, 5.0)
     assert not any("events.lost" in line.text for line in daemon.log)
     assert lab.router.run(["nft", "-t", "list", "sets", "inet"]).stdout.count("set list_4_") == 1
 

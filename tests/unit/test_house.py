@@ -71,52 +71,6 @@ def test_the_tree_of_errors_names_every_error() -> None:
     assert drawn == subclasses(PolywanError)
 
 
-def named(call: ast.Call, names: dict[str, int]) -> Iterator[str]:
-    """Yield the event that a call tells: a whole name, or the beginning of one that is put together."""
-    called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    place = names.get(called)
-    if place is None or len(call.args) <= place:
-        return
-    text = call.args[place]
-    if isinstance(text, ast.JoinedStr) and text.values and isinstance(text.values[0], ast.Constant):
-        text = text.values[0]
-    if isinstance(text, ast.Constant) and isinstance(text.value, str):
-        event = text.value if called == "Log" else text.value.partition(": ")[0]
-        if re.fullmatch(r"[a-z]+(\.[a-z_]*)?", event) and (called == "Log" or "." in event):
-            yield event
-
-
-def events() -> set[str]:
-    """Every log event in the code; one that ends in a dot is the beginning of several."""
-    names = {"Log": 1, "info": 0, "warning": 0, "error": 0}
-    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES)
-    return {
-        name for tree in trees for call in ast.walk(tree) if isinstance(call, ast.Call) for name in named(call, names)
-    }
-
-
-def documented() -> set[str]:
-    """Events of the table in the guide; `.down` after `uplink.up` stands for `uplink.down`."""
-    text = (ROOT / "docs/guide/troubleshooting.md").read_text(encoding="utf-8")
-    table = text.partition("## What the log says")[2].partition("\n## ")[0]
-    found = set()
-    for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE):
-        before = ""
-        for name in re.findall(r"`([a-z_.]+)`", row):
-            full = f"{before}{name}" if name.startswith(".") else name
-            before = full.partition(".")[0]
-            found.add(full)
-    return found
-
-
-def test_the_guide_explains_every_event_of_the_log_and_no_other() -> None:
-    text, written = events(), documented()
-    beginnings = tuple(name for name in text if name.endswith("."))
-    assert {name for name in text - written if name not in beginnings} == set()
-    assert {name for name in written - text if not name.startswith(beginnings)} == set()
-    assert [b for b in beginnings if not any(name.startswith(b) for name in written)] == []
-
-
 def copied() -> Iterator[type]:
     """Classes that `evolve.replace` may meet: dataclasses of the core with a `__dict__`."""
     for module in pkgutil.walk_packages(polywan.__path__, "polywan."):

@@ -128,7 +128,7 @@ class Daemon:
                 if report.failures:
                     self.post(ListsPreloaded(frozenset()))
                     return
-            log.info("staged %s in %.1f ms", counted(len(sets), "set"), 1000 * seconds)
+            log.info("list.preloaded: preloaded %s in %.1f ms", counted(len(sets), "set"), 1000 * seconds)
 
     async def settle(self, event: Event) -> None:
         """Hand the loop an event and wait until the kernel was read back after it.
@@ -253,7 +253,9 @@ class Daemon:
                 self._refused = report.table_refused
                 # Everything at first, then what the other lines are about.
                 level = logging.INFO if self._writes == 1 else logging.DEBUG
-                log.log(level, "applied %s in %.1f ms", counted(report.done, "operation"), 1000 * report.seconds)
+                log.log(
+                    level, "apply.done: applied %s in %.1f ms", counted(report.done, "operation"), 1000 * report.seconds
+                )
                 self.post(Applied(report))
             case Hold(name, table):
                 self._holder.hold(name, table)
@@ -355,7 +357,7 @@ class Daemon:
         for problem in freed.problems:
             log.warning("release.partial: %s", problem)
         if freed.forgotten or freed.challenged or freed.ended:
-            log.info("released connections of %s (IPv%d): %s", cut.uplink, cut.family, freed.summary)
+            log.info("release.done: released connections of %s (IPv%d): %s", cut.uplink, cut.family, freed.summary)
 
     def _forget(self, mark: int, mask: int, doomed: Doomed, reason: str, *families: Family) -> None:
         now = time.monotonic()
@@ -370,7 +372,7 @@ class Daemon:
         async def forgetting() -> None:
             try:
                 if gone := await asyncio.to_thread(forget):
-                    log.info("forgot %s, which choose again: %s", counted(gone, "connection"), reason)
+                    log.info("forget.done: forgot %s, which choose again: %s", counted(gone, "connection"), reason)
             except KernelError as error:
                 log.error("forget.failed: %s", error)
 

@@ -84,7 +84,7 @@ class Reloader:
         elapsed = 1000 * (time.perf_counter() - began)
         differences = changes(file, loaded.config) if file is not None else ()
         what = "; ".join(differences) or "no change in the file"
-        log.info("reload: %s; %s carried out in %.1f ms", printable(what), counted(plans, "plan"), elapsed)
+        log.info("reload.done: %s; %s carried out in %.1f ms", printable(what), counted(plans, "plan"), elapsed)
         return Reloaded(
             generation=self._daemon.state.done.generation,
             changed=plans > 0 or self._daemon.state.decision.held != before.decision.held,

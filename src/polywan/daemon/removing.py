@@ -58,9 +58,9 @@ def remove(kernel: Kernel, state_dir: Path, known: Memory | None = None) -> Remo
         problems.append(kept)
     elif not report.failures:
         problems += _forget(state_dir)
-    log.info("down: %d of %s", report.done, counted(len(plan.ops), "operation"))
+    log.info("down.done: %d of %s carried out", report.done, counted(len(plan.ops), "operation"))
     if unrestored:
-        log.warning("down: left as they are, because their old values are unknown: %s", ", ".join(unrestored))
+        log.warning("down.unrestored: left as they are, as their old values are unknown: %s", ", ".join(unrestored))
     failed = tuple(f.message for f in report.failures)
     return Removed(removed=report.done, failed=failed, unrestored=tuple(unrestored), problems=tuple(problems))
 

@@ -69,7 +69,9 @@ class DrainWorker:
         gone = 0
         if asked.idle != inf and any(watch.idle(flow, asked.idle, now) for flow in flows):
             gone = self._tracker.drop(asked.mark, asked.mask, asked.family, moves)
-            log.info("drain: %s of %s (IPv%d) choose again", counted(gone, "connection"), asked.uplink, asked.family)
+            log.info(
+                "drain.moved: %s of %s (IPv%d) choose again", counted(gone, "connection"), asked.uplink, asked.family
+            )
         self._watches[name] = watch = watch.without(moved)
         return _answer(asked, len(flows) - gone, len(watch.samples))
 
@@ -83,7 +85,7 @@ class DrainWorker:
         gone = self._tracker.drop(asked.mark, asked.mask, asked.family, lambda _: self._still(asked))
         if gone:
             text = counted(gone, "connection")
-            log.info("drain: %s of %s (IPv%d) ended at the deadline", text, asked.uplink, asked.family)
+            log.info("drain.deadline: %s of %s (IPv%d) ended at the deadline", text, asked.uplink, asked.family)
         return _answer(asked, 0, 0)
 
 

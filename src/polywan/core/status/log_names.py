@@ -1,0 +1,93 @@
+"""Every event that the log can name, with its level: docs/runbook.md has a section for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from polywan.core.state.effects import Level
+
+_INFO: Final = (Level.INFO,)
+_WARNING: Final = (Level.WARNING,)
+_ERROR: Final = (Level.ERROR,)
+
+LOG_EVENTS: Final[Mapping[str, tuple[Level, ...]]] = {
+    "apply.again": _INFO,
+    "apply.done": _INFO,
+    "apply.refused": _ERROR,
+    "caution": _WARNING,
+    "clock.gap": _WARNING,
+    "config.warning": _WARNING,
+    "control.failed": _ERROR,
+    "control.refused": _WARNING,
+    "down.done": _INFO,
+    "down.failed": _ERROR,
+    "down.unrestored": _WARNING,
+    "drain.cancelled": _INFO,
+    "drain.deadline": _INFO,
+    "drain.done": _INFO,
+    "drain.failed": _ERROR,
+    "drain.moved": _INFO,
+    "drain.start": _INFO,
+    "drift.repaired": _WARNING,
+    "events.lost": _WARNING,
+    "fastpath.off": _INFO,
+    "fastpath.on": _INFO,
+    "forget.done": _INFO,
+    "forget.failed": _ERROR,
+    "gateway.next": _WARNING,
+    "gateway.withdrawn": _WARNING,
+    "hook.dropped": _WARNING,
+    "hook.ended": _INFO,
+    "hook.failed": _WARNING,
+    "hook.output": _INFO,
+    "hook.recovered": _INFO,
+    "journal.aside": _WARNING,
+    "journal.unwritable": _ERROR,
+    "journal.written": _INFO,
+    "keep.refused": _WARNING,
+    "list.preloaded": _INFO,
+    "list.read": _INFO,
+    "liveness.unavailable": _WARNING,
+    "log.shortened": _WARNING,
+    "lookup.failed": _WARNING,
+    "lookup.recovered": _INFO,
+    "passive.alarm": _INFO,
+    "passive.unavailable": _WARNING,
+    "policy.forced": _WARNING,
+    "policy.served": _INFO,
+    "presence.taken": _WARNING,
+    "read.failed": _ERROR,
+    "ready": _INFO,
+    "release.done": _INFO,
+    "release.failed": _ERROR,
+    "release.partial": _WARNING,
+    "reload.done": _INFO,
+    "reload.refused": _ERROR,
+    "socket.again": _WARNING,
+    "socket.gone": _ERROR,
+    "state.unreadable": _WARNING,
+    "state.unwritable": _ERROR,
+    "state.written": _INFO,
+    "stopped": _INFO,
+    "target.bad": _WARNING,
+    "target.cleared": _INFO,
+    "uplink.address": _INFO,
+    # One that is only busy is no trouble.
+    "uplink.degraded": (Level.WARNING, Level.INFO),
+    "uplink.disable": _INFO,
+    "uplink.disabled": _INFO,
+    "uplink.down": _WARNING,
+    "uplink.drain": _INFO,
+    "uplink.drained": _INFO,
+    "uplink.draining": _INFO,
+    "uplink.enable": _INFO,
+    "uplink.flapping": _WARNING,
+    "uplink.held": _INFO,
+    "uplink.layer": _INFO,
+    "uplink.missing": _WARNING,
+    "uplink.renamed": _INFO,
+    "uplink.up": _INFO,
+    "uplinks.all_down": _WARNING,
+}
+"""The levels of each event; the usual one comes first."""
