@@ -133,11 +133,21 @@ def create(path: Path, text: str) -> None:
     for missing in reversed([above for above in (folder, *folder.parents) if not above.exists()]):
         missing.mkdir()
         missing.chmod(0o755)
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+    put(path, text.encode(), 0o644)
+
+
+def put(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file that is not there yet, for its owner alone unless `mode` says more; whole or not at all.
+
+    Raises:
+        FileExistsError: something has that name already; it stays as it is.
+        OSError: the directory cannot be written.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(descriptor, 0o644)
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(content)
             file.flush()
             os.fsync(descriptor)
         # Unlike a renaming, this fails where there is a file.

@@ -7,16 +7,9 @@ from pathlib import Path
 
 import click
 
-from polywan import presence
-from polywan.api import calls
 from polywan.api.codec import encode
-from polywan.api.requests import WhatToPlan
-from polywan.api.running import Planned
 from polywan.cli import options
-from polywan.client import Client
-from polywan.client import runtime_dir as resolve
-from polywan.config import Config, file_texts, load
-from polywan.core.errors import ControlError
+from polywan.config import load
 
 
 @click.command(name="plan")
@@ -59,31 +52,10 @@ def command(
         offline.record(config, record)
         click.echo(f"recorded to {record}", err=True)
         return
-    done = (_beside_daemon(config_path, runtime_dir) if observed is None else None) or _alone(
-        config, state_dir, observed
-    )
+    done = offline.planned_here(config, config_path, runtime_dir, state_dir, observed)
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
     ops = done.ops
     facts = json.dumps({"changes": len(ops), "ops": encode(ops)}, indent=2)
     click.echo(facts if as_json else "\n".join(op.text for op in ops) or "nothing to change")
     ctx.exit(9 if ops else 0)
-
-
-def _beside_daemon(config: Path, chosen: Path | None) -> Planned | None:
-    """Ask the daemon of this network namespace, which knows who is in slow start or stands by; None without one."""
-    here = presence.found()
-    directory = here.runtime_dir if here and not chosen else resolve(chosen)
-    try:
-        return Client(directory).ask(calls.PLAN, WhatToPlan(files=file_texts(config), namespace=presence.namespace()))
-    except ControlError as error:
-        if error.status in {0, 404, 409}:
-            return None
-        raise
-
-
-def _alone(config: Config, state_dir: Path, observed: Path | None) -> Planned:
-    from polywan.core.status.rehearsal import planned
-    from polywan.daemon import offline
-
-    return planned(*offline.plan(config, state_dir, observed))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         load_text,
         load_texts,
         load_with_warnings,
+        readable_texts,
     )
     from polywan.config.model.config import (
         Affinity,
@@ -49,6 +50,7 @@ _HOME = {
     "load_text": "loading.loader",
     "load_texts": "loading.loader",
     "load_with_warnings": "loading.loader",
+    "readable_texts": "loading.loader",
 }
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "load_text",
     "load_texts",
     "load_with_warnings",
+    "readable_texts",
 ]
 
 

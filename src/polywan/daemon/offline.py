@@ -11,11 +11,15 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from polywan import presence
-from polywan.api.running import Removed
+from polywan.api import calls
+from polywan.api.requests import WhatToPlan
+from polywan.api.running import Planned, Removed
 from polywan.api.why import Explanation
-from polywan.config import Config, load_with_warnings
+from polywan.client import Client
+from polywan.client import runtime_dir as resolve_directory
+from polywan.config import Config, file_texts, load_with_warnings
 from polywan.core.engine import step as engine
-from polywan.core.errors import NotPermitted, PolywanError
+from polywan.core.errors import ControlError, NotPermitted, PolywanError
 from polywan.core.plan.cautions import of_the_box
 from polywan.core.plan.conflicts import rule_conflicts
 from polywan.core.plan.plan import ActualState, Plan
@@ -27,6 +31,7 @@ from polywan.core.ruleset.model import ChainState, Key, NftState
 from polywan.core.state.effects import Apply, Effect
 from polywan.core.state.events import ConfigLoaded, ReadDone
 from polywan.core.state.state import Known, State
+from polywan.core.status.rehearsal import planned
 from polywan.core.world.foreign_chains import ForwardChain
 from polywan.core.world.foreign_routing import ForeignRule
 from polywan.core.world.lookups import NOTHING, Lookups
@@ -166,11 +171,21 @@ def record(config: Config, path: Path) -> None:
     Raises:
         PolywanError: the kernel cannot be read, or the file cannot be written.
     """
-    observed, actual = _read(config)
+    content = recorded(config)
     try:
-        path.write_bytes(dump(recording(observed, actual, asyncio.run(look_once(config, SystemResolver())))))
+        path.write_bytes(content)
     except OSError as error:
         raise _refused("write", path, error) from error
+
+
+def recorded(config: Config, *, trials: bool = True) -> bytes:
+    """Return a recording of this machine; without `trials` nothing at all is written into the kernel.
+
+    Raises:
+        PolywanError: the kernel cannot be read.
+    """
+    observed, actual = _read(config, trials=trials)
+    return dump(recording(observed, actual, asyncio.run(look_once(config, SystemResolver()))))
 
 
 def plan(config: Config, state_dir: Path, observed: Path | None) -> tuple[Plan, tuple[str, ...]]:
@@ -182,6 +197,34 @@ def plan(config: Config, state_dir: Path, observed: Path | None) -> tuple[Plan, 
     state, effects, warning = _first_decision(config, state_dir, observed)
     plans = [effect.plan for effect in effects if isinstance(effect, Apply)]
     return (plans[0] if plans else Plan()), tuple(filter(None, (warning, *state.decision.warnings)))
+
+
+def planned_here(
+    config: Config, config_path: Path, runtime_dir: Path | None, state_dir: Path, observed: Path | None = None
+) -> Planned:
+    """Return what a good configuration would change now.
+
+    The daemon of this network namespace says it, which knows who is in slow start or stands by; without one, or
+    against a recording, it is the first decision of a daemon that starts.
+
+    Raises:
+        ControlError: the daemon refuses.
+        PolywanError: as `plan`.
+    """
+    if observed is None and (found := _beside_daemon(config_path, runtime_dir)) is not None:
+        return found
+    return planned(*plan(config, state_dir, observed))
+
+
+def _beside_daemon(config: Path, chosen: Path | None) -> Planned | None:
+    here = presence.found()
+    directory = here.runtime_dir if here and not chosen else resolve_directory(chosen)
+    try:
+        return Client(directory).ask(calls.PLAN, WhatToPlan(files=file_texts(config), namespace=presence.namespace()))
+    except ControlError as error:
+        if error.status in {0, 404, 409}:
+            return None
+        raise
 
 
 def own_warnings(config: Config, state_dir: Path, said: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -78,10 +78,15 @@ def file_texts(path: FilePath) -> dict[str, str]:
     Raises:
         ConfigError: a file cannot be read.
     """
-    problems: list[Problem] = []
-    texts = _texts(path, problems)
+    texts, problems = readable_texts(path)
     _refuse(problems)
     return texts
+
+
+def readable_texts(path: FilePath) -> tuple[dict[str, str], list[Problem]]:
+    """Return what can be read of what `file_texts` returns, and what is wrong with the rest."""
+    problems: list[Problem] = []
+    return _texts(path, problems), problems
 
 
 def load_texts(texts: Mapping[str, str]) -> Loaded:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
 
-from polywan.core.errors import PolywanError
 from polywan.core.net import FAMILIES
 from polywan.core.plan.lans import lans
 from polywan.core.world.observed import Observed
@@ -20,12 +16,7 @@ from polywan.doctor.facts.egress import egresses
 from polywan.doctor.reading import files, line, locks, machine, network, scripts
 from polywan.doctor.reading import firewall as filters
 from polywan.doctor.reading import polywan as own
-from polywan.threads import Threads
-
-LIMIT: Final = 5.0
-"""Seconds after which something counts as not readable."""
-
-_THREADS: Final = 16
+from polywan.doctor.reading.at_once import Reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,32 +33,9 @@ class Places:
     root: Path = Path("/")
 
 
-@dataclass(slots=True)
-class _Reading:
-    """What was read so far, by attribute of `Box`, and what could not be."""
-
-    threads: Threads = field(default_factory=lambda: Threads(_THREADS, "doctor"))
-    found: dict[str, Any] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)
-
-    async def read(self, wanted: Mapping[str, Callable[[], Any] | Awaitable[Any]]) -> None:
-        """Read everything that is wanted at the same time."""
-        await asyncio.gather(*(self._one(name, how) for name, how in wanted.items()))
-
-    async def _one(self, name: str, how: Callable[[], Any] | Awaitable[Any]) -> None:
-        try:
-            async with asyncio.timeout(LIMIT):
-                waiting = asyncio.wrap_future(self.threads.submit(how)) if callable(how) else how
-                self.found[name] = await waiting
-        except TimeoutError:
-            self.unread[name] = f"it did not come within {LIMIT:.0f} s"
-        except (PolywanError, OSError) as error:
-            self.unread[name] = str(error)
-
-
 async def read_box(places: Places) -> Box:
     """Return the machine; nothing is changed, and what cannot be read is in `unread`."""
-    reading = _Reading()
+    reading = Reading()
     await reading.read(
         {
             "observed": network.observed,
@@ -91,7 +59,7 @@ async def read_box(places: Places) -> Box:
     if unreadable:
         reading.unread["firewall"] = "; ".join(unreadable)
     box = _completed(Box(**reading.found, config=file.config, config_faults=file.faults), places)
-    later = _Reading(threads=reading.threads, unread=reading.unread)
+    later = Reading(threads=reading.threads, unread=reading.unread)
     await later.read(
         {
             "settings": lambda: network.settings(box.observed),

@@ -74,17 +74,32 @@ def events(chosen: Path | None, state_dir: Path) -> Sequence[LinkEvent]:
     """
     client = _client(chosen) if presence.found() is not None or chosen is not None else None
     if client is None:
-        return _recorded(state_dir)
+        return _recorded(state_dir, time.time() - DAY, _MOST_EVENTS)
     return client.ask(calls.JOURNAL, OfEvents(since=f"{DAY / 3600:.0f}h")).events
 
 
-def _recorded(state_dir: Path) -> Sequence[LinkEvent]:
+def _recorded(state_dir: Path, since: float | None, most: int) -> Sequence[LinkEvent]:
     from polywan.daemon.journal import EventQuery, JournalError, recorded
 
     try:
-        return recorded(state_dir, EventQuery(None, time.time() - DAY, None, _MOST_EVENTS))
+        return recorded(state_dir, EventQuery(None, since, None, most))
     except JournalError as error:
         raise PolywanError(str(error)) from error
+
+
+def last_events(chosen: Path | None, state_dir: Path, most: int) -> Sequence[LinkEvent]:
+    """Return the last entries of the journal, oldest first; errors as `events`."""
+    client = _client(chosen) if presence.found() is not None or chosen is not None else None
+    if client is None:
+        return _recorded(state_dir, None, most)
+    document = client.ask(calls.JOURNAL, OfEvents())
+    found: list[LinkEvent] = []
+    after, more = max(0, document.last - most), True
+    while more:
+        document = client.ask(calls.JOURNAL, OfEvents(after=str(after), journal=document.journal))
+        found += document.events
+        after, more = document.last, document.more
+    return found[-most:]
 
 
 def in_force(chosen: Path | None) -> Mapping[str, Any] | None:

@@ -1,0 +1,1 @@
+"""What may others see of this machine's texts, and what stands for the rest?"""
