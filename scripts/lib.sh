@@ -144,6 +144,11 @@ package_of() {
     apt-get:libnftables | none:libnftables) echo libnftables1 ;;
     pacman:libnftables | apk:libnftables) echo nftables ;;
     dnf:libnftables) echo nftables-libs ;;
+    apt-get:sshd | none:sshd) echo openssh-server ;;
+    dnf:sshd) echo openssh-server ;;
+    apt-get:ssh | none:ssh) echo openssh-client ;;
+    dnf:ssh) echo openssh-clients ;;
+    *:ssh | *:sshd) echo openssh ;;
     apt-get:python) debian_python ;;
     pacman:python) echo python ;;
     *:python) echo python3 ;;

@@ -164,6 +164,7 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: Path("/proc/self/uid_map").read_text("ascii").split() == ["0", "0", "4294967295"],
         "this kernel has no other users in namespaces of an ordinary one (run as root)",
     ),
+    "sshd": (lambda: Path("/usr/sbin/sshd").exists(), "sshd is absent (package openssh-server)"),
     "ifupdown": (_tool("ifup"), "ifup is absent (package ifupdown)"),
     "NetworkManager": (
         _tool("NetworkManager", "dbus-daemon"),

@@ -38,6 +38,7 @@ OPENED_BY = {
     "the lock": ("run", "down"),
     "the socket": ("run", "status", "events", "plan", "down"),
     "the memory": ("run", "plan", "down"),
+    "the history": ("run", "down"),
     "the journal": ("run", "doctor", "down"),
     "what belongs to the journal": ("run", "doctor", "down"),
 }
@@ -47,6 +48,7 @@ FILES = {
     "the lock": [RUN / "lock"],
     "the socket": [RUN / "control.sock"],
     "the memory": [STATE / "memory.json"],
+    "the history": [STATE / f"history.json{end}" for end in ("", ".aside")],
     "the journal": [STATE / f"events.db{end}" for end in ("", ".aside")],
     "what belongs to the journal": [
         STATE / f"events.db{end}" for end in ("-journal", "-wal", "-shm", "-journal.aside")

@@ -64,6 +64,11 @@ CALLS: dict[str, list[list[str]]] = {
     "why": [["192.168.15.10", "203.0.113.10:443", *RUNTIME], [STRANGE, STRANGE, *RUNTIME]],
     "exec": [["--via", STRANGE, *RUNTIME, "true"]],
     "show": [[what, *RUNTIME] for what in ("nft", "routes", "rules", "config", STRANGE)],
+    "try": [[STRANGE, *CONFIG, *RUNTIME], [*CONFIG, *RUNTIME]],
+    "confirm": [CONFIG],
+    "rollback": [CONFIG, [STRANGE, *CONFIG, *RUNTIME], ["0", "--yes", *CONFIG, *RUNTIME]],
+    "history": [RUNTIME, [*RUNTIME, "--json"], ["0", *RUNTIME]],
+    "bundle": [["--out", str(HOME / "bundle.tar.gz"), *CONFIG, *STATE, *RUNTIME]],
     "version": [[]],
     "down": [[*RUNTIME, *STATE], [*RUNTIME, *STATE]],
 }

@@ -11,15 +11,20 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from polywan.api import calls
+from polywan.api.requests import OfTrial, ToTry
 from polywan.core.errors import ControlError
 from polywan.core.net import Family
 from polywan.core.status.log_names import LOG_EVENTS
+from polywan.core.trial.record import RECORD_SUFFIX
 from polywan.daemon.api.admission import MOST_PEERS
+from polywan.daemon.history import HISTORY_FILE
 from polywan.daemon.rundir import LOCK_FILE
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
@@ -338,6 +343,31 @@ def bad_file(night: Night) -> None:
     night.sees("reload.done")
 
 
+@happens("`trial.rolled_back` (warning)")
+def rolled_back(night: Night) -> None:
+    daemon = night.begin()
+    text = file(night.lab, (1, 1, 1))
+    until = datetime.now(UTC) + timedelta(seconds=60)
+    files = {daemon.config.name: text}
+    ask = daemon.client.ask
+    ask(calls.TRY, ToTry(id="0badcafe", by="alice", until=until.isoformat(), seconds=60.0, files=files))
+    night.sees("trial.begun")
+    ask(calls.ROLL_BACK, OfTrial(id="0badcafe", by="alice", reason="ended by alice"))
+    night.sees("trial.rolled_back")
+    night.type()
+    night.is_well()
+
+
+@happens("`trial.left` (warning), `trial.dropped` (warning)")
+def left_in_a_trial(night: Night) -> None:
+    daemon = night.begin()
+    daemon.config.with_name(daemon.config.name + RECORD_SUFFIX).touch()
+    night.restart()
+    night.sees("trial.left")
+    night.type()
+    night.is_well()
+
+
 @happens("`lookup.failed` (warning)")
 def lost_list(night: Night) -> None:
     daemon = night.begin()
@@ -479,6 +509,29 @@ def with_hook(night: Night, script: str) -> Path:
     return hook
 
 
+@happens("`history.unwritable` (error), `history.newer` (warning)")
+def newer_history(night: Night) -> None:
+    daemon = night.begin()
+    daemon.stop()
+    history = daemon.state / HISTORY_FILE
+    history.write_text('{"version": 1000}')
+    daemon.start()
+    night.sees("history.newer")
+    night.type()
+    assert history.read_text() == '{"version": 1000}'
+
+
+@happens("`history.aside` (warning)")
+def damaged_history(night: Night) -> None:
+    daemon = night.begin()
+    daemon.stop()
+    (daemon.state / HISTORY_FILE).write_text("{")
+    daemon.start()
+    night.sees("history.aside")
+    night.type()
+    assert not (daemon.state / f"{HISTORY_FILE}.aside").exists()
+
+
 @happens("`hook.failed` (warning)")
 def plain_hook(night: Night) -> None:
     with_hook(night, "exit 0")
@@ -562,6 +615,7 @@ def slow_path(night: Night) -> None:
     "`read.failed` (error), `release.failed` (error), `forget.failed` (error), `drain.failed` (error)",
     "`release.partial` (warning)",
     "`passive.unavailable` (warning), `liveness.unavailable` (warning)",
+    "`trial.stuck` (error), `trial.unreadable` (warning)",
     "`control.failed` (error)",
     "`log.shortened` (warning)",
     "Lines of libraries",

@@ -18,7 +18,10 @@ from polywan.core.policy.uplink_state import UplinkState
 from polywan.core.status.rates import Counters
 from polywan.core.status.stored_standing import stored
 from polywan.core.status.tally import Bytes, Count
+from polywan.core.trial.history import Entry
+from polywan.core.trial.texts import digest_of_all
 from polywan.daemon import store
+from polywan.daemon.history import History
 from polywan.daemon.journal import Journal
 from support.memories import MEMORY
 
@@ -35,6 +38,12 @@ STANDING: Final = Standing(
     ends_since=50.0,
 )
 COUNT: Final = Count(now=Counters(5, 1000, 100), earlier=Bytes(7, 8), marks={"state": Bytes(9, 10), "ends": None})
+
+TEXTS: Final = {"polywan.toml": '[uplinks.fibre]\ninterface = "wan1"\n', "conf.d/more.toml": "# nothing\n"}
+HISTORY: Final = (
+    Entry(time=1_795_852_860.0, user="alice", how="trial", changes=("1 rule more",), digest="0" * 64, files=None),
+    Entry(time=1_795_852_800.5, user="root", how="start", changes=(), digest=digest_of_all(TEXTS), files=TEXTS),
+)
 
 
 def entries() -> list[tuple[float, LinkEvent]]:
@@ -64,6 +73,7 @@ def main() -> None:
     journal = Journal(folder)
     journal.append(entries(), [stored(STANDING, COUNT, "boot", 0.0)])
     journal.close()
+    History(folder)._save(HISTORY)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,13 @@ from polywan.api.requests import (
     DrainUplink,
     Nothing,
     OfEvents,
+    OfPast,
     OfPolicy,
+    OfSession,
+    OfTrial,
     OfUplink,
+    ToReload,
+    ToTry,
     What,
     WhatToPlan,
     WhomToForget,
@@ -21,6 +26,7 @@ from polywan.api.requests import (
 )
 from polywan.api.running import Planned, Reloaded, Removed, Shown
 from polywan.api.status import Status
+from polywan.api.trials import PastConfigurations, SessionPath, Texts, TrialState
 from polywan.api.uplinks import UplinkChanged, UplinkReport, ViaGroup
 from polywan.api.why import Explanation
 
@@ -68,7 +74,14 @@ ENABLE: Final = Call("POST", "/v1/uplinks/{name:path}/enable", OfUplink, UplinkC
 TEST: Final = Call("POST", "/v1/uplinks/{name:path}/test", OfUplink, UplinkReport)
 EXEC_VIA: Final = Call("POST", "/v1/via/{name:path}", OfUplink, ViaGroup)
 PLAN: Final = Call("POST", "/v1/plan", WhatToPlan, Planned, body=True)
-RELOAD: Final = Call("POST", "/v1/reload", Nothing, Reloaded)
+RELOAD: Final = Call("POST", "/v1/reload", ToReload, Reloaded)
+TRIAL: Final = Call("GET", "/v1/trial", Nothing, TrialState)
+TRY: Final = Call("POST", "/v1/trial", ToTry, Reloaded, body=True)
+CONFIRM: Final = Call("POST", "/v1/trial/confirm", OfTrial, TrialState, body=True)
+ROLL_BACK: Final = Call("POST", "/v1/trial/rollback", OfTrial, TrialState, body=True)
+HISTORY: Final = Call("GET", "/v1/history", Nothing, PastConfigurations)
+PAST_TEXTS: Final = Call("POST", "/v1/history/{number}", OfPast, Texts)
+SESSION: Final = Call("POST", "/v1/session", OfSession, SessionPath, body=True)
 DOWN: Final = Call("POST", "/v1/down", Nothing, Removed)
 
 CALLS: Final[tuple[Call[Any, Any], ...]] = (
@@ -86,6 +99,13 @@ CALLS: Final[tuple[Call[Any, Any], ...]] = (
     EXEC_VIA,
     PLAN,
     RELOAD,
+    TRIAL,
+    TRY,
+    CONFIRM,
+    ROLL_BACK,
+    HISTORY,
+    PAST_TEXTS,
+    SESSION,
     DOWN,
 )
 """All of them; a test holds the daemon to a route for each, and to their recorded schemas."""

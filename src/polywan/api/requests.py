@@ -72,6 +72,65 @@ class WhatToPlan(Document):
     namespace: str
 
 
+class ToReload(Document):
+    """A reload.
+
+    Attributes:
+        by: who asks, as root's client says; without it the user of the connection.
+        session: connection that must not be cut, as SSH_CONNECTION has it (ssh(1)).
+        force: "true" does it even if that is cut.
+        how: what `history` calls it: "reload" or "rollback".
+    """
+
+    by: str | None = None
+    session: str | None = None
+    force: str | None = None
+    how: str | None = None
+
+
+class ToTry(Document):
+    """A configuration that is to be in force for a trial: the texts of its files by their names below its directory.
+
+    Attributes:
+        id: names the trial.
+        by: user who tries it.
+        until: when it ends, ISO 8601; whoever asks ends it.
+        seconds: time until then. The daemon ends it itself some seconds later, should everybody else be gone.
+    """
+
+    id: str
+    by: str
+    until: str
+    seconds: float
+    files: Mapping[str, str]
+
+
+class OfTrial(Document):
+    """A trial that is to end.
+
+    Attributes:
+        id: names it.
+        by: user who wants that.
+        reason: why it is not confirmed.
+    """
+
+    id: str
+    by: str
+    reason: str | None = None
+
+
+class OfPast(Document):
+    """A configuration of `history`, by its number."""
+
+    number: str
+
+
+class OfSession(Document):
+    """A connection to this box, as SSH_CONNECTION has it (ssh(1))."""
+
+    session: str
+
+
 class ProblemFound(Document):
     """One problem of a configuration: file and line, key, what is wrong, and what might have been meant."""
 

@@ -19,6 +19,10 @@ VERBS = {
     "plan": "show what would change in the kernel",
     "run": "run the daemon in the foreground",
     "reload": "put a changed configuration in force",
+    "try": "put a configuration in force that is rolled back unless confirmed",
+    "confirm": "keep the configuration on trial",
+    "rollback": "end the trial, or go back to a configuration of the history",
+    "history": "list the configurations that were in force",
     "down": "remove everything and leave the kernel as found",
     "status": "show state, share and reason of every uplink",
     "uplink": "disable, drain, enable or test an uplink",
@@ -33,9 +37,13 @@ VERBS = {
 }
 """The verbs in the order in which `polywan --help` lists them."""
 
+MODULES = {**{verb: verb for verb in VERBS}, "try": "trial", "supervise": "supervise"}
+"""The module of each verb; `supervise` is not listed, since no user calls it."""
+
 EXIT = """\b
 Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration invalid, 4 daemon
-unreachable, 5 permission, 6 degraded, 7 every uplink down, 9 drift found."""
+unreachable, 5 permission, 6 degraded, 7 every uplink down, 8 rolled back,
+9 drift found."""
 
 
 class _Lazy(Suggesting):
@@ -45,11 +53,11 @@ class _Lazy(Suggesting):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        if cmd_name not in VERBS:
+        if cmd_name not in MODULES:
             return None
         if cmd_name == "version":
             return _version
-        module = importlib.import_module(f"polywan.cli.{cmd_name}")
+        module = importlib.import_module(f"polywan.cli.{MODULES[cmd_name]}")
         command: click.Command = module.command
         return command
 

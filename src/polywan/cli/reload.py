@@ -9,7 +9,7 @@ import click
 
 from polywan.api import calls
 from polywan.api.codec import encode
-from polywan.api.requests import Nothing
+from polywan.api.requests import ToReload
 from polywan.api.running import Reloaded
 from polywan.cli import options
 from polywan.client import Client
@@ -17,19 +17,30 @@ from polywan.client import runtime_dir as resolve
 
 
 @click.command(name="reload")
+@click.option("--force", is_flag=True, help="Reload even if that cuts your ssh connection.")
 @options.runtime
 @options.as_json
-def command(runtime_dir: Path | None, as_json: bool) -> None:
+def command(force: bool, runtime_dir: Path | None, as_json: bool) -> None:
     """Make the daemon read its configuration again, and wait until it is in force.
 
-    Established connections stay where they are. A file with an error changes nothing.
+    Established connections stay where they are. A file with an error changes nothing, nor does one that would cut the
+    ssh connection from which this is called: `polywan try` brings the old configuration back by itself.
 
     \b
     Examples:
       polywan reload
       polywan reload --json
+      polywan reload --force
     """
-    done = Client(resolve(runtime_dir)).ask(calls.RELOAD, Nothing())
+    from polywan.trial import session
+
+    connection = session.here()
+    asked = ToReload(
+        by=session.user(),
+        session=None if connection is None else str(connection),
+        force="true" if force else None,
+    )
+    done = Client(resolve(runtime_dir)).ask(calls.RELOAD, asked)
     if as_json:
         click.echo(json.dumps(encode(done), indent=2))
     else:

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -18,12 +17,12 @@ from starlette.routing import Route
 from polywan import __version__, presence
 from polywan.api import calls
 from polywan.api.requests import Nothing, OfUplink, What, WhatToPlan, Words
-from polywan.api.running import Planned, Reloaded, Removed, Shown
+from polywan.api.running import Planned, Removed, Shown
 from polywan.api.status import Status
 from polywan.api.uplinks import ViaGroup
 from polywan.api.why import Explanation
 from polywan.config import Loaded, load_with_warnings
-from polywan.core.errors import ConfigError, ControlError, KernelError, MissingFeature, NotPermitted, PolywanError
+from polywan.core.errors import ControlError, KernelError, MissingFeature, NotPermitted, PolywanError
 from polywan.core.journal.changes import Standings
 from polywan.core.plan.plan import describe_nexthop, describe_route, describe_rule
 from polywan.core.routing.sysctls import wants_multipath
@@ -41,7 +40,9 @@ from polywan.daemon.api.events import Journalled
 from polywan.daemon.api.flows import Tracking
 from polywan.daemon.api.http import route
 from polywan.daemon.api.listening import listening
+from polywan.daemon.api.trials import Trials
 from polywan.daemon.api.uplinks import Uplinks
+from polywan.daemon.history import History
 from polywan.daemon.journal import Journal
 from polywan.daemon.lookups.resolver import SystemResolver
 from polywan.daemon.lookups.watcher import LookupWatcher
@@ -84,6 +85,7 @@ class Service:
         self._uplinks = Uplinks(daemon)
         self._started = asyncio.get_running_loop().time()
         self._reloader = Reloader(daemon, kernel, lookups, places.config)
+        self._trials = Trials(daemon, kernel, self._reloader, History(places.state_dir))
         self._recorder = recorder
         self.stop = asyncio.Event()
         self._journalled = Journalled(recorder, lambda: daemon.state, self.stop)
@@ -104,7 +106,14 @@ class Service:
             route(calls.TEST, self._uplinks.test),
             route(calls.EXEC_VIA, self.via),
             route(calls.PLAN, self.plan),
-            route(calls.RELOAD, self.reload),
+            route(calls.RELOAD, self._trials.reload),
+            route(calls.TRIAL, self._trials.state),
+            route(calls.TRY, self._trials.begin_trial),
+            route(calls.CONFIRM, self._trials.confirm),
+            route(calls.ROLL_BACK, self._trials.roll_back),
+            route(calls.HISTORY, self._trials.history),
+            route(calls.PAST_TEXTS, self._trials.past),
+            route(calls.SESSION, self._trials.session),
             route(calls.DOWN, self.down),
         ]
 
@@ -121,7 +130,7 @@ class Service:
             traffic,
             now,
             (*daemon.troubles, *self._recorder.troubles),
-            daemon.notes,
+            (*self._trials.notes, *daemon.notes),
         )
 
     async def show(self, asked: What) -> Shown:
@@ -152,11 +161,7 @@ class Service:
 
     async def begin(self, loaded: Loaded) -> None:
         """Put the first configuration in force, once what it refers to is known."""
-        await self._reloader.begin(loaded)
-
-    async def reload(self, _: Nothing) -> Reloaded:
-        """Read the file again; a bad one changes nothing."""
-        return await self._reloader.reload()
+        await self._trials.begin(loaded)
 
     async def down(self, _: Nothing) -> Removed:
         """Stop deciding, then remove what is ours; the answer is sent before the process ends, whatever it is.
@@ -197,8 +202,7 @@ class Service:
 
     async def hangup(self) -> None:
         """SIGHUP: reload; why it was refused is in the log already."""
-        with suppress(ConfigError, ControlError):
-            await self._reloader.reload()
+        await self._trials.hangup()
 
 
 def _in_force(state: State, what: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from polywan.api.running import Reloaded
@@ -28,22 +29,30 @@ class Reloader:
 
     Attributes:
         busy: held while a configuration is put in force.
+        file: the configuration.
+        texts: what is in force, by names below its directory; empty before the first.
     """
 
     def __init__(self, daemon: Daemon, kernel: Kernel, lookups: LookupWatcher, file: Path) -> None:
         self._daemon = daemon
         self._kernel = kernel
         self._lookups = lookups
-        self._file = file
+        self.file = file.absolute()
         self.busy = asyncio.Lock()
+        self.texts: Mapping[str, str] = {}
 
     async def begin(self, loaded: Loaded) -> None:
         """Put the first configuration in force, once what it refers to is known."""
         async with self.busy:
             self._daemon.post(taken_in(loaded, await self._lookups.follow(loaded.config, FIRST_LOOKUP_WAIT)))
+            self.texts = self._below(loaded)
 
-    async def reload(self) -> Reloaded:
-        """Read the file again; what is wrong with it, in whatever way, changes nothing.
+    async def read(self) -> Loaded:
+        """Read the file; errors as `config.load_with_warnings`."""
+        return await asyncio.to_thread(load_with_warnings, self.file)
+
+    async def reload(self, loaded: Loaded | None = None) -> Reloaded:
+        """Read the file again, or take what was read; what is wrong with it, in whatever way, changes nothing.
 
         Raises:
             ConfigError: the file is bad, or asks for what there is not.
@@ -52,7 +61,7 @@ class Reloader:
         async with self.busy:
             notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                return await self._put_in_force()
+                return await self._put_in_force(loaded or await self.read())
             except ConfigError as error:
                 log.error("reload.refused: the old configuration stays in force\n%s", error)
                 raise
@@ -64,11 +73,10 @@ class Reloader:
             finally:
                 notify("READY=1")
 
-    async def _put_in_force(self) -> Reloaded:
-        loaded = await asyncio.to_thread(load_with_warnings, self._file)
+    async def _put_in_force(self, loaded: Loaded) -> Reloaded:
         before = self._daemon.state
         file = before.known.config.file if before.known.config is not None else None
-        await asyncio.to_thread(demand, self._kernel, loaded.config, file, self._file)
+        await asyncio.to_thread(demand, self._kernel, loaded.config, file, self.file)
         began = time.perf_counter()
         try:
             lookups = await self._lookups.follow(loaded.config)
@@ -78,8 +86,9 @@ class Reloader:
             if file is not None:
                 await self._lookups.follow(file)
             if isinstance(error, CapacityError):
-                raise ConfigError([Problem(str(self._file), "global.mark_mask", str(error))]) from error
+                raise ConfigError([Problem(str(self.file), "global.mark_mask", str(error))]) from error
             raise
+        self.texts = self._below(loaded)
         plans = self._daemon.state.done.generation - before.done.generation
         elapsed = 1000 * (time.perf_counter() - began)
         differences = changes(file, loaded.config) if file is not None else ()
@@ -91,6 +100,9 @@ class Reloader:
             ms=round(elapsed, 2),
             changes=tuple(differences),
         )
+
+    def _below(self, loaded: Loaded) -> dict[str, str]:
+        return {str(Path(name).absolute().relative_to(self.file.parent)): text for name, text in loaded.texts.items()}
 
 
 def _named(error: Exception) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Final, Protocol, TypeAlias
 
 from polywan.api import calls
-from polywan.api.requests import Nothing
+from polywan.api.requests import Nothing, ToReload
 from polywan.api.running import Reloaded, Removed
 from polywan.api.status import Status, UplinkStatus
 from polywan.client import Client
@@ -116,7 +116,7 @@ class DaemonProcess:
             ControlError: it does not answer.
             ConfigError: the file is bad.
         """
-        return self.client.ask(calls.RELOAD, Nothing())
+        return self.client.ask(calls.RELOAD, ToReload())
 
     def down(self) -> Removed:
         """Make it leave the kernel as found and end.

@@ -17,7 +17,17 @@ from polywan.api import calls
 from polywan.api.affinity import Affinity, Forgotten, KeptClient
 from polywan.api.calls import Answered, Asked, Call
 from polywan.api.flows import Flows
-from polywan.api.requests import DrainUplink, Nothing, OfPolicy, OfUplink, What, WhatToPlan, WhomToForget, Words
+from polywan.api.requests import (
+    DrainUplink,
+    Nothing,
+    OfPolicy,
+    OfUplink,
+    ToReload,
+    What,
+    WhatToPlan,
+    WhomToForget,
+    Words,
+)
 from polywan.api.running import Planned, Reloaded, Removed, Shown
 from polywan.api.status import Status
 from polywan.api.uplinks import UplinkChanged, UplinkReport, ViaGroup
@@ -253,7 +263,7 @@ class Api:
     async def plan(self, asked: WhatToPlan) -> Planned:
         return Planned(ops=(), warnings=(str(asked),))
 
-    async def reload(self, _: Nothing) -> Reloaded:
+    async def reload(self, _: ToReload) -> Reloaded:
         raise ConfigError([Problem("f.toml:3", "uplinks.a", "is bad", "mend it")])
 
     async def flows(self, asked: Words) -> Written[Flows]:
@@ -341,7 +351,7 @@ def test_a_leftover_socket_is_no_obstacle(tmp_path: Path) -> None:
 
 def test_a_refused_reload_arrives_with_every_problem(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        ask(tmp_path, calls.RELOAD, Nothing())
+        ask(tmp_path, calls.RELOAD, ToReload())
     assert str(caught.value) == "f.toml:3: uplinks.a: is bad (mend it)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 from polywan import __version__
 from polywan.core.state.memory import Memory
 from polywan.core.status.stored_standing import restored
+from polywan.core.trial import history
 from polywan.daemon import store
+from polywan.daemon.history import HISTORY_FILE, History
 from polywan.daemon.journal import VERSION, EventQuery, Journal, recorded
 from support.memories import MEMORY
-from support.state_files import FOLDER, STANDING, entries
+from support.state_files import FOLDER, HISTORY, STANDING, entries
 
 RELEASES = sorted(path.name for path in FOLDER.iterdir())
 FIRST = "before-0.1.0-first"
@@ -49,6 +52,13 @@ def test_the_journal_of_every_release_goes_on(release: str, state: Path) -> None
     journal.close()
 
 
+@pytest.mark.parametrize("release", [release for release in RELEASES if (FOLDER / release / HISTORY_FILE).exists()])
+def test_the_history_of_every_release_is_listed(release: str, state: Path) -> None:
+    found = History(state)
+    asyncio.run(found.load())
+    assert (found.entries, found.problem) == (HISTORY, "")
+
+
 def test_this_version_has_kept_its_files() -> None:
     assert __version__ in RELEASES, f"write them with `make state-files`, and commit tests/data/state/{__version__}"
 
@@ -56,5 +66,7 @@ def test_this_version_has_kept_its_files() -> None:
 def test_the_files_that_this_version_has_kept_are_those_that_it_writes() -> None:
     memory = json.loads((FOLDER / __version__ / store.FILE).read_text(encoding="utf-8"))
     assert memory == json.loads(json.dumps(store._encode(MEMORY))), "write them anew with `make state-files`"
+    past = json.loads((FOLDER / __version__ / HISTORY_FILE).read_text(encoding="utf-8"))
+    assert past == history.stored(HISTORY), "write them anew with `make state-files`"
     header = (FOLDER / __version__ / "events.db").read_bytes()[:64]
     assert int.from_bytes(header[60:]) == VERSION

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -44,11 +44,18 @@ _SYNTAX_HINTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A good configuration, what in it is probably not what its author meant, and file and line of each rule."""
+    """A good configuration, and what was found in reading it.
+
+    Attributes:
+        warnings: what in it is probably not what its author meant.
+        rules_at: file and line of each rule.
+        texts: what it was read from, by file, in order.
+    """
 
     config: Config
     warnings: tuple[Problem, ...] = ()
     rules_at: tuple[str, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(path: FilePath) -> Config:
@@ -124,7 +131,7 @@ def _texts(path: FilePath, problems: list[Problem], main: str | None = None) -> 
 def _loaded_texts(texts: Mapping[str, str], problems: list[Problem]) -> Loaded:
     sources = [source for name, text in texts.items() if (source := _parsed(text, name, problems))]
     _refuse(problems)
-    return _loaded(sources)
+    return replace(_loaded(sources), texts=texts)
 
 
 def load_text(text: str, name: str = "config") -> Config:

@@ -37,6 +37,9 @@ LOG_EVENTS: Final[Mapping[str, tuple[Level, ...]]] = {
     "forget.failed": _ERROR,
     "gateway.next": _WARNING,
     "gateway.withdrawn": _WARNING,
+    "history.aside": _WARNING,
+    "history.newer": _WARNING,
+    "history.unwritable": _ERROR,
     "hook.dropped": _WARNING,
     "hook.ended": _INFO,
     "hook.failed": _WARNING,
@@ -72,8 +75,14 @@ LOG_EVENTS: Final[Mapping[str, tuple[Level, ...]]] = {
     "stopped": _INFO,
     "target.bad": _WARNING,
     "target.cleared": _INFO,
+    "trial.begun": _INFO,
+    "trial.confirmed": _INFO,
+    "trial.dropped": _WARNING,
+    "trial.left": _WARNING,
+    "trial.rolled_back": _WARNING,
+    "trial.stuck": _ERROR,
+    "trial.unreadable": _WARNING,
     "uplink.address": _INFO,
-    # One that is only busy is no trouble.
     "uplink.degraded": (Level.WARNING, Level.INFO),
     "uplink.disable": _INFO,
     "uplink.disabled": _INFO,
@@ -89,5 +98,6 @@ LOG_EVENTS: Final[Mapping[str, tuple[Level, ...]]] = {
     "uplink.renamed": _INFO,
     "uplink.up": _INFO,
     "uplinks.all_down": _WARNING,
+    # One that is only busy is no trouble.
 }
 """The levels of each event; the usual one comes first."""

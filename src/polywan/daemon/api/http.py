@@ -26,7 +26,7 @@ from polywan.api.calls import Answered, Asked, Call
 from polywan.api.codec import DocumentError, decode, encode
 from polywan.api.requests import ProblemFound, Refusal, Words
 from polywan.core.errors import ConfigError, ControlError, KernelError
-from polywan.daemon.api.peers import REQUEST_TIMEOUT, Server, user_of, writers
+from polywan.daemon.api.peers import REQUEST_TIMEOUT, Server, asking, user_of, writers
 from polywan.files import SOCKET
 
 log = logging.getLogger("polywan")
@@ -110,6 +110,7 @@ def _writer(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
     async def guarded(request: Request) -> Response:
         if request.scope["state"]["uid"] not in writers():
             return _error(403, "only root and the daemon's own user may do that: use sudo")
+        asking.set(request.scope["state"]["uid"])
         return await handler(request)
 
     return guarded

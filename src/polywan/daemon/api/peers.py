@@ -15,6 +15,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Final, cast
 
 import h11
@@ -41,6 +42,9 @@ _REST: Final = 1.0
 
 _SELDOM: Final = 60.0
 """Seconds between two lines about refused connections."""
+
+asking: Final = ContextVar("asking", default=0)
+"""User of the connection whose request is being answered; root where nothing asks, as at a signal."""
 
 _UCRED: Final = struct.Struct("3i")
 

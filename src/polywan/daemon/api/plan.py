@@ -6,12 +6,14 @@ import asyncio
 
 from polywan.api.requests import WhatToPlan
 from polywan.api.running import Planned
-from polywan.config import load_texts
+from polywan.config import Config, load_texts
 from polywan.core.engine import step as engine
 from polywan.core.errors import CapacityError, ConfigError, ControlError, Problem
 from polywan.core.evolve import replace
+from polywan.core.plan.plan import Plan
 from polywan.core.resolved import resolve
 from polywan.core.state.events import ReadDone
+from polywan.core.state.state import State
 from polywan.core.status.rehearsal import of_held, planned, rehearse
 from polywan.core.world.lookups import wanted
 from polywan.daemon.lookups.resolver import SystemResolver
@@ -40,6 +42,18 @@ async def plan(daemon: Daemon, kernel: Kernel, asked: WhatToPlan) -> Planned:
         raise ControlError("expected the texts of files, by name", 400)
     config = (await asyncio.to_thread(load_texts, asked.files)).config
     before = daemon.state
+    found, after = await rehearsed(daemon, kernel, config)
+    return planned(found, after.decision.warnings, of_held(before.decision.held, after.decision.held))
+
+
+async def rehearsed(daemon: Daemon, kernel: Kernel, config: Config) -> tuple[Plan, State]:
+    """Return the plan that a configuration would lead to now, and the state after it.
+
+    Raises:
+        ConfigError: it needs more marks than there are.
+        KernelError: the kernel cannot be read.
+    """
+    before = daemon.state
     if before.known.config is not None and wanted(config) == wanted(before.known.config.file):
         lookups = before.known.lookups
     else:
@@ -50,7 +64,6 @@ async def plan(daemon: Daemon, kernel: Kernel, asked: WhatToPlan) -> Planned:
         meant = replace(daemon.state, known=replace(daemon.state.known, config=resolved))
         paths, kinds = engine.sysctl_paths(meant, observed), engine.queue_kinds(meant)
         read = ReadDone(observed, await asyncio.to_thread(kernel.read, paths, kinds))
-        found, after = rehearse(daemon.state, config, lookups, read, asyncio.get_running_loop().time())
+        return rehearse(daemon.state, config, lookups, read, asyncio.get_running_loop().time())
     except CapacityError as error:
         raise ConfigError([Problem("config", "global.mark_mask", str(error))]) from error
-    return planned(found, after.decision.warnings, of_held(before.decision.held, after.decision.held))

@@ -10,7 +10,7 @@ from typing import Final
 from polywan.core.errors import KernelError
 from polywan.core.net import Family
 from polywan.kernel.conntrack.challenge_ack import End
-from polywan.kernel.netlink.socket import AF, Message, NetlinkSocket, Request
+from polywan.kernel.netlink.socket import AF, Message, NetlinkSocket, Request, attributes
 
 _SOCK_DIAG: Final = 4
 
@@ -24,6 +24,8 @@ _IDENTITY: Final = struct.Struct(">HH16s16s")
 _ANY_DEVICE_ANY_COOKIE: Final = bytes(4) + b"\xff" * 8
 _IDENTITY_SIZE: Final = _IDENTITY.size + len(_ANY_DEVICE_ANY_COOKIE)
 _TIME_WAIT, _LISTEN = 6, 10
+_INFO, _WANTED, _ANSWER_SIZE = 2, 2, 72
+"""INET_DIAG_INFO; place of `idiag_ext` in the question; size of struct inet_diag_msg."""
 _EVERY_STATE: Final = 0xFFFF_FFFF
 
 
@@ -70,3 +72,18 @@ def _identity(reply: object) -> bytes:
 
 def _request(family: Family) -> bytes:
     return _REQUEST.pack(AF[family], _TCP, 0, 0, _EVERY_STATE)
+
+
+def tcp_info(end: End, family: Family) -> bytes:
+    """Return the kernel's account of the socket at an end (struct tcp_info); empty when there is no such socket.
+
+    Raises:
+        KernelError: the kernel cannot be asked.
+    """
+    body = bytearray(question(end, family))
+    body[_WANTED] = 1 << (_INFO - 1)
+    with NetlinkSocket(_SOCK_DIAG) as netlink:
+        reply = netlink.query(_BY_FAMILY, bytes(body))
+    if not isinstance(reply, Message) or not identity(reply.body):
+        return b""
+    return attributes(reply.body, _ANSWER_SIZE).get(_INFO, b"")

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from polywan.api import calls
-from polywan.api.requests import Nothing
+from polywan.api.requests import Nothing, ToReload
 from polywan.api.running import Reloaded
 from polywan.api.status import Status
 from polywan.client import Client
@@ -42,7 +42,7 @@ class Api:
     async def status(self, _: Nothing) -> Status:
         return EMPTY
 
-    async def reload(self, _: Nothing) -> Reloaded:
+    async def reload(self, _: ToReload) -> Reloaded:
         return Reloaded(generation=1, changed=False, ms=0.0, changes=())
 
     def routes(self) -> list[Route]:
@@ -112,7 +112,7 @@ def test_no_header_makes_a_reader_a_writer_whatever_the_environment_allows(
 
 @pytest.mark.parametrize("uid", [ROOT, peers.writers()[1]])
 def test_root_and_the_daemons_user_may_change_things(tmp_path: Path, uid: int) -> None:
-    play(tmp_path, Users(uid), lambda directory, _: Client(directory).ask(calls.RELOAD, Nothing()))
+    play(tmp_path, Users(uid), lambda directory, _: Client(directory).ask(calls.RELOAD, ToReload()))
 
 
 def test_the_kernel_says_whose_a_connection_is() -> None:

@@ -1,0 +1,162 @@
+"""How a trial ends: confirmed, or rolled back and verified. Each may be done again after a crash at any point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from polywan import presence
+from polywan.api import calls
+from polywan.api.requests import Nothing, OfTrial, WhatToPlan
+from polywan.api.status import Status
+from polywan.api.trials import TrialState
+from polywan.client import Client
+from polywan.core.errors import ControlError, PolywanError
+from polywan.core.trial.deciding import Place as Holds
+from polywan.core.trial.deciding import lost
+from polywan.core.trial.record import Record
+from polywan.core.trial.texts import digest_of_all
+from polywan.trial import processes
+from polywan.trial.place import REJECTED, Place, at
+
+T = TypeVar("T")
+
+END_TIMEOUT: Final = 15.0
+"""Seconds that the daemon may take to put a configuration in force: with 254 uplinks and large lists some."""
+
+START_TIMEOUT: Final = 20.0
+"""Seconds that a daemon may take to start."""
+
+RESTORED_WITHIN: Final = 30.0
+"""Seconds that uplinks may take to be up again: five answers, a hold-down of 10 s and their turn."""
+
+_POLL: Final = 0.1
+
+
+def complete(place: Place, record: Record, by: str) -> TrialState:
+    """Bring a confirmed trial to its end: the new text is in its place, the daemon has it, the record goes.
+
+    Raises:
+        PolywanError: the daemon does not take it; the place holds the new text, and this may be called again.
+    """
+    state = _client(record).ask(calls.CONFIRM, OfTrial(id=record.id, by=by))
+    place.drop()
+    return state
+
+
+def confirm(place: Place, record: Record, by: str) -> TrialState:
+    """Put the new text into its place, which confirms it, and have the daemon know.
+
+    Raises:
+        PolywanError: the file's place holds something that it did not hold when the trial began; or as `complete`.
+        OSError: the place cannot be written.
+    """
+    holds = place.holds(record)
+    if holds is Holds.OTHER:
+        path = place.path(record.name)
+        raise PolywanError(
+            f"{path} was changed since the trial began: nothing was confirmed; end it with `polywan rollback`, then "
+            "try again"
+        )
+    if holds is Holds.OLD:
+        place.write(record.name, record.text)
+    return complete(place, record, by)
+
+
+def restore(place: Place, record: Record, by: str, reason: str, words_to: int | None = None) -> tuple[str, ...]:
+    """Roll a trial back, and verify that what was in force is: file, daemon, kernel and uplinks.
+
+    Args:
+        place: where the configuration is; it holds what was in force all along.
+        record: the trial.
+        by: user who ends it.
+        reason: why, for people.
+        words_to: descriptor for what a daemon says that has to be started; None leaves that to the supervisor.
+
+    Returns:
+        What was up before and is not, for people; nothing is left to do about it here.
+
+    Raises:
+        PolywanError: something is not as it was, and says what; this may be called again.
+    """
+    if not record.armed:
+        forget(place, record)
+        return ()
+    try:
+        _client(record).ask(calls.ROLL_BACK, OfTrial(id=record.id, by=by, reason=reason))
+    except ControlError as error:
+        if words_to is None:
+            raise
+        _start(record, str(error), words_to)
+        _client(record).ask(calls.ROLL_BACK, OfTrial(id=record.id, by=by, reason=reason))
+    _verify(place, record)
+    down = _wait_for(lambda: not _down(record), lambda: _down(record), RESTORED_WITHIN)
+    forget(place, record)
+    return down or ()
+
+
+def forget(place: Place, record: Record) -> None:
+    """Forget a trial; a text that was edited in its place stays there, or is beside it from now on."""
+    if record.edited and place.holds(record) is not Holds.NEW:
+        place.write(record.name + REJECTED, record.text)
+    place.drop()
+
+
+def _start(record: Record, why: str, words_to: int) -> None:
+    """Start the daemon again, and wait until it answers."""
+    processes.start_again(record.daemon, words_to)
+    client = Client(Path(record.runtime_dir), END_TIMEOUT)
+
+    def answers() -> bool:
+        try:
+            return client.ask(calls.STATUS, Nothing()).ready
+        except ControlError:
+            return False
+
+    if _wait_for(answers, lambda: True, START_TIMEOUT):
+        raise PolywanError(f"the daemon did not answer ({why}), and one that was started in its place does not either")
+
+
+def _verify(place: Place, record: Record) -> None:
+    """Demand that daemon and kernel have what the file's place says.
+
+    Raises:
+        PolywanError: they have not.
+    """
+    texts = place.texts()
+    client = _client(record)
+    if client.ask(calls.TRIAL, Nothing()).digest != digest_of_all(texts):
+        raise PolywanError(f"the daemon does not have what {place.file} says")
+    asked = WhatToPlan(files=at(place.file, texts), namespace=presence.namespace())
+
+    def differs() -> tuple[str, ...]:
+        return tuple(op.text for op in client.ask(calls.PLAN, asked).ops)
+
+    if ops := _wait_for(lambda: not differs(), differs, RESTORED_WITHIN):
+        raise PolywanError(f"the kernel still differs from what {place.file} says: {'; '.join(ops[:3])}")
+
+
+def _down(record: Record) -> tuple[str, ...]:
+    status = _client(record).ask(calls.STATUS, Nothing())
+    return lost(record.up, states(status), {one.name: one.reason for one in status.uplinks})
+
+
+def states(status: Status) -> dict[str, str]:
+    """Return the state of each uplink."""
+    return {one.name: one.state for one in status.uplinks}
+
+
+def _wait_for(good: Callable[[], bool], otherwise: Callable[[], T], seconds: float) -> T | None:
+    """Wait until something is good, and return None; after so many seconds return what there is otherwise."""
+    until = time.monotonic() + seconds
+    while not good():
+        if time.monotonic() > until:
+            return otherwise()
+        time.sleep(_POLL)
+    return None
+
+
+def _client(record: Record) -> Client:
+    return Client(Path(record.runtime_dir), END_TIMEOUT)

@@ -1,0 +1,183 @@
+"""The configuration's directory: its texts, the record of a trial beside them, and who may change both at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from polywan import files
+from polywan.config import file_texts
+from polywan.core.errors import NotPermitted, PolywanError
+from polywan.core.trial.deciding import Place as Holds
+from polywan.core.trial.record import RECORD_SUFFIX, Record, restored, stored
+from polywan.core.trial.texts import digest_of
+
+REJECTED: Final = ".rejected"
+_LARGEST: Final = 64 << 20
+"""Bytes of a record: a configuration has 16 MiB at most, and JSON may escape each of its characters."""
+
+
+class Place:
+    """The directory of a configuration.
+
+    Attributes:
+        file: the configuration.
+        record: where the record of a trial is.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.record = file.with_name(file.name + RECORD_SUFFIX)
+
+    def texts(self) -> dict[str, str]:
+        """Return what is there, by names below the directory.
+
+        Raises:
+            ConfigError: a file cannot be read.
+        """
+        return below(self.file, file_texts(self.file))
+
+    def read(self, name: str) -> str | None:
+        """Return the text of one file; None when there is none.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        return self.texts().get(name) if os.path.lexists(self.path(name)) else None
+
+    def path(self, name: str) -> Path:
+        """Return where a file is."""
+        return self.file.parent / name
+
+    def holds(self, record: Record) -> Holds:
+        """Return what the place of a trial's file holds.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        text = self.read(record.name)
+        found = "" if text is None else digest_of(text)
+        if found == record.old:
+            return Holds.OLD
+        return Holds.NEW if found == digest_of(record.text) else Holds.OTHER
+
+    def write(self, name: str, text: str) -> None:
+        """Put a text into a file, whole or not at all; its owner and rights stay, a new one has those of the main file.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._write(self.path(name), text)
+
+    def remove(self, name: str) -> None:
+        """Remove a file; none there is as good."""
+        self.path(name).unlink(missing_ok=True)
+        _sync(self.path(name).parent)
+
+    def pending(self) -> Record | None:
+        """Return the record of a trial; None when there is none.
+
+        Raises:
+            PolywanError: there is something else in its place.
+        """
+        try:
+            with os.fdopen(files.open_own(self.file.parent, self.record.name), "rb") as file:
+                return restored(json.loads(file.read(_LARGEST)))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _failed(self.record, error) from error
+        except (ValueError, RecursionError) as error:
+            raise PolywanError(f"{self.record} {_said(error)}: no trial can be read from it; remove it") from error
+
+    def keep(self, record: Record) -> None:
+        """Write the record of a trial, and force it to disk.
+
+        Raises:
+            PolywanError: it cannot be written.
+        """
+        try:
+            self._write(self.record, json.dumps(stored(record), indent=1), 0o600)
+        except OSError as error:
+            raise _failed(self.record, error) from error
+
+    def drop(self) -> None:
+        """Remove the record: the trial is over."""
+        with suppress(FileNotFoundError):
+            self.record.unlink()
+        _sync(self.file.parent)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Be the only one that begins, confirms or ends a trial here for as long as the context lasts.
+
+        Raises:
+            PolywanError: the directory cannot be opened.
+        """
+        try:
+            descriptor = os.open(self.file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _failed(self.file.parent, error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _write(self, path: Path, text: str, mode: int | None = None) -> None:
+        path = path.resolve()  # a link stays one
+        like = path if path.exists() else self.file
+        with suppress(FileNotFoundError):
+            path.parent.mkdir(exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                if mode is None:
+                    status = like.stat() if like.exists() else None
+                    os.fchmod(descriptor, (status.st_mode & 0o777) if status else 0o644)
+                    if status and (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+                        os.fchown(descriptor, status.st_uid, status.st_gid)
+                else:
+                    os.fchmod(descriptor, mode)
+                file.write(text.encode())
+                file.flush()
+                os.fsync(descriptor)
+            Path(name).replace(path)
+            _sync(path.parent)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def below(file: Path, texts: Mapping[str, str]) -> dict[str, str]:
+    """Return texts by their names below the directory of a configuration."""
+    return {str(Path(name).relative_to(file.parent)): text for name, text in texts.items()}
+
+
+def at(file: Path, texts: Mapping[str, str]) -> dict[str, str]:
+    """Return texts by the paths that they have beside a configuration: the reverse of `below`."""
+    return {str(file.parent / name): text for name, text in texts.items()}
+
+
+def _sync(folder: Path) -> None:
+    """Force a directory to disk, so that a rename in it outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _failed(path: Path, error: OSError) -> PolywanError:
+    text = f"{path}: {(error.strerror or str(error)).lower()}"
+    return NotPermitted(f"{text}: use sudo") if isinstance(error, PermissionError) else PolywanError(text)
+
+
+def _said(error: Exception) -> str:
+    return str(error) if str(error).startswith("is ") else f"is damaged ({error})"

@@ -1,0 +1,160 @@
+"""`polywan try` from its beginning to its end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from polywan import files
+from polywan.api.running import Reloaded
+from polywan.client import Client
+from polywan.core.errors import ConfigError, PolywanError, Problem
+from polywan.core.trial.record import Record
+from polywan.trial import begin, ending, session, waiting
+from polywan.trial.checking import Checks, Findings, Measure
+from polywan.trial.moments import now
+from polywan.trial.place import Place
+from polywan.trial.waiting import End, Outcome
+from polywan.trial.watching import state_of
+
+RELOAD_TIMEOUT: Final = 60.0
+"""Seconds that the daemon may take to put a configuration in force."""
+
+_LARGEST: Final = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the user asked for.
+
+    Attributes:
+        runtime_dir: where the daemon listens.
+        config: its configuration.
+        file: the new configuration; None for what was edited in its place.
+        seconds: until it ends unless it is confirmed.
+        auto_confirm: confirm when all checks are well.
+        command: words by which the user confirms it.
+    """
+
+    runtime_dir: Path
+    config: Path
+    file: Path | None
+    seconds: int
+    auto_confirm: bool
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A trial that has begun."""
+
+    wish: Wish
+    by: str
+    place: Place
+    record: Record
+    done: Reloaded
+    checks: Checks
+
+
+def run(
+    wish: Wish, measure: Measure, tell: Callable[[str], None], tick: Callable[[float], None]
+) -> tuple[Attempt, Outcome]:
+    """Put the new configuration in force on trial, look whether all is well, and wait for its end.
+
+    Args:
+        wish: what is asked for.
+        measure: tells how far a connection is.
+        tell: takes lines for people.
+        tick: is called with the seconds that remain.
+
+    Raises:
+        PolywanError: it did not begin; all is as it was.
+    """
+    with _terminal_may_go():
+        attempt = _begun(wish, measure, tell)
+        try:
+            found = waiting.settled(attempt.checks, attempt.record)
+            for line in (*found.seen, *found.failures):
+                tell(line)
+            if found.failures:
+                return attempt, _roll_back(attempt, "; ".join(found.failures))
+        except KeyboardInterrupt:
+            return attempt, _roll_back(attempt, f"interrupted by {attempt.by}")
+    try:
+        if wish.auto_confirm and found.proven:
+            with attempt.place.held():
+                ending.confirm(attempt.place, attempt.record, attempt.by)
+        else:
+            tell(_question(wish, found))
+        return attempt, waiting.ended(attempt.place, attempt.record, lambda: state_of(wish.runtime_dir), tick)
+    except KeyboardInterrupt:
+        return attempt, _roll_back(attempt, f"interrupted by {attempt.by}")
+
+
+def _begun(wish: Wish, measure: Measure, tell: Callable[[str], None]) -> Attempt:
+    client, by = Client(wish.runtime_dir, RELOAD_TIMEOUT), session.user()
+    place, text = Place(wish.config.absolute()), _text(wish.file)
+    state = begin.here(client, place.file)
+    checks = Checks(client, session.here(), measure)
+    with place.held():
+        begin.tidy(place, state, by, tell)
+        change = begin.change_of(place, client, wish.file, text)
+        begin.check(place, change, str(wish.file or place.path(change.name)))
+        record, done = begin.begin(place, client, change, by=by, seconds=wish.seconds, runtime_dir=wish.runtime_dir)
+    if change.edited:
+        tell(f"{place.path(change.name)} has its old text again until the new one is confirmed")
+    tell(f"on trial for {wish.seconds} s: {'; '.join(done.changes) or 'no change in what the file says'}")
+    return Attempt(wish=wish, by=by, place=place, record=record, done=done, checks=checks)
+
+
+@contextmanager
+def _terminal_may_go() -> Iterator[None]:
+    """Outlive a change that takes our terminal with it: that is what is to be noticed."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _roll_back(attempt: Attempt, reason: str) -> Outcome:
+    """Roll back at once; where that does not work, leave it to the supervisor, which does not give up."""
+    place, record = attempt.place, attempt.record
+    try:
+        with place.held():
+            found = place.pending()
+            if found is not None and found.id == record.id:
+                ending.restore(place, found, attempt.by, reason)
+        return Outcome(end=End.ROLLED_BACK, by=attempt.by, reason=reason)
+    except (PolywanError, OSError):
+        with suppress(PolywanError):
+            found = place.pending()
+            if found is not None and found.id == record.id:
+                place.keep(replace(found, deadline=now()))
+        waited = waiting.ended(place, record, lambda: state_of(attempt.wish.runtime_dir), lambda _: None)
+        return replace(waited, reason=reason)
+
+
+def _question(wish: Wish, found: Findings) -> str:
+    why = "" if found.proven or not wish.auto_confirm else "not confirmed by itself, as it is not proven; "
+    return f"{why}keep it with `{wish.command}`, from a new ssh session, within {wish.seconds} s"
+
+
+def _text(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        content = files.content(file, _LARGEST + 1, pipes=True)
+        if len(content) > _LARGEST:
+            raise ConfigError([Problem(str(file), "file", f"is larger than {_LARGEST >> 20} MiB")])
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(str(file), "file", "is not UTF-8 text", "save it in UTF-8")]) from error
+    except OSError as error:
+        raise ConfigError(
+            [Problem(str(file), "file", f"cannot be read: {(error.strerror or str(error)).lower()}")]
+        ) from error
