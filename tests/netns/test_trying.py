@@ -178,9 +178,12 @@ def test_the_old_one_comes_back_when_the_daemon_hangs(trying: Trying) -> None:
     assert_old(trying)
 
 
-def test_the_old_one_comes_back_when_the_terminal_is_gone(trying: Trying, wait_for: WaitFor) -> None:
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL], ids=lambda number: number.name)
+def test_the_old_one_comes_back_when_the_terminal_is_gone(
+    trying: Trying, wait_for: WaitFor, number: signal.Signals
+) -> None:
     client = trying.begin(str(trying.new), "--timeout", "10")
-    client.send_signal(signal.SIGHUP)
+    client.send_signal(number)
     wait_for(lambda: not trying.place.record.exists(), 30)
     assert_old(trying)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.needs("root", "sshd")]
 
-ADDRESS = {1: "100.64.1.2", 2: "100.64.2.2"}
+ADDRESSES = {4: {1: "100.64.1.2", 2: "100.64.2.2"}, 6: {1: "2001:db8:64:1::2", 2: "2001:db8:64:2::2"}}
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ class Remote:
         here += ["--config", str(self.daemon.config)] if verb != "reload" else []
         return [sys.executable, "-m", "polywan", verb, *words, *here]
 
-    def ssh(self, *words: str, uplink: int = 1) -> subprocess.Popen[str]:
+    def ssh(self, *words: str, uplink: int = 1, family: int = 4) -> subprocess.Popen[str]:
         """Start `polywan` on the router from the server's side, over an uplink."""
-        made = self.server.client(self.lab.server, ADDRESS[uplink], self.argv(*words))
+        made = self.server.client(self.lab.server, ADDRESSES[family][uplink], self.argv(*words))
         self._started.append(made)
         return made
 
@@ -72,7 +72,7 @@ def test_ssh_confirms_from_a_new_session_and_not_from_an_old_one(remote: Remote,
     waiting = f"while ! test -e {remote.new}.go; do sleep 0.1; done; true;"
     old = remote.server.client(
         remote.lab.server,
-        ADDRESS[1],
+        ADDRESSES[4][1],
         [waiting, *remote.argv("confirm")],
     )
     wait_for(lambda: remote.lab.router.run(["pgrep", "-f", f"{remote.new}.go"], check=False).stdout, 10)
@@ -107,9 +107,21 @@ def test_a_client_that_cuts_itself_off_has_its_connection_back(remote: Remote, w
     assert "no configuration is on trial" in err
 
 
-def test_auto_confirm_needs_no_second_session(remote: Remote) -> None:
+def test_a_connection_that_falls_silent_brings_the_old_one_back(remote: Remote, wait_for: WaitFor) -> None:
+    # A router that there is not: nothing refuses a packet, and nothing comes back.
+    remote.new.write_text(remote.old.replace('"wan1"\n', '"wan1"\ngateway = "100.64.1.99"\n'))
+    client = remote.ssh("try", str(remote.new), "--timeout", "90")
+    wait_for(lambda: (found := remote.place.pending()) is not None and found.began > 0, 20)
+    wait_for(lambda: not remote.place.record.exists(), 60, "long before the time-out")
+    _, err = client.communicate(timeout=30)
+    assert client.returncode == 8, err
+    assert "your connection from 203.0.113.10 by isp1 has had no answer since the change" in err
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_auto_confirm_needs_no_second_session(remote: Remote, family: int) -> None:
     remote.new.write_text(remote.old.replace("weight = 1\n", "weight = 7\n", 1))
-    client = remote.ssh("try", str(remote.new), "--auto-confirm", uplink=2)
+    client = remote.ssh("try", str(remote.new), "--auto-confirm", uplink=2, family=family)
     _, err = client.communicate(timeout=40)
     assert (client.returncode, remote.place.record.exists()) == (0, False), err
     assert "by isp2 still has answers" in err

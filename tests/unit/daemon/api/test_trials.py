@@ -207,3 +207,17 @@ def test_a_damaged_history_is_set_aside_and_told(tmp_path: Path, text: str, capl
 
     playing(tmp_path, story)
     assert "history.aside" in caplog.text
+
+
+def test_a_link_in_the_place_of_the_history_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    secret = tmp_path / "secret"
+    secret.write_text('{"version": 1, "entries": []}')
+    (tmp_path / "state" / "history.json").symlink_to(secret)
+
+    async def story(box: Box) -> None:
+        assert await box.hows() == ["reload"]
+        assert not box.history.is_symlink()
+        assert secret.read_text() == '{"version": 1, "entries": []}'
+
+    playing(tmp_path, story)
