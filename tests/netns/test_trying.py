@@ -114,7 +114,7 @@ def test_what_is_confirmed_is_in_its_place_and_in_force(trying: Trying) -> None:
     client = trying.begin(str(trying.new))
     assert trying.weights() == [7, 1, 1]
     assert trying.daemon.config.read_text() == trying.old
-    assert any("on trial until" in note for note in trying.daemon.status().notes)
+    assert any("on trial until" in note for note in trying.daemon.status().warnings)
     done = trying.run("confirm", "--here")
     assert (done.returncode, done.stderr) == (0, "")
     out, err = client.communicate(timeout=20)

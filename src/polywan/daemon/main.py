@@ -129,8 +129,8 @@ class Service:
             time.time() - now,
             traffic,
             now,
-            (*daemon.troubles, *self._recorder.troubles),
-            (*self._trials.notes, *daemon.notes),
+            (*self._trials.warnings, *daemon.troubles, *self._recorder.troubles),
+            daemon.notes,
         )
 
     async def show(self, asked: What) -> Shown:

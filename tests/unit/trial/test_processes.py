@@ -16,12 +16,16 @@ NOBODY = 65534
 
 
 @contextmanager
-def sleeping(user: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(["sleep", "60"], user=user, env={"PATH": "/usr/bin:/bin", "X": "1"}) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def running(user: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["cat"], stdin=pipe, stdout=pipe, user=user, env={"PATH": "/bin", "X": "1"}) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        # It is what /proc says it is once it has begun.
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        yield process
 
 
 def test_a_process_with_the_same_number_and_another_start_is_not_the_one() -> None:
@@ -31,15 +35,15 @@ def test_a_process_with_the_same_number_and_another_start_is_not_the_one() -> No
 
 
 def test_how_a_process_was_started_is_known_without_what_its_environment_says_otherwise() -> None:
-    with sleeping() as process:
+    with running() as process:
         found = processes.daemon_of(process.pid)
     assert found is not None
-    assert found.argv == ("sleep", "60")
-    assert found.environment == {"PATH": "/usr/bin:/bin"}
+    assert found.argv == ("cat",)
+    assert found.environment == {"PATH": "/bin"}
 
 
 def test_what_a_process_of_another_user_says_of_itself_is_not_carried_out() -> None:
     if os.geteuid() != 0:
         pytest.skip("starting a process of another user needs root")
-    with sleeping(NOBODY) as process:
+    with running(NOBODY) as process:
         assert processes.daemon_of(process.pid) is None

@@ -71,8 +71,8 @@ class Trials:
         self._turn = asyncio.Lock()
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What is worth knowing, for `status`."""
+    def warnings(self) -> tuple[str, ...]:
+        """What people should know, for `status`."""
         if self._pending is None:
             return ()
         return (f"{_said(self._pending)}: `polywan confirm` keeps it, `polywan rollback` ends it",)

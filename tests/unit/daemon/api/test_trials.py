@@ -64,13 +64,13 @@ def test_a_trial_is_in_force_and_in_no_history_until_it_is_confirmed(tmp_path: P
     async def story(box: Box) -> None:
         await box.trials.begin_trial(WANTED)
         assert (box.weights, await box.hows()) == ([1, 3], ["reload"])
-        assert re.match("on trial until ..:00:00 by alice", box.trials.notes[0])
+        assert re.match("on trial until ..:00:00 by alice", box.trials.warnings[0])
         assert received((await box.trials.past(OfPast(number="0"))).files) == {"polywan.toml": OLD}
         box.file.write_text(BOTH)
         state = await box.trials.confirm(OfTrial(id="a1", by="alice"))
         assert (state.pending, state.last and state.last.confirmed) == (None, True)
         assert (box.weights, await box.hows()) == ([1, 3], ["trial", "reload"])
-        assert box.trials.notes == ()
+        assert box.trials.warnings == ()
 
     playing(tmp_path, story)
 
