@@ -18,7 +18,7 @@ from polywan.core.resolved import resolve
 from polywan.core.routing.sysctls import restorable
 from polywan.core.state.events import ConfigLoaded, ReadDone
 from polywan.core.state.memory import Memory
-from polywan.core.state.remembered import MIGRATIONS, Remembered, remembered
+from polywan.core.state.remembered import MEMORY_MIGRATIONS, Remembered, remembered
 from polywan.core.state.state import Known, State
 from polywan.core.status.document import document
 from polywan.core.versions import upgraded
@@ -69,9 +69,9 @@ def _somewhere(draw: st.DrawFn, document: Any) -> tuple[Any, Any]:
 def understood(document: Any) -> Remembered | None:
     """What is believed of a document; None when it is refused, as it should be."""
     try:
-        return remembered(upgraded(document, MIGRATIONS, "memory.json", "marks may change"))
+        return remembered(upgraded(document, MEMORY_MIGRATIONS, "memory.json", "marks may change"))
     except NewerError:
-        assert document["version"] > len(MIGRATIONS)
+        assert document["version"] > len(MEMORY_MIGRATIONS)
     except ValueError:
         version = document.get("version") if isinstance(document, dict) else None
         assert (

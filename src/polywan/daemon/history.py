@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from polywan import files
 from polywan.core.errors import NewerError
-from polywan.core.trial.history import MIGRATIONS, Entry, added, restored, stored
+from polywan.core.trial.history import HISTORY_MIGRATIONS, Entry, added, restored, stored
 from polywan.core.versions import upgraded
 from polywan.daemon.journal import ASIDE
 from polywan.daemon.tasks.recording import DISK_TIMEOUT
@@ -77,7 +77,7 @@ class History:
         try:
             with os.fdopen(files.open_own(self._path.parent, HISTORY_FILE), "rb") as file:
                 value = json.loads(file.read(_LARGEST))
-            return restored(upgraded(value, MIGRATIONS, str(self._path), _COST))
+            return restored(upgraded(value, HISTORY_MIGRATIONS, str(self._path), _COST))
         except NewerError as error:
             self._newer, self.problem = True, str(error)
             log.warning("history.newer: %s", error)

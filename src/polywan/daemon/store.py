@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from polywan import files
 from polywan.core.state.memory import Memory
-from polywan.core.state.remembered import MIGRATIONS, remembered
+from polywan.core.state.remembered import MEMORY_MIGRATIONS, remembered
 from polywan.core.versions import VERSION_KEY, upgraded
 
 FILE = "memory.json"
@@ -57,7 +57,7 @@ def _load(state_dir: Path) -> tuple[Memory, str, bool]:
     """Return what was remembered, a warning, and whether the file knows what settings were before."""
     path = state_dir / FILE
     try:
-        document = upgraded(json.loads(_content(state_dir)), MIGRATIONS, str(path), LOST)
+        document = upgraded(json.loads(_content(state_dir)), MEMORY_MIGRATIONS, str(path), LOST)
         memory, senseless = remembered(document)
     except FileNotFoundError:
         return Memory(), "", False
@@ -111,7 +111,7 @@ def forget(state_dir: Path) -> None:
 
 def _encode(memory: Memory) -> dict[str, Any]:
     return {
-        VERSION_KEY: len(MIGRATIONS),
+        VERSION_KEY: len(MEMORY_MIGRATIONS),
         "mask": memory.mask,
         "ids": dict(memory.ids),
         "devices": dict(memory.devices),

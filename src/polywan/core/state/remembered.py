@@ -36,7 +36,7 @@ def _with_later_keys(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"devices": {}, "orders": {}, "leaving": [], "outages": {}, "unsure": False, **document}
 
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_with_later_keys,)
+MEMORY_MIGRATIONS: Final[tuple[Migration, ...]] = (_with_later_keys,)
 """For `versions.upgraded`: a new version of the document is a further one, with files in tests/data/state."""
 
 

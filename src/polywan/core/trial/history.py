@@ -26,7 +26,7 @@ def _without_version(_: Mapping[str, Any]) -> Mapping[str, Any]:
     raise ValueError("it says no version")  # no polywan has written that
 
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_without_version,)
+HISTORY_MIGRATIONS: Final[tuple[Migration, ...]] = (_without_version,)
 """For `versions.upgraded`: a new version of the document is a further one, with files in tests/data/state."""
 
 _MOST_CHANGES: Final = 20
@@ -79,7 +79,7 @@ def shown(entries: Sequence[Entry]) -> tuple[Past, ...]:
 def stored(entries: Sequence[Entry]) -> dict[str, Any]:
     """Return the history as JSON has it."""
     return {
-        VERSION_KEY: len(MIGRATIONS),
+        VERSION_KEY: len(HISTORY_MIGRATIONS),
         "entries": [
             {
                 "time": e.time,

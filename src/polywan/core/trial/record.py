@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-VERSION: Final = 1
+RECORD_VERSION: Final = 1
 """Of what `stored` returns."""
 
 RECORD_SUFFIX: Final = ".trial"
@@ -89,7 +89,7 @@ def stored(record: Record) -> dict[str, Any]:
     plain = {name: getattr(record, name) for name in Record.__slots__}
     daemon = record.daemon
     return {
-        "version": VERSION,
+        "version": RECORD_VERSION,
         **plain,
         "up": list(record.up),
         "daemon": {
@@ -111,8 +111,8 @@ def restored(value: object) -> Record:
     """
     if not isinstance(value, dict):
         raise ValueError("expected an object")  # noqa: TRY004 - of a file
-    if value.get("version") != VERSION:
-        raise ValueError(f"is of version {value.get('version')!r}, and this polywan knows {VERSION}")
+    if value.get("version") != RECORD_VERSION:
+        raise ValueError(f"is of version {value.get('version')!r}, and this polywan knows {RECORD_VERSION}")
     try:
         plain = {name: _of_kind(value[name], kind) for name, kind in _KINDS.items()}
         daemon, watching = value["daemon"], value["supervisor"]
