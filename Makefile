@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. The tools come from .venv, which any of scripts/lab, `make check` and
 # `make test-netns` makes.
 .DEFAULT_GOAL := help
-.PHONY: help fmt lint type imports test test-netns test-vm kernel chaos chaos-vm check bench bench-smoke bench-vm lab golden state-files docs lock audit clean
+.PHONY: help fmt lint type imports test test-netns test-vm kernel chaos chaos-vm check bench bench-smoke bench-vm lab golden state-files docs lock audit package clean
 
 BIN := .venv/bin
 
@@ -22,7 +22,7 @@ imports: ## check who imports whom
 	$(BIN)/lint-imports
 
 test: ## run the tests that need no network: unit, golden, scenario, property, contract
-	$(BIN)/pytest -m "not netns and not guest" --numprocesses auto
+	$(BIN)/pytest -m "not netns and not guest and not package" --numprocesses auto
 
 test-netns: ## run the tests that send real packets, in private namespaces
 	@scripts/test netns
@@ -70,6 +70,9 @@ lock: ## renew the lock files in packaging/; see docs/design/supply.md
 
 audit: ## look for known vulnerabilities in the locked packages
 	@scripts/audit
+
+package: ## build the Debian package into dist/; see scripts/package --help
+	@scripts/package
 
 clean: ## remove what was made, but for .venv
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -141,6 +141,8 @@ package_of() {
     apt-get:dhcpcd | none:dhcpcd) echo dhcpcd-base ;;
     dnf:iptables-nft-restore | pacman:iptables-nft-restore) echo iptables-nft ;;
     *:iptables-nft-restore) echo iptables ;;
+    apt-get:dpkg-buildpackage) echo dpkg-dev ;;
+    apt-get:dh) echo debhelper ;;
     apt-get:libnftables | none:libnftables) echo libnftables1 ;;
     pacman:libnftables | apk:libnftables) echo nftables ;;
     dnf:libnftables) echo nftables-libs ;;
