@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from starlette.routing import Route
 
+import polywan.config.loading.toml_lines  # noqa: F401 - an upgrade may replace the file before it is first needed
 from polywan import __version__, presence
 from polywan.api import calls
 from polywan.api.requests import Nothing, OfUplink, What, WhatToPlan, Words
