@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from io import TextIOWrapper
 
@@ -125,7 +126,8 @@ def main() -> None:
         _drop_output()
         sys.exit(0)
     except Exception as error:
-        if sys.flags.dev_mode:
+        # An isolated Python, as in the Debian package, has not looked at it.
+        if sys.flags.dev_mode or os.environ.get("PYTHONDEVMODE"):
             raise
         click.echo(_unexpected(error), err=True)
         _drop_output()
@@ -143,8 +145,6 @@ def _unexpected(error: Exception) -> str:
 
 def _drop_output() -> None:
     """Let nobody try to write what is left: Python would at its end, and complain."""
-    import os
-
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
 

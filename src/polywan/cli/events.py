@@ -30,7 +30,7 @@ AGAIN: Final = 1.0
 
 
 @click.command(name="events")
-@click.option("--uplink", metavar="NAME", help="Only changes of this uplink.")
+@click.option("--uplink", metavar="NAME", shell_complete=options.uplinks, help="Only changes of this uplink.")
 @click.option("--since", metavar="TIME", help="Only changes since then: 2h, 7d, 2026-11-30 or 2026-11-30T08:00.")
 @click.option("--follow", "-f", is_flag=True, help="Go on printing changes as they happen, until Ctrl-C.")
 @options.as_json

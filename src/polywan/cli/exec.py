@@ -27,7 +27,9 @@ NEEDS_ROOT = "exec needs root: sudo polywan exec --via NAME -- sudo -u USER CMD 
 
 
 @click.command(name="exec", context_settings={"allow_interspersed_args": False})
-@click.option("--via", "uplink", metavar="NAME", required=True, help="The uplink to use.")
+@click.option(
+    "--via", "uplink", metavar="NAME", required=True, shell_complete=options.uplinks, help="The uplink to use."
+)
 @options.runtime
 @click.argument("argv", metavar="CMD [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(uplink: str, runtime_dir: Path | None, argv: tuple[str, ...]) -> None:

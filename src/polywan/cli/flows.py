@@ -33,6 +33,7 @@ HEADINGS = ("CLIENT", "DESTINATION", "PROTO", "STATE", "UPLINK", "AGE", "DOWN", 
 @click.option(
     "--uplink",
     metavar="NAME",
+    shell_complete=options.uplinks,
     help='Only connections on this uplink; "other" for those without one, "probe" for those of polywan.',
 )
 @click.option("--client", metavar="CIDR", help="Only connections of this client or network.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -32,3 +33,20 @@ state = click.option(
     "--state-dir", type=path, default=DEFAULT_STATE, show_default=True, help="Directory for what the daemon remembers."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+COMPLETION_TIMEOUT: Final = 0.5
+"""Seconds: a person waits for it with a finger on the key."""
+
+
+def uplinks(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    """Complete the name of an uplink, as a running daemon knows them; nothing without one."""
+    from polywan.api import calls
+    from polywan.api.requests import Nothing
+    from polywan.client import Client, runtime_dir
+    from polywan.core.errors import PolywanError
+
+    try:
+        status = Client(runtime_dir(ctx.params.get("runtime_dir")), COMPLETION_TIMEOUT).ask(calls.STATUS, Nothing())
+    except PolywanError:
+        return []
+    return [uplink.name for uplink in status.uplinks if uplink.name.startswith(incomplete)]

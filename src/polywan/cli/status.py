@@ -24,7 +24,7 @@ from polywan.core.status.exit_code import exit_code
 
 
 @click.command(name="status")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=options.uplinks)
 @options.runtime
 @options.as_json
 @click.option("-v", "--verbose", is_flag=True, help="Also show what is worth knowing and wrong with nothing.")

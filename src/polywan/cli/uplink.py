@@ -22,7 +22,7 @@ COMMAND_TIMEOUT = 60.0
 
 EXITS = {"ok": 0, "degraded": 6, "down": 7}
 
-_name = click.argument("name")
+_name = click.argument("name", shell_complete=options.uplinks)
 
 
 @click.group(name="uplink", cls=Suggesting)

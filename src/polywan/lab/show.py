@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import polywan
 from polywan.core.errors import PolywanError
 from polywan.core.net import FAMILIES
 from polywan.lab import sandbox
@@ -38,6 +39,8 @@ class Options:
 
 def run(options: Options) -> int:
     """Do it all and return the exit code; outside private namespaces the process first replaces itself."""
+    # What is started below is this very polywan, which may be in a tree that Python does not know of.
+    os.environ["PYTHONPATH"] = str(Path(polywan.__file__).parents[1])
     try:
         if os.environ.get(sandbox.INSIDE) != "1":
             sandbox.enter([sys.executable, "-m", "polywan", *sys.argv[1:]])
