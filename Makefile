@@ -1,12 +1,12 @@
 # `make` alone lists what can be made. The tools come from .venv, which any of scripts/lab, `make check` and
 # `make test-netns` makes.
 .DEFAULT_GOAL := help
-.PHONY: help fmt lint type imports test test-netns test-vm kernel chaos chaos-vm check bench bench-smoke bench-vm lab golden state-files docs lock audit package clean
+.PHONY: help fmt lint type imports test test-netns test-vm test-package kernel chaos chaos-vm check bench bench-smoke bench-vm lab golden state-files docs lock audit package clean
 
 BIN := .venv/bin
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 14
 
 fmt: ## format the code
 	$(BIN)/ruff format .
@@ -29,6 +29,9 @@ test-netns: ## run the tests that send real packets, in private namespaces
 
 test-vm: ## run those that need another kernel than this one, in a guest (make kernel makes one)
 	@scripts/test vm
+
+test-package: ## build the Debian package and install it into Debian systems in folders (root; some minutes)
+	@scripts/test package
 
 kernel: ## build a kernel for guests, some 7 minutes; see docs/design/guest.md
 	@$(BIN)/python -I scripts/vm --build

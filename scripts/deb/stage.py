@@ -12,10 +12,13 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Final
 
-from deb import wheels
+from deb import licences, wheels
 from deb.errors import BuildError
 
-COPIED: Final = ("src", "packaging", "docs", "examples", "README.md", "CHANGELOG.md", "SECURITY.md")
+COPIED: Final = (
+    *("src", "packaging", "docs", "examples"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+)
 """What of the checkout is in the package, or needed to make it."""
 
 
@@ -48,6 +51,11 @@ def stage(order: Order, place: Path) -> None:
     _write_changelog(order, place / "debian" / "changelog")
     tree = place / "tree"
     _fill(order.architecture, wheels.PYTHONS, place, tree)
+    with (place / "debian" / "copyright").open("a", encoding="utf-8") as file:
+        file.write("\n" + licences.paragraphs(tree))
+    # What describes a wheel stays for those who look for known faults of libraries; its list of files is not true here.
+    for described in tree.glob("*.dist-info"):
+        (described / "RECORD").unlink()
     running = _running(order.architecture, place, tree)
     _generate(order, running, place / "generated")
     for path in sorted(place.rglob("*"), reverse=True):
@@ -99,11 +107,15 @@ def output(command: list[str]) -> str:
     return done.stdout.strip()
 
 
+def _date(order: Order) -> datetime:
+    return datetime.fromtimestamp(order.epoch, UTC)
+
+
 def _write_changelog(order: Order, path: Path) -> None:
-    date = format_datetime(datetime.fromtimestamp(order.epoch, UTC))
+    date = format_datetime(_date(order))
     path.write_text(
         f"polywan ({order.version}) stable; urgency=medium\n\n"
-        "  * Changes are in /usr/share/doc/polywan/CHANGELOG.md.gz.\n\n"
+        "  * Changes are in /usr/share/doc/polywan/CHANGELOG.md.\n\n"
         f" -- The polywan developers <polywan@localhost>  {date}\n",
         encoding="utf-8",
     )
@@ -113,6 +125,6 @@ def _generate(order: Order, tree: Path, into: Path) -> None:
     """Write what the program says of itself: manual pages, completion, schema."""
     into.mkdir()
     code = "import sys; sys.path[:0] = sys.argv[1:3]; from deb.generate import main; main(*sys.argv[3:])"
-    places = [str(tree), str(order.root / "scripts"), str(into)]
+    places = [str(tree), str(order.root / "scripts"), str(into), f"{_date(order):%Y-%m-%d}"]
     if subprocess.run([sys.executable, "-ISB", "-c", code, *places], check=False).returncode != 0:
         raise BuildError("the manual pages could not be written (see above)")

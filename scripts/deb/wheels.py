@@ -83,7 +83,7 @@ def _contents(archive: zipfile.ZipFile, wheel: str) -> Iterator[tuple[str, bytes
 def _place(path: Path, content: bytes, wheel: str) -> None:
     # What describes a distribution differs between its wheels, each of which is for one Python.
     if any(part.endswith(".dist-info") for part in path.parts):
-        if path.name in {"RECORD", "WHEEL"} or path.exists():
+        if path.exists():
             return
     elif path.exists() and path.read_bytes() != content:
         raise BuildError(f"{wheel}: {path.name} is not the same as in another wheel")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from support.debian_roots import DebianRoot, base
+from support.packages import build
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 SUITES = ("bookworm", "trixie", "sid")
 """With Python 3.11, 3.13, and the newest."""
 
@@ -22,14 +23,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.package)
-
-
-def build(out: Path, *options: str) -> Path:
-    """Return the package of this checkout."""
-    done = subprocess.run(
-        [ROOT / "scripts/package", "--out", out, *options], stdout=subprocess.PIPE, text=True, check=True
-    )
-    return Path(done.stdout.strip())
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +37,14 @@ def deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def later_deb(debian: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("later"), "--version", "9.9.9")
+def later_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same package with a higher version."""
+    place = tmp_path_factory.mktemp("later")
+    subprocess.run(["dpkg-deb", "--raw-extract", deb, place / "all"], check=True)
+    control = place / "all/DEBIAN/control"
+    control.write_text(re.sub(r"(?m)^Version: .*$", "Version: 9.9.9", control.read_text("utf-8")), "utf-8")
+    subprocess.run(["dpkg-deb", "--build", "-z0", place / "all", place / "later.deb"], check=True, capture_output=True)
+    return place / "later.deb"
 
 
 @pytest.fixture(scope="session")
@@ -68,11 +67,38 @@ def fresh_system() -> Callable[[str], Path]:
     return make
 
 
-@pytest.fixture(params=SUITES)
-def system(
-    request: pytest.FixtureRequest, fresh_system: Callable[[str], Path], deb: Path, tmp_path: Path
-) -> DebianRoot:
-    """Return a fresh Debian system, with the package in its /tmp."""
-    system = DebianRoot.begin(fresh_system(request.param), tmp_path)
-    system.put(deb, "tmp/polywan.deb")
-    return system
+@pytest.fixture(scope="session", params=SUITES)
+def suite(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def prepared(
+    fresh_system: Callable[[str], Path], deb: Path, later_deb: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], DebianRoot]:
+    """Return what makes a fresh Debian system that has the packages in its /tmp."""
+
+    def make(suite: str) -> DebianRoot:
+        system = DebianRoot.begin(tmp_path_factory.mktemp(f"fresh-{suite}"), fresh_system(suite))
+        system.put(deb, "tmp/polywan.deb")
+        system.put(later_deb, "tmp/later.deb")
+        return system
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def installed(
+    prepared: Callable[[str], DebianRoot], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[DebianRoot, str]]:
+    """Return what installs the package, once for each suite, with what dpkg says; copy it before you change it."""
+    done: dict[str, tuple[DebianRoot, str]] = {}
+
+    def install(suite: str) -> tuple[DebianRoot, str]:
+        if suite not in done:
+            system = prepared(suite)
+            done[suite] = system, system.run("dpkg --install /tmp/polywan.deb 2>&1").stdout
+        return done[suite]
+
+    return install

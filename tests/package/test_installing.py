@@ -2,45 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
 from support.debian_roots import DebianRoot
 
-INSTALL = "dpkg --install /tmp/polywan.deb"
+WRITE = """printf '[uplinks.fibre]\\ninterface = "eth1"\\n' >/etc/polywan/polywan.toml\n"""
 RECORDS = ("/var/lib/dpkg/", "/var/lib/systemd/deb-systemd-helper-enabled/")
 """Where the system notes what a package had, until it is purged."""
 
-SAMPLE = '[uplinks.fibre]\\ninterface = "eth1"\\n'
+TRAPS = """
+for place in /usr/local/lib/python3.*/dist-packages /usr/lib/python3/dist-packages /root/trap; do
+    mkdir -p $place/pydantic && echo 'raise SystemExit("another pydantic")' >$place/pydantic/__init__.py
+done
+export PYTHONPATH=/root/trap PYTHONHOME=/nonexistent
+"""
 
 
-def test_it_is_installed_without_a_network_and_does_nothing_until_it_is_told_to(system: DebianRoot) -> None:
-    done = system.run(f"{INSTALL}; polywan version; ls /etc/systemd/system/*.wants; id polywan")
-    assert "Next: polywan init, then: systemctl enable --now polywan" in done.stdout
+@pytest.fixture
+def system(installed: Callable[[str], tuple[DebianRoot, str]], suite: str, tmp_path: Path) -> DebianRoot:
+    return installed(suite)[0].copy(tmp_path)
+
+
+def test_it_is_installed_without_a_network_and_does_nothing_until_it_is_told_to(
+    installed: Callable[[str], tuple[DebianRoot, str]], suite: str, system: DebianRoot
+) -> None:
+    assert "Next: polywan init, then: systemctl enable --now polywan" in installed(suite)[1]
+    done = system.run("polywan version; ls /etc/systemd/system/*.wants; id polywan")
     assert "polywan 0." in done.stdout
     assert "polywan.service" not in done.stdout
 
 
-def test_the_installed_command_checks_a_file_with_the_systems_python(system: DebianRoot) -> None:
-    script = f"{INSTALL}; printf '{SAMPLE}' >/etc/polywan/polywan.toml; polywan check; head -1 /usr/bin/polywan"
-    done = system.run(script)
+def test_the_installed_command_works_by_the_systems_python_whatever_else_is_installed_for_it(
+    system: DebianRoot,
+) -> None:
+    done = system.run(f"{WRITE}{TRAPS}polywan check")
     assert "/etc/polywan/polywan.toml: OK (1 uplink, 1 policy, 0 rules)" in done.stdout
-    assert "#!/usr/bin/python3 -IS" in done.stdout
 
 
-def test_what_the_user_installed_for_python_is_neither_used_nor_changed(system: DebianRoot) -> None:
-    spoil = """
-    for place in /usr/local/lib/python3.*/dist-packages /usr/lib/python3/dist-packages /root/trap; do
-        mkdir -p $place/pydantic && echo 'raise SystemExit("the user'"'"'s pydantic")' >$place/pydantic/__init__.py
-    done
-    export PYTHONPATH=/root/trap PYTHONHOME=/nonexistent
-    """
-    done = system.run(f"{INSTALL}; printf '{SAMPLE}' >/etc/polywan/polywan.toml; {spoil}\n polywan check")
-    assert "OK (1 uplink" in done.stdout
+def test_the_lab_of_the_installed_package_keeps_its_promises(system: DebianRoot) -> None:
+    done = system.run("polywan lab --connections 60 --json", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_removal_keeps_the_configuration_and_purge_leaves_nothing(system: DebianRoot) -> None:
-    before = system.files()
-    system.run(f"{INSTALL}; printf '{SAMPLE}' >/etc/polywan/polywan.toml; polywan version; dpkg --remove polywan")
+def test_removal_keeps_the_configuration_and_purge_leaves_nothing(
+    prepared: Callable[[str], DebianRoot], suite: str, system: DebianRoot
+) -> None:
+    before = prepared(suite).files()
+    system.run(f"{WRITE} polywan version; dpkg --remove polywan")
     kept = {path for path in system.files() if "polywan" in path and not path.startswith(RECORDS)}
-    assert kept == {"/etc/polywan", "/etc/polywan/polywan.toml", "/var/lib/polywan"}
+    assert kept == {
+        "/etc/polywan",
+        "/etc/polywan/polywan.toml",
+        "/etc/logcheck/ignore.d.server/polywan",
+        "/var/lib/polywan",
+    }
     system.run("dpkg --purge polywan")
     assert {path: line for path, line in system.files().items() if before.get(path) != line} == {}
     assert system.run("getent passwd polywan", check=False).returncode == 2

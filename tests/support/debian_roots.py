@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polywan"
 
-BROUGHT: Final = "python3,libnftables1,nftables,iproute2,systemd,init-system-helpers"
+BROUGHT: Final = "python3,libnftables1,nftables,iproute2,netbase,systemd,init-system-helpers"
 """What the package depends on: these systems have no network to get it from."""
 
 _ENTER: Final = """
@@ -33,13 +34,14 @@ def base(suite: str) -> Path:
     Raises:
         OSError: it cannot be made here; the text says why.
     """
-    place = CACHE / f"debian-{suite}"
+    name = f"debian-{suite}-{crc32(BROUGHT.encode()):08x}"
+    place = CACHE / name
     if place.is_dir():
         return place
     if (tool := shutil.which("debootstrap")) is None:
         raise OSError("debootstrap is absent (package debootstrap)")
     CACHE.mkdir(parents=True, exist_ok=True)
-    making = CACHE / f"debian-{suite}.{os.getpid()}"
+    making = CACHE / f"{name}.{os.getpid()}"
     command = [tool, "--variant=minbase", f"--include={BROUGHT}", suite, str(making)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
@@ -55,19 +57,23 @@ class DebianRoot:
     """A system that begins as fresh and keeps what is done to it.
 
     Attributes:
-        lower: the fresh one, which stays as it is.
+        below: what it began as, the upper layers first; these stay as they are.
         place: where the differences are.
     """
 
-    lower: Path
+    below: tuple[Path, ...]
     place: Path
 
     @classmethod
-    def begin(cls, lower: Path, place: Path) -> DebianRoot:
-        """Return one that is still fresh."""
+    def begin(cls, place: Path, *below: Path) -> DebianRoot:
+        """Return one that is still as what is below it."""
         for name in ("upper", "work", "root"):
             (place / name).mkdir(parents=True)
-        return cls(lower, place)
+        return cls(below, place)
+
+    def copy(self, place: Path) -> DebianRoot:
+        """Return one that goes on from here, by itself; this one must not change any more."""
+        return DebianRoot.begin(place, self.place / "upper", *self.below)
 
     def put(self, source: Path, target: str) -> None:
         """Copy a file into it, before anything was changed there."""
@@ -84,7 +90,7 @@ class DebianRoot:
         return done
 
     def _entering(self, script: str) -> Sequence[str]:
-        inside = ["sh", "-c", _ENTER, "enter", str(self.lower), str(self.place), script]
+        inside = ["sh", "-c", _ENTER, "enter", ":".join(map(str, self.below)), str(self.place), script]
         return ["unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", *inside]
 
     def files(self) -> dict[str, str]:

@@ -69,8 +69,8 @@ How values are written:
 - Where a list is expected, a single value needs no brackets; only `tiers` always needs both pairs.
 - Names of uplinks and policies: a letter, then up to 30 letters, digits, `_` or `-`.
 
-An editor that supports `#:schema` checks while you type, with the output of
-`python -m polywan.config.reference.json_schema`.
+An editor that supports `#:schema` checks while you type, with `/usr/share/polywan/schema.json` of the Debian package,
+or the output of `python -m polywan.config.reference.json_schema`.
 """
 
 
