@@ -36,6 +36,9 @@ NUMBERS: Final[Mapping[str, tuple[int, ...]]] = {
 }
 """Protocols by the file's name (IANA numbers); each family has an ICMP of its own, and the user means both."""
 
+_IN_NFT: Final[Mapping[str, str]] = {"icmp": "{ icmp, icmpv6 }", "gre": "47"}
+"""Those that nft calls otherwise. What it does not know it looks up in /etc/protocols, which small systems lack."""
+
 MOST_ADDRESSES: Final = 4096
 """Addresses that the set of a rule's domains has room for, in each family."""
 
@@ -161,7 +164,7 @@ def _protocol(name: str | None) -> Condition | None:
     return Condition(
         key="protocol",
         words=f"protocol = {name}",
-        alternatives=_both(f"meta l4proto {'{ icmp, ipv6-icmp }' if name == 'icmp' else name}"),
+        alternatives=_both(f"meta l4proto {_IN_NFT.get(name, name)}"),
         test=lambda p: p.protocol in NUMBERS[name],
     )
 

@@ -21,7 +21,7 @@ def untracked_chains(mask: int) -> dict[str, Chain]:
         mask: bits of the mark that are ours; probes always have one.
     """
     rule = NftRule(
-        f"meta priority 0:{PRIORITY} meta mark & {mask:#010x} != 0 meta l4proto {{ icmp, ipv6-icmp }} notrack",
+        f"meta priority 0:{PRIORITY} meta mark & {mask:#010x} != 0 meta l4proto {{ icmp, icmpv6 }} notrack",
         "a probe that found no room in the table of connections",
     )
     return {"untracked": Chain((rule,), Hook("filter", "output", _RAW))}

@@ -18,7 +18,7 @@ TAKEN: Final = "rt ipsec exists"
 
 _ENDS: Final = "meta l4proto { esp, ah }"
 
-_TUNNELS: Final = "meta l4proto { 4, 41, gre, esp, ah }"
+_TUNNELS: Final = "meta l4proto { 4, 41, 47, esp, ah }"
 """Protocols whose packets carry others, between two ends that know each other: IPIP, 6in4, GRE, IPsec."""
 
 
