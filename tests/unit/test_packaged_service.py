@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from polywan.core.engine.agenda import RESYNC
+
 SERVICE = Path(__file__).parents[2] / "packaging" / "polywan.service"
+GENERATOR = SERVICE.with_name("polywan-generator")
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -19,9 +24,34 @@ def can_analyze() -> bool:
 
 
 @pytest.mark.skipif(not can_analyze(), reason="tool missing: systemd-analyze 250 or newer (package systemd)")
-def test_the_service_is_sandboxed_to_an_exposure_of_at_most_2_5() -> None:
-    done = analyze("security", "--offline=true", "--no-pager", "--threshold=25", str(SERVICE))
+def test_the_service_is_sandboxed_to_an_exposure_of_at_most_2_0() -> None:
+    done = analyze("security", "--offline=true", "--no-pager", "--threshold=20", str(SERVICE))
     assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
+def test_the_watchdog_outlasts_one_failed_pass_where_passes_are_rarest() -> None:
+    (seconds,) = re.findall(r"^WatchdogSec=(\d+)$", SERVICE.read_text("utf-8"), re.MULTILINE)
+    assert int(seconds) >= 2 * max(RESYNC)
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        ("systemd 252 (252.39-1~deb12u2)", ""),
+        ("systemd 253", "notify-reload"),
+        ("systemd 255 (255.4-1ubuntu8)\n+PAM", "notify-reload"),
+        ("systemd 260~rc1 (260~rc1-1)", "notify-reload"),
+        ("something else", ""),
+    ],
+)
+def test_the_type_is_raised_where_systemd_knows_the_better_one(tmp_path: Path, version: str, kind: str) -> None:
+    tool = tmp_path / "systemctl"
+    tool.write_text(f"#!/bin/sh\ncat <<'end'\n{version}\nend\n")
+    tool.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run([GENERATOR, tmp_path / "normal", tmp_path / "early", tmp_path / "late"], env=path, check=True)
+    written = [line for file in tmp_path.rglob("*.conf") for line in file.read_text("utf-8").splitlines()]
+    assert written == (["[Service]", f"Type={kind}", "ReloadSignal=SIGCONT"] if kind else [])
 
 
 def test_stopping_the_service_leaves_the_kernel_forwarding() -> None:
