@@ -22,7 +22,7 @@ imports: ## check who imports whom
 	$(BIN)/lint-imports
 
 test: ## run the tests that need no network: unit, golden, scenario, property, contract
-	$(BIN)/pytest -m "not netns and not guest and not package" --numprocesses auto
+	$(BIN)/pytest -m "not netns and not guest and not package and not machine" --numprocesses auto
 
 test-netns: ## run the tests that send real packets, in private namespaces
 	@scripts/test netns

@@ -143,6 +143,8 @@ package_of() {
     *:iptables-nft-restore) echo iptables ;;
     apt-get:dpkg-buildpackage) echo dpkg-dev ;;
     apt-get:dh) echo debhelper ;;
+    pacman:systemd-nspawn) echo systemd ;;
+    *:systemd-nspawn) echo systemd-container ;;
     apt-get:libnftables | none:libnftables) echo libnftables1 ;;
     pacman:libnftables | apk:libnftables) echo nftables ;;
     dnf:libnftables) echo nftables-libs ;;
