@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
-CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polywan"
-
-BROUGHT: Final = "python3,libnftables1,nftables,iproute2,netbase,systemd,init-system-helpers"
-"""What the package depends on: these systems have no network to get it from."""
+from support.machine.trees import TreeError, make, tree
 
 _ENTER: Final = """
 set -e
@@ -34,22 +29,11 @@ def base(suite: str) -> Path:
     Raises:
         OSError: it cannot be made here; the text says why.
     """
-    name = f"debian-{suite}-{crc32(BROUGHT.encode()):08x}"
-    place = CACHE / name
-    if place.is_dir():
-        return place
-    if (tool := shutil.which("debootstrap")) is None:
-        raise OSError("debootstrap is absent (package debootstrap)")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    making = CACHE / f"{name}.{os.getpid()}"
-    command = [tool, "--variant=minbase", f"--include={BROUGHT}", suite, str(making)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode != 0:
-        shutil.rmtree(making, ignore_errors=True)
-        raise OSError(f"debootstrap could not make {suite}: {done.stdout.splitlines()[-1:]}")
-    shutil.rmtree(making / "var/cache/apt", ignore_errors=True)
-    making.rename(place)
-    return place
+    try:
+        make(suite)
+        return tree(suite)
+    except TreeError as error:
+        raise OSError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +41,19 @@ class DebianRoot:
     """A system that begins as fresh and keeps what is done to it.
 
     Attributes:
-        below: what it began as, the upper layers first; these stay as they are.
+        lower: the fresh one, which stays as it is.
         place: where the differences are.
     """
 
-    below: tuple[Path, ...]
+    lower: Path
     place: Path
 
     @classmethod
-    def begin(cls, place: Path, *below: Path) -> DebianRoot:
-        """Return one that is still as what is below it."""
+    def begin(cls, lower: Path, place: Path) -> DebianRoot:
+        """Return one that is still fresh."""
         for name in ("upper", "work", "root"):
             (place / name).mkdir(parents=True)
-        return cls(below, place)
-
-    def copy(self, place: Path) -> DebianRoot:
-        """Return one that goes on from here, by itself; this one must not change any more."""
-        return DebianRoot.begin(place, self.place / "upper", *self.below)
+        return cls(lower, place)
 
     def put(self, source: Path, target: str) -> None:
         """Copy a file into it, before anything was changed there."""
@@ -90,7 +70,7 @@ class DebianRoot:
         return done
 
     def _entering(self, script: str) -> Sequence[str]:
-        inside = ["sh", "-c", _ENTER, "enter", ":".join(map(str, self.below)), str(self.place), script]
+        inside = ["sh", "-c", _ENTER, "enter", str(self.lower), str(self.place), script]
         return ["unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", *inside]
 
     def files(self) -> dict[str, str]:
