@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 from collections.abc import Callable
 from ipaddress import ip_address
 
@@ -52,9 +53,14 @@ def test_the_service_is_ready_once_its_rules_are_in_force(box: Box) -> None:
     assert "table inet polywan\n" in box.machine.run("nft", "list", "tables").stdout
 
 
-def test_the_daemon_is_an_ordinary_user_with_two_capabilities_and_no_way_to_more(box: Box) -> None:
+def process_status(box: Box) -> dict[str, list[str]]:
+    """What the kernel says of the daemon (proc_pid_status(5))."""
     lines = box.machine.run("cat", f"/proc/{box.pid}/status").stdout.splitlines()
-    status = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+    return {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def test_the_daemon_is_an_ordinary_user_with_two_capabilities_and_no_way_to_more(box: Box) -> None:
+    status = process_status(box)
     polywan = box.machine.run("id", "--user", "polywan").stdout.strip()
     assert status["Uid"] == [polywan] * 4 != ["0"] * 4
     both, inherited = 1 << NET_ADMIN | 1 << NET_RAW, 1 << NET_RAW
@@ -81,6 +87,11 @@ def test_of_the_kernels_settings_the_service_can_write_those_of_the_network_only
 
 def test_the_type_is_notify_reload_where_systemd_knows_it(box: Box) -> None:
     assert box.machine.show(SERVICE, "Type") == ("notify-reload" if has_notify_reload(box) else "notify")
+
+
+def test_the_daemon_takes_the_reload_signal_without_which_new_versions_of_systemd_refuse_it(box: Box) -> None:
+    handled = int(process_status(box)["SigCgt"][0], 16)
+    assert handled >> signal.SIGCONT - 1 & 1
 
 
 @pytest.fixture(scope="module")

@@ -320,6 +320,8 @@ async def _serve(loaded: Loaded, places: Places, held: DirectoryLock) -> None:
         task.add_done_callback(tasks.discard)
 
     loop.add_signal_handler(signal.SIGHUP, hangup)
+    # Announces a reload that `polywan reload` then makes (packaging/polywan-generator); systemd wants a handler.
+    loop.add_signal_handler(signal.SIGCONT, lambda: None)
     try:
         await service.begin(loaded)
         await _until_stopped(daemon, service, places, held)
