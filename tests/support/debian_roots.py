@@ -41,19 +41,23 @@ class DebianRoot:
     """A system that begins as fresh and keeps what is done to it.
 
     Attributes:
-        lower: the fresh one, which stays as it is.
+        below: what it began as, the upper layers first; these stay as they are.
         place: where the differences are.
     """
 
-    lower: Path
+    below: tuple[Path, ...]
     place: Path
 
     @classmethod
-    def begin(cls, lower: Path, place: Path) -> DebianRoot:
-        """Return one that is still fresh."""
+    def begin(cls, place: Path, *below: Path) -> DebianRoot:
+        """Return one that is still as what is below it."""
         for name in ("upper", "work", "root"):
             (place / name).mkdir(parents=True)
-        return cls(lower, place)
+        return cls(below, place)
+
+    def copy(self, place: Path) -> DebianRoot:
+        """Return one that goes on from here, by itself; this one must not change any more."""
+        return DebianRoot.begin(place, self.place / "upper", *self.below)
 
     def put(self, source: Path, target: str) -> None:
         """Copy a file into it, before anything was changed there."""
@@ -70,7 +74,7 @@ class DebianRoot:
         return done
 
     def _entering(self, script: str) -> Sequence[str]:
-        inside = ["sh", "-c", _ENTER, "enter", str(self.lower), str(self.place), script]
+        inside = ["sh", "-c", _ENTER, "enter", ":".join(map(str, self.below)), str(self.place), script]
         return ["unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", *inside]
 
     def files(self) -> dict[str, str]:
