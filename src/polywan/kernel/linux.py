@@ -57,7 +57,7 @@ class LinuxKernel:
 
     Args:
         trials: find out what the kernel can do by transactions of nft that come to nothing, which loads modules;
-            without them it counts as having no flowtable.
+            without them it counts as having no flowtable, and libnftables as storing numbers in the usual order.
 
     Raises:
         KernelError: no netlink socket could be opened.
@@ -68,6 +68,7 @@ class LinuxKernel:
         self._nft = Nftables()
         self._clients = AffinityMaps()
         self._flowtable: bool | None = None if trials else False
+        self._swapped_keys: bool | None = None if trials else False
         self._watchers = filter_rules.Watchers(foreign_chains.OURS)
         self._vanished = ForgottenConnections()
         self._listener = NewConnectionListener(self._vanished)
@@ -89,6 +90,8 @@ class LinuxKernel:
         routes = self._route.foreign_routes(theirs, names)
         if self._flowtable is None:
             self._flowtable = requirements.has_flowtable(self._nft)
+        if self._swapped_keys is None:
+            self._swapped_keys = requirements.swaps_keys(self._nft)
         return Observed(
             links=links_by_name(links),
             addresses=addresses,
@@ -97,6 +100,7 @@ class LinuxKernel:
             parts=routes.parts,
             sessions=pppoe.carriers(),
             flowtable=self._flowtable,
+            swapped_keys=self._swapped_keys,
             watching=self._watchers.reason() if self._flowtable else "",
             xfrm=sysctl.read("net/core/xfrm_acq_expires") is not None,
             ipsec=ipsec.in_use(),

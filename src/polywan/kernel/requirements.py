@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.net import FAMILIES, Family
-from polywan.core.ruleset.model import Chain, Hook, NftFlowtable, NftRule, NftTable, held_texts
+from polywan.core.ruleset.model import HELD, Chain, Hook, Key, NftFlowtable, NftRule, NftTable, held_texts
+from polywan.core.ruleset.policies import KEY_CHECK, keys_swapped
 from polywan.kernel import sysctl
 from polywan.kernel.conntrack import table as conntrack
 from polywan.kernel.netlink import nexthops as nh
@@ -16,6 +20,7 @@ from polywan.kernel.netlink import policy_rules
 from polywan.kernel.netlink import rtnetlink as rt
 from polywan.kernel.netlink.socket import NetlinkSocket
 from polywan.kernel.nft.libnftables import Nftables
+from polywan.kernel.nft.reader import verdicts
 
 _CAP_NET_ADMIN: Final = 12
 _CHECK_TABLE: Final = "inet polywan_requirements_check"
@@ -72,6 +77,7 @@ def has_net_admin(status: Path = Path("/proc/thread-self/status")) -> bool:
 
 
 def _nftables(nft: Nftables) -> Iterator[str]:
+    lacking = False
     for hook, expression, what, options in _EXPRESSIONS:
         try:
             attempt(nft, hook, expression)
@@ -79,7 +85,65 @@ def _nftables(nft: Nftables) -> Iterator[str]:
             yield str(e)
             return
         except KernelError as e:
+            lacking = True
             yield f"{what} (kernel option {options}): {e}"
+    if not lacking:
+        yield from missing_key_order(nft)
+
+
+def missing_key_order(nft: Nftables) -> Iterator[str]:
+    """Yield what is wrong when neither byte order of keys leads to what the kernel looks up."""
+    try:
+        found = stored_keys(nft)
+    except KernelError as e:
+        yield f"nftables maps from numbers to chains: {e}"
+        return
+    if keys_swapped(found) is None:
+        keys = " and ".join(map(str, found)) or "nothing"
+        yield (
+            "a version of libnftables that stores slots as the kernel looks them up "
+            f"(for 1 and {1 << 24}, the installed one stores {keys}: "
+            "every new connection would take the first uplink; install another version: 1.0.6, 1.1.3 and 1.1.7 work)"
+        )
+
+
+def stored_keys(nft: Nftables) -> dict[Key, str]:
+    """Return what the kernel holds after `KEY_CHECK` was written; nothing of it stays.
+
+    Raises:
+        MissingFeature: libnftables is not there.
+        KernelError: nft or the kernel refused, or the process may not ask.
+    """
+    # One transaction cannot tell. Another process may ask at the same time, so each has a table of its own.
+    name = f"{_CHECK_TABLE}_{os.getpid()}"
+    table = NftTable(chains={}, maps={"slots": KEY_CHECK})
+    try:
+        nft.run(table.render(name, HELD))
+    except KernelError:  # before Linux 5.12 no table goes with its process
+        nft.run(table.render(name))
+    try:
+        return verdicts(name, "slots")
+    finally:
+        with suppress(KernelError):
+            nft.run(f"delete table {name}\n")
+
+
+def swaps_keys(nft: Nftables) -> bool:
+    """True when numbers have to be written in the other byte order; False also for who may not ask, or has no library.
+
+    Raises:
+        KernelError: nft or the kernel refused. A guess could lead all new connections to one uplink.
+    """
+    if not has_net_admin():
+        return False
+    try:
+        return keys_swapped(stored_keys(nft)) is True
+    except MissingFeature:
+        return False
+    except KernelError as e:
+        if e.errno != errno.EPERM:
+            raise
+        return False
 
 
 def has_flowtable(nft: Nftables) -> bool:

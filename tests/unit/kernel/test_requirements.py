@@ -9,6 +9,8 @@ import pytest
 
 from polywan.core.errors import KernelError, MissingFeature
 from polywan.core.plan.plan import NftBatch, Plan
+from polywan.core.ruleset.model import Key
+from polywan.core.ruleset.policies import KEY_CHECK
 from polywan.kernel import requirements
 from polywan.kernel.conntrack import table as conntrack
 from polywan.kernel.linux import LinuxKernel
@@ -88,10 +90,47 @@ def test_absent_connection_tracking_is_named_with_its_kernel_option(monkeypatch:
         raise KernelError("read connections", errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(requirements, "has_net_admin", lambda: True)
+    monkeypatch.setattr(requirements, "stored_keys", lambda _: KEY_CHECK.elements)
     monkeypatch.setattr(conntrack, "reachable", refuse)
     with NetlinkSocket(ROUTE) as netlink:
         (line,) = requirements.missing(netlink, RefusesExpression("nothing of the kind"))
     assert "CONFIG_NF_CT_NETLINK" in line
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [({}, "stores nothing:"), ({7: "accept", 9: "drop"}, "stores 7 and 9:"), ({1: ""}, "stores 1:")],
+)
+def test_a_library_whose_slots_the_kernel_would_not_find_is_named_with_the_consequence_and_the_cure(
+    monkeypatch: pytest.MonkeyPatch, stored: dict[Key, str], shown: str
+) -> None:
+    monkeypatch.setattr(requirements, "has_net_admin", lambda: True)
+    monkeypatch.setattr(requirements, "stored_keys", lambda _: stored)
+    (line,) = requirements.missing_key_order(Nftables())
+    assert shown in line
+    assert "every new connection would take the first uplink; install another version" in line
+    assert not requirements.swaps_keys(Nftables())
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_library_of_either_byte_order_is_used(monkeypatch: pytest.MonkeyPatch, *, swapped: bool) -> None:
+    stored = dict(zip(KEY_CHECK.elements, reversed([*KEY_CHECK.elements.values()]), strict=True))
+    monkeypatch.setattr(requirements, "has_net_admin", lambda: True)
+    monkeypatch.setattr(requirements, "stored_keys", lambda _: stored if swapped else KEY_CHECK.elements)
+    assert list(requirements.missing_key_order(Nftables())) == []
+    assert requirements.swaps_keys(Nftables()) is swapped
+
+
+def test_a_question_that_the_kernel_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Nftables) -> None:
+        raise KernelError("nft", errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(requirements, "has_net_admin", lambda: True)
+    monkeypatch.setattr(requirements, "stored_keys", refuse)
+    (line,) = requirements.missing_key_order(Nftables())
+    assert line.startswith("nftables maps from numbers to chains: ")
+    with pytest.raises(KernelError):  # and never guessed
+        requirements.swaps_keys(Nftables())
 
 
 def test_a_text_with_a_nul_never_reaches_the_library() -> None:

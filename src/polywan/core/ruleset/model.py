@@ -98,10 +98,16 @@ class NftSet:
 
 @dataclass(frozen=True, slots=True)
 class NftMap:
-    """A named map; `type` is its declaration, as ``type ifname : verdict``; values are nft text."""
+    """A named map; values are nft text.
+
+    Attributes:
+        type: its declaration, as ``type ifname : verdict``.
+        swapped: libnftables stores its numbers in the other byte order, so they are written in that order, too.
+    """
 
     type: str
     elements: Mapping[Key, str] = field(default_factory=dict)
+    swapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +317,7 @@ def _filled(sets: Mapping[str, NftSet], maps: Mapping[str, NftMap]) -> Iterator[
         elements = f"{quote}, {quote}".join(map(str, _ordered(nftset.elements)))
         yield from _block("set", name, nftset.type, f"{quote}{elements}{quote}" if elements else "")
     for name, nftmap in maps.items():
-        yield from _block("map", name, nftmap.type, _pairs(nftmap.elements, nftmap.type))
+        yield from _block("map", name, nftmap.type, _pairs(nftmap))
 
 
 def _ordered(keys: Iterable[Key]) -> list[Key]:
@@ -319,8 +325,13 @@ def _ordered(keys: Iterable[Key]) -> list[Key]:
     return [*sorted(key for key in keys if isinstance(key, int)), *names]
 
 
-def _pairs(elements: Mapping[Key, str], declaration: str) -> str:
-    return ", ".join(f"{render_key(k, declaration)} : {elements[k]}" for k in _ordered(elements))
+def _pairs(nftmap: NftMap) -> str:
+    written = {k: _swapped(k) if nftmap.swapped and isinstance(k, int) else k for k in _ordered(nftmap.elements)}
+    return ", ".join(f"{render_key(text, nftmap.type)} : {nftmap.elements[k]}" for k, text in written.items())
+
+
+def _swapped(number: int) -> int:
+    return int.from_bytes(number.to_bytes(4, "little"), "big")
 
 
 def _block(word: str, name: str, declaration: str, elements: str) -> list[str]:

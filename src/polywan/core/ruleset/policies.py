@@ -12,7 +12,7 @@ Each policy is one chain. Whatever its algorithm, it ends in a chain that sets t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -31,6 +31,11 @@ CLIENTS: Final = 65536
 
 PAIRS: Final = ".pairs"
 """Ending of the names of maps whose key is client and server; no policy's name holds a dot."""
+
+_SLOTS: Final = f"typeof numgen inc mod {MAX_SLOTS} : verdict; size {MAX_SLOTS};"
+
+KEY_CHECK: Final = NftMap(_SLOTS, {1: "accept", 1 << 24: "drop"})
+"""A map of slots that shows the byte order in which libnftables stores its keys (`keys_swapped`)."""
 
 _HASHED: Final = {
     "source": ("saddr",),
@@ -72,8 +77,9 @@ def policy_maps(inputs: RulesetInput) -> dict[str, NftMap]:
         elif policy.algorithm != "multipath":
             word = _verb(policy, family)
             maps[slot_map(name, family)] = NftMap(
-                f"typeof numgen inc mod {MAX_SLOTS} : verdict; size {MAX_SLOTS};",
+                _SLOTS,
                 {i: f"{word}{choice.members[m][0]}" for i, m in enumerate(slots_of(policy, family, choice))},
+                swapped=inputs.observed.swapped_keys,
             )
         if (affinity := affinity_in(policy, family)) is not None:
             serving: dict[Key, str] = {int(inputs.numbers[n].mark): f"jump mark_{n}" for n, _ in choice.members}
@@ -87,6 +93,17 @@ def policy_maps(inputs: RulesetInput) -> dict[str, NftMap]:
             f"type mark : verdict; {ROOM}", {int(n.mark): f"goto by_{p}" for p, n in sprayed.items()}
         )
     return maps
+
+
+def keys_swapped(stored: Mapping[Key, str]) -> bool | None:
+    """Return whether keys have to be written in the other byte order; None when that would not help either.
+
+    libnftables 1.0.6 and 1.1.3 store a key in the order in which `numgen` and `jhash` look it up. 1.1.7 does not.
+
+    Args:
+        stored: what the kernel holds after `KEY_CHECK` was written.
+    """
+    return {"accept": False, "drop": True}.get(stored.get(1, ""))
 
 
 def slot_map(policy: str, family: Family) -> str:

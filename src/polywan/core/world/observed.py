@@ -126,6 +126,7 @@ class Observed:
         parts: these routes.
         sessions: links that carry PPPoE sessions.
         flowtable: the kernel has flowtables.
+        swapped_keys: libnftables stores the numbers of slots in the other byte order (`policies.keys_swapped`).
         watching: why another program has to see every packet that is forwarded, for people; empty when none has to.
         leases: by link, what a DHCP client knows of a router that no default route leads to.
         routers: those of uplinks that share their device, as far as their hardware addresses are known.
@@ -143,6 +144,7 @@ class Observed:
     parts: tuple[WideRoute, ...] = ()
     sessions: frozenset[str] = frozenset()
     flowtable: bool = False
+    swapped_keys: bool = False
     watching: str = ""
     leases: Mapping[str, Lease] = field(default_factory=dict)
     routers: tuple[Router, ...] = ()

@@ -23,8 +23,11 @@ _NUMBER: Final = struct.Struct(">i")
 VERDICTS: Final = 0xFFFF_FF00
 """Type of a map's values (NFT_DATA_VERDICT)."""
 
+INTEGER: Final = 4
+"""Type of the keys of a map of slots."""
+
 KEY_TYPES: Final[dict[int, tuple[int, Callable[[bytes], Key]]]] = {
-    4: (4, u32),  # integer, of `numgen`
+    INTEGER: (4, u32),  # of `numgen`
     5: (16, text),  # string, of `fib … oifname`
     7: (4, lambda value: str(IPv4Address(value))),
     8: (16, lambda value: str(IPv6Address(value))),

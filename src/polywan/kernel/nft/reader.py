@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from polywan.core.ruleset.model import TABLE, ChainState, Hook, Key, unread
 from polywan.kernel.netlink.lending import netfilter
 from polywan.kernel.netlink.socket import NetlinkSocket, attribute, attributes, text
-from polywan.kernel.nft.elements import KEY_TYPES, VERDICTS, decode
+from polywan.kernel.nft.elements import INTEGER, KEY_TYPES, VERDICTS, decode
 
 TABLE_NAME: Final = TABLE.split()[1]
 """Name of our table; its family is inet."""
@@ -81,14 +81,29 @@ def read() -> TableSummary | None:
     )
 
 
+def verdicts(table: str, name: str) -> dict[Key, str]:
+    """Return the elements of a verdict map of numbers.
+
+    Args:
+        table: family and name of its table; the family is inet.
+        name: the map's.
+
+    Raises:
+        KernelError: the kernel refused, or there is none.
+    """
+    with netfilter() as netlink:
+        theirs = _INET + attribute(_OF_TABLE, table.split()[1].encode() + b"\0")
+        return _elements(netlink, theirs, _Shape(name, is_map=True, key_type=INTEGER, simple=True))
+
+
 def _dormant(body: bytes) -> bool:
     found = attributes(body, 4)
     flags = int.from_bytes(found.get(_TABLE_FLAGS, b""), "big")
     return text(found.get(_TABLE_NAME, b"")) == TABLE_NAME and bool(flags & _DORMANT)
 
 
-def _elements(netlink: NetlinkSocket, ours: bytes, shape: _Shape) -> dict[Key, str]:
-    found = netlink.snapshot(_GET_ELEMENTS, ours + attribute(_SET_NAME, shape.name.encode() + b"\0"))
+def _elements(netlink: NetlinkSocket, table: bytes, shape: _Shape) -> dict[Key, str]:
+    found = netlink.snapshot(_GET_ELEMENTS, table + attribute(_SET_NAME, shape.name.encode() + b"\0"))
     return dict(pair for message in found for pair in decode(message.body, shape.key_type))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +22,16 @@ def table(**policy: Any) -> NftTable:
     return daemon.state.decision.desired.nft
 
 
+def in_other_order(text: str) -> str:
+    """Read the keys of slots as libnftables 1.1.7 stores them."""
+    slots = re.compile(r"(?<=typeof numgen inc mod 1024 : verdict; size 1024;\n\t\telements = ).*")
+    return slots.sub(lambda elements: re.sub(r"\d+(?= :)", _other_order, elements[0]), text)
+
+
+def _other_order(key: re.Match[str]) -> str:
+    return str(int.from_bytes(int(key[0]).to_bytes(4, "big"), "little"))
+
+
 def lines(table: NftTable, chain: str) -> list[str]:
     return [rule.text for rule in table.chains[chain].rules]
 
@@ -27,6 +39,18 @@ def lines(table: NftTable, chain: str) -> list[str]:
 def test_a_hash_has_a_seed_that_is_written_down() -> None:
     text = lines(table(algorithm="source"), "policy_default")[0]
     assert "jhash ip saddr mod 1024 seed 0x706f6c79 vmap @slots_4_default" in text
+
+
+@pytest.mark.parametrize("algorithm", ["weighted", "random", "source", "connection"])
+def test_keys_are_written_so_that_a_library_of_the_other_byte_order_stores_the_same_table(algorithm: str) -> None:
+    policy = config(2, policies={"default": {"tiers": [["u1", "u2"]], "algorithm": algorithm}})
+    usual, other = (
+        Engine(policy, replace(world(2), swapped_keys=swapped)).state.decision.desired for swapped in (False, True)
+    )
+    assert usual is not None
+    assert other is not None
+    assert state_of(other.nft) == state_of(usual.nft)
+    assert in_other_order(other.nft.render()) == usual.nft.render() != other.nft.render()
 
 
 def test_random_draws_from_the_same_slots_as_weighted() -> None:
