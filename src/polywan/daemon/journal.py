@@ -47,7 +47,7 @@ _TYPES: Final = {"id": "INTEGER PRIMARY KEY", "lasted_s": "REAL", "rx_bytes": "I
 _LISTED: Final = ", ".join(_COLUMNS)
 _INSERT: Final = f"INSERT OR IGNORE INTO entries (unix, {_LISTED}) VALUES ({', '.join('?' * (1 + len(_COLUMNS)))})"  # noqa: S608 - names of our own
 
-_MIGRATIONS: Final = (
+_MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         f"CREATE TABLE entries (unix REAL, {', '.join(f'{name} {_TYPES.get(name, _TEXT)}' for name in _COLUMNS)})",
         "CREATE TABLE standings (uplink TEXT PRIMARY KEY, document TEXT)",
@@ -198,9 +198,8 @@ class Journal:
             (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if version < 0 or (tables and not version):
                 raise files.ForeignError(errno.EPROTO, f"is of another version ({version})", str(self._path))
-            if not version:
-                self._database.execute(f"PRAGMA application_id = {self.name}")
-            migrate(self._database, version, _MIGRATIONS)
+            first, *later = _MIGRATIONS
+            migrate(self._database, version, ((*first, f"PRAGMA application_id = {self.name}"), *later))
             (self.name,) = self._database.execute("PRAGMA application_id").fetchone()
         return self._database
 
