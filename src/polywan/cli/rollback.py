@@ -81,6 +81,7 @@ def difference(before: dict[str, str], after: dict[str, str]) -> list[str]:
 
     found: list[str] = []
     for name in dict.fromkeys((*before, *after)):
-        old, new = (files.get(name, "").splitlines() for files in (before, after))
+        # Not by splitlines: the ends of lines may be all that differs.
+        old, new = (files[name].split("\n") if name in files else [] for files in (before, after))
         found += difflib.unified_diff(old, new, f"{name} (now)", f"{name} (then)", lineterm="")
     return [printable(line, keep="\t") for line in found]

@@ -63,7 +63,7 @@ def added(entries: Sequence[Entry], new: Entry) -> tuple[Entry, ...]:
     for entry in (new, *entries)[:MOST_KEPT]:
         size = sum(map(len, entry.files.values())) if entry.files is not None else 0
         fits = size <= room
-        room -= size if fits else room
+        room -= size if fits else 0
         found.append(entry if fits else replace(entry, files=None))
     return tuple(found)
 

@@ -34,6 +34,11 @@ def test_the_oldest_texts_go_when_there_is_no_room() -> None:
     assert [one.kept for one in shown(found)] == [True, True, False]
 
 
+def test_a_text_that_is_too_large_takes_no_room_from_others() -> None:
+    found = added(added((), entry("a", 1.0)), entry("x" * (TEXT_KEPT + 1), 2.0))
+    assert [one.kept for one in shown(found)] == [False, True]
+
+
 def test_what_is_stored_is_restored() -> None:
     found = added(added((), entry("a", 1.0)), entry("x" * (TEXT_KEPT + 1), 2.0))
     assert restored(json.loads(json.dumps(stored(found)))) == found
