@@ -267,9 +267,58 @@ def test_rollback_goes_back_to_what_was_in_force(trying: Trying) -> None:
     assert trying.daemon.client.ask(calls.HISTORY, Nothing()).entries[0].how == "rollback"
 
 
+@pytest.mark.parametrize("text", ["[half", "[uplinks.isp1]\ninterface = 'wan1'\n"], ids=["bad", "good"])
+def test_what_is_edited_meanwhile_neither_stops_a_rollback_nor_comes_into_force(trying: Trying, text: str) -> None:
+    client = trying.begin(str(trying.new), "--timeout", "10")
+    trying.daemon.config.write_text(text)
+    refused = trying.run("confirm", "--here")
+    assert refused.returncode == 1
+    assert str(trying.daemon.config) in refused.stderr
+    _, err = client.communicate(timeout=40)
+    assert client.returncode == 8, err
+    assert trying.weights() == [1, 1, 1]
+    assert trying.daemon.config.read_text() == text
+    assert not trying.place.record.exists()
+
+
+def test_another_file_that_is_edited_meanwhile_is_named_and_nothing_is_confirmed(trying: Trying) -> None:
+    client = trying.begin(str(trying.new), "--timeout", "30")
+    other = trying.place.path("conf.d/a.toml")
+    other.parent.mkdir()
+    other.write_text("[uplinks.isp2]\nweight = 9\n")
+    refused = trying.run("confirm", "--here")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"changed since the trial began: {other}; nothing was confirmed" in refused.stderr
+    assert trying.daemon.config.read_text() == trying.old
+    other.unlink()
+    assert trying.run("confirm", "--here").returncode == 0
+    assert client.wait(20) == 0
+
+
+@pytest.mark.parametrize("delay", [0.25, 0.5, 0.75, 1.0, 1.5, 2.0])
+def test_ctrl_c_at_any_moment_leaves_the_old_one(trying: Trying, wait_for: WaitFor, delay: float) -> None:
+    client = trying.start(str(trying.new), "--timeout", "60", "--json")
+    time.sleep(delay)  # any moment will do
+    client.send_signal(signal.SIGINT)
+    out, err = client.communicate(timeout=40)
+    assert client.returncode in {8, 130}, err
+    assert client.returncode == 130 or json.loads(out)["reason"].startswith("interrupted by ")
+    assert client.returncode == 8 or "on trial" not in err
+    assert_old(trying)
+
+
 def assert_old(trying: Trying) -> None:
     """What was in force is, and nothing is left of the trial."""
     assert trying.weights() == [1, 1, 1]
     assert trying.daemon.config.read_text() == trying.old
     assert not trying.place.record.exists()
     assert trying.run("plan", "--config", str(trying.daemon.config)).stdout == "nothing to change\n"
+
+
+def test_the_exit_code_is_8_also_where_nobody_reads(trying: Trying) -> None:
+    client = trying.begin(str(trying.new), "--timeout", "10")
+    assert client.stdout is not None
+    client.stdout.close()
+    assert client.wait(40) == 8
+    client.stdout = None
+    assert_old(trying)

@@ -14,7 +14,7 @@ from polywan.core.trial.texts import digest_of
 from support.examples import examples
 from support.trials import Crash, TrialWorld
 
-TEXTS = ["# one\n", "# two\n", "# three\n"]
+TEXTS = [f'[uplinks.u1]\ninterface = "wan1"\nweight = {weight}\n' for weight in (1, 2, 3)]
 ACTS = st.one_of(
     st.tuples(st.just("try"), st.sampled_from(TEXTS)),
     st.tuples(st.just("edit"), st.sampled_from(TEXTS)),
@@ -91,8 +91,25 @@ class Life:
             with suppress(PolywanError):
                 world.supervise()
         world.daemon.start()
-        with suppress(PolywanError):
-            world.tidy()
+        for work in (world.supervise, world.tidy):
+            with suppress(PolywanError):
+                work()
+
+
+def test_a_life_without_accidents_is_one(tmp_path: Path) -> None:
+    # The laws below overlook refusals: they would hold of a world in which nothing ever begins.
+    world = TrialWorld(tmp_path, TEXTS[0])
+    with world.entered():
+        world.attempt(TEXTS[1])
+        assert (world.daemon.in_force["polywan.toml"], world.place.file.read_text()) == (TEXTS[1], TEXTS[0])
+        world.confirm()
+        assert (world.daemon.in_force["polywan.toml"], world.place.file.read_text()) == (TEXTS[1], TEXTS[1])
+        world.place.file.write_text(TEXTS[2])
+        world.attempt(None)
+        world.daemon.kill()
+        world.supervise()
+        assert (world.daemon.in_force["polywan.toml"], world.place.file.read_text()) == (TEXTS[1], TEXTS[1])
+        assert world.place.pending() is None
 
 
 @given(LIVES)

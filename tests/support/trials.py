@@ -74,15 +74,18 @@ class MemoryDaemon:
             case calls.CONFIRM:
                 return self._confirm(asked.id)
             case calls.ROLL_BACK:
-                self.in_force = self.confirmed = self._place.texts()
+                if self.pending is not None:
+                    self.in_force = self.confirmed
                 self._over(asked.id, confirmed=False)
         return self.state()
 
     def _confirm(self, trial: str) -> TrialState:
         there = self._place.texts()
-        if self.pending is not None and different(self.in_force, there):
+        if self.pending is None:
+            self.in_force = there
+        elif any(there.get(name) != self.in_force.get(name) for name in different(self.confirmed, self.in_force)):
             raise ControlError("the place says something else", 409)
-        self.in_force = self.confirmed = there
+        self.confirmed = self.in_force
         self._over(trial, confirmed=True)
         return self.state()
 

@@ -117,20 +117,20 @@ def main() -> None:
         click.echo(str(error), err=True)
         sys.exit(exit_code(error))
     except BrokenPipeError:
-        _drop_output()
+        drop_output()
         sys.exit(0)
     except SystemExit:
         # When nobody reads on, as in `polywan events | head`, click ends like this and changes the output.
         if sys.stdout is output:
             raise
-        _drop_output()
+        drop_output()
         sys.exit(0)
     except Exception as error:
         # An isolated Python, as in the Debian package, has not looked at it.
         if sys.flags.dev_mode or os.environ.get("PYTHONDEVMODE"):
             raise
         click.echo(_unexpected(error), err=True)
-        _drop_output()
+        drop_output()
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -143,7 +143,7 @@ def _unexpected(error: Exception) -> str:
     return f"internal error in polywan ({text}); PYTHONDEVMODE=1 polywan … shows where"
 
 
-def _drop_output() -> None:
+def drop_output() -> None:
     """Let nobody try to write what is left: Python would at its end, and complain."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())

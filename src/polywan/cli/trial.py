@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from polywan.cli import options
+from polywan.cli import drop_output, options
 from polywan.client import runtime_dir as resolve
+
+if TYPE_CHECKING:
+    from polywan.trial.trying import Attempt
+    from polywan.trial.waiting import Outcome
+
+CONFIRMED = "confirmed"
+"""`waiting.End.CONFIRMED`, which is imported only when a trial is."""
 
 NOT_CONFIRMED = 8
 """Exit code after a rollback."""
@@ -61,7 +69,6 @@ def command(
     """
     from polywan.kernel.conntrack.progress import progress
     from polywan.trial import trying
-    from polywan.trial.waiting import End
 
     wish = trying.Wish(
         runtime_dir=resolve(runtime_dir),
@@ -72,16 +79,29 @@ def command(
         command="polywan confirm" + ("" if config_path == options.DEFAULT_CONFIG else f" --config {config_path}"),
     )
     attempt, found = trying.run(wish, progress, _tell, _counting(timeout))
-    confirmed = found.end is End.CONFIRMED
+    with _unread():
+        _show(attempt, found, as_json=as_json)
+    ctx.exit(0 if found.end == CONFIRMED else NOT_CONFIRMED)
+
+
+@contextmanager
+def _unread() -> Iterator[None]:
+    """Go on where nobody reads what is said, as in `polywan try | head -1`: the exit code says it, too."""
+    try:
+        yield
+    except OSError:
+        drop_output()
+
+
+def _show(attempt: Attempt, found: Outcome, *, as_json: bool) -> None:
     if as_json:
         facts = {"id": attempt.record.id, "outcome": found.end.value, "by": found.by, "reason": found.reason}
         click.echo(json.dumps({**facts, "changes": list(attempt.done.changes)}, indent=2))
-    elif confirmed:
+    elif found.end == CONFIRMED:
         click.echo(f"confirmed by {found.by}: the new configuration is in force for good")
     else:
         why = f": {found.reason}" if found.reason else ""
         click.echo(f"rolled back{why}\nthe old configuration is in force again")
-    ctx.exit(0 if confirmed else NOT_CONFIRMED)
 
 
 def _tell(line: str) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from polywan.config.errors import ConfigError, Problem
     from polywan.config.loading.loader import (
         Loaded,
+        file_text,
         file_texts,
         load,
         load_as_if,
@@ -44,6 +45,7 @@ _HOME = {
     "ConfigError": "errors",
     "Loaded": "loading.loader",
     "Problem": "errors",
+    "file_text": "loading.loader",
     "file_texts": "loading.loader",
     "load": "loading.loader",
     "load_as_if": "loading.loader",
@@ -73,6 +75,7 @@ __all__ = [
     "SteeringRule",
     "Uplink",
     "Window",
+    "file_text",
     "file_texts",
     "load",
     "load_as_if",

@@ -8,23 +8,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polywan import presence
 from polywan.api import calls
-from polywan.api.requests import Nothing, OfPast, ToTry
+from polywan.api.requests import Nothing, ToTry
 from polywan.api.running import Reloaded
 from polywan.api.status import Status
 from polywan.api.trials import TrialState
-from polywan.client import Client, senseless
+from polywan.client import Client
 from polywan.config import load_texts
 from polywan.core.errors import ConfigError, ControlError, PolywanError
 from polywan.core.status.times import iso
 from polywan.core.trial.deciding import WELL
 from polywan.core.trial.deciding import Place as Holds
 from polywan.core.trial.record import Daemon, Record
-from polywan.core.trial.texts import different, digest_of, is_part, received
-from polywan.core.words import printable
+from polywan.core.trial.texts import different, digest_of
 from polywan.trial import ending, processes
 from polywan.trial.arming import arm
+from polywan.trial.asking import in_force
 from polywan.trial.moments import boot, now
 from polywan.trial.place import Place, at
 
@@ -44,41 +43,6 @@ class Change:
     text: str
     before: str | None
     edited: bool
-
-
-def here(client: Client, file: Path) -> TrialState:
-    """Return what the daemon says of trials, and demand that it is the one of this configuration and network namespace.
-
-    Where root writes is never what the daemon says, whose user is another one.
-
-    Raises:
-        ControlError: it does not answer.
-        PolywanError: it runs in another network namespace, or with another configuration.
-    """
-    state = client.ask(calls.TRIAL, Nothing())
-    if state.namespace != presence.namespace():
-        raise PolywanError("the daemon runs in another network namespace: run this command in that one (ip-netns(8))")
-    if Path(state.file).resolve() != file.resolve():
-        raise PolywanError(f"the daemon's configuration is {state.file}, not {file}: name it by --config")
-    return state
-
-
-def in_force(client: Client, place: Place, number: int = 0) -> dict[str, str]:
-    """Return the texts of a configuration of the history, 0 in force, and demand that they are one of this place.
-
-    Raises:
-        ControlError: the daemon does not have it.
-        ConfigError: it is no good configuration.
-        PolywanError: it names other files.
-    """
-    try:
-        texts = received(client.ask(calls.PAST_TEXTS, OfPast(number=str(number))).files)
-    except ValueError as error:
-        raise senseless(error) from error
-    if strange := [name for name in texts if not is_part(name, place.file.name)]:
-        raise PolywanError(f"the daemon names a file that is no part of a configuration: {printable(strange[0])}")
-    load_texts(at(place.file, texts))
-    return texts
 
 
 def tidy(place: Place, state: TrialState, by: str, tell: Callable[[str], None]) -> None:
@@ -136,6 +100,8 @@ def change_of(place: Place, client: Client, file: Path | None, text: str | None)
                 "or `polywan reload`, first"
             )
         name = place.file.name
+        if any(file.resolve() == place.path(part).resolve() for part in there):
+            raise PolywanError(f"{file} is a part of the configuration already: edit it, then run `polywan try` alone")
         if there.get(name) == text:
             raise PolywanError(f"{file} says what is in force: there is nothing to try")
         return Change(name=name, text=text, before=there.get(name), edited=False)
@@ -182,7 +148,6 @@ def begin(
 
     Raises:
         PolywanError: it did not come to that.
-        OSError: the file's place cannot be written.
     """
     daemon = processes.daemon_at(runtime_dir)
     if daemon is None:
@@ -190,8 +155,8 @@ def begin(
             "the daemon could not be started again: its process cannot be seen, or has another user and no systemd "
             "unit; run this command as the daemon's user or root, where /proc shows all processes"
         )
-    status = client.ask(calls.STATUS, Nothing())
-    record = _record(change, daemon, status, by=by, seconds=seconds, runtime_dir=runtime_dir)
+    status, digest = client.ask(calls.STATUS, Nothing()), client.ask(calls.TRIAL, Nothing()).digest
+    record = _record(change, daemon, status, digest, by=by, seconds=seconds, runtime_dir=runtime_dir)
     place.keep(record)
     try:
         record = _armed(place, record, change)
@@ -213,7 +178,9 @@ def begin(
     return record, done
 
 
-def _record(change: Change, daemon: Daemon, status: Status, *, by: str, seconds: float, runtime_dir: Path) -> Record:
+def _record(
+    change: Change, daemon: Daemon, status: Status, digest: str, *, by: str, seconds: float, runtime_dir: Path
+) -> Record:
     since = time.time()
     return Record(
         id=secrets.token_hex(4),
@@ -227,6 +194,7 @@ def _record(change: Change, daemon: Daemon, status: Status, *, by: str, seconds:
         name=change.name,
         text=change.text,
         old="" if change.before is None else digest_of(change.before),
+        in_force=digest,
         edited=change.edited,
         armed=not change.edited,
         up=tuple(one.name for one in status.uplinks if one.state in WELL),
@@ -236,7 +204,7 @@ def _record(change: Change, daemon: Daemon, status: Status, *, by: str, seconds:
 
 def _undo(place: Place, change: Change) -> None:
     """Leave all as it was before a trial that did not begin."""
-    if change.edited:
+    if change.edited and place.read(change.name) != change.text:
         place.write(change.name, change.text)
     place.drop()
 

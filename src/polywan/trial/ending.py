@@ -17,8 +17,9 @@ from polywan.core.errors import ControlError, PolywanError
 from polywan.core.trial.deciding import Place as Holds
 from polywan.core.trial.deciding import lost
 from polywan.core.trial.record import Record
-from polywan.core.trial.texts import digest_of_all
+from polywan.core.trial.texts import different, digest_of_all
 from polywan.trial import processes
+from polywan.trial.asking import in_force
 from polywan.trial.place import REJECTED, Place, at
 
 T = TypeVar("T")
@@ -50,17 +51,19 @@ def confirm(place: Place, record: Record, by: str) -> TrialState:
     """Put the new text into its place, which confirms it, and have the daemon know.
 
     Raises:
-        PolywanError: the file's place holds something that it did not hold when the trial began; or as `complete`.
-        OSError: the place cannot be written.
+        PolywanError: a file was changed since the trial began, or the place cannot be written; or as `complete`.
     """
     holds = place.holds(record)
-    if holds is Holds.OTHER:
-        path = place.path(record.name)
-        raise PolywanError(
-            f"{path} was changed since the trial began: nothing was confirmed; end it with `polywan rollback`, then "
-            "try again"
-        )
-    if holds is Holds.OLD:
+    if holds is not Holds.NEW:
+        names = {*different(in_force(_client(record), place), place.texts())} - {record.name}
+        if holds is Holds.OTHER:
+            names.add(record.name)
+        if names:
+            paths = ", ".join(str(place.path(name)) for name in sorted(names))
+            raise PolywanError(
+                f"changed since the trial began: {paths}; nothing was confirmed: put back what was there and confirm "
+                "again, or end the trial with `polywan rollback`"
+            )
         place.write(record.name, record.text)
     return complete(place, record, by)
 
@@ -84,14 +87,21 @@ def restore(place: Place, record: Record, by: str, reason: str, words_to: int | 
     if not record.armed:
         forget(place, record)
         return ()
+    if place.holds(record) is Holds.NEW:
+        # It was confirmed a moment ago, and whoever did that was killed then.
+        raise PolywanError(f"it was confirmed already: {place.path(record.name)} says it")
+    client, was_on_trial = _client(record), False
     try:
-        _client(record).ask(calls.ROLL_BACK, OfTrial(id=record.id, by=by, reason=reason))
+        pending = client.ask(calls.TRIAL, Nothing()).pending
+        was_on_trial = pending is not None and pending.id == record.id
+        client.ask(calls.ROLL_BACK, OfTrial(id=record.id, by=by, reason=reason))
     except ControlError as error:
         if words_to is None:
             raise
+        was_on_trial = False
         _start(record, str(error), words_to)
-        _client(record).ask(calls.ROLL_BACK, OfTrial(id=record.id, by=by, reason=reason))
-    _verify(place, record)
+        client.ask(calls.ROLL_BACK, OfTrial(id=record.id, by=by, reason=reason))
+    _verify(place, record, was_on_trial=was_on_trial)
     down = _wait_for(lambda: not _down(record), lambda: _down(record), RESTORED_WITHIN)
     forget(place, record)
     return down or ()
@@ -107,7 +117,7 @@ def forget(place: Place, record: Record) -> None:
 def _start(record: Record, why: str, words_to: int) -> None:
     """Start the daemon again, and wait until it answers."""
     processes.start_again(record.daemon, words_to)
-    client = Client(Path(record.runtime_dir), END_TIMEOUT)
+    client = _client(record)
 
     def answers() -> bool:
         try:
@@ -119,23 +129,23 @@ def _start(record: Record, why: str, words_to: int) -> None:
         raise PolywanError(f"the daemon did not answer ({why}), and one that was started in its place does not either")
 
 
-def _verify(place: Place, record: Record) -> None:
-    """Demand that daemon and kernel have what the file's place says.
+def _verify(place: Place, record: Record, *, was_on_trial: bool) -> None:
+    """Demand that daemon and kernel have what was in force, or what a new daemon has found in the file's place.
 
     Raises:
         PolywanError: they have not.
     """
-    texts = place.texts()
     client = _client(record)
-    if client.ask(calls.TRIAL, Nothing()).digest != digest_of_all(texts):
-        raise PolywanError(f"the daemon does not have what {place.file} says")
+    texts, digest = in_force(client, place), client.ask(calls.TRIAL, Nothing()).digest
+    if digest != digest_of_all(texts) or (was_on_trial and digest != record.in_force):
+        raise PolywanError("the daemon does not have the old configuration")
     asked = WhatToPlan(files=at(place.file, texts), namespace=presence.namespace())
 
     def differs() -> tuple[str, ...]:
         return tuple(op.text for op in client.ask(calls.PLAN, asked).ops)
 
     if ops := _wait_for(lambda: not differs(), differs, RESTORED_WITHIN):
-        raise PolywanError(f"the kernel still differs from what {place.file} says: {'; '.join(ops[:3])}")
+        raise PolywanError(f"the kernel still differs from the old configuration: {'; '.join(ops[:3])}")
 
 
 def _down(record: Record) -> tuple[str, ...]:

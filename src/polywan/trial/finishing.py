@@ -9,12 +9,12 @@ from polywan.api import calls
 from polywan.api.requests import ToReload
 from polywan.api.running import Reloaded
 from polywan.client import Client
-from polywan.core.errors import ConfigError, ControlError, NotPermitted, PolywanError
+from polywan.core.errors import ControlError, NotPermitted, PolywanError
 from polywan.core.trial.deciding import Place as Holds
 from polywan.core.trial.deciding import refusal
 from polywan.core.trial.record import Record
 from polywan.core.trial.texts import different
-from polywan.trial import begin, ending, session
+from polywan.trial import asking, begin, ending, session
 from polywan.trial.place import Place
 
 RELOAD_TIMEOUT: Final = 60.0
@@ -69,8 +69,8 @@ class Past:
     def __init__(self, runtime_dir: Path, file: Path, number: int) -> None:
         self._client = Client(runtime_dir, RELOAD_TIMEOUT)
         self._place = Place(file.absolute())
-        begin.here(self._client, self._place.file)
-        self._texts = begin.in_force(self._client, self._place, number)
+        asking.here(self._client, self._place.file)
+        self._texts = asking.in_force(self._client, self._place, number)
         self.before = self._place.texts()
 
     @property
@@ -89,14 +89,17 @@ class Past:
         Raises:
             ConfigError: it is no good configuration any more.
             ControlError: the daemon refuses it.
-            PolywanError: a trial is under way.
+            PolywanError: a trial is under way, a file was changed since `before` was read, or cannot be written.
         """
         with self._place.held():
             if (record := self._place.pending()) is not None and not begin.abandoned(record):
                 raise PolywanError(begin.under_way(record.user, record.until))
-            self._put(self.before, self._texts)
+            if changed := different(self.before, self._place.texts()):
+                paths = ", ".join(str(self._place.path(name)) for name in changed)
+                raise PolywanError(f"changed since the difference was shown: {paths}; look at it again")
             connection = session.here()
             try:
+                self._put(self.before, self._texts)
                 return self._client.ask(
                     calls.RELOAD,
                     ToReload(
@@ -108,12 +111,15 @@ class Past:
                 )
             except BaseException as error:
                 # Without an answer it may be in force: then the files say so.
-                if isinstance(error, ConfigError) or (isinstance(error, ControlError) and error.status):
+                if isinstance(error, PolywanError) and (not isinstance(error, ControlError) or error.status):
                     self._put(self._texts, self.before)
                 raise
 
     def _put(self, before: dict[str, str], after: dict[str, str]) -> None:
+        there = self._place.texts()
         for name in different(before, after):
+            if there.get(name) == after.get(name):
+                continue
             if name in after:
                 self._place.write(name, after[name])
             else:

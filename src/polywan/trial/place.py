@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,12 @@ from polywan.core.trial.record import RECORD_SUFFIX, Record, restored, stored
 from polywan.core.trial.texts import digest_of
 
 REJECTED: Final = ".rejected"
+LOCK_SUFFIX: Final = ".lock"
+
+HELD_WITHIN: Final = 180.0
+"""Seconds: a trial that begins or ends has to wait for a daemon that starts, and for its uplinks."""
+
+_POLL: Final = 0.05
 _LARGEST: Final = 64 << 20
 """Bytes of a record: a configuration has 16 MiB at most, and JSON may escape each of its characters."""
 
@@ -71,14 +78,21 @@ class Place:
         """Put a text into a file, whole or not at all; its owner and rights stay, a new one has those of the main file.
 
         Raises:
-            OSError: it cannot be written.
+            PolywanError: it cannot be written.
         """
-        self._write(self.path(name), text)
+        self._written(self.path(name), text)
 
     def remove(self, name: str) -> None:
-        """Remove a file; none there is as good."""
-        self.path(name).unlink(missing_ok=True)
-        _sync(self.path(name).parent)
+        """Remove a file; none there is as good.
+
+        Raises:
+            PolywanError: it cannot be removed.
+        """
+        try:
+            self.path(name).unlink(missing_ok=True)
+            _sync(self.path(name).parent)
+        except OSError as error:
+            raise _failed(self.path(name), error) from error
 
     def pending(self) -> Record | None:
         """Return the record of a trial; None when there is none.
@@ -102,10 +116,7 @@ class Place:
         Raises:
             PolywanError: it cannot be written.
         """
-        try:
-            self._write(self.record, json.dumps(stored(record), indent=1), 0o600)
-        except OSError as error:
-            raise _failed(self.record, error) from error
+        self._written(self.record, json.dumps(stored(record), indent=1), 0o600)
 
     def drop(self) -> None:
         """Remove the record: the trial is over."""
@@ -117,18 +128,34 @@ class Place:
     def held(self) -> Iterator[None]:
         """Be the only one that begins, confirms or ends a trial here for as long as the context lasts.
 
+        The lock is a file that only its owner can open: a directory anybody could lock who may read it.
+
         Raises:
-            PolywanError: the directory cannot be opened.
+            PolywanError: the lock cannot be opened, or another command has it for longer than any needs.
         """
+        name = f".{self.file.name}{LOCK_SUFFIX}"
         try:
-            descriptor = os.open(self.file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = files.open_own(self.file.parent, name, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise _failed(self.file.parent, error) from error
+            raise _failed(self.file.with_name(name), error) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            until = time.monotonic() + HELD_WITHIN
+            while not _locked(descriptor):
+                if time.monotonic() > until:
+                    raise PolywanError(
+                        f"another polywan command has worked on {self.file} for {HELD_WITHIN:g} s: wait for its end, "
+                        f"or look for it with `fuser {self.file.with_name(name)}`"
+                    )
+                time.sleep(_POLL)
             yield
         finally:
             os.close(descriptor)
+
+    def _written(self, path: Path, text: str, mode: int | None = None) -> None:
+        try:
+            self._write(path, text, mode)
+        except OSError as error:
+            raise _failed(path, error) from error
 
     def _write(self, path: Path, text: str, mode: int | None = None) -> None:
         path = path.resolve()  # a link stays one
@@ -172,6 +199,14 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _failed(path: Path, error: OSError) -> PolywanError:

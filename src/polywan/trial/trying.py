@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from polywan import files
 from polywan.api.running import Reloaded
 from polywan.client import Client
-from polywan.core.errors import ConfigError, PolywanError, Problem
+from polywan.config import file_text
+from polywan.core.errors import PolywanError
 from polywan.core.trial.record import Record
-from polywan.trial import begin, ending, session, waiting
+from polywan.trial import asking, begin, ending, session, waiting
 from polywan.trial.checking import Checks, Findings, Measure
 from polywan.trial.moments import now
 from polywan.trial.place import Place
@@ -23,8 +23,6 @@ from polywan.trial.watching import state_of
 
 RELOAD_TIMEOUT: Final = 60.0
 """Seconds that the daemon may take to put a configuration in force."""
-
-_LARGEST: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +72,10 @@ def run(
     Raises:
         PolywanError: it did not begin; all is as it was.
     """
-    with _terminal_may_go():
-        attempt = _begun(wish, measure, tell)
+    with _terminal_may_go(), _Interrupts() as interrupts:
+        attempt = _begun(wish, measure, tell, interrupts)
         try:
+            interrupts.release()
             found = waiting.settled(attempt.checks, attempt.record)
             for line in (*found.seen, *found.failures):
                 tell(line)
@@ -90,20 +89,26 @@ def run(
                 ending.confirm(attempt.place, attempt.record, attempt.by)
         else:
             tell(_question(wish, found))
+    except PolywanError as error:
+        return attempt, _roll_back(attempt, f"it could not be confirmed: {error}")
+    except KeyboardInterrupt:
+        return attempt, _roll_back(attempt, f"interrupted by {attempt.by}")
+    try:
         return attempt, waiting.ended(attempt.place, attempt.record, lambda: state_of(wish.runtime_dir), tick)
     except KeyboardInterrupt:
         return attempt, _roll_back(attempt, f"interrupted by {attempt.by}")
 
 
-def _begun(wish: Wish, measure: Measure, tell: Callable[[str], None]) -> Attempt:
+def _begun(wish: Wish, measure: Measure, tell: Callable[[str], None], interrupts: _Interrupts) -> Attempt:
     client, by = Client(wish.runtime_dir, RELOAD_TIMEOUT), session.user()
-    place, text = Place(wish.config.absolute()), _text(wish.file)
-    state = begin.here(client, place.file)
+    place, text = Place(wish.config.absolute()), None if wish.file is None else file_text(wish.file)
+    state = asking.here(client, place.file)
     checks = Checks(client, session.here(), measure)
     with place.held():
         begin.tidy(place, state, by, tell)
         change = begin.change_of(place, client, wish.file, text)
         begin.check(place, change, str(wish.file or place.path(change.name)))
+        interrupts.hold()
         record, done = begin.begin(place, client, change, by=by, seconds=wish.seconds, runtime_dir=wish.runtime_dir)
     if change.edited:
         tell(f"{place.path(change.name)} has its old text again until the new one is confirmed")
@@ -121,40 +126,65 @@ def _terminal_may_go() -> Iterator[None]:
         signal.signal(signal.SIGHUP, before)
 
 
+class _Interrupts:
+    """Holds Ctrl-C back while a trial begins: in the middle of that nobody could say what is in force.
+
+    A second Ctrl-C is not held back, should the daemon hang; then the supervisor ends the trial.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def __enter__(self) -> Self:
+        self._before = signal.getsignal(signal.SIGINT)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def hold(self) -> None:
+        """Hold the next one back."""
+        if self._before is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._take)
+
+    def release(self) -> None:
+        """Let the one happen that came, and those to come.
+
+        Raises:
+            KeyboardInterrupt: one came.
+        """
+        signal.signal(signal.SIGINT, self._before)
+        if self._came:
+            raise KeyboardInterrupt
+
+    def _take(self, *_: object) -> None:
+        if self._came:
+            raise KeyboardInterrupt
+        self._came = True
+
+
 def _roll_back(attempt: Attempt, reason: str) -> Outcome:
-    """Roll back at once; where that does not work, leave it to the supervisor, which does not give up."""
+    """Roll back at once; where that does not work, leave it to the supervisor, which does not give up.
+
+    Somebody else may have confirmed or ended it meanwhile; then that is how it ended.
+    """
     place, record = attempt.place, attempt.record
     try:
         with place.held():
             found = place.pending()
             if found is not None and found.id == record.id:
                 ending.restore(place, found, attempt.by, reason)
-        return Outcome(end=End.ROLLED_BACK, by=attempt.by, reason=reason)
+                return Outcome(end=End.ROLLED_BACK, by=attempt.by, reason=reason)
+        return waiting.ended(place, record, lambda: state_of(attempt.wish.runtime_dir), lambda _: None)
     except (PolywanError, OSError):
         with suppress(PolywanError):
             found = place.pending()
             if found is not None and found.id == record.id:
                 place.keep(replace(found, deadline=now()))
         waited = waiting.ended(place, record, lambda: state_of(attempt.wish.runtime_dir), lambda _: None)
-        return replace(waited, reason=reason)
+        return waited if waited.end is End.CONFIRMED else replace(waited, reason=reason)
 
 
 def _question(wish: Wish, found: Findings) -> str:
     why = "" if found.proven or not wish.auto_confirm else "not confirmed by itself, as it is not proven; "
     return f"{why}keep it with `{wish.command}`, from a new ssh session, within {wish.seconds} s"
-
-
-def _text(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        content = files.content(file, _LARGEST + 1, pipes=True)
-        if len(content) > _LARGEST:
-            raise ConfigError([Problem(str(file), "file", f"is larger than {_LARGEST >> 20} MiB")])
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError([Problem(str(file), "file", "is not UTF-8 text", "save it in UTF-8")]) from error
-    except OSError as error:
-        raise ConfigError(
-            [Problem(str(file), "file", f"cannot be read: {(error.strerror or str(error)).lower()}")]
-        ) from error

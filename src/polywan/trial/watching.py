@@ -113,7 +113,8 @@ def _carried_out(place: Place, record: Record, step: Next, why: str, words_to: i
         with place.held():
             if (found := place.pending()) is None or found.id != record.id:
                 return True
-            if step is Next.COMPLETE:
+            # Somebody may have confirmed it since the look.
+            if step is Next.COMPLETE or (record.armed and place.holds(record) is Holds.NEW):
                 ending.complete(place, record, record.user)
             elif step is Next.FORGET:
                 log.warning("trial.dropped: %s", why)

@@ -48,7 +48,7 @@ def test_what_nobody_thought_of_is_a_sentence_and_no_traceback(
         raise ZeroDivisionError("by nothing")
 
     monkeypatch.setattr(group, "main", broken)
-    monkeypatch.setattr("polywan.cli._drop_output", lambda: None)
+    monkeypatch.setattr("polywan.cli.drop_output", lambda: None)
     from polywan.cli import main
 
     with pytest.raises(SystemExit) as ended:

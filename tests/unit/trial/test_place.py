@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from polywan.core.errors import PolywanError
 from polywan.core.trial.deciding import Place as Holds
 from polywan.core.trial.texts import digest_of
+from polywan.trial import place as module
 from polywan.trial.place import Place
 from unit.core.trial.test_deciding import RECORD
 
@@ -76,3 +79,22 @@ def test_a_link_in_its_place_is_not_followed(place: Place, tmp_path: Path) -> No
     place.record.symlink_to(tmp_path / "other")
     with pytest.raises(PolywanError, match="symbolic link"):
         place.pending()
+
+
+def test_a_second_command_waits_for_the_first_and_not_for_ever(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD_WITHIN", 0.0)
+    refused = pytest.raises(PolywanError, match=r"another polywan command has worked on .*polywan\.toml")
+    with place.held(), refused, place.held():
+        pass
+    with place.held():
+        pass
+
+
+def test_nobody_else_can_lock(place: Place) -> None:
+    with place.held():
+        lock = place.file.with_name(".polywan.toml.lock")
+        assert lock.stat().st_mode & 0o777 == 0o600
+        # Whoever may read the directory may lock it.
+        descriptor = os.open(place.file.parent, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(descriptor)

@@ -96,6 +96,18 @@ def readable_texts(path: FilePath) -> tuple[dict[str, str], list[Problem]]:
     return _texts(path, problems), problems
 
 
+def file_text(path: FilePath) -> str:
+    """Return the text of a file, which may be a pipe, as `load` reads one; what it says is not looked at.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    problems: list[Problem] = []
+    text = _file_text(path, problems, pipes=True)
+    _refuse(problems)
+    return text or ""
+
+
 def load_texts(texts: Mapping[str, str]) -> Loaded:
     """Read a configuration from what `file_texts` returned, maybe elsewhere.
 

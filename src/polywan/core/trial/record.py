@@ -59,6 +59,7 @@ class Record:
         name: of the one file that is tried, below the configuration's directory.
         text: what it says on trial.
         old: digest of what it says in force; empty when it is a new file.
+        in_force: digest of all texts in force before it (`texts.digest_of_all`).
         edited: the text was in the file's place before the trial.
         armed: the file's place has been given back what is in force, or always had it.
         up: uplinks that were up or degraded before it.
@@ -77,6 +78,7 @@ class Record:
     name: str
     text: str
     old: str
+    in_force: str
     edited: bool
     armed: bool
     up: tuple[str, ...]
@@ -133,7 +135,7 @@ def restored(value: object) -> Record:
 
 
 _KINDS: Final[Mapping[str, type]] = {
-    **dict.fromkeys(("id", "user", "boot", "runtime_dir", "name", "text", "old"), str),
+    **dict.fromkeys(("id", "user", "boot", "runtime_dir", "name", "text", "old", "in_force"), str),
     **dict.fromkeys(("since", "until", "began", "deadline"), float),
     **dict.fromkeys(("edited", "armed"), bool),
 }

@@ -7,17 +7,16 @@ import logging
 import os
 import pwd
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from datetime import datetime
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any, Final
 
 from polywan.api.requests import Nothing, OfPast, OfSession, OfTrial, ToReload, ToTry
 from polywan.api.running import Reloaded
 from polywan.api.trials import EndedTrial, PastConfigurations, SessionPath, Texts, Trial, TrialState
-from polywan.config import Config, Loaded, load_texts
+from polywan.config import Config, Loaded, load_texts, readable_texts
 from polywan.core.errors import ConfigError, ControlError, KernelError
 from polywan.core.status.config_changes import changes
 from polywan.core.status.times import iso
@@ -65,6 +64,7 @@ class Trials:
         self._reloader = reloader
         self._history = history
         self._pending: Trial | None = None
+        self._before: Mapping[str, str] = {}
         self._last: EndedTrial | None = None
         self._end: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -148,12 +148,12 @@ class Trials:
             ConfigError: it is bad.
         """
         _demand_moment(asked.until)
-        folder = self._reloader.file.parent
-        files = {str(folder / name): text for name, text in asked.files.items()}
-        loaded = await asyncio.to_thread(load_texts, files)
+        loaded = await asyncio.to_thread(load_texts, self._reloader.paths(asked.files))
         async with self._turn:
             self._demand_none()
+            before = self._reloader.texts
             done = await self._reloader.reload(loaded)
+            self._before = before
             self._pending = Trial(id=asked.id, by=_user(asked.by), since=iso(time.time()), until=asked.until)
         log.info("trial.begun: %s", printable(_said(self._pending)))
         loop = asyncio.get_running_loop()
@@ -163,34 +163,39 @@ class Trials:
     async def confirm(self, asked: OfTrial) -> TrialState:
         """Keep what is on trial; the file's place says it by now. May be asked again.
 
+        What somebody has written into other files meanwhile is not in force, as without a trial.
+
         Raises:
             ControlError: that is not on trial here, or the place says something else (409).
             ConfigError: the file is bad.
         """
         async with self._turn:
             self._demand_no_other(asked.id)
-            loaded = await self._reloader.read()
-            if differing := different(self._reloader.texts, _below(self._reloader.file, loaded)):
-                if self._pending is not None:
-                    raise ControlError(f"{', '.join(differing)} is not what is on trial: nothing was confirmed", 409)
+            if self._pending is not None:
+                await self._demand_in_place()
+            elif not self._is_last(asked.id):
                 # This daemon was started before the place said it, and after the trial began.
-                await self._reloader.reload(loaded)
+                await self._reloader.reload()
             by = _user(asked.by)
             if self._over(EndedTrial(id=asked.id, confirmed=True, by=by, at=iso(time.time()), reason="")):
                 log.info("trial.confirmed: by %s", printable(by))
-            await self._enter("trial", by, await asyncio.to_thread(_before, self._history), loaded.config)
+            await self._enter("trial", by, await asyncio.to_thread(_before, self._history), self._in_force)
         return await self.state(Nothing())
 
     async def roll_back(self, asked: OfTrial) -> TrialState:
-        """Put in force what the file's place says: a trial never changed it. May be asked again.
+        """Put in force what was before the trial, whatever the files say by now. May be asked again.
+
+        Without the trial, as after a start, what is in force stays: it is what the file's place said.
 
         Raises:
-            ControlError: another is on trial (409).
-            ConfigError: the file is bad; then the trial goes on.
+            ControlError: another is on trial (409), or what was before cannot be put in force; then the trial goes on.
+            ConfigError: that has become bad.
         """
         async with self._turn:
             self._demand_no_other(asked.id)
-            await self._reloader.reload()
+            if self._pending is not None:
+                before = self._reloader.paths(self._before)
+                await self._reloader.reload(await asyncio.to_thread(load_texts, before))
             by, reason = _user(asked.by), asked.reason or ""
             if self._over(EndedTrial(id=asked.id, confirmed=False, by=by, at=iso(time.time()), reason=reason)):
                 log.warning("trial.rolled_back: %s; the configuration before it is in force", printable(reason))
@@ -239,12 +244,22 @@ class Trials:
         if self._pending is not None and self._pending.id != trial:
             raise ControlError(_said(self._pending), 409)
 
+    async def _demand_in_place(self) -> None:
+        """Demand that the files which the trial changes say what is on trial."""
+        there = await asyncio.to_thread(readable_texts, self._reloader.file)
+        wanted, found = self._reloader.texts, self._reloader.names(there[0])
+        if differing := [name for name in different(self._before, wanted) if found.get(name) != wanted.get(name)]:
+            raise ControlError(f"{', '.join(differing)} is not what is on trial: nothing was confirmed", 409)
+
+    def _is_last(self, trial: str) -> bool:
+        return self._last is not None and self._last.id == trial
+
     def _over(self, ended: EndedTrial) -> bool:
         """Take in the end of a trial; False when it was known."""
         if self._end is not None:
             self._end.cancel()
-        known = self._last is not None and self._last.id == ended.id and self._pending is None
-        self._pending, self._end = None, None
+        known = self._is_last(ended.id) and self._pending is None
+        self._pending, self._end, self._before = None, None, {}
         if not known:
             self._last = ended
         return not known
@@ -318,10 +333,6 @@ def _before(history: History) -> Config | None:
     with suppress(ConfigError):
         return load_texts(texts).config if texts else None
     return None
-
-
-def _below(file: Path, loaded: Loaded) -> dict[str, str]:
-    return {str(Path(name).relative_to(file.parent)): text for name, text in loaded.texts.items()}
 
 
 def _parsed(text: str) -> Session:

@@ -21,6 +21,7 @@ RECORD = Record(
     name="polywan.toml",
     text="new",
     old="digest",
+    in_force="digest of all",
     edited=False,
     armed=True,
     up=("fibre", "dsl"),

@@ -221,3 +221,32 @@ def test_a_link_in_the_place_of_the_history_is_not_followed(tmp_path: Path) -> N
         assert secret.read_text() == '{"version": 1, "entries": []}'
 
     playing(tmp_path, story)
+
+
+@pytest.mark.parametrize("text", ["[half", OLD.replace("u2", "another")], ids=["bad", "another"])
+def test_a_rollback_does_not_ask_a_file_that_was_edited_meanwhile(tmp_path: Path, text: str) -> None:
+    async def story(box: Box) -> None:
+        await box.trials.begin_trial(WANTED)
+        box.file.write_text(text)
+        for _ in range(2):
+            state = await box.trials.roll_back(OfTrial(id="a1", by="polywan", reason="time is up"))
+            assert state.pending is None
+        assert box.weights == [1, 1]
+        assert received((await box.trials.past(OfPast(number="0"))).files) == {"polywan.toml": OLD}
+
+    playing(tmp_path, story)
+
+
+@pytest.mark.parametrize("text", ["[half", "[uplinks.u1]\nweight = 9\n"], ids=["bad", "good"])
+def test_what_another_file_says_by_now_does_not_stop_a_confirmation(tmp_path: Path, text: str) -> None:
+    async def story(box: Box) -> None:
+        await box.trials.begin_trial(WANTED)
+        box.file.write_text(BOTH)
+        (tmp_path / "conf.d").mkdir()
+        (tmp_path / "conf.d" / "a.toml").write_text(text)
+        for _ in range(2):
+            state = await box.trials.confirm(OfTrial(id="a1", by="alice"))
+            assert (state.pending, state.last and state.last.confirmed) == (None, True)
+        assert box.weights == [1, 3]
+
+    playing(tmp_path, story)
