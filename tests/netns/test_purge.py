@@ -94,3 +94,13 @@ def test_purge_writes_no_file_that_is_no_setting(lab: Lab, start_daemon: StartDa
     (daemon.state / "memory.json").write_text(f'{{\n "originals": {{\n  "{climbing}": "1"\n }}\n}}\n')
     purge_kernel(lab, daemon)
     assert target.read_text() == "0"
+
+
+def test_purge_restores_a_device_whose_name_has_an_equals_sign(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    daemon.stop()
+    lab.router.run(["ip", "link", "add", "a=b", "type", "veth"])
+    lab.router.sysctl({"ipv4/conf/a=b/rp_filter": 2})
+    (daemon.state / "memory.json").write_text('{\n "originals": {\n  "net/ipv4/conf/a=b/rp_filter": "1"\n }\n}\n')
+    assert purge_kernel(lab, daemon) == ""
+    assert lab.router.read_sysctl("ipv4/conf/a=b/rp_filter") == "1"
