@@ -22,7 +22,7 @@ def without_a(document: Mapping[str, Any]) -> Mapping[str, Any]:
 MIGRATIONS = (with_b, without_a)
 
 
-@pytest.mark.parametrize("document", [{"a": 1}, {"version": 0, "a": 1}, {"version": 1, "a": 1, "b": 2}])
+@pytest.mark.parametrize("document", [{"a": 1}, {"version": 0, "a": 1}, {"version": 1, "a": 9, "b": 2}])
 def test_an_older_document_is_brought_up_version_by_version(document: Mapping[str, Any]) -> None:
     before = dict(document)
     assert upgraded(document, MIGRATIONS, "x.json", "it is lost") == {"version": 2, "b": 2}

@@ -52,7 +52,7 @@ def cut(before: State, after: State, session: Session, mark: int) -> str:
     if uplink.interface != was.interface:
         return f"{name}, by which it came in, would be {uplink.interface} instead of {was.interface}"
     if now is None:
-        return f"{name}, by which it came in, would be another uplink, with another gateway or source"
+        return f"{name}, by which it came in, would have another mark, which its packets do not carry"
     if was.enabled and not uplink.enabled:
         return f"{name}, by which it came in, would be disabled"
     return _unreachable(before, after, (name, session.family), (now, session.family))

@@ -50,6 +50,8 @@ SILENT = replace(WELL, answers=False, on_trial=None)
             Next.FORGET,
             "the daemon was stopped: it starts with the old configuration",
         ),
+        # One of another unit was stopped, and a daemon answers nevertheless.
+        (RECORD, replace(WELL, running=False, stopped=True), Next.WATCH, ""),
         (RECORD, replace(SILENT, running=False), Next.ROLL_BACK, "the daemon died"),
         (RECORD, replace(SILENT, answered=150.0 - SILENCE), Next.ROLL_BACK, "the daemon has not answered for 15 s"),
     ],

@@ -6,6 +6,7 @@ import pytest
 
 from polywan.core.engine import reconfigure
 from polywan.core.engine import step as engine
+from polywan.core.evolve import replace
 from polywan.core.net import Family
 from polywan.core.state.events import ReadDone
 from polywan.core.state.state import State
@@ -47,7 +48,9 @@ def after(state: State, **change: object) -> State:
     """The state once this configuration is in force instead."""
     uplinks = {f"u{n}": {"interface": f"wan{n}"} for n in (1, 2)}
     said = {name: {**uplinks[name], **more} for name, more in change.items() if isinstance(more, dict)}
-    new = config(2).model_validate({"uplinks": {**uplinks, **said}, "global": {"mark_mask": 0x3F00}})
+    new = config(2).model_validate(
+        {"uplinks": {**uplinks, **said}, "global": {"mark_mask": change.get("mask", 0x3F00)}}
+    )
     if change.get("without"):
         new = config(2).model_validate({"uplinks": {"u2": uplinks["u2"]}, "global": {"mark_mask": 0x3F00}})
     taken, _ = reconfigure.take(state, new, 0.0)
@@ -72,6 +75,7 @@ def test_the_mark_tells_the_uplink() -> None:
         ({"u1": {"interface": "wan9"}}, "u1, by which it came in, would be wan9 instead of wan1"),
         ({"u1": {"enabled": False}}, "u1, by which it came in, would be disabled"),
         ({"u1": {"gateway": "100.64.1.99"}}, "u1, by which it came in, would send its answers to 100.64.1.99"),
+        ({"mask": 0x3F0000}, "u1, by which it came in, would have another mark"),
         ({"without": True}, "u1, by which it came in, is not in the new configuration"),
     ],
 )
@@ -83,3 +87,13 @@ def test_a_configuration_that_takes_its_uplink_away_would_cut_it(change: dict[st
 
 def test_a_session_that_came_in_by_no_uplink_is_cut_by_none() -> None:
     assert cut(STATE, after(STATE, without=True), parse("192.168.15.10 5 192.168.15.1 22"), 0) == ""
+
+
+def test_an_uplink_that_would_count_as_down_cuts_it() -> None:
+    changed = after(STATE, u1={"weight": 5})
+    selection = changed.decision.selection
+    assert selection is not None
+    dead = replace(selection, dead=frozenset({("u1", Family.V4)}))
+    worse = replace(changed, decision=replace(changed.decision, selection=dead))
+    assert cut(STATE, worse, parse(TEXT), MARK) == "u1, by which it came in, would count as down"
+    assert cut(worse, worse, parse(TEXT), MARK) == ""
