@@ -238,8 +238,9 @@ def test_ctrl_c_rolls_back(trying: Trying) -> None:
 def test_a_daemon_that_is_stopped_on_purpose_is_not_started_again(trying: Trying, wait_for: WaitFor) -> None:
     client = trying.begin(str(trying.new))
     trying.daemon.stop()
-    _, err = client.communicate(timeout=30)
+    out, err = client.communicate(timeout=30)
     assert client.returncode == 8, err
+    assert out.startswith("ended: the daemon was stopped; it starts with the old configuration")
     assert not trying.place.record.exists()
     assert trying.daemon.config.read_text() == trying.old
     trying.daemon.start()

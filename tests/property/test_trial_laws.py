@@ -82,6 +82,8 @@ class Life:
                 world.reboot()
             case ("time passes",):
                 world.now += 100.0
+            case _:
+                raise AssertionError(act)
 
     def end(self) -> None:
         """Let everything that still runs do its work; without a supervisor that is the next one that tries."""
@@ -131,17 +133,22 @@ def test_the_place_holds_what_was_confirmed_and_that_comes_into_force(
             assert world.daemon.in_force in (world.place.texts(), *([world.daemon.confirmed] if edited else ()))
 
 
-@given(st.sampled_from(["try", "try in place"]), st.integers(0, 40), st.integers(0, 40))
+@given(
+    st.sampled_from(["try", "try in place"]),
+    st.integers(0, 40),
+    st.sampled_from(["roll back", "reboot", "supervisor dies"]),
+    st.integers(0, 40),
+)
 @settings(max_examples=examples(150), deadline=None)
-def test_no_text_of_the_user_is_lost(how: str, first: int, second: int) -> None:
+def test_no_text_of_the_user_is_lost(how: str, first: int, then: str, second: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         world = TrialWorld(Path(directory), TEXTS[0])
         with world.entered():
             lived = Life(world)
             if how == "try in place":
                 lived.act(("edit", TEXTS[1]), None)
-            lived.act((how, TEXTS[1]), first)
-            lived.act(("roll back",), second)
+            lived.act(("try", TEXTS[1]) if how == "try" else (how,), first)
+            lived.act((then,), second)
             lived.end()
             texts = [path.read_text() for path in Path(directory).iterdir()]
             assert world.place.file.read_text() == TEXTS[0] or how == "try in place"

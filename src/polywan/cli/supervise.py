@@ -19,7 +19,8 @@ def command(config_path: Path) -> None:
     Examples:
       polywan supervise --config /etc/polywan/polywan.toml
     """
+    from polywan.log_handler import to_stderr
     from polywan.trial.watching import watch
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.basicConfig(handlers=[to_stderr()], level=logging.INFO)
     watch(config_path)

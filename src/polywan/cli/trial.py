@@ -99,6 +99,11 @@ def _show(attempt: Attempt, found: Outcome, *, as_json: bool) -> None:
         click.echo(json.dumps({**facts, "changes": list(attempt.done.changes)}, indent=2))
     elif found.end == CONFIRMED:
         click.echo(f"confirmed by {found.by}: the new configuration is in force for good")
+    elif found.end is End.STOPPED:
+        click.echo(
+            "ended: the daemon was stopped; it starts with the old configuration, and until then the kernel forwards "
+            "by the new one"
+        )
     else:
         why = f": {found.reason}" if found.reason else ""
         click.echo(f"rolled back{why}\nthe old configuration is in force again")

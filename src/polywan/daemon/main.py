@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from starlette.routing import Route
 
 import polywan.config.loading.toml_lines  # noqa: F401 - an upgrade may replace the file before it is first needed
-from polywan import __version__, presence
+from polywan import __version__, log_handler, presence
 from polywan.api import calls
 from polywan.api.requests import Nothing, OfUplink, What, WhatToPlan, Words
 from polywan.api.running import Planned, Removed, Shown
@@ -238,34 +235,14 @@ def lack(lines: list[str]) -> PolywanError:
 
 
 def setup_logging(*, verbose: bool = False) -> None:
-    """Log to stderr; under systemd each line begins with its syslog priority (sd-daemon(3)).
+    """Log to stderr.
 
     Args:
         verbose: add what helps to find a fault in polywan itself.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    under_systemd = "JOURNAL_STREAM" in os.environ
-    handler.setFormatter(
-        _Formatter("%(message)s" if under_systemd else "%(asctime)s %(levelname)s %(message)s", under_systemd)
-    )
-    log.addHandler(handler)
+    log.addHandler(log_handler.to_stderr())
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     logs.borrow()
-
-
-class _Formatter(logging.Formatter):
-    """Adds the journal's priority prefix."""
-
-    PRIORITY: ClassVar = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
-
-    def __init__(self, fmt: str, prefixed: bool) -> None:  # noqa: FBT001 - the one thing that varies
-        super().__init__(fmt)
-        self._prefixed = prefixed
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format one record."""
-        text = super().format(record)
-        return f"<{self.PRIORITY.get(record.levelno, 6)}>{text}" if self._prefixed else text
 
 
 def run(places: Places, *, verbose: bool = False) -> None:

@@ -34,7 +34,9 @@ def arm(place: Place, record: Record) -> Record:
     apart = processes.under_systemd() and os.geteuid() == 0
     try:
         if apart:
-            done = subprocess.run(in_unit(words, record.id), capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                in_unit(words, record.id, record.daemon.unit), capture_output=True, text=True, check=False
+            )
             if done.returncode:
                 raise PolywanError(f"systemd does not start the supervisor: {done.stderr.strip() or done.returncode}")
         else:
@@ -50,8 +52,11 @@ def arm(place: Place, record: Record) -> Record:
     raise PolywanError(f"the supervisor did not begin to watch within {ARMED_WITHIN:g} s")
 
 
-def in_unit(words: Sequence[str], trial: str) -> list[str]:
-    """Return the command that runs others in a transient unit of systemd: no session, no scope, no daemon ends it."""
+def in_unit(words: Sequence[str], trial: str, daemon: str) -> list[str]:
+    """Return the command that runs others in a transient unit of systemd: no session, no scope, no daemon ends it.
+
+    What it logs is shown with the daemon's unit, too: `journalctl --unit` looks at that field (journalctl(1)).
+    """
     return [
         "systemd-run",
         "--quiet",
@@ -60,6 +65,7 @@ def in_unit(words: Sequence[str], trial: str) -> list[str]:
         "--description=polywan: rolls a configuration back that is not confirmed",
         "--service-type=exec",
         "--property=KillSignal=SIGKILL",
+        *([f"--property=LogExtraFields=OBJECT_SYSTEMD_UNIT={daemon}"] if daemon else []),
         "--",
         *words,
     ]

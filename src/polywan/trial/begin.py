@@ -63,7 +63,7 @@ def tidy(place: Place, state: TrialState, by: str, tell: Callable[[str], None]) 
         return
     tell(f"the change that {old.user} tried at {_local(old.since)} was not confirmed and is not in force")
     if state.pending is None:
-        place.drop()
+        ending.forget(place, old)
     else:
         ending.restore(place, old, by, "nothing watches it any more")
 

@@ -97,13 +97,18 @@ def daemon_of(pid: int) -> Daemon | None:
 
 
 def stopped(daemon: Daemon, runtime_dir: Path) -> bool:
-    """True when a daemon that does not run was stopped on purpose: one that dies leaves its socket or a failed unit."""
+    """True when a daemon that does not answer was stopped on purpose, or is about to: one that dies leaves its socket.
+
+    A unit that ends without a job of systemd was not asked to; one that failed or was stopped has no job any more.
+    """
     if not daemon.unit:
-        return not os.path.lexists(runtime_dir / files.SOCKET)
+        return not runs(daemon.process) and not os.path.lexists(runtime_dir / files.SOCKET)
     with suppress(OSError, subprocess.SubprocessError):
-        words = ["systemctl", "show", "--property=ActiveState", "--value", daemon.unit]
+        words = ["systemctl", "show", "--property=ActiveState,Job", daemon.unit]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT)
-        return done.stdout.strip() in {"inactive", "deactivating"}
+        said = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+        state = said.get("ActiveState")
+        return state == "inactive" or (state == "deactivating" and said.get("Job", "0") not in {"", "0"})
     return False
 
 

@@ -175,14 +175,13 @@ def _roll_back(attempt: Attempt, reason: str) -> Outcome:
             if found is not None and found.id == record.id:
                 ending.restore(place, found, attempt.by, reason)
                 return Outcome(end=End.ROLLED_BACK, by=attempt.by, reason=reason)
-        return waiting.ended(place, record, lambda: state_of(attempt.wish.runtime_dir), lambda _: None)
     except (PolywanError, OSError):
         with suppress(PolywanError):
             found = place.pending()
             if found is not None and found.id == record.id:
                 place.keep(replace(found, deadline=now()))
-        waited = waiting.ended(place, record, lambda: state_of(attempt.wish.runtime_dir), lambda _: None)
-        return waited if waited.end is End.CONFIRMED else replace(waited, reason=reason)
+    waited = waiting.ended(place, record, lambda: state_of(attempt.wish.runtime_dir), lambda _: None)
+    return replace(waited, reason=reason) if waited.end is End.ROLLED_BACK else waited
 
 
 def _question(wish: Wish, found: Findings) -> str:

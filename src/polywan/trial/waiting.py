@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from polywan.api.trials import TrialState
@@ -28,10 +29,11 @@ _POLL: Final = 0.25
 
 
 class End(StrEnum):
-    """How a trial ended."""
+    """How a trial ended; `STOPPED` with the daemon, and the kernel forwards by the new one until that is started."""
 
     CONFIRMED = "confirmed"
     ROLLED_BACK = "rolled back"
+    STOPPED = "stopped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +73,19 @@ def ended(place: Place, record: Record, ask: Callable[[], TrialState | None], ti
             if end is End.CONFIRMED or _gone(place, record):
                 return Outcome(end=end, by=state.last.by, reason=state.last.reason)
         elif _gone(place, record):
-            end = End.CONFIRMED if place.holds(record) is Holds.NEW else End.ROLLED_BACK
-            return Outcome(end=end, by="polywan", reason="")
+            return Outcome(end=_without_daemon(place, record, state), by="polywan", reason="")
         else:
             record = _watched(place, record)
         tick(max(0.0, record.deadline - now()))
         time.sleep(_POLL)
+
+
+def _without_daemon(place: Place, record: Record, state: TrialState | None) -> End:
+    """Return how a trial ended of which the daemon that is there now, if any, knows nothing."""
+    if place.holds(record) is Holds.NEW:
+        return End.CONFIRMED
+    gone = state is None and processes.stopped(record.daemon, Path(record.runtime_dir))
+    return End.STOPPED if gone else End.ROLLED_BACK
 
 
 def _gone(place: Place, record: Record) -> bool:

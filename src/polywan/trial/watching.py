@@ -94,13 +94,12 @@ def _look(place: Place, record: Record, answered: float) -> Seen:
         holds = place.holds(record)
     except ConfigError:
         holds = Holds.OTHER
-    running = processes.runs(record.daemon.process)
     return Seen(
         boot=boot(),
         now=at,
         place=holds,
-        running=running,
-        stopped=not running and processes.stopped(record.daemon, Path(record.runtime_dir)),
+        running=processes.runs(record.daemon.process),
+        stopped=state is None and processes.stopped(record.daemon, Path(record.runtime_dir)),
         answered=at if state is not None else answered,
         answers=state is not None,
         on_trial=state.pending.id if state is not None and state.pending is not None else None,

@@ -11,10 +11,11 @@ from polywan.trial.arming import in_unit, launcher
 
 
 def test_under_systemd_the_supervisor_is_a_unit_of_its_own() -> None:
-    words = in_unit(["/usr/bin/polywan", "supervise", "--config", "/etc/polywan/polywan.toml"], "a1")
+    words = in_unit(["/usr/bin/polywan", "supervise", "--config", "/etc/polywan/polywan.toml"], "a1", "polywan.service")
     assert words[0] == "systemd-run"
     assert "--collect" in words
     assert "--unit=polywan-trial-a1" in words
+    assert "--property=LogExtraFields=OBJECT_SYSTEMD_UNIT=polywan.service" in words
     assert words[words.index("--") :] == [
         "--",
         "/usr/bin/polywan",

@@ -42,7 +42,7 @@ class Seen:
         now: seconds since it, as of `Record.deadline`.
         place: what the file's place holds.
         running: the daemon of the record still runs.
-        stopped: no daemon runs, and one was stopped on purpose.
+        stopped: no daemon answers, and it was stopped on purpose, or is being.
         answered: seconds since that boot at which a daemon last answered.
         answers: one answers now.
         on_trial: id of the trial that it has; None for none.
