@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -136,9 +136,8 @@ class Machine:
         Raises:
             AssertionError: it failed, unless told not to check.
         """
-        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"] if user else []
         done = subprocess.run(
-            ["nsenter", f"--target={self.pid}", "--all", *become, *argv],
+            self._inside(argv, user),
             env=_ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -148,6 +147,21 @@ class Machine:
         )
         assert not (check and done.returncode), f"{' '.join(argv)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
+
+    def start(self, *argv: str, user: str = "") -> subprocess.Popen[str]:
+        """Start a program in the machine, with its output in pipes; it may be killed, and ends with the machine."""
+        return subprocess.Popen(
+            self._inside(argv, user),
+            env=_ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def _inside(self, argv: Sequence[str], user: str) -> list[str]:
+        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"] if user else []
+        return ["nsenter", f"--target={self.pid}", "--all", *become, *argv]
 
     def show(self, unit: str, key: str) -> str:
         """Return a property of a unit."""

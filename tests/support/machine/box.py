@@ -58,12 +58,15 @@ class Box:
         done = self.machine.run("env", "DEBIAN_FRONTEND=noninteractive", *words)
         return done.stdout + done.stderr
 
-    def reboot(self, prepare: Callable[[Lab], None]) -> None:
-        """Shut down in order and boot again, into a network as it is after `prepare`, and wait until that is over.
+    def reboot(self, prepare: Callable[[Lab], None] = lambda lab: None, *, in_order: bool = True) -> None:
+        """Shut down, in order or not, and boot again, into a network as it is after `prepare`.
 
         The kernel's state went with the old network, as it does at a boot.
         """
-        self.machine.power_off()
+        if in_order:
+            self.machine.power_off()
+        else:
+            self.machine.kill()
         uplinks = len(self.lab.topology.uplinks)
         self.lab.close()
         self.lab = build(uplinks)
