@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from polywan.trial.trying import Attempt
     from polywan.trial.waiting import Outcome
 
-CONFIRMED = "confirmed"
-"""`waiting.End.CONFIRMED`, which is imported only when a trial is."""
+CONFIRMED, STOPPED = "confirmed", "stopped"
+"""Values of `waiting.End`, which is imported only when a trial is."""
 
 NOT_CONFIRMED = 8
 """Exit code after a rollback."""
@@ -99,7 +99,7 @@ def _show(attempt: Attempt, found: Outcome, *, as_json: bool) -> None:
         click.echo(json.dumps({**facts, "changes": list(attempt.done.changes)}, indent=2))
     elif found.end == CONFIRMED:
         click.echo(f"confirmed by {found.by}: the new configuration is in force for good")
-    elif found.end is End.STOPPED:
+    elif found.end == STOPPED:
         click.echo(
             "ended: the daemon was stopped; it starts with the old configuration, and until then the kernel forwards "
             "by the new one"
