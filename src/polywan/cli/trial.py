@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 CONFIRMED, STOPPED = "confirmed", "stopped"
 """Values of `waiting.End`, which is imported only when a trial is."""
 
+TOO_LATE = 15.0
+"""Seconds behind the end of a trial after which its rollback takes unusually long."""
+
 NOT_CONFIRMED = 8
 """Exit code after a rollback."""
 
@@ -116,13 +119,17 @@ def _tell(line: str) -> None:
 
 
 def _counting(seconds: float) -> Callable[[float], None]:
-    """Return what counts down on a terminal, every second."""
-    last = [round(seconds)]
+    """Return what counts down on a terminal, every second, and says once when the end does not come."""
+    last, overdue = [round(seconds)], [False]
 
     def tick(remaining: float) -> None:
-        if sys.stderr.isatty() and round(remaining) != last[0]:
-            last[0] = round(remaining)
+        shown = max(0, round(remaining))
+        if sys.stderr.isatty() and shown != last[0]:
+            last[0] = shown
             with suppress(OSError):
-                click.echo(f"\r{last[0]:4} s \r", err=True, nl=False)
+                click.echo(f"\r{shown:4} s \r", err=True, nl=False)
+        if remaining < -TOO_LATE and not overdue[0]:
+            overdue[0] = True
+            _tell("the old configuration is not in force yet, and is tried again: the log of polywan says why")
 
     return tick

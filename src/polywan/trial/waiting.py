@@ -64,7 +64,7 @@ def ended(place: Place, record: Record, ask: Callable[[], TrialState | None], ti
         place: where the record is.
         record: the trial.
         ask: returns what the daemon says; None when it does not answer.
-        tick: is called with the seconds that remain.
+        tick: is called with the seconds that remain, below zero when it is overdue.
     """
     while True:
         state = ask()
@@ -76,7 +76,7 @@ def ended(place: Place, record: Record, ask: Callable[[], TrialState | None], ti
             return Outcome(end=_without_daemon(place, record, state), by="polywan", reason="")
         else:
             record = _watched(place, record)
-        tick(max(0.0, record.deadline - now()))
+        tick(record.deadline - now())
         time.sleep(_POLL)
 
 
