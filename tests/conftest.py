@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from support.examples import CI, examples
+from support.own_cgroups import cover, uncover
 
 if TYPE_CHECKING:
     from execnet import XSpec
@@ -57,6 +58,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         prepare()
     except LabError as error:
         pytest.exit(f"netns tests: {error}", returncode=1)
+    if (own := cover()) is not None:
+        session.config.add_cleanup(lambda: uncover(own))
 
 
 @pytest.hookimpl(optionalhook=True)

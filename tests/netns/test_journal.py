@@ -143,6 +143,8 @@ def test_what_happened_while_no_daemon_ran_is_found_by_the_next_one(
     daemon.stop()
     lab.cut(2)
     daemon.start()
+    # They are found once bytes were counted, a moment after the start.
+    wait_for(lambda: len(entries(daemon, after=str(first[-1].id))) == 3)
     (found,) = entries(daemon, "isp2", after=str(first[-1].id))
     assert (found.event, found.previous_state, found.state, found.reason) == ("found", "up", "down", "no carrier")
     assert found.lasted_s is not None

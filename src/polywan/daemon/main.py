@@ -8,6 +8,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from starlette.routing import Route
 
@@ -59,6 +60,10 @@ from polywan.probe.prober import NetProber
 
 log = logging.getLogger("polywan")
 
+CLOCKS_APART: Final = 0.01
+"""Seconds by which the clocks must drift apart until moments are told by the new one: reading them takes microseconds,
+and a state that began once must not seem to begin a millisecond later in the next answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Places:
@@ -82,6 +87,7 @@ class Service:
         self._tracking = Tracking(kernel, lambda: daemon.state)
         self._uplinks = Uplinks(daemon)
         self._started = asyncio.get_running_loop().time()
+        self._wall = time.time() - self._started
         self._reloader = Reloader(daemon, kernel, lookups, places.config)
         self._trials = Trials(daemon, kernel, self._reloader, History(places.state_dir))
         self._recorder = recorder
@@ -124,12 +130,19 @@ class Service:
             daemon.state,
             __version__,
             self._started,
-            time.time() - now,
+            self._offset(now),
             traffic,
             now,
             (*self._trials.warnings, *daemon.troubles, *self._recorder.troubles),
             daemon.notes,
         )
+
+    def _offset(self, now: float) -> float:
+        """Return what the clock on the wall has more than the other, the same for all answers until it is set."""
+        found = time.time() - now
+        if abs(found - self._wall) > CLOCKS_APART:
+            self._wall = found
+        return self._wall
 
     async def show(self, asked: What) -> Shown:
         """Return what the daemon wants the kernel to hold, or the configuration in force.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
@@ -117,6 +119,21 @@ def with_service(directory: Path, story: Callable[[Service, FakeKernel], Awaitab
             await story(service_of(daemon, kernel, places_in(directory)), kernel)
 
     asyncio.run(play())
+
+
+def test_a_state_began_at_the_same_moment_in_every_answer_until_the_clock_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(service: Service, kernel: FakeKernel) -> None:
+        first = await service.status(Nothing())
+        assert {(await service.status(Nothing())).uplinks[0].since for _ in range(100)} == {first.uplinks[0].since}
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + 3600.0)
+        later = await service.status(Nothing())
+        began, begins = (datetime.fromisoformat(one.uplinks[0].since or "") for one in (first, later))
+        assert (begins - began).total_seconds() == pytest.approx(3600.0, abs=0.1)
+
+    with_service(tmp_path, story)
 
 
 def test_what_is_in_force_is_shown_and_nothing_else(tmp_path: Path) -> None:
