@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,6 +21,9 @@ from polywan.trial.moments import now
 from polywan.trial.place import Place
 from polywan.trial.waiting import End, Outcome
 from polywan.trial.watching import state_of
+
+CLOCK_TICK: Final = 0.02
+"""Seconds; the kernel counts those since an acknowledgement in ticks of 10 ms at most."""
 
 RELOAD_TIMEOUT: Final = 60.0
 """Seconds that the daemon may take to put a configuration in force."""
@@ -110,6 +114,8 @@ def _begun(wish: Wish, measure: Measure, tell: Callable[[str], None], interrupts
         begin.check(place, change, str(wish.file or place.path(change.name)))
         interrupts.hold()
         record, done = begin.begin(place, client, change, by=by, seconds=wish.seconds, runtime_dir=wish.runtime_dir)
+    # What is said now is to be acknowledged later than the change, as the kernel counts: in ticks of its clock.
+    time.sleep(CLOCK_TICK)
     if change.edited:
         tell(f"{place.path(change.name)} has its old text again until the new one is confirmed")
     tell(f"on trial for {wish.seconds} s: {'; '.join(done.changes) or 'no change in what the file says'}")
