@@ -10,6 +10,8 @@ import errno
 import os
 import select
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISFIFO, S_ISREG, S_ISSOCK
 from typing import BinaryIO, Final
@@ -143,17 +145,56 @@ def put(path: Path, content: bytes, mode: int = 0o600) -> None:
         FileExistsError: something has that name already; it stays as it is.
         OSError: the directory cannot be written.
     """
+    with _written_beside(path, content, mode) as made:
+        # Unlike a renaming, this fails where there is a file.
+        path.hardlink_to(made)
+
+
+def exchange(path: Path, content: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+    """Put a file in the place of another one, or where there is none; a crash leaves the old one or the new one, whole.
+
+    Args:
+        path: a link of that name is replaced, not followed.
+        content: what is in it.
+        mode: who may read and write it.
+        owner: user and group, unless it is to be ours.
+
+    Raises:
+        OSError: the directory cannot be written; the old file stays.
+    """
+    with _written_beside(path, content, mode, owner) as made:
+        made.replace(path)
+    sync(path.parent)
+
+
+@contextmanager
+def _written_beside(path: Path, content: bytes, mode: int, owner: tuple[int, int] | None = None) -> Iterator[Path]:
+    """Have a file of a new name in the same directory, on disk, for as long as the context lasts."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
+            if owner is not None and owner != (os.geteuid(), os.getegid()):
+                os.fchown(descriptor, *owner)
             file.write(content)
             file.flush()
             os.fsync(descriptor)
-        # Unlike a renaming, this fails where there is a file.
-        path.hardlink_to(name)
+        yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def sync(folder: Path) -> None:
+    """Force a directory to disk, so that a rename or a removal in it outlives a power cut.
+
+    Raises:
+        OSError: it cannot be opened, or the disk fails.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def own_socket(path: Path) -> int:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -101,16 +100,7 @@ class History:
 
     def _save(self, entries: Sequence[Entry]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{HISTORY_FILE}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(stored(entries), file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        files.exchange(self._path, json.dumps(stored(entries), indent=1).encode())
 
     def _set_aside(self, error: Exception) -> None:
         why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)

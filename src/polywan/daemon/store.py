@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -92,16 +91,7 @@ def save(state_dir: Path, memory: Memory) -> None:
         OSError: the directory cannot be written.
     """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, name = tempfile.mkstemp(dir=state_dir, prefix=f".{FILE}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(_encode(memory), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(state_dir / FILE)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    files.exchange(state_dir / FILE, json.dumps(_encode(memory), indent=1).encode())
 
 
 def forget(state_dir: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -90,7 +89,7 @@ class Place:
         """
         try:
             self.path(name).unlink(missing_ok=True)
-            _sync(self.path(name).parent)
+            files.sync(self.path(name).parent)
         except OSError as error:
             raise _failed(self.path(name), error) from error
 
@@ -122,7 +121,7 @@ class Place:
         """Remove the record: the trial is over."""
         with suppress(FileNotFoundError):
             self.record.unlink()
-        _sync(self.file.parent)
+        files.sync(self.file.parent)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -162,24 +161,13 @@ class Place:
         like = path if path.exists() else self.file
         with suppress(FileNotFoundError):
             path.parent.mkdir(exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                if mode is None:
-                    status = like.stat() if like.exists() else None
-                    os.fchmod(descriptor, (status.st_mode & 0o777) if status else 0o644)
-                    if status and (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-                        os.fchown(descriptor, status.st_uid, status.st_gid)
-                else:
-                    os.fchmod(descriptor, mode)
-                file.write(text.encode())
-                file.flush()
-                os.fsync(descriptor)
-            Path(name).replace(path)
-            _sync(path.parent)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        if mode is not None:
+            files.exchange(path, text.encode(), mode)
+        elif like.exists():
+            status = like.stat()
+            files.exchange(path, text.encode(), status.st_mode & 0o777, (status.st_uid, status.st_gid))
+        else:
+            files.exchange(path, text.encode(), 0o644)
 
 
 def below(file: Path, texts: Mapping[str, str]) -> dict[str, str]:
@@ -190,15 +178,6 @@ def below(file: Path, texts: Mapping[str, str]) -> dict[str, str]:
 def at(file: Path, texts: Mapping[str, str]) -> dict[str, str]:
     """Return texts by the paths that they have beside a configuration: the reverse of `below`."""
     return {str(file.parent / name): text for name, text in texts.items()}
-
-
-def _sync(folder: Path) -> None:
-    """Force a directory to disk, so that a rename in it outlives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _locked(descriptor: int) -> bool:
