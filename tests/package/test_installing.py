@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def test_the_installed_command_works_by_the_systems_python_whatever_else_is_inst
 ) -> None:
     done = system.run(f"{WRITE}{TRAPS}polywan check")
     assert "/etc/polywan/polywan.toml: OK (1 uplink, 1 policy, 0 rules)" in done.stdout
+
+
+def test_a_bundle_of_the_installed_command_names_the_libraries_of_its_own_tree(system: DebianRoot) -> None:
+    script = "polywan bundle --out /tmp/b.tar.gz; tar xzOf /tmp/b.tar.gz polywan-bundle/versions.txt"
+    said = system.run(f"{WRITE}{TRAPS}{script}").stdout
+    assert re.search(r"^pydantic 2\.", said, re.MULTILINE), said
+    assert re.search(r"^dnspython 2\.", said, re.MULTILINE), said
 
 
 def test_the_lab_of_the_installed_package_keeps_its_promises(system: DebianRoot) -> None:

@@ -71,7 +71,8 @@ def _libraries() -> Sequence[str]:
     try:
         wanted = metadata.requires("polywan") or ()
     except metadata.PackageNotFoundError:
-        return ()
+        # The tree of a distribution's package, which describes all that is in it but polywan.
+        return sorted({each.name for each in metadata.distributions()})
     return [name[0] for text in wanted if "extra ==" not in text and (name := _PACKAGE.match(text))]
 
 
