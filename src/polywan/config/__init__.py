@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         load_text,
         load_texts,
         load_with_warnings,
+        names_below,
+        paths_beside,
         readable_texts,
     )
     from polywan.config.model.config import (
@@ -52,6 +54,8 @@ _HOME = {
     "load_text": "loading.loader",
     "load_texts": "loading.loader",
     "load_with_warnings": "loading.loader",
+    "names_below": "loading.loader",
+    "paths_beside": "loading.loader",
     "readable_texts": "loading.loader",
 }
 
@@ -82,6 +86,8 @@ __all__ = [
     "load_text",
     "load_texts",
     "load_with_warnings",
+    "names_below",
+    "paths_beside",
     "readable_texts",
 ]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from polywan.api.running import Reloaded
-from polywan.config import Config, Loaded, load_with_warnings
+from polywan.config import Config, Loaded, load_with_warnings, names_below
 from polywan.core.errors import CapacityError, ConfigError, ControlError, Problem
 from polywan.core.routing.sysctls import wants_multipath
 from polywan.core.state.events import ConfigLoaded
@@ -45,7 +45,7 @@ class Reloader:
         """Put the first configuration in force, once what it refers to is known."""
         async with self.busy:
             self._daemon.post(taken_in(loaded, await self._lookups.follow(loaded.config, FIRST_LOOKUP_WAIT)))
-            self.texts = self.names(loaded.texts)
+            self.texts = names_below(self.file, loaded.texts)
 
     async def read(self) -> Loaded:
         """Read the file; errors as `config.load_with_warnings`."""
@@ -88,7 +88,7 @@ class Reloader:
             if isinstance(error, CapacityError):
                 raise ConfigError([Problem(str(self.file), "global.mark_mask", str(error))]) from error
             raise
-        self.texts = self.names(loaded.texts)
+        self.texts = names_below(self.file, loaded.texts)
         plans = self._daemon.state.done.generation - before.done.generation
         elapsed = 1000 * (time.perf_counter() - began)
         differences = changes(file, loaded.config) if file is not None else ()
@@ -100,14 +100,6 @@ class Reloader:
             ms=round(elapsed, 2),
             changes=tuple(differences),
         )
-
-    def names(self, texts: Mapping[str, str]) -> dict[str, str]:
-        """Return texts by their names below the directory of the configuration."""
-        return {str(Path(name).absolute().relative_to(self.file.parent)): text for name, text in texts.items()}
-
-    def paths(self, texts: Mapping[str, str]) -> dict[str, str]:
-        """Return texts by the paths of their files: the reverse of `names`."""
-        return {str(self.file.parent / name): text for name, text in texts.items()}
 
 
 def _named(error: Exception) -> str:

@@ -9,11 +9,11 @@ from polywan.api import calls
 from polywan.api.requests import Nothing, OfPast
 from polywan.api.trials import TrialState
 from polywan.client import Client, senseless
-from polywan.config import load_texts
+from polywan.config import load_texts, paths_beside
 from polywan.core.errors import PolywanError
 from polywan.core.trial.texts import is_part, received
 from polywan.core.words import printable
-from polywan.trial.place import Place, at
+from polywan.trial.place import Place
 
 
 def here(client: Client, file: Path) -> TrialState:
@@ -49,5 +49,5 @@ def in_force(client: Client, place: Place, number: int = 0) -> dict[str, str]:
         raise senseless(error) from error
     if strange := [name for name in texts if not is_part(name, place.file.name)]:
         raise PolywanError(f"the daemon names a file that is no part of a configuration: {printable(strange[0])}")
-    load_texts(at(place.file, texts))
+    load_texts(paths_beside(place.file, texts))
     return texts

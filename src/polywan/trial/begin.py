@@ -14,10 +14,10 @@ from polywan.api.running import Reloaded
 from polywan.api.status import Status
 from polywan.api.trials import TrialState
 from polywan.client import Client
-from polywan.config import load_texts
+from polywan.config import load_texts, paths_beside
 from polywan.core.errors import ConfigError, ControlError, PolywanError
 from polywan.core.status.times import iso
-from polywan.core.trial.deciding import WELL
+from polywan.core.trial.deciding import HOW_IT_ENDS, WELL
 from polywan.core.trial.deciding import Place as Holds
 from polywan.core.trial.record import Daemon, Record
 from polywan.core.trial.texts import different, digest_of
@@ -25,7 +25,7 @@ from polywan.trial import ending, processes
 from polywan.trial.arming import arm
 from polywan.trial.asking import in_force
 from polywan.trial.moments import boot, now
-from polywan.trial.place import Place, at
+from polywan.trial.place import Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def abandoned(record: Record) -> bool:
 
 def under_way(user: str, until: float) -> str:
     """Say that a configuration is on trial."""
-    return f"{user} tries a configuration until {_local(until)}: `polywan confirm` keeps it, `polywan rollback` ends it"
+    return f"on trial until {_local(until)} by {user}: {HOW_IT_ENDS}"
 
 
 def change_of(place: Place, client: Client, file: Path | None, text: str | None) -> Change:
@@ -125,7 +125,7 @@ def check(place: Place, change: Change, shown_as: str) -> None:
     Raises:
         ConfigError: with every problem that was found, those of the file under the name that the user gave it.
     """
-    texts = at(place.file, {**place.texts(), change.name: change.text})
+    texts = paths_beside(place.file, {**place.texts(), change.name: change.text})
     path = str(place.path(change.name))
     load_texts({shown_as if name == path else name: text for name, text in texts.items()})
 

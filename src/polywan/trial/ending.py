@@ -13,6 +13,7 @@ from polywan.api.requests import Nothing, OfTrial, WhatToPlan
 from polywan.api.status import Status
 from polywan.api.trials import TrialState
 from polywan.client import Client
+from polywan.config import paths_beside
 from polywan.core.errors import ControlError, PolywanError
 from polywan.core.trial.deciding import Place as Holds
 from polywan.core.trial.deciding import lost
@@ -20,7 +21,7 @@ from polywan.core.trial.record import Record
 from polywan.core.trial.texts import different, digest_of_all
 from polywan.trial import processes
 from polywan.trial.asking import in_force
-from polywan.trial.place import REJECTED, Place, at
+from polywan.trial.place import REJECTED, Place
 
 T = TypeVar("T")
 
@@ -139,7 +140,7 @@ def _verify(place: Place, record: Record, *, was_on_trial: bool) -> None:
     texts, digest = in_force(client, place), client.ask(calls.TRIAL, Nothing()).digest
     if digest != digest_of_all(texts) or (was_on_trial and digest != record.in_force):
         raise PolywanError("the daemon does not have the old configuration")
-    asked = WhatToPlan(files=at(place.file, texts), namespace=presence.namespace())
+    asked = WhatToPlan(files=paths_beside(place.file, texts), namespace=presence.namespace())
 
     def differs() -> tuple[str, ...]:
         return tuple(op.text for op in client.ask(calls.PLAN, asked).ops)

@@ -6,13 +6,13 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from polywan import files
-from polywan.config import file_texts
+from polywan.config import file_texts, names_below
 from polywan.core.errors import NotPermitted, PolywanError
 from polywan.core.trial.deciding import Place as Holds
 from polywan.core.trial.record import RECORD_SUFFIX, Record, restored, stored
@@ -47,7 +47,7 @@ class Place:
         Raises:
             ConfigError: a file cannot be read.
         """
-        return below(self.file, file_texts(self.file))
+        return names_below(self.file, file_texts(self.file))
 
     def read(self, name: str) -> str | None:
         """Return the text of one file; None when there is none.
@@ -168,16 +168,6 @@ class Place:
             files.exchange(path, text.encode(), status.st_mode & 0o777, (status.st_uid, status.st_gid))
         else:
             files.exchange(path, text.encode(), 0o644)
-
-
-def below(file: Path, texts: Mapping[str, str]) -> dict[str, str]:
-    """Return texts by their names below the directory of a configuration."""
-    return {str(Path(name).relative_to(file.parent)): text for name, text in texts.items()}
-
-
-def at(file: Path, texts: Mapping[str, str]) -> dict[str, str]:
-    """Return texts by the paths that they have beside a configuration: the reverse of `below`."""
-    return {str(file.parent / name): text for name, text in texts.items()}
 
 
 def _locked(descriptor: int) -> bool:

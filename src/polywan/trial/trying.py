@@ -192,4 +192,5 @@ def _roll_back(attempt: Attempt, reason: str) -> Outcome:
 
 def _question(wish: Wish, found: Findings) -> str:
     why = "" if found.proven or not wish.auto_confirm else "not confirmed by itself, as it is not proven; "
-    return f"{why}keep it with `{wish.command}`, from a new ssh session, within {wish.seconds} s"
+    where = ", from a new ssh session," if session.confirmer().remote else ""
+    return f"{why}keep it with `{wish.command}`{where} within {wish.seconds} s"

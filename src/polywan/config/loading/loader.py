@@ -323,3 +323,13 @@ def _syntax(error: ValueError, name: str, text: str) -> Problem:
         where, place = str(text.count("\n", 0, len(text.rstrip())) + 1), "at the end"
         hint = "a value, a closing quote or a bracket is missing; is the file complete?"
     return Problem(f"{name}:{where}", _NOT_TOML, f"is not valid TOML {place}: {said[:1].lower()}{said[1:]}", hint)
+
+
+def names_below(file: FilePath, texts: Mapping[str, str]) -> dict[str, str]:
+    """Return texts of a configuration's files by their names below its directory, instead of by their paths."""
+    return {str(FilePath(name).absolute().relative_to(file.absolute().parent)): text for name, text in texts.items()}
+
+
+def paths_beside(file: FilePath, texts: Mapping[str, str]) -> dict[str, str]:
+    """Return texts by the paths that their files have beside a configuration: the reverse of `names_below`."""
+    return {str(file.parent / name): text for name, text in texts.items()}

@@ -13,6 +13,9 @@ SILENCE: Final = 15.0
 """Seconds after which a daemon that runs and does not answer has failed. One under load answers within a second, and a
 reload may take some seconds."""
 
+HOW_IT_ENDS: Final = "`polywan confirm` keeps it, `polywan rollback` ends it"
+"""What people can do about a trial."""
+
 WELL: Final = frozenset({"up", "degraded"})
 
 

@@ -55,9 +55,14 @@ class Entry:
     files: Mapping[str, str] | None
 
 
+def is_newest(entries: Sequence[Entry], digest: str) -> bool:
+    """True for the digest of the configuration that the history, newest first, says is in force."""
+    return bool(entries) and entries[0].digest == digest
+
+
 def added(entries: Sequence[Entry], new: Entry) -> tuple[Entry, ...]:
     """Return the history, newest first, with one more: the same texts again add nothing, and the oldest go."""
-    if entries and entries[0].digest == new.digest:
+    if is_newest(entries, new.digest):
         return tuple(entries)
     room, found = TEXT_KEPT, []
     for entry in (new, *entries)[:MOST_KEPT]:

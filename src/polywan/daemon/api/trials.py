@@ -16,13 +16,14 @@ from typing import Any, Final
 from polywan.api.requests import Nothing, OfPast, OfSession, OfTrial, ToReload, ToTry
 from polywan.api.running import Reloaded
 from polywan.api.trials import EndedTrial, PastConfigurations, SessionPath, Texts, Trial, TrialState
-from polywan.config import Config, Loaded, load_texts, readable_texts
+from polywan.config import Config, Loaded, load_texts, names_below, paths_beside, readable_texts
 from polywan.core.errors import ConfigError, ControlError, KernelError
 from polywan.core.status.config_changes import changes
 from polywan.core.status.times import iso
 from polywan.core.trace.route_query import RouteQuery
 from polywan.core.trial import cutting
-from polywan.core.trial.history import Entry, How, shown
+from polywan.core.trial.deciding import HOW_IT_ENDS
+from polywan.core.trial.history import Entry, How, is_newest, shown
 from polywan.core.trial.record import RECORD_SUFFIX
 from polywan.core.trial.session import Session, parse
 from polywan.core.trial.texts import different, digest_of_all, sent
@@ -75,7 +76,7 @@ class Trials:
         """What people should know, for `status`."""
         if self._pending is None:
             return ()
-        return (f"{_said(self._pending)}: `polywan confirm` keeps it, `polywan rollback` ends it",)
+        return (f"{_said(self._pending)}: {HOW_IT_ENDS}",)
 
     async def begin(self, loaded: Loaded) -> None:
         """Put the first configuration in force; the history comes from the disk meanwhile."""
@@ -89,8 +90,10 @@ class Trials:
             log.warning("trial.left: %s: the daemon before ended in a trial; what %s says is in force", record, file)
         async with self._turn:
             await self._history.load()
-            before = await asyncio.to_thread(_before, self._history)
-            await self._enter("start", "polywan", before, config)
+            # As a rule it is what was in force before, and need not be compared.
+            if not is_newest(self._history.entries, digest_of_all(self._reloader.texts)):
+                before = await asyncio.to_thread(_before, self._history)
+                await self._enter("start", "polywan", before, config)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -148,7 +151,7 @@ class Trials:
             ConfigError: it is bad.
         """
         _demand_moment(asked.until)
-        loaded = await asyncio.to_thread(load_texts, self._reloader.paths(asked.files))
+        loaded = await asyncio.to_thread(load_texts, paths_beside(self._reloader.file, asked.files))
         async with self._turn:
             self._demand_none()
             before = self._reloader.texts
@@ -194,7 +197,7 @@ class Trials:
         async with self._turn:
             self._demand_no_other(asked.id)
             if self._pending is not None:
-                before = self._reloader.paths(self._before)
+                before = paths_beside(self._reloader.file, self._before)
                 await self._reloader.reload(await asyncio.to_thread(load_texts, before))
             by, reason = _user(asked.by), asked.reason or ""
             if self._over(EndedTrial(id=asked.id, confirmed=False, by=by, at=iso(time.time()), reason=reason)):
@@ -236,9 +239,7 @@ class Trials:
 
     def _demand_none(self) -> None:
         if self._pending is not None:
-            raise ControlError(
-                f"{_said(self._pending)}: `polywan confirm` keeps it, `polywan rollback` ends it; then try again", 409
-            )
+            raise ControlError(f"{_said(self._pending)}: {HOW_IT_ENDS}; then try again", 409)
 
     def _demand_no_other(self, trial: str) -> None:
         if self._pending is not None and self._pending.id != trial:
@@ -247,7 +248,7 @@ class Trials:
     async def _demand_in_place(self) -> None:
         """Demand that the files which the trial changes say what is on trial."""
         there = await asyncio.to_thread(readable_texts, self._reloader.file)
-        wanted, found = self._reloader.texts, self._reloader.names(there[0])
+        wanted, found = self._reloader.texts, names_below(self._reloader.file, there[0])
         if differing := [name for name in different(self._before, wanted) if found.get(name) != wanted.get(name)]:
             raise ControlError(f"{', '.join(differing)} is not what is on trial: nothing was confirmed", 409)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from polywan.api.requests import Nothing, OfPast, OfSession, OfTrial, ToReload, ToTry
+from polywan.config import load_with_warnings
 from polywan.core.errors import ConfigError, ControlError
 from polywan.core.trial.texts import received
 from polywan.daemon.api import trials as module
@@ -167,7 +168,7 @@ def test_a_session_is_read_or_refused(tmp_path: Path) -> None:
     playing(tmp_path, story)
 
 
-def test_the_history_outlives_the_daemon_and_a_restart_adds_nothing(tmp_path: Path) -> None:
+def test_the_history_outlives_the_daemon(tmp_path: Path) -> None:
     async def first(box: Box) -> None:
         box.file.write_text(BOTH)
         await box.trials.reload(ToReload(by="alice"))
@@ -178,6 +179,27 @@ def test_the_history_outlives_the_daemon_and_a_restart_adds_nothing(tmp_path: Pa
 
     playing(tmp_path, first)
     playing(tmp_path, second)
+
+
+def test_a_start_is_in_the_history_only_where_the_file_says_something_new(tmp_path: Path) -> None:
+    seen: list[tuple[str, tuple[str, ...]]] = []
+
+    def started(text: str) -> None:
+        async def story(box: Box) -> None:
+            box.file.write_text(text)
+            await box.trials.begin(load_with_warnings(box.file))
+            await asyncio.gather(*box.trials._tasks)
+            seen[:] = [(entry.how, entry.changes) for entry in (await box.trials.history(Nothing())).entries]
+
+        playing(tmp_path, story, reload=False)
+
+    started(OLD)
+    assert seen == [("start", ())]
+    started(OLD)
+    assert seen == [("start", ())]
+    started(BOTH)
+    assert [how for how, _ in seen] == ["start", "start"]
+    assert "u2" in "; ".join(seen[0][1])
 
 
 def test_a_history_of_a_newer_version_stays_as_it_is(tmp_path: Path) -> None:
