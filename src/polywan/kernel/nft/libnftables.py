@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from ctypes import CDLL, c_bool, c_char_p, c_int, c_uint32, c_void_p
 from typing import Final
 
@@ -31,6 +32,7 @@ TRIMMED: Final = 1 << 17
 
 _JSON: Final = 1 << 4
 _NUMERIC: Final = 1 << 7 | 1 << 8 | 1 << 9  # protocols, priorities and symbols as numbers
+_SIGNALS: Final = signal.valid_signals()
 _ERRNOS: Final = {os.strerror(number): number for number in errno.errorcode}
 
 
@@ -108,7 +110,8 @@ class Nftables:
         if "\0" in text:
             raise KernelError("nft", errno.EINVAL, "the text contains a NUL character")
         library.nft_ctx_output_set_flags(context, flags)
-        failed = library.nft_run_cmd_from_buffer(context, text.encode("utf-8", "replace"))
+        with _without_signals():
+            failed = library.nft_run_cmd_from_buffer(context, text.encode("utf-8", "replace"))
         output = _text(library.nft_ctx_get_output_buffer(context))
         complaint = _text(library.nft_ctx_get_error_buffer(context))
         if failed:
@@ -147,6 +150,20 @@ def _load() -> CDLL:
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
+
+
+@contextmanager
+def _without_signals() -> Iterator[None]:
+    """Hold this thread's signals back (pthread_sigmask(3)).
+
+    The library takes a signal that comes while it waits for the kernel's answer for a failure, although the kernel has
+    the transaction and carries it out.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _text(buffer: bytes | None) -> str:
