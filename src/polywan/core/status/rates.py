@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-CADENCE: Final = 2.0
+CADENCE: Final = 1.0
 """Seconds between samples."""
 
 RATE_WINDOW: Final = 5.0
-"""Seconds that a rate is about; with the cadence, one is over 4 to 6 s."""
+"""Seconds that a rate is about; with the cadence, one is over 4.5 to 5.5 s."""
 
 SHORTEST: Final = 0.25
 """Seconds below which two readings say nothing about a rate."""

@@ -1,7 +1,7 @@
 """Count what went by each device since a change of its uplink, over devices that are replaced, and over restarts.
 
 The kernel counts for a device from the moment at which it is made: a PPP session ends with its device, and the next one
-counts from zero. What a device moved after the last look at it, 2 s at most, is lost with it.
+counts from zero. What a device moved after the last look at it, 1 s at most, is lost with it.
 """
 
 from __future__ import annotations

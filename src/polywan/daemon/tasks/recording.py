@@ -92,7 +92,7 @@ class Recorder:
         """Take in what a daemon decides and measures, for as long as it runs."""
         self._daemon = daemon
         daemon.on_changes = self.record
-        daemon.meter.on_sample = self.sampled
+        daemon.meter.listeners.append(self.sampled)
         self._hooks = HookRunner(lambda: daemon.state)
         self.on_entry = self._hooks.call
         daemon.feeds += [self.run, self.keep, self._hooks.run]

@@ -32,7 +32,7 @@ class Meter:
         state: returns the engine's state.
 
     Attributes:
-        on_sample: gets every sample of those taken at a fixed cadence.
+        listeners: get every sample of those taken at a fixed cadence.
     """
 
     def __init__(self, kernel: Machine, state: Callable[[], State]) -> None:
@@ -42,7 +42,7 @@ class Meter:
         self._took = 0.0
         self._shown: tuple[float, Mapping[str, Traffic]] | None = None
         self._measuring = asyncio.Lock()
-        self.on_sample: Callable[[Sample], None] = lambda _: None
+        self.listeners: list[Callable[[Sample], None]] = []
 
     async def run(self) -> None:
         """Take a sample every `rates.CADENCE` seconds until cancelled."""
@@ -50,7 +50,8 @@ class Meter:
             try:
                 sample = await self.look()
                 self._samples = rates.taken(self._samples, sample)
-                self.on_sample(sample)
+                for listener in self.listeners:
+                    listener(sample)
             except KernelError as error:
                 log.debug("traffic.unknown: %s", error)
             await clock.turn(rates.CADENCE)

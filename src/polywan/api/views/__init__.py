@@ -1,0 +1,1 @@
+"""Documents that pages, terminals and reports are drawn from."""
