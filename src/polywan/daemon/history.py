@@ -15,7 +15,7 @@ from polywan import files
 from polywan.core.errors import NewerError
 from polywan.core.trial.history import HISTORY_MIGRATIONS, Entry, added, restored, stored
 from polywan.core.versions import upgraded
-from polywan.daemon.journal import ASIDE
+from polywan.daemon.database import ASIDE
 from polywan.daemon.tasks.recording import DISK_TIMEOUT
 
 log = logging.getLogger("polywan")

@@ -21,7 +21,7 @@ from polywan.core.policy.uplink_state import UplinkState
 from polywan.core.status.rates import Counters
 from polywan.core.status.stored_standing import StoredStanding, restored, restored_count, stored
 from polywan.core.status.tally import Bytes, Count
-from polywan.daemon import journal
+from polywan.daemon import database, journal
 from polywan.daemon.journal import EventQuery, Journal, JournalError, recorded
 
 ALL = EventQuery(uplink=None, since=None, after=0, most=1000)
@@ -233,20 +233,20 @@ MADE_UP = (("CREATE TABLE t (a)",), ("ALTER TABLE t ADD COLUMN b",), ("INSERT IN
 
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_older_file_is_brought_up_version_by_version(version: int) -> None:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
-        journal.migrate(database, 0, MADE_UP[:version])
-        journal.migrate(database, version, MADE_UP)
-        assert database.execute("SELECT * FROM t").fetchall() == [(1, 2)]
-        assert database.execute("PRAGMA user_version").fetchone() == (3,)
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as tables:
+        database.migrate(tables, 0, MADE_UP[:version])
+        database.migrate(tables, version, MADE_UP)
+        assert tables.execute("SELECT * FROM t").fetchall() == [(1, 2)]
+        assert tables.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def test_a_migration_that_fails_leaves_the_file_of_the_version_that_it_was(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as database:
-        journal.migrate(database, 0, MADE_UP[:1])
+    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as tables:
+        database.migrate(tables, 0, MADE_UP[:1])
         with pytest.raises(sqlite3.Error):
-            journal.migrate(database, 1, (*MADE_UP[:2], ("INSERT INTO nothing VALUES (1)",)))
-        assert database.execute("SELECT sql FROM sqlite_master").fetchall() == [("CREATE TABLE t (a)",)]
-        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+            database.migrate(tables, 1, (*MADE_UP[:2], ("INSERT INTO nothing VALUES (1)",)))
+        assert tables.execute("SELECT sql FROM sqlite_master").fetchall() == [("CREATE TABLE t (a)",)]
+        assert tables.execute("PRAGMA user_version").fetchone() == (1,)
 
 
 def test_a_page_that_is_torn_later_is_noticed_then(tmp_path: Path) -> None:

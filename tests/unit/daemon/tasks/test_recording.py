@@ -19,7 +19,7 @@ from polywan.core.journal.changes import Change, Standing, What
 from polywan.core.policy.uplink_state import UplinkState
 from polywan.core.status.rates import Counters, Sample
 from polywan.core.status.stored_standing import StoredStanding
-from polywan.daemon import journal
+from polywan.daemon import database
 from polywan.daemon.journal import JOURNAL_FILE, EventQuery, Journal, JournalError, recorded
 from polywan.daemon.tasks import recording
 from polywan.daemon.tasks.recording import Recorder
@@ -87,7 +87,7 @@ class Stuck(Journal):
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "WRITTEN", 0.01)
     monkeypatch.setattr(recording, "RETRY", 0.02)
-    monkeypatch.setattr(journal, "_BUSY", 0.01)
+    monkeypatch.setattr(database, "BUSY", 0.01)
 
 
 def test_times_are_those_of_the_clock_on_the_wall_at_that_moment(tmp_path: Path) -> None:
