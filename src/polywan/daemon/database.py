@@ -37,7 +37,7 @@ _MAGIC: Final = b"SQLite format 3\0"
 _NOT_OURS: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """Error codes of a file that does not hold what it should; all others are the disk's, and may pass."""
 
-BUSY: Final = 1.0
+LOCK_TIMEOUT: Final = 1.0
 """Seconds to wait for another program that has the file open, such as sqlite3(1)."""
 
 
@@ -142,7 +142,7 @@ class Database:
             self._check(self._path.name)
             refuse_newer(self._path, self._kind)
             self._check_other(f"{self._path.name}-journal")
-            self._database = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+            self._database = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
             # Only whoever has changed the file has written other texts into it.
             self._database.text_factory = lambda data: data.decode(errors="replace")
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
@@ -211,7 +211,7 @@ def read_only(state_dir: Path, kind: Kind, work: Callable[[sqlite3.Connection], 
         os.close(files.open_own(state_dir, kind.file))
         refuse_newer(path, kind)
         uri = f"{path.absolute().as_uri()}?mode=ro"
-        with as_owner_of(state_dir), closing(sqlite3.connect(uri, uri=True, timeout=BUSY)) as database:
+        with as_owner_of(state_dir), closing(sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT)) as database:
             database.text_factory = lambda data: data.decode(errors="replace")
             (version,) = database.execute("PRAGMA user_version").fetchone()
             return work(database) if version == kind.version else None

@@ -87,7 +87,7 @@ class Stuck(Journal):
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "WRITTEN", 0.01)
     monkeypatch.setattr(recording, "RETRY", 0.02)
-    monkeypatch.setattr(database, "BUSY", 0.01)
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.01)
 
 
 def test_times_are_those_of_the_clock_on_the_wall_at_that_moment(tmp_path: Path) -> None:
