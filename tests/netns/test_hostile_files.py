@@ -41,6 +41,8 @@ OPENED_BY = {
     "the history": ("run", "down"),
     "the journal": ("run", "doctor", "down"),
     "what belongs to the journal": ("run", "doctor", "down"),
+    "the measurements": ("run", "down"),
+    "what belongs to the measurements": ("run", "down"),
 }
 """The verbs that open it; `down` last, since it removes what `run` has left in the kernel."""
 
@@ -52,6 +54,10 @@ FILES = {
     "the journal": [STATE / f"events.db{end}" for end in ("", ".aside")],
     "what belongs to the journal": [
         STATE / f"events.db{end}" for end in ("-journal", "-wal", "-shm", "-journal.aside")
+    ],
+    "the measurements": [STATE / f"measurements.db{end}" for end in ("", ".aside")],
+    "what belongs to the measurements": [
+        STATE / f"measurements.db{end}" for end in ("-journal", "-wal", "-shm", "-journal.aside")
     ],
 }
 
@@ -136,7 +142,7 @@ def carried_out(lab: Lab, server: ForkServer, verb: str) -> tuple[int, str]:
 def test_whatever_is_in_the_place_of_a_file_roots_verbs_touch_nothing_else_and_end(
     lab: Lab, fork_server: ForkServer, listener: socket.socket, place: str, thing: str
 ) -> None:
-    if place == "what belongs to the journal":
+    if place.startswith("what belongs to"):
         carried_out(lab, fork_server, "run")
     for path in FILES[place]:
         THINGS[thing](path)

@@ -429,6 +429,7 @@ def stopped(night: Night) -> None:
 
 @happens("`state.unwritable` (error)")
 @happens("`journal.unwritable` (error)")
+@happens("`measurements.unwritable` (error)")
 def full_disk(night: Night) -> None:
     daemon = night.begin()
     daemon.stop()
@@ -440,11 +441,14 @@ def full_disk(night: Night) -> None:
         night.lab.cut(1)
         night.sees("state.unwritable")
         night.sees("journal.unwritable")
+        night.sees("measurements.unwritable", 15.0)
         night.type()
         night.sees("state.written", 25.0)
         night.sees("journal.written", 25.0)
+        night.sees("measurements.written", 25.0)
         night.has_no_warning("restart will lose")
         night.has_no_warning("journal is not on disk")
+        night.has_no_warning("measurements are not on disk")
         daemon.stop()
 
 
@@ -494,6 +498,16 @@ def damaged_journal(night: Night) -> None:
     (daemon.state / "events.db").write_bytes(b"no journal" * 100)
     daemon.start()
     night.sees("journal.aside")
+    night.type()
+
+
+@happens("`measurements.aside` (warning)")
+def damaged_measurements(night: Night) -> None:
+    daemon = night.begin()
+    daemon.stop()
+    (daemon.state / "measurements.db").write_bytes(b"no measurements" * 100)
+    daemon.start()
+    night.sees("measurements.aside", 15.0)
     night.type()
 
 

@@ -15,6 +15,8 @@ from polywan.daemon.lookups.resolver import SystemResolver
 from polywan.daemon.lookups.watcher import LookupWatcher
 from polywan.daemon.loop import Daemon
 from polywan.daemon.main import Places, Service
+from polywan.daemon.measurements.measuring import Measurer
+from polywan.daemon.measurements.store import Store
 from polywan.daemon.tasks.recording import Recorder
 from polywan.kernel.fake.kernel import FakeKernel
 from polywan.probe.fake import FakeProber
@@ -36,8 +38,8 @@ def daemon_over(kernel: FakeKernel, state_dir: Path, memory: Memory | None = Non
 
 def service_of(daemon: Daemon, kernel: FakeKernel, places: Places) -> Service:
     """Return what answers the control socket of a daemon; needs a running loop."""
-    recorder = Recorder(Journal(places.state_dir))
-    return Service(daemon, kernel, LookupWatcher(daemon, SystemResolver()), places, recorder)
+    recorder, measurer = Recorder(Journal(places.state_dir)), Measurer(Store(places.state_dir))
+    return Service(daemon, kernel, LookupWatcher(daemon, SystemResolver()), places, recorder, measurer)
 
 
 def places_in(directory: Path) -> Places:

@@ -142,7 +142,9 @@ class Database:
             self._check(self._path.name)
             refuse_newer(self._path, self._kind)
             self._check_other(f"{self._path.name}-journal")
-            self._database = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
+            self._database = sqlite3.connect(
+                self._path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
             # Only whoever has changed the file has written other texts into it.
             self._database.text_factory = lambda data: data.decode(errors="replace")
             (version,) = self._database.execute("PRAGMA user_version").fetchone()

@@ -33,7 +33,7 @@ _TYPES: Final = {"id": "INTEGER PRIMARY KEY", "lasted_s": "REAL", "rx_bytes": "I
 _LISTED: Final = ", ".join(_COLUMNS)
 _INSERT: Final = f"INSERT OR IGNORE INTO entries (unix, {_LISTED}) VALUES ({', '.join('?' * (1 + len(_COLUMNS)))})"  # noqa: S608 - names of our own
 
-KIND: Final = Kind(
+JOURNAL_KIND: Final = Kind(
     file=JOURNAL_FILE,
     migrations=(
         (
@@ -44,7 +44,7 @@ KIND: Final = Kind(
     begins="a new journal",
     cost="the changes in it are not shown",
 )
-VERSION: Final = KIND.version
+VERSION: Final = JOURNAL_KIND.version
 
 HIGHEST: Final = 1 << 53
 """The highest number of an entry: up to here JSON's numbers are whole, and a thousand changes a second come to less."""
@@ -81,7 +81,7 @@ class Journal(Database):
     """The file of one state directory; its name tells whose numbers a daemon goes on with."""
 
     def __init__(self, state_dir: Path) -> None:
-        super().__init__(state_dir, KIND)
+        super().__init__(state_dir, JOURNAL_KIND)
 
     def load(self) -> Loaded:
         """Return what the daemon before has left; errors as `append`."""
@@ -108,7 +108,7 @@ def recorded(state_dir: Path, wanted: EventQuery) -> list[LinkEvent]:
     Raises:
         JournalError: it cannot be read.
     """
-    return read_only(state_dir, KIND, lambda database: _read(database, wanted)) or []
+    return read_only(state_dir, JOURNAL_KIND, lambda database: _read(database, wanted)) or []
 
 
 def _load(database: sqlite3.Connection) -> Loaded:

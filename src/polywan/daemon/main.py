@@ -46,6 +46,8 @@ from polywan.daemon.journal import Journal
 from polywan.daemon.lookups.resolver import SystemResolver
 from polywan.daemon.lookups.watcher import LookupWatcher
 from polywan.daemon.loop import Daemon
+from polywan.daemon.measurements.measuring import Measurer
+from polywan.daemon.measurements.store import Store
 from polywan.daemon.notify import notify
 from polywan.daemon.reloading import Reloader
 from polywan.daemon.removing import recalled, remove
@@ -78,7 +80,13 @@ class Service:
     """Carries out what the control socket and signals ask for."""
 
     def __init__(
-        self, daemon: Daemon, kernel: Machine, lookups: LookupWatcher, places: Places, recorder: Recorder
+        self,
+        daemon: Daemon,
+        kernel: Machine,
+        lookups: LookupWatcher,
+        places: Places,
+        recorder: Recorder,
+        measurer: Measurer,
     ) -> None:
         self._daemon = daemon
         self._kernel = kernel
@@ -91,6 +99,7 @@ class Service:
         self._reloader = Reloader(daemon, kernel, lookups, places.config)
         self._trials = Trials(daemon, kernel, self._reloader, History(places.state_dir))
         self._recorder = recorder
+        self._measurer = measurer
         self.stop = asyncio.Event()
         self._journalled = Journalled(recorder, lambda: daemon.state, self.stop)
 
@@ -133,7 +142,7 @@ class Service:
             self._offset(now),
             traffic,
             now,
-            (*self._trials.warnings, *daemon.troubles, *self._recorder.troubles),
+            (*self._trials.warnings, *daemon.troubles, *self._recorder.troubles, *self._measurer.troubles),
             daemon.notes,
         )
 
@@ -295,10 +304,13 @@ async def _serve(loaded: Loaded, places: Places, held: DirectoryLock) -> None:
     recorder = Recorder(Journal(places.state_dir))
     daemon = Daemon(kernel, prober, _first(memory, await recorder.load()), places.state_dir)
     recorder.follow(daemon)
+    measurer = Measurer(Store(places.state_dir))
+    measurer.follow(daemon)
+    recorder.listeners.append(measurer.changed)
     daemon.on_settled = lambda: notify("WATCHDOG=1")
     lookups = LookupWatcher(daemon, SystemResolver())
     daemon.feeds += [lookups.run, SettingsWatch(lambda: daemon.state, daemon.post).run]
-    service = Service(daemon, kernel, lookups, places, recorder)
+    service = Service(daemon, kernel, lookups, places, recorder, measurer)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.end)
@@ -317,7 +329,7 @@ async def _serve(loaded: Loaded, places: Places, held: DirectoryLock) -> None:
         await _until_stopped(daemon, service, places, held)
     finally:
         notify("STOPPING=1")
-        await recorder.close()
+        await asyncio.gather(recorder.close(), measurer.close())
         prober.close()
         kernel.close()
 

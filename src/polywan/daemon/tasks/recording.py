@@ -60,6 +60,7 @@ class Recorder:
 
     Attributes:
         problem: why the journal is not on disk, for people; empty when it is.
+        listeners: get the changes of every decision.
         on_entry: gets every entry, the hooks that are called for it, and the uplinks that serve by then.
     """
 
@@ -68,6 +69,7 @@ class Recorder:
         self._wall = wall
         self._daemon: Daemon | None = None
         self._hooks: HookRunner | None = None
+        self.listeners: list[Callable[[tuple[Change, ...]], None]] = []
         self.on_entry: Callable[[LinkEvent, tuple[str, ...], tuple[str, ...]], None] = lambda *_: None
         self._thread = Threads(1, "journal")
         self._changes: deque[tuple[Change, ...]] = deque()
@@ -169,6 +171,8 @@ class Recorder:
         """Take in the changes of one decision, and return at once."""
         self._changes.append(changes)
         self._news.set()
+        for listener in self.listeners:
+            listener(changes)
 
     def sampled(self, sample: Sample) -> None:
         """Take in a look at the counters of all devices; before the kernel was read it shows none."""

@@ -1,0 +1,1 @@
+"""What was measured of uplinks and clients, added up: values in, values out."""
