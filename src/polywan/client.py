@@ -8,15 +8,16 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
 
 from polywan import files
-from polywan.api.calls import Answered, Asked, Call
+from polywan.api.calls import Answered, Asked, Call, Stream
 from polywan.api.codec import Doc, DocumentError, decode, encode
+from polywan.api.document import Document
 from polywan.api.requests import Refusal, Words
 from polywan.core.errors import ConfigError, ControlError, Problem
 from polywan.core.words import printable
@@ -125,14 +126,53 @@ class PartReader:
 _IN_PATH: Final = re.compile(r"\{(\w+)(:path)?\}")
 
 
-def _request(call: Call[Asked, Any], asked: Asked) -> tuple[str, str | None]:
+def _request(call: Call[Asked, Any] | Stream[Asked], asked: Asked) -> tuple[str, str | None]:
     """Return path and query of a call, and its body."""
     said: dict[str, Any] = dict(asked.words) if isinstance(asked, Words) else encode(asked)
     path = _IN_PATH.sub(lambda part: quote(said.pop(part[1]), safe=""), call.path)
-    if call.body:
+    if isinstance(call, Call) and call.body:
         return path, json.dumps(said)
     return (f"{path}?{urlencode(said)}" if said else path), None
 
+
+class EventReader:
+    """Reads server-sent events (HTML Living Standard 9.2, as far as polywan uses it) from bytes in any pieces.
+
+    Args:
+        kinds: what each event carries, by its name; other events are of a newer daemon, and passed over.
+    """
+
+    def __init__(self, kinds: Mapping[str, type[Document]]) -> None:
+        self._kinds = kinds
+        self._rest = b""
+
+    def read(self, piece: bytes) -> Iterator[Document]:
+        """Yield the events that are whole with this piece.
+
+        Raises:
+            ControlError: one of them makes no sense.
+        """
+        # What has come of a long one is not looked through again with each piece.
+        if b"\n" not in piece:
+            self._rest += piece
+            return
+        *blocks, self._rest = (self._rest + piece).split(b"\n\n")
+        for block in blocks:
+            lines = dict(line.partition(b": ")[::2] for line in block.split(b"\n"))
+            kind = self._kinds.get(lines.get(b"event", b"").decode(errors="replace"))
+            if kind is not None:
+                yield _read(kind, _parsed(lines.get(b"data", b"")))
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return _loaded(data)
+    except ValueError as error:
+        raise senseless(error) from error
+
+
+STREAM_TIMEOUT: Final = 40.0
+"""Seconds without an event, or a sign of life, after which a stream has ended; there is one every 15 s."""
 
 SENSELESS: Final = 502
 """Status of an answer that cannot be read (RFC 9110, 15.6.3)."""
@@ -158,6 +198,14 @@ def senseless(error: DocumentError | ValueError, *, done: bool = False) -> Contr
     return ControlError(
         f"cannot read the answer of the daemon ({error}): it may be of another version; restart it", SENSELESS
     )
+
+
+def _refused(answer: bytes) -> str | None:
+    """Return why the daemon refuses; None where it says nothing that can be read."""
+    try:
+        return _read(Refusal, _loaded(answer)).error
+    except (ValueError, ControlError):
+        return None
 
 
 def _phrase(error: Exception) -> str:
@@ -241,15 +289,38 @@ class Client:
             raise ControlError(_read(Refusal, answer).error or reason, status)
         return _read(call.answer, answer)
 
-    def _send(self, method: str, path: str, text: str | None, parts: PartReader | None = None) -> tuple[int, str, Any]:
-        connection = _Connection(self._path, self._timeout)
+    def follow(self, stream: Stream[Asked], asked: Asked) -> Iterator[Document]:
+        """Yield the events of a stream of `polywan/api/calls.py` as they come, until the daemon ends it.
+
+        Whoever has enough closes the iterator, as leaving it by an exception such as KeyboardInterrupt does.
+
+        Raises:
+            ControlError: the daemon cannot be reached, refuses, or is gone; or an event makes no sense.
+        """
+        path, _ = _request(stream, asked)
+        connection, reader = _Connection(self._path, STREAM_TIMEOUT), EventReader(stream.events)
         try:
-            # A daemon that has too many connections answers before it is asked, and closes.
-            with suppress(BrokenPipeError):
-                connection.request(method, path, text)
-            with connection.getresponse() as response:
-                status, reason = response.status, response.reason
-                answer = response.read() if parts is None or status >= 400 else parts.read(response)
+            with self._reaching():
+                with suppress(BrokenPipeError):
+                    connection.request("GET", path)
+                response = connection.getresponse()
+                refused = response.read() if response.status >= 400 else b""
+            if response.status >= 400:
+                raise ControlError(_refused(refused) or response.reason, response.status)
+            while piece := self._next(response):
+                yield from reader.read(piece)
+        finally:
+            connection.close()
+
+    def _next(self, response: Source) -> bytes:
+        with self._reaching():
+            return response.read1(_AT_ONCE)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Say in words what keeps the daemon from answering."""
+        try:
+            yield
         except PermissionError as error:
             raise ControlError(
                 f"{self._path}: permission denied: use sudo, or join the group of the socket (`polywan`)", 403
@@ -259,6 +330,17 @@ class Client:
                 f"no daemon answers at {self._path}: {_phrase(error)}; is `polywan run` running, and is this its "
                 "--runtime-dir?"
             ) from error
+
+    def _send(self, method: str, path: str, text: str | None, parts: PartReader | None = None) -> tuple[int, str, Any]:
+        connection = _Connection(self._path, self._timeout)
+        try:
+            with self._reaching():
+                # A daemon that has too many connections answers before it is asked, and closes.
+                with suppress(BrokenPipeError):
+                    connection.request(method, path, text)
+                with connection.getresponse() as response:
+                    status, reason = response.status, response.reason
+                    answer = response.read() if parts is None or status >= 400 else parts.read(response)
         finally:
             connection.close()
         try:

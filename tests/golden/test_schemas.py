@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from polywan.api.calls import CALLS
+from polywan.api.calls import CALLS, STREAMS
 from polywan.api.codec import schema
 from polywan.api.doctor import Diagnosis
 from polywan.api.document import Document
 from polywan.api.requests import Refusal, WhatToPlan
 
 FOLDER = Path(__file__).parent / "schemas"
-KINDS: list[type[Document]] = [*(call.answer for call in CALLS), Refusal, WhatToPlan, Diagnosis]
+EVENTS: list[type[Document]] = [kind for stream in STREAMS for kind in stream.events.values()]
+KINDS: list[type[Document]] = [*(call.answer for call in CALLS), *EVENTS, Refusal, WhatToPlan, Diagnosis]
 DOCUMENTS = {kind.__name__: kind for kind in KINDS}
 
 
@@ -94,6 +95,9 @@ def test_a_key_is_neither_removed_nor_changed_nor_added_without_a_default() -> N
 
 def test_the_calls_are_as_recorded(request: pytest.FixtureRequest) -> None:
     lines = [f"{c.method} {c.path} {c.asked.__name__} -> {c.answer.__name__}\n" for c in CALLS]
+    for stream in STREAMS:
+        events = ", ".join(f"{name} {kind.__name__}" for name, kind in stream.events.items())
+        lines.append(f"GET {stream.path} {stream.asked.__name__} -> events {events}\n")
     held_to("calls.txt", "".join(lines), request)
 
 

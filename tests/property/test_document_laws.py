@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.api.calls import CALLS
+from polywan.api.calls import CALLS, STREAMS
 from polywan.api.codec import Doc, DocumentError, decode, encode
 from polywan.api.document import Document
 from polywan.api.flow_rows import FlowRow, rows_of
@@ -21,7 +21,8 @@ from support.documents import outage, policy, status, uplink
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 anything = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
-ANSWERS: list[type[Document]] = [call.answer for call in CALLS]
+EVENTS: list[type[Document]] = [kind for stream in STREAMS for kind in stream.events.values()]
+ANSWERS: list[type[Document]] = [*(call.answer for call in CALLS), *EVENTS]
 WHOLE = encode(
     status(
         uplink("fibre", outages=(outage(10, None, "no carrier"),)),

@@ -38,7 +38,12 @@ def daemon_over(kernel: FakeKernel, state_dir: Path, memory: Memory | None = Non
 
 def service_of(daemon: Daemon, kernel: FakeKernel, places: Places) -> Service:
     """Return what answers the control socket of a daemon; needs a running loop."""
-    recorder, measurer = Recorder(Journal(places.state_dir)), Measurer(Store(places.state_dir))
+    return service_with(Recorder(Journal(places.state_dir)), daemon, kernel, places)
+
+
+def service_with(recorder: Recorder, daemon: Daemon, kernel: FakeKernel, places: Places) -> Service:
+    """Return the same, with what keeps the daemon's journal."""
+    measurer = Measurer(Store(places.state_dir))
     return Service(daemon, kernel, LookupWatcher(daemon, SystemResolver()), places, recorder, measurer)
 
 

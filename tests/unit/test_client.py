@@ -19,7 +19,8 @@ from polywan.api.codec import encode
 from polywan.api.document import Document
 from polywan.api.flows import Flows
 from polywan.api.requests import DrainUplink, Nothing, OfPolicy, WhomToForget, Words
-from polywan.client import SENSELESS, Client, PartReader, Parts
+from polywan.api.status import Status
+from polywan.client import SENSELESS, Client, EventReader, PartReader, Parts
 from polywan.core.errors import ControlError
 from polywan.core.words import printable
 from support.documents import status
@@ -270,3 +271,62 @@ def test_a_refusal_of_parts_is_a_refusal(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="no such uplink") as caught:
         in_parts(tmp_path, "404 Not Found", {"error": "no such uplink"})
     assert caught.value.status == 404
+
+
+LIFE = b": hello\n\n"
+
+
+def framed(name: str, document: object) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), json.dumps(document).encode())
+
+
+@given(st.lists(st.sampled_from(["snapshot", "other", ""]), max_size=6), st.data())
+def test_events_are_read_whole_however_they_come(names: list[str], data: st.DataObject) -> None:
+    sent = b"".join(framed(name, encode(EMPTY)) if name else LIFE for name in names)
+    reader, found, at = EventReader(calls.LIVE.events), [], 0
+    while at < len(sent):
+        upto = at + data.draw(st.integers(1, 2000))
+        found += [*reader.read(sent[at:upto])]
+        at = upto
+    assert found == [EMPTY] * names.count("snapshot")
+
+
+def test_texts_of_events_order_no_terminal_about() -> None:
+    reader = EventReader(calls.LIVE.events)
+    (found,) = reader.read(framed("snapshot", {**encode(EMPTY), "warnings": ["a\x1b[2Jb"]}))
+    assert isinstance(found, Status)
+    assert found.warnings == ("a\\x1b[2Jb",)
+
+
+@pytest.mark.parametrize("data", [b"no JSON", b'{"schema": 1}', b"[]", b"\xff"])
+def test_an_event_that_makes_no_sense_is_refused(data: bytes) -> None:
+    with pytest.raises(ControlError, match="cannot read the answer of the daemon"):
+        [*EventReader(calls.LIVE.events).read(b"event: snapshot\ndata: " + data + b"\n\n")]
+
+
+def test_a_stream_that_is_refused_says_why(tmp_path: Path) -> None:
+    thread = answering(tmp_path, "503 Service Unavailable", {"error": "too many"})
+    with pytest.raises(ControlError, match="too many") as caught:
+        next(Client(tmp_path).follow(calls.LIVE, Nothing()))
+    thread.join()
+    assert caught.value.status == 503
+
+
+def test_a_stream_of_a_daemon_that_knows_none_is_refused_in_words(tmp_path: Path) -> None:
+    thread = answering(tmp_path, "404 Not Found", b"Not Found")
+    with pytest.raises(ControlError, match="Not Found") as caught:
+        next(Client(tmp_path).follow(calls.LIVE, Nothing()))
+    thread.join()
+    assert caught.value.status == 404
+
+
+def test_a_stream_that_breaks_off_is_an_error_and_one_that_ends_is_none(tmp_path: Path) -> None:
+    thread = answering(tmp_path, "200 OK", framed("snapshot", encode(EMPTY)))
+    assert [*Client(tmp_path).follow(calls.LIVE, Nothing())] == [EMPTY]
+    thread.join()
+    (tmp_path / files.SOCKET).unlink()
+    broken = b"Transfer-Encoding: chunked\r\n\r\n"
+    thread = answering(tmp_path, "200 OK\r\n" + broken.decode().strip(), framed("snapshot", encode(EMPTY)))
+    with pytest.raises(ControlError, match="no daemon answers"):
+        [*Client(tmp_path).follow(calls.LIVE, Nothing())]
+    thread.join()

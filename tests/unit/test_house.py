@@ -25,7 +25,7 @@ MODULE, FUNCTION = 400, 40
 LONG = {
     "_hooked": "the base chains of the table, one after the other",
     "_shared": "the chains that all uplinks share, one after the other",
-    "_uplink": "every field of an uplink's document",
+    "uplink_status": "every field of an uplink's document",
     "_counts": "one line for each budget",
 }
 """Functions that may be longer, and why."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from polywan.api.affinity import Affinity, Forgotten
 from polywan.api.document import Document
-from polywan.api.events import Events
+from polywan.api.events import Events, LinkEvent
 from polywan.api.flows import Flows
 from polywan.api.requests import (
     DrainUplink,
@@ -28,6 +29,7 @@ from polywan.api.running import Planned, Reloaded, Removed, Shown
 from polywan.api.status import Status
 from polywan.api.trials import PastConfigurations, SessionPath, Texts, TrialState
 from polywan.api.uplinks import UplinkChanged, UplinkReport, ViaGroup
+from polywan.api.views.stream import Change, StreamSample
 from polywan.api.why import Explanation
 
 Asked = TypeVar("Asked", bound=Document)
@@ -59,6 +61,21 @@ class Call(Generic[Asked, Answered]):
         self.asked = asked
         self.answer = answer
         self.body = body
+
+
+class Stream(Generic[Asked]):
+    """A call for those who may read that is answered with events for as long as somebody listens.
+
+    Attributes:
+        path: as of a call.
+        asked: what the client says, as words of the query.
+        events: what each event carries, by its name.
+    """
+
+    def __init__(self, path: str, asked: type[Asked], events: Mapping[str, type[Document]]) -> None:
+        self.path = path
+        self.asked = asked
+        self.events = events
 
 
 STATUS: Final = Call("GET", "/v1/status", Nothing, Status)
@@ -109,3 +126,10 @@ CALLS: Final[tuple[Call[Any, Any], ...]] = (
     DOWN,
 )
 """All of them; a test holds the daemon to a route for each, and to their recorded schemas."""
+
+LIVE: Final = Stream(
+    "/v1/stream", Nothing, {"snapshot": Status, "change": Change, "sample": StreamSample, "entry": LinkEvent}
+)
+
+STREAMS: Final[tuple[Stream[Any], ...]] = (LIVE,)
+"""All streams."""

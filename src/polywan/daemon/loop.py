@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -41,7 +41,6 @@ from polywan.core.state.effects import (
 )
 from polywan.core.state.events import Applied, ConfigLoaded, Event, KernelEvent, ListsPreloaded, ReadDone, Tick
 from polywan.core.state.state import State
-from polywan.core.status.document import Traffic
 from polywan.core.words import counted, printable
 from polywan.core.world.conntrack import BLUR, Flow, stray, translated_to
 from polywan.core.world.lookups import PrefixList
@@ -70,6 +69,7 @@ class Daemon:
         feeds: further sources of events, which run as long as the loop does.
         meter: measures what goes by the uplinks.
         on_changes: takes what became of uplinks in one decision, and must return at once.
+        on_step: called after every event, with its effects carried out, and must return at once.
     """
 
     def __init__(self, kernel: Machine, prober: Prober, state: State, state_dir: Path) -> None:
@@ -97,6 +97,7 @@ class Daemon:
         self.feeds: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.ready = asyncio.Event()
         self.on_settled: Callable[[], None] = lambda: None
+        self.on_step: Callable[[], None] = lambda: None
         self.on_changes: Callable[[tuple[Change, ...]], None] = lambda _: None
 
     def post(self, event: Event) -> None:
@@ -219,6 +220,7 @@ class Daemon:
             return
         for effect in effects:
             self._perform(effect)
+        self.on_step()
         if isinstance(event, ConfigLoaded):
             self._kernel.listen(passive.mask(self.state))
         if self.state.ready:
@@ -394,7 +396,3 @@ class Daemon:
     def notes(self) -> tuple[str, ...]:
         """What the engine cannot know, and nothing is wrong without."""
         return (self._holder.slow,) if self._holder.slow else ()
-
-    async def traffic(self) -> Mapping[str, Traffic]:
-        """Return connections, bytes and rates by uplink."""
-        return await self.meter.traffic()

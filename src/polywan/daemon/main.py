@@ -8,12 +8,11 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from starlette.routing import Route
 
 import polywan.config.loading.toml_lines  # noqa: F401 - an upgrade may replace the file before it is first needed
-from polywan import __version__, log_handler, presence
+from polywan import log_handler, presence
 from polywan.api import calls
 from polywan.api.requests import Nothing, OfUplink, What, WhatToPlan, Words
 from polywan.api.running import Planned, Removed, Shown
@@ -29,7 +28,6 @@ from polywan.core.ruleset.conditions import dnsmasq_lines
 from polywan.core.ruleset.model import HELD
 from polywan.core.state.memory import Memory
 from polywan.core.state.state import Done, Known, State
-from polywan.core.status.document import document
 from polywan.core.trace.question import QuestionError
 from polywan.core.words import counted, printable
 from polywan.daemon import logs
@@ -37,7 +35,7 @@ from polywan.daemon.api import exec_via, why
 from polywan.daemon.api import plan as planning
 from polywan.daemon.api.events import Journalled
 from polywan.daemon.api.flows import Tracking
-from polywan.daemon.api.http import route
+from polywan.daemon.api.http import route, stream_route
 from polywan.daemon.api.listening import listening
 from polywan.daemon.api.trials import Trials
 from polywan.daemon.api.uplinks import Uplinks
@@ -54,6 +52,8 @@ from polywan.daemon.removing import recalled, remove
 from polywan.daemon.rundir import DirectoryLock, locked
 from polywan.daemon.tasks.recording import Recorder
 from polywan.daemon.tasks.settings import SettingsWatch
+from polywan.daemon.views.composing import Composer
+from polywan.daemon.views.streaming import Streamer
 from polywan.kernel import heap
 from polywan.kernel.api import Machine
 from polywan.kernel.linux import LinuxKernel
@@ -61,10 +61,6 @@ from polywan.kernel.privilege import NET_ADMIN, keep_to_ourselves
 from polywan.probe.prober import NetProber
 
 log = logging.getLogger("polywan")
-
-CLOCKS_APART: Final = 0.01
-"""Seconds by which the clocks must drift apart until moments are told by the new one: reading them takes microseconds,
-and a state that began once must not seem to begin a millisecond later in the next answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +90,21 @@ class Service:
         self._places = places
         self._tracking = Tracking(kernel, lambda: daemon.state)
         self._uplinks = Uplinks(daemon)
-        self._started = asyncio.get_running_loop().time()
-        self._wall = time.time() - self._started
         self._reloader = Reloader(daemon, kernel, lookups, places.config)
         self._trials = Trials(daemon, kernel, self._reloader, History(places.state_dir))
         self._recorder = recorder
         self._measurer = measurer
         self.stop = asyncio.Event()
         self._journalled = Journalled(recorder, lambda: daemon.state, self.stop)
+        self._composer = Composer(
+            lambda: daemon.state,
+            lambda: (*self._trials.warnings, *daemon.troubles, *recorder.troubles, *measurer.troubles),
+            lambda: daemon.notes,
+        )
+        self._streamer = Streamer(lambda: daemon.state, self._composer, kernel, self.stop)
+        daemon.on_step = self._streamer.stepped
+        daemon.meter.listeners.append(self._streamer.looked)
+        recorder.entry_listeners.append(self._streamer.entered)
 
     def routes(self) -> list[Route]:
         """Return who answers each call."""
@@ -128,30 +131,12 @@ class Service:
             route(calls.PAST_TEXTS, self._trials.past),
             route(calls.SESSION, self._trials.session),
             route(calls.DOWN, self.down),
+            stream_route(calls.LIVE, self._streamer.follow),
         ]
 
     async def status(self, _: Nothing) -> Status:
         """Return the status document."""
-        traffic = await self._daemon.traffic()
-        now = asyncio.get_running_loop().time()
-        daemon = self._daemon
-        return document(
-            daemon.state,
-            __version__,
-            self._started,
-            self._offset(now),
-            traffic,
-            now,
-            (*self._trials.warnings, *daemon.troubles, *self._recorder.troubles, *self._measurer.troubles),
-            daemon.notes,
-        )
-
-    def _offset(self, now: float) -> float:
-        """Return what the clock on the wall has more than the other, the same for all answers until it is set."""
-        found = time.time() - now
-        if abs(found - self._wall) > CLOCKS_APART:
-            self._wall = found
-        return self._wall
+        return await self._composer.compose(await self._daemon.meter.traffic())
 
     async def show(self, asked: What) -> Shown:
         """Return what the daemon wants the kernel to hold, or the configuration in force.
@@ -306,7 +291,7 @@ async def _serve(loaded: Loaded, places: Places, held: DirectoryLock) -> None:
     recorder.follow(daemon)
     measurer = Measurer(Store(places.state_dir))
     measurer.follow(daemon)
-    recorder.listeners.append(measurer.changed)
+    recorder.change_listeners.append(measurer.changed)
     daemon.on_settled = lambda: notify("WATCHDOG=1")
     lookups = LookupWatcher(daemon, SystemResolver())
     daemon.feeds += [lookups.run, SettingsWatch(lambda: daemon.state, daemon.post).run]

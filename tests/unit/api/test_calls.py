@@ -8,7 +8,7 @@ from pathlib import Path
 from starlette.routing import Route
 
 from polywan.api import calls
-from polywan.api.calls import CALLS, Call
+from polywan.api.calls import CALLS, STREAMS, Call, Stream
 from polywan.api.document import DocumentType
 from polywan.api.requests import Words
 from polywan.kernel.fake.kernel import FakeKernel
@@ -27,13 +27,18 @@ def test_every_call_is_listed_once() -> None:
     assert [id(call) for call in CALLS] == [id(each) for each in vars(calls).values() if isinstance(each, Call)]
 
 
+def test_every_stream_is_listed_once() -> None:
+    assert [id(one) for one in STREAMS] == [id(each) for each in vars(calls).values() if isinstance(each, Stream)]
+
+
 def test_the_daemon_answers_every_call_once(tmp_path: Path) -> None:
     served = Counter(
         (method, route.path)
         for route in routes_of_the_daemon(tmp_path)
         for method in (route.methods or set()) - {"HEAD"}
     )
-    assert served == Counter((call.method, call.path) for call in CALLS)
+    asked = [(call.method, call.path) for call in CALLS] + [("GET", stream.path) for stream in STREAMS]
+    assert served == Counter(asked)
     assert set(served.values()) == {1}
 
 

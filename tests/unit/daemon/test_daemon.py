@@ -211,7 +211,7 @@ def test_an_effect_that_fails_in_a_way_nobody_thought_of_ends_the_daemon_instead
 def test_traffic_counts_connections_by_their_mark(tmp_path: Path) -> None:
     async def story(daemon: Daemon, kernel: FakeKernel) -> None:
         kernel.connections_list += [Connection(mark=0x200), Connection(mark=0x200, family=Family.V6)]
-        traffic = await daemon.traffic()
+        traffic = await daemon.meter.traffic()
         assert [traffic[n].connections for n in ("u1", "u2", "u3")] == [0, 2, 0]
 
     with_daemon(tmp_path, story)
@@ -220,11 +220,11 @@ def test_traffic_counts_connections_by_their_mark(tmp_path: Path) -> None:
 def test_an_uplink_that_is_pointed_at_another_device_has_no_rate_of_the_difference(tmp_path: Path) -> None:
     async def story(daemon: Daemon, kernel: FakeKernel) -> None:
         kernel.links["wan3"] = replace(kernel.links["wan3"], rx_bytes=10**15, tx_bytes=10**15)
-        await daemon.traffic()
+        await daemon.meter.traffic()
         swapped = {"u1": {"interface": "wan3"}, "u3": {"interface": "wan1"}, "u2": {"interface": "wan2"}}
         await daemon.settle(ConfigLoaded(Config.model_validate({"uplinks": swapped})))
         daemon.meter._shown = None
-        traffic = await daemon.traffic()
+        traffic = await daemon.meter.traffic()
         assert traffic["u1"].rx_bytes == 10**15
         assert {(t.rx_bps, t.tx_bps) for t in traffic.values()} == {(0.0, 0.0)}
 

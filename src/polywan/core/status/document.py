@@ -49,13 +49,17 @@ _BADNESS: Final = {LayerVerdict.OK: 0, LayerVerdict.UNKNOWN: 1, LayerVerdict.BRO
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What was measured of an uplink: bytes since the link was made, bits per second, tracked connections."""
+    """What was measured of an uplink: bytes since the link was made, bits per second, tracked connections.
+
+    `counted` says that the numbers of bytes are the uplink's, and not just unknown.
+    """
 
     connections: int = 0
     rx_bytes: int = 0
     tx_bytes: int = 0
     rx_bps: float = 0.0
     tx_bps: float = 0.0
+    counted: bool = False
 
 
 def document(
@@ -67,6 +71,7 @@ def document(
     now: float = inf,
     troubles: Sequence[str] = (),
     notes: Sequence[str] = (),
+    uplinks: Sequence[UplinkStatus] | None = None,
 ) -> Status:
     """Return the status document.
 
@@ -79,20 +84,18 @@ def document(
         now: monotonic seconds; without it nothing is told of what counts for seconds only.
         troubles: what else people should know.
         notes: what else is worth knowing.
+        uplinks: what `uplink_status` said of each, where somebody has asked already.
     """
     config, selection, applied = state.known.config, state.decision.selection, state.done.retries.applied
-    names = () if config is None else config.uplinks
+    if uplinks is None:
+        uplinks = [uplink_status(state, name, wall_offset, traffic.get(name), now) for name in uplinks_of(state)]
     return Status(
         schema=SCHEMA,
         version=version,
         generation=state.done.generation,
         since=iso(started + wall_offset),
         ready=state.ready,
-        uplinks=tuple(
-            _uplink(state, config, name, wall_offset, traffic.get(name, Traffic()), now)
-            for name in names
-            if config is not None
-        ),
+        uplinks=tuple(uplinks),
         policies=() if config is None or selection is None else tuple(_policies(config, selection)),
         drift=tuple(drift.shown(state.done.repairs.mended, config, now)),
         warnings=(
@@ -112,14 +115,22 @@ def document(
     )
 
 
-def _uplink(
-    state: State, config: Resolved, name: str, wall_offset: float, traffic: Traffic, now: float
+def uplinks_of(state: State) -> tuple[str, ...]:
+    """Return the names of the uplinks in the order of the status."""
+    return () if state.known.config is None else tuple(state.known.config.uplinks)
+
+
+def uplink_status(
+    state: State, name: str, wall_offset: float, measured: Traffic | None = None, now: float = inf
 ) -> UplinkStatus:
+    """Return what the status says of one uplink of `uplinks_of`; arguments as of `document`."""
+    config, traffic = state.known.config, measured or Traffic()
+    assert config is not None  # noqa: S101 - without a configuration there are no uplinks
     uplink = config.uplinks[name]
     seen = state.decision.views.get(name)
     number = state.known.numbers[name]
-    probes = [state.health.rounds[name, f] for f in FAMILIES if (name, f) in state.health.rounds]
-    best = min((p for p in probes if p.rtt is not None), key=lambda p: p.rtt or 0.0, default=None)
+    probes = _probes(state, name)
+    rtt_ms, jitter_ms, loss = line_quality(state, name)
     prefixes6, nat6_mode = _nat6(state, config, name)
     spent = state.health.checks.spent.get(name)
     ended = uplink_detail.last_ended(state, name)
@@ -141,9 +152,9 @@ def _uplink(
         nat6_mode=nat6_mode,
         mark=number.mark,
         table=number.table,
-        rtt_ms=round(1000 * best.rtt, 3) if best and best.rtt is not None else None,
-        jitter_ms=round(1000 * best.jitter, 3) if best else None,
-        loss=_largest(p.loss for p in probes),
+        rtt_ms=rtt_ms,
+        jitter_ms=jitter_ms,
+        loss=loss,
         late=_largest(p.quality.late for p in probes),
         queue_ms=_queue(probes),
         drain=_drain(state, name, wall_offset),
@@ -166,6 +177,18 @@ def _uplink(
         unanswered=passive.unanswered(state, name, now),
         shaping=tuple(shaping(state, config, name)),
     )
+
+
+def _probes(state: State, name: str) -> list[ProbeState]:
+    return [state.health.rounds[name, f] for f in FAMILIES if (name, f) in state.health.rounds]
+
+
+def line_quality(state: State, name: str) -> tuple[float | None, float | None, float | None]:
+    """Return an uplink's round trip and jitter in milliseconds, and its loss, 0..1; None for what is not known."""
+    probes = _probes(state, name)
+    best = min((p for p in probes if p.rtt is not None), key=lambda p: p.rtt or 0.0, default=None)
+    rtt_ms = round(1000 * best.rtt, 3) if best and best.rtt is not None else None
+    return rtt_ms, round(1000 * best.jitter, 3) if best else None, _largest(p.loss for p in probes)
 
 
 def _largest(shares: Iterable[float | None]) -> float | None:

@@ -10,16 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from ipaddress import ip_network
-from itertools import islice
 from typing import Final
 
 from polywan.api import calls
 from polywan.api.affinity import Affinity, Forgotten, KeptClient
 from polywan.api.codec import encode
-from polywan.api.document import Document
 from polywan.api.flow_rows import FlowRow
 from polywan.api.flows import Flows
 from polywan.api.requests import OfPolicy, WhomToForget, Words
@@ -31,6 +29,7 @@ from polywan.core.status.flow_list import MOST_SORTED, OTHER, PROBE, FlowQuery, 
 from polywan.core.world.affinity import AffinityEntry
 from polywan.core.world.paths import Path
 from polywan.daemon.api.http import Written
+from polywan.daemon.api.pieces import with_rows
 from polywan.daemon.api.unknown import unknown
 from polywan.kernel.api import Tracker
 
@@ -38,12 +37,6 @@ log = logging.getLogger("polywan")
 
 SCHEMA: Final = 1
 """Version of the documents' shape; fields are added, never changed."""
-
-_PIECE: Final = 250
-"""Entries that are written at once: half a millisecond."""
-
-_BLOCK: Final = 1 << 18
-"""Bytes from which on a piece of a document is sent on its way."""
 
 
 class Tracking:
@@ -132,7 +125,7 @@ class Tracking:
         totals = Totals(names.values() if wanted.uplink is None else [wanted.uplink])
         found = listed(self._tracker.flows(mask, mark), wanted, names, totals, probes)
         # The totals are complete after the last row, and they stand behind the rows.
-        return _with(
+        return with_rows(
             lambda: Flows(schema=SCHEMA, columns=FlowRow._fields, flows=(), totals=totals.rows()), "flows", found
         )
 
@@ -147,7 +140,7 @@ class Tracking:
             )
             for kept in sorted(self._kept(policy), key=lambda k: (k.policy, k.family, k.client.packed))
         )
-        return [*_with(lambda: Affinity(schema=SCHEMA, clients=()), "clients", map(encode, rows))]
+        return [*with_rows(lambda: Affinity(schema=SCHEMA, clients=()), "clients", map(encode, rows))]
 
     def _clear(self, network: IPNetwork | None, policy: str | None) -> int:
         return self._tracker.forget(k for k in self._kept(policy) if network is None or k.client in network)
@@ -190,45 +183,6 @@ async def _following(piece: bytes | None, pieces: asyncio.Queue[bytes | Exceptio
     if following is not None:
         log.error("control.failed: %s: %s: %s", calls.FLOWS.path, type(following).__name__, following)
         yield f'],"error":{json.dumps(str(following))}}}'.encode()
-
-
-def _with(whole: Callable[[], Document], key: str, rows: Iterable[object]) -> Iterator[bytes]:
-    """Yield a document as JSON in pieces, with these rows in its list `key`.
-
-    Args:
-        whole: returns it with an empty list; what is behind the list may be another thing after the last row.
-        key: of the list.
-        rows: documents or lists.
-    """
-    head, _ = _around(whole(), key)
-    for block in _blocks(rows):
-        yield head + block
-        head = b""
-    yield _around(whole(), key)[1]
-
-
-def _around(whole: Document, key: str) -> tuple[bytes, bytes]:
-    """Return the JSON of a document before and after what is in its list `key`, which is empty in it."""
-    head, found, tail = json.dumps(encode(whole), separators=(",", ":")).partition(f'"{key}":[')
-    return f"{head}{found}".encode(), tail.encode()
-
-
-def _blocks(rows: Iterable[object]) -> Iterator[bytes]:
-    """Yield rows as JSON in blocks, at least one, with commas between them."""
-    block, comma = bytearray(), b""
-    for text in _texts(rows):
-        block += comma + text
-        comma = b","
-        if len(block) > _BLOCK:
-            yield bytes(block)
-            block.clear()
-    yield bytes(block)
-
-
-def _texts(rows: Iterable[object]) -> Iterator[bytes]:
-    source = iter(rows)
-    while some := list(islice(source, _PIECE)):
-        yield json.dumps(some, separators=(",", ":"))[1:-1].encode()
 
 
 def _network(text: str | None) -> IPNetwork | None:

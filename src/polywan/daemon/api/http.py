@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from polywan.api.calls import Answered, Asked, Call
+from polywan.api.calls import Answered, Asked, Call, Stream
 from polywan.api.codec import DocumentError, decode, encode
 from polywan.api.requests import ProblemFound, Refusal, Words
 from polywan.core.errors import ConfigError, ControlError, KernelError
@@ -53,6 +53,21 @@ def route(call: Call[Asked, Answered], handler: Callable[[Asked], Awaitable[Answ
 
     careful = _with_errors(answer)
     return Route(call.path, _writer(careful) if call.method == "POST" else careful, methods=[call.method])
+
+
+def stream_route(stream: Stream[Asked], events: Callable[[Asked], AsyncIterator[bytes]]) -> Route:
+    """Return the route of a stream, with what yields its events as they are sent; it is closed when the client goes."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            pieces = events(decode(stream.asked, {**request.query_params}))
+        except DocumentError as error:
+            raise ControlError(str(error), 400) from error
+        # What keeps answers to send them together later must not keep these.
+        said = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(pieces, media_type="text/event-stream", headers=said)
+
+    return Route(stream.path, _with_errors(answer), methods=["GET"])
 
 
 async def _asked(call: Call[Asked, Any], request: Request) -> Asked:

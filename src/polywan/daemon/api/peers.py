@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import pwd
 import resource
 import socket
 import struct
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import cache
 from typing import Final, cast
 
 import h11
@@ -43,6 +45,8 @@ _REST: Final = 1.0
 _SELDOM: Final = 60.0
 """Seconds between two lines about refused connections."""
 
+PAGE_USER: Final = "polywan-web"
+
 asking: Final = ContextVar("asking", default=0)
 """User of the connection whose request is being answered; root where nothing asks, as at a signal."""
 
@@ -58,6 +62,15 @@ def user_of(connection: socket.socket) -> int:
 def writers() -> tuple[int, int]:
     """Return the users who may change things: root and the daemon's own."""
     return 0, os.geteuid()
+
+
+@cache
+def page_user() -> int | None:
+    """Return the user of the web page's process; None on a machine without one."""
+    try:
+        return pwd.getpwnam(PAGE_USER).pw_uid
+    except KeyError:
+        return None
 
 
 class _Peer(H11Protocol):
@@ -178,7 +191,8 @@ class Server(uvicorn.Server):
 
     def _admit(self, connection: socket.socket) -> None:
         uid = self._user(connection)
-        if why := refusal(uid, writers(), Counter(peer.uid for peer in self.peers), _free(connection)):
+        connected = Counter(peer.uid for peer in self.peers)
+        if why := refusal(uid, writers(), connected, _free(connection), page_user()):
             self._tell(why)
             with suppress(OSError):
                 connection.send(_refused(why), socket.MSG_DONTWAIT)

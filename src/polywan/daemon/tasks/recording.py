@@ -60,8 +60,9 @@ class Recorder:
 
     Attributes:
         problem: why the journal is not on disk, for people; empty when it is.
-        listeners: get the changes of every decision.
+        change_listeners: get the changes of every decision.
         on_entry: gets every entry, the hooks that are called for it, and the uplinks that serve by then.
+        entry_listeners: get every entry, and must return at once.
     """
 
     def __init__(self, journal: Journal, wall: Callable[[], float] = time.time) -> None:
@@ -69,8 +70,9 @@ class Recorder:
         self._wall = wall
         self._daemon: Daemon | None = None
         self._hooks: HookRunner | None = None
-        self.listeners: list[Callable[[tuple[Change, ...]], None]] = []
+        self.change_listeners: list[Callable[[tuple[Change, ...]], None]] = []
         self.on_entry: Callable[[LinkEvent, tuple[str, ...], tuple[str, ...]], None] = lambda *_: None
+        self.entry_listeners: list[Callable[[LinkEvent], None]] = []
         self._thread = Threads(1, "journal")
         self._changes: deque[tuple[Change, ...]] = deque()
         self._news = asyncio.Event()
@@ -171,7 +173,7 @@ class Recorder:
         """Take in the changes of one decision, and return at once."""
         self._changes.append(changes)
         self._news.set()
-        for listener in self.listeners:
+        for listener in self.change_listeners:
             listener(changes)
 
     def sampled(self, sample: Sample) -> None:
@@ -277,6 +279,8 @@ class Recorder:
             self._dropped += 1
         serving = tuple(name for name, one in self._standings.items() if one.state in SERVING)
         self.on_entry(entry, change.hooks, serving)
+        for listener in self.entry_listeners:
+            listener(entry)
 
     async def _save(self) -> None:
         """Write what waits, and how each uplink is.

@@ -12,6 +12,7 @@ from polywan.core.state.state import State
 from polywan.core.status import rates
 from polywan.core.status.document import Traffic
 from polywan.core.status.rates import Counters, Sample, Samples
+from polywan.core.views.samples import measured
 from polywan.daemon import clock
 from polywan.kernel.api import Machine
 
@@ -71,30 +72,9 @@ class Meter:
                 return {}
             sample = await self.look()
             counts = await asyncio.to_thread(self._kernel.connections, config.layout.mask)
-            state = self._state()
-            if state.known.config is None:
-                return {}
-            # Of a device that several uplinks have nobody knows whose its bytes are.
-            sharing = state.known.config.sharing
-            measured = {
-                name: self._of(
-                    sample,
-                    "" if name in sharing else uplink.interface,
-                    counts.get(state.known.numbers[name].mark, 0),
-                )
-                for name, uplink in state.known.config.uplinks.items()
-            }
-            self._shown = time(), measured
-            return measured
-
-    def _of(self, sample: Sample, device: str, connections: int) -> Traffic:
-        counters = sample.counters.get(device)
-        if counters is None:
-            return Traffic(connections=connections)
-        rx, tx = rates.rate(self._samples, device, counters, sample.at)
-        return Traffic(
-            connections=connections, rx_bytes=counters.rx, tx_bytes=counters.tx, rx_bps=8 * rx, tx_bps=8 * tx
-        )
+            found = measured(self._state(), self._samples, sample, counts)
+            self._shown = time(), found
+            return found
 
     async def look(self) -> Sample:
         """Return the counters of all devices now.

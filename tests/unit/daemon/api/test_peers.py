@@ -24,7 +24,7 @@ from polywan.api.status import Status
 from polywan.client import Client
 from polywan.core.errors import ControlError
 from polywan.daemon.api import peers
-from polywan.daemon.api.admission import EACH, MOST_PEERS, ROOT_PEERS
+from polywan.daemon.api.admission import EACH, MOST_PEERS, READER_PEERS
 from polywan.daemon.api.http import Written, route, serving
 from polywan.daemon.api.peers import Server, user_of
 from support.documents import status
@@ -138,15 +138,11 @@ def test_a_reader_with_too_many_connections_is_told_so_and_others_get_answers(tm
 def test_many_readers_cannot_keep_root_out(tmp_path: Path) -> None:
     def story(directory: Path, users: Users) -> None:
         ours = []
-        for users.uid in range(READER, READER + MOST_PEERS // EACH):
+        for users.uid in range(READER, READER + READER_PEERS // EACH + 2):
             ours += [connect(directory) for _ in range(EACH)]
             # Asked and answered: whoever came before has been seen.
             ours[-1].sendall(GET)
-            assert (
-                ours[-1]
-                .recv(64)
-                .startswith(b"HTTP/1.1 " + (b"200" if len(ours) <= MOST_PEERS - ROOT_PEERS else b"503"))
-            )
+            assert ours[-1].recv(64).startswith(b"HTTP/1.1 " + (b"200" if len(ours) <= READER_PEERS else b"503"))
         users.uid = ROOT
         assert Client(directory).ask(calls.STATUS, Nothing()) == EMPTY
         for sock in ours:
