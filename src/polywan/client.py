@@ -126,7 +126,7 @@ class PartReader:
 _IN_PATH: Final = re.compile(r"\{(\w+)(:path)?\}")
 
 
-def _request(call: Call[Asked, Any] | Stream[Asked], asked: Asked) -> tuple[str, str | None]:
+def request_of(call: Call[Asked, Any] | Stream[Asked], asked: Asked) -> tuple[str, str | None]:
     """Return path and query of a call, and its body."""
     said: dict[str, Any] = dict(asked.words) if isinstance(asked, Words) else encode(asked)
     path = _IN_PATH.sub(lambda part: quote(said.pop(part[1]), safe=""), call.path)
@@ -213,6 +213,17 @@ def _phrase(error: Exception) -> str:
     return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
 
 
+def unreachable(socket_path: Path, error: Exception) -> ControlError:
+    """Return the error for a daemon that cannot be asked; the status is 403 where this user may not."""
+    if isinstance(error, PermissionError):
+        text = f"{socket_path}: permission denied: use sudo, or join the group of the socket (`polywan`)"
+        return ControlError(text, 403)
+    return ControlError(
+        f"no daemon answers at {socket_path}: {_phrase(error)}; is `polywan run` running, and is this its "
+        "--runtime-dir?"
+    )
+
+
 _AGAIN = 0.02
 """Seconds between two tries to get into a full queue of connections."""
 
@@ -259,7 +270,7 @@ class Client:
             ControlError: the daemon cannot be reached, refuses, or its answer makes no sense.
             ConfigError: a configuration is bad.
         """
-        path, body = _request(call, asked)
+        path, body = request_of(call, asked)
         status, reason, answer = self._send(call.method, path, body)
         if status < 400:
             return _read(call.answer, answer, done=call.method == "POST" and not call.body)
@@ -282,7 +293,7 @@ class Client:
         Raises:
             ControlError: as by `ask`; or the daemon failed after some rows.
         """
-        path, body = _request(call, asked)
+        path, body = request_of(call, asked)
         reader = PartReader(parts, lambda found: take(_read(call.answer, found)))
         status, reason, answer = self._send(call.method, path, body, reader)
         if status >= 400:
@@ -297,7 +308,7 @@ class Client:
         Raises:
             ControlError: the daemon cannot be reached, refuses, or is gone; or an event makes no sense.
         """
-        path, _ = _request(stream, asked)
+        path, _ = request_of(stream, asked)
         connection, reader = _Connection(self._path, STREAM_TIMEOUT), EventReader(stream.events)
         try:
             with self._reaching():
@@ -321,15 +332,8 @@ class Client:
         """Say in words what keeps the daemon from answering."""
         try:
             yield
-        except PermissionError as error:
-            raise ControlError(
-                f"{self._path}: permission denied: use sudo, or join the group of the socket (`polywan`)", 403
-            ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise ControlError(
-                f"no daemon answers at {self._path}: {_phrase(error)}; is `polywan run` running, and is this its "
-                "--runtime-dir?"
-            ) from error
+            raise unreachable(self._path, error) from error
 
     def _send(self, method: str, path: str, text: str | None, parts: PartReader | None = None) -> tuple[int, str, Any]:
         connection = _Connection(self._path, self._timeout)

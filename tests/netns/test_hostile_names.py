@@ -69,6 +69,7 @@ CALLS: dict[str, list[list[str]]] = {
     "rollback": [CONFIG, [STRANGE, *CONFIG, *RUNTIME], ["0", "--yes", *CONFIG, *RUNTIME]],
     "history": [RUNTIME, [*RUNTIME, "--json"], ["0", *RUNTIME]],
     "bundle": [["--out", str(HOME / "bundle.tar.gz"), *CONFIG, *STATE, *RUNTIME]],
+    "web": [["--listen", STRANGE], ["--host", STRANGE]],
     "version": [[]],
     "down": [[*RUNTIME, *STATE], [*RUNTIME, *STATE]],
 }

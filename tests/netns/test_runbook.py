@@ -32,6 +32,7 @@ from polywan.lab.recipe import bring_up
 from polywan.lab.scenario import configuration
 from support.netns import with_servers
 from support.runbook import SHELL, Section, commands, missing, runbook, type_in
+from support.web import web_process
 
 if TYPE_CHECKING:
     from support.netns import StartDaemon, WaitFor
@@ -610,6 +611,19 @@ def too_many(night: Night) -> None:
         night.sees("control.refused")
         night.type()
     night.wait(lambda: type_in(night.lab.router, daemon, "polywan status").returncode == 0)
+
+
+@happens("`web.waiting` (warning), `web.refused` (warning)")
+def page_without_daemon(night: Night) -> None:
+    daemon = night.begin()
+    daemon.stop()
+    with web_process(night.lab.router, daemon.runtime) as page:
+        assert page.get("/api/v1/status").status == 503
+        assert page.waits_for("web.waiting")
+        daemon.start()
+        night.type()
+        assert page.get("/api/v1/status").status == 200
+        assert page.waits_for("web.answered")
 
 
 @happens("`fastpath.off` (info), `fastpath.on` (info)")

@@ -33,6 +33,7 @@ VERBS = {
     "why": "explain which uplink a connection would take",
     "exec": "run a program over one uplink",
     "show": "show the rules, routes and configuration in force",
+    "web": "serve the page",
     "bundle": "write one file for a bug report, with secrets and public addresses masked",
     "version": "print the version",
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 from starlette.routing import Route
 
 import polywan.config.loading.toml_lines  # noqa: F401 - an upgrade may replace the file before it is first needed
-from polywan import log_handler, presence
+from polywan import library_log, log_handler, presence
 from polywan.api import calls
 from polywan.api.requests import Nothing, OfUplink, What, WhatToPlan, Words
 from polywan.api.running import Planned, Removed, Shown
@@ -30,7 +30,6 @@ from polywan.core.state.memory import Memory
 from polywan.core.state.state import Done, Known, State
 from polywan.core.trace.question import QuestionError
 from polywan.core.words import counted, printable
-from polywan.daemon import logs
 from polywan.daemon.api import exec_via, why
 from polywan.daemon.api import plan as planning
 from polywan.daemon.api.events import Journalled
@@ -46,7 +45,6 @@ from polywan.daemon.lookups.watcher import LookupWatcher
 from polywan.daemon.loop import Daemon
 from polywan.daemon.measurements.measuring import Measurer
 from polywan.daemon.measurements.store import Store
-from polywan.daemon.notify import notify
 from polywan.daemon.reloading import Reloader
 from polywan.daemon.removing import recalled, remove
 from polywan.daemon.rundir import DirectoryLock, locked
@@ -58,6 +56,7 @@ from polywan.kernel import heap
 from polywan.kernel.api import Machine
 from polywan.kernel.linux import LinuxKernel
 from polywan.kernel.privilege import NET_ADMIN, keep_to_ourselves
+from polywan.notify import notify
 from polywan.probe.prober import NetProber
 
 log = logging.getLogger("polywan")
@@ -249,7 +248,7 @@ def setup_logging(*, verbose: bool = False) -> None:
     """
     log.addHandler(log_handler.to_stderr())
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
-    logs.borrow()
+    library_log.borrow()
 
 
 def run(places: Places, *, verbose: bool = False) -> None:

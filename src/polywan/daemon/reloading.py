@@ -18,8 +18,8 @@ from polywan.core.words import counted, printable
 from polywan.core.world.lookups import Lookups
 from polywan.daemon.lookups.watcher import FIRST_LOOKUP_WAIT, LookupWatcher
 from polywan.daemon.loop import Daemon
-from polywan.daemon.notify import notify
 from polywan.kernel.api import Kernel
+from polywan.notify import notify
 
 log = logging.getLogger("polywan")
 

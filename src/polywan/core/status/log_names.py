@@ -86,7 +86,7 @@ LOG_EVENTS: Final[Mapping[str, tuple[Level, ...]]] = {
     "trial.stuck": _ERROR,
     "trial.unreadable": _WARNING,
     "uplink.address": _INFO,
-    "uplink.degraded": (Level.WARNING, Level.INFO),
+    "uplink.degraded": (Level.WARNING, Level.INFO),  # one that is only busy is no trouble
     "uplink.disable": _INFO,
     "uplink.disabled": _INFO,
     "uplink.down": _WARNING,
@@ -101,6 +101,9 @@ LOG_EVENTS: Final[Mapping[str, tuple[Level, ...]]] = {
     "uplink.renamed": _INFO,
     "uplink.up": _INFO,
     "uplinks.all_down": _WARNING,
-    # One that is only busy is no trouble.
+    "web.answered": _INFO,
+    "web.ready": _INFO,
+    "web.refused": _WARNING,
+    "web.waiting": _WARNING,
 }
 """The levels of each event; the usual one comes first."""

@@ -6,7 +6,6 @@ uvicorn would make the socket world-writable, so it is bound here and handed ove
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import socket
@@ -22,12 +21,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from polywan.api.asking import asked_of
 from polywan.api.calls import Answered, Asked, Call, Stream
 from polywan.api.codec import DocumentError, decode, encode
-from polywan.api.requests import ProblemFound, Refusal, Words
+from polywan.api.requests import ProblemFound, Refusal
 from polywan.core.errors import ConfigError, ControlError, KernelError
-from polywan.daemon.api.peers import REQUEST_TIMEOUT, Server, asking, user_of, writers
+from polywan.daemon.api.peers import asking, entrance, refused, user_of, writers
 from polywan.files import SOCKET
+from polywan.serving import REQUEST_TIMEOUT, Server
 
 log = logging.getLogger("polywan")
 
@@ -71,19 +72,11 @@ def stream_route(stream: Stream[Asked], events: Callable[[Asked], AsyncIterator[
 
 
 async def _asked(call: Call[Asked, Any], request: Request) -> Asked:
-    said: object = {**request.query_params, **request.path_params}
-    if call.asked is Words:
-        said = {"words": dict(request.query_params)}
-    elif call.body:
-        try:
-            said = json.loads(await request.body())
-        except ValueError:
-            said = None
+    said = {**request.query_params, **request.path_params}
     try:
-        return decode(call.asked, said)
+        return asked_of(call, said, await request.body() if call.body else b"")
     except DocumentError as error:
-        wanted = f"expected a JSON object with {' and '.join(call.asked.__fields__)}"
-        raise ControlError(f"{wanted}; {error}" if isinstance(said, dict) else wanted, 400) from error
+        raise ControlError(str(error), 400) from error
 
 
 def _with_errors(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
@@ -163,7 +156,7 @@ async def serving(
         timeout_graceful_shutdown=2,
         timeout_keep_alive=int(REQUEST_TIMEOUT),
     )
-    server = Server(config, listener, user)
+    server = Server(config, [entrance(listener, user)], refused)
     task = asyncio.create_task(server.serve(sockets=[]))
     try:
         yield

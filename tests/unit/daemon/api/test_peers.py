@@ -17,6 +17,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from polywan import serving as serving_module
 from polywan.api import calls
 from polywan.api.requests import Nothing, ToReload
 from polywan.api.running import Reloaded
@@ -26,7 +27,8 @@ from polywan.core.errors import ControlError
 from polywan.daemon.api import peers
 from polywan.daemon.api.admission import EACH, MOST_PEERS, READER_PEERS
 from polywan.daemon.api.http import Written, route, serving
-from polywan.daemon.api.peers import Server, user_of
+from polywan.daemon.api.peers import user_of
+from polywan.serving import Server
 from support.documents import status
 
 READER, OTHER, ROOT = 1000, 1001, 0
@@ -174,7 +176,7 @@ def test_a_connection_that_ended_makes_room(tmp_path: Path) -> None:
 def test_a_connection_without_a_whole_request_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.1)
+    monkeypatch.setattr(serving_module, "REQUEST_TIMEOUT", 0.1)
 
     def story(directory: Path, users: Users) -> None:
         with connect(directory) as sock:
@@ -185,7 +187,7 @@ def test_a_connection_without_a_whole_request_ends(
 
 
 def test_a_request_that_comes_byte_by_byte_does_not_win_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.2)
+    monkeypatch.setattr(serving_module, "REQUEST_TIMEOUT", 0.2)
 
     def story(directory: Path, users: Users) -> None:
         with connect(directory) as sock:
@@ -195,7 +197,7 @@ def test_a_request_that_comes_byte_by_byte_does_not_win_time(tmp_path: Path, mon
 
 
 def test_an_answer_that_takes_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.05)
+    monkeypatch.setattr(serving_module, "REQUEST_TIMEOUT", 0.05)
 
     async def slow(_: Api, asked: Nothing) -> Status:
         await asyncio.sleep(0.3)
@@ -206,8 +208,8 @@ def test_an_answer_that_takes_long_is_waited_for(tmp_path: Path, monkeypatch: py
 
 
 def test_whoever_does_not_read_an_answer_loses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.05)
-    monkeypatch.setattr(peers, "READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(serving_module, "REQUEST_TIMEOUT", 0.05)
+    monkeypatch.setattr(serving_module, "READ_TIMEOUT", 0.2)
     pieces = [b" " * 65536] * 100
 
     async def large(_: Api, asked: Nothing) -> Written[Status]:
@@ -232,16 +234,16 @@ def test_whoever_does_not_read_an_answer_loses_it(tmp_path: Path, monkeypatch: p
 
 
 def test_whoever_reads_an_answer_late_gets_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "REQUEST_TIMEOUT", 0.02)
+    monkeypatch.setattr(serving_module, "REQUEST_TIMEOUT", 0.02)
     looked = threading.Event()
-    waited = peers._Peer._unread_for
+    waited = serving_module._Peer._unread_for
 
-    def unread_for(peer: peers._Peer, seconds: float) -> bool:
+    def unread_for(peer: serving_module._Peer, seconds: float) -> bool:
         if peer._unread_since is not None:
             looked.set()
         return waited(peer, seconds)
 
-    monkeypatch.setattr(peers._Peer, "_unread_for", unread_for)
+    monkeypatch.setattr(serving_module._Peer, "_unread_for", unread_for)
     pieces = [b" " * 65536] * 100
 
     async def large(_: Api, asked: Nothing) -> Written[Status]:
@@ -280,7 +282,9 @@ def test_without_descriptors_the_socket_is_left_alone_for_a_while(
             listener.bind(str(tmp_path / "s"))
             listener.listen(1)
             client.connect(str(tmp_path / "s"))
-            server = Server(uvicorn.Config(Starlette(), lifespan="off", log_config=None), listener)
+            server = Server(
+                uvicorn.Config(Starlette(), lifespan="off", log_config=None), [peers.entrance(listener)], peers.refused
+            )
             task = asyncio.create_task(server.serve(sockets=[]))
             await asyncio.sleep(0.3)
             server.stop()

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from polywan.daemon.logs import MOST_LOG_LINES, SPAN, Borrowed
+from polywan.library_log import MOST_LOG_LINES, SPAN, Borrowed
 
 
 class Clock:

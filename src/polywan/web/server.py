@@ -1,0 +1,154 @@
+"""Serve the page: bind, and answer until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
+from typing import Any, Final
+
+import uvicorn
+
+from polywan import library_log, log_handler
+from polywan.core.errors import NotPermitted, PolywanError
+from polywan.serving import REQUEST_TIMEOUT, Entrance, Server
+from polywan.web.app import application
+from polywan.web.assets import Assets
+from polywan.web.hosts import without_zone
+from polywan.web.settings import Listen, Settings
+from polywan.web.upstream import Upstream
+
+log = logging.getLogger("polywan")
+
+MOST_VISITORS: Final = 128
+"""Connections at once, of everybody."""
+
+EACH_VISITOR: Final = 32
+"""Connections at once of one address; a browser has up to seven, and a proxy those of everybody behind it."""
+
+LARGEST_REQUEST_HEAD: Final = 1 << 14
+"""Bytes of a request without its body."""
+
+
+def run(settings: Settings) -> None:
+    """Serve in the foreground.
+
+    Raises:
+        PolywanError: an address cannot be used.
+    """
+    log.addHandler(log_handler.to_stderr())
+    log.setLevel(logging.INFO)
+    library_log.borrow()
+    # Whatever strangers send would be a line of the log.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    with bound(settings.listen) as listeners:
+        asyncio.run(_until_told(settings, listeners))
+
+
+async def _until_told(settings: Settings, listeners: Sequence[socket.socket]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    def ready() -> None:
+        for listener in listeners:
+            log.info("web.ready: the page is at http://%s/", address_of(listener))
+
+    await serve(settings, listeners, stop, ready)
+
+
+async def serve(
+    settings: Settings, listeners: Sequence[socket.socket], stop: asyncio.Event, ready: Callable[[], None]
+) -> None:
+    """Serve on sockets that are bound, until `stop` is set.
+
+    Args:
+        settings: how.
+        listeners: as `bound` returns them.
+        stop: ends it; streams that are open end as well.
+        ready: called once connections are taken.
+    """
+    app = application(Upstream(settings.runtime_dir), Assets(settings.static), settings.hosts)
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="none",
+        http="h11",
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,  # it would stand still
+        log_config=None,
+        access_log=False,
+        h11_max_incomplete_event_size=LARGEST_REQUEST_HEAD,
+        timeout_graceful_shutdown=2,
+        timeout_keep_alive=int(REQUEST_TIMEOUT),
+    )
+    server = Server(config, [Entrance(listener, _describe, _refuse) for listener in listeners], _tell)
+    task = asyncio.create_task(server.serve(sockets=[]))
+    ready()
+    await stop.wait()
+    server.stop()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def address_of(listener: socket.socket) -> Listen:
+    """Return where a socket listens."""
+    name = listener.getsockname()
+    return Listen(ip_address(name[0]), name[1])
+
+
+def _tell(why: str) -> None:
+    log.warning("web.refused: %s", why)
+
+
+def _describe(connection: socket.socket) -> Mapping[str, Any]:
+    return {"peer": without_zone(connection.getpeername()[0])}
+
+
+def _refuse(_: socket.socket, peer: Mapping[str, Any], others: Collection[Mapping[str, Any]]) -> str | None:
+    if len(others) >= MOST_VISITORS:
+        return f"{MOST_VISITORS} connections to the page are open, no more are allowed: close some"
+    if Counter(other["peer"] for other in others)[peer["peer"]] >= EACH_VISITOR:
+        return f"{peer['peer']} has {EACH_VISITOR} connections to the page, no more are allowed: close some"
+    return None
+
+
+@contextmanager
+def bound(wanted: Sequence[Listen]) -> Iterator[list[socket.socket]]:
+    """Listen on addresses while the context lasts.
+
+    Raises:
+        NotPermitted: a port is not for this user.
+        PolywanError: an address or port cannot be had.
+    """
+    found: list[socket.socket] = []
+    try:
+        found.extend(map(_bind, wanted))
+        yield found
+    finally:
+        for listener in found:
+            listener.close()
+
+
+def _bind(wanted: Listen) -> socket.socket:
+    family = socket.AF_INET6 if wanted.address.version == 6 else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(socket.getaddrinfo(str(wanted.address), wanted.port, family, socket.SOCK_STREAM)[0][4])
+        listener.listen(MOST_VISITORS)
+    except OSError as error:
+        listener.close()
+        text = f"cannot listen on {wanted}: {(error.strerror or str(error)).lower()}"
+        if isinstance(error, PermissionError):
+            raise NotPermitted(f"{text}: ports below 1024 are for root; choose a higher one") from error
+        raise PolywanError(f"{text}; choose another one by --listen, or end what uses it") from error
+    return listener

@@ -1,0 +1,173 @@
+"""A page's server: inside this process over a daemon that answers what a test wants, or as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.routing import Route
+
+from polywan.daemon.api.http import serving
+from polywan.lab.namespaces import Namespace
+from polywan.web.server import bound, serve
+from polywan.web.settings import Settings, listen
+
+_URL = re.compile(r"web\.ready: .* at (https?)://(\S+):([0-9]+)/")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Browser:
+    """Asks a server by its address."""
+
+    def __init__(self, host: str, port: int, namespace: Namespace | None = None) -> None:
+        self.host, self.port, self._namespace = host, port, namespace
+
+    def connect(self) -> socket.socket:
+        """Open a connection for bytes of one's own."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        if self._namespace is None:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        else:
+            sock = self._namespace.socket(family, socket.SOCK_STREAM)
+        sock.settimeout(10)
+        sock.connect((self.host, self.port))
+        return sock
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=10)
+        connection.sock = self.connect()
+        try:
+            connection.request(method, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
+            response = connection.getresponse()
+            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", path, None, **headers)
+
+    def raw(self, request: bytes) -> bytes:
+        """Send bytes and return all that comes back until the end."""
+        with self.connect() as sock:
+            sock.sendall(request)
+            found = b""
+            while piece := sock.recv(65536):
+                found += piece
+            return found
+
+
+@contextmanager
+def page(
+    directory: Path, routes: Sequence[Route] = (), *, listens: Sequence[str] = ("127.0.0.1:0",), **more: Any
+) -> Iterator[list[Browser]]:
+    """Serve a page in a thread, over a daemon that has these routes; no routes are no daemon."""
+    settings = Settings(listen=tuple(map(listen, listens)), runtime_dir=directory, **{"hosts": frozenset(), **more})
+    ready, stop = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+    failures: list[BaseException] = []
+    browsers: list[Browser] = []
+
+    async def serve_all() -> None:
+        with bound(settings.listen) as listeners:
+            browsers.extend(Browser(*listener.getsockname()[:2]) for listener in listeners)
+            if routes:
+                async with serving(routes, directory):
+                    await serve(settings, listeners, stop, ready.set)
+            else:
+                await serve(settings, listeners, stop, ready.set)
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(serve_all())
+        except BaseException as error:  # noqa: BLE001 - the test's thread raises it
+            failures.append(error)
+        finally:
+            ready.set()
+            loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert ready.wait(10)
+        if not failures:
+            yield browsers
+    finally:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+    if failures:
+        raise failures[0]
+
+
+class WebProcess(Browser):
+    """`polywan web` as a process in a namespace."""
+
+    def __init__(self, process: subprocess.Popen[str], namespace: Namespace) -> None:
+        assert process.stderr is not None
+        self.log: list[str] = []
+        self._process = process
+        for line in process.stderr:
+            self.log.append(line)
+            if found := _URL.search(line):
+                break
+        else:
+            raise AssertionError(f"it ended: {''.join(self.log)}")
+        super().__init__(found[2].strip("[]"), int(found[3]), namespace)
+        self._heard = threading.Condition()
+        self._listener = threading.Thread(target=self._listen)
+        self._listener.start()
+
+    def end(self) -> None:
+        """Stop it, and read its log to the end."""
+        self._process.terminate()
+        assert self._process.wait(10) == 0
+        self._listener.join(10)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            with self._heard:
+                self.log.append(line)
+                self._heard.notify_all()
+
+    def waits_for(self, event: str, timeout: float = 10.0) -> bool:
+        """Tell whether an event comes in its log."""
+        with self._heard:
+            return self._heard.wait_for(lambda: any(f" {event}: " in line for line in self.log), timeout)
+
+
+@contextmanager
+def web_process(namespace: Namespace, runtime: Path, *words: str, behind: Sequence[str] = ()) -> Iterator[WebProcess]:
+    """Run `polywan web` beside a daemon, on a port of loopback that is free."""
+    argv = [*behind, sys.executable, "-m", "polywan", "web", "--listen", "127.0.0.1:0", "--runtime-dir", str(runtime)]
+    process = namespace.start([*argv, *words], stderr=subprocess.PIPE, environment={"PYTHONUNBUFFERED": "1"})
+    found = WebProcess(process, namespace)
+    try:
+        yield found
+    finally:
+        found.end()

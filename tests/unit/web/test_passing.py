@@ -1,0 +1,173 @@
+"""The page's server between a browser and a daemon: real sockets on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+from polywan.api import calls
+from polywan.api.codec import encode
+from polywan.api.requests import Nothing, Words
+from polywan.api.status import Status
+from polywan.core.errors import ControlError
+from polywan.daemon.api.http import route
+from polywan.web.guard import FIELDS
+from support.documents import status
+from support.web import Browser, page
+
+STATUS = status()
+
+
+class Daemon:
+    """Answers some calls."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    async def status(self, _: Nothing) -> Status:
+        return STATUS
+
+    async def why(self, asked: Words) -> Any:
+        self.asked.append(dict(asked.words))
+        raise ControlError("the question makes no sense", 400)
+
+    def routes(self) -> list[Route]:
+        return [route(calls.STATUS, self.status), route(calls.WHY, self.why)]
+
+
+@pytest.fixture
+def daemon() -> Daemon:
+    return Daemon()
+
+
+@pytest.fixture
+def browser(daemon: Daemon, tmp_path: Path) -> Iterator[Browser]:
+    with page(tmp_path, daemon.routes()) as (browser,):
+        yield browser
+
+
+def test_an_answer_of_the_daemon_is_passed_on(browser: Browser) -> None:
+    found = browser.get("/api/v1/status")
+    assert (found.status, found.headers["content-type"]) == (200, "application/json")
+    assert found.headers["cache-control"] == "no-store"
+    assert found.json == encode(STATUS)
+
+
+def test_words_of_the_query_and_refusals_are_passed_on(browser: Browser, daemon: Daemon) -> None:
+    found = browser.get("/api/v1/why?src=192.0.2.1&x=%26%3D%0a%C3%A4")
+    assert (found.status, found.json) == (400, {"error": "the question makes no sense"})
+    assert daemon.asked == [{"src": "192.0.2.1", "x": "&=\nä"}]
+
+
+def test_a_visitor_of_this_machine_may_read(browser: Browser) -> None:
+    assert browser.get("/api/whoami").json == {"scopes": ["read"], "name": ""}
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/nothing", "/api/v1/status/", "/api//v1/status", "/v1/status", "/api/v1/show/a%2Fb"]
+)
+def test_what_is_no_call_is_not_passed_on(browser: Browser, path: str) -> None:
+    assert browser.get(path).status == 404
+
+
+@pytest.mark.parametrize("path", ["/", "/api/whoami", "/api/v1/status", "/api/v1/why", "/nothing", "/static/none.js"])
+def test_every_answer_has_the_fields_of_security(browser: Browser, path: str) -> None:
+    for found in (browser.get(path), browser.get(path, Host="evil.example"), browser.ask("PATCH", path)):
+        assert {name: found.headers.get(name.lower()) for name in FIELDS} == dict(FIELDS)
+        assert "server" not in found.headers
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:80", "192.0.2.1"])
+@pytest.mark.parametrize("path", ["/", "/api/v1/status", "/static/app.js", "/nothing"])
+def test_a_name_that_is_not_ours_gets_nothing(browser: Browser, path: str, host: str) -> None:
+    assert browser.get(path, Host=host).status == 421
+
+
+def test_a_request_without_a_host_gets_nothing(browser: Browser) -> None:
+    assert browser.raw(b"GET /api/v1/status HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 421 ")
+
+
+def test_a_request_with_two_hosts_gets_nothing(browser: Browser) -> None:
+    two = b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    assert browser.raw(two).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "cross-origin"])
+def test_a_page_of_another_site_is_told_nothing(browser: Browser, site: str) -> None:
+    for path in ("/api/v1/status", "/api/whoami"):
+        assert browser.get(path, Sec_Fetch_Site=site).status == 403
+    assert browser.get("/api/v1/status", Sec_Fetch_Site="same-origin").status == 200
+
+
+def test_without_a_daemon_the_answer_says_so(tmp_path: Path) -> None:
+    with page(tmp_path) as (browser,):
+        found = browser.get("/api/v1/status")
+        assert found.status == 503
+        assert "no daemon answers at" in found.json["error"]
+
+
+def test_a_name_that_was_given_is_ours(tmp_path: Path, daemon: Daemon) -> None:
+    with page(tmp_path, daemon.routes(), hosts=frozenset({"gw.example.org"})) as (browser,):
+        assert browser.get("/api/whoami", Host="gw.example.org").status == 200
+
+
+def test_every_address_is_served(tmp_path: Path, daemon: Daemon) -> None:
+    with page(tmp_path, daemon.routes(), listens=("127.0.0.1:0", "[::1]:0")) as browsers:
+        assert [browser.get("/api/v1/status").status for browser in browsers] == [200, 200]
+
+
+class Stream:
+    """A daemon whose status is a stream."""
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    async def answer(self, request: Request) -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            self.open += 1
+            try:
+                for number in range(1000):
+                    yield f"event: sample\ndata: {json.dumps(number)}\n\n".encode()
+                    await asyncio.sleep(0.01)
+            finally:
+                self.open -= 1
+
+        return StreamingResponse(pieces(), media_type="text/event-stream")
+
+    def routes(self) -> list[Route]:
+        return [Route("/v1/status", self.answer)]
+
+
+def test_a_stream_comes_while_it_is_sent_and_ends_with_its_reader(tmp_path: Path) -> None:
+    stream = Stream()
+    with page(tmp_path, stream.routes()) as (browser,):
+        with browser.connect() as sock:
+            sock.sendall(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            found = b""
+            while b"data: 5\n" not in found:
+                found += sock.recv(65536)
+            assert b"content-type: text/event-stream" in found
+            assert stream.open == 1
+        for _ in range(500):
+            if not stream.open:
+                break
+            asyncio.run(asyncio.sleep(0.01))
+        assert stream.open == 0
+
+
+def test_a_server_that_ends_ends_its_streams(tmp_path: Path) -> None:
+    with page(tmp_path, Stream().routes()) as (browser,):
+        sock = browser.connect()
+        sock.sendall(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert sock.recv(1)
+    with sock:
+        while sock.recv(65536):
+            pass
