@@ -1,0 +1,76 @@
+// What the page knows. `state` is read, `set` changes it, and subscribers of the changed keys are called once.
+//
+// status: as `/v1/status`, kept up to date by the stream; null before the first
+// samples: of the last 10 minutes, oldest first: {at: milliseconds, uplinks: {NAME: UplinkSample}}
+// entries: of the journal that came while the page was open, oldest first
+// scopes, who: what this reader may do ("read", "act"), and the name of the token
+// stale: null, or why what is shown may be old: "connecting", "lost", "paused" or "refused"
+// heard: when the last sample came, milliseconds; retry: when the next attempt is made
+// refusal: what the server answered at last, {status, message}, or null
+// private: public addresses are hidden
+const KEPT = 600;
+const MOST_ENTRIES = 500;
+
+export function createStore() {
+  const subscribers = new Set();
+  let changed = null;
+  const store = {
+    state: {
+      status: null, samples: [], entries: [], scopes: [], who: "",
+      stale: "connecting", heard: null, retry: null, refusal: null, private: false,
+    },
+    set(patch) {
+      if (!changed) {
+        changed = new Set();
+        queueMicrotask(tell);
+      }
+      for (const key in patch) if (store.state[key] !== patch[key]) changed.add(key);
+      store.state = { ...store.state, ...patch };
+    },
+    // Returns what ends it.
+    subscribe(keys, call) {
+      const entry = { keys, call };
+      subscribers.add(entry);
+      return () => subscribers.delete(entry);
+    },
+    may: (scope) => store.state.scopes.includes(scope),
+    // An uplink with what the last sample says of it; `share_seen` is known from samples alone.
+    live(uplink) {
+      const { samples } = store.state;
+      return { share_seen: null, ...uplink, ...samples[samples.length - 1]?.uplinks[uplink.name] };
+    },
+    // Takes in an event of the stream.
+    take(name, data) {
+      const { status, samples, entries } = store.state;
+      if (name === "snapshot") store.set({ status: data });
+      else if (name === "change" && status) store.set({ status: merged(status, data) });
+      else if (name === "sample") {
+        const at = Date.parse(data.time);
+        const fresh = samples.filter((sample) => sample.at > at - KEPT * 1000 && sample.at < at);
+        store.set({ samples: [...fresh, { at, uplinks: data.uplinks }], heard: Date.now(), stale: null, retry: null });
+      } else if (name === "entry") store.set({ entries: [...entries, data].slice(-MOST_ENTRIES) });
+    },
+  };
+  function tell() {
+    const keys = changed;
+    changed = null;
+    for (const entry of [...subscribers]) if (entry.keys.some((key) => keys.has(key))) entry.call();
+  }
+  return store;
+}
+
+function merged(status, change) {
+  const { uplinks, removed, policies, time, ...rest } = change;
+  const news = new Map(uplinks.map((uplink) => [uplink.name, uplink]));
+  const kept = status.uplinks.filter((uplink) => !removed.includes(uplink.name));
+  const known = new Set(kept.map((uplink) => uplink.name));
+  return {
+    ...status,
+    ...rest,
+    policies: policies || status.policies,
+    uplinks: [
+      ...kept.map((uplink) => news.get(uplink.name) || uplink),
+      ...uplinks.filter((uplink) => !known.has(uplink.name)),
+    ],
+  };
+}
