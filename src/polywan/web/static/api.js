@@ -24,7 +24,9 @@ export const api = {
   set token(value) {
     if (value) sessionStorage.setItem(KEY, value);
     else sessionStorage.removeItem(KEY);
+    api.onToken();
   },
+  onToken() {},
   // Path of a call of an uplink: api.uplink("fibre", "effect").
   uplink: (name, call) => `/v1/uplinks/${name.split("/").map(encodeURIComponent).join("/")}/${call}`,
   get: (path, params) => ask("GET", path, params),

@@ -1,6 +1,6 @@
 // What every part of the page is made with: preact, its hooks, and templates.
 import { h } from "./vendor/preact.js";
-import { useEffect, useState } from "./vendor/hooks.js";
+import { useEffect, useRef, useState } from "./vendor/hooks.js";
 
 export { h, render, Fragment, createRef } from "./vendor/preact.js";
 export { useEffect, useLayoutEffect, useMemo, useRef, useState, useCallback } from "./vendor/hooks.js";
@@ -79,4 +79,20 @@ export function useEvery(milliseconds) {
     const timer = setInterval(() => again((n) => n + 1), milliseconds);
     return () => clearInterval(timer);
   }, [milliseconds]);
+}
+
+// A dialog over the page: Escape, the button and a click beside it close it; the browser gives the focus back.
+export function Dialog({ open, onClose, title, close, children }) {
+  const place = useRef(null);
+  useEffect(() => {
+    if (open && !place.current.open) place.current.showModal();
+    if (!open && place.current.open) place.current.close();
+  }, [open]);
+  return html`
+    <dialog ref=${place} aria-label=${title} onClose=${onClose}
+      onClick=${(event) => event.target === place.current && place.current.close()}>
+      ${open ? html`<div class="dialog">
+        <div class="title"><h2>${title}</h2><button class="button" onClick=${() => place.current.close()}>${close}</button></div>
+        ${children}</div>` : null}
+    </dialog>`;
 }
