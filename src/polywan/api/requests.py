@@ -66,10 +66,14 @@ class WhomToForget(Document):
 
 
 class WhatToPlan(Document):
-    """A configuration, the texts of its files by name, for a network namespace (`presence.namespace`)."""
+    """A configuration, the texts of its files by name.
+
+    Attributes:
+        namespace: the network namespace that is meant (`presence.namespace`); empty for the daemon's, whichever it is.
+    """
 
     files: Mapping[str, str]
-    namespace: str
+    namespace: str = ""
 
 
 class ToReload(Document):

@@ -29,14 +29,14 @@ async def plan(daemon: Daemon, kernel: Kernel, asked: WhatToPlan) -> Planned:
     Args:
         daemon: what is known.
         kernel: read for this.
-        asked: the texts of its files by name, in order, and the network namespace that is meant.
+        asked: the texts of its files by name, in order, and the network namespace that is meant, if any.
 
     Raises:
         ControlError: another network namespace is meant (409), or there are no files (400).
         ConfigError: the configuration is bad.
         KernelError: the kernel cannot be read.
     """
-    if asked.namespace != namespace():
+    if asked.namespace not in ("", namespace()):
         raise ControlError("this daemon runs in another network namespace", 409)
     if not asked.files:
         raise ControlError("expected the texts of files, by name", 400)
