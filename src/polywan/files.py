@@ -150,7 +150,9 @@ def put(path: Path, content: bytes, mode: int = 0o600) -> None:
         path.hardlink_to(made)
 
 
-def exchange(path: Path, content: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+def exchange(
+    path: Path, content: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None, *, durable: bool = True
+) -> None:
     """Put a file in the place of another one, or where there is none; a crash leaves the old one or the new one, whole.
 
     Args:
@@ -158,18 +160,22 @@ def exchange(path: Path, content: bytes, mode: int = 0o600, owner: tuple[int, in
         content: what is in it.
         mode: who may read and write it.
         owner: user and group, unless it is to be ours.
+        durable: force it to disk; without that a power cut may leave an empty one.
 
     Raises:
         OSError: the directory cannot be written; the old file stays.
     """
-    with _written_beside(path, content, mode, owner) as made:
+    with _written_beside(path, content, mode, owner, durable=durable) as made:
         made.replace(path)
-    sync(path.parent)
+    if durable:
+        sync(path.parent)
 
 
 @contextmanager
-def _written_beside(path: Path, content: bytes, mode: int, owner: tuple[int, int] | None = None) -> Iterator[Path]:
-    """Have a file of a new name in the same directory, on disk, for as long as the context lasts."""
+def _written_beside(
+    path: Path, content: bytes, mode: int, owner: tuple[int, int] | None = None, *, durable: bool = True
+) -> Iterator[Path]:
+    """Have a file of a new name in the same directory for as long as the context lasts, on disk if it is `durable`."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -178,7 +184,8 @@ def _written_beside(path: Path, content: bytes, mode: int, owner: tuple[int, int
                 os.fchown(descriptor, *owner)
             file.write(content)
             file.flush()
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from polywan.api.document import Document
+from polywan.api.views.totals import Totals
 
 
 class LayerStatus(Document):
@@ -205,6 +206,20 @@ class PolicyStatus(Document):
     families: Mapping[str, ChoiceStatus]
 
 
+class ConfigStatus(Document):
+    """The configuration in force.
+
+    Attributes:
+        since: when it came into force (ISO 8601).
+        refused: the last reload was refused: the file says something other than what is in force.
+        refused_ops: operations for it that the kernel refuses.
+    """
+
+    since: str
+    refused: bool
+    refused_ops: int
+
+
 class Status(Document):
     """The status of everything.
 
@@ -217,6 +232,7 @@ class Status(Document):
         warnings: what people should know.
         notes: what is worth knowing, and wrong with nothing.
         apply_ms, apply_ops: time and operations of the last plan; None and 0 before the first.
+        config: None from an older daemon, as `totals`: what was counted since the start.
     """
 
     schema: int
@@ -231,3 +247,5 @@ class Status(Document):
     notes: tuple[str, ...] = ()
     apply_ms: float | None
     apply_ops: int
+    config: ConfigStatus | None = None
+    totals: Totals | None = None

@@ -27,6 +27,7 @@ VERBS = {
     "down": "remove everything and leave the kernel as found",
     "status": "show state, share and reason of every uplink",
     "uplink": "disable, drain, enable or test an uplink",
+    "metrics": "print metrics for Prometheus, or write them into a file",
     "events": "show what happened to every uplink, when and why",
     "flows": "list connections and their uplinks",
     "affinity": "list or forget clients that keep their uplink",

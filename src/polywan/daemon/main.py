@@ -99,6 +99,7 @@ class Service:
             lambda: daemon.state,
             lambda: (*self._trials.warnings, *daemon.troubles, *recorder.troubles, *measurer.troubles),
             lambda: daemon.notes,
+            lambda: self._reloader.in_force,
         )
         self._streamer = Streamer(lambda: daemon.state, self._composer, kernel, self.stop)
         daemon.on_step = self._streamer.stepped

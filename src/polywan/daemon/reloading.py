@@ -14,6 +14,7 @@ from polywan.core.errors import CapacityError, ConfigError, ControlError, Proble
 from polywan.core.routing.sysctls import wants_multipath
 from polywan.core.state.events import ConfigLoaded
 from polywan.core.status.config_changes import changes
+from polywan.core.status.document import InForce
 from polywan.core.words import counted, printable
 from polywan.core.world.lookups import Lookups
 from polywan.daemon.lookups.watcher import FIRST_LOOKUP_WAIT, LookupWatcher
@@ -31,6 +32,7 @@ class Reloader:
         busy: held while a configuration is put in force.
         file: the configuration.
         texts: what is in force, by names below its directory; empty before the first.
+        in_force: since when, and whether a later one was refused.
     """
 
     def __init__(self, daemon: Daemon, kernel: Kernel, lookups: LookupWatcher, file: Path) -> None:
@@ -40,16 +42,27 @@ class Reloader:
         self.file = file.absolute()
         self.busy = asyncio.Lock()
         self.texts: Mapping[str, str] = {}
+        self.in_force = InForce()
 
     async def begin(self, loaded: Loaded) -> None:
         """Put the first configuration in force, once what it refers to is known."""
         async with self.busy:
             self._daemon.post(taken_in(loaded, await self._lookups.follow(loaded.config, FIRST_LOOKUP_WAIT)))
-            self.texts = names_below(self.file, loaded.texts)
+            self._entered(loaded)
 
     async def read(self) -> Loaded:
         """Read the file; errors as `config.load_with_warnings`."""
-        return await asyncio.to_thread(load_with_warnings, self.file)
+        try:
+            return await asyncio.to_thread(load_with_warnings, self.file)
+        except ConfigError:
+            self._refused()
+            raise
+
+    def _entered(self, loaded: Loaded) -> None:
+        self.texts, self.in_force = names_below(self.file, loaded.texts), InForce(time.time())
+
+    def _refused(self) -> None:
+        self.in_force = InForce(self.in_force.since, refused=True)
 
     async def reload(self, loaded: Loaded | None = None) -> Reloaded:
         """Read the file again, or take what was read; what is wrong with it, in whatever way, changes nothing.
@@ -63,9 +76,11 @@ class Reloader:
             try:
                 return await self._put_in_force(loaded or await self.read())
             except ConfigError as error:
+                self._refused()
                 log.error("reload.refused: the old configuration stays in force\n%s", error)
                 raise
             except Exception as error:
+                self._refused()
                 text = f"the old configuration stays in force, the new one cannot be prepared: {_named(error)}"
                 log.error("reload.refused: %s", printable(text))
                 log.debug("reload.refused: where it failed", exc_info=error)
@@ -88,7 +103,7 @@ class Reloader:
             if isinstance(error, CapacityError):
                 raise ConfigError([Problem(str(self.file), "global.mark_mask", str(error))]) from error
             raise
-        self.texts = names_below(self.file, loaded.texts)
+        self._entered(loaded)
         plans = self._daemon.state.done.generation - before.done.generation
         elapsed = 1000 * (time.perf_counter() - began)
         differences = changes(file, loaded.config) if file is not None else ()

@@ -104,3 +104,20 @@ def test_a_reload_that_changes_only_what_the_daemon_holds_has_changed_the_kernel
             assert done.changed
 
     with_reloader(tmp_path, story)
+
+
+def test_it_is_known_since_when_a_configuration_is_in_force_and_whether_a_later_one_was_refused(tmp_path: Path) -> None:
+    async def story(_: Daemon, reloader: Reloader) -> None:
+        await reloader.reload()
+        first = reloader.in_force
+        assert first.since > 0
+        assert not first.refused
+        reloader.file.write_text("nonsense")
+        with pytest.raises(ConfigError):
+            await reloader.reload()
+        assert (reloader.in_force.since, reloader.in_force.refused) == (first.since, True)
+        reloader.file.write_text(FILE)
+        await reloader.reload()
+        assert not reloader.in_force.refused
+
+    with_reloader(tmp_path, story)

@@ -7,7 +7,7 @@ and `entry` (a `LinkEvent` of the journal).
 from collections.abc import Mapping
 
 from polywan.api.document import Document
-from polywan.api.status import PolicyStatus, UplinkStatus
+from polywan.api.status import ConfigStatus, PolicyStatus, UplinkStatus
 
 
 class UplinkSample(Document):
@@ -47,7 +47,7 @@ class Change(Document):
         uplinks: those that changed, whole.
         removed: names of uplinks that are no more.
         policies: all of them, when one changed.
-        generation, ready, drift, warnings, notes, apply_ms, apply_ops: as in the status.
+        generation, ready, drift, warnings, notes, apply_ms, apply_ops, config: as in the status.
     """
 
     time: str
@@ -61,3 +61,4 @@ class Change(Document):
     notes: tuple[str, ...]
     apply_ms: float | None
     apply_ops: int
+    config: ConfigStatus | None = None

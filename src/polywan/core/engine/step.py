@@ -35,9 +35,10 @@ from polywan.core.health.probes import ProbeResult
 from polywan.core.health.rounds import Health, ProbeState
 from polywan.core.plan.cautions import READ_SETTINGS
 from polywan.core.plan.plan import ApplyReport
+from polywan.core.policy import totals
 from polywan.core.routing.sysctls import ALL_RP_FILTER, EVENTS, build_sysctls
 from polywan.core.shaping.shapers import kinds_of
-from polywan.core.state import refusals, relevance, rerouting
+from polywan.core.state import outages, refusals, relevance, rerouting
 from polywan.core.state.effects import Effect, Level, Log, SaveMemory
 from polywan.core.state.events import (
     AddressLost,
@@ -80,10 +81,26 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, .
     changed = changed or (state.ready and now >= agenda.decision_due(state))
     # A decision is carried out before anything else is considered: timers that are due wait for the next `Tick`.
     work = decide(state, now, after_read=isinstance(event, ReadDone)) if changed else agenda.run(state, now)
+    after = _totalled(state, work[0])
     if work[1] and isinstance(work[1][0], SaveMemory):
         # What it holds was to be saved before as well, and forcing it to disk twice takes twice as long.
         effects = tuple(effect for effect in effects if not isinstance(effect, SaveMemory))
-    return work[0], effects + work[1] + notes
+    return after, effects + work[1] + notes
+
+
+def _totalled(before: State, after: State) -> State:
+    """Count what a decision has changed."""
+    chosen, was = after.decision.selection, before.decision.selection
+    if chosen is None or after.decision is before.decision:
+        return after
+    found = totals.decided(
+        after.done.totals,
+        (was, chosen),
+        after.decision.views,
+        outages.began(before.known.memory.outages, after.known.memory.outages),
+        repaired=after.done.repairs.mended is not before.done.repairs.mended,
+    )
+    return replace(after, done=replace(after.done, totals=found))
 
 
 def _notice_gap(state: State, now: float) -> tuple[State, tuple[Effect, ...]]:
@@ -214,11 +231,13 @@ def _take_link(state: State, event: LinkChanged | LinkRemoved, now: float) -> tu
 
 def _take_results(state: State, results: Iterable[ProbeResult], now: float) -> tuple[State, tuple[Effect, ...], bool]:
     effects: list[Effect] = []
+    counted: list[ProbeResult] = []
     changed = False
     rounds, bad_targets = dict(state.health.rounds), state.health.bad_targets
     for result in results:
         if (usual := _usual(state, rounds, bad_targets, result, now)) is not None:
             rounds[result.uplink, result.family], bad_targets = usual
+            counted.append(result)
             continue
         state = replace(state, health=replace(state.health, rounds=rounds, bad_targets=bad_targets))
         state, notes, matters = _take_result(state, result, now)
@@ -226,6 +245,7 @@ def _take_results(state: State, results: Iterable[ProbeResult], now: float) -> t
         effects += notes
         changed = changed or matters
     state = replace(state, health=replace(state.health, rounds=rounds, bad_targets=bad_targets))
+    state = replace(state, done=replace(state.done, totals=totals.probed(state.done.totals, counted)))
     return agenda.rested(state), tuple(effects), changed
 
 
@@ -234,7 +254,7 @@ def _usual(
 ) -> tuple[ProbeState, BadTargets] | None:
     """Fold in an answer that changes nothing but figures, as nearly all do; None when it may do more."""
     before, settings = rounds.get((event.uplink, event.family)), state.known.probing.get(event.uplink)
-    if before is None or settings is None or before.health is Health.DOWN or before.bad:
+    if before is None or settings is None or before.health is Health.DOWN or before.bad or event.round <= before.void:
         return None
     if event.rtt is None or event.late or before.waiting is not None or state.agenda.verdict_at < float("inf"):
         return None
@@ -282,6 +302,8 @@ def _count(state: State, event: ProbeResult, bad_targets: BadTargets, now: float
     if hl.regraded(before, after):
         state = probing.regrade(state, now)
     state = replace(state, health=replace(state.health, bad_targets=bad_targets, rounds=health))
+    if event.round > before.void:
+        state = replace(state, done=replace(state.done, totals=totals.probed(state.done.totals, (event,))))
     state = probing.probe_by(state, wake) if wake < state.agenda.wake else state
     return seeking.stir(state, key, now) if bool(after.bad) != bool(before.bad) else state, changed
 

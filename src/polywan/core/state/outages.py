@@ -100,5 +100,11 @@ def follow(
     return known if result == known else result
 
 
+def began(before: Outages, after: Outages) -> frozenset[str]:
+    """Return the uplinks that have an outage which lasts, and had none."""
+    lasting = frozenset(name for name, history in before.items() if history.lasting is not None)
+    return frozenset(name for name, history in after.items() if history.lasting is not None) - lasting
+
+
 def _ended(outage: Outage, unix: float) -> Outage:
     return replace(outage, lasted=max(0.0, unix - outage.began))

@@ -16,6 +16,7 @@ from polywan.core.net import Family, IPAddress
 from polywan.core.plan.plan import ActualState, DesiredState
 from polywan.core.policy.draining import Drains
 from polywan.core.policy.selection import Selection
+from polywan.core.policy.totals import NOTHING_COUNTED, Totals
 from polywan.core.policy.uplink_state import UplinkView
 from polywan.core.resolved import Resolved
 from polywan.core.ruleset.model import NftTable
@@ -143,6 +144,7 @@ class Done:
         repairs: of changes by others (`core/state/drift.py`).
         retries: of what the kernel refused (`core/state/refusals.py`).
         logged: what the log has told so far; `standings`: what the journal has recorded, of a daemon before at first.
+        totals: what was counted since the daemon started.
     """
 
     generation: int = 0
@@ -151,6 +153,7 @@ class Done:
     retries: Retries = field(default_factory=Retries)
     logged: Logged = NOTHING_LOGGED
     standings: Standings = field(default_factory=dict)
+    totals: Totals = NOTHING_COUNTED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Final
 
 from polywan.api.status import (
     ChoiceStatus,
+    ConfigStatus,
     DrainStatus,
     FamilyStatus,
     LayerStatus,
@@ -32,6 +33,7 @@ from polywan.core.state.state import State
 from polywan.core.status import uplink_detail
 from polywan.core.status.shaping import shaping
 from polywan.core.status.times import iso
+from polywan.core.status.totals import totals
 from polywan.core.world.paths import NoPath
 from polywan.core.world.prefixes6 import side_of
 
@@ -45,6 +47,14 @@ LEAST_UPTIME: Final = 60.0
 """Seconds after which the volume of a month can be told: before, the checks at the start weigh too much."""
 
 _BADNESS: Final = {LayerVerdict.OK: 0, LayerVerdict.UNKNOWN: 1, LayerVerdict.BROKEN: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """When the configuration came into force (Unix seconds), and whether a later one was refused."""
+
+    since: float = 0.0
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,7 @@ def document(
     troubles: Sequence[str] = (),
     notes: Sequence[str] = (),
     uplinks: Sequence[UplinkStatus] | None = None,
+    in_force: InForce | None = None,
 ) -> Status:
     """Return the status document.
 
@@ -85,6 +96,7 @@ def document(
         troubles: what else people should know.
         notes: what else is worth knowing.
         uplinks: what `uplink_status` said of each, where somebody has asked already.
+        in_force: what is known of the configuration.
     """
     config, selection, applied = state.known.config, state.decision.selection, state.done.retries.applied
     if uplinks is None:
@@ -98,20 +110,29 @@ def document(
         uplinks=tuple(uplinks),
         policies=() if config is None or selection is None else tuple(_policies(config, selection)),
         drift=tuple(drift.shown(state.done.repairs.mended, config, now)),
-        warnings=(
-            *state.decision.warnings,
-            *(f"the kernel refused: {text}" for text in state.done.retries.refused),
-            *map(fail_static.static_reason, fail_static.failed_at_once(state.health.rounds)),
-            *forced(state),
-            *(f"target {target} answers through no uplink: not counted" for target in state.health.bad_targets.bad),
-            *troubles,
-        ),
+        warnings=(*_warnings(state), *troubles),
         notes=(
             *([f"every packet takes the slow path: {state.decision.slow}"] if state.decision.slow else []),
             *notes,
         ),
         apply_ms=round(1000 * applied.seconds, 2) if applied else None,
         apply_ops=len(applied.plan.ops) if applied else 0,
+        config=None if in_force is None else _config(state, in_force),
+        totals=totals(state),
+    )
+
+
+def _warnings(state: State) -> Iterator[str]:
+    yield from state.decision.warnings
+    yield from (f"the kernel refused: {text}" for text in state.done.retries.refused)
+    yield from map(fail_static.static_reason, fail_static.failed_at_once(state.health.rounds))
+    yield from forced(state)
+    yield from (f"target {target} answers through no uplink: not counted" for target in state.health.bad_targets.bad)
+
+
+def _config(state: State, in_force: InForce) -> ConfigStatus:
+    return ConfigStatus(
+        since=iso(in_force.since), refused=in_force.refused, refused_ops=len(state.done.retries.refused)
     )
 
 

@@ -32,7 +32,7 @@ _COUNTED_DOWN: Final = "held_for"
 """That it is there is a change; that it is less every second is none."""
 
 _HEAD: Final = ("schema", "version", "since")
-_BESIDE: Final = ("generation", "ready", "drift", "warnings", "notes", "apply_ms", "apply_ops")
+_BESIDE: Final = ("generation", "ready", "drift", "warnings", "notes", "apply_ms", "apply_ops", "config")
 
 
 @cache

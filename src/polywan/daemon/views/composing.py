@@ -10,7 +10,7 @@ from typing import Final
 from polywan import __version__
 from polywan.api.status import Status, UplinkStatus
 from polywan.core.state.state import State
-from polywan.core.status.document import Traffic, document, uplink_status, uplinks_of
+from polywan.core.status.document import InForce, Traffic, document, uplink_status, uplinks_of
 
 CLOCKS_APART: Final = 0.01
 """Seconds by which the clocks must drift apart until moments are told by the new one: reading them takes microseconds,
@@ -27,14 +27,20 @@ class Composer:
         state: returns what the daemon knows now.
         troubles: returns what else people should know.
         notes: returns what else is worth knowing.
+        in_force: returns what is known of the configuration.
     """
 
     def __init__(
-        self, state: Callable[[], State], troubles: Callable[[], Sequence[str]], notes: Callable[[], Sequence[str]]
+        self,
+        state: Callable[[], State],
+        troubles: Callable[[], Sequence[str]],
+        notes: Callable[[], Sequence[str]],
+        in_force: Callable[[], InForce],
     ) -> None:
         self._state = state
         self._troubles = troubles
         self._notes = notes
+        self._in_force = in_force
         self._started = asyncio.get_running_loop().time()
         self._wall = time.time() - self._started
 
@@ -54,5 +60,15 @@ class Composer:
             uplinks.append(uplink_status(state, name, offset, traffic.get(name), now))
             if len(uplinks) % AT_ONCE == 0:
                 await asyncio.sleep(0)
-        troubles, notes = self._troubles(), self._notes()
-        return document(state, __version__, self._started, offset, traffic, now, troubles, notes, uplinks)
+        return document(
+            state,
+            __version__,
+            self._started,
+            offset,
+            traffic,
+            now,
+            self._troubles(),
+            self._notes(),
+            uplinks,
+            self._in_force(),
+        )

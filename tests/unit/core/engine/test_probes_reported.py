@@ -81,6 +81,7 @@ def test_results_of_one_wake_up_come_to_the_same_as_one_by_one(found: list[list[
         state, _ = engine.step(state, result, soon)
     assert together.health == state.health
     assert state_of(together) == state_of(state)
+    assert together.done.totals == state.done.totals
 
 
 def test_once_all_rounds_are_decided_nothing_wakes_the_daemon_before_the_next_one() -> None:
