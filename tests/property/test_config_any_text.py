@@ -18,6 +18,7 @@ prefix6 = "2001:db8:a::/56"
 weight = 2
 bandwidth = {down = "50Mbit", up = 1e7}
 shaping = {algorithm = "cake", share = "90%", link = "docsis"}
+quota = {monthly = "50GB", billing_day = 15, soft = "90%", at_soft = "less", at_hard = "block", counts = "down"}
 [uplinks.lte]
 interface = "wwan0"
 nat = "none"

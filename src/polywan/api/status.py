@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from polywan.api.document import Document
+from polywan.api.views.quota import QuotaStatus
 from polywan.api.views.totals import Totals
 
 
@@ -127,6 +128,7 @@ class UplinkStatus(Document):
         outages: the last ones, newest first.
         unanswered: share of its new connections without an answer, 0..1; None when there were none lately.
         shaping: each direction; empty for an uplink that is not shaped.
+        quota: what is used of it; None for an uplink without a quota.
     """
 
     name: str
@@ -170,6 +172,7 @@ class UplinkStatus(Document):
     unanswered: float | None
     counted: bool = True
     shaping: tuple[ShapingStatus, ...] = ()
+    quota: QuotaStatus | None = None
 
 
 class Member(Document):

@@ -8,6 +8,7 @@ from typing import Final
 from polywan.config.faults import ConfigFault, Path, shown, suggest
 from polywan.config.kinds.scalars import span
 from polywan.config.loading.check_devices import check_devices, check_multipath
+from polywan.config.loading.check_quotas import check_quotas
 from polywan.config.loading.check_rules import check_rules
 from polywan.config.loading.check_shaping import check_shaped_devices, check_shaping
 from polywan.config.loading.parts import Parts
@@ -61,6 +62,7 @@ def check(parts: Parts) -> Iterator[ConfigFault]:
             yield from _nat6(("uplinks", name), uplink)
             yield from check_shaping(("uplinks", name), uplink)
     yield from check_shaped_devices(parts.uplinks)
+    yield from check_quotas(parts.uplinks)
     yield from _quorums(parts)
     yield from _recoveries(parts)
     yield from _lacking(parts)

@@ -16,13 +16,16 @@ from polywan.config.model.config import Config, GlobalSettings
 from polywan.config.model.hooks import Hooks
 from polywan.config.model.introspect import expected_in, keys_of, model_at
 from polywan.config.model.policy import Policy
+from polywan.config.model.quota import Quota
 from polywan.config.model.steering_rule import Match, SteeringRule
 from polywan.config.model.uplink import HealthSettings, Uplink
 
 M = TypeVar("M", bound=Model)
 
 _ALONE: Final[Mapping[type[Model], frozenset[str]]] = {
-    Uplink: frozenset({"gateway", "gateway6", "source", "metered", "prefix6", "clamp_mss", "enabled", "health"}),
+    Uplink: frozenset(
+        {"gateway", "gateway6", "source", "metered", "prefix6", "clamp_mss", "enabled", "health", "quota"}
+    ),
     HealthSettings: frozenset({"methods", "tcp_port", "interval", "timeout", "fall", "rise", "hold_down"}),
     Policy: frozenset({"algorithm", "last_resort", "affinity"}),
     SteeringRule: frozenset(keys_of(Match)) - {"protocol"} | {"not"},
@@ -114,8 +117,8 @@ def _fault(detail: ErrorDetails, model: type[Model], raw: object, base: Path) ->
             return ConfigFault(path, "unknown key", suggest(str(place[-1]), keys_of(table)) if table else "")
         case _:
             table = model_at(model, place) if detail["input"] is True else None
-            whole = table is not None and not any(field.is_required() for field in keys_of(table).values())
-            hint = f"write {path[-1]} = {{}} for the defaults" if whole else ""
+            required = table is Quota or (table is not None and any(f.is_required() for f in keys_of(table).values()))
+            hint = f"write {path[-1]} = {{}} for the defaults" if table and not required else ""
             return ConfigFault(path, f"expected a table, got {shown(detail['input'])}", hint)
 
 

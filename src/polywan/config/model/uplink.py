@@ -13,6 +13,7 @@ from polywan.config.kinds.addresses import AddressValue, BothWays, Device, IPAdd
 from polywan.config.kinds.matches import DomainName
 from polywan.config.kinds.scalars import Duration, Flag, Kind, OneOf, Percent, Rate, Url, Whole, rejection
 from polywan.config.model.base import Command, FamilyField, Model, Seconds, Weight
+from polywan.config.model.quota import Quota
 from polywan.config.model.shaping import Shaping
 
 ProbeMethod: TypeAlias = Literal["icmp", "tcp"]
@@ -347,6 +348,11 @@ class Uplink(Model):
         default=None,
         description="Queues of this uplink, such as `shaping = {}` with `bandwidth`. Default: none, since only you "
         "know the bandwidth; the queues that are there stay.",
+    )
+    quota: Quota | None = Field(
+        default=None,
+        description='How much data this uplink may carry, such as `quota = {monthly = "50GB"}`. Default: none, '
+        "nothing is counted.",
     )
     health: HealthOverrides = Field(
         default=HealthOverrides(),

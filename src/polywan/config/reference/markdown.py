@@ -18,6 +18,7 @@ from polywan.config.model.config import Config, GlobalSettings
 from polywan.config.model.hooks import Hooks
 from polywan.config.model.introspect import expected_in, keys_of
 from polywan.config.model.policy import Affinity, Member, Policy
+from polywan.config.model.quota import Quota
 from polywan.config.model.shaping import Shaping
 from polywan.config.model.steering_rule import Match, SteeringRule
 from polywan.config.model.uplink import Bandwidth, HealthOverrides, HealthSettings, Snat, Uplink
@@ -30,6 +31,7 @@ _SECTIONS: Final[tuple[tuple[str, type[Model]], ...]] = (
     ("[uplinks.NAME] bandwidth", Bandwidth),
     ("[uplinks.NAME] nat", Snat),
     ("[uplinks.NAME.shaping]", Shaping),
+    ("[uplinks.NAME.quota]", Quota),
     ("[uplinks.NAME.health]", HealthOverrides),
     ("[health]", HealthSettings),
     ("[policies.NAME]", Policy),
@@ -66,6 +68,8 @@ How values are written:
 
 - Durations: a number with `ms`, `s`, `m` (or `min`), `h` or `d`, such as `"200ms"`; a plain number is seconds.
 - Bandwidths: a number with `bit`, `kbit`, `Mbit`, `Gbit` or `Tbit`, such as `"1.5Gbit"`; a plain number is bit/s.
+- Amounts of data: a number with `kB`, `MB`, `GB` or `TB`, or `MiB`, `GiB` and so on, such as `"37.2GB"`; a plain
+  number is bytes.
 - Where a list is expected, a single value needs no brackets; only `tiers` always needs both pairs.
 - Names of uplinks and policies: a letter, then up to 30 letters, digits, `_` or `-`.
 
