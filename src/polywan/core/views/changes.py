@@ -7,7 +7,7 @@ sample carries may be older, and no older than the last change of their uplink.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final
 
 from polywan.api.codec import Doc
@@ -35,7 +35,7 @@ _HEAD: Final = ("schema", "version", "since")
 _BESIDE: Final = ("generation", "ready", "drift", "warnings", "notes", "apply_ms", "apply_ops", "config")
 
 
-@cache
+@lru_cache(64)
 def _kept(kind: DocumentType) -> tuple[str, ...]:
     return tuple(name for name in kind.__fields__ if name not in MEASURED.get(kind, ()))
 
