@@ -1,7 +1,7 @@
 # `make` alone lists what can be made. The tools come from .venv, which any of scripts/lab, `make check` and
 # `make test-netns` makes.
 .DEFAULT_GOAL := help
-.PHONY: help fmt lint type imports test test-netns test-vm test-package kernel chaos chaos-vm check bench bench-smoke bench-vm lab golden state-files docs lock audit package clean
+.PHONY: help fmt lint type imports test test-netns test-web test-vm test-package kernel chaos chaos-vm check bench bench-smoke bench-vm lab golden state-files docs lock audit package clean
 
 BIN := .venv/bin
 
@@ -22,10 +22,13 @@ imports: ## check who imports whom
 	$(BIN)/lint-imports
 
 test: ## run the tests that need no network: unit, golden, scenario, property, contract
-	$(BIN)/pytest -m "not netns and not guest and not package and not machine" --numprocesses auto
+	$(BIN)/pytest -m "not netns and not guest and not package and not machine and not web" --numprocesses auto
 
 test-netns: ## run the tests that send real packets, in private namespaces
 	@scripts/test netns
+
+test-web: ## look at the page in a browser, against a running lab; screenshots in build/screenshots
+	@scripts/test web
 
 test-vm: ## run those that need another kernel than this one, in a guest (make kernel makes one)
 	@scripts/test vm

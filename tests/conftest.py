@@ -81,7 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     skip = pytest.mark.skip(reason="not in private namespaces (scripts/test and make test-netns make them)")
     for item in items:
-        if item.get_closest_marker("netns"):
+        if item.get_closest_marker("netns") or item.get_closest_marker("web"):
             item.add_marker(skip)
 
 

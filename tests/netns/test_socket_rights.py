@@ -14,6 +14,7 @@ from polywan.api.calls import CALLS, DOWN, Call
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import build
 from polywan.lab.scenario import configuration
+from support.page_user import PAGE, with_page_user
 from support.users import SERVICE, User, as_the_service
 
 pytestmark = pytest.mark.needs("root")
@@ -82,7 +83,7 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[DaemonProcess]:
+def daemon(users: None) -> Iterator[DaemonProcess]:
     with build(2) as lab:
         directory = Path("/run/polywan-rights")
         daemon = DaemonProcess(lab.router, configuration(lab.topology, (1, 1)), directory, as_the_service)
@@ -95,6 +96,12 @@ def daemon() -> Iterator[DaemonProcess]:
         finally:
             daemon.stop()
             assert daemon.troubles == []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with with_page_user(tmp_path_factory.mktemp("users")):
+        yield
 
 
 def asked(call: Call[Any, Any]) -> tuple[str, str, str | None]:
@@ -113,6 +120,16 @@ def answers(daemon: DaemonProcess, user: User, wanted: Sequence[Call[Any, Any]])
 def test_root_and_the_daemons_user_may_call_everything(daemon: DaemonProcess, user: User) -> None:
     found = answers(daemon, user, [call for call in CALLS if call is not DOWN])
     assert {call: status for call, status in found.items() if status not in CARRIED_OUT} == {}
+
+
+def test_the_user_of_the_page_may_read_and_act_and_manage_nothing(daemon: DaemonProcess) -> None:
+    found = answers(daemon, PAGE, CALLS)
+    managing = {f"{call.method} {call.path}" for call in CALLS if call.right == "manage"}
+    assert {call for call, status in found.items() if status == 403} == managing
+    assert {status for call, status in found.items() if call not in managing} <= CARRIED_OUT
+    assert "POST /v1/down" in managing
+    assert "POST /v1/reload" in managing
+    assert "POST /v1/uplinks/{name:path}/disable" not in managing
 
 
 @pytest.mark.parametrize("user", READERS, ids=lambda user: user.name)

@@ -6,16 +6,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from polywan.api.calls import Asked, Call
+from polywan.api.calls import Asked, Call, Stream
 from polywan.api.codec import DocumentError, decode
 from polywan.api.requests import Words
 
 
-def asked_of(call: Call[Asked, Any], said: Mapping[str, str], body: bytes) -> Asked:
+def asked_of(call: Call[Asked, Any] | Stream[Asked], said: Mapping[str, str], body: bytes) -> Asked:
     """Return what a client asks with.
 
     Args:
-        call: the call.
+        call: the call, or the stream.
         said: words of the query, and parts of the path.
         body: what came behind the header, for a call that is asked by it.
 
@@ -23,7 +23,7 @@ def asked_of(call: Call[Asked, Any], said: Mapping[str, str], body: bytes) -> As
         DocumentError: it makes no sense; the text says what was expected.
     """
     found: object = {"words": dict(said)} if call.asked is Words else dict(said)
-    if call.body:
+    if isinstance(call, Call) and call.body:
         try:
             found = json.loads(body)
         except (ValueError, RecursionError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from polywan.api.affinity import Affinity, Forgotten
 from polywan.api.document import Document
@@ -32,6 +32,8 @@ from polywan.api.uplinks import UplinkChanged, UplinkReport, ViaGroup
 from polywan.api.views.stream import Change, StreamSample
 from polywan.api.why import Explanation
 
+Right: TypeAlias = Literal["read", "act", "manage"]
+
 Asked = TypeVar("Asked", bound=Document)
 Answered = TypeVar("Answered", bound=Document)
 
@@ -40,11 +42,13 @@ class Call(Generic[Asked, Answered]):
     """One call.
 
     Attributes:
-        method: "GET" for those who may read, "POST" for root and the daemon's user alone.
+        method: "GET" for what only tells, "POST" for what changes something or makes the daemon work.
         path: with the names of fields that stand in it, as starlette writes them.
         asked: what the client says: fields that are not in the path are words of the query.
         answer: what the daemon answers.
         body: the fields are a JSON object in the body instead.
+        right: "read" is for all who may connect, "act" for the user of the page as well as for root and the daemon's
+            user, "manage" for these two alone.
     """
 
     def __init__(
@@ -55,12 +59,14 @@ class Call(Generic[Asked, Answered]):
         answer: type[Answered],
         *,
         body: bool = False,
+        right: Right | None = None,
     ) -> None:
         self.method = method
         self.path = path
         self.asked = asked
         self.answer = answer
         self.body = body
+        self.right: Right = right or ("read" if method == "GET" else "manage")
 
 
 class Stream(Generic[Asked]):
@@ -85,12 +91,12 @@ JOURNAL: Final = Call("GET", "/v1/events", OfEvents, Events)
 AFFINITY: Final = Call("GET", "/v1/affinity", OfPolicy, Affinity)
 SHOW: Final = Call("GET", "/v1/show/{what}", What, Shown)
 CLEAR_AFFINITY: Final = Call("POST", "/v1/affinity/clear", WhomToForget, Forgotten)
-DISABLE: Final = Call("POST", "/v1/uplinks/{name:path}/disable", OfUplink, UplinkChanged)
-DRAIN: Final = Call("POST", "/v1/uplinks/{name:path}/drain", DrainUplink, UplinkChanged)
-ENABLE: Final = Call("POST", "/v1/uplinks/{name:path}/enable", OfUplink, UplinkChanged)
-TEST: Final = Call("POST", "/v1/uplinks/{name:path}/test", OfUplink, UplinkReport)
+DISABLE: Final = Call("POST", "/v1/uplinks/{name:path}/disable", OfUplink, UplinkChanged, right="act")
+DRAIN: Final = Call("POST", "/v1/uplinks/{name:path}/drain", DrainUplink, UplinkChanged, right="act")
+ENABLE: Final = Call("POST", "/v1/uplinks/{name:path}/enable", OfUplink, UplinkChanged, right="act")
+TEST: Final = Call("POST", "/v1/uplinks/{name:path}/test", OfUplink, UplinkReport, right="act")
 EXEC_VIA: Final = Call("POST", "/v1/via/{name:path}", OfUplink, ViaGroup)
-PLAN: Final = Call("POST", "/v1/plan", WhatToPlan, Planned, body=True)
+PLAN: Final = Call("POST", "/v1/plan", WhatToPlan, Planned, body=True, right="act")
 RELOAD: Final = Call("POST", "/v1/reload", ToReload, Reloaded)
 TRIAL: Final = Call("GET", "/v1/trial", Nothing, TrialState)
 TRY: Final = Call("POST", "/v1/trial", ToTry, Reloaded, body=True)

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from polywan.api.asking import asked_of
-from polywan.api.calls import CALLS, Call
+from polywan.api.calls import CALLS, STREAMS, Call, Stream
 from polywan.api.codec import DocumentError
 from polywan.core.errors import ControlError
 from polywan.web.guard import is_foreign, refusal
@@ -26,7 +26,8 @@ class Passed(StreamingResponse):
         super().__init__(
             reply.pieces(),
             reply.status,
-            {"Cache-Control": "no-store"},
+            # A proxy that keeps answers to send them together later must not keep a stream.
+            {"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
             EVENT_STREAM if reply.streams else "application/json",
         )
         self._reply = reply
@@ -41,10 +42,13 @@ class Passed(StreamingResponse):
 
 def routes(upstream: Upstream) -> list[Route]:
     """Return the routes of all calls that the page may make."""
-    return [_route(call, upstream) for call in CALLS if call.method == "GET"]
+    return [
+        *(_route(call, upstream) for call in CALLS if call.method == "GET"),
+        *(_route(stream, upstream) for stream in STREAMS),
+    ]
 
 
-def _route(call: Call[Any, Any], upstream: Upstream) -> Route:
+def _route(call: Call[Any, Any] | Stream[Any], upstream: Upstream) -> Route:
     async def answer(request: Request) -> Response:
         if is_foreign(request.headers):
             return refusal(403, "a page of another site asks for this")
@@ -57,4 +61,4 @@ def _route(call: Call[Any, Any], upstream: Upstream) -> Route:
         except ControlError as error:
             return refusal(error.status, str(error))
 
-    return Route(API_PREFIX + call.path, answer, methods=[call.method])
+    return Route(API_PREFIX + call.path, answer, methods=["GET"])

@@ -25,11 +25,11 @@ from polywan.web.upstream import Upstream
 
 log = logging.getLogger("polywan")
 
-MOST_VISITORS: Final = 128
+MOST_VISITORS: Final = 192
 """Connections at once, of everybody."""
 
 EACH_VISITOR: Final = 32
-"""Connections at once of one address; a browser has up to seven, and a proxy those of everybody behind it."""
+"""Connections at once of one address of elsewhere; a browser has up to seven. A proxy here has those of everybody."""
 
 LARGEST_REQUEST_HEAD: Final = 1 << 14
 """Bytes of a request without its body."""
@@ -114,7 +114,7 @@ def _describe(connection: socket.socket) -> Mapping[str, Any]:
 def _refuse(_: socket.socket, peer: Mapping[str, Any], others: Collection[Mapping[str, Any]]) -> str | None:
     if len(others) >= MOST_VISITORS:
         return f"{MOST_VISITORS} connections to the page are open, no more are allowed: close some"
-    if Counter(other["peer"] for other in others)[peer["peer"]] >= EACH_VISITOR:
+    if not peer["peer"].is_loopback and Counter(other["peer"] for other in others)[peer["peer"]] >= EACH_VISITOR:
         return f"{peer['peer']} has {EACH_VISITOR} connections to the page, no more are allowed: close some"
     return None
 

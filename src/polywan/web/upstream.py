@@ -14,17 +14,17 @@ from typing import Any, Final
 import h11
 
 from polywan import files
-from polywan.api.calls import Asked, Call
+from polywan.api.calls import Asked, Call, Stream
 from polywan.client import SENSELESS, request_of, unreachable
 from polywan.core.errors import ControlError
 from polywan.core.words import printable
 
 log = logging.getLogger("polywan")
 
-MOST_ANSWERS: Final = 20
-"""Answers at once; the daemon lets the page have some more connections (`daemon/api/admission.py`)."""
+MOST_ANSWERS: Final = 108
+"""Answers at once; the daemon lets the page have a few more connections (`PAGE_PEERS` of `daemon/api/admission.py`)."""
 
-MOST_STREAMS: Final = 16
+MOST_STREAMS: Final = 100
 """Of these, streams that do not end: one for each page that is open."""
 
 ANSWER_TIMEOUT: Final = 75.0
@@ -74,8 +74,8 @@ class Upstream:
         self._streams = 0
         self._gone = False
 
-    async def ask(self, call: Call[Asked, Any], asked: Asked) -> Reply:
-        """Make a call; whoever gets the reply closes it.
+    async def ask(self, call: Call[Asked, Any] | Stream[Asked], asked: Asked) -> Reply:
+        """Make a call, or follow a stream; whoever gets the reply closes it.
 
         Raises:
             ControlError: the daemon cannot be reached, its answer makes no sense, or too many ask at once.
@@ -86,7 +86,7 @@ class Upstream:
         exchange = None
         try:
             exchange = _Exchange(*await self._connected())
-            head = await exchange.begin(call.method, *request_of(call, asked))
+            head = await exchange.begin("GET" if isinstance(call, Stream) else call.method, *request_of(call, asked))
             streams = self._streaming(head)
         except BaseException as error:
             self._answers -= 1

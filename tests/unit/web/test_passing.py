@@ -125,7 +125,7 @@ def test_every_address_is_served(tmp_path: Path, daemon: Daemon) -> None:
 
 
 class Stream:
-    """A daemon whose status is a stream."""
+    """A daemon that streams."""
 
     def __init__(self) -> None:
         self.open = 0
@@ -143,14 +143,14 @@ class Stream:
         return StreamingResponse(pieces(), media_type="text/event-stream")
 
     def routes(self) -> list[Route]:
-        return [Route("/v1/status", self.answer)]
+        return [Route("/v1/stream", self.answer)]
 
 
 def test_a_stream_comes_while_it_is_sent_and_ends_with_its_reader(tmp_path: Path) -> None:
     stream = Stream()
     with page(tmp_path, stream.routes()) as (browser,):
         with browser.connect() as sock:
-            sock.sendall(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            sock.sendall(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
             found = b""
             while b"data: 5\n" not in found:
                 found += sock.recv(65536)
@@ -166,7 +166,7 @@ def test_a_stream_comes_while_it_is_sent_and_ends_with_its_reader(tmp_path: Path
 def test_a_server_that_ends_ends_its_streams(tmp_path: Path) -> None:
     with page(tmp_path, Stream().routes()) as (browser,):
         sock = browser.connect()
-        sock.sendall(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        sock.sendall(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert sock.recv(1)
     with sock:
         while sock.recv(65536):

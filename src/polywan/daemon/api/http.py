@@ -1,4 +1,4 @@
-"""The control socket: HTTP and JSON on a unix socket; reads for its group, writes for root and the daemon's user.
+"""The control socket: HTTP and JSON on a unix socket; reads for its group, writes by the rights of calls.
 
 uvicorn would make the socket world-writable, so it is bound here and handed over.
 """
@@ -22,11 +22,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from polywan.api.asking import asked_of
-from polywan.api.calls import Answered, Asked, Call, Stream
-from polywan.api.codec import DocumentError, decode, encode
+from polywan.api.calls import Answered, Asked, Call, Right, Stream
+from polywan.api.codec import DocumentError, encode
 from polywan.api.requests import ProblemFound, Refusal
 from polywan.core.errors import ConfigError, ControlError, KernelError
-from polywan.daemon.api.peers import asking, entrance, refused, user_of, writers
+from polywan.daemon.api.peers import asking, entrance, may, refused, user_of
 from polywan.files import SOCKET
 from polywan.serving import REQUEST_TIMEOUT, Server
 
@@ -53,17 +53,14 @@ def route(call: Call[Asked, Answered], handler: Callable[[Asked], Awaitable[Answ
         return _pieces(answered.pieces) if isinstance(answered, Written) else JSONResponse(encode(answered))
 
     careful = _with_errors(answer)
-    return Route(call.path, _writer(careful) if call.method == "POST" else careful, methods=[call.method])
+    return Route(call.path, _entitled(call.right, careful), methods=[call.method])
 
 
 def stream_route(stream: Stream[Asked], events: Callable[[Asked], AsyncIterator[bytes]]) -> Route:
     """Return the route of a stream, with what yields its events as they are sent; it is closed when the client goes."""
 
     async def answer(request: Request) -> Response:
-        try:
-            pieces = events(decode(stream.asked, {**request.query_params}))
-        except DocumentError as error:
-            raise ControlError(str(error), 400) from error
+        pieces = events(await _asked(stream, request))
         # What keeps answers to send them together later must not keep these.
         said = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(pieces, media_type="text/event-stream", headers=said)
@@ -71,10 +68,10 @@ def stream_route(stream: Stream[Asked], events: Callable[[Asked], AsyncIterator[
     return Route(stream.path, _with_errors(answer), methods=["GET"])
 
 
-async def _asked(call: Call[Asked, Any], request: Request) -> Asked:
+async def _asked(call: Call[Asked, Any] | Stream[Asked], request: Request) -> Asked:
     said = {**request.query_params, **request.path_params}
     try:
-        return asked_of(call, said, await request.body() if call.body else b"")
+        return asked_of(call, said, await request.body())
     except DocumentError as error:
         raise ControlError(str(error), 400) from error
 
@@ -114,9 +111,11 @@ def _error(code: int, text: str) -> Response:
     return JSONResponse(encode(Refusal(error=text)), status_code=code)
 
 
-def _writer(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def _entitled(
+    right: Right, handler: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
     async def guarded(request: Request) -> Response:
-        if request.scope["state"]["uid"] not in writers():
+        if not may(request.scope["state"]["uid"], right):
             return _error(403, "only root and the daemon's own user may do that: use sudo")
         asking.set(request.scope["state"]["uid"])
         return await handler(request)

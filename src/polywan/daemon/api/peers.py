@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any, Final
 
+from polywan.api.calls import Right
 from polywan.daemon.api.admission import refusal
 from polywan.serving import Entrance
 
@@ -36,6 +37,11 @@ def user_of(connection: socket.socket) -> int:
 def writers() -> tuple[int, int]:
     """Return the users who may change things: root and the daemon's own."""
     return 0, os.geteuid()
+
+
+def may(uid: int, right: Right) -> bool:
+    """True when a user may make calls that need a right."""
+    return right == "read" or uid in writers() or (right == "act" and uid == page_user())
 
 
 @cache

@@ -10,7 +10,7 @@ export function Header({ store, api, t, fmt, settings, Tools }) {
   const { word, tone, bad, wanted } = overall(status);
   useEffect(() => {
     document.title = `${t(`overall.${stale && stale !== "connecting" ? "stale" : word}`)} · polywan`;
-    document.getElementById("icon").href = `static/icon-${stale ? "off" : tone}.svg`;
+    document.getElementById("icon").href = new URL(`./icon-${stale ? "off" : tone}.svg`, import.meta.url);
   }, [word, tone, stale, t]);
   return html`
     <header class="top">

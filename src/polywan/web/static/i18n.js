@@ -13,8 +13,9 @@ export function preferred(stored) {
 }
 
 export async function loadCatalogue(language) {
-  const answer = await fetch(`static/lang/${language}.json`);
-  if (!answer.ok) throw new Error(`${answer.status} static/lang/${language}.json`);
+  const address = new URL(`./lang/${language}.json`, import.meta.url);
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error(`${answer.status} ${address}`);
   return answer.json();
 }
 
