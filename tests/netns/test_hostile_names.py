@@ -57,7 +57,11 @@ CALLS: dict[str, list[list[str]]] = {
     "plan": [[*CONFIG, *STATE, *RUNTIME], [*CONFIG, *STATE, *RUNTIME, "--json"]],
     "reload": [RUNTIME],
     "status": [RUNTIME, [*RUNTIME, "--json"], ["isp1", *RUNTIME], [STRANGE, *RUNTIME]],
-    "uplink": [[verb, STRANGE, *RUNTIME] for verb in ("disable", "enable", "drain", "test")],
+    "uplink": [
+        *([verb, STRANGE, *RUNTIME] for verb in ("disable", "enable", "drain", "test")),
+        ["drain", STRANGE, "--dry-run", *RUNTIME],
+        ["disable", "isp1", "--dry-run", *RUNTIME],
+    ],
     "events": [RUNTIME, [*RUNTIME, "--json"], ["--uplink", STRANGE, *RUNTIME]],
     "flows": [RUNTIME, [*RUNTIME, "--json"], ["--uplink", STRANGE, *RUNTIME]],
     "affinity": [[*RUNTIME], ["--policy", STRANGE, *RUNTIME]],
@@ -69,7 +73,7 @@ CALLS: dict[str, list[list[str]]] = {
     "rollback": [CONFIG, [STRANGE, *CONFIG, *RUNTIME], ["0", "--yes", *CONFIG, *RUNTIME]],
     "history": [RUNTIME, [*RUNTIME, "--json"], ["0", *RUNTIME]],
     "bundle": [["--out", str(HOME / "bundle.tar.gz"), *CONFIG, *STATE, *RUNTIME]],
-    "web": [["--listen", STRANGE], ["--host", STRANGE]],
+    "web": [["--listen", STRANGE], ["--host", STRANGE], ["token", "add", STRANGE], ["token", "revoke", STRANGE]],
     "version": [[]],
     "down": [[*RUNTIME, *STATE], [*RUNTIME, *STATE]],
 }

@@ -32,7 +32,7 @@ from polywan.lab.recipe import bring_up
 from polywan.lab.scenario import configuration
 from support.netns import with_servers
 from support.runbook import SHELL, Section, commands, missing, runbook, type_in
-from support.web import web_process
+from support.web import logged, page
 
 if TYPE_CHECKING:
     from support.netns import StartDaemon, WaitFor
@@ -613,17 +613,17 @@ def too_many(night: Night) -> None:
     night.wait(lambda: type_in(night.lab.router, daemon, "polywan status").returncode == 0)
 
 
-@happens("`web.waiting` (warning), `web.refused` (warning)")
+@happens("`web.waiting` (warning), `web.refused` (warning), `tokens.unreadable` (warning)")
 def page_without_daemon(night: Night) -> None:
     daemon = night.begin()
     daemon.stop()
-    with web_process(night.lab.router, daemon.runtime) as page:
-        assert page.get("/api/v1/status").status == 503
-        assert page.waits_for("web.waiting")
+    with page(daemon.runtime, namespace=night.lab.router) as (browser,), logged() as lines:
+        assert browser.get("/api/v1/status").status == 503
+        assert any("web.waiting: " in line for line in lines)
         daemon.start()
         night.type()
-        assert page.get("/api/v1/status").status == 200
-        assert page.waits_for("web.answered")
+        assert browser.get("/api/v1/status").status == 200
+        assert any("web.answered: " in line for line in lines)
 
 
 @happens("`fastpath.off` (info), `fastpath.on` (info)")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from polywan.api.calls import CALLS, DOWN, Call
+from polywan.api.calls import CALLS, DOWN, STREAMS, Call, Stream
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import build
 from polywan.lab.scenario import configuration
@@ -104,21 +104,25 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def asked(call: Call[Any, Any]) -> tuple[str, str, str | None]:
+def asked(call: Call[Any, Any] | Stream[Any]) -> tuple[str, str, str | None]:
     """Return a request that changes nothing, also where it is carried out."""
+    if isinstance(call, Stream):
+        return "GET", call.path, None
     path = call.path.replace("{name:path}", "nonexistent").replace("{what}", "nonexistent")
     return call.method, path, "{}" if call.body else None
 
 
-def answers(daemon: DaemonProcess, user: User, wanted: Sequence[Call[Any, Any]]) -> dict[str, int]:
+def answers(daemon: DaemonProcess, user: User, wanted: Sequence[Call[Any, Any] | Stream[Any]]) -> dict[str, int]:
     """Return what a user gets for each call, by its method and path."""
-    statuses = user.run(ASK, str(daemon.runtime / "control.sock"), value=[asked(call) for call in wanted])
-    return {f"{call.method} {call.path}": status for call, status in zip(wanted, statuses, strict=True)}
+    requests = [asked(call) for call in wanted]
+    statuses = user.run(ASK, str(daemon.runtime / "control.sock"), value=requests)
+    named = [f"{request[0]} {call.path}" for request, call in zip(requests, wanted, strict=True)]
+    return dict(zip(named, statuses, strict=True))
 
 
 @pytest.mark.parametrize("user", WRITERS, ids=lambda user: user.name)
 def test_root_and_the_daemons_user_may_call_everything(daemon: DaemonProcess, user: User) -> None:
-    found = answers(daemon, user, [call for call in CALLS if call is not DOWN])
+    found = answers(daemon, user, [*(call for call in CALLS if call is not DOWN), *STREAMS])
     assert {call: status for call, status in found.items() if status not in CARRIED_OUT} == {}
 
 
@@ -135,7 +139,7 @@ def test_the_user_of_the_page_may_read_and_act_and_manage_nothing(daemon: Daemon
 @pytest.mark.parametrize("user", READERS, ids=lambda user: user.name)
 def test_members_of_the_group_may_read_and_change_nothing(daemon: DaemonProcess, user: User) -> None:
     generation = daemon.status().generation
-    found = answers(daemon, user, CALLS)
+    found = answers(daemon, user, [*CALLS, *STREAMS])
     assert {call for call, status in found.items() if status == 403} == {call for call in found if "POST" in call}
     assert {status for call, status in found.items() if "GET" in call} <= CARRIED_OUT
     assert daemon.status().generation == generation
@@ -143,7 +147,7 @@ def test_members_of_the_group_may_read_and_change_nothing(daemon: DaemonProcess,
 
 @pytest.mark.parametrize("user", OUTSIDERS, ids=lambda user: user.name)
 def test_other_users_cannot_even_connect(daemon: DaemonProcess, user: User) -> None:
-    assert set(answers(daemon, user, CALLS).values()) == {-errno.EACCES}
+    assert set(answers(daemon, user, [*CALLS, *STREAMS]).values()) == {-errno.EACCES}
 
 
 def test_the_socket_and_its_directory_have_the_modes_that_this_rests_on(daemon: DaemonProcess) -> None:

@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import logging
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from polywan.daemon.api.http import serving
 from polywan.lab.namespaces import Namespace
+from polywan.web.rights import context
 from polywan.web.server import bound, serve
 from polywan.web.settings import Settings, listen
+from polywan.web.token_files import changing
+from polywan.web.tokens import Scope, Token, digest_of
 
 _URL = re.compile(r"web\.ready: .* at (https?)://(\S+):([0-9]+)/")
 
@@ -42,8 +49,8 @@ class Answer:
 class Browser:
     """Asks a server by its address."""
 
-    def __init__(self, host: str, port: int, namespace: Namespace | None = None) -> None:
-        self.host, self.port, self._namespace = host, port, namespace
+    def __init__(self, host: str, port: int, namespace: Namespace | None = None, *, tls: bool = False) -> None:
+        self.host, self.port, self._namespace, self._tls = host, port, namespace, tls
 
     def connect(self) -> socket.socket:
         """Open a connection for bytes of one's own."""
@@ -54,7 +61,11 @@ class Browser:
             sock = self._namespace.socket(family, socket.SOCK_STREAM)
         sock.settimeout(10)
         sock.connect((self.host, self.port))
-        return sock
+        if not self._tls:
+            return sock
+        trusting = ssl.create_default_context()
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        return trusting.wrap_socket(sock)
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=10)
@@ -79,25 +90,90 @@ class Browser:
             return found
 
 
+class Stream:
+    """A daemon that streams."""
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    async def answer(self, request: Request) -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            self.open += 1
+            try:
+                for number in range(1000):
+                    yield f"event: sample\ndata: {json.dumps(number)}\n\n".encode()
+                    await asyncio.sleep(0.01)
+            finally:
+                self.open -= 1
+
+        return StreamingResponse(pieces(), media_type="text/event-stream")
+
+    def routes(self) -> list[Route]:
+        return [Route("/v1/stream", self.answer)]
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """Keep what is logged meanwhile."""
+    found: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    log, handler = logging.getLogger("polywan"), Keep()
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield found
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
+
+
+def token(directory: Path, name: str, scope: Scope = "read", *, expires: float | None = None) -> str:
+    """Make a token in the state directory of a page, and return the header that shows it."""
+    text = f"pw_{name}"
+    with changing(directory / "web", None) as tokens:
+        tokens.append(Token(name=name, digest=digest_of(text), scope=scope, created=0.0, expires=expires))
+    return f"Bearer {text}"
+
+
+def revoke(directory: Path, name: str) -> None:
+    """Make a token good for nothing."""
+    with changing(directory / "web", None) as tokens:
+        tokens[:] = [one for one in tokens if one.name != name]
+
+
 @contextmanager
 def page(
-    directory: Path, routes: Sequence[Route] = (), *, listens: Sequence[str] = ("127.0.0.1:0",), **more: Any
+    directory: Path,
+    routes: Sequence[Route] = (),
+    *,
+    listens: Sequence[str] = ("127.0.0.1:0",),
+    namespace: Namespace | None = None,
+    **more: Any,
 ) -> Iterator[list[Browser]]:
-    """Serve a page in a thread, over a daemon that has these routes; no routes are no daemon."""
-    settings = Settings(listen=tuple(map(listen, listens)), runtime_dir=directory, **{"hosts": frozenset(), **more})
+    """Serve a page in a thread, over a daemon that has these routes, or over one that somebody else runs."""
+    kept: dict[str, Any] = {"hosts": frozenset(), "state_dir": directory / "web"}
+    settings = Settings(listen=tuple(map(listen, listens)), runtime_dir=directory, **kept | more)
     ready, stop = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
     failures: list[BaseException] = []
     browsers: list[Browser] = []
 
     async def serve_all() -> None:
-        with bound(settings.listen) as listeners:
-            browsers.extend(Browser(*listener.getsockname()[:2]) for listener in listeners)
+        with ExitStack() as stack:
+            with nullcontext() if namespace is None else namespace.entered():
+                listeners = stack.enter_context(bound(settings.listen))
+            names = [listener.getsockname() for listener in listeners]
+            browsers.extend(Browser(name[0], name[1], namespace, tls=settings.tls is not None) for name in names)
             if routes:
                 async with serving(routes, directory):
-                    await serve(settings, listeners, stop, ready.set)
+                    await serve(settings, listeners, context(settings), stop, ready.set)
             else:
-                await serve(settings, listeners, stop, ready.set)
+                await serve(settings, listeners, context(settings), stop, ready.set)
 
     def run() -> None:
         try:

@@ -12,7 +12,9 @@ from polywan.api.flows import Flows
 from polywan.api.requests import (
     DrainUplink,
     Nothing,
+    OfClients,
     OfEvents,
+    OfOrder,
     OfPast,
     OfPolicy,
     OfSession,
@@ -29,6 +31,9 @@ from polywan.api.running import Planned, Reloaded, Removed, Shown
 from polywan.api.status import Status
 from polywan.api.trials import PastConfigurations, SessionPath, Texts, TrialState
 from polywan.api.uplinks import UplinkChanged, UplinkReport, ViaGroup
+from polywan.api.views.clients import Clients
+from polywan.api.views.effects import OrderEffect
+from polywan.api.views.pending import PendingConfiguration
 from polywan.api.views.stream import Change, StreamSample
 from polywan.api.why import Explanation
 
@@ -90,6 +95,9 @@ FLOWS: Final = Call("GET", "/v1/flows", Words, Flows)
 JOURNAL: Final = Call("GET", "/v1/events", OfEvents, Events)
 AFFINITY: Final = Call("GET", "/v1/affinity", OfPolicy, Affinity)
 SHOW: Final = Call("GET", "/v1/show/{what}", What, Shown)
+CLIENT_TOTALS: Final = Call("GET", "/v1/clients", OfClients, Clients)
+EFFECT: Final = Call("GET", "/v1/uplinks/{name:path}/effect", OfOrder, OrderEffect)
+PENDING: Final = Call("GET", "/v1/pending", Nothing, PendingConfiguration)
 CLEAR_AFFINITY: Final = Call("POST", "/v1/affinity/clear", WhomToForget, Forgotten)
 DISABLE: Final = Call("POST", "/v1/uplinks/{name:path}/disable", OfUplink, UplinkChanged, right="act")
 DRAIN: Final = Call("POST", "/v1/uplinks/{name:path}/drain", DrainUplink, UplinkChanged, right="act")
@@ -114,6 +122,9 @@ CALLS: Final[tuple[Call[Any, Any], ...]] = (
     JOURNAL,
     AFFINITY,
     SHOW,
+    CLIENT_TOTALS,
+    EFFECT,
+    PENDING,
     CLEAR_AFFINITY,
     DISABLE,
     DRAIN,

@@ -25,9 +25,11 @@ class Flows(Document):
         columns: names of the values of each connection.
         flows: connections, each as its values in that order.
         totals: by uplink, of all that were asked for, also where fewer are listed.
+        total: number of these; None from an older daemon.
     """
 
     schema: int
     columns: tuple[str, ...]
     flows: tuple[Cells, ...]
     totals: tuple[Total, ...]
+    total: int | None = None

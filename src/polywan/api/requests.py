@@ -34,6 +34,20 @@ class DrainUplink(Document):
     deadline: str | None = None
 
 
+class OfOrder(Document):
+    """An order to an uplink: "disable", "drain", "enable" or "test"; `deadline` as of `DrainUplink`."""
+
+    name: str
+    order: str | None = None
+    deadline: str | None = None
+
+
+class OfClients(Document):
+    """How many clients are wanted, those that moved most first: 100 without a word, 1000 at most."""
+
+    limit: str | None = None
+
+
 class OfPolicy(Document):
     """A policy, by its name; None for all."""
 

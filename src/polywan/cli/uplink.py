@@ -10,7 +10,7 @@ import click
 from polywan.api import calls
 from polywan.api.calls import Asked, Call
 from polywan.api.codec import encode
-from polywan.api.requests import DrainUplink, OfUplink
+from polywan.api.requests import DrainUplink, OfOrder, OfUplink
 from polywan.api.uplinks import UplinkChanged, UplinkReport
 from polywan.cli import options
 from polywan.cli.suggesting import Suggesting
@@ -22,6 +22,7 @@ COMMAND_TIMEOUT = 60.0
 
 EXITS = {"ok": 0, "degraded": 6, "down": 7}
 
+_dry_run = click.option("--dry-run", is_flag=True, help="Say what it would do now, and do nothing.")
 _name = click.argument("name", shell_complete=options.uplinks)
 
 
@@ -42,30 +43,39 @@ def command() -> None:
 
 @command.command(name="disable", short_help="Take it out of use: no new connections, no probes.")
 @_name
+@_dry_run
 @options.as_json
 @options.runtime
-def disable(name: str, as_json: bool, runtime_dir: Path | None) -> None:
+def disable(name: str, dry_run: bool, as_json: bool, runtime_dir: Path | None) -> None:
     """Give uplink NAME no new connections and stop probing it; its connections stay while it has a path.
 
     \b
     Examples:
       polywan uplink disable lte
       polywan uplink disable lte --json
+      polywan uplink disable lte --dry-run
     """
+    if dry_run:
+        _tell(OfOrder(name=name, order="disable"), runtime_dir, as_json=as_json)
+        return
     _order(calls.DISABLE, OfUplink(name=name), runtime_dir, as_json=as_json)
 
 
 @command.command(name="enable", short_help="Put it back into use.")
 @_name
+@_dry_run
 @options.as_json
 @options.runtime
-def enable(name: str, as_json: bool, runtime_dir: Path | None) -> None:
+def enable(name: str, dry_run: bool, as_json: bool, runtime_dir: Path | None) -> None:
     """Put uplink NAME back into use after `disable` or `drain`.
 
     \b
     Examples:
       polywan uplink enable lte
     """
+    if dry_run:
+        _tell(OfOrder(name=name, order="enable"), runtime_dir, as_json=as_json)
+        return
     _order(calls.ENABLE, OfUplink(name=name), runtime_dir, as_json=as_json)
 
 
@@ -76,9 +86,10 @@ def enable(name: str, as_json: bool, runtime_dir: Path | None) -> None:
     metavar="TIME",
     help="How long connections may stay, such as 10m or 30s; 0 ends them now.  [default: 10m]",
 )
+@_dry_run
 @options.as_json
 @options.runtime
-def drain(name: str, deadline: str | None, as_json: bool, runtime_dir: Path | None) -> None:
+def drain(name: str, deadline: str | None, dry_run: bool, as_json: bool, runtime_dir: Path | None) -> None:
     """Drain uplink NAME: no new connections, idle non-TCP ones move, and all others end at the deadline.
 
     Probing continues, and the uplink stays out of use until `enable`.
@@ -89,6 +100,9 @@ def drain(name: str, deadline: str | None, as_json: bool, runtime_dir: Path | No
       polywan uplink drain fibre --deadline 30m
       polywan uplink drain fibre --deadline 0
     """
+    if dry_run:
+        _tell(OfOrder(name=name, order="drain", deadline=deadline), runtime_dir, as_json=as_json)
+        return
     _order(calls.DRAIN, DrainUplink(name=name, deadline=deadline), runtime_dir, as_json=as_json)
 
 
@@ -108,6 +122,11 @@ def test(ctx: click.Context, name: str, as_json: bool, runtime_dir: Path | None)
     done = Client(resolve(runtime_dir), COMMAND_TIMEOUT).ask(calls.TEST, OfUplink(name=name))
     click.echo(json.dumps(encode(done), indent=2) if as_json else text(done))
     ctx.exit(EXITS[done.verdict])
+
+
+def _tell(asked: OfOrder, runtime_dir: Path | None, *, as_json: bool) -> None:
+    answer = Client(resolve(runtime_dir), COMMAND_TIMEOUT).ask(calls.EFFECT, asked)
+    click.echo(json.dumps(encode(answer), indent=2) if as_json else "\n".join(answer.text))
 
 
 def _order(call: Call[Asked, UplinkChanged], asked: Asked, runtime_dir: Path | None, *, as_json: bool) -> None:

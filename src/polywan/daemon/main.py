@@ -51,6 +51,8 @@ from polywan.daemon.rundir import DirectoryLock, locked
 from polywan.daemon.tasks.recording import Recorder
 from polywan.daemon.tasks.settings import SettingsWatch
 from polywan.daemon.views.composing import Composer
+from polywan.daemon.views.effects import Effects
+from polywan.daemon.views.pending import Pending
 from polywan.daemon.views.streaming import Streamer
 from polywan.kernel import heap
 from polywan.kernel.api import Machine
@@ -89,10 +91,10 @@ class Service:
         self._places = places
         self._tracking = Tracking(kernel, lambda: daemon.state)
         self._uplinks = Uplinks(daemon)
+        self._effects = Effects(daemon, self._tracking)
         self._reloader = Reloader(daemon, kernel, lookups, places.config)
         self._trials = Trials(daemon, kernel, self._reloader, History(places.state_dir))
-        self._recorder = recorder
-        self._measurer = measurer
+        self._pending = Pending(daemon, kernel, self._reloader)
         self.stop = asyncio.Event()
         self._journalled = Journalled(recorder, lambda: daemon.state, self.stop)
         self._composer = Composer(
@@ -115,6 +117,9 @@ class Service:
             route(calls.JOURNAL, self._journalled.events),
             route(calls.AFFINITY, self._tracking.affinity),
             route(calls.SHOW, self.show),
+            route(calls.CLIENT_TOTALS, self._tracking.clients),
+            route(calls.EFFECT, self._effects.effect),
+            route(calls.PENDING, self._pending.pending),
             route(calls.CLEAR_AFFINITY, self._tracking.clear),
             route(calls.DISABLE, self._uplinks.disable),
             route(calls.DRAIN, self._uplinks.drain),

@@ -21,20 +21,20 @@ FIELDS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "bluetooth=(), camera=(), geolocation=(), hid=(), microphone=(), payment=(), usb=()",
+    "Permissions-Policy": "camera=(), geolocation=(), hid=(), microphone=(), payment=(), usb=()",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 """Fields of every answer."""
 
-SAME_SITE: Final = frozenset({"", "same-origin", "none"})
-"""What Sec-Fetch-Site may say where data is asked for; "none" is a user who typed the address."""
+_ALSO: Final = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}}
+"""Fields that a status asks for (RFC 9110, 11.6.1; RFC 6585, 4)."""
 
 
-def refusal(status: int, text: str, **fields: str) -> JSONResponse:
+def refusal(status: int, text: str) -> JSONResponse:
     """Return the answer that says why there is no other one."""
-    headers = {"Cache-Control": "no-store", **{name.replace("_", "-"): value for name, value in fields.items()}}
+    headers = {"Cache-Control": "no-store", **_ALSO.get(status, {})}
     return JSONResponse(encode(Refusal(error=text)), status, headers)
 
 
@@ -67,8 +67,3 @@ class Guard:
             return
         scope["state"]["asked"], scope["state"]["known"] = found
         await self._app(scope, receive, sending)
-
-
-def is_foreign(headers: Headers) -> bool:
-    """True when another site's page asks: browsers say so, other programs say nothing."""
-    return headers.get("sec-fetch-site", "") not in SAME_SITE

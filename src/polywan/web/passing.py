@@ -1,7 +1,11 @@
-"""Pass calls on to the daemon: those of the table in `api/calls.py` and no others, read and written anew."""
+"""Pass calls on to the daemon: those of the tables in `api/calls.py` and no others, read and written anew."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -13,52 +17,93 @@ from polywan.api.asking import asked_of
 from polywan.api.calls import CALLS, STREAMS, Call, Stream
 from polywan.api.codec import DocumentError
 from polywan.core.errors import ControlError
-from polywan.web.guard import is_foreign, refusal
+from polywan.core.words import printable
 from polywan.web.upstream import EVENT_STREAM, Reply, Upstream
+from polywan.web.visitors import Door, Visitor, check_action
+
+log = logging.getLogger("polywan")
 
 API_PREFIX: Final = "/api"
 
+LARGEST_BODY: Final = 4 << 20
+"""Bytes behind the header of an order: a configuration with 254 uplinks has 100 kB."""
+
+CHECK_PERIOD: Final = 1.0
+"""Seconds between two looks whether whoever follows a stream still may."""
+
 
 class Passed(StreamingResponse):
-    """An answer of the daemon."""
+    """An answer of the daemon; it ends when whoever gets it may not read any more."""
 
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(
-            reply.pieces(),
-            reply.status,
-            # A proxy that keeps answers to send them together later must not keep a stream.
-            {"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-            EVENT_STREAM if reply.streams else "application/json",
-        )
+    def __init__(self, reply: Reply, still: Callable[[], bool]) -> None:
+        # A proxy that keeps answers to send them together later must not keep a stream.
+        fields = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(reply.pieces(), reply.status, fields, EVENT_STREAM if reply.streams else "application/json")
         self._reply = reply
+        self._still = still
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it while it comes."""
+        watch = asyncio.create_task(self._watch())
         try:
             await super().__call__(scope, receive, send)
         finally:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
             self._reply.close()
 
+    async def _watch(self) -> None:
+        while self._still():  # noqa: ASYNC110 - who revokes a token tells nobody
+            await asyncio.sleep(CHECK_PERIOD)
+        self._reply.close()
 
-def routes(upstream: Upstream) -> list[Route]:
+
+def routes(upstream: Upstream, door: Door) -> list[Route]:
     """Return the routes of all calls that the page may make."""
     return [
-        *(_route(call, upstream) for call in CALLS if call.method == "GET"),
-        *(_route(stream, upstream) for stream in STREAMS),
+        *(_reading(call, upstream, door) for call in CALLS if call.right == "read"),
+        *(_reading(stream, upstream, door) for stream in STREAMS),
+        *(_acting(call, upstream, door) for call in CALLS if call.right == "act"),
     ]
 
 
-def _route(call: Call[Any, Any] | Stream[Any], upstream: Upstream) -> Route:
+def _reading(call: Call[Any, Any] | Stream[Any], upstream: Upstream, door: Door) -> Route:
     async def answer(request: Request) -> Response:
-        if is_foreign(request.headers):
-            return refusal(403, "a page of another site asks for this")
-        try:
-            asked = asked_of(call, {**request.query_params, **request.path_params}, b"")
-        except DocumentError as error:
-            return refusal(400, str(error))
-        try:
-            return Passed(await upstream.ask(call, asked))
-        except ControlError as error:
-            return refusal(error.status, str(error))
+        visitor = door.visitor(request, "read")
+        reply = await upstream.ask(call, _asked(call, request, b""))
+        return Passed(reply, lambda: door.still(visitor))
 
     return Route(API_PREFIX + call.path, answer, methods=["GET"])
+
+
+def _acting(call: Call[Any, Any], upstream: Upstream, door: Door) -> Route:
+    async def answer(request: Request) -> Response:
+        visitor = door.visitor(request, "act")
+        check_action(request)
+        reply = await upstream.ask(call, _asked(call, request, await _body(request)))
+        _record(request, visitor, reply.status)
+        return Passed(reply, lambda: door.still(visitor))
+
+    return Route(API_PREFIX + call.path, answer, methods=["POST"])
+
+
+def _asked(call: Call[Any, Any] | Stream[Any], request: Request, body: bytes) -> Any:
+    try:
+        return asked_of(call, {**request.query_params, **request.path_params}, body)
+    except DocumentError as error:
+        raise ControlError(str(error), 400) from error
+
+
+async def _body(request: Request) -> bytes:
+    found = b""
+    async for piece in request.stream():
+        found += piece
+        if len(found) > LARGEST_BODY:
+            raise ControlError(f"this is too much: an order has at most {LARGEST_BODY >> 20} MiB", 413)
+    return found
+
+
+def _record(request: Request, visitor: Visitor, status: int) -> None:
+    peer, path = request.scope["state"]["peer"], printable(request.url.path.removeprefix(API_PREFIX))
+    log.info("web.acted: %s at %s asked for %s; answered with %d", visitor.name, peer, path, status)

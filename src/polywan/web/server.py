@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,12 +18,16 @@ import uvicorn
 
 from polywan import library_log, log_handler
 from polywan.core.errors import NotPermitted, PolywanError
+from polywan.notify import notify
 from polywan.serving import REQUEST_TIMEOUT, Entrance, Server
 from polywan.web.app import application
 from polywan.web.assets import Assets
 from polywan.web.hosts import without_zone
+from polywan.web.rights import context, leave_root
 from polywan.web.settings import Listen, Settings
+from polywan.web.token_files import TokenFile
 from polywan.web.upstream import Upstream
+from polywan.web.visitors import Door
 
 log = logging.getLogger("polywan")
 
@@ -36,10 +42,10 @@ LARGEST_REQUEST_HEAD: Final = 1 << 14
 
 
 def run(settings: Settings) -> None:
-    """Serve in the foreground.
+    """Serve in the foreground; root becomes the page's user once addresses and key are there.
 
     Raises:
-        PolywanError: an address cannot be used.
+        PolywanError: an address or a certificate cannot be used, or root has no user to become.
     """
     log.addHandler(log_handler.to_stderr())
     log.setLevel(logging.INFO)
@@ -47,33 +53,43 @@ def run(settings: Settings) -> None:
     # Whatever strangers send would be a line of the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     with bound(settings.listen) as listeners:
-        asyncio.run(_until_told(settings, listeners))
+        tls = context(settings)
+        leave_root()
+        asyncio.run(_until_told(settings, listeners, tls))
 
 
-async def _until_told(settings: Settings, listeners: Sequence[socket.socket]) -> None:
+async def _until_told(settings: Settings, listeners: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
     def ready() -> None:
         for listener in listeners:
-            log.info("web.ready: the page is at http://%s/", address_of(listener))
+            log.info("web.ready: the page is at http%s://%s/", "" if tls is None else "s", address_of(listener))
+        notify("READY=1")
 
-    await serve(settings, listeners, stop, ready)
+    await serve(settings, listeners, tls, stop, ready)
+    notify("STOPPING=1")
 
 
 async def serve(
-    settings: Settings, listeners: Sequence[socket.socket], stop: asyncio.Event, ready: Callable[[], None]
+    settings: Settings,
+    listeners: Sequence[socket.socket],
+    tls: ssl.SSLContext | None,
+    stop: asyncio.Event,
+    ready: Callable[[], None],
 ) -> None:
     """Serve on sockets that are bound, until `stop` is set.
 
     Args:
         settings: how.
         listeners: as `bound` returns them.
+        tls: for all of them.
         stop: ends it; streams that are open end as well.
         ready: called once connections are taken.
     """
-    app = application(Upstream(settings.runtime_dir), Assets(settings.static), settings.hosts)
+    door = Door(TokenFile(settings.state_dir), tokens_only=settings.tokens_only)
+    app = application(Upstream(settings.runtime_dir), Assets(settings.static), door, settings.hosts)
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -88,7 +104,7 @@ async def serve(
         timeout_graceful_shutdown=2,
         timeout_keep_alive=int(REQUEST_TIMEOUT),
     )
-    server = Server(config, [Entrance(listener, _describe, _refuse) for listener in listeners], _tell)
+    server = Server(config, [_entrance(listener, tls) for listener in listeners], _tell)
     task = asyncio.create_task(server.serve(sockets=[]))
     ready()
     await stop.wait()
@@ -107,8 +123,13 @@ def _tell(why: str) -> None:
     log.warning("web.refused: %s", why)
 
 
-def _describe(connection: socket.socket) -> Mapping[str, Any]:
-    return {"peer": without_zone(connection.getpeername()[0])}
+def _entrance(listener: socket.socket, tls: ssl.SSLContext | None) -> Entrance:
+    local = address_of(listener).address.is_loopback
+
+    def describe(connection: socket.socket) -> Mapping[str, Any]:
+        return {"peer": without_zone(connection.getpeername()[0]), "local": local}
+
+    return Entrance(listener, describe, _refuse, tls)
 
 
 def _refuse(_: socket.socket, peer: Mapping[str, Any], others: Collection[Mapping[str, Any]]) -> str | None:
@@ -150,5 +171,6 @@ def _bind(wanted: Listen) -> socket.socket:
         text = f"cannot listen on {wanted}: {(error.strerror or str(error)).lower()}"
         if isinstance(error, PermissionError):
             raise NotPermitted(f"{text}: ports below 1024 are for root; choose a higher one") from error
-        raise PolywanError(f"{text}; choose another one by --listen, or end what uses it") from error
+        rest = ": end what uses it, or choose another port by --listen" if error.errno == errno.EADDRINUSE else ""
+        raise PolywanError(text + rest) from error
     return listener

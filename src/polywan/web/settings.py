@@ -35,13 +35,41 @@ class Settings:
         listen: where.
         hosts: names under which it may be asked for, as `hosts.host_name` returns them.
         runtime_dir: of the daemon.
+        state_dir: with the tokens.
+        tls: files of a certificate, with those that lead to its authority, and of its key; None without.
+        tokens_only: ask visitors of this machine for a token, too.
         static: the files of the page.
     """
 
     listen: tuple[Listen, ...]
     hosts: frozenset[str]
     runtime_dir: Path
+    state_dir: Path
+    tls: tuple[Path, Path] | None = None
+    tokens_only: bool = False
     static: Path = STATIC
+
+
+SELF_MADE: Final = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 825 -subj /CN={name} "
+    "-addext subjectAltName={kind}:{name} -keyout web.key -out web.crt"
+)
+"""Makes a certificate that nobody else vouches for."""
+
+
+def lacking(settings: Settings, *, has_tokens: bool) -> list[str]:
+    """Return what is missing for the page to be served as it is wanted, for people."""
+    far = [each for each in settings.listen if not each.address.is_loopback]
+    if not far:
+        return []
+    name = next(iter(sorted(settings.hosts)), str(far[0].address))
+    found = []
+    if settings.tls is None:
+        made = SELF_MADE.format(name=name, kind="DNS" if settings.hosts else "IP")
+        found.append(f"others can reach {far[0]}, so it needs TLS: give --cert and --key; to make them: {made}")
+    if not has_tokens:
+        found.append(f"others can reach {far[0]}, so it needs a token: polywan web token add NAME")
+    return found
 
 
 def listen(text: str) -> Listen:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.requests import Request
-from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from polywan.api import calls
@@ -21,7 +18,7 @@ from polywan.core.errors import ControlError
 from polywan.daemon.api.http import route
 from polywan.web.guard import FIELDS
 from support.documents import status
-from support.web import Browser, page
+from support.web import Browser, Stream, page
 
 STATUS = status()
 
@@ -116,34 +113,13 @@ def test_without_a_daemon_the_answer_says_so(tmp_path: Path) -> None:
 
 def test_a_name_that_was_given_is_ours(tmp_path: Path, daemon: Daemon) -> None:
     with page(tmp_path, daemon.routes(), hosts=frozenset({"gw.example.org"})) as (browser,):
-        assert browser.get("/api/whoami", Host="gw.example.org").status == 200
+        assert browser.get("/", Host="gw.example.org").status == 404
+        assert browser.get("/", Host="other.example.org").status == 421
 
 
 def test_every_address_is_served(tmp_path: Path, daemon: Daemon) -> None:
     with page(tmp_path, daemon.routes(), listens=("127.0.0.1:0", "[::1]:0")) as browsers:
         assert [browser.get("/api/v1/status").status for browser in browsers] == [200, 200]
-
-
-class Stream:
-    """A daemon that streams."""
-
-    def __init__(self) -> None:
-        self.open = 0
-
-    async def answer(self, request: Request) -> StreamingResponse:
-        async def pieces() -> AsyncIterator[bytes]:
-            self.open += 1
-            try:
-                for number in range(1000):
-                    yield f"event: sample\ndata: {json.dumps(number)}\n\n".encode()
-                    await asyncio.sleep(0.01)
-            finally:
-                self.open -= 1
-
-        return StreamingResponse(pieces(), media_type="text/event-stream")
-
-    def routes(self) -> list[Route]:
-        return [Route("/v1/stream", self.answer)]
 
 
 def test_a_stream_comes_while_it_is_sent_and_ends_with_its_reader(tmp_path: Path) -> None:

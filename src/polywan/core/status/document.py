@@ -164,7 +164,7 @@ def uplink_status(
         weight=config.weights[name],
         slow_start=_slow_start(state, name),
         metered=uplink.metered,
-        share=_share(state.decision.selection, "default", name),
+        share=share_of_uplink(state.decision.selection, "default", name),
         gateway=_gateway(state, name, Family.V4),
         gateway6=_gateway(state, name, Family.V6),
         address=_address(state, name, Family.V4),
@@ -302,8 +302,8 @@ def _drain(state: State, name: str, wall_offset: float) -> DrainStatus | None:
     )
 
 
-def _share(selection: Selection | None, policy: str, name: str) -> float:
-    """Share of new connections, 0..1; the larger of the families' when they differ."""
+def share_of_uplink(selection: Selection | None, policy: str, name: str) -> float:
+    """Return an uplink's share of a policy's new connections, 0..1; the larger of the families' when they differ."""
     if selection is None:
         return 0.0
     shares = (uplink_detail.share_of(c, name) for (p, _), c in selection.choices.items() if p == policy)

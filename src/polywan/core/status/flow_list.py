@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address, ip_network
+from itertools import starmap
 from typing import Final, Literal, TypeAlias, assert_never, get_args
 
 from polywan.api.flow_rows import FlowRow
@@ -32,6 +33,10 @@ MOST_SORTED: Final = 5000
 """Rows that the daemon sorts for somebody: with more, all its threads would wait for tens of milliseconds."""
 
 
+LONGEST_FIND: Final = 100
+"""Characters of what is looked for: no text of a connection has more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowQuery:
     """Which connections, in which order. None asks for nothing in particular.
@@ -41,8 +46,10 @@ class FlowQuery:
         client, to: networks of the client and of the destination.
         port: the destination's.
         protocol: number; that of ICMP stands for ICMPv6 as well.
+        find: part of an address, port, state, name of a protocol or uplink, in small letters.
         sort: most bytes first, oldest first, or by client or uplink; None for the kernel's order.
         limit: how many are listed at most; what they add up to counts all.
+        offset: how many are left out before the first that is listed.
     """
 
     uplink: str | None = None
@@ -50,17 +57,19 @@ class FlowQuery:
     to: IPNetwork | None = None
     port: int | None = None
     protocol: int | None = None
+    find: str | None = None
     sort: SortKey | None = None
     limit: int | None = None
+    offset: int = 0
 
 
 def flow_query_of(words: Mapping[str, str]) -> FlowQuery:
-    """Read what somebody asks for: uplink, client, to, port, proto, sort, limit.
+    """Read what somebody asks for: uplink, client, to, port, proto, find, sort, limit, offset.
 
     Raises:
         ValueError: a word makes no sense; the text says what was expected.
     """
-    if unknown := words.keys() - {"uplink", "client", "to", "port", "proto", "sort", "limit"}:
+    if unknown := words.keys() - {"uplink", "client", "to", "port", "proto", "find", "sort", "limit", "offset"}:
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
     return FlowQuery(
         uplink=words.get("uplink"),
@@ -68,9 +77,17 @@ def flow_query_of(words: Mapping[str, str]) -> FlowQuery:
         to=_network("to", words.get("to")),
         port=_number("port", words.get("port"), 65535),
         protocol=_protocol(words.get("proto")),
+        find=_part(words.get("find")),
         sort=_sort(words.get("sort")),
         limit=_number("limit", words.get("limit"), 10**9),
+        offset=_number("offset", words.get("offset"), 10**9) or 0,
     )
+
+
+def _part(text: str | None) -> str | None:
+    if text is not None and len(text) > LONGEST_FIND:
+        raise ValueError(f"find: expected at most {LONGEST_FIND} characters, got {len(text)}")
+    return text.lower() if text else None
 
 
 def _network(key: str, text: str | None) -> IPNetwork | None:
@@ -129,6 +146,11 @@ class Totals:
             sums[2] += up
             sums[3] += down
 
+    @property
+    def number(self) -> int:
+        """How many were counted."""
+        return sum(count for count, _, _, _ in self._sums.values())
+
     def rows(self) -> tuple[Total, ...]:
         """Return what was counted, an entry for each uplink; bytes are None where no connection had numbers."""
         return tuple(
@@ -157,23 +179,30 @@ def listed(
         probes: the ends that probes have.
     """
     found = _matching(flows, wanted, names, totals, probes)
-    if wanted.limit is None:
-        yield from found if wanted.sort is None else sorted(found, key=order(wanted.sort))
-    elif wanted.sort is None or wanted.limit == 0:
-        for number, row in enumerate(found):
-            if number < wanted.limit:
-                yield row
-    else:
-        yield from heapq.nsmallest(wanted.limit, found, key=order(wanted.sort))
+    first, end = wanted.offset, None if wanted.limit is None else wanted.offset + wanted.limit
+    if wanted.sort is not None and wanted.limit != 0:
+        rows, key = starmap(_row, found), order(wanted.sort)
+        yield from (sorted(rows, key=key) if end is None else heapq.nsmallest(end, rows, key=key))[first:]
+        return
+    # Those behind the last that is listed are counted.
+    for number, (flow, uplink) in enumerate(found):
+        if number >= first and (end is None or number < end):
+            yield _row(flow, uplink)
 
 
-_row: Final = partial(tuple.__new__, FlowRow)
+_made: Final = partial(tuple.__new__, FlowRow)
+
+
+def _row(flow: Flow, uplink: str) -> FlowRow:
+    # The class's own constructor would take twice as long.
+    return _made((*flow, uplink))
 
 
 def _matching(
     flows: Iterable[Flow], wanted: FlowQuery, names: Mapping[int, str], totals: Totals, probes: Pairs
-) -> Iterator[FlowRow]:
+) -> Iterator[tuple[Flow, str]]:
     tests, add = list(_tests(wanted)), totals.add
+    has_part = None if wanted.find is None else _finder(wanted.find)
     for flow in flows:
         mark = flow.mark
         uplink = names.get(mark, OTHER)
@@ -181,9 +210,10 @@ def _matching(
             uplink = PROBE
         if wanted.uplink not in (None, uplink) or (tests and not all(test(flow) for test in tests)):
             continue
+        if has_part is not None and not has_part(flow, uplink):
+            continue
         add(flow, uplink)
-        # The class's own constructor would take twice as long.
-        yield _row((*flow, uplink))
+        yield flow, uplink
 
 
 def _tests(wanted: FlowQuery) -> Iterator[Callable[[Flow], bool]]:
@@ -198,6 +228,41 @@ def _tests(wanted: FlowQuery) -> Iterator[Callable[[Flow], bool]]:
     if wanted.to is not None:
         destinations = _Inside(wanted.to)
         yield lambda flow: destinations[flow.destination]
+
+
+def _finder(part: str) -> Callable[[Flow, str], bool]:
+    """Return what tells whether a connection has a text as part of what people read of it."""
+    has = _Holding(part)
+    ports = frozenset(port for port in range(1 << 16) if part in str(port)) if part.isdecimal() else frozenset[int]()
+    protocols = {number for name, number in PROTOCOLS.items() if part in name}
+    ends = ":" in part
+
+    def test(flow: Flow, uplink: str) -> bool:
+        return (
+            has[flow.client]
+            or has[flow.destination]
+            or has[uplink]
+            or has[flow.state]
+            or flow.protocol in protocols
+            or has[flow.reply_source]
+            or has[flow.reply_destination]
+            or (bool(ports) and (flow.port in ports or flow.client_port in ports))
+            or (ends and (part in f"{flow.client}:{flow.client_port} {flow.destination}:{flow.port}"))
+        )
+
+    return test
+
+
+class _Holding(dict[str | None, bool]):
+    """Whether texts have a part, each looked at once."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__()
+        self._part = part
+
+    def __missing__(self, text: str | None) -> bool:
+        self[text] = found = text is not None and self._part in text.lower()
+        return found
 
 
 class _Inside(dict[str, bool]):

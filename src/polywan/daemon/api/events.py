@@ -22,7 +22,8 @@ from polywan.core.errors import ControlError
 from polywan.core.state.state import State
 from polywan.daemon.api.http import Written
 from polywan.daemon.api.unknown import unknown
-from polywan.daemon.journal import HIGHEST, EventQuery
+from polywan.daemon.api.words import whole
+from polywan.daemon.journal import EventQuery
 from polywan.daemon.tasks.recording import Recorder
 
 SCHEMA: Final = 1
@@ -38,7 +39,6 @@ _MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.+Z-]{2,30})?"
 """What Python reads as a moment may be much stranger."""
 
 _LONGEST_AGO: Final = 36500 * 86400.0
-_MOST_DIGITS: Final = len(str(HIGHEST))
 
 
 class Journalled:
@@ -61,7 +61,7 @@ class Journalled:
         Raises:
             ControlError: a word of the question makes no sense (400), or no uplink has or had that name (404).
         """
-        after, wait = _whole("after", asked.after, None), _whole("wait", asked.wait, LONGEST_WAIT)
+        after, wait = _whole("after", asked.after), _whole("wait", asked.wait, LONGEST_WAIT)
         since = None if asked.since is None else since_of(asked.since, time.time())
         wanted = EventQuery(uplink=asked.uplink, since=since, after=after, most=MOST_AT_ONCE + 1)
         document = await self._events(wanted, asked.journal)
@@ -124,9 +124,5 @@ def since_of(text: str, now: float) -> float:
         raise ControlError(f"since: expected {wanted}, got {shown(text)}", 400) from None
 
 
-def _whole(name: str, text: str | None, most: int | None) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
-        raise ControlError(f"{name}: expected a whole number, got {shown(text)}", 400)
-    return int(text) if most is None else min(int(text), most)
+def _whole(name: str, text: str | None, most: int | None = None) -> int | None:
+    return None if text is None else whole(name, text, most)

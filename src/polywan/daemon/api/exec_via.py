@@ -12,7 +12,7 @@ from polywan.core.net import FAMILIES
 from polywan.core.ruleset.exec_via import in_force, serves
 from polywan.core.state.state import State
 from polywan.core.world.lookups import via_group
-from polywan.daemon.api.unknown import unknown
+from polywan.daemon.api.unknown import demand_uplink
 from polywan.daemon.loop import Daemon
 from polywan.kernel import cgroups
 
@@ -29,9 +29,7 @@ async def look(daemon: Daemon, refresh: Callable[[], Awaitable[object]], name: s
         ControlError: no such uplink (404).
         MissingFeature: this machine, or this process, has no control groups that nftables could ask for.
     """
-    config = daemon.state.known.config
-    if config is None or name not in config.uplinks:
-        raise unknown("uplink", name, config.uplinks if config else ())
+    demand_uplink(daemon.state, name)
     await asyncio.to_thread(cgroups.require)
     directory = cgroups.hierarchy().root / via_group(name)
     await refresh()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from ipaddress import ip_network
@@ -20,23 +21,30 @@ from polywan.api.affinity import Affinity, Forgotten, KeptClient
 from polywan.api.codec import encode
 from polywan.api.flow_rows import FlowRow
 from polywan.api.flows import Flows
-from polywan.api.requests import OfPolicy, WhomToForget, Words
+from polywan.api.requests import OfClients, OfPolicy, WhomToForget, Words
+from polywan.api.views.clients import Clients
 from polywan.config.faults import shown
 from polywan.core.errors import ControlError
-from polywan.core.net import IPNetwork
+from polywan.core.net import Family, IPNetwork
 from polywan.core.state.state import State
 from polywan.core.status.flow_list import MOST_SORTED, OTHER, PROBE, FlowQuery, Pairs, Totals, flow_query_of, listed
+from polywan.core.views.clients import MOST_CLIENTS, clients
 from polywan.core.world.affinity import AffinityEntry
 from polywan.core.world.paths import Path
 from polywan.daemon.api.http import Written
 from polywan.daemon.api.pieces import with_rows
 from polywan.daemon.api.unknown import unknown
+from polywan.daemon.api.words import whole
 from polywan.kernel.api import Tracker
 
 log = logging.getLogger("polywan")
 
 SCHEMA: Final = 1
 """Version of the documents' shape; fields are added, never changed."""
+
+
+MOST_LISTED: Final = 100
+"""Clients of an answer where nobody says how many."""
 
 
 class Tracking:
@@ -63,8 +71,8 @@ class Tracking:
             wanted = flow_query_of(asked.words)
         except ValueError as error:
             raise ControlError(str(error), 400) from error
-        if wanted.sort is not None and (wanted.limit is None or wanted.limit > MOST_SORTED):
-            raise ControlError(f"sort: needs a limit of at most {MOST_SORTED}", 400)
+        if wanted.sort is not None and (wanted.limit is None or wanted.offset + wanted.limit > MOST_SORTED):
+            raise ControlError(f"sort: needs a limit of at most {MOST_SORTED}, together with the offset", 400)
         names, mask = self._names(), self._mask()
         if wanted.uplink is not None and wanted.uplink not in (OTHER, PROBE, *names.values()):
             raise unknown("uplink", wanted.uplink, (*names.values(), OTHER, PROBE))
@@ -106,6 +114,28 @@ class Tracking:
         async with self._one_at_a_time:
             return Written(await asyncio.to_thread(self._affinity, asked.policy, names, mask))
 
+    async def clients(self, asked: OfClients) -> Clients:
+        """Return the clients that moved most.
+
+        Raises:
+            ControlError: the limit makes no sense (400).
+            KernelError: the kernel refused.
+        """
+        limit = MOST_LISTED if asked.limit is None else whole("limit", asked.limit, MOST_CLIENTS)
+        names, mask = self._names(), self._mask()
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(lambda: clients(self._tracker.flows(mask), names, limit))
+
+    async def of_uplink(self, name: str) -> dict[Family, int]:
+        """Return the number of an uplink's connections in each family.
+
+        Raises:
+            KernelError: the kernel refused.
+        """
+        mark, mask = self._state().known.numbers[name].mark, self._mask()
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(lambda: Counter(flow.family for flow in self._tracker.flows(mask, mark)))
+
     async def clear(self, asked: WhomToForget) -> Forgotten:
         """Forget clients: of an address or network, or all; of a policy, or of every one.
 
@@ -124,10 +154,13 @@ class Tracking:
         mark = next((mark for mark, name in names.items() if name == wanted.uplink), None)
         totals = Totals(names.values() if wanted.uplink is None else [wanted.uplink])
         found = listed(self._tracker.flows(mask, mark), wanted, names, totals, probes)
+
         # The totals are complete after the last row, and they stand behind the rows.
-        return with_rows(
-            lambda: Flows(schema=SCHEMA, columns=FlowRow._fields, flows=(), totals=totals.rows()), "flows", found
-        )
+        def whole() -> Flows:
+            columns = FlowRow._fields
+            return Flows(schema=SCHEMA, columns=columns, flows=(), totals=totals.rows(), total=totals.number)
+
+        return with_rows(whole, "flows", found)
 
     def _affinity(self, policy: str | None, names: Mapping[int, str], mask: int) -> list[bytes]:
         rows = (

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from polywan.config.faults import shown, suggest
 from polywan.core.errors import ControlError
+from polywan.core.state.state import State
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ControlError:
@@ -17,3 +18,14 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ControlError:
         known: the names that there are.
     """
     return ControlError(f"there is no {what} {shown(name)}; {suggest(name, known)}", 404)
+
+
+def demand_uplink(state: State, name: str) -> None:
+    """Demand that the configuration in force has an uplink.
+
+    Raises:
+        ControlError: it has none of that name (404).
+    """
+    config = state.known.config
+    if config is None or name not in config.uplinks:
+        raise unknown("uplink", name, config.uplinks if config else ())

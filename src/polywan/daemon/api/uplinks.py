@@ -19,7 +19,7 @@ from polywan.core.policy.uplink_state import UplinkState, UplinkView
 from polywan.core.state.events import OperatorCommand, TestRequested
 from polywan.core.status.document import forced
 from polywan.core.status.layer_report import report, tested
-from polywan.daemon.api.unknown import unknown
+from polywan.daemon.api.unknown import demand_uplink
 from polywan.daemon.loop import Daemon
 
 _LONGEST: Final = 86400.0
@@ -62,7 +62,7 @@ class Uplinks:
         """
         self._check(name)
         before = set(forced(self._daemon.state))
-        await self._daemon.settle(OperatorCommand(name, verb, _seconds(deadline)))
+        await self._daemon.settle(OperatorCommand(name, verb, seconds_of(deadline)))
         state = self._daemon.state
         warnings = [text for text in forced(state) if text not in before]
         if (
@@ -109,9 +109,7 @@ class Uplinks:
         )
 
     def _check(self, name: str) -> None:
-        config = self._daemon.state.known.config
-        if config is None or name not in config.uplinks:
-            raise unknown("uplink", name, config.uplinks if config else ())
+        demand_uplink(self._daemon.state, name)
 
     def _seen(self, name: str) -> UplinkView:
         seen = self._daemon.state.decision.views.get(name)
@@ -120,7 +118,12 @@ class Uplinks:
         return seen
 
 
-def _seconds(deadline: str | None) -> float:
+def seconds_of(deadline: str | None) -> float:
+    """Return the seconds that `drain` gives connections.
+
+    Raises:
+        ControlError: there is no such deadline (400).
+    """
     if deadline is None:
         return DEADLINE
     try:

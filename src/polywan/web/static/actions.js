@@ -10,7 +10,7 @@ const MOST_RESULTS = 3;
 let number = 0;
 
 // Orders that make sense for an uplink as it is.
-export function ordersFor({ state }) {
+function ordersFor({ state }) {
   return [...(OUT_OF_USE.includes(state) ? ["enable"] : ["drain", "disable"]), "test"];
 }
 
@@ -52,11 +52,12 @@ async function give({ store, api }, { uplink, order, deadline, undo, undoes = fa
 
 function Preview({ uplink, order, store, api, t, fmt, onGo }) {
   useStore(store, "scopes");
-  const { answer, error } = useAnswer(() => api.get(api.uplink(uplink, "effect"), { order }), true, 0, []);
-  const [deadline, setDeadline] = useState("10m");
+  const [chosen, setDeadline] = useState("10m");
+  const deadline = order === "drain" ? chosen : undefined;
+  const { answer, error } = useAnswer(() => api.get(api.uplink(uplink, "effect"), { order, deadline }), true, 0, [deadline]);
   const submit = (event) => {
     event.preventDefault();
-    onGo({ deadline: order === "drain" ? deadline : undefined, undo: answer.undo });
+    onGo({ deadline, undo: answer.undo });
   };
   return html`<p>${t(`actions.${order}_means`)}</p>
     <${Failure} error=${error} t=${t} />
@@ -65,7 +66,7 @@ function Preview({ uplink, order, store, api, t, fmt, onGo }) {
     <${Token} store=${store} api=${api} t=${t} />
     <form onSubmit=${submit}>
       ${order === "drain" && html`<label>${t("actions.deadline")}${" "}
-        <select value=${deadline} onChange=${(event) => setDeadline(event.target.value)}>
+        <select value=${chosen} onChange=${(event) => setDeadline(event.target.value)}>
           ${DEADLINES.map((each) => html`<option key=${each} value=${each}>${t(`actions.after_${each}`)}</option>`)}
         </select></label>`}
       ${store.may("act") && html`<div class="s-buttons">

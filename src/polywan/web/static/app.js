@@ -96,12 +96,12 @@ function Help({ t }) {
 }
 
 function Page({ t, fmt }) {
-  const { theme: shown, status } = useStore(store, "theme", "private");
+  const { theme: shown, status, stale } = useStore(store, "theme", "private", "stale");
   const parts = { store, api, t, fmt };
   return html`
     <a class="skip" href="#content" onClick=${(event) => { event.preventDefault(); settings.top(); }}>${t("skip")}</a>
     <${Header} ...${parts} settings=${{ ...settings, theme: shown, language }} Tools=${Tools} />
-    <main id="content" tabindex="-1">
+    <main id="content" tabindex="-1" class=${stale && status ? "is-stale" : ""}>
       <${Topology} ...${parts} />
       <${Cards} ...${parts} CardActions=${CardActions} />
       <${Charts} ...${parts} theme=${shown} />

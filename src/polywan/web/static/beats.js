@@ -57,7 +57,7 @@ function Life({ name, beats, span, t, fmt, onOpen }) {
   return html`
     <div class="life">
       <span class="name">${fmt.text(name)}</span>
-      <span class="num">${known ? fmt.percent(good / known) : "–"}</span>
+      <span class="num">${known ? fmt.percent(good / known, 4) : "–"}</span>
       <div class="row" ref=${row} role="group" aria-label=${t("beats.row", { name: fmt.text(name) })} onKeyDown=${go}>
         ${beats.map((beat, n) => {
           const text = told(beat, span, t, fmt);

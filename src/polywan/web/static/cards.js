@@ -103,7 +103,8 @@ function Share({ uplink, t, fmt }) {
   return html`
     <div class="share">
       <span>${t("cards.share.wanted", { share: fmt.percent(uplink.share) })}</span>
-      <span class="muted">${t("cards.share.seen", { share: fmt.percent(uplink.share_seen) })}</span>
+      ${uplink.share_seen === null ? null : html`
+        <span class="muted">${t("cards.share.seen", { share: fmt.percent(uplink.share_seen) })}</span>`}
       <div class="bar" aria-hidden="true"><i class="wanted" style=${wide(uplink.share)}></i>
         ${uplink.share_seen === null ? null : html`<i class="seen" style=${wide(uplink.share_seen)}></i>`}</div>
     </div>`;

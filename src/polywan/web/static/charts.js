@@ -108,7 +108,7 @@ function newPlot(chart, host, latest, fmt) {
   return new globalThis.uPlot(
     {
       width: host.clientWidth, height: chart.height, legend: { show: false },
-      cursor: { sync: { key: "time" }, drag: { x: false, y: false }, points: { show: false } },
+      cursor: { y: false, sync: { key: "time" }, drag: { x: false, y: false }, points: { show: false } },
       hooks: { setCursor: [(plot) => latest.current.onCursor(plot.cursor.left >= 0 ? plot.cursor.idx : null)] },
       scales: { x: { range: () => latest.current.range }, y: { range: chart.range } },
       axes: [

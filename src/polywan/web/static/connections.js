@@ -4,6 +4,7 @@ import { Failure, Volume, end, protocolName, useAnswer, useDelayed, useSeen, why
 
 const PAGE = 25;
 const PERIOD_S = 3;
+const MOST_SORTED = 5000; // as of the daemon; in the kernel's own order there is no such limit
 const COLUMNS = [
   ["client", "client"],
   ["destination", null],
@@ -50,7 +51,7 @@ export function Connections({ store, api, t, fmt }) {
 }
 
 function words({ find, uplink, sort, offset }) {
-  return { limit: PAGE, offset, sort, ...(find && { find }), ...(uplink && { uplink }) };
+  return { limit: PAGE, offset, sort, find, uplink };
 }
 
 function choices(status, chosen) {
@@ -98,7 +99,8 @@ function Heading({ name, sort, asked, change, t }) {
   const sorted = sort !== null && asked.sort === sort;
   const order = name === "volume" || name === "age" ? "descending" : "ascending";
   return html`<th role="columnheader" scope="col" class=${`s-${name}`} aria-sort=${sorted ? order : undefined}>
-    ${sort === null ? text : html`<button type="button" class="s-sort" onClick=${() => change({ sort })}>
+    ${sort === null ? text : html`<button type="button" class="s-sort" title=${sorted ? t("connections.unsort") : undefined}
+      onClick=${() => change({ sort: sorted ? "" : sort })}>
       ${text}${sorted && (order === "descending" ? " ▾" : " ▴")}</button>`}
   </th>`;
 }
@@ -122,11 +124,12 @@ function Pager({ asked, total, shown, change, held, t, fmt }) {
   const { offset } = asked;
   const last = offset + shown;
   const range = { from: fmt.number(Math.min(offset + 1, total)), to: fmt.number(last), total: fmt.number(total) };
+  const full = asked.sort !== "" && last >= MOST_SORTED;
   const turn = (pages) => () => change({ offset: Math.max(0, offset + pages * PAGE) });
   return html`<nav class="s-pager" aria-label=${t("connections.pages")}>
     <button type="button" class="button" disabled=${offset === 0} onClick=${turn(-1)}>${t("connections.previous")}</button>
     <span>${total > 0 && t("connections.range", range)}</span>
-    <button type="button" class="button" disabled=${last >= total} onClick=${turn(1)}>${t("connections.next")}</button>
-    <small>${held ? t("connections.held") : ""}</small>
+    <button type="button" class="button" disabled=${last >= total || full} onClick=${turn(1)}>${t("connections.next")}</button>
+    <small>${full && last < total ? t("connections.full") : held ? t("connections.held") : ""}</small>
   </nav>`;
 }

@@ -52,7 +52,7 @@ async function journal(api, uplink, span) {
 }
 
 // Entries of both lists, each once, newest first.
-export function merged(recorded, live) {
+function merged(recorded, live) {
   const byId = new Map([...recorded, ...live].map((entry) => [entry.id, entry]));
   return [...byId.values()].sort((a, b) => b.id - a.id);
 }

@@ -72,13 +72,15 @@ export function formats(language, t, store) {
     bits: known((value) => scaled(value, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"])),
     bytes: known((value) => scaled(value, ["B", "kB", "MB", "GB", "TB", "PB"])),
     number: known((value) => plain.format(value)),
-    // Never "0 %" of something that is there, nor "100 %" of something that is not whole.
-    percent: known((part) => {
-      const value = 100 * part;
-      if (value > 0 && value < 0.1) return "< " + digits(0.1, 1) + " %";
-      if (value < 100 && value > 99.9) return "> " + digits(99.9, 3) + " %";
-      return `${digits(value, value < 1 ? 1 : value > 99 ? 3 : 2)} %`;
-    }),
+    // Never "0 %" of something that is there, nor "100 %" of something that is not whole; `most` digits if given.
+    percent: (part, most) => known((whole) => {
+      const value = 100 * whole;
+      const digitsShown = most || (value < 1 ? 1 : value > 99 ? 3 : 2);
+      const highest = 100 - 10 ** (2 - Math.max(3, digitsShown));
+      if (value > 0 && value < 0.1) return `< ${digits(0.1, 1)} %`;
+      if (value < 100 && value > highest) return `> ${digits(highest, 6)} %`;
+      return `${digits(value, digitsShown)} %`;
+    })(part),
     ms: known((value) => `${digits(value, value < 10 ? 2 : value < 1000 ? 3 : 4)} ms`),
     span,
     ago: known((moment) => t("time.ago", { span: span(Math.max(0, (Date.now() - new Date(moment)) / 1000)) })),

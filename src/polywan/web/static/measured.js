@@ -111,7 +111,7 @@ export function lines(names, host, fmt) {
     { height: 220, series: [...back, ...back].map((index) => ({ index, filled: true })),
       range: (plot, low, high) => [-round(-low, 1e5 / 3), round(high, 1e5)], text: (value) => fmt.bits(Math.abs(value)) },
     { height: 130, series: order.map((index) => ({ index })), range: (plot, low, high) => [0, round(high, 10)], text: fmt.ms },
-    { height: 110, series: order.map((index) => ({ index })), range: (plot, low, high) => [0, Math.min(1.04, round(high, 0.05))], text: fmt.percent },
+    { height: 110, series: order.map((index) => ({ index })), range: (plot, low, high) => [0, Math.min(1.04, round(high, 0.05))], text: (value) => fmt.percent(value) },
   ];
 }
 

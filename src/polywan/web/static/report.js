@@ -1,10 +1,11 @@
 // The status as plain text, for somebody who helps; a button copies it.
 import { Dialog, html, useRef, useState, useStore } from "./ui.js";
 import { Results } from "./actions.js";
+import { Token } from "./token.js";
 import { stateOf, wordOf } from "./states.js";
 
 // Lines that say how everything is: what is wrong first, as with `polywan status`.
-export function reportOf(status, t, fmt, now) {
+function reportOf(status, t, fmt, now) {
   const lines = [t("report.head", { version: status.version, time: fmt.full(now) })];
   lines.push(t("report.since", { time: fmt.full(status.since), generation: status.generation }), "");
   const said = [
@@ -40,9 +41,12 @@ function uplinkLines(uplink, t, fmt) {
   ];
 }
 
-// Beside the header's switches: the button of the report, and over the page what came of orders.
+// Beside the header's switches: the button of the report, the way in for readers without a token, what came of orders.
 export function Tools({ store, api, t, fmt }) {
-  return html`<${CopyReport} store=${store} t=${t} fmt=${fmt} /><${Results} store=${store} api=${api} t=${t} fmt=${fmt} />`;
+  const { stale } = useStore(store, "stale");
+  return html`<${CopyReport} store=${store} t=${t} fmt=${fmt} />
+    ${stale === "refused" && html`<${Token} store=${store} api=${api} t=${t} scope="read" />`}
+    <${Results} store=${store} api=${api} t=${t} fmt=${fmt} />`;
 }
 
 // Copies the report; where the browser does not allow that, shows it to be copied by hand.

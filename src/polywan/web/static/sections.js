@@ -5,6 +5,7 @@ import { Connections } from "./connections.js";
 import { Why } from "./why.js";
 import { Events } from "./events.js";
 import { Clients } from "./clients.js";
+import { Plan } from "./plan.js";
 
 export { CardActions } from "./actions.js";
 export { Tools } from "./report.js";
@@ -14,4 +15,5 @@ export const sections = [
   { id: "why", title: "why.title", component: Why },
   { id: "events", title: "events.title", component: Events },
   { id: "clients", title: "clients.title", component: Clients },
+  { id: "plan", title: "plan.title", component: Plan },
 ];

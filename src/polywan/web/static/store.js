@@ -5,7 +5,7 @@
 // entries: of the journal that came while the page was open, oldest first
 // scopes, who: what this reader may do ("read", "act"), and the name of the token
 // stale: null, or why what is shown may be old: "connecting", "lost", "paused" or "refused"
-// heard: when the last sample came, milliseconds; retry: when the next attempt is made
+// heard: when the last snapshot or sample came, milliseconds; retry: when the next attempt is made
 // refusal: what the server answered at last, {status, message}, or null
 // private: public addresses are hidden
 const KEPT = 600;
@@ -42,12 +42,12 @@ export function createStore() {
     // Takes in an event of the stream.
     take(name, data) {
       const { status, samples, entries } = store.state;
-      if (name === "snapshot") store.set({ status: data });
+      if (name === "snapshot") store.set({ status: data, ...fresh() });
       else if (name === "change" && status) store.set({ status: merged(status, data) });
       else if (name === "sample") {
         const at = Date.parse(data.time);
-        const fresh = samples.filter((sample) => sample.at > at - KEPT * 1000 && sample.at < at);
-        store.set({ samples: [...fresh, { at, uplinks: data.uplinks }], heard: Date.now(), stale: null, retry: null });
+        const kept = samples.filter((sample) => sample.at > at - KEPT * 1000 && sample.at < at);
+        store.set({ samples: [...kept, { at, uplinks: data.uplinks }], ...fresh() });
       } else if (name === "entry") store.set({ entries: [...entries, data].slice(-MOST_ENTRIES) });
     },
   };
@@ -58,6 +58,8 @@ export function createStore() {
   }
   return store;
 }
+
+const fresh = () => ({ heard: Date.now(), stale: null, retry: null, refusal: null });
 
 function merged(status, change) {
   const { uplinks, removed, policies, time, ...rest } = change;

@@ -1,7 +1,7 @@
-// The right to act: how to get a token, and a field to enter it. The page keeps it until its tab is closed.
+// The right to read or to act: how to get a token, and a field to enter it. It is kept until the tab is closed.
 import { html, useState, useStore } from "./ui.js";
 
-export const GET_TOKEN = "sudo polywan web token add NAME --scope act";
+const COMMANDS = { read: "sudo polywan web token add NAME", act: "sudo polywan web token add NAME --scope act" };
 
 // What to do without a scope: one sentence, and a field for the token. Nothing for those who have it.
 export function Token({ store, api, t, scope = "act" }) {
@@ -24,7 +24,7 @@ export function Token({ store, api, t, scope = "act" }) {
     }
   };
   return html`<form class="s-token" onSubmit=${enter}>
-    <p>${t.rich("token.how", { command: html`<code>${GET_TOKEN}</code>` })}</p>
+    <p>${t.rich(`token.how.${scope}`, { command: html`<code>${COMMANDS[scope]}</code>` })}</p>
     <div class="s-filter">
       <label>${t("token.token")} <input type="password" value=${text} required autocomplete="off" maxlength="200"
         onInput=${(event) => setText(event.target.value)} /></label>

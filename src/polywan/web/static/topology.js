@@ -204,7 +204,7 @@ function Group({ node, at, t, fmt }) {
       <rect x=${at.x} y=${at.y} width=${at.width} height=${at.height} rx="10" />
       <${Icon} tone=${node.tone} x=${at.x + 10} y=${at.y + 8} />
       <text class="name" x=${at.x + 33} y=${at.y + 21}>
-        ${cut(t(`group.${node.tone}`, { n: node.uplinks.length }), at.width - 44, "600 14px sans-serif")}</text>
+        ${cut(t(`group.${node.tone}`, { n: node.uplinks.length }), at.width - 54, "600 14px sans-serif")}</text>
       ${at.width > 300 ? html`<text class="rates" x=${at.x + at.width - 12} y=${at.y + 21} text-anchor="end">
         ${both(rates.rx, rates.tx, fmt)}</text>` : null}
       ${at.listed && node.uplinks.map((uplink, n) => html`<${Chip} key=${uplink.name} uplink=${uplink} t=${t} fmt=${fmt} width=${each - 6}

@@ -1,5 +1,5 @@
 // Which way would this connection take, and why: a question, and its answer drawn step by step.
-import { html, useEffect, useRef, useState } from "./ui.js";
+import { html, useEffect, useRef, useState, useStore } from "./ui.js";
 import { Failure, WHY, WHY_FIELDS, end, protocolName, whyLink } from "./parts.js";
 import { Icon } from "./states.js";
 
@@ -8,13 +8,14 @@ const TONES = { good: "ok", warn: "warn", bad: "bad" };
 const ASKED_FIRST = { from: "", to: "", protocol: "tcp", source_port: "", in_interface: "" };
 
 // The question behind the `#`, or null.
-export function questionOf(fragment) {
+function questionOf(fragment) {
   if (!fragment.startsWith(WHY)) return null;
   const words = new URLSearchParams(fragment.slice(WHY.length));
   return Object.fromEntries(WHY_FIELDS.map((name) => [name, words.get(name) ?? ASKED_FIRST[name]]));
 }
 
-export function Why({ api, t, fmt }) {
+export function Why({ store, api, t, fmt }) {
+  const { status } = useStore(store, "status", "private");
   const box = useRef(null);
   const heading = useRef(null);
   const [question, setQuestion] = useState(() => questionOf(location.hash) ?? ASKED_FIRST);
@@ -71,16 +72,17 @@ export function Why({ api, t, fmt }) {
       <button type="submit" class="button s-main" disabled=${found.busy}>${t("why.ask")}</button>
     </form>
     <${Failure} error=${found.error} t=${t} />
-    ${found.answer && html`<${Answer} answer=${found.answer} heading=${heading} t=${t} fmt=${fmt} />`}
+    ${found.answer && html`<${Answer} answer=${found.answer} heading=${heading} t=${t} fmt=${fmt}
+      titles=${new Map((status?.policies ?? []).map((each) => [each.name, each.title]))} />`}
   </div>`;
 }
 
-function Answer({ answer, heading, t, fmt }) {
+function Answer({ answer, heading, titles, t, fmt }) {
   const from = end(fmt.text(answer.source), answer.source_port);
   const to = end(fmt.text(answer.destination), answer.port);
   return html`<div class="s-answer" aria-live="polite">
     <h3 tabindex="-1" ref=${heading}>${from} → ${to}</h3>
-    <ol class="s-path">${stepsOf(answer, t, fmt).map((step) => html`<${Step} key=${step.key} ...${{ step, t, fmt }} />`)}</ol>
+    <ol class="s-path">${stepsOf(answer, titles, t, fmt).map((step) => html`<${Step} key=${step.key} ...${{ step, t, fmt }} />`)}</ol>
     <ul class="s-notes" lang="en">${answer.notes.map((note) => html`<li key=${note}>${fmt.text(note)}</li>`)}</ul>
     <details><summary>${t("why.text")}</summary><pre lang="en">${answer.text.map(fmt.text).join("\n")}</pre></details>
   </div>`;
@@ -103,14 +105,15 @@ const own = (text) => ({ text });
 const foreign = (text) => ({ text, lang: "en" });
 
 // The stations of a connection's path, from its first packet to the kernel's own answer.
-export function stepsOf(answer, t, fmt) {
+// `titles` are what people call policies: those that are made for single rules have names that say little.
+function stepsOf(answer, titles, t, fmt) {
   return [
     {
       key: "packet", kind: "begin", title: protocolName(answer.protocol),
       lines: [own(answer.in_interface ? t("why.arrives", { device: answer.in_interface }) : t("why.from_box"))],
     },
     ...answer.rules.map((rule) => ruleStep(rule, t)),
-    ...policySteps(answer, t),
+    ...policySteps(answer, titles, t),
     ...answer.uplinks.map((offered) => uplinkStep(answer, offered, t, fmt)),
     outcomeStep(answer, t),
     ...kernelSteps(answer, t),
@@ -126,7 +129,7 @@ function ruleStep(rule, t) {
   };
 }
 
-function policySteps(answer, t) {
+function policySteps(answer, titles, t) {
   if (answer.policy === null) return [];
   const lines = [];
   if (answer.rule === null) lines.push(own(t(answer.rules.length ? "why.no_match" : "why.no_rules")));
@@ -137,7 +140,8 @@ function policySteps(answer, t) {
   if (answer.affinity) lines.push(own(t("why.affinity")));
   if (answer.hash) lines.push(own(t("why.hash", { ...answer.hash, key: answer.hash.key.join(", ") })));
   const tier = answer.tier === null ? "" : t("why.tier", { number: answer.tier + 1 });
-  const title = [t("why.policy", { name: answer.policy }), tier, answer.algorithm].filter(Boolean).join(" · ");
+  const name = titles.get(answer.policy) ?? t("why.policy", { name: answer.policy });
+  const title = [name, tier, answer.algorithm].filter(Boolean).join(" · ");
   return [{ key: "policy", kind: tier ? "match" : "warn", title, lines }];
 }
 
@@ -163,7 +167,9 @@ const OUTCOMES = {
 
 function outcomeStep(answer, t) {
   const known = answer.outcome in OUTCOMES;
-  const values = { uplinks: answer.uplinks.map((offered) => offered.name).join(", "), device: answer.interface ?? "–" };
+  const either = new Intl.ListFormat(document.documentElement.lang, { type: "disjunction" });
+  const uplinks = either.format(answer.uplinks.map((offered) => offered.name));
+  const values = { uplinks, device: answer.interface ?? "–" };
   return {
     key: "outcome", kind: OUTCOMES[answer.outcome] ?? "warn",
     title: known ? t(`why.outcome.${answer.outcome}`, values) : answer.outcome,

@@ -94,6 +94,21 @@ def clients(wanted: FlowQuery, many: list[Flow] | None = None) -> list[str]:
         ({"sort": "client", "limit": "9"}, ["10.0.0.1", "192.168.1.5", "192.168.1.40", "192.168.2.7", "2001:db8::5"]),
         ({"sort": "uplink", "limit": "1"}, ["192.168.1.5"]),
         ({"limit": "0"}, []),
+        ({"find": "192.168.1."}, ["192.168.1.5", "192.168.1.40"]),
+        ({"find": "LTE"}, ["192.168.1.40", "192.168.2.7"]),
+        ({"find": "udp"}, ["192.168.2.7"]),
+        ({"find": "53", "proto": "udp"}, ["192.168.2.7"]),
+        ({"find": "203.0.113.9:443", "uplink": "fibre"}, ["192.168.1.5"]),
+        ({"find": "192.168.1.5:400"}, ["192.168.1.5"]),
+        ({"find": "estab", "client": "192.168.1.0/24"}, ["192.168.1.5", "192.168.1.40"]),
+        ({"find": "db8:9"}, ["2001:db8::5"]),
+        ({"find": "nowhere"}, []),
+        ({"find": ""}, ["192.168.1.5", "192.168.1.40", "192.168.2.7", "2001:db8::5", "10.0.0.1"]),
+        ({"offset": "3"}, ["2001:db8::5", "10.0.0.1"]),
+        ({"offset": "1", "limit": "2"}, ["192.168.1.40", "192.168.2.7"]),
+        ({"offset": "9", "limit": "2"}, []),
+        ({"sort": "age", "offset": "1", "limit": "1"}, ["192.168.1.5"]),
+        ({"sort": "bytes", "offset": "4"}, ["192.168.2.7"]),
     ],
 )  # fmt: skip
 def test_only_what_was_asked_for_is_listed(words: dict[str, str], expected: list[str]) -> None:
@@ -113,11 +128,29 @@ def test_only_what_was_asked_for_is_listed(words: dict[str, str], expected: list
         ({"proto": "tcpp"}, "or one of icmp"),
         ({"sort": "size"}, "sort: expected one of bytes, age, client, uplink"),
         ({"colour": "red"}, "unknown: colour"),
+        ({"find": "x" * 101}, "find: expected at most 100 characters, got 101"),
+        ({"offset": "-1"}, "offset: expected a number"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_what_was_expected(words: dict[str, str], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         flow_query_of(words)
+
+
+@pytest.mark.parametrize("sort", [None, "bytes", "client"])
+def test_pages_of_a_list_are_the_list_and_each_knows_how_many_there_are(sort: str | None) -> None:
+    many = [flow(client=f"192.168.1.{n % 7}", client_port=n, bytes_up=n * 31 % 17) for n in range(50)]
+    words = {} if sort is None else {"sort": sort}
+
+    def page(**more: str) -> list[FlowRow]:
+        totals = Totals([])
+        found = [*listed(many, flow_query_of({**words, **more}), NAMES, totals)]
+        assert totals.number == 50
+        return found
+
+    pages = [page(offset=str(first), limit="20") for first in (0, 20, 40, 60)]
+    assert [len(each) for each in pages] == [20, 20, 10, 0]
+    assert [row for each in pages for row in each] == page()
 
 
 def test_the_sums_are_of_all_that_match_however_few_are_shown() -> None:
@@ -281,6 +314,12 @@ def test_the_document_names_columns_uplinks_and_sums() -> None:
     assert len(document.flows) == 1000
     assert [one.uplink for one in rows_of(document)[:2]] == ["u2", OTHER]
     assert {t.uplink: t.connections for t in document.totals} == {"u1": 0, "u2": 500, OTHER: 500}
+    assert document.total == 1000
+
+
+def test_a_page_far_behind_is_sorted_by_nobody() -> None:
+    with pytest.raises(ControlError, match="sort: needs a limit of at most 5000, together with the offset"):
+        flows_of(FakeTracker(), sort="bytes", limit="10", offset="4991")
 
 
 class Failing(FakeTracker):
