@@ -49,7 +49,7 @@ class FlowQuery:
         find: part of an address, port, state, name of a protocol or uplink, in small letters.
         sort: most bytes first, oldest first, or by client or uplink; None for the kernel's order.
         limit: how many are listed at most; what they add up to counts all.
-        offset: how many are left out before the first that is listed.
+        offset: how many are left out before the first that is listed; with it, a page is asked for.
     """
 
     uplink: str | None = None
@@ -60,7 +60,7 @@ class FlowQuery:
     find: str | None = None
     sort: SortKey | None = None
     limit: int | None = None
-    offset: int = 0
+    offset: int | None = None
 
 
 def flow_query_of(words: Mapping[str, str]) -> FlowQuery:
@@ -80,7 +80,7 @@ def flow_query_of(words: Mapping[str, str]) -> FlowQuery:
         find=_part(words.get("find")),
         sort=_sort(words.get("sort")),
         limit=_number("limit", words.get("limit"), 10**9),
-        offset=_number("offset", words.get("offset"), 10**9) or 0,
+        offset=_number("offset", words.get("offset"), 10**9),
     )
 
 
@@ -179,7 +179,8 @@ def listed(
         probes: the ends that probes have.
     """
     found = _matching(flows, wanted, names, totals, probes)
-    first, end = wanted.offset, None if wanted.limit is None else wanted.offset + wanted.limit
+    first = wanted.offset or 0
+    end = None if wanted.limit is None else first + wanted.limit
     if wanted.sort is not None and wanted.limit != 0:
         rows, key = starmap(_row, found), order(wanted.sort)
         yield from (sorted(rows, key=key) if end is None else heapq.nsmallest(end, rows, key=key))[first:]

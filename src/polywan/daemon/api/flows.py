@@ -35,6 +35,7 @@ from polywan.daemon.api.http import Written
 from polywan.daemon.api.pieces import with_rows
 from polywan.daemon.api.unknown import unknown
 from polywan.daemon.api.words import whole
+from polywan.daemon.views.recent import RecentFlows
 from polywan.kernel.api import Tracker
 
 log = logging.getLogger("polywan")
@@ -58,6 +59,7 @@ class Tracking:
     def __init__(self, tracker: Tracker, state: Callable[[], State]) -> None:
         self._tracker = tracker
         self._state = state
+        self._recent = RecentFlows(tracker)
         self._one_at_a_time = asyncio.Lock()
 
     async def flows(self, asked: Words) -> Written[Flows]:
@@ -71,8 +73,10 @@ class Tracking:
             wanted = flow_query_of(asked.words)
         except ValueError as error:
             raise ControlError(str(error), 400) from error
-        if wanted.sort is not None and (wanted.limit is None or wanted.offset + wanted.limit > MOST_SORTED):
+        if wanted.sort is not None and (wanted.limit is None or (wanted.offset or 0) + wanted.limit > MOST_SORTED):
             raise ControlError(f"sort: needs a limit of at most {MOST_SORTED}, together with the offset", 400)
+        if wanted.offset is not None:
+            self._recent.used()
         names, mask = self._names(), self._mask()
         if wanted.uplink is not None and wanted.uplink not in (OTHER, PROBE, *names.values()):
             raise unknown("uplink", wanted.uplink, (*names.values(), OTHER, PROBE))
@@ -124,7 +128,8 @@ class Tracking:
         limit = MOST_LISTED if asked.limit is None else whole("limit", asked.limit, MOST_CLIENTS)
         names, mask = self._names(), self._mask()
         async with self._one_at_a_time:
-            return await asyncio.to_thread(lambda: clients(self._tracker.flows(mask), names, limit))
+            self._recent.used()
+            return await asyncio.to_thread(lambda: clients(self._recent.read(mask), names, limit))
 
     async def of_uplink(self, name: str) -> dict[Family, int]:
         """Return the number of an uplink's connections in each family.
@@ -153,7 +158,9 @@ class Tracking:
     def _flows(self, wanted: FlowQuery, names: Mapping[int, str], mask: int, probes: Pairs) -> Iterator[bytes]:
         mark = next((mark for mark, name in names.items() if name == wanted.uplink), None)
         totals = Totals(names.values() if wanted.uplink is None else [wanted.uplink])
-        found = listed(self._tracker.flows(mask, mark), wanted, names, totals, probes)
+        # Who turns pages does not need each of them from another moment.
+        flows = self._tracker.flows(mask, mark) if wanted.offset is None else self._recent.read(mask)
+        found = listed(flows, wanted, names, totals, probes)
 
         # The totals are complete after the last row, and they stand behind the rows.
         def whole() -> Flows:

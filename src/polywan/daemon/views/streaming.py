@@ -31,6 +31,7 @@ from polywan.core.views.changes import change, emptied
 from polywan.core.views.samples import measured, sample
 from polywan.daemon.api.pieces import around
 from polywan.daemon.views.composing import AT_ONCE, Composer
+from polywan.daemon.views.recent import READING_SHARE
 
 log = logging.getLogger("polywan")
 
@@ -45,9 +46,6 @@ KEEP_ALIVE: Final = 15.0
 
 WHOLE_EVERY: Final = 30.0
 """Seconds after which numbers that no sample carries, such as those of each target, are sent again."""
-
-COUNTING_SHARE: Final = 0.05
-"""Share of a CPU that counting connections may take: with a large table they are counted less often."""
 
 SHORTEST_COUNT: Final = 0.9
 """Seconds between two counts, at least: the looks at the counters that begin them are a second apart, or almost."""
@@ -87,7 +85,7 @@ class PacedCounter:
         spent = 0.0
         with suppress(KernelError):
             self.counts, spent = await asyncio.to_thread(self._counted, mask)
-        self._due_at = began + max(SHORTEST_COUNT, spent / COUNTING_SHARE)
+        self._due_at = began + max(SHORTEST_COUNT, spent / READING_SHARE)
 
     def _counted(self, mask: int) -> tuple[Mapping[int, int], float]:
         began = time.thread_time()
