@@ -14,10 +14,14 @@ from polywan.api.requests import (
     Nothing,
     OfClients,
     OfEvents,
+    OfIncidents,
+    OfMeasurements,
+    OfMonth,
     OfOrder,
     OfPast,
     OfPolicy,
     OfSession,
+    OfSpan,
     OfTrial,
     OfUplink,
     ToReload,
@@ -33,6 +37,7 @@ from polywan.api.trials import PastConfigurations, SessionPath, Texts, TrialStat
 from polywan.api.uplinks import UplinkChanged, UplinkReport, ViaGroup
 from polywan.api.views.clients import Clients
 from polywan.api.views.effects import OrderEffect
+from polywan.api.views.measurements import Availability, Incidents, Measurements, Volumes
 from polywan.api.views.pending import PendingConfiguration
 from polywan.api.views.stream import Change, StreamSample
 from polywan.api.why import Explanation
@@ -93,6 +98,10 @@ STATUS: Final = Call("GET", "/v1/status", Nothing, Status)
 WHY: Final = Call("GET", "/v1/why", Words, Explanation)
 FLOWS: Final = Call("GET", "/v1/flows", Words, Flows)
 JOURNAL: Final = Call("GET", "/v1/events", OfEvents, Events)
+MEASURED: Final = Call("GET", "/v1/measurements", OfMeasurements, Measurements)
+AVAILABILITY: Final = Call("GET", "/v1/availability", OfSpan, Availability)
+INCIDENTS: Final = Call("GET", "/v1/incidents", OfIncidents, Incidents)
+VOLUMES: Final = Call("GET", "/v1/volumes", OfMonth, Volumes)
 AFFINITY: Final = Call("GET", "/v1/affinity", OfPolicy, Affinity)
 SHOW: Final = Call("GET", "/v1/show/{what}", What, Shown)
 CLIENT_TOTALS: Final = Call("GET", "/v1/clients", OfClients, Clients)
@@ -120,6 +129,10 @@ CALLS: Final[tuple[Call[Any, Any], ...]] = (
     WHY,
     FLOWS,
     JOURNAL,
+    MEASURED,
+    AVAILABILITY,
+    INCIDENTS,
+    VOLUMES,
     AFFINITY,
     SHOW,
     CLIENT_TOTALS,

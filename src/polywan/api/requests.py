@@ -71,6 +71,40 @@ class OfEvents(Document):
     wait: str | None = None
 
 
+class OfMeasurements(Document):
+    """Measurements of a span: at most `points` intervals (300; 1000 at most) for each uplink.
+
+    Attributes:
+        uplink: of this uplink only.
+        since, until: as `since` of `OfEvents`; without them the last hour, and up to now.
+    """
+
+    uplink: str | None = None
+    since: str | None = None
+    until: str | None = None
+    points: str | None = None
+
+
+class OfSpan(Document):
+    """How far back: "24h" (or nothing) in half hours, "30d" in days of local time, or a month such as "2026-11"."""
+
+    span: str | None = None
+
+
+class OfIncidents(Document):
+    """Incidents that touch a span: of an uplink or all; `since` (without it 30 days ago), `until`: as in `OfEvents`."""
+
+    uplink: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+class OfMonth(Document):
+    """A month of local time such as "2026-11"; without one, all that are known."""
+
+    month: str | None = None
+
+
 class WhomToForget(Document):
     """Clients of an address or network, or with `all` = "true" every one; of a policy, or of all."""
 

@@ -43,6 +43,7 @@ from polywan.daemon.journal import Journal
 from polywan.daemon.lookups.resolver import SystemResolver
 from polywan.daemon.lookups.watcher import LookupWatcher
 from polywan.daemon.loop import Daemon
+from polywan.daemon.measurements.answering import Measuring
 from polywan.daemon.measurements.measuring import Measurer
 from polywan.daemon.measurements.store import Store
 from polywan.daemon.reloading import Reloader
@@ -95,6 +96,7 @@ class Service:
         self._reloader = Reloader(daemon, kernel, lookups, places.config)
         self._trials = Trials(daemon, kernel, self._reloader, History(places.state_dir))
         self._pending = Pending(daemon, kernel, self._reloader)
+        self._measuring = Measuring(measurer, recorder, lambda: daemon.state)
         self.stop = asyncio.Event()
         self._journalled = Journalled(recorder, lambda: daemon.state, self.stop)
         self._composer = Composer(
@@ -115,6 +117,10 @@ class Service:
             route(calls.WHY, self.why),
             route(calls.FLOWS, self._tracking.flows),
             route(calls.JOURNAL, self._journalled.events),
+            route(calls.MEASURED, self._measuring.measurements),
+            route(calls.AVAILABILITY, self._measuring.availability),
+            route(calls.INCIDENTS, self._measuring.incidents),
+            route(calls.VOLUMES, self._measuring.volumes),
             route(calls.AFFINITY, self._tracking.affinity),
             route(calls.SHOW, self.show),
             route(calls.CLIENT_TOTALS, self._tracking.clients),
@@ -295,7 +301,7 @@ async def _serve(loaded: Loaded, places: Places, held: DirectoryLock) -> None:
     daemon = Daemon(kernel, prober, _first(memory, await recorder.load()), places.state_dir)
     recorder.follow(daemon)
     measurer = Measurer(Store(places.state_dir))
-    measurer.follow(daemon)
+    measurer.follow(daemon, kernel)
     recorder.change_listeners.append(measurer.changed)
     daemon.on_settled = lambda: notify("WATCHDOG=1")
     lookups = LookupWatcher(daemon, SystemResolver())

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from polywan.core.measurements.points import Point
+from polywan.core.measurements.tiers import Tier
 from polywan.core.measurements.volumes import StoredDevice, UplinkBytes, Volumes
 from polywan.core.status.rates import Counters
+from polywan.core.status.tally import Bytes
 from polywan.daemon.database import Database, Kind, transaction
-from polywan.daemon.measurements import volumes
+from polywan.daemon.measurements import clients, points, volumes
 
 MEASUREMENTS_FILE: Final = "measurements.db"
 
 MEASUREMENTS_KIND: Final = Kind(
     file=MEASUREMENTS_FILE,
-    migrations=(("CREATE TABLE uplinks (id INTEGER PRIMARY KEY, name TEXT NOT NULL)", *volumes.STATEMENTS),),
+    migrations=(
+        (
+            "CREATE TABLE uplinks (id INTEGER PRIMARY KEY, name TEXT NOT NULL)",
+            *volumes.VOLUME_TABLES,
+            *points.POINT_TABLES,
+            *clients.CLIENT_TABLES,
+        ),
+    ),
     begins="a new file of measurements",
     cost="what was measured before is not shown",
 )
@@ -32,12 +42,16 @@ class Batch:
 
     Attributes:
         renamings: what uplinks are called since the last batch; the rest has the new names.
+        seconds: what was measured in each second (Unix), by uplink.
         volumes: bytes to add.
+        clients: bytes of clients to add, by month.
         boot, devices: how far devices were counted for that.
     """
 
     renamings: Sequence[Names] = ()
+    seconds: Mapping[int, Mapping[str, Point]] = field(default_factory=dict)
     volumes: Volumes = field(default_factory=dict)
+    clients: clients.ByMonth = field(default_factory=dict)
     boot: str = ""
     devices: Mapping[str, Counters | None] = field(default_factory=dict)
 
@@ -65,12 +79,23 @@ class Store(Database):
         """Return the first hour of which there are bytes."""
         return self.tried(volumes.first_hour)
 
+    def clients(self, months: Iterable[str]) -> list[tuple[str, str, Bytes]]:
+        """Return month, client and bytes of months, those with most first."""
+        return self.tried(lambda database: [*clients.read(database, months)])
+
+    def points(self, tier: Tier, since: float, until: float, names: Collection[str]) -> list[tuple[int, str, Point]]:
+        """Return begin, uplink and point of the intervals of a tier that touch a span (Unix seconds)."""
+        return self.tried(lambda database: [*points.read(database, tier, since, until, names)])
+
     def _write(self, database: sqlite3.Connection, batch: Batch) -> None:
         with transaction(database):
             for names in batch.renamings:
                 _rename(database, names)
-            ids = _ids(database, {name for _, name in batch.volumes})
+            measured = {name for each in batch.seconds.values() for name in each}
+            ids = _ids(database, {*measured, *(name for _, name in batch.volumes)})
+            points.put(database, batch.seconds, ids)
             volumes.add(database, batch.volumes, ids)
+            clients.add(database, batch.clients)
             volumes.set_devices(database, batch.boot, batch.devices)
             hour = max((hour for hour, _ in batch.volumes), default=self._hour)
             if hour != self._hour:

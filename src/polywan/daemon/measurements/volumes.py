@@ -11,7 +11,7 @@ from polywan.core.status.rates import Counters
 
 _HOURS: Final = "hour INTEGER, uplink INTEGER, rx INTEGER, tx INTEGER, probes INTEGER, PRIMARY KEY (hour, uplink)"
 
-STATEMENTS: Final = (
+VOLUME_TABLES: Final = (
     f"CREATE TABLE hours ({_HOURS}) WITHOUT ROWID",
     "CREATE TABLE devices (device TEXT PRIMARY KEY, boot TEXT, ifindex INTEGER, rx INTEGER, tx INTEGER)",
 )

@@ -60,7 +60,7 @@ class Recorder:
 
     Attributes:
         problem: why the journal is not on disk, for people; empty when it is.
-        change_listeners: get the changes of every decision.
+        change_listeners: get the changes of every decision, and must return at once.
         on_entry: gets every entry, the hooks that are called for it, and the uplinks that serve by then.
         entry_listeners: get every entry, and must return at once.
     """

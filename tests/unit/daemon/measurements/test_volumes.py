@@ -21,6 +21,7 @@ from polywan.daemon.database import DatabaseError
 from polywan.daemon.measurements import measuring, volumes
 from polywan.daemon.measurements.measuring import CLOCK_WRONG_BEFORE, Measurer
 from polywan.daemon.measurements.store import MEASUREMENTS_FILE, Batch, Store
+from polywan.kernel.fake.kernel import FakeKernel
 
 NOON = 1_796_040_000.0
 ALWAYS = [(0.0, inf)]
@@ -56,6 +57,7 @@ def daemon_with(**devices: str) -> SimpleNamespace:
     config = SimpleNamespace(uplinks=uplinks, sharing=frozenset())
     state = SimpleNamespace(
         known=SimpleNamespace(config=config, observed=object()),
+        decision=SimpleNamespace(views={}),
         health=SimpleNamespace(checks=SimpleNamespace(spent={})),
     )
     return SimpleNamespace(state=state, meter=SimpleNamespace(listeners=[]), feeds=[])
@@ -66,7 +68,7 @@ def measurer(
 ) -> Measurer:
     made = Measurer(store, clock or Clock())
     made._boot = boot
-    made.follow(daemon or daemon_with(fibre="eth1"))  # type: ignore[arg-type]  # as much of one as is needed
+    made.follow(daemon or daemon_with(fibre="eth1"), FakeKernel())  # type: ignore[arg-type]  # as much of one as is needed
     return made
 
 
