@@ -56,6 +56,7 @@ CALLS: dict[str, list[list[str]]] = {
     "doctor": [[*CONFIG, *STATE, *RUNTIME], [*CONFIG, *STATE, *RUNTIME, "--json"]],
     "plan": [[*CONFIG, *STATE, *RUNTIME], [*CONFIG, *STATE, *RUNTIME, "--json"]],
     "reload": [RUNTIME],
+    "top": [RUNTIME],
     "status": [RUNTIME, [*RUNTIME, "--json"], ["isp1", *RUNTIME], [STRANGE, *RUNTIME]],
     "uplink": [
         *([verb, STRANGE, *RUNTIME] for verb in ("disable", "enable", "drain", "test")),

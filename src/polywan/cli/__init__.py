@@ -26,6 +26,7 @@ VERBS = {
     "history": "list the configurations that were in force",
     "down": "remove everything and leave the kernel as found",
     "status": "show state, share and reason of every uplink",
+    "top": "show every uplink, its traffic and connections on one screen, second by second",
     "uplink": "disable, drain, enable or test an uplink",
     "metrics": "print metrics for Prometheus, or write them into a file",
     "events": "show what happened to every uplink, when and why",

@@ -72,7 +72,7 @@ def command(count: bool, as_json: bool, runtime_dir: Path | None, **text: str | 
     # Looking for garbage among 60 000 lists that all stay takes longer than printing them.
     gc.disable()
     # What may not be shown is not written while it comes.
-    listing = _Listing(objects if as_json else _lines, at_once=asked.limit is None)
+    listing = _Listing(objects if as_json else cells, at_once=asked.limit is None)
     document = Client(resolve(runtime_dir)).ask_in_parts(calls.FLOWS, Words(words=wanted), PARTS, listing.take)
     listing.take(document)
     totals = document.totals
@@ -171,11 +171,11 @@ def _form(kinds: Sequence[type]) -> str:
 
 def text(rows: Sequence[FlowRow]) -> list[str]:
     """Return connections as the lines of a table for people, under its heading."""
-    return _table([*_lines(rows)])
+    return _table([*cells(rows)])
 
 
-def _table(cells: Sequence[tuple[str, ...]]) -> list[str]:
-    lines = [HEADINGS, *cells]
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    lines = [HEADINGS, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     form = "  ".join(f"%-{width}s" for width in widths[:-2]) + f"  %{widths[-2]}s  %{widths[-1]}s"
     return [form % line for line in lines]
@@ -193,7 +193,8 @@ class _Written(dict[Any, str]):
         return text
 
 
-def _lines(rows: Sequence[FlowRow]) -> Iterator[tuple[str, ...]]:
+def cells(rows: Sequence[FlowRow]) -> Iterator[tuple[str, ...]]:
+    """Yield connections as the cells below `HEADINGS`."""
     protocols = _Written(lambda number: PROTOCOL_NAMES.get(number) or str(number))
     durations, sizes = _Written(duration), _Written(size)
     # Reading attributes of tens of thousands of rows would take as long as all that is made of them.

@@ -11,15 +11,17 @@ from polywan.cli.units import age, milliseconds, rate, size
 from polywan.core.words import counted, lasted
 
 
-def text(uplink: UplinkStatus, policies: Sequence[PolicyStatus]) -> str:
-    """Return what is known of an uplink, for people; policies are those of the status document."""
+def text(uplink: UplinkStatus, policies: Sequence[PolicyStatus], now: datetime | None = None) -> str:
+    """Return what is known of an uplink, for people, by the clock or at `now`; policies are those of the status."""
     why = "" if uplink.state == "up" else f": {reason(uplink)}"
-    lines = [f"{uplink.name} ({uplink.interface}): {word(uplink)} for {age(uplink.since)}{why}{drain_note(uplink)}"]
+    lines = [
+        f"{uplink.name} ({uplink.interface}): {word(uplink)} for {age(uplink.since, now)}{why}{drain_note(uplink)}"
+    ]
     lines += _rows(_summary(uplink, policies))
     for family, known in uplink.families.items():
         said = known.state == "up" or phrase_of(known) in why
         message = "" if said else f": {phrase_of(known)}"
-        lines.append(f"{FAMILY_TITLES[family]}: {known.state} for {age(known.since)}{message}")
+        lines.append(f"{FAMILY_TITLES[family]}: {known.state} for {age(known.since, now)}{message}")
         if known.held_for:
             lines += _rows([("hold-down", known.reason)])
         lines += _rows(_family(known))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Final
 
 import click
@@ -38,7 +39,7 @@ DIRECT: Final = "uplink_"
 
 def text(status: Status, width: int | None = None) -> str:
     """Return the status for people, no line wider than `width`; None: as wide as it needs."""
-    wrong = list(_wrong(status))
+    wrong = list(problems(status))
     alarms = [click.style(shortened(line, width), fg=colour) for line, colour in wrong]
     notes = list(_notes(status))
     if any(CUT in shortened(line, width) for line in (*(line for line, _ in wrong), *notes)):
@@ -92,13 +93,13 @@ def _busy(uplink: UplinkStatus) -> bool:
     return all(known.state == "degraded" and known.reason.startswith("busy") for known in poor)
 
 
-def _wrong(status: Status) -> Iterator[tuple[str, str]]:
-    """Yield lines about what is wrong, the worst first, with their colours."""
+def problems(status: Status, now: datetime | None = None) -> Iterator[tuple[str, str]]:
+    """Yield lines about what is wrong, the worst first, with their colours; times are by the clock or until `now`."""
     for states, colour in ((("down", "missing"), "red"), (("degraded",), "yellow")):
         found = [uplink for uplink in status.uplinks if uplink.state in states]
         for uplink in found if len(found) <= MOST_LINES else found[: MOST_LINES - 1]:
             aside = ", standing by" if uplink.standby else ""
-            yield f"{uplink.name}: {word(uplink)} for {age(uplink.since)}{aside}: {reason(uplink)}", colour
+            yield f"{uplink.name}: {word(uplink)} for {age(uplink.since, now)}{aside}: {reason(uplink)}", colour
         if len(found) > MOST_LINES:
             yield f"{len(found) - MOST_LINES + 1} more uplinks are {' or '.join(states)}", colour
     for warning in _merged(status.warnings):

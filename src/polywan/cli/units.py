@@ -39,11 +39,11 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.0f} ms" if value >= 99.95 else f"{value:.1f} ms"
 
 
-def seconds_since(moment: str) -> float:
-    """Return the seconds since a moment in ISO 8601; negative when it is to come."""
-    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+def seconds_since(moment: str, now: datetime | None = None) -> float:
+    """Return the seconds since a moment in ISO 8601, by the clock or until `now`; negative when it is to come."""
+    return ((now or datetime.now(UTC)) - datetime.fromisoformat(moment)).total_seconds()
 
 
-def age(since: str | None) -> str:
-    """Return how long ago that was, in its largest unit; a dash for None."""
-    return "-" if since is None else duration(max(0.0, seconds_since(since)))
+def age(since: str | None, now: datetime | None = None) -> str:
+    """Return how long ago that was, by the clock or before `now`, in its largest unit; a dash for None."""
+    return "-" if since is None else duration(max(0.0, seconds_since(since, now)))
