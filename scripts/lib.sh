@@ -148,6 +148,7 @@ package_of() {
     apt-get:libnftables | none:libnftables) echo libnftables1 ;;
     pacman:libnftables | apk:libnftables) echo nftables ;;
     dnf:libnftables) echo nftables-libs ;;
+    *:promtool) echo prometheus ;;
     apt-get:sshd | none:sshd) echo openssh-server ;;
     dnf:sshd) echo openssh-server ;;
     apt-get:ssh | none:ssh) echo openssh-client ;;

@@ -150,6 +150,11 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "no cake": (lambda: not _qdisc("cake")(), "this kernel has cake"),
     "ping": (_tool("ping"), "ping is absent (package iputils-ping)"),
     "conntrack": (_tool("conntrack"), "conntrack is absent (package conntrack)"),
+    "prometheus": (_tool("prometheus"), "prometheus is absent (package prometheus)"),
+    "node_exporter": (
+        _tool("prometheus-node-exporter"),
+        "prometheus-node-exporter is absent (package prometheus-node-exporter)",
+    ),
     "tcpdump": (_tool("tcpdump"), "tcpdump is absent (package tcpdump)"),
     "iptables-nft": (_tool("iptables-nft"), "iptables-nft is absent (package iptables)"),
     "dnsmasq": (_tool("dnsmasq"), "dnsmasq is absent (package dnsmasq-base)"),

@@ -63,6 +63,7 @@ CALLS: dict[str, list[list[str]]] = {
         ["drain", STRANGE, "--dry-run", *RUNTIME],
         ["disable", "isp1", "--dry-run", *RUNTIME],
     ],
+    "metrics": [RUNTIME, ["--out", str(HOME / "polywan.prom"), *RUNTIME], ["--out", "x", "--every", STRANGE]],
     "events": [RUNTIME, [*RUNTIME, "--json"], ["--uplink", STRANGE, *RUNTIME]],
     "flows": [RUNTIME, [*RUNTIME, "--json"], ["--uplink", STRANGE, *RUNTIME]],
     "affinity": [[*RUNTIME], ["--policy", STRANGE, *RUNTIME]],

@@ -14,9 +14,9 @@ from polywan.core.metrics.metric import Kind, Metric, Point
 from polywan.core.metrics.policies import POLICIES
 from polywan.core.metrics.probes import PROBES
 from polywan.core.metrics.uplinks import UPLINKS
-from polywan.core.metrics.volumes import SHAPING
+from polywan.core.metrics.volumes import QUOTA, SHAPING
 
-METRICS: Final[tuple[Metric, ...]] = (*DAEMON, *UPLINKS, *PROBES, *SHAPING, *POLICIES)
+METRICS: Final[tuple[Metric, ...]] = (*DAEMON, *UPLINKS, *PROBES, *SHAPING, *QUOTA, *POLICIES)
 """All of them, in the order in which they are written."""
 
 

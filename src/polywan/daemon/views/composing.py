@@ -35,7 +35,7 @@ class Composer:
         state: Callable[[], State],
         troubles: Callable[[], Sequence[str]],
         notes: Callable[[], Sequence[str]],
-        in_force: Callable[[], InForce],
+        in_force: Callable[[], InForce | None] = lambda: None,
     ) -> None:
         self._state = state
         self._troubles = troubles
@@ -60,15 +60,7 @@ class Composer:
             uplinks.append(uplink_status(state, name, offset, traffic.get(name), now))
             if len(uplinks) % AT_ONCE == 0:
                 await asyncio.sleep(0)
+        troubles, notes = self._troubles(), self._notes()
         return document(
-            state,
-            __version__,
-            self._started,
-            offset,
-            traffic,
-            now,
-            self._troubles(),
-            self._notes(),
-            uplinks,
-            self._in_force(),
+            state, __version__, self._started, offset, traffic, now, troubles, notes, uplinks, self._in_force()
         )

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from polywan.api.status import ConfigStatus, DrainStatus, LayerStatus, ShapingStatus, Status
+from polywan.api.views.quota import QuotaStatus
 from polywan.api.views.totals import ProbeTotals, Totals, UplinkTotals
 from polywan.core.metrics.exposition import METRICS, Format, content_type, negotiated, text
 from polywan.core.metrics.metric import Kind
@@ -36,6 +37,23 @@ def queue(direction: str) -> ShapingStatus:
     )
 
 
+QUOTA = QuotaStatus(
+    kind="monthly",
+    state="soft",
+    action="standby",
+    used_bytes=900,
+    soft_bytes=800,
+    hard_bytes=1000,
+    since=ago(86400),
+    resets=ago(-86400),
+    forecast_bytes=1800,
+    runs_out=ago(-3600),
+    reading_bytes=850,
+    reading_at=ago(60),
+    text="",
+)
+
+
 def full(name: str = "fibre") -> Status:
     """A status in which every metric has a value."""
     probes = ProbeTotals(sent=10, lost=1, late=1, rtt_sum_ms=62.5, rtt_buckets=(1, 2, 3, 3))
@@ -52,6 +70,7 @@ def full(name: str = "fibre") -> Status:
             drain=DrainStatus(since=ago(1), deadline=ago(-60), by_operator=True),
             layers={"gateway": LayerStatus(state="ok", detail="", since=None)},
             shaping=(queue("down"), queue("up")),
+            quota=QUOTA,
         ),
         policies=(policy("default", {"ipv4": {name: 1.0}}),),
         config=ConfigStatus(since=ago(3), refused=False, refused_ops=0),
@@ -117,6 +136,14 @@ def test_round_trips_are_a_histogram_whose_buckets_add_up() -> None:
     ]
     assert found[f"{name}_count{{{labels}}}"] == "9"
     assert found[f"{name}_sum{{{labels}}}"] == "0.0625"
+
+
+def test_the_quota_is_that_of_the_status() -> None:
+    found = lines(Format.OPENMETRICS)
+    assert found[f"polywan_quota_used_bytes{{{LABELS}}}"] == "900"
+    assert found[f'polywan_quota_state{{{LABELS},polywan_quota_state="soft"}}'] == "1"
+    assert found[f'polywan_quota_action{{{LABELS},polywan_quota_action="standby"}}'] == "1"
+    assert not [name for name in lines(Format.OPENMETRICS, status(uplink("dsl"))) if "quota" in name]
 
 
 def test_bytes_of_a_device_that_uplinks_share_are_left_out() -> None:
