@@ -204,6 +204,7 @@ class WebProcess(Browser):
     def __init__(self, process: subprocess.Popen[str], namespace: Namespace) -> None:
         assert process.stderr is not None
         self.log: list[str] = []
+        self.pid = process.pid
         self._process = process
         for line in process.stderr:
             self.log.append(line)

@@ -11,6 +11,7 @@ import pytest
 from polywan.core.engine.agenda import RESYNC
 
 SERVICE = Path(__file__).parents[2] / "packaging" / "polywan.service"
+PAGE_SERVICE = SERVICE.with_name("polywan-web.service")
 GENERATOR = SERVICE.with_name("polywan-generator")
 
 
@@ -27,6 +28,13 @@ def can_analyze() -> bool:
 def test_the_service_is_sandboxed_to_an_exposure_of_at_most_2_0() -> None:
     done = analyze("security", "--offline=true", "--no-pager", "--threshold=20", str(SERVICE))
     assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
+@pytest.mark.skipif(not can_analyze(), reason="tool missing: systemd-analyze 250 or newer (package systemd)")
+def test_the_page_is_sandboxed_to_an_exposure_of_at_most_1_5_without_any_capability() -> None:
+    done = analyze("security", "--offline=true", "--no-pager", "--threshold=15", str(PAGE_SERVICE))
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+    assert "\nCapabilityBoundingSet=\n" in PAGE_SERVICE.read_text("utf-8")
 
 
 def test_the_watchdog_outlasts_one_failed_pass_where_passes_are_rarest() -> None:
@@ -59,11 +67,12 @@ def test_stopping_the_service_leaves_the_kernel_forwarding() -> None:
 
 
 @pytest.mark.skipif(not can_analyze(), reason="tool missing: systemd-analyze 250 or newer (package systemd)")
-def test_systemd_finds_nothing_to_complain_of_once_the_program_is_installed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("service", [SERVICE, PAGE_SERVICE], ids=lambda path: path.stem)
+def test_systemd_finds_nothing_to_complain_of_once_the_program_is_installed(tmp_path: Path, service: Path) -> None:
     program = tmp_path / "polywan"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    unit = tmp_path / SERVICE.name
-    unit.write_text(SERVICE.read_text("utf-8").replace("=polywan ", f"={program} "))
+    unit = tmp_path / service.name
+    unit.write_text(service.read_text("utf-8").replace("=polywan ", f"={program} "))
     done = analyze("verify", "--man=no", str(unit))
-    assert [line for line in done.stderr.splitlines() if SERVICE.name in line] == []
+    assert [line for line in done.stderr.splitlines() if service.name in line] == []

@@ -39,6 +39,14 @@ def test_nothing_that_polywan_made_stays(tmp_path: Path) -> None:
     assert not config.exists()
 
 
+def test_the_state_of_the_daemon_and_of_the_page_goes(tmp_path: Path) -> None:
+    for name in ("polywan/memory.json", "polywan-web/tokens.json", "other/file"):
+        (tmp_path / "var/lib" / name).parent.mkdir(parents=True)
+        (tmp_path / "var/lib" / name).touch()
+    purge(tmp_path)
+    assert [path.name for path in (tmp_path / "var/lib").iterdir()] == ["other"]
+
+
 def test_what_somebody_else_keeps_there_stays_and_is_told(tmp_path: Path) -> None:
     config = tmp_path / "etc/polywan"
     config.mkdir(parents=True)

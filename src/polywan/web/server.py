@@ -164,7 +164,10 @@ def _bind(wanted: Listen) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind(socket.getaddrinfo(str(wanted.address), wanted.port, family, socket.SOCK_STREAM)[0][4])
+        # Gives the number of the device of a link-local address, too.
+        numeric = socket.AI_NUMERICHOST
+        found = socket.getaddrinfo(str(wanted.address), wanted.port, family, socket.SOCK_STREAM, flags=numeric)
+        listener.bind(found[0][4])
         listener.listen(MOST_VISITORS)
     except OSError as error:
         listener.close()
