@@ -5,15 +5,18 @@ with a default, and nothing else.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from polywan.api.calls import CALLS, STREAMS
 from polywan.api.codec import schema
 from polywan.api.doctor import Diagnosis
 from polywan.api.document import Document
+from polywan.api.openapi import openapi
 from polywan.api.requests import Refusal, WhatToPlan
 
 FOLDER = Path(__file__).parent / "schemas"
@@ -101,5 +104,30 @@ def test_the_calls_are_as_recorded(request: pytest.FixtureRequest) -> None:
     held_to("calls.txt", "".join(lines), request)
 
 
+def test_the_description_of_the_socket_is_as_recorded_and_valid(request: pytest.FixtureRequest) -> None:
+    described = openapi("1.0")
+    OpenAPIV31SpecValidator(described).validate()
+    held_to("openapi.json", json.dumps(described, indent=2) + "\n", request)
+
+
+def test_documents_have_names_of_their_own() -> None:
+    reached = {named(kind) for kind in every_kind(Document) if kind.__module__.startswith("polywan.api")}
+    assert len({name for _, name in reached}) == len(reached)
+
+
+def named(kind: type[Document]) -> tuple[str, str]:
+    return kind.__module__, kind.__name__
+
+
+def every_kind(kind: type[Document]) -> Iterator[type[Document]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from every_kind(each)
+
+
 def test_no_schema_is_left_of_a_document_that_is_gone() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == {"calls.txt", *(f"{name}.json" for name in DOCUMENTS)}
+    assert {path.name for path in FOLDER.iterdir()} == {
+        "calls.txt",
+        "openapi.json",
+        *(f"{name}.json" for name in DOCUMENTS),
+    }

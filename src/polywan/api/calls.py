@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from polywan.api.affinity import Affinity, Forgotten
@@ -48,6 +49,41 @@ Asked = TypeVar("Asked", bound=Document)
 Answered = TypeVar("Answered", bound=Document)
 
 
+NO_WORDS: Final[Mapping[str, str]] = MappingProxyType({})
+
+OF_WHY: Final = MappingProxyType(
+    {
+        "from": "client's address; without it, or with box, this machine",
+        "to": "ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT; never without",
+        "protocol": "tcp, udp, icmp, another name, or a number",
+        "source_port": "0 to 65535",
+        "in_interface": "device by which it arrives",
+        "user": "number of the local user",
+        "group": "number of the local group",
+        "cgroup": "path of the control group below /sys/fs/cgroup",
+        "mac": "client's hardware address",
+        "dscp": "name or number",
+        "mark": "fwmark that the packet has already",
+        "at": "when: Unix seconds, or ISO 8601 with its offset",
+        "flow": "with any text: connections that are tracked, too",
+    }
+)
+OF_FLOWS: Final = MappingProxyType(
+    {
+        "uplink": "name, other or probe",
+        "client": "address or network",
+        "to": "address or network of the destination",
+        "port": "the destination's, 0 to 65535",
+        "proto": "tcp, udp, icmp, another name, or a number",
+        "find": "part of an address, port, state, protocol or uplink",
+        "sort": "bytes, age, client or uplink; needs a limit",
+        "limit": "how many are listed",
+        "offset": "how many are left out before; asks for a page, which may be some seconds old",
+    }
+)
+"""What may be said in `Words`; the core reads it."""
+
+
 class Call(Generic[Asked, Answered]):
     """One call.
 
@@ -59,6 +95,7 @@ class Call(Generic[Asked, Answered]):
         body: the fields are a JSON object in the body instead.
         right: "read" is for all who may connect, "act" for the user of the page as well as for root and the daemon's
             user, "manage" for these two alone.
+        words: of a question in `Words`, what each may say.
     """
 
     def __init__(
@@ -70,6 +107,7 @@ class Call(Generic[Asked, Answered]):
         *,
         body: bool = False,
         right: Right | None = None,
+        words: Mapping[str, str] = NO_WORDS,
     ) -> None:
         self.method = method
         self.path = path
@@ -77,6 +115,7 @@ class Call(Generic[Asked, Answered]):
         self.answer = answer
         self.body = body
         self.right: Right = right or ("read" if method == "GET" else "manage")
+        self.words = words
 
 
 class Stream(Generic[Asked]):
@@ -95,8 +134,8 @@ class Stream(Generic[Asked]):
 
 
 STATUS: Final = Call("GET", "/v1/status", Nothing, Status)
-WHY: Final = Call("GET", "/v1/why", Words, Explanation)
-FLOWS: Final = Call("GET", "/v1/flows", Words, Flows)
+WHY: Final = Call("GET", "/v1/why", Words, Explanation, words=OF_WHY)
+FLOWS: Final = Call("GET", "/v1/flows", Words, Flows, words=OF_FLOWS)
 JOURNAL: Final = Call("GET", "/v1/events", OfEvents, Events)
 MEASURED: Final = Call("GET", "/v1/measurements", OfMeasurements, Measurements)
 AVAILABILITY: Final = Call("GET", "/v1/availability", OfSpan, Availability)
@@ -163,3 +202,6 @@ LIVE: Final = Stream(
 
 STREAMS: Final[tuple[Stream[Any], ...]] = (LIVE,)
 """All streams."""
+
+OPENAPI: Final = "/v1/openapi"
+"""Path of the OpenAPI document (`polywan/api/openapi.py`), for those who may read."""

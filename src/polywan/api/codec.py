@@ -6,7 +6,7 @@ that may be null. A field that is None by default is left out while it is None.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
@@ -92,6 +92,14 @@ def schema(kind: type[Document]) -> dict[str, Any]:
     whole = defs.pop(kind.__name__)
     parts = {"$defs": dict(sorted(defs.items()))} if defs else {}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": kind.__name__, **whole, **parts}
+
+
+def definitions(kinds: Iterable[type[Document]]) -> Defs:
+    """Return the schemas of documents, and of those inside them, by name; they refer to each other by `#/$defs/`."""
+    defs: Defs = {}
+    for kind in kinds:
+        _kind_of(kind).schema(defs)
+    return defs
 
 
 def types_of(kind: Any) -> frozenset[type]:

@@ -16,7 +16,7 @@ class Words(Document):
 
 
 class What(Document):
-    """What is to be shown: "nft", "routes", "rules", "config" or "dnsmasq"."""
+    """What is to be shown: "nft", "routes", "rules", "config", "dnsmasq" or "openapi"."""
 
     what: str
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from starlette.routing import Route
 
 import polywan.config.loading.toml_lines  # noqa: F401 - an upgrade may replace the file before it is first needed
-from polywan import library_log, log_handler, presence
+from polywan import __version__, library_log, log_handler, presence
 from polywan.api import calls
+from polywan.api.openapi import openapi
 from polywan.api.requests import Nothing, OfUplink, What, WhatToPlan, Words
 from polywan.api.running import Planned, Removed, Shown
 from polywan.api.status import Status
@@ -34,7 +37,7 @@ from polywan.daemon.api import exec_via, why
 from polywan.daemon.api import plan as planning
 from polywan.daemon.api.events import Journalled
 from polywan.daemon.api.flows import Tracking
-from polywan.daemon.api.http import route, stream_route
+from polywan.daemon.api.http import route, stream_route, written_route
 from polywan.daemon.api.listening import listening
 from polywan.daemon.api.trials import Trials
 from polywan.daemon.api.uplinks import Uplinks
@@ -143,6 +146,7 @@ class Service:
             route(calls.SESSION, self._trials.session),
             route(calls.DOWN, self.down),
             stream_route(calls.LIVE, self._streamer.follow),
+            written_route(calls.OPENAPI, lambda: described().encode()),
         ]
 
     async def status(self, _: Nothing) -> Status:
@@ -150,11 +154,13 @@ class Service:
         return await self._composer.compose(await self._daemon.meter.traffic())
 
     async def show(self, asked: What) -> Shown:
-        """Return what the daemon wants the kernel to hold, or the configuration in force.
+        """Return what the daemon wants the kernel to hold, the configuration in force, or the calls of this socket.
 
         Raises:
             ControlError: there is no such thing to show (404).
         """
+        if asked.what == "openapi":
+            return Shown(text=await asyncio.to_thread(described))
         return Shown(text=_in_force(self._daemon.state, asked.what))
 
     async def why(self, asked: Words) -> Explanation:
@@ -244,6 +250,12 @@ def _in_force(state: State, what: str) -> str:
             return state.known.config.file.model_dump_json(by_alias=True, indent=2) + "\n"
         case _:
             raise ControlError("there is nothing to show by that name", 404)
+
+
+@cache
+def described() -> str:
+    """Return the OpenAPI document of the control socket."""
+    return json.dumps(openapi(__version__), indent=2) + "\n"
 
 
 def lack(lines: list[str]) -> PolywanError:

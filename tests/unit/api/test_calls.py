@@ -5,12 +5,15 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from starlette.routing import Route
 
 from polywan.api import calls
 from polywan.api.calls import CALLS, STREAMS, Call, Stream
 from polywan.api.document import DocumentType
 from polywan.api.requests import Words
+from polywan.core.status.flow_list import flow_query_of
+from polywan.core.trace.question import QUESTION_KEYS
 from polywan.kernel.fake.kernel import FakeKernel
 from support.daemons import daemon_over, places_in, service_of
 
@@ -38,6 +41,7 @@ def test_the_daemon_answers_every_call_once(tmp_path: Path) -> None:
         for method in (route.methods or set()) - {"HEAD"}
     )
     asked = [(call.method, call.path) for call in CALLS] + [("GET", stream.path) for stream in STREAMS]
+    asked.append(("GET", calls.OPENAPI))
     assert served == Counter(asked)
     assert set(served.values()) == {1}
 
@@ -54,3 +58,10 @@ def test_what_stands_in_the_path_is_asked_for_and_whatever_else_may_be_missing()
 
 def test_only_what_is_posted_has_a_body() -> None:
     assert all(call.method == "POST" for call in CALLS if call.body)
+
+
+def test_the_words_of_a_question_are_those_that_the_core_reads() -> None:
+    assert {*calls.WHY.words} == QUESTION_KEYS | {"flow"}
+    with pytest.raises(ValueError, match="unknown: other"):
+        flow_query_of({"other": "", **dict.fromkeys(calls.FLOWS.words, "")})
+    assert all((call.asked is Words) == bool(call.words) for call in CALLS)

@@ -68,6 +68,15 @@ def stream_route(stream: Stream[Asked], events: Callable[[Asked], AsyncIterator[
     return Route(stream.path, _with_errors(answer), methods=["GET"])
 
 
+def written_route(path: str, write: Callable[[], bytes]) -> Route:
+    """Return the route of JSON that is the same for everybody, and written in a thread."""
+
+    async def answer(_: Request) -> Response:
+        return Response(await asyncio.to_thread(write), media_type="application/json")
+
+    return Route(path, _with_errors(answer), methods=["GET"])
+
+
 async def _asked(call: Call[Asked, Any] | Stream[Asked], request: Request) -> Asked:
     said = {**request.query_params, **request.path_params}
     try:
