@@ -30,6 +30,7 @@ VERBS = {
     "uplink": "disable, drain, enable or test an uplink",
     "metrics": "print metrics for Prometheus, or write them into a file",
     "events": "show what happened to every uplink, when and why",
+    "report": "show a month of the uplinks: availability, outages, volume",
     "flows": "list connections and their uplinks",
     "affinity": "list or forget clients that keep their uplink",
     "why": "explain which uplink a connection would take",

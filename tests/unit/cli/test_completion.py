@@ -26,7 +26,15 @@ def test_every_verb_is_completed() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("status",), ("uplink", "drain"), ("exec", "--via"), ("flows", "--uplink"), ("events", "--uplink")]
+    "words",
+    [
+        ("status",),
+        ("uplink", "drain"),
+        ("exec", "--via"),
+        ("flows", "--uplink"),
+        ("events", "--uplink"),
+        ("report", "--uplink"),
+    ],
 )
 def test_names_of_uplinks_are_those_that_the_daemon_knows(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
