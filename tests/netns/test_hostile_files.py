@@ -39,6 +39,7 @@ OPENED_BY = {
     "the socket": ("run", "status", "events", "plan", "down"),
     "the memory": ("run", "plan", "down"),
     "the history": ("run", "down"),
+    "the use of quotas": ("run", "plan", "down"),
     "the journal": ("run", "doctor", "down"),
     "what belongs to the journal": ("run", "doctor", "down"),
     "the measurements": ("run", "down"),
@@ -51,6 +52,7 @@ FILES = {
     "the socket": [RUN / "control.sock"],
     "the memory": [STATE / "memory.json"],
     "the history": [STATE / f"history.json{end}" for end in ("", ".aside")],
+    "the use of quotas": [STATE / f"quota.json{end}" for end in ("", ".aside")],
     "the journal": [STATE / f"events.db{end}" for end in ("", ".aside")],
     "what belongs to the journal": [
         STATE / f"events.db{end}" for end in ("-journal", "-wal", "-shm", "-journal.aside")

@@ -64,6 +64,7 @@ CALLS: dict[str, list[list[str]]] = {
         ["disable", "isp1", "--dry-run", *RUNTIME],
     ],
     "metrics": [RUNTIME, ["--out", str(HOME / "polywan.prom"), *RUNTIME], ["--out", "x", "--every", STRANGE]],
+    "quota": [RUNTIME, [*RUNTIME, "--json"], [STRANGE, *RUNTIME], [STRANGE, "--reading", STRANGE, *RUNTIME]],
     "events": [RUNTIME, [*RUNTIME, "--json"], ["--uplink", STRANGE, *RUNTIME]],
     "report": [
         RUNTIME,

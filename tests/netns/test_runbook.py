@@ -453,6 +453,51 @@ def full_disk(night: Night) -> None:
         daemon.stop()
 
 
+def with_quota(night: Night) -> DaemonProcess:
+    return night.begin(file(night.lab) + '\n[uplinks.lte.quota]\nmonthly = "50GB"\n')
+
+
+@happens("`quota.soft` (warning), `quota.hard` (warning)")
+def used_up(night: Night) -> None:
+    daemon = with_quota(night)
+    for amount, event in (("46.2GB", "quota.soft"), ("50GB", "quota.hard"), ("46.2GB", "quota.soft")):
+        since = len(daemon.log)
+        assert type_in(night.lab.router, daemon, f"polywan quota lte --reading {amount}").returncode == 0
+        night.sees(event, since=since)
+    night.type()
+    night.sees("quota.within")
+
+
+@happens("`quota.unwritable` (error)")
+def quota_on_a_full_disk(night: Night) -> None:
+    daemon = with_quota(night)
+    daemon.stop()
+    with small_disk(daemon.state):
+        daemon.start()
+        night.wait((daemon.state / "quota.json").exists, 10.0)
+        fill(daemon.state)
+        assert type_in(night.lab.router, daemon, "polywan quota lte --reading 1GB").returncode == 1
+        night.sees("quota.unwritable")
+        night.type()
+        night.sees("quota.written")
+        night.has_no_warning("use of quotas is not on disk")
+        daemon.stop()
+
+
+@happens("`quota.aside` (warning), `quota.newer` (warning)")
+def damaged_quotas(night: Night) -> None:
+    daemon = with_quota(night)
+    daemon.stop()
+    (daemon.state / "quota.json").write_text('{"version": 99}')
+    daemon.start()
+    night.sees("quota.newer")
+    daemon.stop()
+    (daemon.state / "quota.json").write_text("{")
+    daemon.start()
+    night.sees("quota.aside")
+    night.type()
+
+
 @happens("`state.unreadable` (warning)")
 def damaged_memory(night: Night) -> None:
     daemon = night.begin()

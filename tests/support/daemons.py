@@ -17,6 +17,7 @@ from polywan.daemon.loop import Daemon
 from polywan.daemon.main import Places, Service
 from polywan.daemon.measurements.measuring import Measurer
 from polywan.daemon.measurements.store import Store
+from polywan.daemon.tasks.quotas import QuotaKeeper
 from polywan.daemon.tasks.recording import Recorder
 from polywan.kernel.fake.kernel import FakeKernel
 from polywan.probe.fake import FakeProber
@@ -44,7 +45,9 @@ def service_of(daemon: Daemon, kernel: FakeKernel, places: Places) -> Service:
 def service_with(recorder: Recorder, daemon: Daemon, kernel: FakeKernel, places: Places) -> Service:
     """Return the same, with what keeps the daemon's journal."""
     measurer = Measurer(Store(places.state_dir))
-    return Service(daemon, kernel, LookupWatcher(daemon, SystemResolver()), places, recorder, measurer)
+    quotas = QuotaKeeper(places.state_dir)
+    quotas.follow(daemon)
+    return Service(daemon, kernel, LookupWatcher(daemon, SystemResolver()), places, recorder, measurer, quotas)
 
 
 def places_in(directory: Path) -> Places:

@@ -15,6 +15,8 @@ from polywan.core.journal.changes import Standing
 from polywan.core.journal.ends import Ends
 from polywan.core.net import Family
 from polywan.core.policy.uplink_state import UplinkState
+from polywan.core.quota.counting import Seen
+from polywan.core.quota.usage import QuotaKind, Usage
 from polywan.core.status.rates import Counters
 from polywan.core.status.stored_standing import stored
 from polywan.core.status.tally import Bytes, Count
@@ -23,6 +25,7 @@ from polywan.core.trial.texts import digest_of_all
 from polywan.daemon import store
 from polywan.daemon.history import History
 from polywan.daemon.journal import Journal
+from polywan.daemon.tasks.quotas import QuotaKeeper
 from support.memories import MEMORY
 
 FOLDER: Final = Path(__file__).parents[1] / "data/state"
@@ -63,6 +66,24 @@ def entries() -> list[tuple[float, LinkEvent]]:
     return [(1_795_852_800.0 + 60 * n, decode(LinkEvent, {**nothing, **one})) for n, one in enumerate((lost, back))]
 
 
+QUOTAS: Final = {
+    "lte": Usage(
+        kind=QuotaKind.MONTHLY,
+        begins=1_794_700_800.0,
+        ends=1_797_292_800.0,
+        next_day="2026-12-15",
+        counted=123_456,
+        reading=37_200_000_000,
+        reading_at=1_795_852_800.5,
+        bought=10_000_000_000,
+        first=1_790_000_000.0,
+        days=((20_783, 5), (20_784, 6)),
+        seen=Seen("wwan0", 3, "boot", 1000, 100),
+    ),
+    "sat": Usage(kind=QuotaKind.PREPAID, begins=1_795_852_800.0, first=1_795_852_800.0),
+}
+
+
 def main() -> None:
     """Write the folder of this version; its files are replaced."""
     folder = FOLDER / __version__
@@ -74,6 +95,7 @@ def main() -> None:
     journal.append(entries(), [stored(STANDING, COUNT, "boot", 0.0)])
     journal.close()
     History(folder)._save(HISTORY)
+    QuotaKeeper(folder)._write(QUOTAS)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ Then, each line beginning with ``at SECONDS``::
     test u1                     somebody asks how it is
     uplink drain u1 30s         by hand: also disable, enable
     flow u1 tcp                 a connection by that uplink; it never pauses
+    carry u1 3GB                bytes that its device carries; it is 2026-11-30 23:00:00 at the start, UTC
+    used u1 46GB                somebody enters what the provider says; bought u1 10GB
     suspend 3600                nothing runs for so many seconds; what was on its way is lost
     flush nft|rules             lose events                  fail next AddRule EPERM
     restart                     the daemon is killed and started again; kernel and memory stay
@@ -38,24 +40,28 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from polywan.config import Config
 from polywan.config.kinds.scalars import Duration
+from polywan.config.kinds.volumes import Volume
 from polywan.core.engine import step as engine
 from polywan.core.health.layers import Layer
 from polywan.core.net import FAMILIES, Family
 from polywan.core.plan import plan
 from polywan.core.policy.operator import Verb
+from polywan.core.quota.counting import Seen
 from polywan.core.state.effects import Apply, Effect, ForgetAll, ReleaseConnections
-from polywan.core.state.events import ConfigLoaded, OperatorCommand, TestRequested
+from polywan.core.state.events import BytesCounted, ConfigLoaded, OperatorCommand, QuotaEntered, TestRequested
 from polywan.core.status.document import document
 from polywan.kernel.fake.tracker import Connection
 from polywan.sim.simulation import Simulation
 from support.engine_world import world
 
+EPOCH = datetime(2026, 11, 30, 23, tzinfo=UTC).timestamp()
 FAMILY = {"ipv4": Family.V4, "ipv6": Family.V6}
 
 
@@ -77,6 +83,7 @@ class Sim(Simulation):
         self.cuts: list[str] = []
         self.ever_cut = False
         self.emptied: list[str] = []
+        self.carried: dict[str, int] = {}
         self.plans = 0
         self.writes = 0
         self.listeners.append(self.note)
@@ -133,6 +140,16 @@ class Sim(Simulation):
             case _:
                 self._change_answers(words)
 
+    def _count(self, words: tuple[str, ...]) -> None:
+        what, name, amount = words[0], words[1], Volume(0).parse(words[2])
+        if what == "carry":
+            self.carried[name] = self.carried.get(name, 0) + amount
+            seen = {f"u{n}": Seen(f"wan{n}", n, "", self.carried.get(f"u{n}", 0), 0) for n in range(1, 10)}
+            self.take(BytesCounted(seen, EPOCH + self.now, UTC))
+            return
+        reading, bought = (amount, None) if what == "used" else (None, amount)
+        self.take(QuotaEntered(uplink=name, reading=reading, bought=bought, unix=EPOCH + self.now, zone=UTC))
+
     def _change_answers(self, words: tuple[str, ...]) -> None:
         net = self.internet
         match words:
@@ -168,6 +185,8 @@ class Sim(Simulation):
                 net.traffic[name] = float(rate)
             case ("discard", name):
                 self.discard(name)
+            case ("carry" | "used" | "bought", *_):
+                self._count(words)
             case _:
                 raise ValueError(f"no such command: {' '.join(words)}")
 

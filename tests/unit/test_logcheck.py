@@ -21,6 +21,7 @@ CONVERSIONS = {"s": "some words", "d": "3", "f": "1.5"}
 COMPUTED = {
     "uplink.{seen.state}": [f"uplink.{state}" for state in WANTED_STATES],
     "uplink.{event.verb}": [f"uplink.{verb}" for verb in Verb],
+    "quota.{n.topic}": ["quota.within", "quota.reading", "quota.bought"],
 }
 """Events whose names are put together, and what they may be where they only inform."""
 

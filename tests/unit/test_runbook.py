@@ -13,6 +13,7 @@ import pytest
 
 from polywan.core.policy.operator import Verb
 from polywan.core.policy.uplink_state import UplinkState
+from polywan.core.quota.ledger import Topic
 from polywan.core.state.effects import Level
 from polywan.core.status.log_names import LOG_EVENTS
 from support.runbook import MACHINE, RUNBOOK, SHELL, Section, commands, runbook
@@ -21,8 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
 _LINE = re.compile(r"([a-z]+(?:\.[a-z_]+)?): ")
-_ENDINGS = {"seen.state": [str(state) for state in UplinkState], "event.verb": [str(verb) for verb in Verb]}
-"""What is filled in behind `uplink.`, by the expression."""
+_ENDINGS = {
+    "seen.state": [str(state) for state in UplinkState],
+    "event.verb": [str(verb) for verb in Verb],
+    "n.topic": [str(topic) for topic in Topic],
+}
+"""What is filled in behind `uplink.` and `quota.`, by the expression."""
 
 _FORWARDED = {"%s: %s"}
 """Lines whose event is somebody else's: those of the engine, and those of libraries."""

@@ -40,6 +40,7 @@ from polywan.api.views.clients import Clients
 from polywan.api.views.effects import OrderEffect
 from polywan.api.views.measurements import Availability, Incidents, Measurements, Volumes
 from polywan.api.views.pending import PendingConfiguration
+from polywan.api.views.quota import QuotaChanged, SetQuota
 from polywan.api.views.stream import Change, StreamSample
 from polywan.api.why import Explanation
 
@@ -151,6 +152,7 @@ DISABLE: Final = Call("POST", "/v1/uplinks/{name:path}/disable", OfUplink, Uplin
 DRAIN: Final = Call("POST", "/v1/uplinks/{name:path}/drain", DrainUplink, UplinkChanged, right="act")
 ENABLE: Final = Call("POST", "/v1/uplinks/{name:path}/enable", OfUplink, UplinkChanged, right="act")
 TEST: Final = Call("POST", "/v1/uplinks/{name:path}/test", OfUplink, UplinkReport, right="act")
+QUOTA: Final = Call("POST", "/v1/uplinks/{name:path}/quota", SetQuota, QuotaChanged, right="act")
 EXEC_VIA: Final = Call("POST", "/v1/via/{name:path}", OfUplink, ViaGroup)
 PLAN: Final = Call("POST", "/v1/plan", WhatToPlan, Planned, body=True, right="act")
 RELOAD: Final = Call("POST", "/v1/reload", ToReload, Reloaded)
@@ -182,6 +184,7 @@ CALLS: Final[tuple[Call[Any, Any], ...]] = (
     DRAIN,
     ENABLE,
     TEST,
+    QUOTA,
     EXEC_VIA,
     PLAN,
     RELOAD,

@@ -29,6 +29,7 @@ VERBS = {
     "top": "show every uplink, its traffic and connections on one screen, second by second",
     "uplink": "disable, drain, enable or test an uplink",
     "metrics": "print metrics for Prometheus, or write them into a file",
+    "quota": "show what is used of each quota, and enter what the provider says",
     "events": "show what happened to every uplink, when and why",
     "report": "show a month of the uplinks: availability, outages, volume",
     "flows": "list connections and their uplinks",

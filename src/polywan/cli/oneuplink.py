@@ -46,6 +46,8 @@ def _summary(uplink: UplinkStatus, policies: Sequence[PolicyStatus]) -> Iterator
         yield "total", f"{size(uplink.rx_bytes)} down, {size(uplink.tx_bytes)} up, since the link was created"
     else:
         yield "now", f"not known: other uplinks have {uplink.interface}, too"
+    if uplink.quota is not None:
+        yield "quota", uplink.quota.text
     for line in volume(uplink):
         yield "probes", line.split(": ", 2)[2]
     for queue in uplink.shaping:

@@ -162,6 +162,7 @@ def _notes(status: Status) -> Iterator[str]:
             yield f"{uplink.name}: {uplink.reason}{drain_note(uplink)}"
         elif uplink.drain:
             yield f"{uplink.name}: a better uplink serves again{drain_note(uplink)}"
+        yield from _quota(uplink)
         if uplink.slow_start is not None:
             yield f"{uplink.name}: slow start: {_percent(uplink.slow_start)} of its weight by now"
     if phrase := [_outages(uplink) for uplink in status.uplinks if uplink.outages_today]:
@@ -179,6 +180,11 @@ def _notes(status: Status) -> Iterator[str]:
     yield from (f"repaired: {line}" for line in drift[:MOST_REPAIRS])
     if len(drift) > MOST_REPAIRS:
         yield f"repaired: {len(drift) - MOST_REPAIRS} more (polywan status --json)"
+
+
+def _quota(uplink: UplinkStatus) -> Iterator[str]:
+    if uplink.quota is not None and uplink.quota.state != "within":
+        yield f"{uplink.name}: quota: {uplink.quota.text}"
 
 
 def _outages(uplink: UplinkStatus) -> str:

@@ -32,6 +32,15 @@ def lasted(seconds: float) -> str:
     return text
 
 
+def size(count: int) -> str:
+    """Return bytes in decimal units, as bit/s are: ``1.5 MB``."""
+    if count < 1000:
+        return f"{count} B"
+    if count < 1_000_000:
+        return f"{count / 1e3:.1f} kB"
+    return f"{count / 1e6:.1f} MB" if count < 1_000_000_000 else f"{count / 1e9:.1f} GB"
+
+
 def listed(names: Sequence[str]) -> str:
     """Return ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else ""

@@ -26,6 +26,7 @@ from polywan.config import Loaded, load_with_warnings
 from polywan.core.errors import ControlError, KernelError, MissingFeature, NotPermitted, PolywanError
 from polywan.core.journal.changes import Standings
 from polywan.core.plan.plan import describe_nexthop, describe_route, describe_rule
+from polywan.core.quota.limits import Quotas
 from polywan.core.routing.sysctls import wants_multipath
 from polywan.core.ruleset.conditions import dnsmasq_lines
 from polywan.core.ruleset.model import HELD
@@ -39,6 +40,7 @@ from polywan.daemon.api.events import Journalled
 from polywan.daemon.api.flows import Tracking
 from polywan.daemon.api.http import route, stream_route, written_route
 from polywan.daemon.api.listening import listening
+from polywan.daemon.api.quotas import QuotaEntries
 from polywan.daemon.api.trials import Trials
 from polywan.daemon.api.uplinks import Uplinks
 from polywan.daemon.history import History
@@ -52,6 +54,7 @@ from polywan.daemon.measurements.store import Store
 from polywan.daemon.reloading import Reloader
 from polywan.daemon.removing import recalled, remove
 from polywan.daemon.rundir import DirectoryLock, locked
+from polywan.daemon.tasks.quotas import QuotaKeeper
 from polywan.daemon.tasks.recording import Recorder
 from polywan.daemon.tasks.settings import SettingsWatch
 from polywan.daemon.views.composing import Composer
@@ -88,6 +91,7 @@ class Service:
         places: Places,
         recorder: Recorder,
         measurer: Measurer,
+        quotas: QuotaKeeper,
     ) -> None:
         self._daemon = daemon
         self._kernel = kernel
@@ -100,11 +104,18 @@ class Service:
         self._trials = Trials(daemon, kernel, self._reloader, History(places.state_dir))
         self._pending = Pending(daemon, kernel, self._reloader)
         self._measuring = Measuring(measurer, recorder, lambda: daemon.state)
+        self._entries = QuotaEntries(daemon, quotas)
         self.stop = asyncio.Event()
         self._journalled = Journalled(recorder, lambda: daemon.state, self.stop)
         self._composer = Composer(
             lambda: daemon.state,
-            lambda: (*self._trials.warnings, *daemon.troubles, *recorder.troubles, *measurer.troubles),
+            lambda: (
+                *self._trials.warnings,
+                *daemon.troubles,
+                *recorder.troubles,
+                *measurer.troubles,
+                *quotas.troubles,
+            ),
             lambda: daemon.notes,
             lambda: self._reloader.in_force,
         )
@@ -134,6 +145,7 @@ class Service:
             route(calls.DRAIN, self._uplinks.drain),
             route(calls.ENABLE, self._uplinks.enable),
             route(calls.TEST, self._uplinks.test),
+            route(calls.QUOTA, self._entries.enter),
             route(calls.EXEC_VIA, self.via),
             route(calls.PLAN, self.plan),
             route(calls.RELOAD, self._trials.reload),
@@ -310,15 +322,17 @@ async def _serve(loaded: Loaded, places: Places, held: DirectoryLock) -> None:
     memory = recalled(kernel, places.state_dir)
     prober = NetProber()
     recorder = Recorder(Journal(places.state_dir))
-    daemon = Daemon(kernel, prober, _first(memory, await recorder.load()), places.state_dir)
+    quotas = QuotaKeeper(places.state_dir)
+    daemon = Daemon(kernel, prober, _first(memory, await recorder.load(), quotas.load()), places.state_dir)
     recorder.follow(daemon)
     measurer = Measurer(Store(places.state_dir))
     measurer.follow(daemon, kernel)
     recorder.change_listeners.append(measurer.changed)
+    quotas.follow(daemon)
     daemon.on_settled = lambda: notify("WATCHDOG=1")
     lookups = LookupWatcher(daemon, SystemResolver())
     daemon.feeds += [lookups.run, SettingsWatch(lambda: daemon.state, daemon.post).run]
-    service = Service(daemon, kernel, lookups, places, recorder, measurer)
+    service = Service(daemon, kernel, lookups, places, recorder, measurer, quotas)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.end)
@@ -337,17 +351,17 @@ async def _serve(loaded: Loaded, places: Places, held: DirectoryLock) -> None:
         await _until_stopped(daemon, service, places, held)
     finally:
         notify("STOPPING=1")
-        await asyncio.gather(recorder.close(), measurer.close())
+        await asyncio.gather(recorder.close(), measurer.close(), quotas.close())
         prober.close()
         kernel.close()
 
 
-def _first(memory: Memory, standings: Standings) -> State:
+def _first(memory: Memory, standings: Standings, quotas: Quotas) -> State:
     """Return what a daemon knows that has just started."""
     unix = time.time() - time.monotonic()
-    return State(
-        known=Known(memory=memory, unix=unix, zone=float(time.localtime().tm_gmtoff)), done=Done(standings=standings)
-    )
+    zone = float(time.localtime().tm_gmtoff)
+    known = Known(memory=memory, quotas=quotas, unix=unix, zone=zone)
+    return State(known=known, done=Done(standings=standings))
 
 
 def _ready(daemon: Daemon) -> None:

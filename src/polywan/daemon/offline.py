@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from polywan.client import Client
 from polywan.client import runtime_dir as resolve_directory
 from polywan.config import Config, file_texts, load_with_warnings
 from polywan.core.engine import step as engine
-from polywan.core.errors import ControlError, NotPermitted, PolywanError
+from polywan.core.errors import ControlError, NewerError, NotPermitted, PolywanError
 from polywan.core.plan.cautions import of_the_box
 from polywan.core.plan.conflicts import rule_conflicts
 from polywan.core.plan.plan import ActualState, Plan
+from polywan.core.quota.limits import Quotas
 from polywan.core.resolved import resolve
 from polywan.core.routing.nexthops import Nexthop, NexthopGroup
 from polywan.core.routing.routes import IpRule, Route
@@ -45,6 +47,7 @@ from polywan.daemon.lookups.watcher import look_once
 from polywan.daemon.main import lack
 from polywan.daemon.removing import remove
 from polywan.daemon.rundir import locked
+from polywan.daemon.tasks.quotas import load_usages
 from polywan.kernel.linux import LinuxKernel
 
 
@@ -283,8 +286,16 @@ def _first_decision(
         world, actual = _read(config, trials=trials)
         lookups = asyncio.run(look_once(config, SystemResolver()))
     memory, warning = store.load(state_dir)
-    state, _ = engine.step(State(known=Known(memory=memory)), ConfigLoaded(config, lookups=lookups), 0.0)
+    known = Known(memory=memory, quotas=_quotas(state_dir))
+    state, _ = engine.step(State(known=known), ConfigLoaded(config, lookups=lookups), 0.0)
     return *engine.step(state, ReadDone(world, actual), 0.0), warning
+
+
+def _quotas(state_dir: Path) -> Quotas:
+    """Return the use of quotas that the daemon has kept; it says itself what is wrong with the file."""
+    with suppress(OSError, ValueError, NewerError):
+        return Quotas(usages=load_usages(state_dir))
+    return Quotas()
 
 
 def _refused(what: str, path: Path, error: OSError) -> PolywanError:

@@ -18,6 +18,7 @@ from polywan.core.health.probes import ProbeOrder, ProbeResult
 from polywan.core.journal.changes import Change, Standings
 from polywan.core.net import FAMILIES, PROTOCOLS
 from polywan.core.plan.plan import Plan
+from polywan.core.quota.limits import Quotas
 from polywan.core.state import relevance
 from polywan.core.state.effects import (
     MOST_READS,
@@ -96,10 +97,11 @@ class Simulation:
         self._notices = 0
 
     def start(self, config: Config) -> None:
-        """Begin as a new process: of one before it only kernel, memory and the journal remain."""
+        """Begin as a new process: of one before it only kernel, memory, journal and the use of quotas remain."""
         self._queue.clear()
         self._reading = self._refused = False
-        self.state = State(known=Known(memory=self.memory), done=Done(standings=self.standings))
+        known = Known(memory=self.memory, quotas=Quotas(usages=self.state.known.quotas.usages))
+        self.state = State(known=known, done=Done(standings=self.standings))
         self._queue.put(self.now, ConfigLoaded(config))
         self.run_until(self.now)
 

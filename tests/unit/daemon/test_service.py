@@ -37,6 +37,7 @@ from polywan.api.requests import (
     WhomToForget,
     Words,
 )
+from polywan.api.views.quota import SetQuota
 from polywan.client import Client
 from polywan.core.errors import ControlError, KernelError, MissingFeature
 from polywan.core.policy.operator import Verb
@@ -65,6 +66,7 @@ HANDLERS: Final[dict[Call[Any, Any], tuple[str, Document]]] = {
     calls.DRAIN: ("_uplinks.drain", DrainUplink(name="u1", deadline="10m")),
     calls.ENABLE: ("_uplinks.enable", OfUplink(name="u1")),
     calls.TEST: ("_uplinks.test", OfUplink(name="u1")),
+    calls.QUOTA: ("_entries.enter", SetQuota(name="u1", reading="37.2GB")),
     calls.EXEC_VIA: ("via", OfUplink(name="u1")),
     calls.PLAN: ("plan", WhatToPlan(files={"polywan.toml": ""}, namespace="net:[1]")),
     calls.RELOAD: ("_trials.reload", ToReload(session="192.0.2.1 1 192.0.2.2 22")),

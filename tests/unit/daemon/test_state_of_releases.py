@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from polywan import __version__
+from polywan.core.quota.stored import stored as stored_quotas
 from polywan.core.state.memory import Memory
 from polywan.core.status.stored_standing import restored
 from polywan.core.trial import history
 from polywan.daemon import store
 from polywan.daemon.history import HISTORY_FILE, History
 from polywan.daemon.journal import VERSION, EventQuery, Journal, recorded
+from polywan.daemon.tasks.quotas import QUOTA_FILE, load_usages
 from support.memories import MEMORY
-from support.state_files import FOLDER, HISTORY, STANDING, entries
+from support.state_files import FOLDER, HISTORY, QUOTAS, STANDING, entries
 
 RELEASES = sorted(path.name for path in FOLDER.iterdir())
 FIRST = "before-0.1.0-first"
@@ -59,6 +61,11 @@ def test_the_history_of_every_release_is_listed(release: str, state: Path) -> No
     assert (found.entries, found.problem) == (HISTORY, "")
 
 
+@pytest.mark.parametrize("release", [release for release in RELEASES if (FOLDER / release / QUOTA_FILE).exists()])
+def test_the_use_of_quotas_of_every_release_goes_on(release: str, state: Path) -> None:
+    assert load_usages(state) == QUOTAS
+
+
 def test_this_version_has_kept_its_files() -> None:
     assert __version__ in RELEASES, f"write them with `make state-files`, and commit tests/data/state/{__version__}"
 
@@ -68,5 +75,7 @@ def test_the_files_that_this_version_has_kept_are_those_that_it_writes() -> None
     assert memory == json.loads(json.dumps(store._encode(MEMORY))), "write them anew with `make state-files`"
     past = json.loads((FOLDER / __version__ / HISTORY_FILE).read_text(encoding="utf-8"))
     assert past == history.stored(HISTORY), "write them anew with `make state-files`"
+    used = json.loads((FOLDER / __version__ / QUOTA_FILE).read_text(encoding="utf-8"))
+    assert used == json.loads(json.dumps(stored_quotas(QUOTAS))), "write them anew with `make state-files`"
     header = (FOLDER / __version__ / "events.db").read_bytes()[:64]
     assert int.from_bytes(header[60:]) == VERSION

@@ -31,3 +31,32 @@ class QuotaStatus(Document):
     reading_bytes: int | None
     reading_at: str | None
     text: str
+
+
+class SetQuota(Document):
+    """What is entered of an uplink's quota, as amounts such as "37.2GB"; one of the two at least.
+
+    Attributes:
+        name: the uplink.
+        reading: what the provider says was used in this period, or of the bucket.
+        bought: what was bought in addition.
+    """
+
+    name: str
+    reading: str | None = None
+    bought: str | None = None
+
+
+class QuotaChanged(Document):
+    """An uplink's quota after an entry.
+
+    Attributes:
+        quota: as in the status.
+        warnings: what people should know.
+        saved: a restart of the daemon will know the entry.
+    """
+
+    uplink: str
+    quota: QuotaStatus
+    warnings: tuple[str, ...]
+    saved: bool

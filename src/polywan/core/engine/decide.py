@@ -147,7 +147,8 @@ def _choose(state: State, known: _Known, now: float, *, after_read: bool) -> _Ch
     probes = fail_static.settle(probes, config.health, paths, now)
     found = findings(config.health, reachable, probes, state.health.checks.known, state.health.bad_targets)
     ramps = slow_start.percents(probes, config.health, now)
-    selection = select(config, reachable, probes, before.selection, state.known.memory.orders, ramps, found)
+    orders, limited = state.known.memory.orders, state.known.quotas.restrictions
+    selection = select(config, reachable, probes, before.selection, orders, ramps, found, limited)
     drains, selection = draining.follow(state, config, reachable, probes, selection, now)
     memory = draining.remember(state.known.memory, drains, state.known.unix)
     lost = cuts.addresses_lost(state, config, reachable, after_read=after_read)

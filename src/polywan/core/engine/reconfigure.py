@@ -7,6 +7,7 @@ from polywan.core.engine import renaming, target_blame
 from polywan.core.evolve import replace
 from polywan.core.marks import allocate
 from polywan.core.net import FAMILIES, MarkLayout
+from polywan.core.quota import ledger
 from polywan.core.resolved import numbered, resolve
 from polywan.core.state import retired_marks
 from polywan.core.state.agenda import Sweep
@@ -37,7 +38,7 @@ def take(state: State, config: Config, now: float) -> tuple[State, tuple[Effect,
     state = renaming.followed(state, names)
     state = replace(
         state,
-        known=replace(state.known, config=resolved, memory=memory),
+        known=replace(state.known, config=resolved, memory=memory, quotas=ledger.applied(state.known.quotas, resolved)),
         decision=replace(
             state.decision,
             retired=retired_marks.removed(

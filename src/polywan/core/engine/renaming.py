@@ -85,8 +85,11 @@ def followed(state: State, names: Names) -> State:
     """
     if not names:
         return state
+    quotas = state.known.quotas
+    counted = replace(quotas, usages=_moved(quotas.usages, names), logged=_moved(quotas.logged, names))
     return replace(
         state,
+        known=replace(state.known, quotas=counted),
         health=replace(
             state.health,
             rounds=_voided(_keys_moved(state.health.rounds, names), names),

@@ -36,6 +36,7 @@ from polywan.core.health.rounds import Health, ProbeState
 from polywan.core.plan.cautions import READ_SETTINGS
 from polywan.core.plan.plan import ApplyReport
 from polywan.core.policy import totals
+from polywan.core.quota import ledger
 from polywan.core.routing.sysctls import ALL_RP_FILTER, EVENTS, build_sysctls
 from polywan.core.shaping.shapers import kinds_of
 from polywan.core.state import outages, refusals, relevance, rerouting
@@ -43,6 +44,7 @@ from polywan.core.state.effects import Effect, Level, Log, SaveMemory
 from polywan.core.state.events import (
     AddressLost,
     Applied,
+    BytesCounted,
     ConfigLoaded,
     DrainInspected,
     Event,
@@ -57,6 +59,7 @@ from polywan.core.state.events import (
     OperatorCommand,
     OwnStateChanged,
     ProbesReported,
+    QuotaEntered,
     ReadDone,
     TestRequested,
     Tick,
@@ -140,8 +143,8 @@ def _take(state: State, event: Event, now: float) -> tuple[State, tuple[Effect, 
             return passive.take(state, event, now)
         case Applied(report):
             return *_take_report(state, report, now), False
-        case OperatorCommand():
-            return *draining.take_order(state, event, now), True
+        case OperatorCommand() | BytesCounted() | QuotaEntered():
+            return _take_entry(state, event, now)
         case DrainInspected():
             after = draining.take_seen(state, event)
             return after, (), after is not state
@@ -169,6 +172,27 @@ def _take_read(state: State, event: ReadDone, now: float) -> tuple[State, tuple[
         agenda=replace(state.agenda, took=now - state.agenda.last_read),
     )
     return routers.learn(after, state.known.observed)
+
+
+def _take_entry(
+    state: State, event: OperatorCommand | BytesCounted | QuotaEntered, now: float
+) -> tuple[State, tuple[Effect, ...], bool]:
+    if isinstance(event, OperatorCommand):
+        return *draining.take_order(state, event, now), True
+    quotas = ledger.configured(state.known.config) if state.known.config is not None else {}
+    before, news = state.known.quotas, list[ledger.News]()
+    if isinstance(event, BytesCounted):
+        after = ledger.looked(before, quotas, event.seen, event.unix, event.zone)
+    else:
+        amounts = (event.reading, event.bought)
+        after, entries = ledger.entered(before, quotas, event.uplink, amounts, event.unix, event.zone)
+        news += entries
+        # The read that follows shows it in force.
+        state = replace(state, agenda=replace(state.agenda, read_at=now))
+    news += ledger.passed(before, after, quotas)
+    notes = tuple(Log(Level.WARNING if n.warning else Level.INFO, f"quota.{n.topic}", n.text) for n in news)
+    state = replace(state, known=replace(state.known, quotas=after))
+    return state, notes, after.restrictions != before.restrictions
 
 
 def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, tuple[Effect, ...], bool]:

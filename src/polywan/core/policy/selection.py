@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from polywan.config import Policy
 from polywan.config.model.policy import OnDown
@@ -15,6 +15,7 @@ from polywan.core.health.rounds import Health, ProbeState
 from polywan.core.identity import remembered
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy.operator import Order, available, off
+from polywan.core.quota.limits import LESS, UNRESTRICTED, Restrictions
 from polywan.core.resolved import Resolved
 from polywan.core.words import by_family
 from polywan.core.world.paths import Path, Reach, UplinkFamily
@@ -98,22 +99,23 @@ def select(
     orders: Mapping[str, Order] = NO_ORDERS,
     ramps: Mapping[UplinkFamily, int] = FULL_WEIGHT,
     found: Findings = NO_FINDINGS,
+    limited: Restrictions = UNRESTRICTED,
 ) -> Selection:
     """Choose for every policy and active family; a family is active when some uplink has it.
 
     Uplinks that somebody has disabled or drained by hand (`orders`) serve nobody. Those in slow start (`ramps`) have
     so many percent of their weight. Those on which a layer above the network is broken (`found`) are passed over, and
-    keep their connections.
+    keep their connections. What their quotas do to uplinks is `limited`.
     """
     active = [f for f in FAMILIES if any(family is f for _, family in reach)]
     working = {key for key in reach if usable(key, reach, health)}
-    healthy = {f for name, f in working if available(config, orders, name)}
+    healthy = {f for name, f in working if available(config, orders, name) and limited.get(name) != "block"}
     choices: dict[tuple[str, Family], Choice] = {}
     for name, policy in config.policies.items():
         for family in active:
             before = previous.choices.get((name, family)) if previous else None
-            tiers = _linked(config, policy, family, reach, orders)
-            choice = _choose(policy, tiers, family, working, health, ramps, found)
+            tiers = _ranked(_linked(config, policy, family, reach, orders), limited)
+            choice = _choose(policy, tiers, family, working, _Condition(health, ramps, found, limited))
             choices[name, family] = choice or _forced(tiers, health, family, before, known=family in healthy)
     words = on_down(config)
     lost = _lost(config, reach, healthy, health, choices, orders)
@@ -144,25 +146,73 @@ def usable(key: UplinkFamily, reach: Mapping[UplinkFamily, Reach], health: Mappi
     return isinstance(reach.get(key), Path) and key in health and health[key].health is Health.UP
 
 
+class _Rank(NamedTuple):
+    """Members of one tier that may serve together: those that stand by for their quota are behind all others."""
+
+    tier: int
+    members: list[tuple[str, int]]
+    standby: bool = False
+
+
+class _Condition(NamedTuple):
+    """What is known of the uplinks: see `select`."""
+
+    health: Mapping[UplinkFamily, ProbeState]
+    ramps: Mapping[UplinkFamily, int]
+    found: Findings
+    limited: Restrictions
+
+    def poor(self, key: UplinkFamily) -> bool:
+        """True for an uplink that works, but not well."""
+        return bool(self.health[key].degraded) or key in self.found.impaired
+
+
+def _ranked(tiers: list[list[tuple[str, int]]], limited: Restrictions) -> list[_Rank]:
+    """Return who may serve together, in order of preference."""
+    if not limited:
+        return [_Rank(index, tier) for index, tier in enumerate(tiers)]
+    asked = [[m for m in tier if limited.get(m[0]) not in ("standby", "block")] for tier in tiers]
+    waiting = [[m for m in tier if limited.get(m[0]) == "standby"] for tier in tiers]
+    behind = [_Rank(index, tier, standby=True) for index, tier in enumerate(waiting) if tier]
+    return [*(_Rank(index, tier) for index, tier in enumerate(asked)), *behind]
+
+
 def _choose(
-    policy: Policy,
-    tiers: list[list[tuple[str, int]]],
-    family: Family,
-    working: Collection[UplinkFamily],
-    health: Mapping[UplinkFamily, ProbeState],
-    ramps: Mapping[UplinkFamily, int],
-    found: Findings,
+    policy: Policy, tiers: list[_Rank], family: Family, working: Collection[UplinkFamily], condition: _Condition
 ) -> Choice | None:
     """Who of the linked tiers serves, as far as the network is well somewhere; None when it is not."""
-    for index, tier in enumerate(policy.tiers):
-        up = tuple(m for m in tiers[index] if (key := (m[0], family)) in working and key not in found.blocked)
+    for rank in tiers:
+        up = tuple(m for m in rank.members if (key := (m[0], family)) in working and key not in condition.found.blocked)
         if up:
-            text = f"tier {index + 1}: {len(up)} of {len(tier)} healthy"
-            well = tuple(m for m in up if not (health[m[0], family].degraded or (m[0], family) in found.impaired)) or up
-            parts = {name: ramps[name, family] for name, _ in well if (name, family) in ramps}
-            members = slow_start.scaled(well, parts)
-            return Choice(members=members, tier=index, reason=f"{text}{_but(up, well, members, parts)}")
+            text = f"tier {rank.tier + 1}: {len(up)} of {len(policy.tiers[rank.tier])} healthy"
+            if rank.standby:
+                text = f"only uplinks that stand by for their quota are healthy; {text}"
+            well = tuple(m for m in up if not condition.poor((m[0], family))) or up
+            ramps = {name: condition.ramps[name, family] for name, _ in well if (name, family) in condition.ramps}
+            members = slow_start.scaled(well, _parts(well, ramps, condition.limited))
+            aside = "" if rank.standby else _held_back(policy, rank, well, condition.limited)
+            return Choice(members=members, tier=rank.tier, reason=f"{text}{_but(up, well, members, ramps)}{aside}")
     return _blocked(tiers, working, family)
+
+
+def _parts(well: Members, ramps: Mapping[str, int], limited: Restrictions) -> dict[str, int]:
+    """Return how many percent of their weight those have that are given less, by slow start or for their quota."""
+    quotas = {name: LESS for name, _ in well if limited.get(name) == "less"}
+    both = {name: max(1, ramps[name] * quotas[name] // slow_start.FULL_SHARE) for name in ramps if name in quotas}
+    return {**ramps, **quotas, **both}
+
+
+def _held_back(policy: Policy, rank: _Rank, well: Members, limited: Restrictions) -> str:
+    """Whose quota lets them serve less than their weight, or not at all."""
+    less = [name for name, _ in well if limited.get(name) == "less"]
+    less = less if len(less) < len(well) else []
+    tier = [member.uplink for member in policy.tiers[rank.tier]]
+    phrases = [
+        *(f"{name} at {LESS} %" for name in less),
+        *(f"{name} standing by" for name in tier if limited.get(name) == "standby"),
+        *(f"{name} blocked" for name in tier if limited.get(name) == "block"),
+    ]
+    return f"; quota: {', '.join(phrases)}" if phrases else ""
 
 
 def _linked(
@@ -193,17 +243,17 @@ def _but(up: Members, well: Members, members: Members, parts: Mapping[str, int])
     return "".join(f"; {text}" for text in message)
 
 
-def _blocked(tiers: list[list[tuple[str, int]]], working: Collection[UplinkFamily], family: Family) -> Choice | None:
+def _blocked(tiers: list[_Rank], working: Collection[UplinkFamily], family: Family) -> Choice | None:
     """Some layer above the network is broken on each uplink, perhaps by whoever is asked: the network decides."""
-    for index, tier in enumerate(tiers):
-        if answering := tuple(m for m in tier if (m[0], family) in working):
+    for rank in tiers:
+        if answering := tuple(m for m in rank.members if (m[0], family) in working):
             reason = "no uplink is healthy in every layer; using those whose network answers"
-            return Choice(members=answering, tier=index, reason=reason, forced=True)
+            return Choice(members=answering, tier=rank.tier, reason=reason, forced=True)
     return None
 
 
 def _forced(
-    tiers: list[list[tuple[str, int]]],
+    tiers: list[_Rank],
     health: Mapping[UplinkFamily, ProbeState],
     family: Family,
     before: Choice | None,
@@ -216,16 +266,16 @@ def _forced(
     targets. Whoever answers serves; otherwise connections are refused at once instead of hanging, and those that the
     uplinks carry for others are let go.
     """
-    for index, tier in enumerate(tiers):
-        answering = tuple(m for m in tier if (m[0], family) in health and health[m[0], family].good)
+    for rank in tiers:
+        answering = tuple(m for m in rank.members if (m[0], family) in health and health[m[0], family].good)
         if answering:
             return Choice(
                 members=answering,
-                tier=index,
+                tier=rank.tier,
                 reason="no healthy uplink; using one that answers again",
                 forced=True,
             )
-    if not any(tiers):
+    if not any(rank.members for rank in tiers):
         return Choice(
             members=(), tier=None, reason="all its uplinks are without a link or out of use; the last resort applies"
         )
@@ -234,17 +284,19 @@ def _forced(
             members=(), tier=None, reason="none of its uplinks answers, other uplinks do; the last resort applies"
         )
     kept = {u for u, _ in before.members} if before else set()
-    for index, tier in enumerate(tiers):
-        last_good = tuple(m for m in tier if m[0] in kept)
+    for rank in tiers:
+        last_good = tuple(m for m in rank.members if m[0] in kept)
         if last_good:
             return Choice(
                 members=last_good,
-                tier=index,
+                tier=rank.tier,
                 reason="no healthy uplink; keeping the last good choice",
                 forced=True,
             )
-    index, linked = next((index, tier) for index, tier in enumerate(tiers) if tier)
-    return Choice(members=tuple(linked), tier=index, reason="no healthy uplink; trying every link", forced=True)
+    first = next(rank for rank in tiers if rank.members)
+    return Choice(
+        members=tuple(first.members), tier=first.tier, reason="no healthy uplink; trying every link", forced=True
+    )
 
 
 def _works(config: Resolved, key: UplinkFamily, health: Mapping[UplinkFamily, ProbeState]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -21,6 +21,24 @@ class Level(StrEnum):
     WITHIN = "within"
     SOFT = "soft"
     HARD = "hard"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quotas:
+    """What is known of the quotas of all uplinks.
+
+    Attributes:
+        usages: by uplink; also of those that have no quota any more, since a file may come back.
+        restrictions: what follows with the file in force.
+        logged: the level of each uplink as of the last line of the log.
+    """
+
+    usages: Mapping[str, Usage] = field(default_factory=dict)
+    restrictions: Mapping[str, QuotaAction] = field(default_factory=dict)
+    logged: Mapping[str, Level] = field(default_factory=dict)
+
+
+NO_QUOTAS: Final = Quotas()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from typing import ClassVar, TypeAlias
 
 from polywan.config import Config
@@ -15,6 +16,7 @@ from polywan.core.health.probes import ProbeResult
 from polywan.core.net import Family
 from polywan.core.plan.plan import ActualState, ApplyReport
 from polywan.core.policy.operator import Verb
+from polywan.core.quota.counting import Seen
 from polywan.core.world.lookups import Lookups
 from polywan.core.world.observed import Link, Observed
 
@@ -177,6 +179,26 @@ class DrainInspected:
 
 
 @dataclass(frozen=True, slots=True)
+class BytesCounted:
+    """A look at the counters of devices, at a Unix time and in a time zone; `seen` by uplink, without missing ones."""
+
+    seen: Mapping[str, Seen]
+    unix: float
+    zone: tzinfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaEntered:
+    """Somebody enters what the provider says was used of an uplink's quota, or what was bought, in bytes."""
+
+    uplink: str
+    reading: int | None
+    bought: int | None
+    unix: float
+    zone: tzinfo
+
+
+@dataclass(frozen=True, slots=True)
 class ProbesReported:
     """What came of probes, as much as one wake-up brought, in that order."""
 
@@ -204,6 +226,8 @@ Event: TypeAlias = (
     | LookupsChanged
     | OperatorCommand
     | DrainInspected
+    | BytesCounted
+    | QuotaEntered
     | Tick
 )
 

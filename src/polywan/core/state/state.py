@@ -18,6 +18,7 @@ from polywan.core.policy.draining import Drains
 from polywan.core.policy.selection import Selection
 from polywan.core.policy.totals import NOTHING_COUNTED, Totals
 from polywan.core.policy.uplink_state import UplinkView
+from polywan.core.quota.limits import NO_QUOTAS, Quotas
 from polywan.core.resolved import Resolved
 from polywan.core.ruleset.model import NftTable
 from polywan.core.state.agenda import NOTHING_DUE, Agenda
@@ -51,6 +52,7 @@ class Known:
         observed: links, addresses and routes of others.
         actual: what the kernel holds of ours, as read or as just applied.
         lost: links that lost an address since the last read, as the kernel told, by family.
+        quotas: what is used of the uplinks' quotas, and what follows from it.
         unix: what added to monotonic seconds gives Unix time, as of the daemon's start; `zone`: local time minus UTC.
     """
 
@@ -62,6 +64,7 @@ class Known:
     observed: Observed | None = None
     actual: ActualState | None = None
     lost: frozenset[tuple[str, Family]] = frozenset()
+    quotas: Quotas = NO_QUOTAS
     unix: float = 0.0
     zone: float = 0.0
 

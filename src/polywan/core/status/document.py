@@ -18,6 +18,7 @@ from polywan.api.status import (
     Status,
     UplinkStatus,
 )
+from polywan.api.views.quota import QuotaStatus
 from polywan.config.model.numbering import DIRECT
 from polywan.core.engine import passive, probing
 from polywan.core.engine.log_events import ends_of
@@ -27,6 +28,7 @@ from polywan.core.health.rounds import ProbeState
 from polywan.core.net import FAMILIES, Family
 from polywan.core.policy.selection import Choice, Selection, unserved
 from polywan.core.policy.uplink_state import UplinkState, judge_family
+from polywan.core.quota.report import quota_status
 from polywan.core.resolved import Resolved
 from polywan.core.state import drift
 from polywan.core.state.state import State
@@ -197,6 +199,7 @@ def uplink_status(
         outages=uplink_detail.last_outages(state, name),
         unanswered=passive.unanswered(state, name, now),
         shaping=tuple(shaping(state, config, name)),
+        quota=_quota(state, config, name, now + wall_offset),
     )
 
 
@@ -210,6 +213,11 @@ def line_quality(state: State, name: str) -> tuple[float | None, float | None, f
     best = min((p for p in probes if p.rtt is not None), key=lambda p: p.rtt or 0.0, default=None)
     rtt_ms = round(1000 * best.rtt, 3) if best and best.rtt is not None else None
     return rtt_ms, round(1000 * best.jitter, 3) if best else None, _largest(p.loss for p in probes)
+
+
+def _quota(state: State, config: Resolved, name: str, unix: float) -> QuotaStatus | None:
+    quota, usage = config.uplinks[name].quota, state.known.quotas.usages.get(name)
+    return None if quota is None or usage is None else quota_status(usage, quota, unix, state.known.zone)
 
 
 def _largest(shares: Iterable[float | None]) -> float | None:

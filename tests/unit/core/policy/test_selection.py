@@ -15,6 +15,7 @@ from polywan.core.net import Family
 from polywan.core.policy.operator import Order, Verb
 from polywan.core.policy.selection import NO_ORDERS, Choice, Selection, select
 from polywan.core.policy.slots import rendezvous, slots
+from polywan.core.quota.limits import UNRESTRICTED, Restrictions
 from polywan.core.resolved import resolve
 from polywan.core.world.paths import Path, UplinkFamily
 
@@ -37,13 +38,15 @@ def chosen(
     now: float = 0.0,
     before: Selection | None = None,
     orders: Mapping[str, Order] = NO_ORDERS,
+    limited: Restrictions = UNRESTRICTED,
 ) -> Selection:
     reach = {
         (name, Family.V4): Path(link=f"if-{name}", via=None, onlink=False, addresses=()) for name in config.uplinks
     }
     health = {(name, Family.V4): states.get(name, UP) for name in config.uplinks}
     probing = dict.fromkeys(config.uplinks, SETTINGS)
-    return select(resolve(config, {}), reach, health, before, orders, ramps=slow_start.percents(health, probing, now))
+    ramps = slow_start.percents(health, probing, now)
+    return select(resolve(config, {}), reach, health, before, orders, ramps, limited=limited)
 
 
 def default(selection: Selection) -> Choice:
@@ -161,3 +164,53 @@ def test_a_policy_whose_uplinks_are_down_while_others_answer_refuses_and_holds_n
     nobody = chosen(configuration, {"a": DOWN, "b": DOWN}, before=chosen(configuration, {}))
     assert nobody.choices["own", Family.V4].members == (("a", 1),)
     assert nobody.dead == frozenset()
+
+
+def test_an_uplink_that_is_to_have_less_counts_a_tenth_beside_others() -> None:
+    choice = default(chosen(config(["a", "b"], weights={"a": 3}), {}, limited={"a": "less"}))
+    assert choice.members == (("a", 3), ("b", 10))
+    assert choice.reason == "tier 1: 2 of 2 healthy; quota: a at 10 %"
+
+
+def test_where_all_are_to_have_less_each_counts_in_full() -> None:
+    choice = default(chosen(config(["a", "b"]), {}, limited={"a": "less", "b": "less"}))
+    assert (choice.members, choice.reason) == ((("a", 1), ("b", 1)), "tier 1: 2 of 2 healthy")
+
+
+def test_slow_start_and_a_quota_lower_a_weight_together() -> None:
+    choice = default(chosen(config(["a", "b"]), {"a": BACK}, now=130.0, limited={"a": "less"}))
+    assert choice.members == (("a", 1), ("b", 20))
+    assert choice.reason == "tier 1: 2 of 2 healthy; slow start: a at 50 %; quota: a at 10 %"
+
+
+def test_an_uplink_that_stands_by_for_its_quota_is_behind_every_tier() -> None:
+    for states, members, tier in (
+        ({}, (("b", 1),), 0),
+        ({"b": POOR}, (("b", 1),), 0),
+        ({"b": DOWN}, (("c", 1),), 1),
+        ({"b": DOWN, "c": DOWN}, (("a", 1),), 0),
+    ):
+        choice = default(chosen(config(["a", "b"], ["c"]), states, limited={"a": "standby"}))
+        assert (choice.members, choice.tier, choice.forced) == (members, tier, False)
+
+
+def test_those_that_stand_by_serve_in_the_order_of_their_tiers() -> None:
+    limited: Restrictions = {"a": "standby", "b": "standby"}
+    assert default(chosen(config(["a"], ["b"], ["c"]), {"c": DOWN}, limited=limited)).members == (("a", 1),)
+    choice = default(chosen(config(["a"], ["b"], ["c"]), {"a": DOWN, "c": DOWN}, limited=limited))
+    assert (choice.members, choice.tier) == ((("b", 1),), 1)
+    assert choice.reason == "only uplinks that stand by for their quota are healthy; tier 2: 1 of 1 healthy"
+
+
+def test_an_uplink_that_is_blocked_serves_nobody_even_where_nobody_else_may() -> None:
+    choice = default(chosen(config(["a"]), {}, limited={"a": "block"}))
+    assert (choice.members, choice.tier) == ((), None)
+    choice = default(chosen(config(["a", "b"]), {"b": DOWN}, limited={"a": "block"}))
+    assert (choice.members, choice.forced) == ((("b", 1),), True)
+
+
+def test_an_uplink_that_is_blocked_takes_nothing_from_a_silent_one_and_loses_nothing() -> None:
+    selection = chosen(config(["a", "b"]), {"b": DOWN}, limited={"a": "block"})
+    assert (selection.dead, selection.moved) == (frozenset(), frozenset())
+    selection = chosen(config(["a", "b"]), {}, limited={"a": "block"})
+    assert (selection.dead, selection.moved) == (frozenset(), frozenset())
