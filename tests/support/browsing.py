@@ -1,23 +1,18 @@
-"""A page of a running lab in a browser: the real daemon, the real web process, Debian's chromium."""
+"""A page of a running lab in a browser: the real daemon, the page's real server, Debian's chromium."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import re
 import shutil
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request
@@ -30,6 +25,7 @@ from polywan.lab.network import Lab, build
 from polywan.lab.scenario import configuration
 from polywan.lab.servers import SOCKET_FAMILY, STREAM_PORT, serve
 from polywan.lab.topology import SERVERS
+from support.web import page
 
 SCREENSHOTS = Path(__file__).parents[2] / "build/screenshots"
 DESK, PHONE = (1280, 800), (360, 800)
@@ -42,7 +38,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-_READY = re.compile(r"web\.ready: the page is at (http://\S+?)/?$", re.MULTILINE)
 _DOWNLOADS, _PIECE, _PAUSE = 12, 1 << 15, 0.1
 """Some 2.6 Mbit/s each."""
 _STREAM = """(() => {
@@ -102,7 +97,7 @@ class Household:
 
 @dataclass
 class House:
-    """A lab with its daemon and the web process.
+    """A lab with its daemon and the page's server; `support.web.token` makes a token in `daemon.runtime`.
 
     Attributes:
         url: of the page, without a slash at its end.
@@ -120,34 +115,11 @@ def running_house(directory: Path, weights: Sequence[int] = (3, 2, 1)) -> Iterat
         daemon = DaemonProcess(lab.router, configuration(lab.topology, weights), directory)
         try:
             daemon.start()
-            with serving(daemon.runtime) as url:
-                yield House(lab, daemon, url)
+            with page(daemon.runtime) as (server,):
+                yield House(lab, daemon, f"http://{server.host}:{server.port}")
         finally:
             daemon.stop()
         assert daemon.troubles == []
-
-
-@contextmanager
-def serving(runtime: Path) -> Iterator[str]:
-    """Run `polywan web` for the daemon of a runtime directory and yield the page's URL."""
-    argv = [sys.executable, "-m", "polywan", "web", "--listen", "127.0.0.1:0", "--runtime-dir", str(runtime)]
-    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(argv, stderr=log) as process:
-        try:
-            yield _address(process, log)
-        finally:
-            process.terminate()
-
-
-def _address(process: subprocess.Popen[bytes], log: IO[str]) -> str:
-    deadline = time.monotonic() + 15
-    while True:
-        log.seek(0)
-        text = log.read()
-        if found := _READY.search(text):
-            return found[1]
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"polywan web is not ready: {text}")
-        time.sleep(0.02)
 
 
 def go_online() -> None:
@@ -190,10 +162,10 @@ class Visit:
         self.page.on("request", asked)
 
 
-def screenshot(page: Page, name: str, *, whole: bool = False) -> None:
+def screenshot(tab: Page, name: str, *, whole: bool = False) -> None:
     """Keep a picture for people, in build/screenshots."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=whole)
+    tab.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=whole)
     os.chmod(SCREENSHOTS, 0o755)
 
 

@@ -2,6 +2,7 @@
 import { html, useLayoutEffect, useRef, useState, useStore } from "./ui.js";
 import { Icon, reasonOf, stateOf, toneOf, wordOf } from "./states.js";
 
+const NARROWEST = 260; // before there is a style, a part may be narrower than any screen
 const EACH = 6; // more uplinks than this are drawn in groups of the same state
 const FEW = 12; // larger groups are not listed where there is little room: the rows below have all of them
 const GROUPS = ["bad", "warn", "ok", "idle", "off"];
@@ -34,7 +35,7 @@ export function Topology({ store, t, fmt }) {
   useLayoutEffect(() => {
     const measure = () => {
       const { paddingLeft, paddingRight } = getComputedStyle(place.current);
-      setWidth(place.current.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight));
+      setWidth(Math.max(NARROWEST, place.current.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight)));
     };
     measure();
     const observer = new ResizeObserver(measure);
