@@ -156,8 +156,9 @@ def test_a_runtime_directory_that_cannot_be_made_is_said_so() -> None:
 HEAVY = ("pydantic", "starlette", "uvicorn", "rich", "asyncio", "polywan.kernel", "polywan.daemon", "polywan.probe")
 
 
-def test_status_imports_nothing_heavy() -> None:
-    code = f"import sys, polywan.cli.status; print([m for m in {HEAVY!r} if m in sys.modules])"
+@pytest.mark.parametrize("verb", ["status", "metrics"])
+def test_what_is_called_often_imports_nothing_heavy(verb: str) -> None:
+    code = f"import sys, polywan.cli.{verb}; print([m for m in {HEAVY!r} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
