@@ -107,6 +107,7 @@ def test_connections_are_listed_filtered_and_explained(lab: Lab, start_daemon: S
             assert str(address) in shown.picture.text
             shown.type("w")
             await until(lambda: shown.read(0.05) and "the kernel agrees" in shown.picture.text)
+            assert "this connection uses isp" in shown.picture.text
             shown.type("q")
             await until(lambda: shown.read(0.05) and "1 connection that match" in shown.picture.text)
         connection.close()

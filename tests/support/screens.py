@@ -19,16 +19,14 @@ from polywan.top.screen import Size, screen
 from polywan.top.view import FlowsRead, View, hear
 from support.documents import family, policy, status, uplink
 
-WELL: dict[str, Any] = {"reason": "has a path"}
-LOST = {"ipv4": family("down", "no carrier"), "ipv6": family("down", "no carrier")}
-
 
 def three() -> Status:
     """One uplink is down, two share."""
     members = {"fibre": 0.75, "lte": 0.25}
+    lost = {"ipv4": family("down", "no carrier"), "ipv6": family("down", "no carrier")}
     return status(
         uplink("fibre", share=0.75, rx_bps=8_400_000, tx_bps=420_000),
-        uplink("dsl", "down", families=LOST, rtt_ms=None, loss=None, rx_bps=0, tx_bps=0, connections=0),
+        uplink("dsl", "down", families=lost, rtt_ms=None, loss=None, rx_bps=0, tx_bps=0, connections=0),
         uplink("lte", share=0.25, rx_bps=2_100_000, tx_bps=1_000),
         policies=(policy("default", {"ipv4": members, "ipv6": members}),),
     )

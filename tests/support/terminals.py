@@ -27,12 +27,12 @@ class Picture:
     Attributes:
         other: the other screen is shown.
         cursor: it is visible.
-        wraps: long lines go on in the next one.
+        wraps: long lines go on in the next one. `overflows`: one was longer than it should while they did not.
     """
 
     def __init__(self, columns: int, rows: int) -> None:
         self.columns, self.rows = columns, rows
-        self.other, self.cursor, self.wraps = False, True, True
+        self.other, self.cursor, self.wraps, self.overflows = False, True, True, False
         self._screens = {False: self._empty(), True: self._empty()}
         self._at = {False: (0, 0), True: (0, 0)}
         self._rest = ""
@@ -70,9 +70,9 @@ class Picture:
     def _put(self, shown: str) -> None:
         row, column = self._at[self.other]
         width = cell_len(shown)
-        assert column + width <= self.columns or self.wraps, f"{shown!r} is behind the end of line {row + 1}"
         if column + width > self.columns:
-            row, column = min(row + 1, self.rows - 1), 0
+            self.overflows |= not self.wraps
+            row, column = (min(row + 1, self.rows - 1), 0) if self.wraps else (row, self.columns - width)
         line = self._screens[self.other][row]
         for cell in range(width):
             line[column + cell] = "" if cell else shown
@@ -182,6 +182,13 @@ class Terminal:
             assert rest > 0, f"not within {timeout:g} s: {wanted}\n{self.picture.text}"
             self.read(rest)
         return time.monotonic()
+
+    def until(self, predicate: Callable[[], Any], timeout: float = 5.0) -> None:
+        """Wait until something holds that is not to be seen, and take what is written meanwhile."""
+        deadline = time.monotonic() + timeout
+        while not predicate():
+            assert time.monotonic() < deadline, f"not within {timeout:g} s\n{self.picture.text}"
+            self.read(0.02)
 
     def end(self, timeout: float = 5.0) -> int:
         """Wait for the end of the program, and return its exit code."""

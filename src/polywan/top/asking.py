@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from polywan.api.flow_rows import FlowRow
@@ -73,3 +73,12 @@ def _why_words(row: FlowRow) -> Iterator[tuple[str, str]]:
     yield "protocol", str(row.protocol)
     if row.client_port is not None:
         yield "source_port", str(row.client_port)
+
+
+def why_lines(row: FlowRow, text: Sequence[str]) -> tuple[str, ...]:
+    """Return what is to be said of a connection, above the answer to `why`, which is about a new one."""
+    now = {OTHER: "polywan gave this connection no uplink", PROBE: "this connection is a probe of polywan"}
+    return (
+        f"{now.get(row.uplink, f'this connection uses {row.uplink}')}; a new one would be decided like this:",
+        *text,
+    )

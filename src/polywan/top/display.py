@@ -42,8 +42,12 @@ class Display:
 
     def text(self, foreign: str) -> str:
         """Return a text of others as it may be shown, on one line."""
-        shown = printable(_without_addresses(foreign) if self.private else foreign)
+        shown = printable(self.hidden(foreign))
         return shown if self.utf8 else shown.translate(_ASCII).encode("ascii", "replace").decode("ascii")
+
+    def hidden(self, text: str) -> str:
+        """Return a text without the addresses that are to stay hidden: before it is cut, as a part is none."""
+        return _without_addresses(text) if self.private else text
 
     def rate(self, bits: int | None) -> str:
         """Return bits per second in the unit that is wanted; a dash for None."""

@@ -19,7 +19,7 @@ from polywan.api.views.stream import Change, StreamSample
 from polywan.client import Client
 from polywan.core.errors import ControlError
 from polywan.threads import Threads
-from polywan.top.asking import flow_words, why_words
+from polywan.top.asking import flow_words, why_lines, why_words
 from polywan.top.view import FlowsRead, Lost, News, Pane, View
 
 AFTER_LOSS: Final = 1.0
@@ -63,10 +63,10 @@ class Feed:
         try:
             words = flow_words(view)
         except ValueError as error:
-            words, problem = {}, str(error)
-            if self._flows_asked != words:
-                self._say(FlowsRead(problem=problem))
-                self._flows_asked = words
+            # The filter made sense when it was typed: an uplink that it names is no more.
+            if self._flows_asked is not None:
+                self._flows_asked = None
+                self._say(FlowsRead(problem=str(error)))
             return
         if words != self._flows_asked or now >= self._flows_due:
             self._flows_asked, self._flows_due = words, float("inf")
@@ -107,7 +107,8 @@ class Feed:
 
     def _ask_why(self, row: FlowRow) -> None:
         try:
-            lines = Client(self._directory).ask(calls.WHY, Words(words=why_words(row))).text
+            answer = Client(self._directory).ask(calls.WHY, Words(words=why_words(row)))
+            lines = why_lines(row, answer.text)
         except ControlError as error:
             lines = (f"no answer: {error}",)
         self._say(Pane(kind="why", lines=lines))

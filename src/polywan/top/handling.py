@@ -13,7 +13,7 @@ from polywan.top.view import List, Pane, View, next_sort
 HELP: Final = (
     ("arrows, j k", "move the selection; Page Up, Page Down, Home, End"),
     ("Tab", "the other list: uplinks, or what is below"),
-    ("Enter", "all about the selected uplink"),
+    ("Enter", "all about the selected uplink, or that of the selected event"),
     ("w", "why the selected connection takes its uplink"),
     ("c, e", "connections, events; again: only the uplinks"),
     ("s", "sort the list with the selection"),
@@ -138,8 +138,11 @@ def _other_list(view: View) -> View:
 
 
 def _details(view: View) -> View:
-    uplinks = view.uplinks
-    return replace(view, pane=Pane(kind="uplink", name=uplinks[view.place].name)) if uplinks else view
+    if view.focus == "events":
+        name = view.entries[-1 - view.entry].uplink if view.entries else None
+    else:
+        name = view.uplinks[view.place].name if view.uplinks else None
+    return view if name is None else replace(view, pane=Pane(kind="uplink", name=name))
 
 
 def _why_of_none(view: View) -> View:

@@ -29,8 +29,8 @@ _KEYS: Final = "q quit  h help  s sort  / filter  w why  Enter details  c connec
 LONGEST_SILENCE: Final = 5.0
 """Seconds without a word, where one is due every second, after which what is shown is called stale."""
 
-_SECOND_COLUMN: Final = re.compile(r" +\S.*?  +|  +")
-"""What is before the text in a line with two columns, or that is indented as its second one."""
+_SECOND_COLUMN: Final = re.compile(r" +\S.*?  +")
+"""What is before the text in a line with two columns."""
 
 _SHARE_OF_UPLINKS: Final = 0.6
 """Part of the screen that the list of uplinks may take when another list is below it."""
@@ -89,7 +89,7 @@ def _head(view: View, size: Size, now: datetime) -> list[Line]:
         Span(f" {clock}"),
     )
     found: list[Line] = [first]
-    wrong = [(display.text(shortened(line, size.columns)), colour) for line, colour in problems(status, now)]
+    wrong = [(display.text(shortened(display.hidden(line), size.columns)), c) for line, c in problems(status, now)]
     most = max(1, size.rows // 6)
     shown = wrong if len(wrong) <= most else wrong[: most - 1]
     found += [(Span(fitted(line, size.columns, cut=display.cut), colour),) for line, colour in shown]
@@ -97,7 +97,7 @@ def _head(view: View, size: Size, now: datetime) -> list[Line]:
         found.append((Span(f"{counted(len(wrong) - len(shown), 'line')} more: polywan status", "yellow"),))
     policies = [f"{policy.title}: {served(policy)}" for policy in status.policies if not policy.direct]
     if policies:
-        text = display.text(shortened("; ".join(policies), size.columns))
+        text = display.text(shortened(display.hidden("; ".join(policies)), size.columns))
         found.append((Span(fitted(text, size.columns, cut=display.cut), "bright_black"),))
     return found
 
@@ -161,11 +161,11 @@ def _text(view: View, pane: Pane, room: int, columns: int, now: datetime) -> lis
 
 
 def _wrapped(line: str, columns: int) -> list[str]:
-    """Return a line in pieces that fit, the later ones indented like the first."""
+    """Return a line in pieces that fit, the later ones indented: below its second column, or a little."""
     if cell_len(line) <= columns:
         return [line]
     begin = _SECOND_COLUMN.match(line)
-    indent = " " * min(len(begin[0]) if begin else 2, columns // 2)
+    indent = " " * min(len(begin[0]) if begin else len(line) - len(line.lstrip()) + 2, columns // 2)
     # Where characters are wide, half as many fit.
     most = columns if cell_len(line) == len(line) else columns // 2
     return wrap(line, most, subsequent_indent=indent, drop_whitespace=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -92,8 +93,8 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number in self._handlers:
-            # A second Ctrl-C must not leave the user with half a terminal.
+        # A second Ctrl-C must not leave the user with half a terminal, and the end does not wait for the foreground.
+        for number in (*self._handlers, signal.SIGTTOU):
             signal.signal(number, signal.SIG_IGN)
         self._give_back()
         for number, handler in self._handlers.items():
@@ -155,10 +156,15 @@ class Terminal:
         settings[6] = [*settings[6]]
         settings[6][termios.VMIN], settings[6][termios.VTIME] = 1, 0
         self._taken = True
-        try:
-            termios.tcsetattr(self._terminal, termios.TCSANOW, settings)
-        except termios.error as error:
-            raise Ended from error
+        while True:
+            try:
+                termios.tcsetattr(self._terminal, termios.TCSANOW, settings)
+                break
+            except termios.error as error:
+                # In the background it stops here until it is brought to the front, or ended.
+                if error.args[0] != errno.EINTR:
+                    raise Ended from error
+                self._attend_end()
         self._shown = ()
         self._write(ENTER)
 
@@ -202,6 +208,7 @@ class Terminal:
             signal.pthread_kill(threading.get_ident(), signal.SIGTSTP)
             signal.signal(signal.SIGTSTP, before)
             self._stopped = True
+            self._attend_end()
         if self._stopped:
             # SIGSTOP gives no chance to leave the screen, and the shell may have changed the terminal.
             self._stopped = False

@@ -162,8 +162,8 @@ def hear(view: View, news: News, now: datetime) -> View:
 
 def _with_entries(view: View, entries: Sequence[LinkEvent]) -> View:
     """Return the view with these entries: of what was heard twice once, and of too many the last ones."""
-    known = {(entry.id, entry.time): entry for entry in entries}
-    return replace(view, entries=tuple(known.values())[-MOST_EVENTS_KEPT:])
+    known = {(entry.time, entry.id): entry for entry in entries}
+    return replace(view, entries=tuple(known[key] for key in sorted(known))[-MOST_EVENTS_KEPT:])
 
 
 def _after(before: FlowsRead | None, news: FlowsRead) -> FlowsRead:

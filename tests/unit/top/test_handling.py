@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywan.top.asking import filter_words, flow_words, why_words
+from polywan.top.asking import filter_words, flow_words, why_lines, why_words
 from polywan.top.handling import HELP, AskWhy, Quit, Redraw, press
 from polywan.top.view import FlowsRead, Pane, View, hear
 from support.documents import status
-from support.screens import flow, view
+from support.screens import entry, flow, view
 
 KEYS = [
     "up", "down", "page up", "page down", "home", "end", "enter", "tab", "escape", "backspace", "erase",
@@ -51,6 +51,12 @@ def test_enter_shows_all_about_the_selected_uplink_and_q_goes_back_before_it_qui
     made, order = press(made, "q")
     assert (made.pane, order) == (None, None)
     assert press(made, "q")[1] == Quit()
+
+
+def test_enter_on_an_event_shows_all_about_its_uplink() -> None:
+    made = after(hear(view(), entry(2, uplink="lte"), datetime.now(UTC)), "e")
+    assert after(made, "enter").pane == Pane(kind="uplink", name="lte")
+    assert after(made, "down", "enter").pane == Pane(kind="uplink", name="dsl")
 
 
 def test_w_asks_why_for_the_selected_connection() -> None:
@@ -140,6 +146,20 @@ def test_why_is_asked_with_all_that_is_known_of_a_connection() -> None:
     }  # fmt: skip
     ping = flow(1, family=6, protocol=58, client="fd00::1", client_port=None, destination="2001:db8::1", port=None)
     assert why_words(ping) == {"from": "fd00::1", "to": "[2001:db8::1]", "protocol": "58"}
+
+
+@pytest.mark.parametrize(
+    ("uplink", "said"),
+    [
+        ("fibre", "this connection uses fibre; "),
+        ("other", "polywan gave this connection no uplink; "),
+        ("probe", "this connection is a probe of polywan; "),
+    ],
+)
+def test_an_answer_about_new_connections_is_told_from_what_the_selected_one_does(uplink: str, said: str) -> None:
+    first, *rest = why_lines(flow(1, uplink=uplink), ["leaves by lte"])
+    assert first.startswith(said)
+    assert rest == ["leaves by lte"]
 
 
 def test_ctrl_l_draws_anew() -> None:

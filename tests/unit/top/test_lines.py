@@ -38,6 +38,7 @@ def test_what_is_sent_turns_one_screen_into_the_other(before: list[str], after: 
     assert picture.lines == before
     picture.write(changes(before, after))
     assert picture.lines == after
+    assert not picture.overflows
 
 
 def test_only_lines_that_changed_are_sent() -> None:

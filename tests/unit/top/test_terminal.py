@@ -59,7 +59,7 @@ def test_the_terminal_is_as_before_after_every_end(key: str, number: int | None,
         assert shown.end() == code
         assert shown.restored
         assert shown.picture.text.strip() == ""
-        assert shown.picture.unknown == []
+        assert (shown.picture.unknown, shown.picture.overflows) == ([], False)
 
 
 def test_the_terminal_is_as_before_when_something_breaks() -> None:
@@ -103,6 +103,57 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_draws_all_of_it_again() -> None:
         assert shown.picture.lines[0].startswith((" DEGRADED", " STALE"))
         shown.type("q")
         shown.see(lambda picture: not picture.other)
+
+
+def test_in_the_background_it_waits_until_it_is_brought_to_the_front() -> None:
+    with terminal("import os; os.execvp('sh', ['sh', '-i'])", PS1="$ ", ENV="") as shown:
+        shown.see("$")
+        shown.type(f"{sys.executable} -c '{SHOW}' &\n")
+        shown.until(lambda: [pid for pid in children(shown.process.pid) if stopped(pid)])
+        (pid,) = children(shown.process.pid)
+        assert not shown.picture.other
+        shown.type("fg\n")
+        shown.see(drawn)
+        shown.type("\x1a")
+        shown.see(lambda picture: not picture.other)
+        shown.type("bg\n")
+        shown.until(lambda: stopped(pid))
+        shown.type("fg\n")
+        shown.see(drawn)
+
+
+@pytest.mark.parametrize("stop", ["\x1a", ""])
+def test_a_stopped_one_ends_by_a_signal_without_coming_to_the_front(stop: str) -> None:
+    with terminal("import os; os.execvp('sh', ['sh', '-i'])", PS1="$ ", ENV="") as shown:
+        shown.see("$")
+        shown.type(f"{sys.executable} -c '{SHOW}'\n")
+        shown.see(drawn)
+        (pid,) = children(shown.process.pid)
+        shown.type(stop)
+        if not stop:
+            os.kill(pid, signal.SIGSTOP)
+        shown.until(lambda: stopped(pid))
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+        shown.until(lambda: state(pid) == "Z")
+        shown.see(lambda picture: not picture.other)
+        assert shown.picture.cursor
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def state(pid: int) -> str:
+    """Return its letter (proc_pid_stat(5)); of one that is gone that of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def stopped(pid: int) -> bool:
+    return state(pid) == "T"
 
 
 def test_after_being_stopped_without_warning_it_takes_the_terminal_again() -> None:
