@@ -31,6 +31,8 @@ VERBS: dict[str, list[str]] = {
     "plan": ["plan", "--config", str(HOME / "polywan.toml"), "--runtime-dir", str(RUN), "--state-dir", str(STATE)],
     "doctor": ["doctor", "--config", str(HOME / "polywan.toml"), "--runtime-dir", str(RUN), "--state-dir", str(STATE)],
     "down": ["down", "--runtime-dir", str(RUN), "--state-dir", str(STATE)],
+    "web token add": ["web", "token", "add", "phone", "--state-dir", str(STATE)],
+    "web token list": ["web", "token", "list", "--state-dir", str(STATE)],
 }
 """Each verb by which root opens something there."""
 
@@ -42,6 +44,7 @@ OPENED_BY = {
     "the use of quotas": ("run", "plan", "down"),
     "the journal": ("run", "doctor", "down"),
     "what belongs to the journal": ("run", "doctor", "down"),
+    "the tokens of the page": ("web token add", "web token list"),
     "the measurements": ("run", "down"),
     "what belongs to the measurements": ("run", "down"),
 }
@@ -57,6 +60,7 @@ FILES = {
     "what belongs to the journal": [
         STATE / f"events.db{end}" for end in ("-journal", "-wal", "-shm", "-journal.aside")
     ],
+    "the tokens of the page": [STATE / "tokens.json", STATE / "last-used.json"],
     "the measurements": [STATE / f"measurements.db{end}" for end in ("", ".aside")],
     "what belongs to the measurements": [
         STATE / f"measurements.db{end}" for end in ("-journal", "-wal", "-shm", "-journal.aside")

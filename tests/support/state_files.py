@@ -26,6 +26,8 @@ from polywan.daemon import store
 from polywan.daemon.history import History
 from polywan.daemon.journal import Journal
 from polywan.daemon.tasks.quotas import QuotaKeeper
+from polywan.web.token_files import changing
+from polywan.web.tokens import Token, digest_of
 from support.memories import MEMORY
 
 FOLDER: Final = Path(__file__).parents[1] / "data/state"
@@ -46,6 +48,11 @@ TEXTS: Final = {"polywan.toml": '[uplinks.fibre]\ninterface = "wan1"\n', "conf.d
 HISTORY: Final = (
     Entry(time=1_795_852_860.0, user="alice", how="trial", changes=("1 rule more",), digest="0" * 64, files=None),
     Entry(time=1_795_852_800.5, user="root", how="start", changes=(), digest=digest_of_all(TEXTS), files=TEXTS),
+)
+
+TOKENS: Final = (
+    Token(name="phone", digest=digest_of("pw_phone"), scope="read", created=1_795_852_800.0, expires=None),
+    Token(name="laptop", digest=digest_of("pw_laptop"), scope="act", created=1_795_852_800.5, expires=1_803_628_800.5),
 )
 
 
@@ -96,6 +103,8 @@ def main() -> None:
     journal.close()
     History(folder)._save(HISTORY)
     QuotaKeeper(folder)._write(QUOTAS)
+    with changing(folder, None) as tokens:
+        tokens.extend(TOKENS)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,13 @@ from polywan.web.settings import Settings, listen
 from polywan.web.token_files import changing
 from polywan.web.tokens import Scope, Token, digest_of
 
+AS_ROOT = (
+    sys.executable,
+    "-c",
+    "import polywan.web.server as server; server.leave_root = lambda: None; from polywan.__main__ import main; main()",
+)
+"""The command with a page that stays root: a sandbox may have no other user, or none that can reach its files."""
+
 _URL = re.compile(r"web\.ready: .* at (https?)://(\S+):([0-9]+)/")
 
 

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from polywan.core.errors import ControlError
-from polywan.web import passing
+from polywan.web import metrics, passing
 from polywan.web.assets import Assets
 from polywan.web.guard import Guard, refusal
 from polywan.web.upstream import Upstream
@@ -32,6 +32,7 @@ def application(upstream: Upstream, assets: Assets, door: Door, names: Collectio
             Route("/", assets.page),
             Route("/static/{path:path}", assets.file),
             Route("/api/whoami", whoami),
+            metrics.route(upstream, door),
             *passing.routes(upstream, door),
         ],
         exception_handlers={HTTPException: _nothing, ControlError: _refused, ClientDisconnect: _disconnected},

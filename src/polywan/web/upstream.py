@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -14,8 +15,10 @@ from typing import Any, Final
 import h11
 
 from polywan import files
-from polywan.api.calls import Asked, Call, Stream
-from polywan.client import SENSELESS, request_of, unreachable
+from polywan.api.calls import Answered, Asked, Call, Stream
+from polywan.api.codec import Doc, decode
+from polywan.api.requests import Refusal
+from polywan.client import SENSELESS, request_of, senseless, unreachable
 from polywan.core.errors import ControlError
 from polywan.core.words import printable
 
@@ -26,6 +29,9 @@ MOST_ANSWERS: Final = 108
 
 MOST_STREAMS: Final = 100
 """Of these, streams that do not end: one for each page that is open."""
+
+LARGEST_DOCUMENT: Final = 16 << 20
+"""Bytes; the status of 254 uplinks has 1 MB."""
 
 ANSWER_TIMEOUT: Final = 75.0
 """Seconds that the daemon may say nothing: a client of `events` may have it wait for 60 s."""
@@ -99,6 +105,23 @@ class Upstream:
         self._streams += streams
         return Reply(exchange, head.status_code, lambda: self._release(streams=streams), streams=streams)
 
+    async def document(self, call: Call[Asked, Answered], asked: Asked) -> Answered:
+        """Make a call, and return what the daemon answers.
+
+        Raises:
+            ControlError: as by `ask`; or the daemon refuses (with its status).
+        """
+        reply = await self.ask(call, asked)
+        found = b""
+        try:
+            async for piece in reply.pieces():
+                found += piece[: LARGEST_DOCUMENT - len(found)]
+        finally:
+            reply.close()
+        if reply.status >= 400:
+            raise ControlError(_read(Refusal, found).error or "the daemon refuses", reply.status)
+        return _read(call.answer, found)
+
     def _streaming(self, head: h11.Response) -> bool:
         """Tell whether an answer is a stream; one more than allowed is refused."""
         streams = dict(head.headers).get(b"content-type", b"").startswith(EVENT_STREAM.encode())
@@ -136,6 +159,15 @@ class Upstream:
         if self._gone:
             self._gone = False
             log.info("web.answered: the daemon answers at %s", self._path)
+
+
+def _read(kind: type[Doc], content: bytes) -> Doc:
+    try:
+        return decode(kind, json.loads(content))
+    except RecursionError:
+        raise senseless(ValueError("brackets are nested too deeply")) from None
+    except ValueError as error:
+        raise senseless(error) from error
 
 
 async def _connect(sock: socket.socket, path: str) -> None:

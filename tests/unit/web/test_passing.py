@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from polywan.api import calls
@@ -18,7 +20,7 @@ from polywan.core.errors import ControlError
 from polywan.daemon.api.http import route
 from polywan.web.guard import FIELDS
 from support.documents import status
-from support.web import Browser, Stream, page
+from support.web import Browser, Stream, page, token
 
 STATUS = status()
 
@@ -113,7 +115,7 @@ def test_without_a_daemon_the_answer_says_so(tmp_path: Path) -> None:
 
 def test_a_name_that_was_given_is_ours(tmp_path: Path, daemon: Daemon) -> None:
     with page(tmp_path, daemon.routes(), hosts=frozenset({"gw.example.org"})) as (browser,):
-        assert browser.get("/", Host="gw.example.org").status == 404
+        assert browser.get("/", Host="gw.example.org").status == 200
         assert browser.get("/", Host="other.example.org").status == 421
 
 
@@ -147,3 +149,40 @@ def test_a_server_that_ends_ends_its_streams(tmp_path: Path) -> None:
     with sock:
         while sock.recv(65536):
             pass
+
+
+@pytest.mark.parametrize(
+    ("accepted", "media_type", "end"),
+    [
+        ("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", "application/openmetrics-text", b"# EOF\n"),
+        ("text/plain", "text/plain", b"\n"),
+    ],
+)
+def test_metrics_are_written_as_they_are_asked_for(
+    browser: Browser, accepted: str, media_type: str, end: bytes
+) -> None:
+    found = browser.get("/metrics", Accept=accepted)
+    assert (found.status, found.headers["content-type"].partition(";")[0]) == (200, media_type)
+    assert b"\npolywan_up 1\n" in found.body
+    assert found.body.endswith(end)
+
+
+def test_a_daemon_that_is_away_is_a_metric(tmp_path: Path) -> None:
+    with page(tmp_path) as (browser,):
+        found = browser.get("/metrics")
+        assert (found.status, b"\npolywan_up 0\n" in found.body) == (200, True)
+
+
+def test_metrics_are_for_those_who_may_read(tmp_path: Path, daemon: Daemon) -> None:
+    with page(tmp_path, daemon.routes(), tokens_only=True) as (browser,):
+        assert browser.get("/metrics").status == 401
+        assert browser.get("/metrics", Authorization=token(tmp_path, "prometheus")).status == 200
+
+
+def test_a_status_that_makes_no_sense_is_an_error_and_no_metric(tmp_path: Path) -> None:
+    async def senseless(_: Request) -> Response:
+        return Response(b"[", media_type="application/json")
+
+    with page(tmp_path, [Route("/v1/status", senseless)]) as (browser,):
+        found = browser.get("/metrics")
+        assert (found.status, "another version" in found.json["error"]) == (502, True)

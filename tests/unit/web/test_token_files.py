@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from polywan.core.errors import BusyError, NewerError, PolywanError
 from polywan.web import token_files
 from polywan.web.token_files import TOKENS_FILE, USES_FILE, changing, tokens_of, uses_of
 from polywan.web.tokens import Token, digest_of, shown_as, tokens_restored, tokens_stored
+from support.state_files import FOLDER, TOKENS
 
 ONE = Token(name="phone", digest=digest_of("pw_phone"), scope="read", created=1.5, expires=None)
 OTHER = Token(name="laptop", digest=digest_of("pw_laptop"), scope="act", created=2.0, expires=100.0)
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", fullmatch=True)
 MOMENTS = st.floats(0, 1e11)
-TOKENS = st.builds(
+ANY_TOKEN = st.builds(
     Token,
     name=NAMES,
     digest=st.binary(min_size=32, max_size=32).map(bytes.hex),
@@ -36,7 +38,7 @@ JSON = st.recursive(
 )
 
 
-@given(st.lists(TOKENS, max_size=5, unique_by=lambda token: token.name))
+@given(st.lists(ANY_TOKEN, max_size=5, unique_by=lambda token: token.name))
 def test_what_is_stored_is_restored_as_the_same(tokens: list[Token]) -> None:
     assert tokens_restored(json.loads(json.dumps(tokens_stored(tokens)))) == tuple(tokens)
 
@@ -123,3 +125,9 @@ def test_neither_file_leads_to_another_one(tmp_path: Path) -> None:
 def test_what_is_not_known_of_the_use_of_tokens_is_left_out(tmp_path: Path, content: str) -> None:
     (tmp_path / USES_FILE).write_text(content)
     assert uses_of(tmp_path) == {}
+
+
+@pytest.mark.parametrize("release", [path.name for path in FOLDER.iterdir() if (path / TOKENS_FILE).exists()])
+def test_the_tokens_of_every_release_are_good(release: str, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(FOLDER / release, tmp_path / "web"))
+    assert tokens_of(directory) == TOKENS
