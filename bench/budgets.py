@@ -248,6 +248,24 @@ def _tracking() -> tuple[Budget, ...]:
     return (*listing, freeing)
 
 
+def _streams() -> tuple[Budget, ...]:
+    name = "100 clients follow 53 uplinks that flap"
+    bounds = (
+        ("lost carrier to the last client, median", 100, "ms", ("last_ms", "median")),
+        ("the slowest short question meanwhile", 100, "ms", ("answer_ms", "max")),
+        ("clients that were sent away", 0, "", ("ended",)),
+    )
+    return tuple(
+        Budget(
+            what=f"{name}: {what}",
+            limit=limit,
+            unit=unit,
+            value=with_at_least(100, "streams", "clients", value=at("streams", *path)),
+        )
+        for what, limit, unit, path in bounds
+    )
+
+
 def connected(results: Results) -> float | None:
     """Find how many times longer a TCP connection takes than through bare forwarding, in the results of `dataplane`."""
     rows = results.get("dataplane", {}).get("tcp", ())
@@ -279,6 +297,7 @@ BUDGETS: Final = (
         for uplinks in (8, 53)
     ),
     *_tracking(),
+    *_streams(),
 )
 """In the order of the report."""
 

@@ -30,7 +30,15 @@ from polywan import __version__
 from polywan.core.errors import PolywanError
 from polywan.lab import sandbox
 
-LIMITS: Final = {"dataplane": 400, "control": 240, "failover": 150, "footprint": 150, "hitless": 90, "tracking": 90}
+LIMITS: Final = {
+    "dataplane": 400,
+    "control": 240,
+    "failover": 150,
+    "footprint": 150,
+    "hitless": 90,
+    "tracking": 90,
+    "streams": 120,
+}
 """Seconds after which a module is given up, by name; in this order they run."""
 
 ROOT: Final = Path(__file__).resolve().parent.parent

@@ -1,7 +1,7 @@
 """What `/v1/stream` sends (server-sent events, HTML Living Standard 9.2). Fields are added, never changed.
 
-Events, by name: `snapshot` (a `Status`) first, then `change` (a `Change`), `sample` (a `StreamSample`) once a second,
-and `entry` (a `LinkEvent` of the journal).
+Events, by name: `snapshot` (a `Status`) first, and again where a change cannot say it; `change` (a `Change`); `sample`
+(a `StreamSample`) once a second; and `entry` (a `LinkEvent` of the journal).
 """
 
 from collections.abc import Mapping

@@ -52,13 +52,26 @@ def lasting(value: Any) -> Any:
     return tuple(map(lasting, value)) if isinstance(value, tuple) else value
 
 
-def change(before: Status, after: Status, time: str, *, whole: bool = False) -> Change | Status | None:
+def differs(before: UplinkStatus | None, after: UplinkStatus, *, whole: bool = False) -> bool:
+    """True when an uplink has changed apart from what is measured, or with `whole` in anything."""
+    return before is None or (before != after if whole else lasting(before) != lasting(after))
+
+
+def change(
+    before: Status,
+    after: Status,
+    time: str,
+    uplinks: Sequence[UplinkStatus] | None = None,
+    *,
+    whole: bool = False,
+) -> Change | Status | None:
     """Return what has to be said to whoever has the earlier document, so that he has the later one.
 
     Args:
         before: the earlier document.
         after: the later one.
         time: now, ISO 8601.
+        uplinks: those of the later document that differ, where somebody has found out already (`differs`).
         whole: what is measured is a change, too.
 
     Returns:
@@ -66,7 +79,7 @@ def change(before: Status, after: Status, time: str, *, whole: bool = False) -> 
         moment at which the daemon started by a clock that was set.
     """
     seen = {uplink.name: uplink for uplink in before.uplinks}
-    new = [u for u in after.uplinks if u.name not in seen or _differs(seen[u.name], u, whole=whole)]
+    new = [u for u in after.uplinks if differs(seen.get(u.name), u, whole=whole)] if uplinks is None else uplinks
     there = {uplink.name for uplink in after.uplinks}
     other = before.policies != after.policies
     found = Change(
@@ -81,10 +94,6 @@ def change(before: Status, after: Status, time: str, *, whole: bool = False) -> 
     if _differ(before, after, _HEAD) or _names(changed(before, found)) != _names(after):
         return after
     return found
-
-
-def _differs(before: UplinkStatus, after: UplinkStatus, *, whole: bool) -> bool:
-    return before != after if whole else lasting(before) != lasting(after)
 
 
 def _ordered(before: Status, after: Status) -> Status | None:
@@ -125,9 +134,9 @@ def _measured(uplink: UplinkStatus, sample: UplinkSample | None) -> UplinkStatus
     return _with(uplink, **known)
 
 
-def emptied(status: Status) -> Status:
-    """Return a status document without uplinks."""
-    return _with(status, uplinks=())
+def emptied(document: Doc) -> Doc:
+    """Return a document of uplinks without them."""
+    return _with(document, uplinks=())
 
 
 def _with(document: Doc, **values: Any) -> Doc:

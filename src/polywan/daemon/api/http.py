@@ -26,6 +26,7 @@ from polywan.api.calls import Answered, Asked, Call, Right, Stream
 from polywan.api.codec import DocumentError, encode
 from polywan.api.requests import ProblemFound, Refusal
 from polywan.core.errors import ConfigError, ControlError, KernelError
+from polywan.daemon.api.admission import MOST_PEERS
 from polywan.daemon.api.peers import asking, entrance, may, refused, user_of
 from polywan.files import SOCKET
 from polywan.serving import REQUEST_TIMEOUT, Server
@@ -142,7 +143,7 @@ def bind(runtime_dir: Path) -> socket.socket:
         listener.bind(str(path))
     finally:
         os.umask(mask)
-    listener.listen(64)
+    listener.listen(MOST_PEERS)
     return listener
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -20,14 +20,14 @@ from polywan.api.codec import encode
 from polywan.api.document import Document
 from polywan.api.events import LinkEvent
 from polywan.api.requests import Nothing
-from polywan.api.status import Status
+from polywan.api.status import Status, UplinkStatus
 from polywan.core.errors import KernelError
 from polywan.core.policy.uplink_state import UplinkView
 from polywan.core.state.state import State
 from polywan.core.status.document import Traffic
 from polywan.core.status.rates import Sample
 from polywan.core.status.times import iso
-from polywan.core.views.changes import change, emptied
+from polywan.core.views.changes import change, differs, emptied
 from polywan.core.views.samples import measured, sample
 from polywan.daemon.api.pieces import around
 from polywan.daemon.views.composing import AT_ONCE, Composer
@@ -261,25 +261,21 @@ class Streamer:
     async def _change(self, before: Status) -> list[bytes]:
         now = asyncio.get_running_loop().time()
         whole = now >= self._whole_at + WHOLE_EVERY
-        self._last = await self._compose()
-        found = change(before, self._last, self._time(), whole=whole)
+        self._last = after = await self._compose()
+        seen = {uplink.name: uplink for uplink in before.uplinks}
+        new = [u async for u in _slowly(after.uplinks) if differs(seen.get(u.name), u, whole=whole)]
+        found = change(before, after, self._time(), new)
         if whole:
             self._whole_at = now
         if found is None:
             return []
         self._changes_at.append(now)
-        return [await self._whole() if isinstance(found, Status) else _event("change", found)]
+        return [await self._whole() if isinstance(found, Status) else await _in_pieces("change", found, found.uplinks)]
 
     async def _whole(self) -> bytes:
         """Return the event of the last document, whole."""
         if not self._snapshot and self._last is not None:
-            head, tail = around(emptied(self._last), "uplinks")
-            texts = []
-            for uplink in self._last.uplinks:
-                texts.append(json.dumps(encode(uplink), separators=(",", ":")).encode())
-                if len(texts) % AT_ONCE == 0:
-                    await asyncio.sleep(0)
-            self._snapshot = _framed("snapshot", head + b",".join(texts) + tail)
+            self._snapshot = await _in_pieces("snapshot", self._last, self._last.uplinks)
         return self._snapshot
 
     async def _send(self, events: bytes) -> None:
@@ -300,8 +296,27 @@ class Streamer:
         self._arrived = []
 
 
+async def _slowly(uplinks: Sequence[UplinkStatus]) -> AsyncIterator[UplinkStatus]:
+    """Yield uplinks, some at once before others get their turn."""
+    for number, uplink in enumerate(uplinks, start=1):
+        yield uplink
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
+
+
+async def _in_pieces(name: str, document: Document, uplinks: Sequence[UplinkStatus]) -> bytes:
+    """Return the event of a document with many uplinks."""
+    head, tail = around(emptied(document), "uplinks")
+    texts = [_json(uplink) async for uplink in _slowly(uplinks)]
+    return _framed(name, head + b",".join(texts) + tail)
+
+
+def _json(document: Document) -> bytes:
+    return json.dumps(encode(document), separators=(",", ":")).encode()
+
+
 def _event(name: str, document: Document) -> bytes:
-    return _framed(name, json.dumps(encode(document), separators=(",", ":")).encode())
+    return _framed(name, _json(document))
 
 
 def _framed(name: str, data: bytes) -> bytes:
