@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from polywan.api import calls
-from polywan.api.requests import OfIncidents, OfMeasurements, OfMonth, OfSpan
+from polywan.api.flow_rows import rows_of
+from polywan.api.requests import OfIncidents, OfMeasurements, OfMonth, OfSpan, Words
 from polywan.api.views.measurements import Beat
+from polywan.core.measurements.clients import THIS_MACHINE, ClientCounter, Surroundings
+from polywan.core.net import Family
+from polywan.core.status.tally import Bytes
+from polywan.kernel.conntrack import table as conntrack
 from polywan.lab.daemon import DaemonProcess
 from polywan.lab.network import Lab
 from polywan.lab.scenario import configuration
-from polywan.lab.traffic import SteadyLoad
-from support.netns import until, with_servers
+from polywan.lab.topology import LAN_CLIENT, SERVERS
+from polywan.lab.traffic import SteadyLoad, open_connections
+from support.netns import polywan, until, with_servers
 
 if TYPE_CHECKING:
     from support.netns import StartDaemon
 
+MASK = 0x3F00_0000
 PROBES = 6_000
 """Bytes that probes may move between two questions."""
 
@@ -85,5 +94,48 @@ def test_an_outage_is_measured_and_told_with_its_evidence(lab: Lab, start_daemon
         assert 1.0 in served
         assert max(point[series.columns.index("rx_bps")] or 0.0 for point in series.points) > 1000
         assert any(point[series.columns.index("rtt_ms")] for point in series.points)
+
+    with_servers(lab, story)
+
+
+def test_the_bytes_of_a_client_are_those_of_its_connections(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    uplinks, counter = daemon.status().uplinks, ClientCounter()
+    own = {address for uplink in uplinks for address in (uplink.address, uplink.address6) if address}
+    around = Surroundings(own, [LAN_CLIENT[Family.V4].network], {uplink.mark: uplink.name for uplink in uplinks})
+
+    def look() -> dict[str, Bytes]:
+        with lab.router.entered():
+            return counter.look(conntrack.flows(MASK), around, 0.0)
+
+    async def story() -> None:
+        client = str(LAN_CLIENT[Family.V4].ip)
+        look()
+        with closing(await open_connections(lab, 6, SERVERS[Family.V4][0])) as opened:
+            first = look()
+            await asyncio.gather(*(connection.ask("x" * 5000) for connection in opened.connections))
+            more = look()
+            seen = rows_of(daemon.client.ask(calls.FLOWS, Words(words={"client": client})))
+            assert first[client].rx + more[client].rx == sum(flow.bytes_down or 0 for flow in seen)
+            assert first[client].tx + more[client].tx == sum(flow.bytes_up or 0 for flow in seen)
+            assert more[client].tx > 6 * 5000
+            assert {*more} <= {client, THIS_MACHINE}
+            assert sum(counter.connections.values()) >= 6
+        assert client not in look() or look().get(client, Bytes(0, 0)).tx < 6 * 5000
+
+    with_servers(lab, story)
+
+
+def test_a_report_is_printed_from_a_running_daemon(lab: Lab, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(lab, configuration(lab.topology, (1, 1, 1)))
+    name = lab.topology.uplink(1).name
+
+    async def story() -> None:
+        await until(lambda: volume(daemon, name)[0] > 0)
+        for words in ([], ["--format", "csv"], ["--format", "html"], ["--json"], ["--uplink", name]):
+            done = await asyncio.to_thread(polywan, daemon, "report", *words)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert name in done.stdout
+        assert "available 100.000 %" in done.stdout
 
     with_servers(lab, story)

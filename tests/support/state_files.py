@@ -13,6 +13,8 @@ from polywan.api.codec import decode
 from polywan.api.events import LinkEvent
 from polywan.core.journal.changes import Standing
 from polywan.core.journal.ends import Ends
+from polywan.core.measurements.points import Point
+from polywan.core.measurements.volumes import UplinkBytes
 from polywan.core.net import Family
 from polywan.core.policy.uplink_state import UplinkState
 from polywan.core.quota.counting import Seen
@@ -25,6 +27,7 @@ from polywan.core.trial.texts import digest_of_all
 from polywan.daemon import store
 from polywan.daemon.history import History
 from polywan.daemon.journal import Journal
+from polywan.daemon.measurements.store import Batch, Store
 from polywan.daemon.tasks.quotas import QuotaKeeper
 from polywan.web.token_files import changing
 from polywan.web.tokens import Token, digest_of
@@ -53,6 +56,15 @@ HISTORY: Final = (
 TOKENS: Final = (
     Token(name="phone", digest=digest_of("pw_phone"), scope="read", created=1_795_852_800.0, expires=None),
     Token(name="laptop", digest=digest_of("pw_laptop"), scope="act", created=1_795_852_800.5, expires=1_803_628_800.5),
+)
+
+
+MEASURED: Final = Batch(
+    seconds={1_795_852_800: {"fibre": Point(rx=1000, tx=100, rx_max=1000, tx_max=100, known=1, up=1)}},
+    volumes={(1_795_849_200, "fibre"): UplinkBytes(1000, 100, 10)},
+    clients={"2026-11": {"192.0.2.7": Bytes(900, 90)}},
+    boot="boot",
+    devices={"wan1": Counters(5, 1000, 100)},
 )
 
 
@@ -105,6 +117,9 @@ def main() -> None:
     QuotaKeeper(folder)._write(QUOTAS)
     with changing(folder, None) as tokens:
         tokens.extend(TOKENS)
+    measurements = Store(folder)
+    measurements.write(MEASURED)
+    measurements.close()
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class Measurer:
         self._points: dict[int, dict[str, Point]] = {}
         self._watch: ClientWatch | None = None
         self._renamings: list[Names] = []
-        self._resumed = False
+        self._sampled = self._resumed = False
         self._writing: asyncio.Future[None] | None = None
         self.moved: dict[str, UplinkBytes] = {}
         self.problem = ""
@@ -118,6 +118,7 @@ class Measurer:
         known = self._daemon.state.known if self._daemon else None
         if known is None or known.config is None or known.observed is None:
             return
+        self._sampled = True
         moved = self._count(known.config, sample)
         self._measure(known.config.uplinks, moved)
 
@@ -211,7 +212,7 @@ class Measurer:
             self._writing = None
 
     async def _write(self) -> None:
-        if not self._counts.last:
+        if not self._sampled:
             return
         if not self._resumed:
             stored = await self._done(self._store.devices)

@@ -50,7 +50,7 @@ def read(database: sqlite3.Connection, since: float, until: float) -> dict[str, 
 def first_hour(database: sqlite3.Connection) -> int | None:
     """Return the first hour of all; None without one."""
     (first,) = database.execute("SELECT min(hour) FROM hours").fetchone()
-    return None if first is None else int(first)
+    return first if isinstance(first, int) else None
 
 
 def set_devices(database: sqlite3.Connection, boot: str, devices: Mapping[str, Counters | None]) -> None:
