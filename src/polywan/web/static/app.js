@@ -12,6 +12,7 @@ import { Beats } from "./beats.js";
 import { CardActions, Tools, sections } from "./sections.js";
 
 const THEMES = ["auto", "light", "dark"];
+const LATEST = 1000; // milliseconds after which the rest is drawn without a daemon that answers, too
 const KEYS = { "?": "help", d: "theme", h: "private", j: "next", k: "previous", t: "top" };
 
 const remembered = (key) => localStorage.getItem(`polywan.${key}`);
@@ -98,15 +99,20 @@ function Help({ t }) {
 function Page({ t, fmt }) {
   const { theme: shown, status, stale } = useStore(store, "theme", "private", "stale");
   const parts = { store, api, t, fmt };
+  const [whole, setWhole] = useState(false);
+  useEffect(() => {
+    // The live part is on the screen before anything below it is asked for or drawn.
+    const timer = setTimeout(() => requestAnimationFrame(() => setTimeout(setWhole, 0, true)), status ? 0 : LATEST);
+    return () => clearTimeout(timer);
+  }, [Boolean(status)]);
   return html`
     <a class="skip" href="#content" onClick=${(event) => { event.preventDefault(); settings.top(); }}>${t("skip")}</a>
     <${Header} ...${parts} settings=${{ ...settings, theme: shown, language }} Tools=${Tools} />
     <main id="content" tabindex="-1" class=${stale && status ? "is-stale" : ""}>
       <${Topology} ...${parts} />
       <${Cards} ...${parts} CardActions=${CardActions} />
-      <${Charts} ...${parts} theme=${shown} />
-      <${Beats} ...${parts} />
-      ${sections.map(({ id, title, component }) => html`
+      ${whole ? html`<${Charts} ...${parts} theme=${shown} /><${Beats} ...${parts} />` : null}
+      ${whole && sections.map(({ id, title, component }) => html`
         <section class="card section" id=${id} key=${id} tabindex="-1" aria-label=${t(title)}>
           <h2>${t(title)}</h2><${component} ...${parts} /></section>`)}
     </main>

@@ -1,9 +1,10 @@
 // Throughput, round trips and loss over time, with one cursor. The window slides; what is not known is a gap.
-import { html, useEffect, useRef, useState, useStore } from "./ui.js";
+import { html, useEffect, useRef, useState, useStore, useVisible } from "./ui.js";
 import { hidden, lines, mixed, seriesOf } from "./measured.js";
 
 const RANGES = { "10min": 600, "1h": 3600, "24h": 86400, "30d": 30 * 86400 };
 const POINTS = 600;
+const SPARSE = 60; // samples; with fewer, those before are taken from the measurements
 const REFRESH = 10; // seconds between two requests, at least
 
 export function Charts({ store, api, t, fmt, theme }) {
@@ -11,6 +12,9 @@ export function Charts({ store, api, t, fmt, theme }) {
   const [range, setRange] = useState("10min");
   const [answer, setAnswer] = useState({ step_s: 1, series: [], problem: "" });
   const [at, setAt] = useState(null);
+  const place = useRef(null);
+  const drawn = useRef(null);
+  const visible = useVisible(place);
   const seconds = RANGES[range];
 
   useEffect(() => {
@@ -20,7 +24,9 @@ export function Charts({ store, api, t, fmt, theme }) {
       const since = new Date(Date.now() - seconds * 1000).toISOString();
       try {
         const found = await api.get("/v1/measurements", { since, points: POINTS });
-        if (current) setAnswer(found);
+        if (!current) return;
+        if (store.state.samples.length < SPARSE) store.take("past", found);
+        setAnswer(found);
       } catch (error) {
         if (current) setAnswer({ step_s: Math.max(1, Math.round(seconds / POINTS)), series: [], problem: error.message });
       }
@@ -35,10 +41,13 @@ export function Charts({ store, api, t, fmt, theme }) {
 
   if (!status) return null;
   const now = samples.length ? samples[samples.length - 1].at / 1000 : Date.now() / 1000;
-  const data = seriesOf(status.uplinks.map((uplink) => uplink.name), answer, samples, now, seconds);
+  if (visible || !drawn.current) {
+    drawn.current = seriesOf(status.uplinks.map((uplink) => uplink.name), answer, samples, now, seconds);
+  }
+  const data = drawn.current;
   const shown = at === null || at >= data.times.length ? data.times.length - 1 : at;
   return html`
-    <section class="card charts" id="charts" tabindex="-1" aria-label=${t("charts.title")}>
+    <section class="card charts" id="charts" tabindex="-1" ref=${place} aria-label=${t("charts.title")}>
       <div class="title"><h2>${t("charts.title")}</h2>
         <div class="choice" role="group" aria-label=${t("charts.range")}>
           ${Object.keys(RANGES).map((name) => html`<button class="button" aria-pressed=${name === range ? "true" : "false"}

@@ -39,7 +39,7 @@ export function createStore() {
       const { samples } = store.state;
       return { share_seen: null, ...uplink, ...samples[samples.length - 1]?.uplinks[uplink.name] };
     },
-    // Takes in an event of the stream.
+    // Takes in an event of the stream, or as "past" measurements of what came before the first sample.
     take(name, data) {
       const { status, samples, entries } = store.state;
       if (name === "snapshot") store.set({ status: data, ...fresh() });
@@ -48,7 +48,8 @@ export function createStore() {
         const at = Date.parse(data.time);
         const kept = samples.filter((sample) => sample.at > at - KEPT * 1000 && sample.at < at);
         store.set({ samples: [...kept, { at, uplinks: data.uplinks }], ...fresh() });
-      } else if (name === "entry") store.set({ entries: [...entries, data].slice(-MOST_ENTRIES) });
+      } else if (name === "past") store.set({ samples: [...earlier(data, samples[0]?.at ?? Date.now()), ...samples] });
+      else if (name === "entry") store.set({ entries: [...entries, data].slice(-MOST_ENTRIES) });
     },
   };
   function tell() {
@@ -57,6 +58,21 @@ export function createStore() {
     for (const entry of [...subscribers]) if (entry.keys.some((key) => keys.has(key))) entry.call();
   }
   return store;
+}
+
+// Measurements of every second as samples, so that what is drawn of them begins before the page was opened.
+function earlier({ step_s: step, series }, before) {
+  const found = new Map();
+  for (const { uplink, columns, points } of step === 1 ? series : []) {
+    const time = columns.indexOf("time");
+    for (const point of points) {
+      const at = point[time] * 1000;
+      if (at > before - 1000 || point.every((value, column) => column === time || value === null)) continue;
+      if (!found.has(at)) found.set(at, { at, uplinks: {} });
+      found.get(at).uplinks[uplink] = Object.fromEntries(columns.map((column, n) => [column, point[n]]));
+    }
+  }
+  return [...found.values()].sort((a, b) => a.at - b.at);
 }
 
 const fresh = () => ({ heard: Date.now(), stale: null, retry: null, refusal: null });

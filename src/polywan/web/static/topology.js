@@ -13,10 +13,16 @@ const thickness = (rate) => 1.5 + 1.3 * Math.log10(1 + (rate || 0) / 1e5);
 const speed = (rate) => Math.min(4, 1 + Math.floor(Math.log10(1 + rate / 1e5)));
 
 let pen;
+const widths = new Map();
 function widthOf(text, font) {
+  const key = font + text;
+  if (widths.has(key)) return widths.get(key);
+  if (widths.size > 5000) widths.clear();
   pen ??= document.createElement("canvas").getContext("2d");
   pen.font = font;
-  return pen.measureText(text).width;
+  const { width } = pen.measureText(text);
+  widths.set(key, width);
+  return width;
 }
 
 function cut(text, width, font) {

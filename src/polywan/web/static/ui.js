@@ -81,6 +81,18 @@ export function useEvery(milliseconds) {
   }, [milliseconds]);
 }
 
+// Whether a part is on the screen, or nearly: what nobody sees need not be computed every second.
+export function useVisible(place) {
+  const [visible, setVisible] = useState(false);
+  useEffect(() => {
+    if (!place.current) return undefined;
+    const observer = new IntersectionObserver(([entry]) => setVisible(entry.isIntersecting), { rootMargin: "200px" });
+    observer.observe(place.current);
+    return () => observer.disconnect();
+  }, [place.current]);
+  return visible;
+}
+
 // A dialog over the page: Escape, the button and a click beside it close it; the browser gives the focus back.
 export function Dialog({ open, onClose, title, close, children }) {
   const place = useRef(null);
