@@ -33,7 +33,7 @@ export function Events({ store, api, t, fmt }) {
     ${answer?.problem && html`<p class="s-warning">${t("events.incomplete")} <span lang="en">${answer.problem}</span></p>`}
     ${answer?.more && html`<p class="s-warning">${t("events.more")}</p>`}
     ${answer && !listed.length && html`<p class="s-none">${t("events.none")}</p>`}
-    <ol class="s-list" aria-label=${t("events.title")}>
+    <ol class="s-list" tabindex="0" aria-label=${t("events.title")}>
       ${listed.map((entry) => html`<${Entry} key=${entry.id} entry=${entry} t=${t} fmt=${fmt} />`)}
     </ol>
   </div>`;

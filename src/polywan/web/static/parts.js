@@ -1,21 +1,16 @@
 // What several sections are made of: answers that are asked for again, dialogs, refusals, bars.
-import { html, useEffect, useRef, useState } from "./ui.js";
+import { html, useEffect, useRef, useState, useVisible } from "./ui.js";
 
 // Is this element on the screen, and the page in front? What nobody sees asks the daemon nothing.
 export function useSeen(box) {
-  const [near, setNear] = useState(false);
+  const visible = useVisible(box);
   const [front, setFront] = useState(!document.hidden);
   useEffect(() => {
     const turned = () => setFront(!document.hidden);
-    const watch = new IntersectionObserver((found) => setNear(found.at(-1).isIntersecting), { rootMargin: "200px" });
-    watch.observe(box.current);
     document.addEventListener("visibilitychange", turned);
-    return () => {
-      watch.disconnect();
-      document.removeEventListener("visibilitychange", turned);
-    };
+    return () => document.removeEventListener("visibilitychange", turned);
   }, []);
-  return near && front;
+  return visible && front;
 }
 
 // Ask while `on`, again every `seconds` (0: once), and at once when one of `about` changes.

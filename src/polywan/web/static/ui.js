@@ -1,6 +1,6 @@
 // What every part of the page is made with: preact, its hooks, and templates.
 import { h } from "./vendor/preact.js";
-import { useEffect, useRef, useState } from "./vendor/hooks.js";
+import { useEffect, useLayoutEffect, useRef, useState } from "./vendor/hooks.js";
 
 export { h, render, Fragment, createRef } from "./vendor/preact.js";
 export { useEffect, useLayoutEffect, useMemo, useRef, useState, useCallback } from "./vendor/hooks.js";
@@ -65,10 +65,11 @@ function build(node, values) {
   return h(filled(node.tag, values), props, ...node.kids.map((kid) => build(kid, values)));
 }
 
-// The state of the store; the component is drawn anew when one of these keys changes.
+// The state of the store; the component is drawn anew when one of these keys changes. It subscribes before anything
+// else can happen: what came after the drawing and before it would be missed.
 export function useStore(store, ...keys) {
   const [, again] = useState(0);
-  useEffect(() => store.subscribe(keys, () => again((n) => n + 1)), [store, keys.join()]);
+  useLayoutEffect(() => store.subscribe(keys, () => again((n) => n + 1)), [store, keys.join()]);
   return store.state;
 }
 
