@@ -21,7 +21,7 @@ from support.netns import polywan, until, with_servers
 if TYPE_CHECKING:
     from support.netns import StartDaemon, WaitFor
 
-KEYS = ("up", "down", "degraded", "recovered", "disabled", "address", "all_down", "any_up")
+KEYS = ("up", "down", "degraded", "recovered", "disabled", "address", "all_down", "any_up", "quota")
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hooks"

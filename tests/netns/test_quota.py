@@ -7,6 +7,7 @@ import json
 import socket
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,9 +68,11 @@ async def chosen(lab: Lab, count: int, family: Family) -> Counter[int]:
 
 
 def test_bytes_lower_the_share_then_leave_the_uplink_to_stand_by_and_move_no_open_connection(
-    lab: Lab, start_daemon: StartDaemon
+    lab: Lab, start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
-    daemon = start_daemon(lab, limited(lab, 'monthly = "4MB"\nsoft = "2MB"'))
+    calls = tmp_path / "calls"
+    hook = f'[hooks]\nquota = ["/bin/sh", "-c", "echo $HOOK $UPLINK $REASON >> {calls}"]\n'
+    daemon = start_daemon(lab, limited(lab, 'monthly = "4MB"\nsoft = "2MB"', more=hook))
 
     async def story() -> None:
         opened = await open_connections(lab, 3, SERVERS[Family.V4][0])
@@ -92,6 +95,9 @@ def test_bytes_lower_the_share_then_leave_the_uplink_to_stand_by_and_move_no_ope
             "quota: isp1 standing by" in polywan(daemon, "why", "192.168.15.10", f"{SERVERS[Family.V4][0]}:80").stdout
         )
         assert [line.text for line in daemon.log if "quota.hard: isp1: " in line.text]
+        await until(lambda: calls.exists() and len(calls.read_text().splitlines()) == 2)
+        assert all(line.startswith("quota isp1 ") for line in calls.read_text().splitlines())
+        assert polywan(daemon, "events").stdout.count("isp1  quota: ") == 2
         # What the provider says puts it back at once.
         done = polywan(daemon, "quota", "isp1", "--reading", "1MB", "--json")
         assert json.loads(done.stdout)["quota"]["state"] == "within"

@@ -12,7 +12,8 @@ class LinkEvent(Document):
         id: number of the entry; later entries have higher ones.
         time: when it happened, ISO 8601 in UTC, by the clock of that moment.
         uplink: name in the file; `interface`: its device.
-        event: "state", "address" (or gateway), "renamed", "removed", or "found" by a new daemon or in a new file.
+        event: "state", "address" (or gateway), "renamed", "removed", "quota" (one of its limits), or "found" by a new
+            daemon or in a new file.
         state, previous_state: as in `polywan status`; null for an uplink that is not in the file.
         ipv4, ipv6, previous_ipv4, previous_ipv6: whether that family works, "up" or "down".
         reason: why, with the evidence; for people.

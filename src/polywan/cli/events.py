@@ -102,7 +102,7 @@ def text(event: LinkEvent, width: int) -> str:
 
 
 def _what(event: LinkEvent) -> str:
-    if event.event in ("address", "renamed", "removed"):
+    if event.event in ("address", "renamed", "removed", "quota"):
         return event.event
     if event.event == "found":
         before = f", was {event.previous_state}" if event.previous_state not in (None, event.state) else ""

@@ -49,6 +49,11 @@ class Hooks(Model):
     any_up: Command | None = Field(
         default=None, description="Called when one uplink serves again after none did. Default: none."
     )
+    quota: Command | None = Field(
+        default=None,
+        description="Called when a limit of an uplink's quota is passed, and when it is within its limits again; "
+        "REASON has the numbers. Default: none.",
+    )
     timeout: Annotated[Seconds, Duration(1, 600)] = Field(
         default=30.0,
         description="Time that one call may take; then it and its process group are killed. Default "

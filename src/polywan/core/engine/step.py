@@ -33,6 +33,7 @@ from polywan.core.health.bad_targets import BadTargets
 from polywan.core.health.layers import CheckResult
 from polywan.core.health.probes import ProbeResult
 from polywan.core.health.rounds import Health, ProbeState
+from polywan.core.journal.hooks import of_quota
 from polywan.core.plan.cautions import READ_SETTINGS
 from polywan.core.plan.plan import ApplyReport
 from polywan.core.policy import totals
@@ -40,7 +41,7 @@ from polywan.core.quota import ledger
 from polywan.core.routing.sysctls import ALL_RP_FILTER, EVENTS, build_sysctls
 from polywan.core.shaping.shapers import kinds_of
 from polywan.core.state import outages, refusals, relevance, rerouting
-from polywan.core.state.effects import Effect, Level, Log, SaveMemory
+from polywan.core.state.effects import Effect, Level, Log, Record, SaveMemory
 from polywan.core.state.events import (
     AddressLost,
     Applied,
@@ -189,10 +190,16 @@ def _take_entry(
         news += entries
         # The read that follows shows it in force.
         state = replace(state, agenda=replace(state.agenda, read_at=now))
-    news += ledger.passed(before, after, quotas)
-    notes = tuple(Log(Level.WARNING if n.warning else Level.INFO, f"quota.{n.topic}", n.text) for n in news)
+    limits = tuple(ledger.passed(before, after, quotas))
+    notes: list[Effect] = [
+        Log(Level.WARNING if n.warning else Level.INFO, f"quota.{n.topic}", f"{n.uplink}: {n.text}")
+        for n in (*news, *limits)
+    ]
+    standings = state.done.standings
+    changes = tuple(of_quota(standings[n.uplink], n.text, now) for n in limits if n.uplink in standings)
+    notes += [Record(changes)] if changes else []
     state = replace(state, known=replace(state.known, quotas=after))
-    return state, notes, after.restrictions != before.restrictions
+    return state, tuple(notes), after.restrictions != before.restrictions
 
 
 def _take_kernel(state: State, event: KernelEvent, now: float) -> tuple[State, tuple[Effect, ...], bool]:

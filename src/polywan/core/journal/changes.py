@@ -19,13 +19,17 @@ from polywan.core.policy.uplink_state import UplinkState
 
 
 class What(StrEnum):
-    """Kinds of changes: FOUND is the first that is known of an uplink, or what a new daemon finds."""
+    """Kinds of changes: FOUND is the first that is known of an uplink, or what a new daemon finds.
+
+    QUOTA leaves the uplink as it is: a limit is passed, or not any more.
+    """
 
     FOUND = "found"
     STATE = "state"
     ADDRESS = "address"
     RENAMED = "renamed"
     REMOVED = "removed"
+    QUOTA = "quota"
 
 
 @dataclass(frozen=True, kw_only=True)

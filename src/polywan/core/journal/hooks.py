@@ -11,6 +11,7 @@ from polywan.core.policy.uplink_state import OUT, SERVING, UplinkState
 
 ALL_DOWN: Final = "all_down"
 ANY_UP: Final = "any_up"
+QUOTA_HOOK: Final = "quota"
 
 
 def with_hooks(
@@ -35,6 +36,13 @@ def with_hooks(
     elif serves and before and not served:
         _add(named, [i for i, change in enumerate(named) if _serves(change.after)][:1], ANY_UP)
     return tuple(named)
+
+
+def of_quota(standing: Standing, reason: str, now: float) -> Change:
+    """Return the change of an uplink whose quota has come to another level, at a monotonic time."""
+    return Change(
+        what=What.QUOTA, at=now, before=standing, after=standing, reason=reason, lasted=None, hooks=(QUOTA_HOOK,)
+    )
 
 
 def _own(change: Change, lost: Collection[str] | None) -> list[str]:

@@ -41,9 +41,10 @@ class Topic(StrEnum):
 
 
 class News(NamedTuple):
-    """Something for the log."""
+    """Something about an uplink, for the log; limits also for the journal."""
 
     topic: Topic
+    uplink: str
     text: str
 
     @property
@@ -63,7 +64,8 @@ def applied(known: Quotas, config: Resolved) -> Quotas:
     ours = {name: usage for name, usage in known.usages.items() if name in quotas}
     others = [(name, usage) for name, usage in known.usages.items() if name not in quotas]
     usages = {**dict(others[-MOST_USAGES:]), **ours}
-    logged = {name: each for name, each in known.logged.items() if name in quotas}
+    # What a daemon before has reported is no news at a start.
+    logged = {name: known.logged.get(name, level(usage, quotas[name])) for name, usage in ours.items()}
     return Quotas(usages=usages, restrictions=restrictions(quotas, usages), logged=logged)
 
 
@@ -96,13 +98,13 @@ def entered(
         return known, ()
     usage, news = followed(known.usages.get(name), quota, unix, zone), []
     if reading is not None:
-        text = f"{name}: the provider says {size(reading)} used; polywan has counted {size(usage.used)}"
+        text = f"the provider says {size(reading)} used; polywan has counted {size(usage.used)}"
         usage = read(usage, quota, reading, unix, zone)
-        news.append(News(Topic.READING, text))
+        news.append(News(Topic.READING, name, text))
     if bought is not None:
         usage = refilled(usage, quota, bought, unix)
-        text = f"{name}: {size(bought)} bought: {brief(usage, quota)}"
-        news.append(News(Topic.BOUGHT, text))
+        text = f"{size(bought)} bought: {brief(usage, quota)}"
+        news.append(News(Topic.BOUGHT, name, text))
     return _with(known, quotas, {name: usage}), tuple(news)
 
 
@@ -110,8 +112,7 @@ def passed(before: Quotas, after: Quotas, quotas: Mapping[str, Quota]) -> Iterat
     """Yield what the log is logged of limits that are passed now, or not any more."""
     for name, now in after.logged.items():
         if now is not before.logged.get(name, Level.WITHIN):
-            text = f"{name}: {brief(after.usages[name], quotas[name])}"
-            yield News(Topic(now), text)
+            yield News(Topic(now), name, brief(after.usages[name], quotas[name]))
 
 
 def save_due(saved: Quotas, known: Quotas, since: float) -> bool:

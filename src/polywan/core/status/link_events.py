@@ -23,7 +23,7 @@ MOST_REASON: Final = 500
 
 def spans_of(change: Change) -> tuple[str, tuple[str, ...]]:
     """Return the span that a change ends, and all those that begin with it."""
-    if change.what is What.RENAMED:
+    if change.what in (What.RENAMED, What.QUOTA):
         return "", ()
     since, ends_since = (change.after.since, change.after.ends_since) if change.after else (change.at, change.at)
     begun = {STATE_SPAN: since, ENDS_SPAN: ends_since}

@@ -23,7 +23,7 @@ def test_a_hook_is_a_path_or_a_program_with_arguments() -> None:
 
 def test_a_file_without_hooks_has_none() -> None:
     found = load_text(UPLINK.replace("[hooks]\n", "")).hooks
-    assert [found.command(key) for key in Hooks.model_fields if key != "timeout"] == [None] * 8
+    assert [found.command(key) for key in Hooks.model_fields if key != "timeout"] == [None] * 9
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,17 @@ def test_a_limit_is_news_once() -> None:
     first, second = look(NO_QUOTAS, 0), look(look(NO_QUOTAS, 0), 46)
     (news,) = passed(first, second, QUOTAS)
     assert (news.topic, news.warning) == (Topic.SOFT, True)
-    assert news.text.startswith("u1: 46.0 GB of 50.0 GB used (92 %) until 2026-12-01; the soft limit of 45.0 GB is pas")
+    assert (news.uplink, news.text[:8]) == ("u1", "46.0 GB ")
+    assert news.text.startswith("46.0 GB of 50.0 GB used (92 %) until 2026-12-01; the soft limit of 45.0 GB is pas")
     assert [*passed(second, look(second, 47), QUOTAS)] == []
 
 
-def test_a_new_daemon_reports_a_limit_that_is_passed_already() -> None:
-    kept = Quotas(usages=look(look(NO_QUOTAS, 0), 51).usages)
+def test_a_new_daemon_reports_what_has_changed_since_the_one_before() -> None:
+    known = config(1)
+    limited = known.uplinks["u1"].model_copy(update={"quota": QUOTAS["u1"]})
+    file = resolve(known.model_copy(update={"uplinks": {"u1": limited}}), {})
+    kept = applied(Quotas(usages=look(look(NO_QUOTAS, 0), 46).usages), file)
+    assert [*passed(kept, look(kept, 47), QUOTAS)] == []
     assert [news.topic for news in passed(kept, look(kept, 51), QUOTAS)] == [Topic.HARD]
 
 
@@ -52,7 +57,7 @@ def test_an_entry_for_an_uplink_without_a_quota_changes_nothing() -> None:
 def test_a_reading_before_anything_was_counted_is_taken() -> None:
     known, news = entered(NO_QUOTAS, QUOTAS, "u1", (46 * GB, None), NOW, UTC)
     assert known.restrictions == {"u1": "less"}
-    assert news == (News(Topic.READING, "u1: the provider says 46.0 GB used; polywan has counted 0 B"),)
+    assert news == (News(Topic.READING, "u1", "the provider says 46.0 GB used; polywan has counted 0 B"),)
 
 
 def test_a_reading_and_what_was_bought_may_be_entered_together() -> None:
