@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 STATIC: Final = Path(__file__).parent / "static"
 
-PAGE: Final = "index.html"
+PAGE_FILE: Final = "index.html"
 
 TYPES: Final[Mapping[str, str]] = {
     ".html": "text/html; charset=utf-8",
@@ -71,13 +71,13 @@ class Assets:
         for name, content in found.items():
             whole.update(f"{name}\0{len(content)}\0".encode() + content)
         self.version = f"~{whole.hexdigest()[:20]}"
-        if PAGE in found:
-            found[PAGE] = found[PAGE].replace(b'="/static/', f'="/static/{self.version}/'.encode())
+        if PAGE_FILE in found:
+            found[PAGE_FILE] = found[PAGE_FILE].replace(b'="/static/', f'="/static/{self.version}/'.encode())
         self._files = {name: _asset(name, content) for name, content in found.items()}
 
     async def page(self, request: Request) -> Response:
         """Return the page."""
-        return self._answer(request, PAGE, _ASK_AGAIN)
+        return self._answer(request, PAGE_FILE, _ASK_AGAIN)
 
     async def file(self, request: Request) -> Response:
         """Return one of the files."""

@@ -33,7 +33,7 @@ MOST_STREAMS: Final = 100
 LARGEST_DOCUMENT: Final = 16 << 20
 """Bytes; the status of 254 uplinks has 1 MB."""
 
-ANSWER_TIMEOUT: Final = 75.0
+REPLY_TIMEOUT: Final = 75.0
 """Seconds that the daemon may say nothing: a client of `events` may have it wait for 60 s."""
 
 _CONNECT_TIMEOUT: Final = 5.0
@@ -208,7 +208,7 @@ class _Exchange:
         self._writer.write(b"".join(self._http.send(event) or b"" for event in said))
         # A daemon that has too many connections answers before it is asked, and closes.
         with suppress(ConnectionError):
-            async with _within(ANSWER_TIMEOUT):
+            async with _within(REPLY_TIMEOUT):
                 await self._writer.drain()
         while True:
             event = await self._next()
@@ -228,6 +228,6 @@ class _Exchange:
 
     async def _next(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
-            async with _within(ANSWER_TIMEOUT):
+            async with _within(REPLY_TIMEOUT):
                 self._http.receive_data(await self._reader.read(_AT_ONCE))
         return event

@@ -245,8 +245,8 @@ def test_many_wrong_tokens_of_one_address_are_refused_and_a_right_one_is_taken(b
 
 @pytest.mark.parametrize("how", ["revoked", "expired"])
 def test_a_stream_ends_when_its_token_does(tmp_path: Path, how: str) -> None:
-    field = token(tmp_path, "phone", expires=time.time() + 2 if how == "expired" else None)
     with page(tmp_path, Stream().routes()) as (browser,), browser.connect() as sock:
+        field = token(tmp_path, "phone", expires=time.time() + 4 if how == "expired" else None)
         request = (
             f"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\nAuthorization: {field}\r\nConnection: close\r\n\r\n"
         )
