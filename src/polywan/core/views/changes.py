@@ -35,7 +35,7 @@ _HEAD: Final = ("schema", "version", "since")
 _BESIDE: Final = ("generation", "ready", "drift", "warnings", "notes", "apply_ms", "apply_ops", "config")
 
 
-@lru_cache(64)
+@lru_cache(maxsize=64)
 def _kept(kind: DocumentType) -> tuple[str, ...]:
     return tuple(name for name in kind.__fields__ if name not in MEASURED.get(kind, ()))
 
