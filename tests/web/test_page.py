@@ -184,6 +184,7 @@ def test_no_reader_is_left_out(house: House, visit: Opens, scheme: str, size: tu
     page.goto(house.url)
     page.wait_for_selector(".topology .node")
     page.wait_for_timeout(1200)
+    assert is_within(page, ".topology", size[1])
     screenshot(page, f"{'desk' if size == DESK else 'phone'}-{scheme}", whole=True)
     found = Axe().run(page).response["violations"]
     assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []

@@ -15,6 +15,8 @@ export function Cards({ store, api, t, fmt, CardActions }) {
   const parts = { store, api, t, fmt, CardActions, recent };
   return html`
     <section class="cards ${many ? "rows" : ""}" id="uplinks" aria-label=${t("cards.title")}>
+      ${many ? html`<div class="head muted" aria-hidden="true"><span>${t("charts.uplink")}</span><span></span>
+        <span>↓</span><span>↑</span><span>${t("cards.rtt")}</span><span>${t("cards.new")}</span></div>` : null}
       ${many
         ? order.map(({ index, ...uplink }) => html`<${Row} key=${uplink.name} ...${parts} uplink=${uplink} index=${index} />`)
         : uplinks.map(({ uplink, index }) => html`

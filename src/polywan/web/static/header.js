@@ -3,7 +3,8 @@ import { html, useEffect, useEvery, useRef, useState, useStore } from "./ui.js";
 import { LANGUAGES } from "./i18n.js";
 import { Icon, byUrgency, overall, reasonOf, stateOf, toneOf, wordOf } from "./states.js";
 
-const MOST = 5;
+const MOST = 5; // problems before the rest is only counted
+const FEW = 3; // the same on a phone, where the drawing below is to be seen as well
 
 export function Header({ store, api, t, fmt, settings, Tools }) {
   const { status, stale } = useStore(store, "status", "stale", "private");
@@ -68,7 +69,8 @@ function Problems({ store, t, fmt }) {
   const [all, setAll] = useState(false);
   const found = status ? problemsOf(status, t, fmt) : [];
   if (!found.length) return null;
-  const shown = all || found.length <= MOST ? found : found.slice(0, MOST - 1);
+  const most = matchMedia("(max-width: 639px)").matches ? FEW : MOST;
+  const shown = all || found.length <= most ? found : found.slice(0, most - 1);
   return html`
     <section class="problems" aria-label=${t("problem.title")}>
       <ul>${shown.map(({ tone, text }) => html`<li class="tone-${tone}"><${Icon} tone=${tone} />
