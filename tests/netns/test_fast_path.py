@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from polywan.api import calls
-from polywan.api.flow_rows import FlowRow, rows_of
 from polywan.api.requests import Words
+from polywan.api.views.flow_rows import FlowRow, rows_of
 from polywan.core.net import Family
 from polywan.lab import recipe
 from polywan.lab.daemon import DaemonProcess

@@ -14,8 +14,8 @@ import pytest
 
 from polywan.api import calls
 from polywan.api.affinity import KeptClient
-from polywan.api.flow_rows import FlowRow, rows_of
 from polywan.api.requests import OfPolicy, Words
+from polywan.api.views.flow_rows import FlowRow, rows_of
 from polywan.core.errors import ControlError
 from polywan.core.net import Family
 from polywan.core.world.conntrack import BLUR, stray

@@ -8,8 +8,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from polywan.api import calls
-from polywan.api.flow_rows import rows_of
 from polywan.api.requests import OfIncidents, OfMeasurements, OfMonth, OfSpan, Words
+from polywan.api.views.flow_rows import rows_of
 from polywan.api.views.measurements import Beat
 from polywan.core.measurements.clients import THIS_MACHINE, ClientCounter, Surroundings
 from polywan.core.net import Family

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from polywan.api.calls import CALLS, STREAMS
 from polywan.api.codec import Doc, DocumentError, decode, encode
 from polywan.api.document import Document
-from polywan.api.flow_rows import FlowRow, rows_of
 from polywan.api.flows import Flows
 from polywan.api.status import Status
+from polywan.api.views.flow_rows import FlowRow, rows_of
 from support.documents import outage, policy, status, uplink
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)

@@ -12,7 +12,7 @@ from polywan.api.codec import decode, encode
 from polywan.api.document import Document
 from polywan.api.status import FamilyStatus, LayerStatus, Status, UplinkStatus
 from polywan.api.views.stream import Change, StreamSample, UplinkSample
-from polywan.core.views.changes import MEASURED, SAMPLED, change, changed, lasting, sampled
+from polywan.core.views.changes import SAMPLED, VOLATILE, change, changed, lasting, sampled
 from support.documents import family, policy, status, uplink
 
 TIME = "2026-11-30T12:00:00.000+00:00"
@@ -107,9 +107,9 @@ def test_what_is_the_same_is_no_change(document: Status) -> None:
 @given(statuses(), st.data())
 def test_what_is_measured_alone_is_no_change(document: Status, data: st.DataObject) -> None:
     def measured_anew(one: UplinkStatus) -> UplinkStatus:
-        kept: dict[str, Any] = {n: getattr(one, n) for n in UplinkStatus.__fields__ if n not in MEASURED[UplinkStatus]}
+        kept: dict[str, Any] = {n: getattr(one, n) for n in UplinkStatus.__fields__ if n not in VOLATILE[UplinkStatus]}
         other = data.draw(uplinks(one.name))
-        return UplinkStatus(**{**{n: getattr(other, n) for n in MEASURED[UplinkStatus]}, **kept})
+        return UplinkStatus(**{**{n: getattr(other, n) for n in VOLATILE[UplinkStatus]}, **kept})
 
     kept = {n: getattr(document, n) for n in Status.__fields__}
     after = Status(**{**kept, "uplinks": tuple(map(measured_anew, document.uplinks))})
@@ -126,5 +126,5 @@ def test_only_uplinks_that_changed_are_sent() -> None:
 
 
 def test_the_measured_keys_are_keys() -> None:
-    assert all(kept <= kind.__fields__.keys() for kind, kept in MEASURED.items())
-    assert FamilyStatus in MEASURED
+    assert all(kept <= kind.__fields__.keys() for kind, kept in VOLATILE.items())
+    assert FamilyStatus in VOLATILE

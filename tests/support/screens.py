@@ -10,8 +10,8 @@ from typing import Any
 
 from polywan.api.codec import decode
 from polywan.api.events import LinkEvent
-from polywan.api.flow_rows import FlowRow
 from polywan.api.status import Status, UplinkStatus
+from polywan.api.views.flow_rows import FlowRow
 from polywan.api.views.stream import StreamSample, UplinkSample
 from polywan.top.display import Display
 from polywan.top.lines import painted

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no types
 from playwright.sync_api import Locator, Page, Route, expect
 
-from polywan.api.flow_rows import FlowRow
+from polywan.api.views.flow_rows import FlowRow
 from support.browsing import DESK, PHONE, House, Visit, screenshot, streaming
 from support.documents import status, uplink
 from support.web import token as token_of

@@ -16,9 +16,9 @@ import click
 
 from polywan.api import calls
 from polywan.api.codec import DocumentError, encode
-from polywan.api.flow_rows import FlowRow, rows_of
 from polywan.api.flows import Flows, Total
 from polywan.api.requests import Words
+from polywan.api.views.flow_rows import FlowRow, rows_of
 from polywan.cli import options
 from polywan.cli.units import duration, size
 from polywan.client import Client, Parts, senseless

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
-from polywan.cli.report_text import MOST_LISTED, Month, cut, moment, percent, times, worst
+from polywan.cli.report_text import MOST_IN_REPORT, Month, cut, moment, percent, times, worst
 from polywan.cli.units import size
 from polywan.core.measurements.report import Day, UplinkReport
 from polywan.core.words import counted, lasted
@@ -143,10 +143,10 @@ def _outages(one: UplinkReport, most: int) -> Iterator[str]:
 
 def _clients(month: Month) -> Iterator[str]:
     yield '<section><h2>Clients with most bytes</h2><div class="clients">'
-    for client in month.clients[:MOST_LISTED]:
+    for client in month.clients[:MOST_IN_REPORT]:
         moved = f"{size(client.rx_bytes)} received, {size(client.tx_bytes)} sent"
         yield f"<dl><dt>{escape(client.client)}</dt><dd>{escape(moved)}</dd></dl>"
     yield "</div>"
-    if (more := len(month.clients) - MOST_LISTED) > 0:
+    if (more := len(month.clients) - MOST_IN_REPORT) > 0:
         yield f'<p class="more">and {counted(more, "client")} with less</p>'
     yield "</section>"

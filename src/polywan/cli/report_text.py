@@ -18,7 +18,7 @@ MOST_OUTAGES: Final = 12
 LEAST_OUTAGES: Final = 3
 """Outages that are listed of one uplink; of several, all together as many, so that all is on one page."""
 
-MOST_LISTED: Final = 10
+MOST_IN_REPORT: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +94,10 @@ def _lines(month: Month) -> Iterator[str]:
     if month.clients:
         yield ""
         yield "clients with most bytes"
-        width = max(len(client.client) for client in month.clients[:MOST_LISTED])
-        for client in month.clients[:MOST_LISTED]:
+        width = max(len(client.client) for client in month.clients[:MOST_IN_REPORT])
+        for client in month.clients[:MOST_IN_REPORT]:
             yield f"  {client.client:{width}}  {size(client.rx_bytes)} in, {size(client.tx_bytes)} out"
-        if (more := len(month.clients) - MOST_LISTED) > 0:
+        if (more := len(month.clients) - MOST_IN_REPORT) > 0:
             yield f"  and {more} more"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from polywan.api.flow_rows import FlowRow
+from polywan.api.views.flow_rows import FlowRow
 from polywan.core.net import PROTOCOLS
 from polywan.core.status.flow_list import OTHER, PROBE, flow_query_of
 from polywan.top.view import View

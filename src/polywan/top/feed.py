@@ -12,9 +12,9 @@ from typing import Final
 from polywan.api import calls
 from polywan.api.codec import DocumentError
 from polywan.api.events import LinkEvent
-from polywan.api.flow_rows import FlowRow, rows_of
 from polywan.api.requests import Nothing, OfEvents, Words
 from polywan.api.status import Status
+from polywan.api.views.flow_rows import FlowRow, rows_of
 from polywan.api.views.stream import Change, StreamSample
 from polywan.client import Client
 from polywan.core.errors import ControlError

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from polywan.api.flow_rows import FlowRow
+from polywan.api.views.flow_rows import FlowRow
 from polywan.top.asking import filter_words
 from polywan.top.view import List, Pane, View, next_sort
 

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Final, Literal, TypeAlias, get_args
 
 from polywan.api.events import Events, LinkEvent
-from polywan.api.flow_rows import FlowRow
 from polywan.api.status import Status, UplinkStatus
+from polywan.api.views.flow_rows import FlowRow
 from polywan.api.views.stream import Change, StreamSample
 from polywan.core.status.flow_list import SORT_KEYS, SortKey
 from polywan.core.views.changes import changed, sampled

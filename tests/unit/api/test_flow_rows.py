@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from polywan.api.codec import DocumentError
-from polywan.api.flow_rows import FlowRow, rows_of
 from polywan.api.flows import Cells, Flows
+from polywan.api.views.flow_rows import FlowRow, rows_of
 from polywan.core.world.conntrack import Flow
 
 ROW = FlowRow(

@@ -9,7 +9,7 @@ from budgets import BUDGETS
 from report import judged, summary
 from tracking import FORMS, ORDERS, after, listed, markdown
 
-from polywan.api.flow_rows import FlowRow
+from polywan.api.views.flow_rows import FlowRow
 from polywan.cli import flows as flows_verb
 
 ROW = FlowRow(

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from polywan.api import calls
 from polywan.api.affinity import Affinity
-from polywan.api.flow_rows import FlowRow
 from polywan.api.flows import Flows
+from polywan.api.views.flow_rows import FlowRow
 from polywan.cli import exit_code, group
 from polywan.cli.names import resolved
 from polywan.client import Client

@@ -14,9 +14,9 @@ from polywan.core.metrics.metric import Kind, Metric, Point
 from polywan.core.metrics.policies import POLICIES
 from polywan.core.metrics.probes import PROBES
 from polywan.core.metrics.uplinks import UPLINKS
-from polywan.core.metrics.volumes import QUOTA, SHAPING
+from polywan.core.metrics.volumes import QUOTA_METRICS, SHAPING
 
-METRICS: Final[tuple[Metric, ...]] = (*DAEMON, *UPLINKS, *PROBES, *SHAPING, *QUOTA, *POLICIES)
+METRICS: Final[tuple[Metric, ...]] = (*DAEMON, *UPLINKS, *PROBES, *SHAPING, *QUOTA_METRICS, *POLICIES)
 """All of them, in the order in which they are written."""
 
 

@@ -70,7 +70,7 @@ def _gauge(name: str, text: str, value: Callable[[QuotaStatus], float | None]) -
     return Metric(f"polywan_quota_{name}", Kind.GAUGE, text, UPLINK, _quota(value))
 
 
-QUOTA: Final = (
+QUOTA_METRICS: Final = (
     Metric(
         "polywan_quota_state",
         Kind.STATESET,

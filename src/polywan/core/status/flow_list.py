@@ -10,8 +10,8 @@ from ipaddress import ip_address, ip_network
 from itertools import starmap
 from typing import Final, Literal, TypeAlias, assert_never, get_args
 
-from polywan.api.flow_rows import FlowRow
 from polywan.api.flows import Total
+from polywan.api.views.flow_rows import FlowRow
 from polywan.core.net import PROTOCOLS, IPNetwork
 from polywan.core.world.conntrack import Flow
 

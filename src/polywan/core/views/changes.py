@@ -19,7 +19,7 @@ from polywan.api.views.stream import Change, StreamSample, UplinkSample
 SAMPLED: Final = ("rx_bps", "tx_bps", "rx_bytes", "tx_bytes", "connections", "rtt_ms", "jitter_ms", "loss")
 """What a sample says of an uplink, as its status has it."""
 
-MEASURED: Final[Mapping[DocumentType, frozenset[str]]] = {
+VOLATILE: Final[Mapping[DocumentType, frozenset[str]]] = {
     UplinkStatus: frozenset({*SAMPLED, "late", "queue_ms", "probe_bytes", "probe_bytes_month", "unanswered"}),
     FamilyStatus: frozenset({"rtt_ms", "loss", "targets"}),
     LayerStatus: frozenset({"detail"}),
@@ -37,7 +37,7 @@ _BESIDE: Final = ("generation", "ready", "drift", "warnings", "notes", "apply_ms
 
 @lru_cache(maxsize=64)
 def _kept(kind: DocumentType) -> tuple[str, ...]:
-    return tuple(name for name in kind.__fields__ if name not in MEASURED.get(kind, ()))
+    return tuple(name for name in kind.__fields__ if name not in VOLATILE.get(kind, ()))
 
 
 def lasting(value: Any) -> Any:

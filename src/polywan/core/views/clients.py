@@ -12,7 +12,7 @@ from polywan.core.world.conntrack import Flow
 SCHEMA: Final = 1
 """Version of the document's shape; fields are added, never changed."""
 
-MOST_CLIENTS: Final = 1000
+MOST_LISTED_CLIENTS: Final = 1000
 """Clients of one answer: written in three milliseconds."""
 
 

@@ -19,16 +19,16 @@ from typing import Final
 from polywan.api import calls
 from polywan.api.affinity import Affinity, Forgotten, KeptClient
 from polywan.api.codec import encode
-from polywan.api.flow_rows import FlowRow
 from polywan.api.flows import Flows
 from polywan.api.requests import OfClients, OfPolicy, WhomToForget, Words
 from polywan.api.views.clients import Clients
+from polywan.api.views.flow_rows import FlowRow
 from polywan.config.faults import shown
 from polywan.core.errors import ControlError
 from polywan.core.net import Family, IPNetwork
 from polywan.core.state.state import State
 from polywan.core.status.flow_list import MOST_SORTED, OTHER, PROBE, FlowQuery, Pairs, Totals, flow_query_of, listed
-from polywan.core.views.clients import MOST_CLIENTS, clients
+from polywan.core.views.clients import MOST_LISTED_CLIENTS, clients
 from polywan.core.world.affinity import AffinityEntry
 from polywan.core.world.paths import Path
 from polywan.daemon.api.http import Written
@@ -125,7 +125,7 @@ class Tracking:
             ControlError: the limit makes no sense (400).
             KernelError: the kernel refused.
         """
-        limit = MOST_LISTED if asked.limit is None else whole("limit", asked.limit, MOST_CLIENTS)
+        limit = MOST_LISTED if asked.limit is None else whole("limit", asked.limit, MOST_LISTED_CLIENTS)
         names, mask = self._names(), self._mask()
         async with self._one_at_a_time:
             self._recent.used()

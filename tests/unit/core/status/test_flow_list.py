@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from polywan.api.affinity import Affinity, KeptClient
 from polywan.api.codec import decode
-from polywan.api.flow_rows import FlowRow, rows_of
 from polywan.api.flows import Flows, Total
 from polywan.api.requests import OfPolicy, WhomToForget, Words
+from polywan.api.views.flow_rows import FlowRow, rows_of
 from polywan.cli import affinity as affinity_verb
 from polywan.cli import flows as flows_verb
 from polywan.cli import group
