@@ -133,7 +133,7 @@ def times(total: Day) -> str:
 def worst(one: UplinkReport) -> Iterator[tuple[str, str]]:
     """Yield a title and the worst hours, for each kind of trouble that there was."""
     kinds = (
-        ("hours with most outage", one.darkest, lambda value: lasted(3600 * value)),
+        ("hours with most outage", one.darkest, lasted),
         ("hours with most loss", one.lossiest, loss_of),
         ("slowest hours", one.slowest, milliseconds),
     )

@@ -118,8 +118,13 @@ def test_the_text_says_outages_volume_and_worst_hours() -> None:
     assert "412.7 GB in, 38.0 GB out" in said
     assert "down for 33 s: no carrier" in said
     assert "slowest hours: 01 Nov 09:00 (29.0 ms), 01 Nov 08:00 (28.0 ms)" in said
-    assert "hours with most outage: 01 Nov 00:00 (30 min)" in said
+    assert "hours with most outage: 01 Nov 03:00 (33 s)" in said
     assert "unknown" in said
+
+
+def test_an_outage_over_the_end_of_an_hour_counts_in_both() -> None:
+    found = report("fibre", (), (outage(0, 3600 * 1.5), outage(2, 60.0), outage(4, 60.0, uplink="dsl")), (), (), BEGIN)
+    assert [(hour.start - BEGIN, hour.value) for hour in found.darkest] == [(0, 3600), (3600, 1800), (7200, 60)]
 
 
 def test_many_outages_are_cut_to_the_longest_and_counted() -> None:

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 from polywan.api.views.measurements import Beat, Incident, Series, UplinkVolume
 
+_HOUR: Final = 3600.0
+
 WORST: Final = 3
 """Hours that are listed for each kind of trouble."""
 
@@ -39,8 +41,8 @@ class UplinkReport:
         days: one behind the other, up to today.
         incidents: newest first; those of bad quality too.
         volume: what it moved; None when nothing is known.
-        slowest: hours with the longest mean round trip, milliseconds; `lossiest`: with most loss, 0..1; `darkest`: in
-            which it served least, as the part in which it did not.
+        slowest: hours with the longest mean round trip, milliseconds; `lossiest`: with most loss, 0..1; `darkest`: with
+            most outage, seconds.
     """
 
     name: str
@@ -96,7 +98,7 @@ def report(
         volume=next((one for one in volumes if one.uplink == name), None),
         slowest=_worst(hours, "rtt_ms"),
         lossiest=_worst(hours, "loss"),
-        darkest=tuple(WorstHour(start, 1 - value) for start, value in _ranked(hours, "served", 1) if value < 1),
+        darkest=_darkest(one for one in incidents if one.uplink == name and one.state != "degraded"),
     )
 
 
@@ -109,16 +111,30 @@ def _day(beat: Beat, now: float) -> Day:
 
 
 def _worst(hours: Series | None, column: str) -> tuple[WorstHour, ...]:
-    return tuple(WorstHour(start, value) for start, value in _ranked(hours, column, -1) if value > 0)
-
-
-def _ranked(hours: Series | None, column: str, sign: int) -> list[tuple[float, float]]:
     if hours is None or column not in hours.columns:
-        return []
+        return ()
     place = hours.columns.index(column)
     known = [(row[0], row[place]) for row in hours.points if len(row) > place]
-    pairs = [(start, value) for start, value in known if start is not None and value is not None]
-    return sorted(pairs, key=lambda pair: (sign * pair[1], pair[0]))[:WORST]
+    return _highest((start, value) for start, value in known if start is not None and value is not None)
+
+
+def _darkest(outages: Iterable[Incident]) -> tuple[WorstHour, ...]:
+    """Return the hours with most outage: of an hour that was measured in part, its points know a part only."""
+    seconds: dict[float, float] = {}
+    for outage in outages:
+        at = _unix(outage.since)
+        end = at + outage.seconds
+        while at < end:
+            hour = at - at % _HOUR
+            until = min(end, hour + _HOUR)
+            seconds[hour] = seconds.get(hour, 0.0) + until - at
+            at = until
+    return _highest(seconds.items())
+
+
+def _highest(hours: Iterable[tuple[float, float]]) -> tuple[WorstHour, ...]:
+    ranked = sorted((WorstHour(*hour) for hour in hours if hour[1] > 0), key=lambda hour: (-hour.value, hour.start))
+    return tuple(ranked[:WORST])
 
 
 def _unix(time: str) -> float:
