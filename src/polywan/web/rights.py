@@ -56,7 +56,8 @@ def leave_root() -> None:
     account = page_account()
     if account is None:
         raise NotPermitted(
-            f"the page is not served as root, and there is no user {WEB_USER}: use a user of the group polywan"
+            f"the page is not served as root, and there is no user {WEB_USER}: create it "
+            f"(`useradd --system --groups polywan {WEB_USER}`), or start it as a user of the group polywan"
         )
     try:
         os.initgroups(WEB_USER, account.pw_gid)
