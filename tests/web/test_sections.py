@@ -228,6 +228,7 @@ def test_what_happens_joins_the_events_at_once(house: House, visit: Opens) -> No
     expect(events.locator("li time").first).to_have_attribute("title", re.compile(r"20\d\d"))
     house.lab.restore(2)
     expect(events.locator("li").first).to_contain_text("isp2: down → up", timeout=20_000)
+    events.scroll_into_view_if_needed()
     events.get_by_label("Uplink").select_option("isp1")
     # The reason of another uplink's entry may name it.
     expect(events.locator("li strong", has_text="isp2: ")).to_have_count(0)

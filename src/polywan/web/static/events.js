@@ -14,7 +14,8 @@ export function Events({ store, api, t, fmt }) {
   const [uplink, setUplink] = useState("");
   const [span, setSpan] = useState("");
   const { answer, error } = useAnswer(() => journal(api, uplink, span), seen, REFRESH_S, [uplink, span]);
-  const listed = merged(answer?.events ?? [], (entries ?? []).filter((entry) => !uplink || entry.uplink === uplink));
+  const of = (some) => (some ?? []).filter((entry) => !uplink || entry.uplink === uplink);
+  const listed = merged(of(answer?.events), of(entries));
   const known = [...(status?.uplinks ?? []).map((each) => each.name), ...listed.map((each) => each.uplink), uplink];
   const names = [...new Set(known)].filter(Boolean);
   return html`<div ref=${box} class="s-events">
