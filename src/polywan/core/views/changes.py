@@ -20,6 +20,7 @@ SAMPLED: Final = ("rx_bps", "tx_bps", "rx_bytes", "tx_bytes", "connections", "rt
 """What a sample says of an uplink, as its status has it."""
 
 VOLATILE: Final[Mapping[DocumentType, frozenset[str]]] = {
+    Status: frozenset({"totals"}),
     UplinkStatus: frozenset({*SAMPLED, "late", "queue_ms", "probe_bytes", "probe_bytes_month", "unanswered"}),
     FamilyStatus: frozenset({"rtt_ms", "loss", "targets"}),
     LayerStatus: frozenset({"detail"}),
