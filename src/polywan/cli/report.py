@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,7 @@ from polywan.core.words import printable
 
 FORMATS: Final = {"text": text, "csv": table, "html": page}
 _HOUR: Final = 3600.0
+_MORE: Final = "there were too many outages and times of bad quality to count all; the newest are listed"
 
 
 @click.command(name="report")
@@ -65,7 +66,11 @@ def command(
     if as_json:
         content = json.dumps({key: encode(answer) for key, answer in answers.items()}, indent=2) + "\n"
     else:
-        content = FORMATS[kind](_month(answers, uplink, name, now))
+        found = _month(answers, name, now)
+        content = FORMATS[kind](found)
+        for problem in found.problems if kind == "csv" else ():
+            # A table has no place for it.
+            click.echo(f"not complete: {problem}", err=True)
     if out is None:
         click.echo(content, nl=False)
     else:
@@ -77,30 +82,44 @@ def _asked(
     client: Client, uplink: str | None, month: str, now: float
 ) -> dict[str, Availability | Incidents | Measurements | Volumes]:
     availability = client.ask(calls.AVAILABILITY, OfSpan(span=month))
-    first = min((beats[0].start for beats in availability.uplinks.values() if beats), default="")
-    begin = datetime.fromisoformat(first).timestamp() if first else now - _HOUR
-    end = min(now, (datetime.fromtimestamp(begin).astimezone() + timedelta(days=32)).replace(day=1).timestamp())
+    beats = next((beats for beats in availability.uplinks.values() if beats), ())
+    begin = datetime.fromisoformat(beats[0].start).timestamp() if beats else now - _HOUR
+    # Days of 23 and of 25 hours are among them.
+    end = min(now, begin + sum(beat.seconds for beat in beats)) if beats else now
     if begin >= now:
         raise click.BadParameter(f"{month} has not begun", param_hint="--month")
     since, until = _moment(begin), _moment(end)
-    hours = str(max(1, int((end - begin) // _HOUR)))
+    # Whole hours back from the end, or else the daemon would answer by intervals of another length.
+    hours = max(1, -int((begin - end) // _HOUR))
     return {
-        "availability": availability,
+        "availability": availability if uplink is None else _only(uplink, availability),
         "incidents": client.ask(calls.INCIDENTS, OfIncidents(uplink=uplink, since=since, until=until)),
-        "volumes": client.ask(calls.VOLUMES, OfMonth(month=month)),
+        "volumes": _volumes(uplink, client.ask(calls.VOLUMES, OfMonth(month=month))),
         "measurements": client.ask(
-            calls.MEASURED, OfMeasurements(uplink=uplink, since=since, until=until, points=hours)
+            calls.MEASURED,
+            OfMeasurements(uplink=uplink, since=_moment(int(end) - hours * _HOUR), until=until, points=str(hours)),
         ),
     }
+
+
+def _only(uplink: str, found: Availability) -> Availability:
+    beats = {name: beats for name, beats in found.uplinks.items() if name == uplink}
+    return Availability(schema=found.schema, uplinks=beats)
+
+
+def _volumes(uplink: str | None, found: Volumes) -> Volumes:
+    """Return volumes for a report of one uplink: what goes to its provider tells nothing of others, and no clients."""
+    if uplink is None:
+        return found
+    ours = tuple(volume for volume in found.uplinks if volume.uplink == uplink)
+    return Volumes(schema=found.schema, uplinks=ours, clients=(), problem=found.problem)
 
 
 def _moment(unix: float) -> str:
     return datetime.fromtimestamp(unix).astimezone().isoformat(timespec="seconds")
 
 
-def _month(
-    answers: dict[str, Availability | Incidents | Measurements | Volumes], uplink: str | None, name: str, now: float
-) -> Month:
+def _month(answers: dict[str, Availability | Incidents | Measurements | Volumes], name: str, now: float) -> Month:
     availability, incidents = answers["availability"], answers["incidents"]
     volumes, measured = answers["volumes"], answers["measurements"]
     assert isinstance(availability, Availability)  # noqa: S101 - for mypy: the keys say so
@@ -114,10 +133,11 @@ def _month(
         uplinks=tuple(
             report(one, beats, incidents.incidents, volumes.uplinks, measured.series, now)
             for one, beats in availability.uplinks.items()
-            if uplink in (None, one)
         ),
-        clients=() if uplink else volumes.clients,
-        problems=tuple(dict.fromkeys(filter(None, (measured.problem, volumes.problem)))),
+        clients=volumes.clients,
+        problems=tuple(
+            dict.fromkeys(filter(None, (measured.problem, volumes.problem, _MORE if incidents.more else "")))
+        ),
     )
 
 

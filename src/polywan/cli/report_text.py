@@ -57,7 +57,7 @@ def percent(part: float | None) -> str:
 
 
 def loss_of(part: float) -> str:
-    """Return loss as people read it."""
+    """Return loss, or the part of the known time that was an outage, as people read it."""
     return f"{100 * part:.1f} %"
 
 

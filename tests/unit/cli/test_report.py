@@ -33,6 +33,7 @@ from polywan.cli.report_page import page
 from polywan.cli.report_text import MOST_OUTAGES, Month, percent, table, text
 from polywan.client import Client
 from polywan.core.measurements.report import report
+from polywan.core.measurements.tiers import HOURS, tier_of
 
 BEGIN = datetime(2026, 11, 1).timestamp()  # noqa: DTZ001 - local time
 NOW = BEGIN + 20 * 86400 + 43200.0
@@ -184,11 +185,14 @@ def test_a_table_has_a_row_for_each_day_and_no_formula() -> None:
     assert rows[0]["outages"] == "3"
 
 
+DAYS = tuple(beat(n, up=86400.0 if n < 20 else 43200.0 if n == 20 else 0.0) for n in range(30))
+
+
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     asked: list[Any] = []
     answers = {
-        calls.AVAILABILITY: Availability(schema=1, uplinks={"fibre": (beat(0), beat(1)), "dsl": (beat(0), beat(1))}),
+        calls.AVAILABILITY: Availability(schema=1, uplinks=dict.fromkeys(("fibre", "dsl"), DAYS)),
         calls.INCIDENTS: Incidents(schema=1, incidents=(outage(1, 30.0),), more=False),
         calls.VOLUMES: Volumes(schema=1, uplinks=(), clients=(), problem="the disk is full"),
         calls.MEASURED: Measurements(schema=1, step_s=3600, series=(), problem=""),
@@ -215,9 +219,70 @@ def test_the_verb_asks_for_the_month_and_says_what_is_missing(daemon: list[Any])
     assert measured.points == str(20 * 24 + 12)
 
 
+@pytest.mark.parametrize("later", [0.0, 0.4, 1800.5, 3599.0])
+def test_the_worst_hours_are_hours_at_any_moment_of_the_month(
+    daemon: list[Any], monkeypatch: pytest.MonkeyPatch, later: float
+) -> None:
+    for now in (BEGIN + 60 + later, NOW + later):
+        monkeypatch.setattr("polywan.cli.report.time.time", lambda now=now: now)
+        assert CliRunner().invoke(group, ["report", "--month", "2026-11"]).exit_code == 0
+        measured = daemon[-1]
+        since, until = (datetime.fromisoformat(text).timestamp() for text in (measured.since, measured.until))
+        assert since <= BEGIN + 3600
+        assert tier_of(since, until, now, int(measured.points)) == (HOURS, 3600)
+
+
+@pytest.mark.parametrize(("hours", "month"), [(25, "2026-10"), (23, "2026-03")])
+def test_a_month_ends_with_its_last_day_where_the_clocks_are_changed(
+    daemon: list[Any], monkeypatch: pytest.MonkeyPatch, hours: int, month: str
+) -> None:
+    days = [beat(0), Beat(start=iso(BEGIN + 86400), seconds=hours * 3600, up=0, degraded=0, down=0, off=0, reasons=())]
+    answer = Availability(schema=1, uplinks={"fibre": tuple(days)})
+    before = Client.ask
+    monkeypatch.setattr(Client, "ask", lambda c, call, q: answer if call is calls.AVAILABILITY else before(c, call, q))
+    CliRunner().invoke(group, ["report", "--month", month])
+    assert datetime.fromisoformat(daemon[-1].until).timestamp() == BEGIN + 86400 + hours * 3600
+
+
+def test_hours_before_the_month_are_not_among_the_worst() -> None:
+    rows = ((BEGIN - 1800.0, 900.0), (BEGIN, 20.0))
+    series = Series(uplink="fibre", columns=("time", "rtt_ms"), points=rows)
+    assert report("fibre", [beat(0)], [], [], [series], NOW).slowest == ((BEGIN, 20.0),)
+
+
 def test_json_has_all_that_the_daemon_said(daemon: list[Any]) -> None:
     found = json.loads(CliRunner().invoke(group, ["report", "--json"]).output)
     assert [*found] == ["availability", "incidents", "volumes", "measurements"]
+
+
+def test_json_about_one_uplink_tells_a_provider_nothing_of_others_and_of_clients(
+    daemon: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volumes = Volumes(
+        schema=1,
+        uplinks=tuple(UplinkVolume(month="2026-11", uplink=n, rx_bytes=1, tx_bytes=1, probe_bytes=0) for n in "ab"),
+        clients=(ClientVolume(month="2026-11", client="192.168.1.7", rx_bytes=1, tx_bytes=1),),
+        problem="",
+    )
+    before = Client.ask
+    monkeypatch.setattr(Client, "ask", lambda c, call, q: volumes if call is calls.VOLUMES else before(c, call, q))
+    found = json.loads(CliRunner().invoke(group, ["report", "--json", "--uplink", "fibre"]).output)
+    assert [*found["availability"]["uplinks"]] == ["fibre"]
+    assert (found["volumes"]["uplinks"], found["volumes"]["clients"]) == ([], [])
+
+
+def test_what_is_missing_is_said_beside_a_table_and_incidents_beyond_the_bound_are_missing(
+    daemon: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = Incidents(schema=1, incidents=(outage(1, 30.0),), more=True)
+    before = Client.ask
+    monkeypatch.setattr(Client, "ask", lambda c, call, q: many if call is calls.INCIDENTS else before(c, call, q))
+    done = CliRunner().invoke(group, ["report", "--format", "csv"])
+    assert done.stdout.startswith("uplink,date,")
+    assert "not complete" not in done.stdout
+    assert "not complete: the disk is full" in done.stderr
+    assert "not complete: there were too many outages" in done.stderr
+    assert "not complete: there were too many outages" in CliRunner().invoke(group, ["report"]).stdout
 
 
 def test_a_file_is_written_once_and_never_replaced(daemon: list[Any], tmp_path: Path) -> None:

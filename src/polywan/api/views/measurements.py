@@ -14,8 +14,8 @@ class Series(Document):
 
     Attributes:
         columns: "time" (begin of the interval, Unix seconds), "rx_bps", "tx_bps" (mean), "rx_bps_max", "tx_bps_max",
-            "rtt_ms" (mean), "rtt_max_ms", "jitter_ms", "loss" (0..1), "connections", "served" (part of the interval
-            in which it could carry connections, 0..1).
+            "rtt_ms" (mean), "rtt_max_ms", "jitter_ms", "loss" (0..1), "connections", "served" (part of the known
+            time, without that out of use by order, in which it could carry connections, 0..1).
         points: null where nothing is known.
     """
 

@@ -35,10 +35,12 @@ def take(state: State, config: Config, now: float) -> tuple[State, tuple[Effect,
     before = numbered(state.known.config.file) if state.known.config else ()
     removed = [(old, name) for old in before if (name := names.get(old, old)) not in wanted and name in memory.ids]
     sweeps = [Sweep(now, old, layout.mark(memory.ids[name]), family) for old, name in removed for family in FAMILIES]
+    first = state.known.config is None
     state = renaming.followed(state, names)
+    quotas = ledger.applied(state.known.quotas, resolved, first=first)
     state = replace(
         state,
-        known=replace(state.known, config=resolved, memory=memory, quotas=ledger.applied(state.known.quotas, resolved)),
+        known=replace(state.known, config=resolved, memory=memory, quotas=quotas),
         decision=replace(
             state.decision,
             retired=retired_marks.removed(

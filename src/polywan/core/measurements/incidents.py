@@ -16,6 +16,9 @@ from polywan.core.status.times import iso
 _OUT: Final = ("down", "missing")
 _BAD: Final = (*_OUT, "degraded")
 
+_BESIDE: Final = ("address", "renamed", "quota")
+"""Events that leave the state as it is: they neither begin an incident nor say when one began."""
+
 MOST_EVIDENCE: Final = 50
 """Lines of evidence that an incident has: the first ones."""
 
@@ -51,14 +54,15 @@ def incidents(entries: Iterable[LinkEvent], now: float) -> list[Incident]:
         now: Unix seconds.
     """
     running: dict[str, Open] = {}
+    displaced: dict[str, tuple[Open, float]] = {}
     found: list[Incident] = []
     for entry in entries:
         at = _unix(entry.time)
         before = _renamed_from(entry)
-        if before is not None and before in running:
-            running[entry.uplink] = running.pop(before)
+        if before is not None:
+            _rename(running, displaced, before, entry.uplink, at)
         known = running.get(entry.uplink) or _from_before(entry, at)
-        if known is None and entry.event == "address":
+        if known is None and entry.event in _BESIDE:
             continue
         line = f"{_local(at)} {_said(entry)}"
         if known is not None and _same(known.state, entry.state):
@@ -72,8 +76,29 @@ def incidents(entries: Iterable[LinkEvent], now: float) -> list[Incident]:
             running[entry.uplink] = Open(
                 id=entry.id, state=str(entry.state), since=at, reason=entry.reason, evidence=(line,)
             )
+    found += [_incident(name, one, at, now) for name, (one, at) in displaced.items()]
     found += [_incident(name, one, None, now) for name, one in running.items()]
     return sorted(found, key=lambda one: (one.since, one.id), reverse=True)
+
+
+def _rename(
+    running: dict[str, Open], displaced: dict[str, tuple[Open, float]], before: str, name: str, at: float
+) -> None:
+    """Move the incident of an uplink to its new name.
+
+    Names may be exchanged at one moment, entry by entry: what had the new name waits for its own entry. Without one it
+    was removed, and its incident ends then.
+    """
+    waiting = displaced.get(before)
+    if waiting is not None and waiting[1] == at:
+        del displaced[before]
+        moved: Open | None = waiting[0]
+    else:
+        moved = running.pop(before, None)
+    if name in running:
+        displaced[name] = running.pop(name), at
+    if moved is not None:
+        running[name] = moved
 
 
 def lasting(standings: Standings, entries: Iterable[LinkEvent], offset: float, now: float) -> list[Incident]:
@@ -85,7 +110,7 @@ def lasting(standings: Standings, entries: Iterable[LinkEvent], offset: float, n
         offset: what added to monotonic seconds gives Unix time.
         now: Unix seconds.
     """
-    named = {entry.uplink for entry in entries if entry.event != "address"}
+    named = {entry.uplink for entry in entries if entry.event not in _BESIDE}
     return [
         _incident(
             name, Open(id=0, state=one.state, since=one.since + offset, reason=one.reason, evidence=()), None, now
@@ -97,7 +122,7 @@ def lasting(standings: Standings, entries: Iterable[LinkEvent], offset: float, n
 
 def _from_before(entry: LinkEvent, at: float) -> Open | None:
     """Return the incident that an entry ends, or goes on with, and of which no earlier one tells."""
-    if entry.previous_state not in _BAD or entry.lasted_s is None or entry.event == "address":
+    if entry.previous_state not in _BAD or entry.lasted_s is None or entry.event in _BESIDE:
         return None
     since = at - entry.lasted_s
     return Open(id=entry.id, state=str(entry.previous_state), since=since, reason="", evidence=())

@@ -90,10 +90,11 @@ def report(
         series: of all uplinks, by hours.
         now: Unix seconds.
     """
-    hours = next((one for one in series if one.uplink == name), None)
+    passed = [beat for beat in beats if _unix(beat.start) < now]
+    hours = _hours(next((one for one in series if one.uplink == name), None), passed)
     return UplinkReport(
         name=name,
-        days=tuple(_day(beat, now) for beat in beats if _unix(beat.start) < now),
+        days=tuple(_day(beat, now) for beat in passed),
         incidents=tuple(one for one in incidents if one.uplink == name),
         volume=next((one for one in volumes if one.uplink == name), None),
         slowest=_worst(hours, "rtt_ms"),
@@ -108,6 +109,15 @@ def _day(beat: Beat, now: float) -> Day:
     known = beat.up + beat.degraded + beat.down + beat.off
     date = datetime.fromtimestamp(start).astimezone().strftime("%Y-%m-%d")
     return Day(date, beat.up, beat.degraded, beat.down, beat.off, max(0.0, passed - known))
+
+
+def _hours(found: Series | None, days: Sequence[Beat]) -> Series | None:
+    """Return a series without the hours before the first day."""
+    if found is None or not days:
+        return found
+    begin = _unix(days[0].start)
+    points = tuple(row for row in found.points if row and (row[0] or 0.0) >= begin)
+    return Series(uplink=found.uplink, columns=found.columns, points=points)
 
 
 def _worst(hours: Series | None, column: str) -> tuple[WorstHour, ...]:

@@ -64,7 +64,8 @@ def _values(points: Iterable[Point]) -> views.Point:
         _mean(together.jitter * RTT_UNIT, together.jitters, 3),
         _mean(together.loss * LOSS_UNIT, together.losses, 6),
         _mean(together.connections, together.counts, 1),
-        _mean(together.up + together.degraded, together.lasted, 4),
+        # Out of use by order is no outage.
+        _mean(together.up + together.degraded, together.lasted - together.off, 4),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
@@ -116,7 +116,9 @@ def select(
             before = previous.choices.get((name, family)) if previous else None
             tiers = _ranked(_linked(config, policy, family, reach, orders), limited)
             choice = _choose(policy, tiers, family, working, _Condition(health, ramps, found, limited))
-            choices[name, family] = choice or _forced(tiers, health, family, before, known=family in healthy)
+            choice = choice or _forced(tiers, health, family, before, known=family in healthy)
+            unasked = _unasked(policy, choice, limited) if limited else ""
+            choices[name, family] = replace(choice, reason=choice.reason + unasked) if unasked else choice
     words = on_down(config)
     lost = _lost(config, reach, healthy, health, choices, orders)
     return Selection(
@@ -181,6 +183,7 @@ def _choose(
     policy: Policy, tiers: list[_Rank], family: Family, working: Collection[UplinkFamily], condition: _Condition
 ) -> Choice | None:
     """Who of the linked tiers serves, as far as the network is well somewhere; None when it is not."""
+    healthy = {name for name, other in working if other is family}
     for rank in tiers:
         up = tuple(m for m in rank.members if (key := (m[0], family)) in working and key not in condition.found.blocked)
         if up:
@@ -190,7 +193,7 @@ def _choose(
             well = tuple(m for m in up if not condition.poor((m[0], family))) or up
             ramps = {name: condition.ramps[name, family] for name, _ in well if (name, family) in condition.ramps}
             members = slow_start.scaled(well, _parts(well, ramps, condition.limited))
-            aside = "" if rank.standby else _held_back(policy, rank, well, condition.limited)
+            aside = "" if rank.standby else _held_back(policy, rank, well, condition.limited, healthy)
             return Choice(members=members, tier=rank.tier, reason=f"{text}{_but(up, well, members, ramps)}{aside}")
     return _blocked(tiers, working, family)
 
@@ -202,15 +205,23 @@ def _parts(well: Members, ramps: Mapping[str, int], limited: Restrictions) -> di
     return {**ramps, **quotas, **both}
 
 
-def _held_back(policy: Policy, rank: _Rank, well: Members, limited: Restrictions) -> str:
-    """Whose quota lets them serve less than their weight, or not at all."""
+def _unasked(policy: Policy, choice: Choice, limited: Restrictions) -> str:
+    """Who is healthy perhaps, and blocked for its quota, where the reason of the choice does not say so."""
+    members = (member.uplink for tier in policy.tiers for member in tier)
+    blocked = [name for name in dict.fromkeys(members) if limited.get(name) == "block"]
+    poor = choice.forced or choice.tier is None or all(limited.get(name) == "standby" for name, _ in choice.members)
+    return f"; quota: {', '.join(f'{name} blocked' for name in blocked)}" if blocked and poor else ""
+
+
+def _held_back(policy: Policy, rank: _Rank, well: Members, limited: Restrictions, healthy: Collection[str]) -> str:
+    """Whose quota lets them serve less than their weight, or not at all, although they would be asked first."""
     less = [name for name, _ in well if limited.get(name) == "less"]
     less = less if len(less) < len(well) else []
-    tier = [member.uplink for member in policy.tiers[rank.tier]]
+    asked = dict.fromkeys(m.uplink for tier in policy.tiers[: rank.tier + 1] for m in tier if m.uplink in healthy)
     phrases = [
         *(f"{name} at {LESS} %" for name in less),
-        *(f"{name} standing by" for name in tier if limited.get(name) == "standby"),
-        *(f"{name} blocked" for name in tier if limited.get(name) == "block"),
+        *(f"{name} standing by" for name in asked if limited.get(name) == "standby"),
+        *(f"{name} blocked" for name in asked if limited.get(name) == "block"),
     ]
     return f"; quota: {', '.join(phrases)}" if phrases else ""
 

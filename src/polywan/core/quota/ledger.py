@@ -58,14 +58,18 @@ def configured(config: Resolved) -> dict[str, Quota]:
     return {name: uplink.quota for name, uplink in config.uplinks.items() if uplink.quota is not None}
 
 
-def applied(known: Quotas, config: Resolved) -> Quotas:
-    """Return what is known of quotas with another file in force."""
+def applied(known: Quotas, config: Resolved, *, first: bool) -> Quotas:
+    """Return what is known of quotas with another file in force; `first`: it is the daemon's first one."""
     quotas = configured(config)
     ours = {name: usage for name, usage in known.usages.items() if name in quotas}
     others = [(name, usage) for name, usage in known.usages.items() if name not in quotas]
     usages = {**dict(others[-MOST_USAGES:]), **ours}
-    # What a daemon before has reported is no news at a start.
-    logged = {name: known.logged.get(name, level(usage, quotas[name])) for name, usage in ours.items()}
+    # What a daemon before has reported is no news at a start; a quota that comes back to the file is.
+    logged = (
+        {name: level(usage, quotas[name]) for name, usage in ours.items()}
+        if first
+        else {name: known.logged[name] for name in ours if name in known.logged}
+    )
     return Quotas(usages=usages, restrictions=restrictions(quotas, usages), logged=logged)
 
 

@@ -89,11 +89,23 @@ def counted(usage: Usage | None, quota: Quota, seen: Seen | None, unix: float, z
         unix: Unix seconds.
         zone: local time.
     """
-    usage = followed(usage, quota, unix, zone)
+    before, usage = usage, followed(usage, quota, unix, zone)
     if seen is None:
         return usage
-    went = _counting(quota, moved(usage.seen, seen))
+    went = round(_counting(quota, moved(usage.seen, seen)) * _part_of_period(before, usage, unix))
     return replace(usage, seen=seen, counted=usage.counted + went, days=_with(usage.days, unix, went))
+
+
+def _part_of_period(before: Usage | None, usage: Usage, unix: float) -> float:
+    """Return which part of the bytes since the look before is of this period, when that was on a day before it.
+
+    A quota may come back to the file after months, or a daemon after days: nobody knows when the bytes went by, and
+    all of them would use up a period that has just begun.
+    """
+    looked = (before.days[-1][0] + 1) * QUOTA_DAY if before and before.days else inf
+    if looked >= min(usage.begins, unix):
+        return 1.0
+    return (unix - usage.begins) / (unix - looked) if unix > usage.begins else 0.0
 
 
 def followed(usage: Usage | None, quota: Quota, unix: float, zone: tzinfo) -> Usage:

@@ -38,6 +38,9 @@ _PIECE: Final = 256
 _PAUSE: Final = 0.002
 """Connections after which the loop gets a turn, and for how many seconds."""
 
+_MOST_OF_MONTH: Final = 1 << 60
+"""Of a client in a month: an exabyte."""
+
 ByMonth: TypeAlias = Mapping[str, Mapping[str, Bytes]]
 """Bytes by month, and client."""
 
@@ -134,5 +137,5 @@ def read(database: sqlite3.Connection, months: Iterable[str]) -> Iterator[tuple[
     for month in months:
         for client, *numbers in database.execute(query, (month,)):
             # What somebody else has written there is left out.
-            if isinstance(client, str) and all(isinstance(n, int) and n >= 0 for n in numbers):
+            if isinstance(client, str) and all(isinstance(n, int) and 0 <= n < _MOST_OF_MONTH for n in numbers):
                 yield month, client, Bytes(*numbers)

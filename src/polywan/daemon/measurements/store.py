@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -31,6 +32,9 @@ MEASUREMENTS_KIND: Final = Kind(
     begins="a new file of measurements",
     cost="what was measured before is not shown",
 )
+
+GREATEST_ID: Final = 1 << 20
+"""The greatest number of an uplink: new ones get the smallest that is free."""
 
 Names: TypeAlias = Mapping[str, str]
 """New names of uplinks by the old ones, exchanged at once."""
@@ -114,9 +118,14 @@ def _devices(database: sqlite3.Connection) -> dict[str, StoredDevice]:
 
 def _ids(database: sqlite3.Connection, names: Iterable[str]) -> dict[str, int]:
     """Return the numbers of uplinks; a name may have several of them, and the last one goes on."""
-    known: dict[str, int] = dict(database.execute("SELECT name, max(id) FROM uplinks GROUP BY name"))
+    # A number that somebody else has written there may be one that no point can have.
+    query = "SELECT name, max(id) FROM uplinks WHERE id BETWEEN 1 AND ? GROUP BY name"
+    known: dict[str, int] = dict(database.execute(query, (GREATEST_ID,)))
+    taken = {number for (number,) in database.execute("SELECT id FROM uplinks")}
     for name in sorted({*names} - {*known}):
-        known[name] = database.execute("INSERT INTO uplinks (name) VALUES (?)", (name,)).lastrowid or 0
+        known[name] = next(number for number in count(1) if number not in taken)
+        database.execute("INSERT INTO uplinks VALUES (?, ?)", (known[name], name))
+        taken.add(known[name])
     return known
 
 

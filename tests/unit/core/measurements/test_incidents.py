@@ -86,6 +86,52 @@ def test_another_address_neither_begins_nor_ends_an_incident() -> None:
     assert incidents([entry(1, 10, "down", event="address", lasted_s=5.0)], NOW) == []
 
 
+def test_what_leaves_the_state_as_it_is_neither_begins_an_outage_nor_hides_when_it_began() -> None:
+    standing = Standing(
+        uplink="fibre",
+        interface="eth1",
+        state=UplinkState.DOWN,
+        reason="no carrier",
+        families={},
+        ends={},
+        since=50.0,
+        ends_since=50.0,
+    )
+    quota = entry(1, 10, "down", event="quota", previous_state="down", reason="0 B of 50.0 GB used")
+    renamed = entry(2, 20, "down", event="renamed", previous_state="down", reason="called line before")
+    assert incidents([quota, renamed], NOW) == []
+    (one,) = lasting({"fibre": standing}, [quota, renamed], BEGIN - 1000.0, NOW)
+    assert (one.since, one.reason) == (iso(BEGIN - 950), "no carrier")
+    (one,) = incidents([quota, renamed, entry(3, 30, "up", previous_state="down", lasted_s=1000.0)], NOW)
+    assert (one.since, one.until) == (iso(BEGIN - 970), iso(BEGIN + 30))
+
+
+def test_outages_follow_uplinks_that_exchange_their_names() -> None:
+    story = [
+        entry(1, 10, "down", previous_state="up"),
+        entry(2, 15, "down", uplink="dsl", previous_state="up"),
+        entry(3, 20, "down", event="renamed", uplink="fibre", reason="called dsl before"),
+        entry(4, 20, "down", event="renamed", uplink="dsl", reason="called fibre before"),
+        entry(5, 30, "up", uplink="dsl", previous_state="down"),
+    ]
+    assert [(one.id, one.uplink, one.until) for one in incidents(story, NOW)] == [
+        (2, "fibre", None),
+        (1, "dsl", iso(BEGIN + 30)),
+    ]
+
+
+def test_an_outage_of_an_uplink_whose_name_another_one_takes_ends_there() -> None:
+    story = [
+        entry(1, 10, "down", previous_state="up"),
+        entry(2, 15, "down", uplink="dsl", previous_state="up"),
+        entry(3, 20, "down", event="renamed", uplink="fibre", reason="called dsl before"),
+    ]
+    assert [(one.id, one.uplink, one.until) for one in incidents(story, NOW)] == [
+        (2, "fibre", None),
+        (1, "fibre", iso(BEGIN + 20)),
+    ]
+
+
 def test_evidence_has_a_bound() -> None:
     story = [entry(n, n, "down", previous_state="down", lasted_s=1.0) for n in range(1, 200)]
     assert len(incidents(story, NOW)[0].evidence) == MOST_EVIDENCE

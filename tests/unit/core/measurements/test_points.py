@@ -110,6 +110,12 @@ def test_all_bytes_of_an_even_clock_are_in_seconds(samples: list[tuple[float, in
     assert counted + seconds.carried.get("a", Bytes(0, 0)).rx == total
 
 
+def test_time_out_of_use_by_order_is_no_time_without_service() -> None:
+    found = [Measured(0, "a", Point(off=1800, up=900, down=900)), Measured(3600, "a", Point(off=3600))]
+    (one,) = series(found, ["a"], 0, 7199, 3600)
+    assert [dict(zip(COLUMNS, row, strict=True))["served"] for row in one.points] == [0.5, None]
+
+
 def write(database: sqlite3.Connection, found: Mapping[int, Point]) -> None:
     points.put(database, {second: {"a": point} for second, point in found.items()}, {"a": 1})
 

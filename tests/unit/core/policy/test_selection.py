@@ -209,6 +209,28 @@ def test_an_uplink_that_is_blocked_serves_nobody_even_where_nobody_else_may() ->
     assert (choice.members, choice.forced) == ((("b", 1),), True)
 
 
+def test_a_reason_names_healthy_uplinks_of_earlier_tiers_whose_quota_passes_them_over() -> None:
+    file = config(["a", "b"], ["c"], ["d"])
+    choice = default(chosen(file, {}, limited={"a": "block", "b": "standby", "d": "standby"}))
+    assert choice.reason == "tier 2: 1 of 1 healthy; quota: b standing by, a blocked"
+    choice = default(chosen(file, {"a": DOWN, "b": DOWN}, limited={"a": "block", "b": "standby"}))
+    assert choice.reason == "tier 2: 1 of 1 healthy"
+
+
+def test_a_reason_names_uplinks_that_are_blocked_for_their_quota_where_nothing_better_serves() -> None:
+    reasons = [
+        default(chosen(config(["a"]), {}, limited={"a": "block"})).reason,
+        default(chosen(config(["a", "b"]), {"b": DOWN}, limited={"a": "block"})).reason,
+        default(chosen(config(["a"], ["b"]), {}, limited={"a": "block", "b": "standby"})).reason,
+    ]
+    assert reasons == [
+        "all its uplinks are without a link or out of use; the last resort applies; quota: a blocked",
+        "no healthy uplink; trying every link; quota: a blocked",
+        "only uplinks that stand by for their quota are healthy; tier 2: 1 of 1 healthy; quota: a blocked",
+    ]
+    assert "quota" not in default(chosen(config(["a"], ["b"]), {"b": DOWN}, limited={"b": "block"})).reason
+
+
 def test_an_uplink_that_is_blocked_takes_nothing_from_a_silent_one_and_loses_nothing() -> None:
     selection = chosen(config(["a", "b"]), {"b": DOWN}, limited={"a": "block"})
     assert (selection.dead, selection.moved) == (frozenset(), frozenset())

@@ -38,7 +38,7 @@ def test_a_new_daemon_reports_what_has_changed_since_the_one_before() -> None:
     known = config(1)
     limited = known.uplinks["u1"].model_copy(update={"quota": QUOTAS["u1"]})
     file = resolve(known.model_copy(update={"uplinks": {"u1": limited}}), {})
-    kept = applied(Quotas(usages=look(look(NO_QUOTAS, 0), 46).usages), file)
+    kept = applied(Quotas(usages=look(look(NO_QUOTAS, 0), 46).usages), file, first=True)
     assert [*passed(kept, look(kept, 47), QUOTAS)] == []
     assert [news.topic for news in passed(kept, look(kept, 51), QUOTAS)] == [Topic.HARD]
 
@@ -71,7 +71,7 @@ def test_another_file_is_in_force_with_its_first_decision() -> None:
     other = config(1).model_copy(
         update={"uplinks": {"u1": config(1).uplinks["u1"].model_copy(update={"quota": Quota(monthly=46 * GB)})}}
     )
-    after = applied(known, resolve(other, {}))
+    after = applied(known, resolve(other, {}), first=False)
     assert after.restrictions == {"u1": "standby"}
     assert after.logged == {"u1": Level.SOFT}
     assert configured(resolve(other, {})) == {"u1": Quota(monthly=46 * GB)}
@@ -79,14 +79,24 @@ def test_another_file_is_in_force_with_its_first_decision() -> None:
 
 def test_the_use_of_a_quota_that_is_not_in_the_file_is_kept_and_restricts_nobody() -> None:
     known = look(look(NO_QUOTAS, 0), 46)
-    after = applied(known, resolve(config(1), {}))
+    after = applied(known, resolve(config(1), {}), first=False)
     assert (after.usages, after.restrictions, after.logged) == (known.usages, {}, {})
+
+
+def test_a_quota_that_comes_back_to_the_file_used_up_is_told_again() -> None:
+    known = look(look(NO_QUOTAS, 0), 46)
+    without = applied(known, resolve(config(1), {}), first=False)
+    limited = config(1).uplinks["u1"].model_copy(update={"quota": QUOTAS["u1"]})
+    file = resolve(config(1).model_copy(update={"uplinks": {"u1": limited}}), {})
+    back = applied(without, file, first=False)
+    assert back.restrictions == {"u1": "less"}
+    assert [news.topic for news in passed(back, look(back, 46), QUOTAS)] == [Topic.SOFT]
 
 
 def test_what_is_kept_without_a_quota_has_a_bound() -> None:
     usage = begun(QUOTAS["u1"], NOW, UTC)
     known = Quotas(usages={f"x{n}": usage for n in range(1000)})
-    assert len(applied(known, resolve(config(1), {})).usages) == 256
+    assert len(applied(known, resolve(config(1), {}), first=False).usages) == 256
 
 
 def test_what_was_counted_is_written_every_eight_seconds_if_it_is_worth_it() -> None:

@@ -49,14 +49,35 @@ def test_a_device_that_is_away_for_a_while_loses_nothing() -> None:
 
 
 def test_with_the_billing_day_counting_begins_anew() -> None:
-    before = refilled(used(MONTHLY, look(0), look(5 * GB)), MONTHLY, 3 * GB, NOW)
+    last = at("2026-12-14T23:59")
+    before = refilled(used(MONTHLY, look(0), look(5 * GB), unix=last), MONTHLY, 3 * GB, last)
     after = used(MONTHLY, look(6 * GB), usage=before, unix=at("2026-12-15"))
     assert (after.used, after.next_day, available(after, MONTHLY)) == (GB, "2027-01-15", 50 * GB)
 
 
 def test_a_daemon_that_did_not_run_on_the_billing_day_begins_anew_later() -> None:
     after = used(MONTHLY, look(9 * GB), usage=used(MONTHLY, look(0), look(5 * GB)), unix=at("2027-03-20"))
-    assert (after.used, after.next_day) == (4 * GB, "2027-04-15")
+    assert after.next_day == "2027-04-15"
+    # Of the time since the day of the last look, 5 days of 119 are of this period.
+    assert after.used == round(4 * GB * 5 / 119)
+
+
+@pytest.mark.parametrize(
+    ("gone", "part"), [("2026-12-14T23:59", 1.0), ("2026-12-14T00:01", 1.0), ("2026-12-12T12:00", 1 / 3)]
+)
+def test_bytes_of_a_gap_over_the_billing_day_are_not_all_of_the_new_period(gone: str, part: float) -> None:
+    before = used(MONTHLY, look(0), look(5 * GB), unix=at(gone))
+    after = used(MONTHLY, look(14 * GB), usage=before, unix=at("2026-12-16"))
+    assert after.used == round(9 * GB * part)
+
+
+def test_a_quota_that_comes_back_to_the_file_after_months_is_not_used_up_by_them() -> None:
+    for other in (MONTHLY, PREPAID):
+        before = used(MONTHLY, look(0), look(5 * GB), unix=at("2026-06-20"))
+        assert used(other, look(900 * GB), usage=before, unix=at("2026-11-15")).used == 0
+    # Within one period all of them are its own.
+    before = used(MONTHLY, look(0), look(5 * GB), unix=at("2026-11-16"))
+    assert used(MONTHLY, look(9 * GB), usage=before, unix=at("2026-12-10")).used == 9 * GB
 
 
 def test_a_clock_that_is_set_back_ends_no_period() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -14,9 +16,12 @@ from types import SimpleNamespace
 import pytest
 
 from polywan.core.journal.changes import Change, Standing, What
+from polywan.core.measurements.points import Point
+from polywan.core.measurements.tiers import SECONDS
 from polywan.core.measurements.volumes import UplinkBytes
 from polywan.core.policy.uplink_state import UplinkState
 from polywan.core.status.rates import Counters, Sample
+from polywan.core.status.tally import Bytes
 from polywan.daemon.database import DatabaseError
 from polywan.daemon.measurements import measuring, volumes
 from polywan.daemon.measurements.measuring import CLOCK_WRONG_BEFORE, Measurer
@@ -286,3 +291,46 @@ def test_what_another_program_wrote_counts_as_not_known(tmp_path: Path) -> None:
     file.tried(lambda tables: tables.execute("UPDATE devices SET rx = 'x' WHERE device = 'eth1'"))
     assert [*file.devices()] == ["eth2"]
     assert (tmp_path / MEASUREMENTS_FILE).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE hours SET rx = NULL",
+        "UPDATE hours SET tx = 'x'",
+        "UPDATE hours SET probes = x'ff'",
+        "UPDATE hours SET rx = 9e999",
+        "UPDATE hours SET rx = -5",
+        "INSERT INTO hours SELECT hour + 3600, uplink, 9223372036854775807, tx, probes FROM hours",
+        "UPDATE uplinks SET id = 9223372036854775807",
+        "UPDATE uplinks SET id = 4294967296",
+        "UPDATE uplinks SET id = -1",
+        "INSERT INTO uplinks VALUES (9223372036854775807, 'b'), (-7, x'ff')",
+        "UPDATE clients SET rx = 9223372036854775807",
+        "UPDATE clients SET tx = NULL, client = x'ff'",
+        "UPDATE devices SET boot = NULL, rx = 'x'",
+        "UPDATE points_1 SET points = 7, time = 'x'",
+    ],
+)
+def test_rows_that_make_no_sense_are_not_known_and_writing_goes_on(tmp_path: Path, statement: str) -> None:
+    hour = int(NOON) - int(NOON) % 3600
+    batch = Batch(
+        seconds={int(NOON): {"a": Point(rx=1, known=1, up=1)}},
+        volumes={(hour, "a"): UplinkBytes(1, 2, 3)},
+        clients={"2026-11": {"10.0.0.1": Bytes(1, 1)}},
+        boot="b",
+        devices={"eth1": Counters(1, 2, 3)},
+    )
+    Store(tmp_path).write(batch)
+    with closing(sqlite3.connect(tmp_path / MEASUREMENTS_FILE)) as database, database:
+        database.execute(statement)
+    store = Store(tmp_path)
+    store.devices()
+    assert store.volumes(ALWAYS)[0].get("a", UplinkBytes(1, 2, 3)) == UplinkBytes(1, 2, 3)
+    later = replace(batch, volumes={(hour + 86400, "a"): UplinkBytes(5, 5, 5), (hour, "c"): UplinkBytes(1, 1, 1)})
+    for _ in range(2):
+        store.write(later)
+    assert store.volumes([(hour + 86400, inf)])[0] == {"a": UplinkBytes(10, 10, 10)}
+    assert store.clients(["2026-11"])[-1][2].rx >= 2
+    assert {name for _, name, _ in store.points(SECONDS, NOON - 60, NOON + 60, ["a"])} == {"a"}
+    assert not store.notices
