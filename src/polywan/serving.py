@@ -9,17 +9,23 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, Final, TypeVar, cast
 
 import h11
 import uvicorn
+from starlette.requests import ClientDisconnect, Request
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from polywan.api.codec import encode
 from polywan.api.requests import Refusal
+from polywan.core.errors import ControlError
+
+Result = TypeVar("Result")
 
 REQUEST_TIMEOUT: Final = 10.0
 """Seconds that a connection may be open without a whole request: until the first, and between two."""
@@ -35,6 +41,8 @@ _REST: Final = 1.0
 
 _SELDOM: Final = 60.0
 """Seconds between two lines about refused connections."""
+
+NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,21 @@ class _Peer(H11Protocol):
         self._wait()  # before: with a request that came meanwhile, the next answer may be under way afterwards
         super().on_response_complete()
 
+    def resume_writing(self) -> None:
+        # Much of what was waiting is gone: it is read, however slowly.
+        self._unread_since = None
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; behind an answer that has begun, there is no place for another one."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(_refusal(400, msg, self._server.fields))
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self._patience is not None:
             self._patience.cancel()
@@ -90,10 +113,11 @@ class _Peer(H11Protocol):
         self._patience = self.loop.call_later(REQUEST_TIMEOUT, self._give_up)
 
     def _give_up(self) -> None:
-        """End it, unless a request is being answered, and the answer read."""
+        """End it, unless a request is being answered, or its answer read."""
         cycle = cast("RequestResponseCycle | None", self.cycle)  # as it is until the first request
         answering = cycle is not None and not cycle.response_complete and not cycle.more_body
-        if answering and not self._unread_for(READ_TIMEOUT):
+        unread = self.transport.get_write_buffer_size() > 0
+        if (answering or unread) and not self._unread_for(READ_TIMEOUT):
             self._wait()
         else:
             self.transport.abort()
@@ -116,13 +140,22 @@ class Server(uvicorn.Server):
         config: uvicorn's.
         entrances: where connections come from.
         tell: logs why one was refused; called once a minute at most.
+        fields: of the answers that are not the application's: to whom may not come in, and to what is no HTTP.
 
     Attributes:
         peers: the open connections.
+        fields: as above.
     """
 
-    def __init__(self, config: uvicorn.Config, entrances: Sequence[Entrance], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        entrances: Sequence[Entrance],
+        tell: Callable[[str], None],
+        fields: Mapping[str, str] = NO_FIELDS,
+    ) -> None:
         super().__init__(config)
+        self.fields = fields
         self.peers: set[_Peer] = set()
         self._entrances = entrances
         self._log = tell
@@ -186,7 +219,7 @@ class Server(uvicorn.Server):
             # What waits for a greeting of TLS cannot read a sentence.
             if entrance.tls is None:
                 with suppress(OSError):
-                    connection.send(_refused(why), socket.MSG_DONTWAIT)
+                    connection.send(_refusal(503, why, self.fields), socket.MSG_DONTWAIT)
             connection.close()
             return
         peer = _Peer(self, description)
@@ -217,9 +250,54 @@ class Server(uvicorn.Server):
             self._log(why)
 
 
-def _refused(why: str) -> bytes:
+async def body_of(request: Request, most: int) -> bytes:
+    """Return what is behind the head of a request, for a call that is asked by it.
+
+    Args:
+        request: of the call.
+        most: bytes, a multiple of a MiB.
+
+    Raises:
+        ControlError: it is too much (413).
+    """
+    found = b""
+    async for piece in request.stream():
+        found += piece
+        if len(found) > most:
+            raise ControlError(f"this is too much: a request has at most {most >> 20} MiB", 413)
+    return found
+
+
+async def while_there(request: Request, answering: Awaitable[Result]) -> Result:
+    """Return what comes of it; it is cancelled when the client goes before.
+
+    Whoever goes gives back his connection at once. If what he asked for went on, nothing would bound how much of that
+    there is.
+
+    Raises:
+        ClientDisconnect: the client has gone.
+    """
+    task, gone = asyncio.ensure_future(answering), asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return await task
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _refusal(status: int, why: str, more: Mapping[str, str]) -> bytes:
     body = json.dumps(encode(Refusal(error=why))).encode()
-    fields = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
+    fields = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close", **more}
     answer = h11.Connection(h11.SERVER)
-    head = answer.send(h11.Response(status_code=503, headers=fields, reason="Service Unavailable")) or b""
+    phrase = HTTPStatus(status).phrase
+    head = answer.send(h11.Response(status_code=status, headers=[*fields.items()], reason=phrase)) or b""
     return head + body

@@ -26,6 +26,10 @@ def asked_of(call: Call[Asked, Any] | Stream[Asked], said: Mapping[str, str], bo
     if isinstance(call, Call) and call.body:
         try:
             found = json.loads(body)
+            # JSON may have what no answer and no file can have.
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DocumentError("it contains half a character (a surrogate)") from error
         except (ValueError, RecursionError):
             found = None
     try:

@@ -13,9 +13,13 @@ from polywan.api.document import Document
 from polywan.api.requests import Refusal, Words
 
 _IN_PATH: Final = re.compile(r"\{(\w+)(?::path)?\}")
+RIGHT: Final = "x-right"
+"""Key of the right that an operation needs, as `Call.right` has it."""
+
 _ABOUT: Final = (
-    "The control socket of polywan. What is got changes nothing; what is posted is for root and the daemon's user, as "
-    "far as SECURITY.md does not say otherwise. Fields and calls are added, never changed."
+    "The control socket of polywan. `x-right` says who may make a call: read: who may connect; act: root, the daemon's "
+    "user, and the user polywan-web; manage: root and the daemon's user. The page of `polywan web` has the calls with "
+    "read and act below /api, for tokens of these scopes. Fields and calls are added, never changed."
 )
 
 
@@ -62,7 +66,7 @@ def _put(paths: dict[str, Any], path: str, method: str, operation: Mapping[str, 
 
 def _operation(call: Call[Any, Any]) -> dict[str, Any]:
     said = _parameters(call.path, call.asked, call.words, body=call.body)
-    found: dict[str, Any] = {"summary": _first_line(call.answer), "parameters": said}
+    found: dict[str, Any] = {"summary": _first_line(call.answer), RIGHT: call.right, "parameters": said}
     if call.body:
         content = {"application/json": {"schema": _reference(call.asked)}}
         found["requestBody"] = {"required": True, "description": _first_line(call.asked), "content": content}
@@ -75,6 +79,7 @@ def _streamed(stream: Stream[Any]) -> dict[str, Any]:
     content = {"text/event-stream": {"schema": {"type": "string"}, "x-events": events}}
     return {
         "summary": "Events as they happen (server-sent events), until the client goes.",
+        RIGHT: "read",
         "parameters": _parameters(stream.path, stream.asked, {}, body=False),
         "responses": _responses(content),
     }
@@ -82,7 +87,7 @@ def _streamed(stream: Stream[Any]) -> dict[str, Any]:
 
 def _own() -> dict[str, Any]:
     content = {"application/json": {"schema": {"type": "object"}}}
-    return {"summary": "This document.", "parameters": [], "responses": _responses(content)}
+    return {"summary": "This document.", RIGHT: "read", "parameters": [], "responses": _responses(content)}
 
 
 def _parameters(path: str, asked: type[Document], words: Mapping[str, str], *, body: bool) -> list[dict[str, Any]]:

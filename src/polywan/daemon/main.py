@@ -130,7 +130,7 @@ class Service:
             route(calls.STATUS, self.status),
             route(calls.WHY, self.why),
             route(calls.FLOWS, self._tracking.flows),
-            route(calls.JOURNAL, self._journalled.events),
+            route(calls.JOURNAL, self._journalled.events, waits=True),
             route(calls.MEASURED, self._measuring.measurements),
             route(calls.AVAILABILITY, self._measuring.availability),
             route(calls.INCIDENTS, self._measuring.incidents),

@@ -11,7 +11,7 @@ from polywan.api.requests import Nothing
 from polywan.api.status import Status
 from polywan.core.errors import ControlError
 from polywan.core.metrics.exposition import content_type, negotiated, text
-from polywan.web.upstream import Upstream
+from polywan.web.upstream import BusyHereError, Upstream
 from polywan.web.visitors import Door
 
 
@@ -31,6 +31,7 @@ async def _status(upstream: Upstream) -> Status | None:
     try:
         return await upstream.document(calls.STATUS, Nothing())
     except ControlError as error:
-        if error.status == 503:
+        # Of the daemon itself, an answer that we have no room for tells nothing.
+        if error.status == 503 and not isinstance(error, BusyHereError):
             return None
         raise

@@ -18,6 +18,7 @@ from polywan.api.calls import CALLS, STREAMS, Call, Stream
 from polywan.api.codec import DocumentError
 from polywan.core.errors import ControlError
 from polywan.core.words import printable
+from polywan.serving import body_of, while_there
 from polywan.web.upstream import EVENT_STREAM, Reply, Upstream
 from polywan.web.visitors import Door, Visitor, check_action
 
@@ -32,13 +33,16 @@ CHECK_PERIOD: Final = 1.0
 """Seconds between two looks whether whoever follows a stream still may."""
 
 
+# A proxy that keeps answers to send them together later must not keep a stream.
+FIELDS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""Fields of what is passed on."""
+
+
 class Passed(StreamingResponse):
     """An answer of the daemon; it ends when whoever gets it may not read any more."""
 
     def __init__(self, reply: Reply, still: Callable[[], bool]) -> None:
-        # A proxy that keeps answers to send them together later must not keep a stream.
-        fields = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(reply.pieces(), reply.status, fields, EVENT_STREAM if reply.streams else "application/json")
+        super().__init__(reply.pieces(), reply.status, FIELDS, EVENT_STREAM if reply.streams else "application/json")
         self._reply = reply
         self._still = still
 
@@ -71,7 +75,12 @@ def routes(upstream: Upstream, door: Door) -> list[Route]:
 def _reading(call: Call[Any, Any] | Stream[Any], upstream: Upstream, door: Door) -> Route:
     async def answer(request: Request) -> Response:
         visitor = door.visitor(request, "read")
-        reply = await upstream.ask(call, _asked(call, request, b""))
+        if isinstance(call, Stream) and request.method == "HEAD":
+            # The daemon's answer would never end, since nobody reads what is behind its head.
+            found = Response(headers=FIELDS, media_type=EVENT_STREAM)
+            del found.headers["content-length"]
+            return found
+        reply = await while_there(request, upstream.ask(call, _asked(call, request, b"")))
         return Passed(reply, lambda: door.still(visitor))
 
     return Route(API_PREFIX + call.path, answer, methods=["GET"])
@@ -81,7 +90,13 @@ def _acting(call: Call[Any, Any], upstream: Upstream, door: Door) -> Route:
     async def answer(request: Request) -> Response:
         visitor = door.visitor(request, "act")
         check_action(request)
-        reply = await upstream.ask(call, _asked(call, request, await _body(request)))
+        asked = _asked(call, request, await body_of(request, LARGEST_BODY) if call.body else b"")
+        try:
+            reply = await upstream.ask(call, asked)
+        except ControlError as error:
+            # The daemon may have done it all the same.
+            _record(request, visitor, error.status)
+            raise
         _record(request, visitor, reply.status)
         return Passed(reply, lambda: door.still(visitor))
 
@@ -93,15 +108,6 @@ def _asked(call: Call[Any, Any] | Stream[Any], request: Request, body: bytes) ->
         return asked_of(call, {**request.query_params, **request.path_params}, body)
     except DocumentError as error:
         raise ControlError(str(error), 400) from error
-
-
-async def _body(request: Request) -> bytes:
-    found = b""
-    async for piece in request.stream():
-        found += piece
-        if len(found) > LARGEST_BODY:
-            raise ControlError(f"this is too much: an order has at most {LARGEST_BODY >> 20} MiB", 413)
-    return found
 
 
 def _record(request: Request, visitor: Visitor, status: int) -> None:

@@ -22,6 +22,7 @@ from polywan.notify import notify
 from polywan.serving import REQUEST_TIMEOUT, Entrance, Server
 from polywan.web.app import application
 from polywan.web.assets import Assets
+from polywan.web.guard import FIELDS
 from polywan.web.hosts import without_zone
 from polywan.web.rights import context, leave_root
 from polywan.web.settings import Listen, Settings
@@ -89,7 +90,8 @@ async def serve(
         ready: called once connections are taken.
     """
     door = Door(TokenFile(settings.state_dir), tokens_only=settings.tokens_only)
-    app = application(Upstream(settings.runtime_dir), Assets(settings.static), door, settings.hosts)
+    upstream = Upstream(settings.runtime_dir)
+    app = application(upstream, Assets(settings.static), door, settings.hosts)
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -104,11 +106,13 @@ async def serve(
         timeout_graceful_shutdown=2,
         timeout_keep_alive=int(REQUEST_TIMEOUT),
     )
-    server = Server(config, [_entrance(listener, tls) for listener in listeners], _tell)
+    server = Server(config, [_entrance(listener, tls) for listener in listeners], _tell, FIELDS)
     task = asyncio.create_task(server.serve(sockets=[]))
     ready()
     await stop.wait()
     server.stop()
+    # Whoever follows a stream would be waited for in vain, and his end be an error.
+    upstream.end()
     with suppress(asyncio.CancelledError):
         await task
 
@@ -127,7 +131,9 @@ def _entrance(listener: socket.socket, tls: ssl.SSLContext | None) -> Entrance:
     local = address_of(listener).address.is_loopback
 
     def describe(connection: socket.socket) -> Mapping[str, Any]:
-        return {"peer": without_zone(connection.getpeername()[0]), "local": local}
+        peer = without_zone(connection.getpeername()[0])
+        # With route_localnet=1 (ip-sysctl), as container runtimes set it, others reach loopback, too.
+        return {"peer": peer, "local": local and peer.is_loopback}
 
     return Entrance(listener, describe, _refuse, tls)
 

@@ -41,13 +41,15 @@ class TokenFile:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._seen: object = None
+        self._problem = ""
         self._tokens: tuple[Token, ...] = ()
-        self._uses: dict[str, float] = {}
+        self._uses = dict(uses_of(directory))
 
     def shown(self, text: str, now: float) -> Token | None:
         """Return the token that a visitor shows, None if it is not good; that it was used is recorded."""
         found = shown_as(text, self._current(), now)
-        if found is not None and now - self._uses.get(found.digest, float("-inf")) >= _USES_EACH:
+        # After a correction of the clock, the last use may be of the future.
+        if found is not None and not 0 <= now - self._uses.get(found.digest, float("-inf")) < _USES_EACH:
             self._uses[found.digest] = now
             self._record()
         return found
@@ -59,16 +61,19 @@ class TokenFile:
     def _current(self) -> tuple[Token, ...]:
         try:
             status = os.lstat(self._directory / TOKENS_FILE)
-            seen: object = (status.st_ino, status.st_mtime_ns, status.st_size)
+            # Who owns it and may read it changes its ctime only.
+            seen: object = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
         except OSError as error:
             seen = error.errno
         if seen != self._seen:
-            self._seen = seen
             try:
-                self._tokens = tokens_of(self._directory)
+                self._tokens, self._seen, self._problem = tokens_of(self._directory), seen, ""
             except PolywanError as error:
-                self._tokens = ()
-                log.warning("tokens.unreadable: %s", printable(str(error)))
+                # What ails it may be the directory, or a want of descriptors: the file does not tell when that is over.
+                self._tokens, self._seen = (), None
+                if str(error) != self._problem:
+                    self._problem = str(error)
+                    log.warning("tokens.unreadable: %s", printable(self._problem))
         return self._tokens
 
     def _record(self) -> None:

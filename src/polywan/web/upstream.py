@@ -43,6 +43,10 @@ _AT_ONCE: Final = 1 << 16
 EVENT_STREAM: Final = "text/event-stream"
 
 
+class BusyHereError(ControlError):
+    """The daemon is not asked: too many questions are on their way already."""
+
+
 class Reply:
     """An answer of the daemon that is still coming.
 
@@ -79,6 +83,12 @@ class Upstream:
         self._answers = 0
         self._streams = 0
         self._gone = False
+        self._open: set[_Exchange] = set()
+
+    def end(self) -> None:
+        """End all answers, also those that have not begun: half a stream is whole as HTTP has it."""
+        for exchange in tuple(self._open):
+            exchange.close()
 
     async def ask(self, call: Call[Asked, Any] | Stream[Asked], asked: Asked) -> Reply:
         """Make a call, or follow a stream; whoever gets the reply closes it.
@@ -87,23 +97,25 @@ class Upstream:
             ControlError: the daemon cannot be reached, its answer makes no sense, or too many ask at once.
         """
         if self._answers >= MOST_ANSWERS:
-            raise ControlError(f"{MOST_ANSWERS} requests are being answered, no more are possible: try again", 503)
+            raise BusyHereError(f"{MOST_ANSWERS} requests are being answered, no more are possible: try again", 503)
         self._answers += 1
         exchange = None
         try:
             exchange = _Exchange(*await self._connected())
+            self._open.add(exchange)
             head = await exchange.begin("GET" if isinstance(call, Stream) else call.method, *request_of(call, asked))
             streams = self._streaming(head)
         except BaseException as error:
             self._answers -= 1
             if exchange is not None:
                 exchange.close()
+                self._open.discard(exchange)
             if isinstance(error, OSError | h11.RemoteProtocolError):
                 raise self._lost(error) from error
             raise
         self._found()
         self._streams += streams
-        return Reply(exchange, head.status_code, lambda: self._release(streams=streams), streams=streams)
+        return Reply(exchange, head.status_code, lambda: self._release(exchange, streams=streams), streams=streams)
 
     async def document(self, call: Call[Asked, Answered], asked: Asked) -> Answered:
         """Make a call, and return what the daemon answers.
@@ -126,10 +138,11 @@ class Upstream:
         """Tell whether an answer is a stream; one more than allowed is refused."""
         streams = dict(head.headers).get(b"content-type", b"").startswith(EVENT_STREAM.encode())
         if streams and self._streams >= MOST_STREAMS:
-            raise ControlError(f"{MOST_STREAMS} pages are open, no more are possible: close one", 503)
+            raise BusyHereError(f"{MOST_STREAMS} pages are open, no more are possible: close one", 503)
         return streams
 
-    def _release(self, *, streams: bool) -> None:
+    def _release(self, exchange: _Exchange, *, streams: bool) -> None:
+        self._open.discard(exchange)
         self._answers -= 1
         self._streams -= streams
 

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from polywan.api import calls
 from polywan.api.calls import CALLS, STREAMS, Call, Stream
 from polywan.api.document import DocumentType
+from polywan.api.openapi import RIGHT, openapi
 from polywan.api.requests import Words
 from polywan.core.status.flow_list import flow_query_of
 from polywan.core.trace.question import QUESTION_KEYS
@@ -65,3 +66,20 @@ def test_the_words_of_a_question_are_those_that_the_core_reads() -> None:
     with pytest.raises(ValueError, match="unknown: other"):
         flow_query_of({"other": "", **dict.fromkeys(calls.FLOWS.words, "")})
     assert all((call.asked is Words) == bool(call.words) for call in CALLS)
+
+
+def test_the_description_says_the_right_of_every_call() -> None:
+    said = {
+        (method.upper(), path): operation[RIGHT]
+        for path, operations in openapi("1")["paths"].items()
+        for method, operation in operations.items()
+    }
+    rights = {(call.method, call.path.replace(":path", "")): call.right for call in CALLS}
+    rights |= {("GET", path): "read" for path in (*(stream.path for stream in STREAMS), calls.OPENAPI)}
+    assert said == rights
+
+
+def test_the_page_may_do_nothing_that_cannot_be_undone() -> None:
+    """What is added here has to be weighed: the page's process parses what strangers send."""
+    acting = {call.path.rpartition("/")[2] for call in CALLS if call.right == "act"}
+    assert acting == {"disable", "drain", "enable", "test", "quota", "plan"}

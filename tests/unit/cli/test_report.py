@@ -128,6 +128,11 @@ def test_an_outage_over_the_end_of_an_hour_counts_in_both() -> None:
     assert [(hour.start - BEGIN, hour.value) for hour in found.darkest] == [(0, 3600), (3600, 1800), (7200, 60)]
 
 
+def test_an_outage_that_began_before_the_month_counts_from_its_first_hour_on() -> None:
+    found = report("fibre", (beat(0),), (outage(-1, 3600 * 1.5),), (), (), BEGIN + 90_000)
+    assert [(hour.start - BEGIN, hour.value) for hour in found.darkest] == [(0, 1800)]
+
+
 def test_many_outages_are_cut_to_the_longest_and_counted() -> None:
     for said in (text(month(25)), page(month(25))):
         assert said.count("no carrier") == MOST_OUTAGES

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from polywan.api.requests import Nothing, Words
 from polywan.api.status import Status
 from polywan.core.errors import ControlError
 from polywan.daemon.api.http import route
+from polywan.web import upstream
 from polywan.web.guard import FIELDS
 from support.documents import status
 from support.web import Browser, Stream, page, token
@@ -141,14 +145,17 @@ def test_a_stream_comes_while_it_is_sent_and_ends_with_its_reader(tmp_path: Path
         assert stream.open == 0
 
 
-def test_a_server_that_ends_ends_its_streams(tmp_path: Path) -> None:
+def test_a_server_that_ends_ends_its_streams_as_http_has_it_and_nothing_is_wrong(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with page(tmp_path, Stream().routes()) as (browser,):
         sock = browser.connect()
         sock.sendall(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert sock.recv(1)
     with sock:
-        while sock.recv(65536):
-            pass
+        found = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert found.endswith(b"\r\n0\r\n\r\n")
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 @pytest.mark.parametrize(
@@ -186,3 +193,38 @@ def test_a_status_that_makes_no_sense_is_an_error_and_no_metric(tmp_path: Path) 
     with page(tmp_path, [Route("/v1/status", senseless)]) as (browser,):
         found = browser.get("/metrics")
         assert (found.status, "another version" in found.json["error"]) == (502, True)
+
+
+def test_an_answer_that_there_is_no_room_for_is_not_a_daemon_that_is_away(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "MOST_ANSWERS", 0)
+    found = browser.get("/metrics")
+    assert (found.status, "requests are being answered" in found.json["error"]) == (503, True)
+
+
+def test_who_goes_makes_room_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "MOST_ANSWERS", 1)
+    waiting = threading.Event()
+
+    async def waits(request: Request) -> Response:
+        if "wait" in request.query_params:
+            waiting.set()
+            await asyncio.Event().wait()
+        return Response(b"{}", media_type="application/json")
+
+    with page(tmp_path, [Route("/v1/events", waits)]) as (browser,):
+        with browser.connect() as sock:
+            sock.sendall(b"GET /api/v1/events?wait=60&after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert waiting.wait(5)
+            assert browser.get("/api/v1/events").status == 503
+        until = time.monotonic() + 10
+        while browser.get("/api/v1/events").status != 200:
+            assert time.monotonic() < until
+
+
+def test_the_head_of_a_stream_is_all_that_comes_of_it(tmp_path: Path) -> None:
+    with page(tmp_path, Stream().routes()) as (browser,):
+        found = browser.ask("HEAD", "/api/v1/stream")
+        assert (found.status, found.headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
+        assert browser.raw(b"HEAD /api/v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import ssl
 import subprocess
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from polywan import serving
 from polywan.core.errors import PolywanError
 from polywan.web import server
+from polywan.web.guard import FIELDS
 from polywan.web.rights import context
 from polywan.web.server import LARGEST_REQUEST_HEAD, bound
 from polywan.web.settings import SELF_MADE, Settings, lacking, listen
@@ -92,6 +94,25 @@ def test_a_head_that_is_too_long_is_refused(shared: Browser) -> None:
     assert answered(shared, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + field).startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.parametrize("said", [b"x\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n"])
+def test_what_is_no_http_is_refused_like_everything_else(shared: Browser, said: bytes) -> None:
+    head, _, body = answered(shared, said).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert {f"{name}: {text}" for name, text in FIELDS.items()} <= set(head.decode().split("\r\n"))
+    assert json.loads(body) == {"error": "Invalid HTTP request received."}
+
+
+@pytest.mark.parametrize(("peer", "local"), [("127.0.0.1", True), ("192.0.2.1", False)])
+def test_loopback_reached_from_elsewhere_is_elsewhere(peer: str, local: bool) -> None:
+    class Connection(socket.socket):
+        def getpeername(self) -> Any:
+            return peer, 1
+
+    with socket.socket() as listener, Connection() as connection:
+        listener.bind(("127.0.0.1", 0))
+        assert server._entrance(listener, None).describe(connection)["local"] == local
+
+
 @pytest.mark.parametrize(
     "said", [b"", b"GET / HTT", b"POST /api/v1/plan HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"]
 )
@@ -114,6 +135,7 @@ def test_who_takes_all_connections_is_told_so_and_makes_room_by_ending_them(
         held = [browser.connect() for _ in range(4)]
         found = browser.get("/api/whoami")
         assert (found.status, "no more are allowed" in found.json["error"]) == (503, True)
+        assert {name: found.headers.get(name.lower()) for name in FIELDS} == dict(FIELDS)
         for sock in held:
             sock.close()
         while browser.get("/api/whoami").status != 200:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from polywan.core.errors import BusyError, NewerError, PolywanError
 from polywan.web import token_files
-from polywan.web.token_files import TOKENS_FILE, USES_FILE, changing, tokens_of, uses_of
+from polywan.web.token_files import TOKENS_FILE, USES_FILE, TokenFile, changing, tokens_of, uses_of
 from polywan.web.tokens import Token, digest_of, shown_as, tokens_restored, tokens_stored
 from support.state_files import FOLDER, TOKENS
 
@@ -131,3 +131,20 @@ def test_what_is_not_known_of_the_use_of_tokens_is_left_out(tmp_path: Path, cont
 def test_the_tokens_of_every_release_are_good(release: str, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(FOLDER / release, tmp_path / "web"))
     assert tokens_of(directory) == TOKENS
+
+
+def test_when_tokens_were_used_last_outlives_the_server(tmp_path: Path) -> None:
+    with changing(tmp_path, None) as tokens:
+        tokens += [ONE, OTHER]
+    assert TokenFile(tmp_path).shown("pw_laptop", 90.0) == OTHER
+    assert TokenFile(tmp_path).shown("pw_phone", 95.0) == ONE
+    assert uses_of(tmp_path) == {OTHER.digest: 90.0, ONE.digest: 95.0}
+
+
+def test_a_use_that_a_wrong_clock_recorded_does_not_stay_for_ever(tmp_path: Path) -> None:
+    with changing(tmp_path, None) as tokens:
+        tokens.append(ONE)
+    tokens_seen = TokenFile(tmp_path)
+    for now in (1e9, 95.0):
+        tokens_seen.shown("pw_phone", now)
+    assert uses_of(tmp_path) == {ONE.digest: 95.0}

@@ -265,3 +265,34 @@ def test_a_file_of_tokens_that_makes_no_sense_is_told_once_and_none_is_good(
     with logged() as lines:
         assert [browser.get("/api/whoami", Authorization=reader).status for _ in range(3)] == [401] * 3
     assert len([line for line in lines if line.startswith("tokens.unreadable: ")]) == 1
+
+
+def test_a_file_of_tokens_is_good_again_once_what_ailed_it_is_over(
+    browser: Browser, tmp_path: Path, reader: str
+) -> None:
+    file, other = tmp_path / "web/tokens.json", tmp_path / "other"
+    # Whoever has another name for it could write it.
+    other.hardlink_to(file)
+    assert browser.get("/api/whoami", Authorization=reader).status == 401
+    other.unlink()
+    assert browser.get("/api/whoami", Authorization=reader).status == 200
+
+
+def test_a_file_of_tokens_that_is_not_ours_any_more_is_noticed(browser: Browser, tmp_path: Path, reader: str) -> None:
+    assert browser.get("/api/whoami", Authorization=reader).status == 200
+    (tmp_path / "other").hardlink_to(tmp_path / "web/tokens.json")
+    assert browser.get("/api/whoami", Authorization=reader).status == 401
+
+
+def test_an_order_whose_answer_is_lost_is_logged_too(tmp_path: Path, actor: str) -> None:
+    with page(tmp_path) as (browser,), logged() as lines:
+        assert browser.ask("POST", DISABLE, b"{}", Authorization=actor, **AS_OUR_PAGE).status == 503
+    assert "web.acted: laptop at 127.0.0.1 asked for /v1/uplinks/lte/disable; answered with 503" in lines
+
+
+@pytest.mark.parametrize("files", ['{"\\ud800": "x"}', '{"\\ud800": 5}', '{"a": "\\ud800"}'])
+def test_half_a_character_is_refused(browser: Browser, daemon: Daemon, actor: str, files: str) -> None:
+    body = b'{"files": %s}' % files.encode()
+    found = browser.ask("POST", "/api/v1/plan", body, Authorization=actor, **AS_OUR_PAGE)
+    assert (found.status, "half a character" in found.json["error"]) == (400, True)
+    assert daemon.asked == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from typing import Final, NamedTuple
 
 from polywan.api.views.measurements import Beat, Incident, Series, UplinkVolume
@@ -99,7 +100,7 @@ def report(
         volume=next((one for one in volumes if one.uplink == name), None),
         slowest=_worst(hours, "rtt_ms"),
         lossiest=_worst(hours, "loss"),
-        darkest=_darkest(one for one in incidents if one.uplink == name and one.state != "degraded"),
+        darkest=_darkest((one for one in incidents if one.uplink == name and one.state != "degraded"), passed),
     )
 
 
@@ -128,12 +129,16 @@ def _worst(hours: Series | None, column: str) -> tuple[WorstHour, ...]:
     return _highest((start, value) for start, value in known if start is not None and value is not None)
 
 
-def _darkest(outages: Iterable[Incident]) -> tuple[WorstHour, ...]:
-    """Return the hours with most outage: of an hour that was measured in part, its points know a part only."""
+def _darkest(outages: Iterable[Incident], days: Sequence[Beat]) -> tuple[WorstHour, ...]:
+    """Return the hours with most outage in these days: of an hour that was measured in part, points know a part only.
+
+    An outage may have begun before the first day, or go on behind the last one.
+    """
+    begin, over = (_unix(days[0].start), _unix(days[-1].start) + days[-1].seconds) if days else (-inf, inf)
     seconds: dict[float, float] = {}
     for outage in outages:
-        at = _unix(outage.since)
-        end = at + outage.seconds
+        since = _unix(outage.since)
+        at, end = max(begin, since), min(over, since + outage.seconds)
         while at < end:
             hour = at - at % _HOUR
             until = min(end, hour + _HOUR)

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Final, Generic
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -29,9 +29,13 @@ from polywan.core.errors import ConfigError, ControlError, KernelError
 from polywan.daemon.api.admission import MOST_PEERS
 from polywan.daemon.api.peers import asking, entrance, may, refused, user_of
 from polywan.files import SOCKET
-from polywan.serving import REQUEST_TIMEOUT, Server
+from polywan.serving import REQUEST_TIMEOUT, Server, body_of, while_there
 
 log = logging.getLogger("polywan")
+
+
+LARGEST_BODY: Final = 32 << 20
+"""Bytes behind the head of a request: the largest file has 16 MiB, and JSON writes some signs with two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +45,23 @@ class Written(Generic[Answered]):
     pieces: list[bytes] | AsyncIterator[bytes]
 
 
-def route(call: Call[Asked, Answered], handler: Callable[[Asked], Awaitable[Answered | Written[Answered]]]) -> Route:
+def route(
+    call: Call[Asked, Answered],
+    handler: Callable[[Asked], Awaitable[Answered | Written[Answered]]],
+    *,
+    waits: bool = False,
+) -> Route:
     """Return the route of a call of `polywan/api/calls.py`, with who answers it.
 
     Args:
         call: the call.
         handler: returns the answer. Of its errors, ControlError says with which status it is refused.
+        waits: it waits for something to happen; it is cancelled when the client goes.
     """
 
     async def answer(request: Request) -> Response:
-        answered = await handler(await _asked(call, request))
+        asked = await _asked(call, request)
+        answered = await (while_there(request, handler(asked)) if waits else handler(asked))
         return _pieces(answered.pieces) if isinstance(answered, Written) else JSONResponse(encode(answered))
 
     careful = _with_errors(answer)
@@ -61,7 +72,9 @@ def stream_route(stream: Stream[Asked], events: Callable[[Asked], AsyncIterator[
     """Return the route of a stream, with what yields its events as they are sent; it is closed when the client goes."""
 
     async def answer(request: Request) -> Response:
-        pieces = events(await _asked(stream, request))
+        asked = await _asked(stream, request)
+        # The answer to HEAD would never end, since nobody reads what is behind its head.
+        pieces = _each([]) if request.method == "HEAD" else events(asked)
         # What keeps answers to send them together later must not keep these.
         said = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(pieces, media_type="text/event-stream", headers=said)
@@ -80,8 +93,10 @@ def written_route(path: str, write: Callable[[], bytes]) -> Route:
 
 async def _asked(call: Call[Asked, Any] | Stream[Asked], request: Request) -> Asked:
     said = {**request.query_params, **request.path_params}
+    # Of what comes behind a head, nothing is kept that no call asks for.
+    body = await body_of(request, LARGEST_BODY) if isinstance(call, Call) and call.body else b""
     try:
-        return asked_of(call, said, await request.body())
+        return asked_of(call, said, body)
     except DocumentError as error:
         raise ControlError(str(error), 400) from error
 
@@ -94,6 +109,8 @@ def _with_errors(handler: Callable[[Request], Awaitable[Response]]) -> Callable[
             return await handler(request)
         except ControlError as error:
             return _error(error.status, str(error))
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
         except ConfigError as error:
             problems = tuple(
                 ProblemFound(where=p.where, key=p.key, message=p.message, hint=p.hint) for p in error.problems
@@ -110,11 +127,12 @@ def _with_errors(handler: Callable[[Request], Awaitable[Response]]) -> Callable[
 
 
 def _pieces(pieces: list[bytes] | AsyncIterator[bytes]) -> Response:
-    async def each(there: list[bytes]) -> AsyncIterator[bytes]:
-        for piece in there:
-            yield piece
+    return StreamingResponse(_each(pieces) if isinstance(pieces, list) else pieces, media_type="application/json")
 
-    return StreamingResponse(each(pieces) if isinstance(pieces, list) else pieces, media_type="application/json")
+
+async def _each(there: list[bytes]) -> AsyncIterator[bytes]:
+    for piece in there:
+        yield piece
 
 
 def _error(code: int, text: str) -> Response:

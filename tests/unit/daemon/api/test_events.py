@@ -19,8 +19,12 @@ from polywan.core.journal.changes import Change, Standing, What
 from polywan.core.policy.uplink_state import UplinkState
 from polywan.core.state.state import State
 from polywan.daemon.api.events import MOST_AT_ONCE, Journalled, since_of
+from polywan.daemon.api.http import serving
 from polywan.daemon.journal import Journal
 from polywan.daemon.tasks.recording import Recorder
+from polywan.files import SOCKET
+from polywan.kernel.fake.kernel import FakeKernel
+from support.daemons import daemon_over, places_in, service_of
 
 NOW = 1_800_000_000.0
 
@@ -198,3 +202,25 @@ def test_a_time_holds_for_what_follows_the_first_part_too(tmp_path: Path) -> Non
         assert (await ask(after="0", since="2099-01-01")).events == ()
 
     play(tmp_path, story)
+
+
+def test_a_client_that_goes_is_not_waited_for(tmp_path: Path) -> None:
+    def waiting() -> int:
+        return sum("arrival" in str(task.get_coro()) for task in asyncio.all_tasks())
+
+    async def until(count: int) -> None:
+        async with asyncio.timeout(10):
+            while waiting() != count:
+                await asyncio.sleep(0.01)
+
+    async def run() -> None:
+        kernel = FakeKernel()
+        service = service_of(daemon_over(kernel, tmp_path), kernel, places_in(tmp_path))
+        async with serving(service.routes(), tmp_path):
+            _, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
+            writer.write(b"GET /v1/events?after=0&wait=60 HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(1)
+            writer.close()
+            await until(0)
+
+    asyncio.run(run())

@@ -8,7 +8,8 @@ import logging
 import select
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ from starlette.routing import Route
 
 from polywan import serving as serving_module
 from polywan.api import calls
-from polywan.api.requests import Nothing, ToReload
-from polywan.api.running import Reloaded
+from polywan.api.events import Events
+from polywan.api.requests import Nothing, OfEvents, ToReload, WhatToPlan
+from polywan.api.running import Planned, Reloaded
 from polywan.api.status import Status
 from polywan.client import Client
 from polywan.core.errors import ControlError
-from polywan.daemon.api import peers
+from polywan.daemon.api import http, peers
 from polywan.daemon.api.admission import EACH, MOST_PEERS, READER_PEERS
-from polywan.daemon.api.http import Written, route, serving
+from polywan.daemon.api.http import Written, route, serving, stream_route, written_route
 from polywan.daemon.api.peers import user_of
 from polywan.serving import Server
 from support.documents import status
@@ -51,6 +53,42 @@ class Api:
         return [route(calls.STATUS, self.status), route(calls.RELOAD, self.reload)]
 
 
+class Talkative:
+    """Answers what comes in pieces, or late."""
+
+    def __init__(self) -> None:
+        self.waiting = threading.Event()
+        self.ended = threading.Event()
+
+    async def plan(self, _: WhatToPlan) -> Planned:
+        return Planned(ops=(), warnings=())
+
+    async def events(self, _: OfEvents) -> Events:
+        self.waiting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+        raise AssertionError
+
+    async def follow(self, _: Nothing) -> AsyncIterator[bytes]:
+        self.waiting.set()
+        try:
+            while True:
+                yield b"data: 0\n\n" * 100_000
+                await asyncio.sleep(0.01)
+        finally:
+            self.ended.set()
+
+    def routes(self) -> list[Route]:
+        return [
+            route(calls.PLAN, self.plan),
+            route(calls.JOURNAL, self.events, waits=True),
+            stream_route(calls.LIVE, self.follow),
+            written_route("/v1/large", lambda: b" " * (16 << 20)),
+        ]
+
+
 class Users:
     """Says whose the next connections are."""
 
@@ -61,9 +99,11 @@ class Users:
         return self.uid
 
 
-def play(directory: Path, users: Users, story: Callable[[Path, Users], object]) -> None:
+def play(
+    directory: Path, users: Users, story: Callable[[Path, Users], object], routes: Sequence[Route] | None = None
+) -> None:
     async def run() -> None:
-        async with serving(Api().routes(), directory, users):
+        async with serving(Api().routes() if routes is None else routes, directory, users):
             await asyncio.to_thread(story, directory, users)
 
     asyncio.run(run())
@@ -309,3 +349,146 @@ def test_refusals_are_logged_once_a_minute(tmp_path: Path, caplog: pytest.LogCap
     caplog.set_level(logging.WARNING)
     play(tmp_path, Users(READER), story)
     assert len([r for r in caplog.records if "control.refused" in r.getMessage()]) == 1
+
+
+def test_of_what_a_reader_says_behind_the_head_nothing_is_kept(tmp_path: Path) -> None:
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock:
+            # Answered before it has come.
+            sock.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+            assert sock.recv(64).startswith(b"HTTP/1.1 200")
+
+    play(tmp_path, Users(READER), story)
+
+
+def test_a_question_that_is_too_long_is_refused_before_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "LARGEST_BODY", 1 << 20)
+
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock:
+            sock.sendall(b"POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n" + b" " * (2 << 20))
+            assert sock.recv(64).startswith(b"HTTP/1.1 413")
+
+    play(tmp_path, Users(ROOT), story, Talkative().routes())
+
+
+def test_who_goes_in_the_middle_of_a_question_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock:
+            sock.sendall(b"POST /v1/plan HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n")
+            # Now it is waited for.
+            assert sock.recv(64).startswith(b"HTTP/1.1 100")
+
+    play(tmp_path, Users(ROOT), story, Talkative().routes())
+    assert caplog.records == []
+
+
+def test_nothing_waits_for_a_client_that_has_gone(tmp_path: Path) -> None:
+    talkative = Talkative()
+
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock:
+            sock.sendall(b"GET /v1/events?after=0&wait=60 HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert talkative.waiting.wait(5)
+            assert not talkative.ended.is_set()
+        assert talkative.ended.wait(5)
+
+    play(tmp_path, Users(READER), story, talkative.routes())
+
+
+def test_the_head_of_a_stream_can_be_asked_for_and_is_all_that_comes(tmp_path: Path) -> None:
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock:
+            sock.sendall(b"HEAD /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            found = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert b"content-type: text/event-stream" in found
+
+    play(tmp_path, Users(READER), story, Talkative().routes())
+
+
+@pytest.mark.parametrize(
+    ("said", "begun"),
+    [
+        (b"GET /v1/plan HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", True),
+        (b"POST /v1/plan HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", False),
+        (b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", True),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_is_no_http_behind_a_head_ends_the_connection_and_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, said: bytes, begun: bool, at_once: bool
+) -> None:
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock:
+            sock.sendall(said + b"zz\r\n" if at_once else said)
+            if begun and not at_once:
+                assert sock.recv(64).startswith(b"HTTP/1.1 ")
+            if not at_once:
+                sock.sendall(b"zz\r\n")
+            assert ended(sock)
+
+    play(tmp_path, Users(ROOT), story, Talkative().routes())
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_an_answer_that_was_given_at_once_may_be_read_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_module, "REQUEST_TIMEOUT", 0.02)
+    looked = threading.Event()
+    waited = serving_module._Peer._unread_for
+
+    def unread_for(peer: serving_module._Peer, seconds: float) -> bool:
+        if peer._unread_since is not None:
+            looked.set()
+        return waited(peer, seconds)
+
+    monkeypatch.setattr(serving_module._Peer, "_unread_for", unread_for)
+
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock:
+            sock.sendall(b"GET /v1/large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert looked.wait(5)
+            assert sum(map(len, iter(lambda: sock.recv(1 << 20), b""))) > 16 << 20
+
+    play(tmp_path, Users(READER), story, Talkative().routes())
+
+
+def test_whoever_reads_slowly_is_not_taken_for_one_who_does_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_module, "REQUEST_TIMEOUT", 0.01)
+    monkeypatch.setattr(serving_module, "READ_TIMEOUT", 0.5)
+    pieces = [b" " * 65536] * 100
+
+    async def large(_: Api, asked: Nothing) -> Written[Status]:
+        return Written(pieces)
+
+    monkeypatch.setattr(Api, "status", large)
+
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock:
+            sock.sendall(GET)
+            began, read = time.monotonic(), 0
+            while read < len(pieces) * 65536:
+                slowly = time.monotonic() < began + 1.5
+                piece = sock.recv(4096 if slowly else 1 << 20)
+                assert piece
+                read += len(piece)
+                if slowly:
+                    select.select([], [], [], 0.01)
+
+    play(tmp_path, Users(READER), story)
+
+
+def test_nothing_more_is_written_for_who_stops_talking_http(tmp_path: Path) -> None:
+    talkative = Talkative()
+
+    def story(directory: Path, users: Users) -> None:
+        with connect(directory) as sock:
+            sock.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            assert talkative.waiting.wait(5)
+            sock.sendall(b"zz\r\n")
+            assert talkative.ended.wait(5)
+
+    play(tmp_path, Users(READER), story, talkative.routes())
