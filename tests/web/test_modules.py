@@ -39,6 +39,8 @@ MERGE = """async ([first, change]) => {
   return store.state.status;
 }"""
 
+STATE = "async (uplink) => (await import('/static/states.js')).stateOf(uplink)"
+
 
 @pytest.fixture
 def page(visit: Opens) -> Page:
@@ -101,3 +103,10 @@ def test_a_change_replaces_adds_and_removes_uplinks(house: House, page: Page) ->
     change = {"time": "", "uplinks": news, "removed": ["c"], "policies": None, "generation": 2}
     merged = {"uplinks": [old[0], *news], "policies": [1], "generation": 2}
     assert page.evaluate(MERGE, [first, change]) == merged
+
+
+def test_an_uplink_that_its_quota_blocks_is_neither_up_nor_standing_by(house: House, page: Page) -> None:
+    for state, action, word in (("up", "block", "blocked"), ("up", "less", "up"), ("down", "block", "down")):
+        uplink = {"state": state, "standby": False, "reason": "", "quota": {"action": action}}
+        assert page.evaluate(STATE, uplink) == word
+    assert page.evaluate(STATE, {"state": "up", "standby": True, "reason": "", "quota": None}) == "standby"

@@ -121,7 +121,7 @@ class UplinkStatus(Document):
         counted: false where other uplinks have the device, too: nobody knows whose its bytes are, and these are 0.
         probe_bytes: volume of probes and checks since the start; `probe_bytes_month` what a month would take.
         families: by "ipv4" and "ipv6".
-        standby: it could serve and no policy gives it anything.
+        standby: it could serve and no policy gives it anything, because others are preferred.
         shares: as `share`, by family.
         held_for: seconds for which it stays down although it answers.
         last_outage_s: seconds that the last outage took which is over.

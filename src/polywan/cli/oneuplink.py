@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from polywan.api.status import FamilyStatus, LayerStatus, PolicyStatus, ShapingStatus, TargetStatus, UplinkStatus
-from polywan.cli.overview import FAMILY_TITLES, drain_note, phrase_of, reason, volume, word
+from polywan.cli.overview import FAMILY_TITLES, blocked, drain_note, phrase_of, reason, volume, word
 from polywan.cli.units import age, milliseconds, rate, size
 from polywan.core.words import counted, lasted
 
@@ -38,6 +38,8 @@ def _summary(uplink: UplinkStatus, policies: Sequence[PolicyStatus]) -> Iterator
             yield "new conns", f"{shares} of {policy.title}"
     if uplink.standby:
         yield "new conns", "none: stands by until no better uplink is up"
+    if blocked(uplink):
+        yield "new conns", "none: blocked for its quota, even while no other uplink is up"
     if uplink.slow_start is not None:
         yield "slow start", f"{100 * uplink.slow_start:.0f} % of its weight by now"
     yield "open conns", str(uplink.connections)

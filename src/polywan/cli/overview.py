@@ -18,6 +18,7 @@ COLOURS: Final = {
     "up": "green",
     "degraded": "yellow",
     "busy": "yellow",
+    "blocked": "yellow",
     "draining": "yellow",
     "down": "red",
     "missing": "red",
@@ -49,11 +50,18 @@ def text(status: Status, width: int | None = None) -> str:
 
 
 def word(uplink: UplinkStatus) -> str:
-    """Return an uplink's state in one word, or two: also whether it is busy or stands by."""
+    """Return an uplink's state in one word, or two: also whether it is busy, stands by, or is blocked for its quota."""
     state = uplink.state
     if state == "degraded" and _busy(uplink):
         return "busy"
+    if state == "up" and blocked(uplink):
+        return "blocked"
     return "standing by" if state == "up" and uplink.standby else state
+
+
+def blocked(uplink: UplinkStatus) -> bool:
+    """True for an uplink that gets no new connections because of its quota."""
+    return uplink.quota is not None and uplink.quota.action == "block"
 
 
 def reason(uplink: UplinkStatus) -> str:
@@ -98,7 +106,7 @@ def problems(status: Status, now: datetime | None = None) -> Iterator[tuple[str,
     for states, colour in ((("down", "missing"), "red"), (("degraded",), "yellow")):
         found = [uplink for uplink in status.uplinks if uplink.state in states]
         for uplink in found if len(found) <= MOST_LINES else found[: MOST_LINES - 1]:
-            aside = ", standing by" if uplink.standby else ""
+            aside = ", standing by" if uplink.standby else ", blocked" if blocked(uplink) else ""
             yield f"{uplink.name}: {word(uplink)} for {age(uplink.since, now)}{aside}: {reason(uplink)}", colour
         if len(found) > MOST_LINES:
             yield f"{len(found) - MOST_LINES + 1} more uplinks are {' or '.join(states)}", colour

@@ -53,7 +53,7 @@ class Month:
 
 def percent(part: float | None) -> str:
     """Return a part of 1 with three decimals, never rounded up to 100: ``99.999 %``."""
-    return "unknown" if part is None else f"{int(part * 100_000) / 1000:.3f} %"
+    return "unknown" if part is None else f"{int(round(part * 100_000, 6)) / 1000:.3f} %"
 
 
 def loss_of(part: float) -> str:

@@ -104,9 +104,10 @@ def test_time_out_of_use_by_order_counts_neither_way() -> None:
 
 
 def test_nothing_is_rounded_up_to_all() -> None:
-    assert [percent(part) for part in (1.0, 0.999_999_9, 0.5, 0.0, None)] == [
+    assert [percent(part) for part in (1.0, 0.999_999_97, 0.58, 0.5, 0.0, None)] == [
         "100.000 %",
         "99.999 %",
+        "58.000 %",
         "50.000 %",
         "0.000 %",
         "unknown",
@@ -191,6 +192,11 @@ def test_a_table_has_a_row_for_each_day_and_no_formula() -> None:
 
 
 DAYS = tuple(beat(n, up=86400.0 if n < 20 else 43200.0 if n == 20 else 0.0) for n in range(30))
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum(a1)"])
+def test_no_name_is_a_formula(name: str) -> None:
+    assert {row["uplink"] for row in csv.DictReader(io.StringIO(table(month(name=name))))} == {f"'{name}"}
 
 
 @pytest.fixture

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from itertools import product
+from types import SimpleNamespace
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from polywan.api.status import DrainStatus, ShapingStatus, Status, UplinkStatus
+from polywan.api.views.quota import QuotaStatus
 from polywan.cli import status as verb
 from polywan.cli.fitting import shortened, terminal_width
 from polywan.cli.oneuplink import text as in_full
 from polywan.cli.overview import text
 from polywan.client import Client
+from polywan.core.policy.uplink_state import UplinkState
+from polywan.core.status.uplink_detail import stands_by
 from support.documents import ago, family, outage, policy, status, uplink
 
 
@@ -99,6 +103,21 @@ def test_a_refused_transaction_is_one_line() -> None:
 
 
 BUSY = family("degraded", "busy: x")
+BLOCKED = QuotaStatus(
+    kind="prepaid",
+    state="hard",
+    action="block",
+    used_bytes=10,
+    soft_bytes=9,
+    hard_bytes=10,
+    since="2026-11-30T08:00:00.000+00:00",
+    resets=None,
+    forecast_bytes=None,
+    runs_out=None,
+    reading_bytes=None,
+    reading_at=None,
+    text="10 B of 10 B used (100 %)",
+)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +125,7 @@ BUSY = family("degraded", "busy: x")
     [
         (uplink("a"), "up"),
         (uplink("a", standby=True), "standing by"),
+        (uplink("a", quota=BLOCKED), "blocked"),
         (uplink("a", "degraded", families={"ipv4": family("degraded", "busy: answers come 1.2 s late")}), "busy"),
         (uplink("a", "degraded", families={"ipv4": family("degraded", "loss 50 %")}), "degraded"),
         (uplink("a", "degraded", families={"ipv4": BUSY, "ipv6": family("degraded", "busy: y")}), "busy"),
@@ -121,6 +141,20 @@ def test_the_state_is_told_in_a_word(uplink_document: UplinkStatus, word: str) -
 def test_what_a_queue_does_to_both_families_is_said_once() -> None:
     families = {"ipv4": family("degraded", "busy: 1.2 s late"), "ipv6": family("degraded", "busy: 1.3 s late")}
     assert lines(status(uplink("a", "degraded", families=families)))[0] == "a: busy for 3 min: 1.2 s late"
+
+
+def test_an_uplink_that_its_quota_blocks_is_never_said_to_stand_by() -> None:
+    state = SimpleNamespace(
+        known=SimpleNamespace(quotas=SimpleNamespace(restrictions={"a": "block"})),
+        decision=SimpleNamespace(
+            views={name: SimpleNamespace(state=UplinkState.UP) for name in "ab"}, selection=SimpleNamespace(choices={})
+        ),
+    )
+    found = [stands_by(state, name) for name in "ab"]  # type: ignore[arg-type]  # as much of one as is needed
+    assert found == [False, True]
+    poor = uplink("lte", "degraded", quota=BLOCKED, families={"ipv4": family("degraded", "loss 50 %")})
+    assert lines(status(poor))[0] == "lte: degraded for 3 min, blocked: loss 50 %"
+    assert "none: blocked for its quota, even while no other uplink is up" in in_full(poor, [])
 
 
 def test_a_degraded_uplink_that_is_given_nothing_stands_by() -> None:

@@ -84,7 +84,11 @@ _STATE: Final = (
         "When the uplink got its state, in Unix time.",
         one(lambda uplink: moment(uplink.since)),
     ),
-    _gauge("standby", "1 if the uplink could serve and no policy gives it anything.", one(lambda u: u.standby)),
+    _gauge(
+        "standby",
+        "1 if the uplink could serve and no policy gives it anything, because others are preferred.",
+        one(lambda u: u.standby),
+    ),
     _gauge("draining", "1 while connections are taken off the uplink.", one(lambda uplink: uplink.drain is not None)),
     _gauge(
         "drain_deadline_timestamp_seconds",

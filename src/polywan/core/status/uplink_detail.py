@@ -60,11 +60,15 @@ def last_outages(state: State, name: str) -> tuple[OutageStatus, ...]:
 
 
 def stands_by(state: State, name: str) -> bool:
-    """True for an uplink that could serve and is given nothing by any policy, because others are preferred."""
+    """True for an uplink that could serve and is given nothing by any policy, because others are preferred.
+
+    One that is blocked for its quota does not: it never stands in.
+    """
     seen, selection = state.decision.views.get(name), state.decision.selection
     if seen is None or selection is None or seen.state not in (UplinkState.UP, UplinkState.DEGRADED):
         return False
-    return not any(member == name for member, _ in draining.serving(selection))
+    blocked = state.known.quotas.restrictions.get(name) == "block"
+    return not blocked and not any(member == name for member, _ in draining.serving(selection))
 
 
 def share_of(choice: Choice, name: str) -> float:

@@ -31,7 +31,7 @@ from polywan.daemon.api.events import since_of
 from polywan.daemon.api.http import Written
 from polywan.daemon.api.unknown import unknown
 from polywan.daemon.database import DatabaseError
-from polywan.daemon.journal import EventQuery
+from polywan.daemon.journal import MOST_ENTRIES, EventQuery
 from polywan.daemon.measurements.measuring import Measurer
 from polywan.daemon.measurements.spans import beats_of, following, month_of, months_since, name_of
 from polywan.daemon.tasks.recording import Recorder
@@ -49,8 +49,9 @@ MOST_POINTS: Final = 1000
 
 MOST_INCIDENTS: Final = 500
 _MOST_ENTRIES: Final = 500
-"""Entries of the journal that are read at a time, and how many times at most."""
-_MOST_READS: Final = 20
+"""Entries of the journal that are read at a time."""
+_MOST_READS: Final = MOST_ENTRIES // _MOST_ENTRIES + 1
+"""How many times at most: the oldest come first, and without the newest an outage would seem to last."""
 
 
 class Measuring:

@@ -3,7 +3,7 @@ import { html } from "./ui.js";
 
 const TONES = {
   up: "ok", degraded: "warn", busy: "warn", draining: "warn", down: "bad", missing: "bad",
-  disabled: "off", drained: "off", standby: "idle",
+  disabled: "off", drained: "off", blocked: "off", standby: "idle",
 };
 const SHAPES = {
   ok: "M4.5 8.5l2.5 2.5 4.5-5.5",
@@ -21,8 +21,9 @@ const FRAMES = {
 };
 const ORDER = ["bad", "warn", "off", "idle", "ok"];
 
-// The state as people are told it: also whether it is busy or stands by, as `polywan status` does.
+// The state as people are told it: also whether it is busy, stands by, or is blocked for its quota, as `polywan status` does.
 export function stateOf(uplink) {
+  if (uplink.state === "up" && uplink.quota?.action === "block") return "blocked";
   if (uplink.state === "up" && uplink.standby) return "standby";
   if (uplink.state === "degraded" && uplink.reason.startsWith("busy")) return "busy";
   return uplink.state;

@@ -6,11 +6,13 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polywan.core.measurements import readings
 from polywan.core.measurements.points import Point, Reading, merged, packed, point_of, unpacked
 from polywan.core.measurements.seconds import LONGEST_STRIDE, Seconds, taken
 from polywan.core.measurements.series import COLUMNS, Measured, beats, series
@@ -108,6 +110,18 @@ def test_all_bytes_of_an_even_clock_are_in_seconds(samples: list[tuple[float, in
         seconds, found = taken(seconds, at, {"a": UP}, {"a": Bytes(moved, 0)})
         counted += sum(one["a"].rx for one in found.values())
     assert counted + seconds.carried.get("a", Bytes(0, 0)).rx == total
+
+
+@pytest.mark.parametrize(
+    ("state", "known"), [(UplinkState.UP, True), (UplinkState.DOWN, False), (UplinkState.DISABLED, False)]
+)
+def test_of_an_uplink_that_does_not_serve_there_is_no_round_trip(
+    monkeypatch: pytest.MonkeyPatch, state: UplinkState, known: bool
+) -> None:
+    monkeypatch.setattr(readings, "line_quality", lambda *_: (20.0, 1.0, 0.5))
+    seen = SimpleNamespace(decision=SimpleNamespace(views={"a": SimpleNamespace(state=state)}))
+    found = readings.reading_of(seen, "a", None)  # type: ignore[arg-type]  # as much of one as is needed
+    assert found == Reading(state, 20.0 if known else None, 1.0 if known else None, 0.5, None)
 
 
 def test_time_out_of_use_by_order_is_no_time_without_service() -> None:

@@ -2,11 +2,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from polywan.config.model.quota import Quota
+from polywan.core.engine.renaming import followed
 from polywan.core.quota.counting import Seen
 from polywan.core.quota.ledger import News, Topic, applied, configured, entered, looked, passed, save_due
 from polywan.core.quota.limits import NO_QUOTAS, Level, Quotas
 from polywan.core.quota.usage import begun
 from polywan.core.resolved import resolve
+from polywan.core.state.state import Known, State
 from support.engine_world import config
 
 GB = 10**9
@@ -91,6 +93,13 @@ def test_a_quota_that_comes_back_to_the_file_used_up_is_told_again() -> None:
     back = applied(without, file, first=False)
     assert back.restrictions == {"u1": "less"}
     assert [news.topic for news in passed(back, look(back, 46), QUOTAS)] == [Topic.SOFT]
+
+
+def test_what_is_used_follows_an_uplink_to_its_other_name() -> None:
+    known = look(look(NO_QUOTAS, 0, 0), 46, 1)
+    state = followed(State(known=Known(quotas=known)), {"u1": "u2", "u2": "u1"})
+    assert state.known.quotas.usages == {"u2": known.usages["u1"], "u1": known.usages["u2"]}
+    assert state.known.quotas.logged == {"u2": Level.SOFT, "u1": Level.WITHIN}
 
 
 def test_what_is_kept_without_a_quota_has_a_bound() -> None:

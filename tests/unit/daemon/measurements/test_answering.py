@@ -12,14 +12,17 @@ from typing import Any
 
 import pytest
 
+from polywan.api.codec import decode
+from polywan.api.events import LinkEvent
 from polywan.api.requests import OfIncidents, OfMeasurements, OfMonth, OfSpan
 from polywan.core.errors import ControlError
 from polywan.core.measurements.points import Point
 from polywan.core.measurements.volumes import UplinkBytes
 from polywan.core.status.tally import Bytes
+from polywan.core.status.times import iso
 from polywan.daemon.api.http import Written
-from polywan.daemon.journal import Journal
-from polywan.daemon.measurements.answering import Measuring
+from polywan.daemon.journal import MOST_ENTRIES, EventQuery, Journal
+from polywan.daemon.measurements.answering import MOST_INCIDENTS, Measuring
 from polywan.daemon.measurements.measuring import Measurer
 from polywan.daemon.measurements.spans import beats_of, following, month_of, months_since
 from polywan.daemon.measurements.store import Batch, Store
@@ -127,6 +130,45 @@ def test_a_file_that_cannot_be_read_is_told_and_memory_is_answered(tmp_path: Pat
         found = await document(measuring.measurements(OfMeasurements()))
         assert "cannot be used" in found["problem"]
         assert "cannot be used" in (await measuring.volumes(OfMonth())).problem
+
+    asked(tmp_path, story)
+
+
+class Full:
+    """A journal that has as many entries as it may: an uplink that is down and up in turn, and up at last."""
+
+    def __init__(self, now: float) -> None:
+        nothing = dict.fromkeys(LinkEvent.__fields__)
+        self.entries = [
+            decode(
+                LinkEvent,
+                {
+                    **nothing,
+                    "id": number,
+                    "time": iso(now - 100_000 + number),
+                    "uplink": "u1",
+                    "interface": "wan1",
+                    "event": "state",
+                    "reason": "",
+                    "state": ("up", "down")[number % 2],
+                    "previous_state": ("down", "up")[number % 2],
+                },
+            )
+            for number in range(1, MOST_ENTRIES + 1)
+        ]
+
+    async def events(self, wanted: EventQuery) -> list[LinkEvent]:
+        first = wanted.after or 0
+        return self.entries[first : first + wanted.most]
+
+
+def test_the_newest_entries_of_a_full_journal_are_read_and_what_is_over_does_not_last(tmp_path: Path) -> None:
+    async def story(measuring: Measuring, _: Store) -> None:
+        journal = Full(time.time())
+        measuring._recorder = journal  # type: ignore[assignment]  # as much of one as is needed
+        found = await measuring.incidents(OfIncidents())
+        assert (found.incidents[0].id, len(found.incidents), found.more) == (MOST_ENTRIES - 1, MOST_INCIDENTS, True)
+        assert all(one.until for one in found.incidents)
 
     asked(tmp_path, story)
 

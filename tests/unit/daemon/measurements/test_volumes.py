@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import replace
@@ -16,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from polywan.core.journal.changes import Change, Standing, What
-from polywan.core.measurements.points import Point
+from polywan.core.measurements.points import Point, Reading
 from polywan.core.measurements.tiers import SECONDS
 from polywan.core.measurements.volumes import UplinkBytes
 from polywan.core.policy.uplink_state import UplinkState
@@ -216,6 +217,74 @@ def test_what_an_uplink_moved_follows_it_to_its_other_name(tmp_path: Path) -> No
         assert one.moved == {"dsl": UplinkBytes(100), "fibre": UplinkBytes(7)}
 
     play(story)
+
+
+def test_what_is_renamed_while_a_write_hangs_is_in_the_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "ANSWER_TIMEOUT", 0.2)
+
+    async def story() -> None:
+        file = Stuck(tmp_path)
+        daemon = daemon_with(fibre="eth1")
+        one = measurer(file, daemon=daemon)
+        look(one, 0)
+        look(one, 100)
+        file.hang.clear()
+        await one.flush()
+        one.changed(renaming(fibre="line"))
+        daemon.state.known.config.uplinks = {"line": SimpleNamespace(interface="eth1")}
+        look(one, 150)
+        file.hang.set()
+        monkeypatch.setattr(measuring, "ANSWER_TIMEOUT", 5.0)
+        await one.flush()
+        await one.flush()
+        assert Store(tmp_path).volumes(ALWAYS) == [{"line": UplinkBytes(150)}]
+
+    play(story)
+
+
+def test_bytes_of_clients_wait_for_a_disk_that_takes_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        file = Stuck(tmp_path)
+        one = measurer(file)
+        look(one, 0)
+        file.full = True
+        for _ in range(2):
+            one.clients_moved({"10.0.0.1": Bytes(3, 1)})
+            await one.flush()
+        file.full = False
+        await one.flush()
+        (month,) = {time.strftime("%Y-%m", time.localtime(NOON))}
+        assert Store(tmp_path).clients([month]) == [(month, "10.0.0.1", Bytes(6, 2))]
+
+    play(story)
+
+
+def test_before_the_clock_is_set_nothing_is_measured_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "reading_of", lambda *_: Reading(UplinkState.UP, 20.0, 1.0, 0.0, 7))
+
+    async def story() -> None:
+        clock, daemon = Clock(1000.0), daemon_with(fibre="eth1")
+        daemon.state.decision.views["fibre"] = object()
+        one = measurer(Store(tmp_path), clock, daemon)
+        for clock.now in (1000.0, 1001.0, NOON, NOON + 1):
+            look(one, 0)
+        await one.flush()
+        assert (await one.measured(1, 0.0, 2000.0, ["fibre"])) == ([], "")
+        found, _ = await one.measured(1, NOON, NOON + 1, ["fibre"])
+        assert [(each.start, each.point.known) for each in found] == [(NOON, 0), (NOON + 1, 1)]
+
+    play(story)
+
+
+def test_how_far_a_device_was_counted_is_kept_while_it_is_not_there(tmp_path: Path) -> None:
+    file = Store(tmp_path)
+    file.write(Batch(devices={"ppp0": Counters(1, 2, 3)}, boot="boot"))
+    file.write(Batch(devices={"ppp0": None}, boot="boot"))
+    assert [*file.devices()] == ["ppp0"]
+    file.write(Batch(devices={"eth1": None}, boot="boot"))
+    assert [*file.devices()] == []
 
 
 def test_a_span_has_the_hours_that_begin_in_it(tmp_path: Path) -> None:
