@@ -100,5 +100,7 @@ def test_a_page_that_root_starts_is_the_pages_user_from_then_on(daemon: DaemonPr
         found = {key: value.split() for key, _, value in (line.partition(":") for line in text.splitlines())}
         assert found["Uid"] == [str(PAGE.uid)] * 4
         assert found["Gid"] == [str(SERVICE)] * 4
+        assert str(SERVICE) in found["Groups"]
+        assert "0" not in found["Groups"]
         assert {found[key][0] for key in ("CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
         assert page.get("/api/v1/status").status == 200

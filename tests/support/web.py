@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class Stream:
         async def pieces() -> AsyncIterator[bytes]:
             self.open += 1
             try:
-                for number in range(1000):
+                for number in count():
                     yield f"event: sample\ndata: {json.dumps(number)}\n\n".encode()
                     await asyncio.sleep(0.01)
             finally:

@@ -34,7 +34,7 @@ CHECK_PERIOD: Final = 1.0
 
 
 # A proxy that keeps answers to send them together later must not keep a stream.
-FIELDS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+PASSED_FIELDS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """Fields of what is passed on."""
 
 
@@ -42,7 +42,9 @@ class Passed(StreamingResponse):
     """An answer of the daemon; it ends when whoever gets it may not read any more."""
 
     def __init__(self, reply: Reply, still: Callable[[], bool]) -> None:
-        super().__init__(reply.pieces(), reply.status, FIELDS, EVENT_STREAM if reply.streams else "application/json")
+        super().__init__(
+            reply.pieces(), reply.status, PASSED_FIELDS, EVENT_STREAM if reply.streams else "application/json"
+        )
         self._reply = reply
         self._still = still
 
@@ -77,7 +79,7 @@ def _reading(call: Call[Any, Any] | Stream[Any], upstream: Upstream, door: Door)
         visitor = door.visitor(request, "read")
         if isinstance(call, Stream) and request.method == "HEAD":
             # The daemon's answer would never end, since nobody reads what is behind its head.
-            found = Response(headers=FIELDS, media_type=EVENT_STREAM)
+            found = Response(headers=PASSED_FIELDS, media_type=EVENT_STREAM)
             del found.headers["content-length"]
             return found
         reply = await while_there(request, upstream.ask(call, _asked(call, request, b"")))

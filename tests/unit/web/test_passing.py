@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from polywan.core.errors import ControlError
 from polywan.daemon.api.http import route
 from polywan.web import upstream
 from polywan.web.guard import FIELDS
+from polywan.web.server import bound
+from polywan.web.settings import listen
 from support.documents import status
 from support.web import Browser, Stream, page, token
 
@@ -228,3 +231,43 @@ def test_the_head_of_a_stream_is_all_that_comes_of_it(tmp_path: Path) -> None:
         found = browser.ask("HEAD", "/api/v1/stream")
         assert (found.status, found.headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
         assert browser.raw(b"HEAD /api/v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+
+
+def test_so_many_pages_are_open_at_once_and_who_closes_one_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "MOST_STREAMS", 1)
+    request = b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    def followed(browser: Browser) -> bytes:
+        with browser.connect() as sock:
+            sock.sendall(request)
+            return sock.recv(65536)
+
+    with page(tmp_path, Stream().routes()) as (browser,):
+        with browser.connect() as first:
+            first.sendall(request)
+            assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
+            assert followed(browser).startswith(b"HTTP/1.1 503 ")
+        until = time.monotonic() + 10
+        while not followed(browser).startswith(b"HTTP/1.1 200 "):
+            assert time.monotonic() < until
+
+
+def test_a_daemon_that_says_nothing_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "REPLY_TIMEOUT", 0.2)
+
+    async def silent(_: Request) -> Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with page(tmp_path, [Route("/v1/status", silent)]) as (browser,):
+        assert browser.get("/api/v1/status").status == 503
+        assert b"\npolywan_up 0\n" in browser.get("/metrics").body
+
+
+def test_an_address_of_ipv6_takes_no_connection_of_ipv4() -> None:
+    with bound([listen("[::]:0")]) as (listener,):
+        assert listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 from starlette.routing import Route
 
 from polywan.api import calls
@@ -18,11 +21,14 @@ from polywan.api.requests import DrainUplink, Nothing, OfUplink, WhatToPlan
 from polywan.api.running import Planned
 from polywan.api.status import Status
 from polywan.api.uplinks import UplinkChanged
+from polywan.core.errors import ControlError
 from polywan.daemon.api.http import route
+from polywan.web import visitors
+from polywan.web.hosts import authority
 from polywan.web.passing import LARGEST_BODY
-from polywan.web.token_files import uses_of
+from polywan.web.token_files import TokenFile, uses_of
 from polywan.web.tokens import digest_of
-from polywan.web.visitors import WRONG_TOKENS
+from polywan.web.visitors import WRONG_SPAN, WRONG_TOKENS, Door, check_action
 from support.documents import status
 from support.web import Browser, Stream, logged, page, revoke, token
 
@@ -254,8 +260,9 @@ def test_a_stream_ends_when_its_token_does(tmp_path: Path, how: str) -> None:
         assert b"200 OK" in sock.recv(65536)
         if how == "revoked":
             revoke(tmp_path, "phone")
+        until = time.monotonic() + 30
         while sock.recv(65536):
-            pass
+            assert time.monotonic() < until
 
 
 def test_a_file_of_tokens_that_makes_no_sense_is_told_once_and_none_is_good(
@@ -296,3 +303,64 @@ def test_half_a_character_is_refused(browser: Browser, daemon: Daemon, actor: st
     found = browser.ask("POST", "/api/v1/plan", body, Authorization=actor, **AS_OUR_PAGE)
     assert (found.status, "half a character" in found.json["error"]) == (400, True)
     assert daemon.asked == []
+
+
+def test_what_the_query_says_is_no_part_of_the_path(browser: Browser, daemon: Daemon, actor: str) -> None:
+    browser.ask("POST", f"{DISABLE}?name=fibre", None, Authorization=actor, **AS_OUR_PAGE)
+    assert daemon.asked == [OfUplink(name="lte")]
+
+
+def test_two_tokens_at_once_are_none(browser: Browser, reader: str) -> None:
+    field = f"Authorization: {reader}\r\n".encode()
+    request = b"GET /api/whoami HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + 2 * field + b"\r\n"
+    assert browser.raw(request).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "origin", "ours"),
+    [
+        ("http", "127.0.0.1:8410", "http://127.0.0.1:8410", True),
+        ("http", "127.0.0.1:8410", "http://127.0.0.1:8411", False),
+        ("http", "127.0.0.1:8410", "http://127.0.0.1", False),
+        ("http", "gw.example.org", "https://gw.example.org", True),
+        ("http", "gw.example.org", "http://gw.example.org:443", False),
+        ("https", "gw.example.org:8410", "https://gw.example.org:8410", True),
+        ("https", "gw.example.org:8410", "http://gw.example.org:8410", False),
+        ("https", "[2001:db8::1]:8410", "https://[2001:db8:0::1]:8410", True),
+        ("https", "[2001:db8::1]:8410", "https://[2001:db8::2]:8410", False),
+    ],
+)
+def test_an_order_comes_from_the_page_of_this_host_and_port_and_never_from_one_without_tls_to_one_with_it(
+    scheme: str, host: str, origin: str, ours: bool
+) -> None:
+    fields = {"origin": origin, "content-type": "application/json", "x-polywan": "1"}
+    headers = [(name.encode(), text.encode()) for name, text in fields.items()]
+    request = Request({"type": "http", "scheme": scheme, "headers": headers, "state": {"asked": authority(host)}})
+    with nullcontext() if ours else pytest.raises(ControlError, match="another site"):
+        check_action(request)
+
+
+def wrong(door: Door, peer: str) -> int:
+    """Show a wrong token from an address, and return how it is refused."""
+    state = {"peer": ip_address(peer)}
+    request = Request({"type": "http", "headers": [(b"authorization", b"Bearer x")], "state": state})
+    with pytest.raises(ControlError) as refused:
+        door.visitor(request, "read")
+    return refused.value.status
+
+
+def test_wrong_tokens_are_counted_for_an_address_or_a_network_of_ipv6_for_a_minute(tmp_path: Path) -> None:
+    now = [1000.0]
+    door = Door(TokenFile(tmp_path), tokens_only=True, clock=lambda: now[0])
+    assert [wrong(door, f"2001:db8::{n}") for n in range(11)] == [401] * WRONG_TOKENS + [429]
+    assert wrong(door, "2001:db8:0:1::1") == 401
+    assert [wrong(door, f"192.0.2.{n}") for n in range(11)] == [401] * 11
+    now[0] += WRONG_SPAN
+    assert wrong(door, "2001:db8::1") == 401
+
+
+def test_only_so_many_addresses_of_wrong_tokens_are_remembered(tmp_path: Path) -> None:
+    door = Door(TokenFile(tmp_path), tokens_only=True, clock=lambda: 1000.0)
+    for n in range(2 * visitors._MOST_ADDRESSES):
+        wrong(door, str(ip_address("192.0.2.0") + n))
+    assert len(door._wrong) == visitors._MOST_ADDRESSES

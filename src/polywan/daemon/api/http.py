@@ -34,7 +34,7 @@ from polywan.serving import REQUEST_TIMEOUT, Server, body_of, while_there
 log = logging.getLogger("polywan")
 
 
-LARGEST_BODY: Final = 32 << 20
+LARGEST_QUESTION: Final = 32 << 20
 """Bytes behind the head of a request: the largest file has 16 MiB, and JSON writes some signs with two."""
 
 
@@ -94,7 +94,7 @@ def written_route(path: str, write: Callable[[], bytes]) -> Route:
 async def _asked(call: Call[Asked, Any] | Stream[Asked], request: Request) -> Asked:
     said = {**request.query_params, **request.path_params}
     # Of what comes behind a head, nothing is kept that no call asks for.
-    body = await body_of(request, LARGEST_BODY) if isinstance(call, Call) and call.body else b""
+    body = await body_of(request, LARGEST_QUESTION) if isinstance(call, Call) and call.body else b""
     try:
         return asked_of(call, said, body)
     except DocumentError as error:

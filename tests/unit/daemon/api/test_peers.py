@@ -364,7 +364,7 @@ def test_of_what_a_reader_says_behind_the_head_nothing_is_kept(tmp_path: Path) -
 def test_a_question_that_is_too_long_is_refused_before_it_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "LARGEST_BODY", 1 << 20)
+    monkeypatch.setattr(http, "LARGEST_QUESTION", 1 << 20)
 
     def story(directory: Path, users: Users) -> None:
         with connect(directory) as sock:
