@@ -13,6 +13,7 @@
     ├── BusyError       another daemon runs here already                        (exit 1)
     ├── NewerError      a newer polywan has written a file of the state         (exit 1)
     ├── ControlError    the daemon cannot be reached or refused                 (exit 4 or 1)
+    │   └── BusyHereError     the page has no room for one more question        (never ends a program)
     ├── QuestionError   `why` was asked about a packet that cannot exist        (exit 2)
     └── LabError        the lab cannot be built, or something in it failed      (exit 1)
 """
