@@ -66,7 +66,8 @@ def test_removal_keeps_the_configuration_and_purge_leaves_nothing(
         "/etc/polywan/polywan.toml",
         "/etc/logcheck/ignore.d.server/polywan",
         "/var/lib/polywan",
+        "/var/lib/polywan-web",
     }
     system.run("dpkg --purge polywan")
     assert {path: line for path, line in system.files().items() if before.get(path) != line} == {}
-    assert system.run("getent passwd polywan", check=False).returncode == 2
+    assert system.run("getent passwd polywan polywan-web", check=False).returncode == 2

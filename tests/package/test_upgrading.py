@@ -16,7 +16,10 @@ mkdir -p /run/systemd/system /run/notes
 cat >/usr/bin/systemctl <<'END'
 #!/bin/sh
 echo "$*" >>/run/notes/systemctl
-case "$*" in *is-enabled*) echo disabled; exit 1 ;; esac
+case "$*" in
+*is-enabled*) echo disabled; exit 1 ;;
+*is-active*polywan-web*) exit ${PAGE:-3} ;;
+esac
 exit ${SYSTEMCTL:-0}
 END
 chmod +x /usr/bin/systemctl
@@ -61,6 +64,11 @@ def test_a_file_that_the_daemons_user_may_not_read_leaves_the_daemon_running(box
     said, asked = upgraded(box, GOOD, "chmod 600 /etc/polywan/polywan.toml;")
     assert "the daemon that runs goes on" in said
     assert [line for line in asked if "restart" in line] == []
+
+
+def test_a_page_that_is_served_is_renewed_also_when_the_daemon_stays(box: DebianRoot) -> None:
+    _, asked = upgraded(box, BAD, "export PAGE=0;")
+    assert [line for line in asked if "restart" in line] == ["--quiet --system restart polywan-web.service"]
 
 
 def test_an_upgrade_starts_no_daemon_that_does_not_run(box: DebianRoot) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeVar
 
 import pytest
 
@@ -24,6 +25,8 @@ from polywan.daemon.journal import JOURNAL_FILE, EventQuery, Journal, JournalErr
 from polywan.daemon.tasks import recording
 from polywan.daemon.tasks.recording import Recorder
 from support.daemons import running
+
+T = TypeVar("T")
 
 LATEST = EventQuery(uplink=None, since=None, after=None, most=1000)
 
@@ -336,7 +339,7 @@ def test_a_clock_that_is_set_makes_no_state_older(tmp_path: Path, stop: bool) ->
         recorder.record((change(at=time.monotonic()),))
         await recorder.arrival(0)
         # Not by a second journal, which would make the file, too.
-        while not recorded(tmp_path, LATEST):
+        while not patiently(lambda: recorded(tmp_path, LATEST)):
             await asyncio.sleep(0.01)
         # The disk is asked one thing after the other: by then it is known that the entry is there.
         await recorder.events(LATEST)
@@ -349,13 +352,17 @@ def test_a_clock_that_is_set_makes_no_state_older(tmp_path: Path, stop: bool) ->
                 await asyncio.sleep(0.01)
 
     def kept() -> list[StoredStanding]:
-        # A busy disk keeps the file locked for longer than a reader waits.
-        while True:
-            with suppress(JournalError):
-                return Journal(tmp_path).load().standings
+        return patiently(lambda: Journal(tmp_path).load().standings)
 
     play(recorder, story)
     assert kept()[0].since - clock() == pytest.approx(0.0, abs=10.0)
+
+
+def patiently(read: Callable[[], T]) -> T:
+    """Read a file that a busy disk keeps locked for longer than a reader waits."""
+    while True:
+        with suppress(JournalError):
+            return read()
 
 
 def tell_devices(recorder: Recorder, devices: dict[str, str], count: Callable[[], int]) -> None:
