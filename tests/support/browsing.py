@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -123,9 +125,16 @@ def running_house(directory: Path, weights: Sequence[int] = (3, 2, 1)) -> Iterat
 
 
 def go_online() -> None:
-    """Give this namespace a device: with the loopback one alone chromium calls itself offline, and asks nobody."""
+    """Give this namespace a device: with the loopback one alone chromium calls itself offline, and asks nobody.
+
+    Whatever chromium asks for fails when the network changes meanwhile. So there is no address that comes later by
+    itself, and the device is ready when this returns.
+    """
     ip_batch(["link set lo up", "link add screen0 type veth peer name screen1", "addr add 192.0.2.1/24 dev screen0"])
-    ip_batch(["link set screen0 up", "link set screen1 up"])
+    for device in ("screen0", "screen1"):
+        ip_batch([f"link set {device} addrgenmode none", f"link set {device} up"])
+    while b'"operstate":"UP"' not in subprocess.check_output(["ip", "-j", "link", "show", "dev", "screen0"]):
+        time.sleep(0.02)
 
 
 def chromium(playwright: Playwright) -> Browser:
