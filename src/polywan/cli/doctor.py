@@ -73,7 +73,7 @@ def command(
 
 
 def _look(wanted: tuple[str, ...], config: Path, state_dir: Path, runtime_dir: Path | None) -> Diagnosis:
-    from polywan.config.faults import shown, suggest
+    from polywan.config.faults import absent
     from polywan.doctor.checks import CHECKS
     from polywan.doctor.examine import examine
     from polywan.doctor.reading.collect import Places, read_box
@@ -81,7 +81,7 @@ def _look(wanted: tuple[str, ...], config: Path, state_dir: Path, runtime_dir: P
     names = [check.name for check in CHECKS]
     for name in wanted:
         if name not in names:
-            raise click.UsageError(f"there is no check {shown(name)}; {suggest(name, names)}")
+            raise click.UsageError(absent("check", name, names))
     chosen = [check for check in CHECKS if not wanted or check.name in wanted]
     if sys.stderr.isatty():
         click.echo("looking, which takes up to 10 s ...", err=True)

@@ -30,9 +30,21 @@ _HOUR: Final = 3600.0
 _MORE: Final = "there were too many outages and times of bad quality to count all; the newest are listed"
 
 
+def _month_of(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """Read a month; whether it has begun is seen later."""
+    if text is None:
+        return None
+    try:
+        return datetime.strptime(text, "%Y-%m").strftime("%Y-%m")  # noqa: DTZ007 - a month of local time
+    except ValueError:
+        from polywan.config.faults import shown
+
+        raise click.BadParameter(f'expected a month such as "2026-11", got {shown(text)}') from None
+
+
 @click.command(name="report")
 @click.option("--uplink", metavar="NAME", shell_complete=options.uplinks, help="Only this uplink.")
-@click.option("--month", metavar="YYYY-MM", help="The month.  [default: this one]")
+@click.option("--month", metavar="YYYY-MM", callback=_month_of, help="The month.  [default: this one]")
 @click.option(
     "--format",
     "kind",

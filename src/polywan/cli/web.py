@@ -233,12 +233,12 @@ def revoke(name: str, state_dir: Path) -> None:
     Examples:
       polywan web token revoke phone
     """
-    from polywan.config.faults import shown, suggest
+    from polywan.config.faults import absent
     from polywan.web.token_files import changing
 
     with changing(state_dir, None) as tokens:
         names = [one.name for one in tokens]
         if name not in names:
-            raise click.UsageError(f"there is no token {shown(name)}; {suggest(name, names)}")
+            raise click.UsageError(absent("token", name, names))
         del tokens[names.index(name)]
     click.echo(f"token {name} is revoked")

@@ -117,6 +117,11 @@ def closest(word: str, known: Iterable[str]) -> str:
     return f'did you mean "{names[close[0]]}"?' if close else ""
 
 
+def absent(what: str, name: str, known: Iterable[str]) -> str:
+    """Say that there is nothing of that name, and what may have been meant."""
+    return "; ".join(filter(None, (f"there is no {what} {shown(name)}", suggest(name, known))))
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return a hint for a word that is not among the known ones: the closest one, else all of them."""
     names = sorted(known)

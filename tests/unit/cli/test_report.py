@@ -311,3 +311,9 @@ def test_a_month_that_has_not_begun_is_wrong_use(daemon: list[Any], monkeypatch:
     done = CliRunner().invoke(group, ["report", "--month", "2026-11"])
     assert done.exit_code == 2
     assert "2026-11 has not begun" in done.output
+
+
+@pytest.mark.parametrize("word", ["2026-13", "11-2026", "November", "2026-11-01", "24h", ""])
+def test_what_is_no_month_is_refused_before_the_daemon_is_asked(word: str) -> None:
+    done = CliRunner().invoke(group, ["report", "--month", word])
+    assert (done.exit_code, 'expected a month such as "2026-11"' in done.stderr) == (2, True)

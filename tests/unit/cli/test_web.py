@@ -68,6 +68,8 @@ def test_a_revoked_token_is_gone_and_its_name_may_be_used_again(tmp_path: Path) 
     assert (unknown.exit_code, 'did you mean "phone"?' in unknown.output) == (2, True)
     assert web("token", "revoke", "phone", "--state-dir", tmp_path).exit_code == 0
     assert tokens_of(tmp_path) == ()
+    none_left = web("token", "revoke", "phone", "--state-dir", tmp_path)
+    assert none_left.stderr.endswith('there is no token "phone"\n')
     assert web("token", "add", "phone", "--state-dir", tmp_path).exit_code == 0
 
 

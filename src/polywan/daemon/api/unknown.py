@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from polywan.config.faults import shown, suggest
+from polywan.config.faults import absent
 from polywan.core.errors import ControlError
 from polywan.core.state.state import State
 
@@ -17,7 +17,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ControlError:
         name: what the client called it.
         known: the names that there are.
     """
-    return ControlError(f"there is no {what} {shown(name)}; {suggest(name, known)}", 404)
+    return ControlError(absent(what, name, known), 404)
 
 
 def demand_uplink(state: State, name: str) -> None:
